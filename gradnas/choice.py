@@ -1,0 +1,161 @@
+"""`Choice`, the declaration of alternatives inside any module, and `Draw`, one setting of all choices.
+
+Legend: E edges, O operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Active = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One setting of all choices, made by a relaxation from the alphas.
+
+    Attributes:
+        mix: choice name -> mixing weights, `(E, O)`, or `(O,)` for a single choice. Differentiable in the alphas.
+        active: choice name -> for each edge (one edge for a single choice) the operations that must be computed, in
+            ascending order. The others have mixing weight zero and are never run.
+        log_prob: scalar log-probability of the sampled architecture, where the relaxation samples; else None.
+    """
+
+    mix: Mapping[str, Tensor]
+    active: Mapping[str, Active]
+    log_prob: Tensor | None = None
+
+    @staticmethod
+    def dense(mix: Mapping[str, Tensor]) -> Draw:
+        """A draw in which every operation is active."""
+        everything: dict[str, Active] = {}
+        for name, weights in mix.items():
+            edges = 1 if weights.dim() == 1 else weights.shape[0]
+            everything[name] = (tuple(range(weights.shape[-1])),) * edges
+        return Draw(mix, everything)
+
+    @staticmethod
+    def one_hot(choices: Mapping[str, Sequence[int | None]], like: Mapping[str, Tensor]) -> Draw:
+        """The draw of one discrete architecture: per edge the index of its operation, or None to cut the edge."""
+        mix = {name: torch.zeros_like(table) for name, table in like.items()}
+        active: dict[str, Active] = {}
+        for name, indices in choices.items():
+            rows = mix[name].unsqueeze(0) if mix[name].dim() == 1 else mix[name]
+            for edge, index in enumerate(indices):
+                if index is not None:
+                    rows[edge, index] = 1.0
+            active[name] = tuple(() if index is None else (index,) for index in indices)
+        return Draw(mix, active)
+
+
+_current: ContextVar[Draw | None] = ContextVar("gradnas_draw", default=None)
+
+
+@contextmanager
+def using(draw: Draw) -> Iterator[None]:
+    """Within this block every `Choice` that runs takes its mixing weights from `draw`."""
+    token = _current.set(draw)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Choice(nn.Module):
+    """Alternatives for one place of a network, declared where the layer is.
+
+    During a search the output is `sum_k mix_k * operation_k(inputs)` over the active operations. Outside a search (a
+    quick look at the shapes) all operations have equal weight. Two choices of the same name share one alpha, so they
+    make the same decision. Choices may nest. All arguments are passed on to the operations.
+
+    Args:
+        operations: name -> module; at least two. Outputs are tensors, or equal nestings of tuples, lists and
+            dictionaries of tensors, and must agree in shape.
+        name: the name of its alpha; by default the path of the module, with `/` for the dots.
+
+    Raises:
+        ValueError: fewer than two operations, a name that torch cannot register, outputs that differ in shape.
+    """
+
+    def __init__(self, operations: Mapping[str, nn.Module], name: str | None = None) -> None:
+        super().__init__()
+        label = f"Choice {name!r}" if name is not None else "Choice"
+        if not isinstance(operations, Mapping):
+            raise ValueError(f"{label} takes a dictionary from names to modules, not a {type(operations).__name__}")
+        if len(operations) < 2:
+            raise ValueError(f"{label} needs at least two operations, got {len(operations)}")
+        if name is not None and (not isinstance(name, str) or not name or "." in name):
+            raise ValueError(f"the name of a Choice is a text without dots, not {name!r}")
+        for key, module in operations.items():
+            if not isinstance(key, str) or not key or "." in key:
+                raise ValueError(f"{label}: an operation's name is a text without dots, not {key!r}")
+            if not isinstance(module, nn.Module):
+                raise ValueError(f"{label}: operation {key!r} is a {type(module).__name__}, not an nn.Module")
+        self.name = name
+        self.operations = nn.ModuleDict(operations)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the operations, in alpha's column order."""
+        return tuple(self.operations)
+
+    def extra_repr(self) -> str:
+        return f"name={self.name!r}"
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        draw = _current.get()
+        operations = list(self.operations.values())
+        if draw is None:
+            # A checkpointed segment that is recomputed in backward has left the search's forward pass: equal weights
+            # would then be silently wrong.
+            if torch._C._current_graph_task_id() != -1:
+                raise RuntimeError(
+                    f"Choice {self.name!r} was run inside backward, outside its search: activation checkpointing "
+                    "around a Choice is not supported"
+                )
+            outputs = [operation(*args, **kwargs) for operation in operations]
+            weights: Sequence[Any] = [1.0 / len(outputs)] * len(outputs)
+            return self._mix(outputs, weights, range(len(outputs)))
+        if self.name is None or self.name not in draw.mix:
+            raise RuntimeError(f"Choice {self.name!r} is not part of the running search: it was added after Search(...)")
+        active = draw.active[self.name][0]
+        mix_O = draw.mix[self.name]
+        outputs = [operations[k](*args, **kwargs) for k in active]
+        return self._mix(outputs, [mix_O[k] for k in active], active)
+
+    def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
+        names = [self.names[k] for k in active]
+        return _weighted_sum(outputs, weights, f"Choice {self.name!r}", names)
+
+
+def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        for name, output in zip(names, outputs, strict=True):
+            if not isinstance(output, Tensor) or output.shape != first.shape:
+                shapes = [tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in (first, output)]
+                raise ValueError(
+                    f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
+                    f"{shapes[0]} and {shapes[1]}"
+                )
+        total = outputs[0] * weights[0]
+        for output, weight in zip(outputs[1:], weights[1:], strict=True):
+            total = total + output * weight
+        return total
+    same = all(type(o) is type(first) and len(o) == len(first) for o in outputs) if hasattr(first, "__len__") else False
+    if same and isinstance(first, dict) and all(o.keys() == first.keys() for o in outputs):
+        return {k: _weighted_sum([o[k] for o in outputs], weights, f"{label}[{k!r}]", names) for k in first}
+    if same and isinstance(first, (tuple, list)):
+        parts = [
+            _weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names) for i in range(len(first))
+        ]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    kinds = ", ".join(f"{n}: {type(o).__name__}" for n, o in zip(names, outputs, strict=True))
+    raise ValueError(f"{label}: outputs must be tensors or equal nestings of tensors, got {kinds}")

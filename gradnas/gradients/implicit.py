@@ -1,0 +1,134 @@
+"""The architecture gradient by the implicit function theorem, at (or near) an optimum of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradnas import distributed
+from gradnas.gradients.base import (
+    ArchitectureGradient,
+    Loss,
+    SGDStep,
+    Tensors,
+    averaged,
+    grad,
+    leaves,
+    require_inner,
+    same_randomness,
+)
+
+Vector = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Implicit(ArchitectureGradient):
+    """`dL_valid/d alpha - (d2 L_train / d alpha dw) H^-1 dL_valid/dw`, H the Hessian of the train loss in w.
+
+    The weight decay of the inner step belongs to the train loss, so H includes it. One forward pass of each loss, then
+    one Hessian-vector product per solver step on the same graph.
+
+    Args:
+        solver: `"neumann"`: `H^-1 v ~ lr * sum_{k<steps} (I - lr H)^k v`, which converges for lr < 2 / max eigenvalue.
+            `"cg"`: conjugate gradients, for a positive definite H.
+        steps: solver steps, at least 1.
+        lr: the Neumann step size; by default the learning rate of the inner step.
+        damping: added to the diagonal of H.
+
+    Sources: Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020
+    (arXiv 1911.02590), algorithm 3; Rajeswaran et al., iMAML (arXiv 1909.04630), for conjugate gradients.
+
+    Raises:
+        ValueError: an impossible setting; at a call, no inner step given.
+    """
+
+    solver: Literal["neumann", "cg"] = "neumann"
+    steps: int = 10
+    lr: float | None = None
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("neumann", "cg"):
+            raise ValueError(f"solver must be 'neumann' or 'cg', not {self.solver!r}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError(f"lr must be positive, not {self.lr}")
+        if self.damping < 0:
+            raise ValueError(f"damping must not be negative, not {self.damping}")
+
+    @property
+    def needs_inner_step(self) -> bool:
+        return True
+
+    def __call__(
+        self,
+        train_loss: Loss,
+        valid_loss: Loss,
+        params: Mapping[str, Tensor],
+        alphas: Mapping[str, Tensor],
+        inner: SGDStep | None = None,
+    ) -> Tensors:
+        inner = require_inner(inner, "Implicit")
+        w, a = leaves(params), leaves(alphas)
+        with same_randomness([*w.values(), *a.values()]) as rewind:
+            both = grad(valid_loss(w, a), [*a.values(), *w.values()])
+            direct, v = both[: len(a)], distributed.mean(both[len(a) :])
+            rewind()
+            slope = grad(train_loss(w, a), w.values(), create_graph=True)
+            shift = inner.weight_decay + self.damping
+
+            def hessian_times(x: Vector) -> Vector:
+                products = distributed.mean(_pull_back(slope, list(w.values()), x))
+                return [h + shift * xi for h, xi in zip(products, x, strict=True)]
+
+            step = self.lr if self.lr is not None else inner.lr
+            x = _neumann(hessian_times, v, step, self.steps) if self.solver == "neumann" else _cg(hessian_times, v, self.steps)
+            mixed = _pull_back(slope, list(a.values()), x)
+        return averaged(a, [d - m for d, m in zip(direct, mixed, strict=True)])
+
+
+def _pull_back(outputs: Vector, inputs: Vector, vector: Vector) -> Vector:
+    """`sum_i vector_i * d outputs_i / d inputs`, keeping the graph."""
+    pairs = [(o, x) for o, x in zip(outputs, vector, strict=True) if o.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(t) for t in inputs]
+    heads, cotangents = zip(*pairs, strict=True)
+    found = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
+
+
+def _neumann(hessian_times: Callable[[Vector], Vector], v: Vector, lr: float, steps: int) -> Vector:
+    term, total = v, list(v)
+    for _ in range(steps - 1):
+        term = [t - lr * h for t, h in zip(term, hessian_times(term), strict=True)]
+        total = [s + t for s, t in zip(total, term, strict=True)]
+    return [lr * s for s in total]
+
+
+def _cg(hessian_times: Callable[[Vector], Vector], v: Vector, steps: int) -> Vector:
+    def dot(x: Vector, y: Vector) -> Tensor:
+        return torch.stack([(xi * yi).sum() for xi, yi in zip(x, y, strict=True)]).sum()
+
+    x = [torch.zeros_like(t) for t in v]
+    residual, direction = list(v), list(v)
+    size = start = dot(v, v)
+    for _ in range(steps):
+        # Solved (or v = 0): a further step would divide zero by zero.
+        if size <= start * 1e-30:
+            break
+        product = hessian_times(direction)
+        curvature = dot(direction, product)
+        if curvature <= 0:  # H is not positive definite along this direction: keep what was found
+            break
+        length = size / curvature
+        x = [xi + length * d for xi, d in zip(x, direction, strict=True)]
+        residual = [r - length * h for r, h in zip(residual, product, strict=True)]
+        new_size = dot(residual, residual)
+        direction = [r + (new_size / size) * d for r, d in zip(residual, direction, strict=True)]
+        size = new_size
+    return x

@@ -1,0 +1,4 @@
+"""Objectives: network outputs -> loss and its named parts. Pick one."""
+
+from gradnas.objectives.base import Objective as Objective
+from gradnas.objectives.task import CrossEntropy as CrossEntropy

@@ -1,0 +1,309 @@
+"""The run folder: names, atomic writes, checkpoints, metrics, environment.
+
+Every file is written to a temporary name in the same folder, flushed to the disk and renamed, so that whoever reads
+it sees the old file or the new one. `metrics.jsonl` alone is appended to; a checkpoint records how long it was, and a
+resumed run cuts off what came later, so that a killed and resumed run leaves the same file as one never killed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+CONFIG, ENVIRONMENT, METRICS, TIMINGS = "config.json", "environment.json", "metrics.jsonl", "timings.jsonl"
+ALPHAS, GENOTYPE, WEIGHTS = "alphas.safetensors", "genotype.json", "weights.safetensors"
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+STATUS, RESULTS, PICTURE, REPORT = "status.json", "results.json", "cells.svg", "report.html"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` under a temporary name beside `path`, flush, rename. On failure `path` is as it was.
+
+    Raises:
+        ValueError: the disk is full, or the folder may not be written to; the sentence names the file.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise ValueError(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def environment(device: torch.device, seed: int) -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions, device, threads, git commit (if any), seed, command."""
+    import numpy
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "gradnas": __import__("gradnas").__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "git": _git_commit(),
+        "seed": seed,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of gradnas itself when it runs from a checkout, with `+` when files differ from it."""
+    here = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+class Run:
+    """One run folder. Only rank 0 should call what writes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    # ---- beginning ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(path: str | Path, config: Mapping[str, Any], seed: int, device: torch.device) -> Run:
+        """Make a new run folder and write its configuration and environment.
+
+        Raises:
+            ValueError: the folder holds a run already, or cannot be written to.
+        """
+        run = Run(path)
+        if (run.path / CONFIG).exists():
+            state = run.status().get("status", "unfinished")
+            what = "a finished run" if state == "finished" else f"a run ({state})"
+            advice = "" if state == "finished" else f", or continue it with: gradnas resume {run.path}"
+            raise ValueError(f"{run.path} already holds {what}; choose another folder with --out{advice}")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {run.path}: {error.strerror or error}") from error
+        write_json(run.path / ENVIRONMENT, environment(device, seed))
+        run.set_status("running")
+        write_json(run.path / CONFIG, dict(config))  # last: its presence says that the folder holds a run
+        return run
+
+    @staticmethod
+    def open(path: str | Path) -> Run:
+        """An existing run folder; ValueError that says what is missing otherwise."""
+        run = Run(path)
+        if not run.path.is_dir():
+            raise ValueError(f"there is no run folder {run.path}")
+        if not (run.path / CONFIG).exists():
+            raise ValueError(f"{run.path} is not a run folder: it has no {CONFIG}")
+        return run
+
+    def status(self) -> dict[str, Any]:
+        """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`; empty when never written."""
+        path = self.path / STATUS
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def set_status(self, status: str, **more: Any) -> None:
+        """Replace the status file."""
+        write_json(self.path / STATUS, {"status": status, **more})
+
+    # ---- metrics --------------------------------------------------------------------------------------------------
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append one JSON line to `metrics.jsonl` or `timings.jsonl` and flush it to the disk."""
+        line = json.dumps(dict(record), allow_nan=False) + "\n"
+        try:
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ValueError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+
+    def records(self, name: str = METRICS) -> list[dict[str, Any]]:
+        """All complete lines of a `.jsonl` file; an unfinished last line is passed over."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line]
+
+    def _length(self, name: str) -> int:
+        path = self.path / name
+        return path.stat().st_size if path.exists() else 0
+
+    def _cut(self, name: str, length: int) -> None:
+        path = self.path / name
+        if path.exists() and path.stat().st_size > length:
+            os.truncate(path, length)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write `checkpoint.pt`, keeping the one before as `checkpoint.previous.pt`.
+
+        `state` may hold tensors and plain values only, so that it loads with `weights_only=True`.
+        """
+        lengths = {name: self._length(name) for name in (METRICS, TIMINGS)}
+        buffer = io.BytesIO()
+        torch.save({"lengths": lengths, "state": dict(state)}, buffer)
+        current = self.path / CHECKPOINT
+        fresh = self.path / f".{CHECKPOINT}.new"
+        write_atomically(fresh, buffer.getvalue())
+        # Between the two renames there is only the previous checkpoint: `load_checkpoint` takes it then.
+        if current.exists():
+            os.replace(current, self.path / PREVIOUS)
+        os.replace(fresh, current)
+
+    def load_checkpoint(self) -> tuple[dict[str, Any] | None, str | None]:
+        """The newest checkpoint that can be read, and a sentence when it is not the newest file.
+
+        Metrics written after that checkpoint are cut off. `(None, ...)` when there is no checkpoint at all yet.
+
+        Raises:
+            ValueError: there are checkpoint files, but none can be read.
+        """
+        problems = []
+        for name in (CHECKPOINT, PREVIOUS):
+            path = self.path / name
+            if not path.exists():
+                continue
+            try:
+                saved = read_checkpoint(path)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            for file, length in saved["lengths"].items():
+                self._cut(file, length)
+            note = f"{problems[0]}; going on from {PREVIOUS}" if problems else None
+            return saved["state"], note
+        if problems:
+            raise ValueError("; ".join(problems) + "; there is no other checkpoint to go on from")
+        self._cut(METRICS, 0)
+        self._cut(TIMINGS, 0)
+        return None, None
+
+    # ---- tensors --------------------------------------------------------------------------------------------------
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+        """Write a `.safetensors` file atomically (tensors are moved to the CPU and made contiguous)."""
+        plain = {key: t.detach().to("cpu").contiguous().clone() for key, t in tensors.items()}
+        write_atomically(self.path / name, save_safetensors(plain, dict(metadata or {}) or None))
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
+        return read_tensors(self.path / name)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        return load_safetensors(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one checkpoint file without executing anything in it; ValueError when damaged or not a gradnas one."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and plain values and was not loaded") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason})") from error
+    if not isinstance(saved, dict) or not {"lengths", "state"} <= saved.keys():
+        raise ValueError(f"{path} is not a checkpoint of gradnas")
+    return saved
+
+
+class Interrupted(Exception):
+    """The user (Ctrl-C) or the system (SIGTERM) asked the run to stop; its state is saved."""
+
+
+class Keeper:
+    """Saves the state of a run now and then, and once more when it is asked to stop.
+
+    A context manager around the loop: inside it Ctrl-C and SIGTERM wait for the end of the step, the state is saved,
+    and `Interrupted` is raised. A second Ctrl-C stops at once.
+
+    Args:
+        run: the folder, or None on ranks that do not write.
+        state: returns the state to save.
+        seconds: at the most so much work is lost when the process is killed.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, run: Run | None, state: Callable[[], Mapping[str, Any]], seconds: float = 20.0) -> None:
+        self.run, self.state, self.seconds = run, state, seconds
+        self._asked = False
+        self._saved = time.monotonic()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Keeper:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def after_step(self) -> None:
+        """Save if it is time; stop if that was asked for. Raises Interrupted."""
+        if self._asked:
+            self.save()
+            if self.run is not None:
+                self.run.set_status("interrupted")
+            raise Interrupted
+        if time.monotonic() - self._saved > self.seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
+        if self.run is not None:
+            self.run.save_checkpoint(self.state())
+        self._saved = time.monotonic()

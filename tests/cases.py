@@ -1,0 +1,66 @@
+"""Lists of everything there is one of several of: a test that can, runs over all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import gradnas
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+RELAXATIONS = [
+    gradnas.Softmax(),
+    gradnas.GumbelSoftmax(hard=True),
+    gradnas.GumbelSoftmax(hard=False),
+    gradnas.GumbelSoftmax(hard=True, temperature=1.0, temperature_end=1.0),
+]
+GRADIENTS = [
+    gradnas.FirstOrder(),
+    gradnas.Unrolled(mode="finite_difference"),
+    gradnas.Unrolled(mode="exact"),
+    gradnas.Unrolled(mode="exact", steps=2),
+    gradnas.Implicit(solver="neumann", steps=3),
+    gradnas.Implicit(solver="cg", steps=3),
+]
+PUBLISHED_CONV = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image"]
+
+
+def name_of(case: object) -> str:
+    """For pytest's ids."""
+    return repr(case)
+
+
+class TwoChoices(nn.Module):
+    """A small convolutional module with two choices, BatchNorm and (optionally) dropout."""
+
+    def __init__(self, dropout: float = 0.0, smooth: bool = True) -> None:
+        super().__init__()
+        act: type[nn.Module] = nn.Tanh if smooth else nn.ReLU
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.first = gradnas.Choice(
+            {
+                "conv3": nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), act()),
+                "conv5": nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, bias=False), nn.BatchNorm2d(4), act()),
+                "skip": nn.Identity(),
+            },
+            name="first",
+        )
+        self.second = gradnas.Choice(
+            {"depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "pointwise": nn.Conv2d(4, 4, 1)}, name="second"
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        x_BCHW = self.second(self.first(self.stem(x_BCHW)))
+        return self.head(self.dropout(x_BCHW.mean(dim=(2, 3))))
+
+
+def batch(seed: int, size: int = 8, dtype: torch.dtype = torch.float32, channels: int = 3, side: int = 6, classes: int = 5):
+    """Random images and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, channels, side, side, generator=generator, dtype=dtype)
+    return x, torch.randint(classes, (size,), generator=generator)
