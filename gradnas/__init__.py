@@ -1,0 +1,26 @@
+"""Gradient-based neural architecture search: one engine, five independent choices."""
+
+__version__ = "0.1.0"
+
+from gradnas.choice import Choice as Choice
+from gradnas.choice import Draw as Draw
+from gradnas.genotype import Genotype as Genotype
+from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
+from gradnas.gradients import FirstOrder as FirstOrder
+from gradnas.gradients import Implicit as Implicit
+from gradnas.gradients import SGDStep as SGDStep
+from gradnas.gradients import Unrolled as Unrolled
+from gradnas.objectives import CrossEntropy as CrossEntropy
+from gradnas.objectives import Objective as Objective
+from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
+from gradnas.relaxations import Relaxation as Relaxation
+from gradnas.relaxations import Softmax as Softmax
+from gradnas.search import AlphaOptimizer as AlphaOptimizer
+from gradnas.search import NonFiniteError as NonFiniteError
+from gradnas.search import Search as Search
+from gradnas.search import SearchResult as SearchResult
+from gradnas.search import WeightOptimizer as WeightOptimizer
+from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
+from gradnas.spaces import OPERATIONS as OPERATIONS
+from gradnas.spaces import ConvCell as ConvCell
+from gradnas.spaces import Space as Space

@@ -1,0 +1,104 @@
+"""What a run shows in the terminal: a bar with the time left, or one plain line for each epoch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+class Progress:
+    """A context manager around a run of epochs.
+
+    On a terminal: one bar over all steps, with the time left and the latest values. Elsewhere (a log file): one line
+    for each epoch. Rank 0 alone should enable it.
+
+    Args:
+        title: what is running.
+        epochs: how many there are in all.
+        per_epoch: steps of an epoch, None if unknown.
+        first_epoch, first_step: where a resumed run goes on.
+        enabled: False prints nothing.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        epochs: int,
+        per_epoch: int | None,
+        first_epoch: int = 0,
+        first_step: int = 0,
+        enabled: bool = True,
+    ) -> None:
+        self.title, self.epochs, self.per_epoch, self.enabled = title, epochs, per_epoch, enabled
+        self.start_at = first_epoch * per_epoch + first_step if per_epoch is not None else 0
+        self._bar: Any = None
+        self._shown = 0.0
+        self._began = time.monotonic()
+        self._first_epoch = first_epoch
+
+    def __enter__(self) -> Progress:
+        if self.enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=Console(stderr=True),
+            )
+            total = self.epochs * self.per_epoch if self.per_epoch is not None else None
+            self._task = self._bar.add_task(self.title, total=total, completed=self.start_at, values="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, **values: Tensor | float) -> None:
+        """Count a step. Values are read off the device at most four times a second."""
+        if self._bar is None:
+            return
+        self._bar.advance(self._task)
+        now = time.monotonic()
+        if now - self._shown > 0.25:
+            self._shown = now
+            self._bar.update(self._task, values=_text({name: float(v) for name, v in values.items()}))
+
+    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Report a finished epoch, counted from 0."""
+        if not self.enabled:
+            return
+        done = epoch + 1 - self._first_epoch
+        left = (time.monotonic() - self._began) / done * (self.epochs - epoch - 1)
+        line = f"{self.title}: epoch {epoch + 1}/{self.epochs}  {_text(values)}"
+        self.say(line if self._bar is not None else f"{line}  {_duration(left)} left")
+
+    def say(self, text: str) -> None:
+        """One line of text, above the bar where there is one."""
+        if not self.enabled:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _text(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,489 @@
+"""`Search`: the bilevel loop over any supernet or any module with `Choice`s.
+
+One step, in the order of DARTS (facts A6): the alphas take a step on the validation loss, with the architecture
+gradient of choice; then the weights take a step on the train loss, on the same train batch, with the new alphas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gradnas import distributed
+from gradnas.choice import Draw
+from gradnas.genotype import Genotype
+from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
+from gradnas.gradients.base import Loss, Tensors, norm
+from gradnas.progress import Progress
+from gradnas.randomness import generator_for, random_state, set_random_state
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.runs import write_json
+from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.your_module import ModuleSupernet
+
+ALPHA_NOISE, WEIGHT_NOISE = 1, 2  # streams of the relaxation's random numbers
+
+
+class NonFiniteError(ValueError):
+    """A loss or a gradient became NaN or infinite; the step that produced it was not taken."""
+
+
+@dataclass(frozen=True)
+class WeightOptimizer:
+    """SGD on the weights, with the settings of DARTS (facts A5) as defaults.
+
+    Args:
+        lr, lr_end: the learning rate falls from the first to the second along a cosine over the epochs (not at all
+            where the number of epochs is not known).
+        momentum, nesterov, weight_decay: as in `torch.optim.SGD`.
+        clip_norm: the largest global L2 norm of the weight gradient; None for no clipping.
+    """
+
+    lr: float = 0.025
+    lr_end: float = 0.001
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip_norm: float | None = 5.0
+
+    def build(self, params: Iterable[nn.Parameter]) -> torch.optim.SGD:
+        """The torch optimiser."""
+        return torch.optim.SGD(
+            params, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+        )
+
+    def lr_at(self, epoch: int, epochs: int) -> float:
+        """Learning rate of an epoch counted from 0: cosine from `lr` towards `lr_end`."""
+        return self.lr_end + 0.5 * (self.lr - self.lr_end) * (1.0 + math.cos(math.pi * epoch / epochs))
+
+
+@dataclass(frozen=True)
+class AlphaOptimizer:
+    """Adam on the alphas, with the settings of DARTS (facts A5) as defaults; weight decay is L2 inside Adam."""
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 1e-3
+
+    def build(self, alphas: Iterable[nn.Parameter]) -> torch.optim.Adam:
+        """The torch optimiser."""
+        return torch.optim.Adam(alphas, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+class BoundNet:
+    """What a loss is called with: the network with one particular setting of weights, alphas and sampled choices."""
+
+    def __init__(self, supernet: Supernet, draw: Draw, tensors: Tensors | None) -> None:
+        self._supernet, self._draw, self._tensors = supernet, draw, tensors
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self._tensors is None:
+            return self._supernet(*inputs, draw=self._draw, **named)
+        return functional_call(self._supernet, self._tensors, inputs, {**named, "draw": self._draw})
+
+    def __getattr__(self, name: str) -> Any:
+        # Reading through to the module would give the real weights where a probing pass needs others.
+        raise AttributeError(f"inside a loss the network can only be called: net(...); it has no attribute {name!r} here")
+
+
+NetLoss = Callable[[BoundNet], Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Losses of one step, detached scalars; `valid_loss` is None where the alphas took no step."""
+
+    train_loss: Tensor
+    valid_loss: Tensor | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What the search stands for at one moment.
+
+    Attributes:
+        choices: choice name -> operation for a module with choices; the `Genotype` for a cell space.
+    """
+
+    choices: Any
+    supernet: Supernet
+
+    @property
+    def genotype(self) -> Genotype:
+        """The cells that were found. ValueError for a module with choices: it has no cells."""
+        if not isinstance(self.choices, Genotype):
+            raise ValueError("a module with choices has no genotype; read result.choices")
+        return self.choices
+
+    def derive(self, weights: Weights = "keep") -> nn.Module:
+        """The plain network of the decision: with the searched weights, or `"fresh"`.
+
+        For a module with choices, fresh weights are those that the module had when the search began.
+        """
+        if weights not in ("keep", "fresh"):
+            raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
+        return self.supernet.derived(self.choices, weights)
+
+    def save(self, path: str | Path) -> None:
+        """Write the decision as JSON."""
+        if isinstance(self.choices, Genotype):
+            self.choices.save(path)
+        else:
+            write_json(Path(path), {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)})
+
+
+class Search:
+    """A search over `net`, with your own loop (`pairs`, `step`, `result`) or ours (`fit`).
+
+    Args:
+        net: a module with `Choice`s in it, or the supernet of a space. It is searched in place.
+        relaxation: from alphas to mixing weights.
+        gradient: how d L_valid / d alpha is computed.
+        weights: settings of SGD on the weights, or a function `params -> torch.optim.Optimizer` of your own (its
+            schedule is then yours too).
+        alphas: settings of Adam on the alphas.
+        epochs: length of the search, for the schedules; None: constant learning rate. `fit` sets it.
+        warmup_epochs: epochs at the start in which only the weights learn.
+        seed: of the alphas' start and of everything a relaxation samples.
+        device: where to move the network; None leaves it where it is.
+        precision: `"bf16"` runs the losses under autocast.
+
+    Raises:
+        ValueError: a combination that cannot work, at once and with the reason.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        relaxation: Relaxation = Softmax(),
+        gradient: ArchitectureGradient = FirstOrder(),
+        weights: WeightOptimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] = WeightOptimizer(),
+        alphas: AlphaOptimizer = AlphaOptimizer(),
+        epochs: int | None = None,
+        warmup_epochs: int = 0,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
+        self.supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
+        if device is not None:
+            self.supernet.to(device)
+        self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
+        self.epochs, self.warmup_epochs, self.seed, self.precision = epochs, warmup_epochs, seed, precision
+        self.epoch = self.steps = 0
+        self._valid: tuple[Any, Iterator[Any]] | None = None
+        self._valid_drawn = 0
+        # Alphas are told apart by identity: whatever else refers to them, they stay out of the weight optimiser.
+        architecture = {id(p) for p in self.supernet.alphas.values()}
+        named = {k: p for k, p in self.supernet.named_parameters() if id(p) not in architecture and p.requires_grad}
+        if not named:
+            raise ValueError("the network has no trainable weights besides its alphas")
+        self.params: dict[str, nn.Parameter] = named
+        self.alphas: dict[str, nn.Parameter] = dict(self.supernet.alphas.items())
+        distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
+        make = weights.build if isinstance(weights, WeightOptimizer) else weights
+        self.weight_optimizer = make(list(named.values()))
+        self.alpha_optimizer = alphas.build(self.alphas.values())
+        self.clip_norm = weights.clip_norm if isinstance(weights, WeightOptimizer) else None
+        if gradient.needs_inner_step:
+            self._inner_step()  # refuses now what it cannot look through
+        if isinstance(weights, WeightOptimizer) and epochs is not None:
+            self._set_learning_rate()
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.params.values())).device
+
+    @property
+    def progress(self) -> float:
+        """Share of the search that is done, in [0, 1]: epoch / (epochs - 1)."""
+        if self.epochs is None:
+            if self.relaxation.needs_progress:
+                raise ValueError(
+                    f"{self.relaxation} changes over the search: say how long it is with Search(..., epochs=N)"
+                )
+            return 0.0
+        return min(1.0, self.epoch / max(1, self.epochs - 1))
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the alphas still wait."""
+        return self.epoch < self.warmup_epochs
+
+    def pairs(self, train_loader: Iterable[Any], valid_loader: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """One epoch of (train batch, validation batch), moved to the device of the weights.
+
+        The validation iterator goes on where the last epoch left it and starts over when it is exhausted: no worker
+        is restarted in each step. When the epoch is over, `epoch` moves on and the learning rate follows.
+
+        Raises:
+            ValueError: a loader yields nothing.
+        """
+        empty = True
+        for train_batch in train_loader:
+            empty = False
+            yield _to_device(train_batch, self.device), _to_device(self._next_valid(valid_loader), self.device)
+        if empty:
+            raise ValueError("the train loader yields no batch")
+        self.finish_epoch()
+
+    def finish_epoch(self) -> None:
+        """Count one epoch and move the schedules on (`pairs` and `fit` do it themselves)."""
+        self.epoch += 1
+        if isinstance(self.settings, WeightOptimizer) and self.epochs is not None:
+            self._set_learning_rate()
+
+    def step(self, train_loss: NetLoss, valid_loss: NetLoss | None = None) -> StepReport:
+        """One step of the alphas (unless warming up, or without `valid_loss`), then one of the weights.
+
+        Args:
+            train_loss, valid_loss: functions from the network to a scalar loss. They may be called several times, with
+                different weights; they must not change anything outside.
+
+        Raises:
+            NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
+        """
+        found = None
+        if valid_loss is not None and not self.warming_up:
+            found = self._alpha_step(train_loss, valid_loss)
+        loss = self._weight_step(train_loss)
+        self.steps += 1
+        return StepReport(loss, found)
+
+    def _alpha_step(self, train_loss: NetLoss, valid_loss: NetLoss) -> Tensor:
+        noise = self._noise(ALPHA_NOISE)
+        seen: list[Tensor] = []
+
+        def keep(loss: Tensor) -> Tensor:
+            seen.append(loss.detach())
+            return loss
+
+        train = self._closure(train_loss, noise)
+        valid = self._closure(lambda net: keep(valid_loss(net)), noise)
+        inner = self._inner_step() if self.gradient.needs_inner_step else None
+        try:
+            grads = self.gradient(train, valid, self.params, self.alphas, inner=inner)
+        except FloatingPointError as error:
+            raise self._not_finite(str(error)) from error
+        if not torch.isfinite(norm([*grads.values(), *seen[:1]])):
+            raise self._not_finite("the validation loss or the architecture gradient is NaN or infinite")
+        for name, alpha in self.alphas.items():
+            alpha.grad = grads[name]
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad(set_to_none=True)
+        return seen[0]
+
+    def _weight_step(self, train_loss: NetLoss) -> Tensor:
+        draw = self._draw({name: a.detach() for name, a in self.alphas.items()}, self._noise(WEIGHT_NOISE))
+        with self._autocast():
+            loss = train_loss(BoundNet(self.supernet, draw, None))
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the train loss must be a scalar tensor, got {shape}")
+        params = list(self.params.values())
+        # Operations that were not drawn get no gradient, hence no decay and no momentum either.
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        present = [k for k, g in enumerate(grads) if g is not None]
+        averaged = distributed.mean([grads[k] for k in present]) if distributed.world() > 1 else [grads[k] for k in present]
+        for k, g in zip(present, averaged, strict=True):
+            params[k].grad = g
+        limit = self.clip_norm if self.clip_norm is not None else math.inf
+        size = nn.utils.clip_grad_norm_([params[k] for k in present], limit)
+        if not torch.isfinite(size + loss.detach()):
+            self.weight_optimizer.zero_grad(set_to_none=True)
+            raise self._not_finite("the train loss or the weight gradient is NaN or infinite")
+        self.weight_optimizer.step()
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def fit(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+        epochs: int,
+        progress: bool = True,
+    ) -> SearchResult:
+        """Search for `epochs` epochs with batches `(inputs ..., target)` and `loss(net(inputs ...), target)`.
+
+        Raises:
+            ValueError: batches of another form (then write your own loop with `pairs` and `step`).
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {epochs}")
+        self.epochs = epochs
+        if isinstance(self.settings, WeightOptimizer):
+            self._set_learning_rate()
+        per_epoch = len(train_loader) if hasattr(train_loader, "__len__") else None  # type: ignore[arg-type]
+        with Progress("search", epochs, per_epoch, first_epoch=self.epoch, enabled=progress) as bar:
+            while self.epoch < epochs:
+                epoch, sums = self.epoch, {"train_loss": 0.0, "valid_loss": 0.0}
+                count = 0
+                for train_batch, valid_batch in self.pairs(train_loader, valid_loader):
+                    report = self.step(_supervised(loss, train_batch), _supervised(loss, valid_batch))
+                    sums["train_loss"] += report.train_loss.item()
+                    sums["valid_loss"] += report.valid_loss.item() if report.valid_loss is not None else math.nan
+                    count += 1
+                    bar.step(train_loss=report.train_loss)
+                bar.epoch(epoch, {name: total / count for name, total in sums.items() if total == total})
+        return self.result()
+
+    def result(self) -> SearchResult:
+        """The decision that the alphas stand for now."""
+        return SearchResult(self.supernet.decide(self.relaxation), self.supernet)
+
+    def evaluation_draw(self) -> Draw:
+        """The noise-free mixture, for evaluating the supernet."""
+        return Draw.dense({name: self.relaxation.probabilities(a.detach()) for name, a in self.alphas.items()})
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the search is: tensors and plain values only, so it loads with `weights_only=True`."""
+        initial = getattr(self.supernet, "initial", None)
+        return {
+            "supernet": self.supernet.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "seed": self.seed,
+            "valid_drawn": self._valid_drawn,
+            "random_state": random_state(self.device),
+            **({"initial": dict(initial)} if initial is not None else {}),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from `state_dict`, random state included.
+
+        A validation iterator is brought forward by counting batches, which repeats the original order where the loader
+        yields the same batches each time it is iterated.
+
+        Raises:
+            ValueError: the state is of another network.
+        """
+        missing = {"supernet", "weight_optimizer", "alpha_optimizer", "epoch", "steps", "random_state"} - state.keys()
+        if missing:
+            raise ValueError(f"this is not the state of a Search: it lacks {', '.join(sorted(missing))}")
+        try:
+            self.supernet.load_state_dict(state["supernet"])
+            self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f"the state is of another network or optimiser: {error}") from error
+        self.epoch, self.epochs, self.steps = state["epoch"], state["epochs"], state["steps"]
+        self.seed = state["seed"]
+        self._valid, self._valid_drawn = None, state["valid_drawn"]
+        if "initial" in state and isinstance(self.supernet, ModuleSupernet):
+            self.supernet.initial = dict(state["initial"])
+        set_random_state(state["random_state"], self.device)
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _set_learning_rate(self) -> None:
+        assert isinstance(self.settings, WeightOptimizer) and self.epochs is not None
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(min(self.epoch, self.epochs), self.epochs)
+
+    def _noise(self, stream: int) -> Tensors:
+        # A pure function of (seed, step): nothing to save, and every rank samples the same architecture.
+        return self.relaxation.noise(self.alphas, generator_for(self.seed, stream, self.steps))
+
+    def _draw(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
+        return self.relaxation.draw(alphas, noise, self.progress)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _closure(self, loss: NetLoss, noise: Tensors) -> Loss:
+        """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics stay as they are."""
+        buffers = dict(self.supernet.named_buffers())
+
+        def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
+            tensors = {**params, **{f"alphas.{name}": a for name, a in alphas.items()}}
+            tensors.update({name: buffer.clone() for name, buffer in buffers.items()})
+            with self._autocast():
+                return loss(BoundNet(self.supernet, self._draw(alphas, noise), tensors))
+
+        return evaluate
+
+    def _inner_step(self) -> SGDStep:
+        """The coming weight step, read off the optimiser. ValueError where it is not plain SGD."""
+        optimizer, method = self.weight_optimizer, type(self.gradient).__name__
+        if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
+            raise ValueError(
+                f"{method} looks through the weight step and needs torch.optim.SGD with one parameter group, not "
+                f"{type(optimizer).__name__} with {len(optimizer.param_groups)}; FirstOrder() works with any optimiser"
+            )
+        group = optimizer.param_groups[0]
+        if group["dampening"] or group["maximize"]:
+            raise ValueError(f"{method} looks through the weight step and supports neither dampening nor maximize")
+        found = {name: optimizer.state[p].get("momentum_buffer") for name, p in self.params.items() if p in optimizer.state}
+        return SGDStep(
+            lr=group["lr"],
+            momentum=group["momentum"],
+            weight_decay=group["weight_decay"],
+            buffers={name: buffer for name, buffer in found.items() if buffer is not None},
+            nesterov=group["nesterov"],
+        )
+
+    def _next_valid(self, loader: Iterable[Any]) -> Any:
+        if self._valid is None or self._valid[0] is not loader:
+            skip = 0
+            if self._valid is None and self._valid_drawn and hasattr(loader, "__len__"):
+                skip = self._valid_drawn % max(1, len(loader))  # type: ignore[arg-type]
+            iterator = iter(loader)
+            for _ in range(skip):
+                next(iterator)
+            self._valid = (loader, iterator)
+        self._valid_drawn += 1
+        try:
+            return next(self._valid[1])
+        except StopIteration:
+            self._valid = (loader, iter(loader))
+        try:
+            return next(self._valid[1])
+        except StopIteration:
+            raise ValueError("the validation loader yields no batch") from None
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. Try a smaller learning rate, "
+            "gradient clipping (clip_norm), precision='fp32', and check the data for NaN"
+        )
+
+
+def _supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise ValueError(
+            f"fit needs batches of the form (inputs ..., target), got a {type(batch).__name__}; write your own loop with "
+            "pairs and step"
+        )
+    *inputs, target = batch
+    return lambda net: loss(net(*inputs), target)
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: _to_device(item, device) for key, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_to_device(item, device) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_to_device(item, device) for item in batch)
+    return batch

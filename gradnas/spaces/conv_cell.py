@@ -1,0 +1,346 @@
+"""The cell space of DARTS for images: the space, its supernet, the cell with every edge open.
+
+Legend: B batch, C channels, H height, W width, E edges, O operations, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.choice import Active, Draw
+from gradnas.config import build, did_you_mean
+from gradnas.derivation import top_edges
+from gradnas.genotype import Genotype
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Space, Supernet, Weights
+from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
+from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, Zero, relu_conv_bn
+
+# The candidates of DARTS; their order is that of alpha's columns and breaks ties (facts A1).
+DARTS_NAMES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS_NAMES}
+
+
+@dataclass(frozen=True)
+class ConvCell(Space):
+    """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections 2.1 and 3.1).
+
+    Args:
+        channels: of the first cell; doubled at each of the two reduction cells.
+        cells: at least 2; the reduction cells sit at one third and two thirds.
+        nodes: intermediate nodes of a cell, each with an edge from both inputs and from every earlier node.
+        stem: `"cifar"` keeps the resolution, `"imagenet"` divides it by 8.
+        operations: candidate operations in alpha's column order: names of known ones, or a dictionary from names to
+            factories `(channels, stride, affine) -> nn.Module`, e.g. `{**DARTS_OPERATIONS, "my_op": my_factory}`.
+
+    Raises:
+        ValueError: a setting outside its range, an unknown operation (the nearest name is given).
+    """
+
+    channels: int = 16
+    cells: int = 8
+    nodes: int = 4
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    operations: Mapping[str, Factory] | Sequence[str] = field(default=DARTS_NAMES)
+
+    def __post_init__(self) -> None:
+        for name, least in (("channels", 2), ("cells", 2), ("nodes", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.stem not in ("cifar", "imagenet"):
+            raise ValueError(f"stem must be 'cifar' or 'imagenet', not {self.stem!r}")
+        operations = self.operations
+        if not isinstance(operations, Mapping):
+            for name in operations:
+                if name not in OPERATIONS:
+                    raise ValueError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
+            operations = {name: OPERATIONS[name] for name in operations}
+        for name, factory in operations.items():
+            if not isinstance(name, str) or not name or "." in name or not callable(factory):
+                raise ValueError(
+                    f"operation {name!r}: a name without dots and a factory (channels, stride, affine) -> module are needed"
+                )
+        if all(name == "none" for name in operations):
+            raise ValueError("a cell needs at least one operation besides 'none'")
+        object.__setattr__(self, "operations", dict(operations))
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.cells, self.nodes, self.stem, self.names))
+
+    # ---- description ----------------------------------------------------------------------------------------------
+
+    @property
+    def factories(self) -> dict[str, Factory]:
+        """Operation name -> factory, in alpha's column order."""
+        return dict(self.operations)  # type: ignore[arg-type]  # __post_init__ made it a dictionary
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The operations in alpha's column order."""
+        return tuple(self.operations)
+
+    @property
+    def predecessors(self) -> tuple[int, ...]:
+        """Incoming edges of each intermediate node: 2, 3, 4, ..."""
+        return tuple(range(2, self.nodes + 2))
+
+    @property
+    def num_edges(self) -> int:
+        """Rows of each table of alphas."""
+        return sum(self.predecessors)
+
+    def edge(self, node: int, predecessor: int) -> int:
+        """Row of alpha for the edge into intermediate node `node` (from 0)."""
+        return sum(self.predecessors[:node]) + predecessor
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields for a configuration file; operations by name."""
+        unknown = [name for name, factory in self.factories.items() if OPERATIONS.get(name) is not factory]
+        if unknown:
+            raise ValueError(f"your own operation {unknown[0]!r} cannot be written into a configuration file")
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "operations": list(self.names)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str) -> ConvCell:
+        """The inverse of `to_json`; operations must be known ones."""
+        data = dict(data)
+        names = data.pop("operations", list(DARTS_NAMES))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{where}.operations must be a list of names, not {names!r}")
+        space = build(cls, data, where)
+        try:
+            return dataclasses.replace(space, operations=tuple(names))
+        except ValueError as error:
+            raise ValueError(f"{where}.operations: {error}") from error
+
+    # ---- what it builds -------------------------------------------------------------------------------------------
+
+    def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ConvSupernet:  # type: ignore[override]
+        """The network with every choice open; alphas start at 1e-3 times a standard normal (facts A4)."""
+        return ConvSupernet(self, in_channels, num_classes)
+
+    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
+        """The two strongest incoming edges of every node with their best operation, `none` excluded (facts A8)."""
+        cells = {}
+        names = self.names
+        excluded = [k for k, name in enumerate(names) if name == "none"]
+        for kind in ("normal", "reduce"):
+            # float64: strengths that differ in alpha must not tie by rounding
+            strength_EO = relaxation.probabilities(alphas[kind].detach().double())
+            pairs = top_edges(strength_EO, self.predecessors, excluded)
+            cells[kind] = [(names[operation], predecessor) for operation, predecessor in pairs]
+        return Genotype.conv(**cells)
+
+    def random_genotype(self, generator: torch.Generator) -> Genotype:
+        """A cell pair drawn uniformly: two distinct predecessors for each node, operations other than `none`."""
+        names = [name for name in self.names if name != "none"]
+
+        def cell() -> list[tuple[str, int]]:
+            edges = []
+            for count in self.predecessors:
+                for predecessor in torch.randperm(count, generator=generator)[:2].tolist():
+                    edges.append((names[int(torch.randint(len(names), (1,), generator=generator))], predecessor))
+            return edges
+
+        return Genotype.conv(normal=cell(), reduce=cell())
+
+    def network(  # type: ignore[override]
+        self, genotype: Genotype, num_classes: int = 10, in_channels: int = 3, auxiliary: bool = False
+    ) -> ConvNetwork:
+        """The plain network of a genotype at this size, freshly initialised.
+
+        Raises:
+            ValueError: a genotype of another space, or with an operation that is not known here.
+        """
+        if not isinstance(genotype, Genotype) or genotype.kind != "conv":
+            kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
+            raise ValueError(f"a convolutional network needs a conv genotype, not one of kind {kind!r}")
+        known = {**OPERATIONS, **self.factories}
+        for kind, edges in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+            for name, _ in edges:
+                if name not in known:
+                    raise ValueError(f"unknown operation {name!r} in the {kind} cell{did_you_mean(name, known)}")
+        return ConvNetwork(
+            genotype.normal,
+            genotype.normal_concat,
+            genotype.reduce,
+            genotype.reduce_concat,
+            channels=self.channels,
+            cells=self.cells,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem=self.stem,
+            auxiliary=auxiliary,
+            operations=known,
+        )
+
+
+class EdgeCell(nn.Module):
+    """A cell of the supernet, computed edge by edge: every operation of every edge is a module of its own.
+
+    A faster cell may stand in for it: it takes the same arguments in `forward` and answers `operation_state`.
+    """
+
+    def __init__(self, space: ConvCell, channels_in: tuple[int, int], channels: int, reduction: bool, reduction_before: bool):
+        super().__init__()
+        self.space = space
+        before, last = channels_in
+        if reduction_before:
+            self.preprocess0 = FactorizedReduce(before, channels, affine=False)
+        else:
+            self.preprocess0 = relu_conv_bn(before, channels, affine=False)
+        self.preprocess1 = relu_conv_bn(last, channels, affine=False)
+        self.reduction = reduction
+        self.edges = nn.ModuleList()
+        for count in space.predecessors:
+            for predecessor in range(count):
+                stride = 2 if reduction and predecessor < 2 else 1
+                operations = {name: _open(f(channels, stride, False), channels) for name, f in space.factories.items()}
+                self.edges.append(nn.ModuleDict(operations))
+
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction cell.
+
+        Args:
+            mix_EO: mixing weights.
+            active: for each edge the operations to compute; others are never run.
+        """
+        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
+        step = 2 if self.reduction else 1
+        for node in range(self.space.nodes):
+            total = None
+            for predecessor in range(node + 2):
+                row = self.space.edge(node, predecessor)
+                operations = list(self.edges[row].values())  # type: ignore[operator]
+                for k in active[row]:
+                    if isinstance(operations[k], Zero):
+                        continue  # it keeps its share of the softmax, but there is nothing to compute
+                    part = operations[k](states[predecessor]) * mix_EO[row, k]
+                    total = part if total is None else total + part
+            states.append(torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total)
+        return torch.cat(states[2:], dim=1)
+
+    def operation_state(self, edge: int, name: str) -> dict[str, Tensor]:
+        """Tensors of one operation of one edge, by the names they have in the derived network."""
+        operation = self.edges[edge][name]  # type: ignore[index]
+        return {} if isinstance(operation, _NormalisedPool) else dict(operation.state_dict())
+
+
+class _NormalisedPool(nn.Sequential):
+    """A pooling operation and the BatchNorm that follows it in the supernet only (facts A1)."""
+
+
+def _open(operation: nn.Module, channels: int) -> nn.Module:
+    """The form an operation has in the supernet."""
+    if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
+        return _NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
+    return operation
+
+
+class ConvSupernet(Supernet):
+    """The network of cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
+
+    def __init__(self, space: ConvCell, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.space, self.in_channels, self.num_classes = space, in_channels, num_classes
+        channels = space.channels
+        if space.stem == "imagenet":
+            self.stem0, self.stem1 = imagenet_stem(in_channels, channels)
+            before = last = channels
+        else:
+            self.stem = cifar_stem(in_channels, 3 * channels)
+            before = last = 3 * channels
+        self.cells = nn.ModuleList()
+        reduction_before = space.stem == "imagenet"
+        for index in range(space.cells):
+            reduction = index in (space.cells // 3, 2 * space.cells // 3)
+            channels = 2 * channels if reduction else channels
+            self.cells.append(EdgeCell(space, (before, last), channels, reduction, reduction_before))
+            reduction_before, before, last = reduction, last, space.nodes * channels
+        self.classifier = nn.Linear(last, num_classes)
+        tables = {kind: 1e-3 * torch.randn(space.num_edges, len(space.names)) for kind in ("normal", "reduce")}
+        self.alphas = nn.ParameterDict({kind: nn.Parameter(table) for kind, table in tables.items()})
+
+    def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:  # type: ignore[override]
+        """Images to logits `(B, K)`."""
+        draw = draw if draw is not None else self.dense_draw()
+        if self.space.stem == "imagenet":
+            before = self.stem0(x_BCHW)
+            last = self.stem1(before)
+        else:
+            before = last = self.stem(x_BCHW)
+        for cell in self.cells:
+            kind = "reduce" if cell.reduction else "normal"
+            before, last = last, cell(before, last, draw.mix[kind], draw.active[kind])
+        return self.classifier(last.mean(dim=(2, 3)))
+
+    def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
+        return self.space.derive(dict(self.alphas.items()), relaxation)
+
+    def skip_count(self, decision: Genotype) -> int:
+        """Skip connections among the operations of the normal cell (the collapse of DARTS shows there)."""
+        return sum(name == "skip_connect" for name, _ in decision.normal)
+
+    def one_hot_draw(self, genotype: Genotype) -> Draw:
+        """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""
+        choices = {}
+        for kind, edges in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+            row: list[int | None] = [None] * self.space.num_edges
+            for k, (name, predecessor) in enumerate(edges):
+                row[self.space.edge(k // 2, predecessor)] = self.space.names.index(name)
+            choices[kind] = row
+        return Draw.one_hot(choices, {kind: table.detach() for kind, table in self.alphas.items()})
+
+    def derived(self, decision: Genotype, weights: Weights = "keep") -> ConvNetwork:
+        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's tensors.
+
+        Kept BatchNorms start at scale 1 and shift 0, as in the supernet; their running statistics are those of the
+        supernet's mixture: recalibrate them before evaluation.
+
+        Raises:
+            ValueError: the genotype is not one of this space.
+        """
+        network = self.space.network(decision, self.num_classes, self.in_channels)
+        network.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        if weights == "keep":
+            for name in ("stem", "stem0", "stem1", "classifier"):
+                if hasattr(self, name):
+                    getattr(network, name).load_state_dict(getattr(self, name).state_dict())
+            for source, target in zip(self.cells, network.cells, strict=True):
+                edges = decision.reduce if source.reduction else decision.normal
+                self._inherit_cell(source, target, edges)  # type: ignore[arg-type]
+        return network
+
+    def _inherit_cell(self, source: EdgeCell, target: nn.Module, edges: Sequence[tuple[str, int]]) -> None:
+        for name in ("preprocess0", "preprocess1"):
+            _copy(getattr(source, name).state_dict(), getattr(target, name))
+        for k, (name, predecessor) in enumerate(edges):
+            if name not in self.space.names or k // 2 >= self.space.nodes:
+                raise ValueError(f"the supernet has no operation {name!r} into node {k // 2}: its weights cannot be kept")
+            row = self.space.edge(k // 2, predecessor)
+            _copy(source.operation_state(row, name), target.operations[k])  # type: ignore[index]
+
+
+def _copy(state: Mapping[str, Tensor], target: nn.Module) -> None:
+    """Load `state`; what only the target has must be the affine part of its BatchNorms."""
+    missing, surplus = target.load_state_dict(state, strict=False)
+    assert not surplus, surplus
+    norms = {n for n, m in target.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert all(key.rpartition(".")[0] in norms for key in missing), missing

@@ -1,0 +1,174 @@
+"""Networks of convolutional cells with every choice made: plain torch modules.
+
+Legend: B batch, C channels, H height, W width, K classes. This file needs torch and the operations alone: exported
+model files are made of its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, relu_conv_bn
+
+Edges = Sequence[tuple[str, int]]  # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
+
+
+def drop_path(x_BCHW: Tensor, probability: float) -> Tensor:
+    """Zero whole samples with `probability` and scale the rest by 1 / (1 - probability)."""
+    keep = 1.0 - probability
+    mask = torch.empty(x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype).bernoulli_(keep)
+    return x_BCHW * (mask / keep)
+
+
+class ConvCellNetwork(nn.Module):
+    """A cell: two inputs, intermediate nodes that each add two operations, and their concatenation."""
+
+    def __init__(
+        self,
+        edges: Edges,
+        concat: Sequence[int],
+        channels_in: tuple[int, int],
+        channels: int,
+        reduction: bool,
+        reduction_before: bool,
+        operations: Mapping[str, Factory],
+    ) -> None:
+        super().__init__()
+        before, last = channels_in
+        if reduction_before:  # the output of the cell before the last is twice as large as that of the last
+            self.preprocess0 = FactorizedReduce(before, channels, affine=True)
+        else:
+            self.preprocess0 = relu_conv_bn(before, channels, affine=True)
+        self.preprocess1 = relu_conv_bn(last, channels, affine=True)
+        self.predecessors = tuple(predecessor for _, predecessor in edges)
+        self.concat = tuple(concat)
+        strides = [2 if reduction and predecessor < 2 else 1 for predecessor in self.predecessors]
+        built = [operations[name](channels, s, True) for (name, _), s in zip(edges, strides, strict=True)]
+        self.operations = nn.ModuleList(built)
+
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float = 0.0) -> Tensor:
+        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
+        for first in range(0, len(self.predecessors), 2):
+            parts = []
+            for k in (first, first + 1):
+                operation = self.operations[k]
+                x_BCHW = operation(states[self.predecessors[k]])
+                if self.training and drop_probability > 0.0 and not isinstance(operation, nn.Identity):
+                    x_BCHW = drop_path(x_BCHW, drop_probability)
+                parts.append(x_BCHW)
+            states.append(parts[0] + parts[1])
+        return torch.cat([states[i] for i in self.concat], dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier on the maps after two thirds of the cells, for training only (facts B1, B2)."""
+
+    def __init__(self, channels: int, num_classes: int, stem: str) -> None:
+        super().__init__()
+        # 8x8 maps on CIFAR (stride 3), 7x7 on ImageNet (stride 2): both pool to 2x2. The ImageNet head of the original
+        # leaves out its last BatchNorm by oversight and keeps it out for consistency with the published numbers.
+        self.map_size = 8 if stem == "cifar" else 7
+        layers: list[nn.Module] = [
+            nn.ReLU(),
+            nn.AvgPool2d(5, stride=3 if stem == "cifar" else 2, padding=0, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+        ]
+        layers += [nn.BatchNorm2d(768), nn.ReLU()] if stem == "cifar" else [nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(768, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if x_BCHW.shape[2] != self.map_size or x_BCHW.shape[3] != self.map_size:
+            raise ValueError(
+                f"the auxiliary head needs maps of {self.map_size}x{self.map_size} pixels, got "
+                f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem and 224x224 images with "
+                "the imagenet stem; build the network with auxiliary=False"
+            )
+        return self.classifier(self.features(x_BCHW).flatten(1))
+
+
+class ConvNetwork(nn.Module):
+    """The network of a genotype: stem, cells with reductions at one and two thirds, pooling, classifier.
+
+    In training mode with an auxiliary head the output is `(logits_BK, auxiliary_logits_BK)`, otherwise `logits_BK`.
+    `drop_path_probability` is 0 until a training program raises it.
+    """
+
+    def __init__(
+        self,
+        normal: Edges,
+        normal_concat: Sequence[int],
+        reduce: Edges,
+        reduce_concat: Sequence[int],
+        channels: int,
+        cells: int,
+        num_classes: int,
+        in_channels: int = 3,
+        stem: str = "cifar",
+        auxiliary: bool = False,
+        operations: Mapping[str, Factory] = OPERATIONS,
+    ) -> None:
+        super().__init__()
+        self.drop_path_probability = 0.0
+        if stem == "imagenet":
+            self.stem0, self.stem1 = imagenet_stem(in_channels, channels)
+            before = last = channels
+        else:
+            self.stem = cifar_stem(in_channels, 3 * channels)
+            before = last = 3 * channels
+        self.cells = nn.ModuleList()
+        reduction_before = stem == "imagenet"  # the second stem halves the maps, as a reduction cell would
+        auxiliary_channels = 0
+        for index in range(cells):
+            reduction = index in (cells // 3, 2 * cells // 3)
+            channels = 2 * channels if reduction else channels
+            edges, concat = (reduce, reduce_concat) if reduction else (normal, normal_concat)
+            self.cells.append(
+                ConvCellNetwork(edges, concat, (before, last), channels, reduction, reduction_before, operations)
+            )
+            reduction_before, before, last = reduction, last, len(concat) * channels
+            if index == 2 * cells // 3:
+                auxiliary_channels = last
+        self.auxiliary_index = 2 * cells // 3
+        self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
+        self.classifier = nn.Linear(last, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if hasattr(self, "stem"):
+            before = last = self.stem(x_BCHW)
+        else:
+            before = self.stem0(x_BCHW)
+            last = self.stem1(before)
+        auxiliary = None
+        for index, cell in enumerate(self.cells):
+            before, last = last, cell(before, last, self.drop_path_probability)
+            if self.training and self.auxiliary_head is not None and index == self.auxiliary_index:
+                auxiliary = self.auxiliary_head(last)
+        logits_BK = self.classifier(last.mean(dim=(2, 3)))
+        return logits_BK if auxiliary is None else (logits_BK, auxiliary)
+
+
+def cifar_stem(in_channels: int, channels: int) -> nn.Sequential:
+    """3x3 convolution and BatchNorm (affine in the search too), full resolution."""
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+
+def imagenet_stem(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two stems, of stride 4 and 8 in all: 224 -> 56 (first cell's older input) -> 28 (its newer one)."""
+    first = nn.Sequential(
+        nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels // 2),
+        nn.ReLU(),
+        nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+    second = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+    )
+    return first, second

@@ -1,0 +1,110 @@
+"""The candidate operations of convolutional cells, as plain torch modules.
+
+Legend: B batch, C channels, H height, W width. Every operation maps C channels to C channels; with stride 2 it halves
+H and W. Convolutions have no bias. BatchNorm is affine in derived networks and not in supernets (DARTS, section 3).
+This file needs torch alone: exported model files are made of its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# (channels, stride, affine) -> module
+Factory = Callable[[int, int, bool], nn.Module]
+
+
+class Zero(nn.Module):
+    """No connection: zeros of the output's shape."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.zeros_like(x_BCHW[:, :, :: self.stride, :: self.stride])
+
+
+class FactorizedReduce(nn.Module):
+    """Halves H and W: two 1x1 stride-2 convolutions, the second shifted by one pixel, side by side; BatchNorm.
+
+    Raises:
+        ValueError: odd number of output channels; at a call, odd H or W (the two halves would differ in size).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
+        super().__init__()
+        if channels_out % 2:
+            raise ValueError(f"a reduction needs an even number of channels, not {channels_out}")
+        self.conv_even = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
+        self.conv_odd = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out, affine=affine)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2:
+            size = f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}"
+            raise ValueError(f"a reduction cell needs maps of even height and width, got {size}: change the image size")
+        x_BCHW = torch.relu(x_BCHW)
+        halves = [self.conv_even(x_BCHW), self.conv_odd(x_BCHW[:, :, 1:, 1:])]
+        return self.bn(torch.cat(halves, dim=1))
+
+
+def relu_conv_bn(channels_in: int, channels_out: int, affine: bool) -> nn.Sequential:
+    """ReLU, 1x1 convolution, BatchNorm."""
+    return nn.Sequential(
+        nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out, affine=affine)
+    )
+
+
+def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Twice: ReLU, depthwise convolution, pointwise convolution, BatchNorm; the first has the stride."""
+    layers: list[nn.Module] = []
+    for step in (stride, 1):
+        layers += [
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, step, (kernel - 1) // 2, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        ]
+    return nn.Sequential(*layers)
+
+
+def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Once: ReLU, depthwise convolution of dilation 2, pointwise convolution, BatchNorm."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
+    """ReLU, full 1x7 then 7x1 convolution, BatchNorm (AmoebaNet only)."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 7), stride=(1, stride), padding=(0, 3), bias=False),
+        nn.Conv2d(channels, channels, (7, 1), stride=(stride, 1), padding=(3, 0), bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The identity; a factorized reduction where the stride is 2."""
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+
+
+OPERATIONS: dict[str, Factory] = {
+    "none": lambda channels, stride, affine: Zero(stride),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+    "skip_connect": skip_connect,
+    "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
+    "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),
+    "dil_conv_3x3": lambda channels, stride, affine: dil_conv(channels, 3, stride, affine),
+    "dil_conv_5x5": lambda channels, stride, affine: dil_conv(channels, 5, stride, affine),
+    "sep_conv_7x7": lambda channels, stride, affine: sep_conv(channels, 7, stride, affine),
+    "conv_7x1_1x7": conv_7x1_1x7,
+}

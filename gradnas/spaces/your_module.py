@@ -1,0 +1,118 @@
+"""The user's own module as a search space: every `Choice` in it is open."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnas.choice import Choice, Draw, using
+from gradnas.derivation import best_operation
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Supernet, Weights
+
+_SKIPS = (nn.Identity,)
+
+
+class ModuleSupernet(Supernet):
+    """A module with `Choice`s in it. `alphas[name]` is `(O,)`; choices of one name share one alpha.
+
+    Args:
+        net: the user's module; it is used as it is, not copied.
+        seed: of the alphas' start, 1e-3 times a standard normal.
+
+    Raises:
+        ValueError: no `Choice` inside, or two of one name with different operations.
+    """
+
+    def __init__(self, net: nn.Module, seed: int = 0) -> None:
+        super().__init__()
+        self.net = net
+        found: dict[str, Choice] = {}
+        for path, module in net.named_modules():
+            if isinstance(module, Choice):
+                if module.name is None:
+                    module.name = path.replace(".", "/") or "choice"
+                first = found.setdefault(module.name, module)
+                if first.names != module.names:
+                    raise ValueError(
+                        f"two Choices are named {module.name!r} but offer different operations: "
+                        f"{list(first.names)} and {list(module.names)}; give one of them another name"
+                    )
+        if not found:
+            raise ValueError(
+                f"{type(net).__name__} holds no gradnas.Choice: declare one where a layer is to be chosen, as an "
+                "attribute of the module (choices in plain Python lists are not found; use nn.ModuleList)"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
+        self.names = {name: choice.names for name, choice in found.items()}
+        tables = {name: 1e-3 * torch.randn(len(ops), generator=generator) for name, ops in self.names.items()}
+        self.alphas = nn.ParameterDict({name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()})
+        # "fresh" means the values the module had when the search began: whatever initialisation the user wrote, and
+        # for any kind of layer. Kept on the CPU.
+        self.initial = {name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()}
+
+    def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
+        with using(draw if draw is not None else self.dense_draw()):
+            return self.net(*inputs, **named)
+
+    def decide(self, relaxation: Relaxation = Softmax()) -> dict[str, str]:
+        """The best operation of every choice that can still be reached: `{"body": "conv3"}`."""
+        best: dict[str, str] = {}
+        for name, alpha in self.alphas.items():
+            index = best_operation(relaxation.probabilities(alpha.detach().double()))
+            best[name] = self.names[name][index]
+        reached = _reached(self.net, best)
+        return {name: best[name] for name in best if name in reached}
+
+    def skip_count(self, decision: Mapping[str, str]) -> int:
+        """Choices that were decided for an `nn.Identity`."""
+        decided = {}
+        for module in self.net.modules():
+            if isinstance(module, Choice) and module.name in decision:
+                decided[module.name] = isinstance(module.operations[decision[module.name]], _SKIPS)
+        return sum(decided.values())
+
+    def derived(self, decision: Mapping[str, str], weights: Weights = "keep") -> nn.Module:
+        """A copy of the module in which each `Choice` is replaced by the chosen operation."""
+        network = copy.deepcopy(self.net)
+        if weights == "fresh":
+            network.load_state_dict(self.initial)
+        return _replace(network, decision)
+
+
+def _reached(net: nn.Module, best: Mapping[str, str]) -> set[str]:
+    names: set[str] = set()
+
+    def visit(module: nn.Module) -> None:
+        if isinstance(module, Choice):
+            assert module.name is not None
+            names.add(module.name)
+            visit(module.operations[best[module.name]])
+        else:
+            for child in module.children():
+                visit(child)
+
+    visit(net)
+    return names
+
+
+def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
+    """`module` with every Choice inside (or itself) replaced by what was decided."""
+    while isinstance(module, Choice):
+        if module.name not in decision:
+            raise ValueError(f"the decision says nothing about the choice {module.name!r}; it has {sorted(decision)}")
+        chosen = decision[module.name]
+        if chosen not in module.names:
+            raise ValueError(f"the choice {module.name!r} has no operation {chosen!r}, only {list(module.names)}")
+        module = module.operations[chosen]
+    for name, child in module.named_children():
+        replaced = _replace(child, decision)
+        if replaced is not child:
+            setattr(module, name, replaced)
+    return module
+
