@@ -1,0 +1,103 @@
+"""Image sets of the Hugging Face hub by name, downloaded and cached by its own library `datasets`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from gradnas.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, pick_column
+from gradnas.data.stream import BadImage, Source
+
+FOLDER_INSTEAD = (
+    "use a local folder with train-*.parquet and test-*.parquet (as in the set's repository on the hub) or with "
+    "train/<class>/*.jpg and val/<class>/*.jpg"
+)
+
+
+class HubSource(Source):
+    """One split of a data set of the hub, as `datasets` gives it; ValueError for columns that cannot be used."""
+
+    def __init__(self, rows: Any, name: str) -> None:
+        import datasets
+
+        image = pick_column(rows.column_names, IMAGE_COLUMNS, "image", name)
+        label = pick_column(rows.column_names, LABEL_COLUMNS, "label", name)
+        if not isinstance(rows.features[image], datasets.Image):
+            raise ValueError(f"{name}: column {image} holds {rows.features[image]}, not images")
+        labels = list(rows[label])
+        if not labels or not all(isinstance(value, int) for value in labels):
+            bad = next((row for row, value in enumerate(labels) if not isinstance(value, int)), None)
+            raise ValueError(
+                f"{name} has no rows" if bad is None else f"{name}, row {bad}: {labels[bad]!r} is no whole number"
+            )
+        self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        self._image, self._name = image, name
+        self.labels = torch.tensor(labels)
+        names = getattr(rows.features[label], "names", None)
+        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
+
+    def read(self, index: int) -> bytes:
+        value = self._rows[index][self._image]
+        if value is None or (value["bytes"] is None and not value["path"]):
+            raise BadImage(f"{self.where(index)} holds no image bytes")
+        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+
+    def where(self, index: int) -> str:
+        return f"{self._name}, row {index},"
+
+
+def load_splits(name: str) -> dict[str, Any]:
+    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be had."""
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    if not reachable() and not cached(name):
+        raise ValueError(
+            f"'{name}' is no local folder, and without a network the Hugging Face hub cannot be asked for it: "
+            f"{FOLDER_INSTEAD}"
+        )
+    try:
+        return {str(split): rows for split, rows in datasets.load_dataset(name).items()}
+    except ConnectionError as error:
+        raise ValueError(
+            f"'{name}' is no local folder, and the Hugging Face hub could not be reached for it ({one_line(error)}): "
+            f"{FOLDER_INSTEAD}"
+        ) from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise ValueError(f"the Hugging Face hub did not give '{name}': {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def reachable(timeout_s: float = 5.0) -> bool:
+    """Whether to let `datasets` try the network: it retries for half a minute before it says that there is none.
+
+    True also where this cannot be told cheaply: behind a proxy, or in the library's own offline mode (which answers at
+    once, from its cache).
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return True
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def cached(name: str) -> bool:
+    """Whether `datasets` has the set in its cache from an earlier download."""
+    from datasets import config
+
+    return os.path.isdir(os.path.join(config.HF_DATASETS_CACHE, name.replace("/", "___")))

@@ -1,0 +1,227 @@
+"""Images decoded as they are needed: what a source of encoded images is, and a split and batches made of one.
+
+Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns of a draw.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gradnas.data.augment import Augment, color_jitter, draw, finish, fit, resized_crop
+from gradnas.data.base import IMAGE, Batches, Plan, Split, checked_rows
+from gradnas.randomness import generator_for
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DEFAULT_SIZE = 224  # pixels, of streamed images
+
+
+class BadImage(ValueError):
+    """An image that cannot be read; its text is one sentence that names the file, or the parquet file and row."""
+
+
+class Source(ABC):
+    """Encoded images with labels, somewhere: files, rows of parquet files, rows of a hub data set.
+
+    `labels` is int64 (N,). Sources are read by several threads or processes at once and are sent to worker processes.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded image (JPEG, PNG, ...); `BadImage` if there is none."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Where the image is, in words for an error message."""
+
+
+class Taken(Source):
+    """Some of the images of another source, in a given order."""
+
+    def __init__(self, source: Source, rows: Tensor) -> None:
+        if isinstance(source, Taken):  # a subset of a subset reads straight from the source
+            source, rows = source.source, source.rows[rows]
+        self.source, self.rows, self.labels = source, rows, source.labels[rows]
+
+    def read(self, index: int) -> bytes:
+        return self.source.read(int(self.rows[index]))
+
+    def where(self, index: int) -> str:
+        return self.source.where(int(self.rows[index]))
+
+
+def open_image(source: Source, index: int) -> Image:
+    """The image with its header read but its pixels not yet decoded; `BadImage` if that fails."""
+    from PIL import Image as images
+
+    try:
+        return images.open(io.BytesIO(source.read(index)))
+    except (OSError, SyntaxError, images.DecompressionBombError) as error:
+        raise BadImage(f"{source.where(index)} is not an image that can be read: {one_line(error)}") from error
+
+
+def decode(source: Source, index: int) -> Image:
+    """The decoded image, of mode "L" if it is stored as 8-bit grey, otherwise converted to "RGB".
+
+    Transparency is dropped and the EXIF orientation ignored, as ImageNet training does. `BadImage` for a corrupt or
+    truncated image, or for one of 16 or 32 bits per channel, whose range is not known.
+    """
+    image = open_image(source, index)
+    if image.mode.startswith(("I", "F")):
+        raise BadImage(
+            f"{source.where(index)} has more than 8 bits per channel (Pillow mode {image.mode}): "
+            "save it as an 8-bit grey or RGB image"
+        )
+    try:
+        image.load()
+        if image.mode in ("L", "RGB"):
+            return image
+        if "transparency" in image.info:  # Pillow warns when such a palette goes to RGB directly
+            image = image.convert("RGBA")
+        return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
+        raise BadImage(f"{source.where(index)} is corrupt or cut short: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error in one line, without the address of the buffer that Pillow puts in."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "no known image format" if text.startswith("cannot identify image file") else text
+
+
+class StreamSplit(Split):
+    """Images of a source, decoded for every batch by worker processes and resized to image_size x image_size, RGB.
+
+    Training with `Augment.resized_crop` takes a random part of each image; without it, and so in evaluation, the short
+    side is resized to round(image_size * 256 / 224) and the centre is taken (an image that has the right size already
+    is left as it is). Shuffled parquet rows cost a read of a whole row group each, unless the groups fit into the
+    reader's cache: a folder of image files is the faster layout for large sets.
+    """
+
+    def __init__(self, source: Source, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.source, self.image_size = source, image_size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.labels = source.labels
+
+    def subset(self, indices: Sequence[int] | Tensor) -> StreamSplit:
+        rows = checked_rows(indices, len(self))
+        return StreamSplit(Taken(self.source, rows), self.image_size, self.mean, self.std)
+
+    def _batches(self, plan: Plan, augment: Augment, device: torch.device, workers: int) -> Batches:
+        if workers < 0:
+            raise ValueError(f"workers is a number of processes of at least 0, not {workers}")
+        return StreamBatches(self, plan, augment, device, workers)
+
+
+class StreamBatches(Batches):
+    """Batches of a `StreamSplit`. Workers decode and crop; normalising and the rest run on the device."""
+
+    def __init__(self, split: StreamSplit, plan: Plan, augment: Augment, device: torch.device, workers: int) -> None:
+        self.plan, self.augment, self.device, self.workers = plan, augment, device, workers
+        self._decoder = Decoder(split.source, split.image_size, augment, plan.seed)
+        self._mean_C = torch.tensor(split.mean, device=device)
+        self._std_C = torch.tensor(split.std, device=device)
+        # Loaders keep their worker processes between epochs. Two epochs read at the same time need a loader each.
+        self._idle: list[tuple[Wanted, DataLoader]] = []
+
+    def _run(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        wanted, loader = self._idle.pop() if self._idle else self._loader()
+        wanted.set(self.plan, epoch, start)
+        try:
+            for batch in loader:
+                if isinstance(batch, str):
+                    raise BadImage(batch)
+                x_BHWC, draw_B5, y_B = (part.to(self.device, non_blocking=True) for part in batch)
+                yield finish(x_BHWC, draw_B5, self.augment, self._mean_C, self._std_C), y_B
+        finally:  # also when the reader stops in the middle: the loader then drops what was prefetched
+            self._idle.append((wanted, loader))
+
+    def _loader(self) -> tuple[Wanted, DataLoader]:
+        wanted = Wanted()
+        loader = DataLoader(
+            self._decoder,
+            sampler=wanted,
+            batch_size=None,  # a key of the sampler is already a whole batch
+            collate_fn=as_it_is,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # without one of its own a loader draws from the global one
+        )
+        return wanted, loader
+
+
+class Wanted(Sampler):
+    """The (epoch, images) of every batch that a loader still has to give in the epoch that was set last."""
+
+    def __init__(self) -> None:
+        self._keys: list[tuple[int, list[int]]] = []
+
+    def set(self, plan: Plan, epoch: int, start: int) -> None:
+        order_N = plan.order(epoch)
+        spans = [plan.span(index) for index in range(start, len(plan))]
+        self._keys = [(epoch, order_N[first:last][plan.share(last - first)].tolist()) for first, last in spans]
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Decoder(Dataset):
+    """(epoch, images) -> uint8 x_BHWC, draw_B5 and y_B, or one sentence about an image that cannot be read.
+
+    The sentence is returned, not raised: a worker's exception would reach the user wrapped in the worker's traceback.
+    """
+
+    def __init__(self, source: Source, image_size: int, augment: Augment, seed: int) -> None:
+        self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
+
+    def __getitem__(self, index: tuple[int, list[int]]) -> tuple[Tensor, Tensor, Tensor] | str:
+        epoch, rows = index
+        size = self.image_size
+        x_BHWC = torch.empty(len(rows), size, size, 3, dtype=torch.uint8)
+        draw_B5 = torch.empty(len(rows), 5, dtype=torch.int64)
+        pixels_BHWC = x_BHWC.numpy()
+        for place, row in enumerate(rows):
+            numbers = generator_for(self.seed, IMAGE, epoch, row)
+            draw_B5[place] = draw(1, self.augment, size, size, numbers)[0]
+            try:
+                pixels_BHWC[place] = np.asarray(self._image(row, numbers))
+            except BadImage as error:
+                return str(error)
+        return x_BHWC, draw_B5, self.source.labels[rows]
+
+    def _image(self, row: int, numbers: torch.Generator) -> Image:
+        image = decode(self.source, row).convert("RGB")
+        if self.augment.resized_crop is not None:
+            image = resized_crop(image, self.image_size, self.augment.resized_crop, numbers)
+        else:
+            image = fit(image, self.image_size)
+        if self.augment.color_jitter is not None:
+            image = color_jitter(image, self.augment.color_jitter, numbers)
+        return image
+
+
+def as_it_is(batch: object) -> object:
+    """The collate function of batches that need no collating (named, so that it can be sent to workers)."""
+    return batch
