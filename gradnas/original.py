@@ -1,0 +1,159 @@
+"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py`) for our networks.
+
+Its derived networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other names: the
+modules of an operation lie below `op` where the original wraps them in a class of its own, and the two convolutions of
+a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.spaces.conv_network import ConvCellNetwork, ConvNetwork
+from gradnas.spaces.operations import FactorizedReduce
+
+_HALVES = {"conv_even": "conv_1", "conv_odd": "conv_2", "bn": "bn"}
+# preprocessing; dilated and 7x1-1x7 convolutions; separable convolutions
+_PREPROCESSING = [nn.ReLU, nn.Conv2d, nn.BatchNorm2d]
+_CONVOLUTIONS = [nn.ReLU, nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]
+_LAYERS: list[list[type]] = [_PREPROCESSING, _CONVOLUTIONS, 2 * _CONVOLUTIONS]
+_AUXILIARY = "auxiliary_head."
+_COUNTER = "num_batches_tracked"  # BatchNorm has it since torch 0.4.1; the released files are older
+
+
+def load_original_weights(network: ConvNetwork, state_dict: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of the original authors' state dict into `network`: all of them, or on an error none.
+
+    Tensors are converted to the network's device and floating-point type. Released files that come from torch 0.3 lack
+    BatchNorm's `num_batches_tracked`: those of the network stay as they are. Names that all begin with `module.`
+    (`DataParallel`) are accepted.
+
+    Args:
+        network: of the genotype, channels, cells, stem, classes and auxiliary head that the file was made with.
+        state_dict: what `torch.load(path, map_location="cpu", weights_only=True)` gives for a CIFAR file, and its entry
+            `["state_dict"]` for an ImageNet checkpoint.
+
+    Raises:
+        ValueError: missing, surplus or misshapen tensors (by their original names), a whole checkpoint, an auxiliary
+            head on one side only, a network of another class or with operations that the original does not have.
+    """
+    if not isinstance(network, ConvNetwork):
+        raise ValueError(
+            f"original weights fit a ConvNetwork, not a {type(network).__name__}; "
+            "build one with gradnas.ConvCell(...).network(genotype)"
+        )
+    given = _without_prefix(state_dict)
+    ours = network.state_dict()
+    names = {original: own for own, original in original_names(network).items()}
+    _check_auxiliary(network, given)
+    _check({original: ours[own] for original, own in names.items()}, given)
+    # every conversion before the first copy: whatever fails, fails while the network is as it was
+    pairs = [(ours[own], given[original]) for original, own in names.items() if original in given]
+    ready = [(target, source.detach().to(target.device, target.dtype)) for target, source in pairs]
+    with torch.no_grad():
+        for target, source in ready:
+            target.copy_(source)
+
+
+def original_names(network: ConvNetwork) -> dict[str, str]:
+    """Our name -> original name for every tensor of `network.state_dict()`.
+
+    Raises:
+        ValueError: an operation that the original repository does not have.
+    """
+    names = {name: name for name in network.state_dict()}  # stems, heads and classifiers are called the same
+    for index, cell in enumerate(network.cells):
+        assert isinstance(cell, ConvCellNetwork)
+        here = f"cells.{index}."
+        modules = {f"{here}{name}": (f"{here}{name}", getattr(cell, name)) for name in ("preprocess0", "preprocess1")}
+        modules |= {f"{here}operations.{k}": (f"{here}_ops.{k}", module) for k, module in enumerate(cell.operations)}
+        for own, (original, module) in modules.items():
+            names |= {f"{own}.{name}": f"{original}.{theirs}" for name, theirs in _names_within(module, own).items()}
+    return names
+
+
+def _names_within(module: nn.Module, where: str) -> dict[str, str]:
+    """Our name -> original name for the tensors of one preprocessing or operation, both relative to it."""
+    names = list(module.state_dict())
+    if isinstance(module, FactorizedReduce):
+        return {name: _HALVES[name.partition(".")[0]] + name[name.index(".") :] for name in names}
+    if not names:
+        return {}
+    layers = list(module) if isinstance(module, nn.Sequential) else []
+    if [type(layer) for layer in layers] not in _LAYERS:
+        raise ValueError(f"{where} is not an operation of the original repository, so it has no original weights")
+    # 7x1-1x7 is a bare sequence there; every other operation is a class that holds its sequence as `op`
+    bare = isinstance(layers[1], nn.Conv2d) and layers[1].kernel_size == (1, 7)
+    return {name: name if bare else f"op.{name}" for name in names}
+
+
+def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the prefix of `DataParallel`; ValueError for what is no state dict."""
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"a state dict (tensors by name) is needed, not a {type(state_dict).__name__}")
+    if "state_dict" in state_dict:
+        raise ValueError('this is a whole checkpoint, not a state dict: pass its entry "state_dict"')
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"a state dict holds tensors by name, but its entry {name!r} is a {type(tensor).__name__}")
+        if tensor.is_meta:
+            raise ValueError(f"the tensor {name!r} is on the device 'meta' and holds no data: load it to 'cpu'")
+    prefix = "module."
+    if state_dict and all(name.startswith(prefix) for name in state_dict):
+        return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+    return dict(state_dict)
+
+
+def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:
+    has, gets = network.auxiliary_head is not None, any(name.startswith(_AUXILIARY) for name in given)
+    if gets and not has:
+        raise ValueError(
+            "these weights have an auxiliary head and the network has none: build the network with auxiliary=True, or "
+            f"leave out the tensors whose names begin with {_AUXILIARY!r}"
+        )
+    if has and not gets and given:
+        raise ValueError(
+            "the network has an auxiliary head and these weights have none: build the network with auxiliary=False"
+        )
+
+
+def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same shapes."""
+    missing = [name for name in expected if name not in given and not name.endswith(_COUNTER)]
+    surplus = [name for name in given if name not in expected]
+    misshapen = [name for name in expected if name in given and not _alike(given[name], expected[name])]
+    problems = []
+    if missing:
+        problems.append(f"the tensor {missing[0]!r} is missing{_more(missing)}")
+    if surplus:
+        problems.append(f"there is no place for the tensor {surplus[0]!r}{_more(surplus)}")
+    if misshapen:
+        name = misshapen[0]
+        found, needed = _form(given[name]), _form(expected[name])
+        problems.append(f"the tensor {name!r} is {found}, but the network's is {needed}{_more(misshapen)}")
+    if problems:
+        own = any(".operations." in name for name in given)
+        advice = (
+            "these names are gradnas's own: use network.load_state_dict"
+            if own
+            else "the genotype, channels, cells, stem and classes must be those the weights were made with"
+        )
+        listed = "; ".join(problems)
+        raise ValueError(f"these are not the original weights of this network, nothing was loaded: {listed}; {advice}")
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
+
+
+def _form(tensor: Tensor) -> str:
+    """`16x3x3x3`, and the type where it is not one of floating-point numbers."""
+    shape = "x".join(map(str, tensor.shape)) or "a single number"
+    return shape if tensor.is_floating_point() else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
