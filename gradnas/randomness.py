@@ -10,23 +10,28 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_MASK = (1 << 64) - 1
-
 
 def mix(*numbers: int) -> int:
-    """A well-mixed 63-bit number of any whole numbers, in order (splitmix64 finaliser, Steele et al. 2014)."""
-    state = 0x9E3779B97F4A7C15
+    """A 64-bit hash of whole numbers (each taken modulo 2^64); order and count matter.
+
+    One round of splitmix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators") per number,
+    so neighbouring seeds, epochs and indices give unrelated results, which `seed + epoch` would not.
+    """
+    mask = (1 << 64) - 1
+    state = 0
     for number in numbers:
-        state = (state ^ (number & _MASK)) & _MASK
-        state = (state + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state >> 1
+        z = ((state ^ (number & mask)) + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        state = z ^ (z >> 31)
+    return state
 
 
 def generator_for(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on `numbers` alone."""
+    """A CPU generator of its own, seeded with `mix(*numbers)`; the global one is left alone.
+
+    torch's CPU generator keeps the low 32 bits of a seed, so among very many images some pairs share their numbers.
+    """
     return torch.Generator().manual_seed(mix(*numbers))
 
 

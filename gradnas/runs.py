@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 CONFIG, ENVIRONMENT, METRICS, TIMINGS = "config.json", "environment.json", "metrics.jsonl", "timings.jsonl"
@@ -52,7 +50,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        raise ValueError(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged") from error
+        raise ValueError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -220,8 +220,10 @@ class Run:
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
         """Write a `.safetensors` file atomically (tensors are moved to the CPU and made contiguous)."""
+        from safetensors.torch import save  # here, so that searching needs torch and numpy alone
+
         plain = {key: t.detach().to("cpu").contiguous().clone() for key, t in tensors.items()}
-        write_atomically(self.path / name, save_safetensors(plain, dict(metadata or {}) or None))
+        write_atomically(self.path / name, save(plain, dict(metadata or {}) or None))
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
@@ -231,9 +233,10 @@ class Run:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
     from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        return load_safetensors(path.read_bytes())
+        return load(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -242,6 +245,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint file without executing anything in it; ValueError when damaged or not a gradnas one."""
+    # Only the zip form that torch.save writes, so that its reader for old bare pickles is never reached.
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged (it is cut off, or no checkpoint at all)")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,6 +1,6 @@
 """`Search`: the bilevel loop over any supernet or any module with `Choice`s.
 
-One step, in the order of DARTS (facts A6): the alphas take a step on the validation loss, with the architecture
+One step, in the order of DARTS (algorithm 1): the alphas take a step on the validation loss, with the architecture
 gradient of choice; then the weights take a step on the train loss, on the same train batch, with the new alphas.
 """
 
@@ -38,7 +38,7 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class WeightOptimizer:
-    """SGD on the weights, with the settings of DARTS (facts A5) as defaults.
+    """SGD on the weights, with the settings of DARTS (section 3.1 and appendix A.1) as defaults.
 
     Args:
         lr, lr_end: the learning rate falls from the first to the second along a cosine over the epochs (not at all
@@ -67,7 +67,7 @@ class WeightOptimizer:
 
 @dataclass(frozen=True)
 class AlphaOptimizer:
-    """Adam on the alphas, with the settings of DARTS (facts A5) as defaults; weight decay is L2 inside Adam."""
+    """Adam on the alphas, with the settings of DARTS (section 3.1 and appendix A.1) as defaults; weight decay is L2 inside Adam."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -91,7 +91,9 @@ class BoundNet:
 
     def __getattr__(self, name: str) -> Any:
         # Reading through to the module would give the real weights where a probing pass needs others.
-        raise AttributeError(f"inside a loss the network can only be called: net(...); it has no attribute {name!r} here")
+        raise AttributeError(
+            f"inside a loss the network can only be called: net(...); it has no attribute {name!r} here"
+        )
 
 
 NetLoss = Callable[[BoundNet], Tensor]
@@ -175,7 +177,7 @@ class Search:
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
-        self.supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
+        self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
         self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
@@ -297,7 +299,9 @@ class Search:
         # Operations that were not drawn get no gradient, hence no decay and no momentum either.
         grads = torch.autograd.grad(loss, params, allow_unused=True)
         present = [k for k, g in enumerate(grads) if g is not None]
-        averaged = distributed.mean([grads[k] for k in present]) if distributed.world() > 1 else [grads[k] for k in present]
+        averaged = (
+            distributed.mean([grads[k] for k in present]) if distributed.world() > 1 else [grads[k] for k in present]
+        )
         for k, g in zip(present, averaged, strict=True):
             params[k].grad = g
         limit = self.clip_norm if self.clip_norm is not None else math.inf
@@ -432,7 +436,9 @@ class Search:
         group = optimizer.param_groups[0]
         if group["dampening"] or group["maximize"]:
             raise ValueError(f"{method} looks through the weight step and supports neither dampening nor maximize")
-        found = {name: optimizer.state[p].get("momentum_buffer") for name, p in self.params.items() if p in optimizer.state}
+        found = {
+            name: optimizer.state[p].get("momentum_buffer") for name, p in self.params.items() if p in optimizer.state
+        }
         return SGDStep(
             lr=group["lr"],
             momentum=group["momentum"],
@@ -470,8 +476,8 @@ class Search:
 def _supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise ValueError(
-            f"fit needs batches of the form (inputs ..., target), got a {type(batch).__name__}; write your own loop with "
-            "pairs and step"
+            f"fit needs batches of the form (inputs ..., target), got a {type(batch).__name__}; write your own loop "
+            "with pairs and step"
         )
     *inputs, target = batch
     return lambda net: loss(net(*inputs), target)

@@ -32,12 +32,12 @@ class Supernet(nn.Module, ABC):
         """The discrete architecture that the alphas stand for now (a genotype, or a dictionary of choices)."""
 
     @abstractmethod
-    def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
-        """The plain network of a decision, with the supernet's weights or with fresh ones."""
-
     def skip_count(self, decision: Any) -> int:
         """How many of the chosen operations are skip connections: many of them are the mark of a collapsed search."""
-        raise ValueError(f"{type(self).__name__} has no skip connections to count ({type(decision).__name__})")
+
+    @abstractmethod
+    def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
+        """The plain network of a decision, with the supernet's weights or with fresh ones."""
 
     def tables(self) -> dict[str, Tensor]:
         """Detached copies of the alphas on the CPU, by name."""

@@ -22,7 +22,7 @@ from gradnas.spaces.base import Space, Supernet, Weights
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, Zero, relu_conv_bn
 
-# The candidates of DARTS; their order is that of alpha's columns and breaks ties (facts A1).
+# The candidates of DARTS; their order is that of alpha's columns and breaks ties.
 DARTS_NAMES = (
     "none",
     "max_pool_3x3",
@@ -74,7 +74,7 @@ class ConvCell(Space):
         for name, factory in operations.items():
             if not isinstance(name, str) or not name or "." in name or not callable(factory):
                 raise ValueError(
-                    f"operation {name!r}: a name without dots and a factory (channels, stride, affine) -> module are needed"
+                    f"operation {name!r} needs a name without dots and a factory (channels, stride, affine) -> module"
                 )
         if all(name == "none" for name in operations):
             raise ValueError("a cell needs at least one operation besides 'none'")
@@ -133,11 +133,11 @@ class ConvCell(Space):
     # ---- what it builds -------------------------------------------------------------------------------------------
 
     def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ConvSupernet:  # type: ignore[override]
-        """The network with every choice open; alphas start at 1e-3 times a standard normal (facts A4)."""
+        """The network with every choice open; alphas start at 1e-3 times a standard normal (the authors' code; the paper says zero)."""
         return ConvSupernet(self, in_channels, num_classes)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
-        """The two strongest incoming edges of every node with their best operation, `none` excluded (facts A8)."""
+        """The two strongest incoming edges of every node with their best operation, `none` excluded (DARTS, section 2.4)."""
         cells = {}
         names = self.names
         excluded = [k for k, name in enumerate(names) if name == "none"]
@@ -146,7 +146,7 @@ class ConvCell(Space):
             strength_EO = relaxation.probabilities(alphas[kind].detach().double())
             pairs = top_edges(strength_EO, self.predecessors, excluded)
             cells[kind] = [(names[operation], predecessor) for operation, predecessor in pairs]
-        return Genotype.conv(**cells)
+        return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
     def random_genotype(self, generator: torch.Generator) -> Genotype:
         """A cell pair drawn uniformly: two distinct predecessors for each node, operations other than `none`."""
@@ -198,7 +198,9 @@ class EdgeCell(nn.Module):
     A faster cell may stand in for it: it takes the same arguments in `forward` and answers `operation_state`.
     """
 
-    def __init__(self, space: ConvCell, channels_in: tuple[int, int], channels: int, reduction: bool, reduction_before: bool):
+    def __init__(
+        self, space: ConvCell, channels_in: tuple[int, int], channels: int, reduction: bool, reduction_before: bool
+    ):
         super().__init__()
         self.space = space
         before, last = channels_in
@@ -244,7 +246,7 @@ class EdgeCell(nn.Module):
 
 
 class _NormalisedPool(nn.Sequential):
-    """A pooling operation and the BatchNorm that follows it in the supernet only (facts A1)."""
+    """A pooling operation and the BatchNorm that follows it in the supernet only."""
 
 
 def _open(operation: nn.Module, channels: int) -> nn.Module:
@@ -300,6 +302,7 @@ class ConvSupernet(Supernet):
 
     def one_hot_draw(self, genotype: Genotype) -> Draw:
         """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""
+        self._check_fits(genotype)
         choices = {}
         for kind, edges in (("normal", genotype.normal), ("reduce", genotype.reduce)):
             row: list[int | None] = [None] * self.space.num_edges
@@ -317,6 +320,7 @@ class ConvSupernet(Supernet):
         Raises:
             ValueError: the genotype is not one of this space.
         """
+        self._check_fits(decision)
         network = self.space.network(decision, self.num_classes, self.in_channels)
         network.to(self.classifier.weight.device, self.classifier.weight.dtype)
         if weights == "keep":
@@ -328,12 +332,25 @@ class ConvSupernet(Supernet):
                 self._inherit_cell(source, target, edges)  # type: ignore[arg-type]
         return network
 
+    def _check_fits(self, genotype: Genotype) -> None:
+        nodes, names = self.space.nodes, self.space.names
+        for kind, edges, concat in (
+            ("normal", genotype.normal, genotype.normal_concat),
+            ("reduce", genotype.reduce, genotype.reduce_concat),
+        ):
+            if len(edges) != 2 * nodes or tuple(concat) != tuple(range(2, nodes + 2)):
+                raise ValueError(
+                    f"the {kind} cell has {len(edges) // 2} nodes and the concatenation {list(concat)}; a cell of this "
+                    f"supernet has {nodes} nodes, all of them concatenated"
+                )
+            for name, _ in edges:
+                if name not in names:
+                    raise ValueError(f"the supernet has no operation {name!r}{did_you_mean(name, names)}")
+
     def _inherit_cell(self, source: EdgeCell, target: nn.Module, edges: Sequence[tuple[str, int]]) -> None:
         for name in ("preprocess0", "preprocess1"):
             _copy(getattr(source, name).state_dict(), getattr(target, name))
         for k, (name, predecessor) in enumerate(edges):
-            if name not in self.space.names or k // 2 >= self.space.nodes:
-                raise ValueError(f"the supernet has no operation {name!r} into node {k // 2}: its weights cannot be kept")
             row = self.space.edge(k // 2, predecessor)
             _copy(source.operation_state(row, name), target.operations[k])  # type: ignore[index]
 

@@ -64,7 +64,7 @@ class ConvCellNetwork(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier on the maps after two thirds of the cells, for training only (facts B1, B2)."""
+    """A second classifier on the maps after two thirds of the cells, for training only (DARTS, appendix A.2)."""
 
     def __init__(self, channels: int, num_classes: int, stem: str) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class AuxiliaryHead(nn.Module):
         if x_BCHW.shape[2] != self.map_size or x_BCHW.shape[3] != self.map_size:
             raise ValueError(
                 f"the auxiliary head needs maps of {self.map_size}x{self.map_size} pixels, got "
-                f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem and 224x224 images with "
-                "the imagenet stem; build the network with auxiliary=False"
+                f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem and 224x224 images "
+                "with the imagenet stem; build the network with auxiliary=False"
             )
         return self.classifier(self.features(x_BCHW).flatten(1))
 

@@ -51,7 +51,9 @@ class ModuleSupernet(Supernet):
         like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
         self.names = {name: choice.names for name, choice in found.items()}
         tables = {name: 1e-3 * torch.randn(len(ops), generator=generator) for name, ops in self.names.items()}
-        self.alphas = nn.ParameterDict({name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()})
+        self.alphas = nn.ParameterDict(
+            {name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()}
+        )
         # "fresh" means the values the module had when the search began: whatever initialisation the user wrote, and
         # for any kind of layer. Kept on the CPU.
         self.initial = {name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()}
@@ -115,4 +117,3 @@ def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
         if replaced is not child:
             setattr(module, name, replaced)
     return module
-

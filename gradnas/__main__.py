@@ -1,0 +1,7 @@
+"""`python -m gradnas`."""
+
+import sys
+
+from gradnas.cli import main
+
+sys.exit(main())

@@ -1,0 +1,432 @@
+"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | recipes`.
+
+Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from gradnas import distributed, recipes, runs
+from gradnas.config import from_json, read_object
+from gradnas.data import ImageData
+from gradnas.draw import draw_cells
+from gradnas.experiment import SearchConfig, run_search, start_search
+from gradnas.export import export_run, trained_run
+from gradnas.genotype import Genotype
+from gradnas.report import write_report
+from gradnas.training import TrainConfig, evaluate, load_trained, pick_device, start_training, train
+
+# Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
+Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Share = Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")]
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
+Flag = Annotated[bool | None, arg(help_behavior_hint="")]
+Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")]
+Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a run."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
+    """Recipe, or path of a config.json."""
+    data: Source = None
+    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class."""
+    out: Folder = None
+    """Run folder; by default the next free runs/RECIPE-N."""
+    epochs: Whole = None
+    """Length of the search."""
+    batch_size: Whole = None
+    """Images in each of the two batches of a step."""
+    seed: Whole = None
+    """Of everything random."""
+    device: Device = None
+    """cpu, cuda, cuda:N or auto."""
+    precision: Precision = None
+    """bf16 runs under autocast."""
+    image_size: Whole = None
+    """Side in pixels to which images are brought."""
+    workers: Whole = None
+    """Loader processes, for sets too large for memory."""
+    threads: Whole = None
+    """CPU threads."""
+    channels: Whole = None
+    """Channels of the first cell."""
+    cells: Whole = None
+    """Number of cells."""
+    max_steps: Whole = None
+    """Stop after so many steps (to try a setting out)."""
+    valid_augment: Flag = None
+    """Augment the alphas' images too, as the original code does."""
+
+    def run(self) -> None:
+        config = self._config()
+        device = _device(config.device)
+        data = config.data.load()
+        stem = Path(self.recipe).parent.name if self.recipe.endswith(".json") else self.recipe
+        out = self.out or _free_folder(stem)
+        _search(config, out, data, device, new=True)
+
+    def _config(self) -> SearchConfig:
+        if self.recipe.endswith(".json"):
+            config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
+        else:
+            config = recipes.search_recipe(self.recipe)
+        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", "valid_augment")
+        return replace(config, **_given(self, *common), **_nested(config, self))
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train a derived network from scratch and evaluate it once on the test images."""
+
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
+    """Run folder of a search, genotype.json, name of a published cell, or the config.json of a training."""
+    recipe: Text = None
+    """Training recipe; by default digits-eval after a search on the digits, else cifar10-eval."""
+    data: Source = None
+    """Images, as for search; by default those of the search."""
+    out: Folder = None
+    """Run folder; by default RUN/train, or the next free runs/NAME-RECIPE-N."""
+    epochs: Whole = None
+    """Length of the training."""
+    batch_size: Whole = None
+    """Images in a batch."""
+    seed: Whole = None
+    """Of everything random."""
+    device: Device = None
+    """cpu, cuda, cuda:N or auto."""
+    precision: Precision = None
+    """bf16 runs under autocast."""
+    image_size: Whole = None
+    """Side in pixels to which images are brought."""
+    workers: Whole = None
+    """Loader processes, for sets too large for memory."""
+    threads: Whole = None
+    """CPU threads."""
+    channels: Whole = None
+    """Channels of the first cell."""
+    cells: Whole = None
+    """Number of cells."""
+    auxiliary: Flag = None
+    """Whether to train with an auxiliary head."""
+    valid_fraction: Share = None
+    """Share of the training images held out and reported on each epoch."""
+    random_cells: Whole = None
+    """Train so many random cells in the same way, for comparison."""
+
+    def run(self) -> None:
+        config, out = self._config()
+        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "auxiliary", "valid_fraction")
+        common += ("random_cells",)
+        config = replace(config, **_given(self, *common), **_nested(config, self))
+        config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
+        device = _device(config.device)
+        _train(config, self.out or out, config.data.load(), device, new=True)
+
+    def _config(self) -> tuple[TrainConfig, Path]:
+        path = Path(self.what)
+        if path.is_file() and read_object(path).get("type") == "TrainConfig":
+            if self.recipe is not None:
+                raise ValueError(f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}")
+            config = from_json(TrainConfig, _typed(path, "TrainConfig"), self.what)
+            return config, _free_folder(f"{path.resolve().parent.name}-again")
+        genotype, source = _genotype(self.what)
+        searched = source.startswith("digits") if source else False
+        name = self.recipe or ("digits-eval" if searched else "cifar10-eval")
+        config = recipes.training_recipe(name, genotype.to_text())
+        if source and name != "imagenet-eval":
+            config = replace(config, data=replace(config.data, source=source))
+        return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
+
+
+@dataclass(frozen=True)
+class ResumeCommand:
+    """Go on with a run that was stopped, from its last checkpoint."""
+
+    folder: Positional[Run]
+    """Run folder of a search or of a training."""
+    device: Device = None
+    """Another device than before (the result is then no longer the same to the bit)."""
+
+    def run(self) -> None:
+        run = runs.Run.open(self.folder)
+        if run.status().get("status") == "finished":
+            raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
+        description = read_object(run.path / runs.CONFIG)
+        where = str(run.path / runs.CONFIG)
+        if description.get("type") == "TrainConfig":
+            training = from_json(TrainConfig, description, where)
+            device = _device(self.device or training.device)
+            _train(training, run.path, training.data.load(), device, new=False)
+        else:
+            search = from_json(SearchConfig, _typed(run.path / runs.CONFIG, "SearchConfig"), where)
+            device = _device(self.device or search.device)
+            _search(search, run.path, search.data.load(), device, new=False)
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Evaluate a trained network on the test images."""
+
+    folder: Positional[Run]
+    """Run folder of a training, or of a search that was trained."""
+    data: Source = None
+    """Other images than those it was trained on (of the same shape and classes)."""
+    device: Device = None
+    """cpu, cuda, cuda:N or auto."""
+
+    def run(self) -> None:
+        run, config = trained_run(self.folder)
+        network = load_trained(run, config)
+        data = replace(config.data, source=self.data or config.data.source).load()
+        trained_on = read_object(run.path / runs.RESULTS)["data"]
+        for key in ("in_channels", "num_classes"):
+            if getattr(data, key) != trained_on[key]:
+                raise ValueError(
+                    f"the network was trained with {key} = {trained_on[key]}, but {data.name} has {getattr(data, key)}"
+                )
+        device = _device(self.device or config.device)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        batches = data.test.batches(256, shuffle=False, device=device, workers=config.data.workers)
+        found = evaluate(network, batches.epoch(0), config.precision)
+        print(f"test accuracy {100 * found['accuracy']:.2f}%  loss {found['loss']:.4f}  on {len(data.test)} images")
+
+
+@dataclass(frozen=True)
+class DrawCommand:
+    """Draw cells as an SVG, PNG or PDF picture."""
+
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
+    """Run folder, genotype.json, or the name of a published cell."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+    """Picture to write."""
+
+    def run(self) -> None:
+        genotype, _ = _genotype(self.what)
+        print(draw_cells(genotype, self.out, title=self.what if not Path(self.what).exists() else None))
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Write report.html, one self-contained page about a run."""
+
+    folder: Positional[Run]
+    """Run folder of a search or of a training."""
+
+    def run(self) -> None:
+        print(write_report(runs.Run.open(self.folder)))
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Export a trained network as ONNX, as a torch program, or as readable source."""
+
+    folder: Positional[Run]
+    """Run folder of a training, or of a search that was trained."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+    """model.onnx, model.pt2 or model.py."""
+
+    def run(self) -> None:
+        for path in export_run(runs.Run.open(self.folder), self.out):
+            print(path)
+
+
+@dataclass(frozen=True)
+class RecipesCommand:
+    """List the recipes and the published cells."""
+
+    def run(self) -> None:
+        for title, table in (("searches", recipes.SEARCHES), ("trainings", recipes.TRAININGS)):
+            print(f"{title}:")
+            for name, recipe in table.items():
+                lines = textwrap.wrap((recipe.__doc__ or "").splitlines()[0], 49)
+                print("\n".join(f"  {word:28}{line}" for word, line in zip([name] + [""] * 9, lines, strict=False)))
+        cells = textwrap.fill(", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  ")
+        print(f"published cells:\n{cells}")
+
+
+Command = (
+    Annotated[SearchCommand, subcommand("search")]
+    | Annotated[ResumeCommand, subcommand("resume")]
+    | Annotated[TrainCommand, subcommand("train")]
+    | Annotated[EvaluateCommand, subcommand("evaluate")]
+    | Annotated[DrawCommand, subcommand("draw")]
+    | Annotated[ReportCommand, subcommand("report")]
+    | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[RecipesCommand, subcommand("recipes")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    description = "Gradient-based neural architecture search."
+    form: Any = Command  # tyro takes a union of types, which type checkers do not take for a class
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    command = tyro.cli(form, prog="gradnas", description=description, args=arguments, config=markers)
+    try:
+        command.run()
+    except runs.Interrupted:
+        return 130
+    except ValueError as error:
+        if os.environ.get("GRADNAS_TRACEBACK"):
+            raise
+        print(f"gradnas: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"gradnas: out of memory ({str(error).splitlines()[0]}); try a smaller --batch-size", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gradnas: stopped before anything was saved", file=sys.stderr)
+        return 130
+    finally:
+        distributed.stop()
+    return 0
+
+
+# ---- parts of the commands -----------------------------------------------------------------------------------------
+
+
+def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.device, *, new: bool) -> None:
+    run = _begin(out, new, config.threads, lambda: start_search(config, str(out), device))
+    results = _guarded(run, lambda: run_search(config, run, data, device))
+    if not distributed.is_main():
+        return
+    print(f"genotype: {results['genotype']}")
+    if "valid_accuracy" in results:
+        print(
+            f"held-out accuracy: mixture {100 * results['valid_accuracy']:.2f}%, derived network with its weights "
+            f"{100 * results['derived_valid_accuracy']:.2f}%"
+        )
+    print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
+    print(f"next: gradnas train {run.path}")
+
+
+def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device, *, new: bool) -> None:
+    run = _begin(out, new, config.threads, lambda: start_training(config, out, device))
+    results = _guarded(run, lambda: train(config, run, data, device))
+    if not distributed.is_main():
+        return
+    print(
+        f"test accuracy {100 * results['test_accuracy']:.2f}% on {results['num_test_images']} held-out images, "
+        f"{results['num_params']:,} weights"
+    )
+    if "random_cells" in results:
+        random = results["random_cells"]
+        print(
+            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
+        )
+    print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
+
+
+def _begin(out: Path, new: bool, threads: int | None, start: Any) -> runs.Run:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if new and distributed.is_main():
+        start()
+    distributed.barrier()
+    run = runs.Run.open(out)
+    if not new and distributed.is_main():
+        # The same number of threads as before, or sums would differ in their last bits.
+        torch.set_num_threads(read_object(run.path / runs.ENVIRONMENT)["threads"])
+        run.set_status("running")
+    return run
+
+
+def _guarded(run: runs.Run, work: Any) -> dict[str, Any]:
+    """Do the work; when it stops, leave word of it in the run folder and on the terminal."""
+    again = f"gradnas resume {run.path}"
+    try:
+        return work()
+    except runs.Interrupted:
+        print(f"gradnas: stopped and saved; go on with: {again}", file=sys.stderr)
+        raise
+    except ValueError as error:
+        try:
+            run.set_status("failed", message=str(error))
+        except ValueError:  # the disk that is full, most likely: the first error says so already
+            raise error from None
+        raise ValueError(f"{error}; the last good state is kept in {run.path} ({again})") from error
+
+
+def _device(name: str) -> torch.device:
+    device = pick_device(name)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ and device.index is None:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    distributed.start(device)
+    return device
+
+
+def _given(command: Any, *names: str) -> dict[str, Any]:
+    """The options of these names that were given."""
+    return {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+
+
+def _nested(config: SearchConfig | TrainConfig, command: Any) -> dict[str, Any]:
+    """Replacements for the data and the space by the options that were given."""
+    data = _given(command, "image_size", "workers")
+    if command.data is not None:
+        data["source"] = command.data
+    space = _given(command, "channels", "cells")
+    return {
+        **({"data": replace(config.data, **data)} if data else {}),
+        **({"space": replace(config.space, **space)} if space else {}),
+    }
+
+
+def _typed(path: Path, wanted: str) -> dict[str, Any]:
+    """A configuration file's object, of the wanted type."""
+    description = read_object(path)
+    found = description.get("type", wanted)
+    if found != wanted:
+        hint = {"TrainConfig": "gradnas train", "SearchConfig": "gradnas search"}.get(str(found))
+        raise ValueError(f"{path} is a {found}, not a {wanted}" + (f"; use: {hint} {path}" if hint else ""))
+    return description
+
+
+def _genotype(what: str) -> tuple[Genotype, str | None]:
+    """A genotype from a run folder, a file or a name, and the data source of the run."""
+    path = Path(what)
+    if path.is_dir():
+        run = runs.Run.open(path)
+        if not (path / runs.GENOTYPE).exists():
+            raise ValueError(f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})")
+        source = read_object(run.path / runs.CONFIG).get("data", {}).get("source")
+        return Genotype.load(path / runs.GENOTYPE), source
+    if path.suffix == ".json" or path.is_file():
+        return Genotype.load(path), None
+    if what in Genotype.names():
+        return Genotype.named(what), None
+    try:
+        return Genotype.named(what), None
+    except ValueError as error:
+        raise ValueError(f"{what!r} is no run folder and no file, and as the name of a cell: {error}") from error
+
+
+def _free_folder(stem: str) -> Path:
+    """The first of runs/STEM-1, runs/STEM-2, ... that does not exist."""
+    number = 1
+    while (folder := Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,468 @@
+"""Training a derived network from scratch, with the recipes of DARTS (appendix A.2): one program, top to bottom.
+
+The test images are read once, after the last epoch. Whatever is selected on the way (nothing, by default: the weights
+are those of the last epoch) may only look at images held out from the training set.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradnas import distributed, runs
+from gradnas.config import read_object, to_json
+from gradnas.data import Augment, ImageData, Split, halves, load_images
+from gradnas.draw import draw_cells
+from gradnas.genotype import Genotype
+from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
+from gradnas.objectives import CrossEntropy
+from gradnas.progress import Progress
+from gradnas.randomness import generator_for, mix, random_state, set_random_state
+from gradnas.search import NonFiniteError
+from gradnas.spaces import ConvCell, ConvNetwork
+
+# streams of random numbers: initial weights; order and augmentation of the batches; random cells
+INIT, ORDER, CELLS = 11, 12, 13
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and what is done to them in training.
+
+    Args:
+        source: `digits`, `cifar10`, a hub name (`owner/name`), or a folder (parquet files or an ImageFolder).
+        image_size: side in pixels; None takes the images as they are (224 for large ones).
+        augment: of training images.
+        workers: loader processes for sets too large for memory.
+    """
+
+    source: str = "digits"
+    image_size: int | None = None
+    augment: Augment = field(default_factory=Augment)
+    workers: int = 0
+
+    def load(self) -> ImageData:
+        """Read the images."""
+        # Random crops of other sizes and colour jitter work on single images as they are decoded, not on a batch.
+        streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
+        return load_images(self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Args:
+        space: the size of the network.
+        genotype: its cells, in the original text form.
+        auxiliary, auxiliary_weight: a second classifier in training and its share of the loss.
+        lr, lr_end: learning rate; `schedule` leads from the first towards the second over the epochs.
+        schedule: `"cosine"`, `"linear"`, or `"exponential"` (times `gamma` after each epoch; `lr_end` is not used).
+        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs.
+        clip_norm: largest global L2 norm of the gradient, None for no clipping.
+        drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e / n.
+        valid_fraction: share of the training images that is held out and reported on each epoch.
+        precision: `"bf16"` trains under autocast.
+        random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
+            `random/K` of the run, so that a reader sees whether the search helped.
+        threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend on it in their last
+            bits, and because one thread is faster for very small networks.
+        checkpoint_seconds: at the most so much work is lost when the process is killed.
+    """
+
+    space: ConvCell
+    genotype: str
+    data: DataConfig = field(default_factory=DataConfig)
+    epochs: int = 600
+    batch_size: int = 96
+    auxiliary: bool = True
+    auxiliary_weight: float = 0.4
+    label_smoothing: float = 0.0
+    lr: float = 0.025
+    lr_end: float = 0.0
+    schedule: Literal["cosine", "linear", "exponential"] = "cosine"
+    gamma: float = 0.97
+    warmup_epochs: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip_norm: float | None = 5.0
+    drop_path: float = 0.2
+    valid_fraction: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    random_cells: int = 0
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.random_cells < 0:
+            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path}")
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ValueError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate of an epoch counted from 0."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch + 1) / self.warmup_epochs
+        if self.schedule == "exponential":
+            return self.lr * self.gamma**epoch
+        done = epoch / self.epochs
+        share = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0 - done
+        return self.lr_end + (self.lr - self.lr_end) * share
+
+
+def pick_device(name: str) -> torch.device:
+    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; use cpu, cuda, cuda:N or auto") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ValueError(
+                f"device {name!r} was asked for, but this machine has no usable CUDA device; use --device cpu"
+            )
+        if device.index is not None and device.index >= count:
+            raise ValueError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
+    elif device.type != "cpu":
+        raise ValueError(f"device {name!r} is not supported; use cpu, cuda, cuda:N or auto")
+    return device
+
+
+class Means:
+    """Running means of named scalars over an epoch, in float64 on the device; its state can be saved."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        self.totals: dict[str, Tensor] = dict(state["totals"]) if state else {}
+        self.count = float(state["count"]) if state else 0.0
+
+    def add(self, parts: Mapping[str, Tensor], weight: int) -> None:
+        """Add values that are means over `weight` items."""
+        for name, value in parts.items():
+            part = value.detach().double() * weight
+            before = self.totals.get(name)
+            self.totals[name] = part if before is None else before.to(part.device) + part
+        self.count += weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"totals": dict(self.totals), "count": self.count}
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The means, over all ranks."""
+        plain = {f"{prefix}{name}": total.item() / self.count for name, total in self.totals.items()}
+        return distributed.mean_of_values(plain)
+
+
+@torch.no_grad()
+def evaluate(
+    network: Callable[[Tensor], Any], batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
+) -> dict[str, float]:
+    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the module's mode."""
+    means = Means()
+    for x_BCHW, y_B in batches:
+        with torch.autocast(x_BCHW.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            _, parts = CrossEntropy()(network(x_BCHW), y_B)
+        means.add(parts, len(y_B))
+    return means.values()
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in eval mode.
+
+    A network that inherits a supernet's weights inherits statistics of another mixture: without this its accuracy is
+    meaningless.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    network.train()
+    for x in inputs:
+        network(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def build_network(config: TrainConfig, data: ImageData) -> ConvNetwork:
+    """The freshly initialised network of a training run, a function of the configuration and the data's shape alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(config.seed, INIT))
+        return config.space.network(
+            Genotype.parse(config.genotype),
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            auxiliary=config.auxiliary,
+        )
+
+
+class Training:
+    """The state of a training run: network, optimiser, position; saved and resumed bit for bit."""
+
+    def __init__(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
+        self.config, self.data, self.device = config, data, device
+        self.network = build_network(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.copy_from_main([*self.network.parameters(), *self.network.buffers()])
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self.objective = CrossEntropy(config.label_smoothing, config.auxiliary_weight)
+        train = data.train
+        self.valid: Split | None = None
+        if config.valid_fraction > 0:
+            self.valid, train = halves(train, config.valid_fraction, seed=config.seed)
+        self.batches = train.batches(
+            config.batch_size,
+            augment=config.data.augment,
+            shuffle=True,
+            seed=mix(config.seed, ORDER),
+            device=device,
+            rank=distributed.rank(),
+            world=distributed.world(),
+            workers=config.data.workers,
+        )
+        self.epoch = self.batch = 0  # the next batch to train on
+        self.means = Means()
+        self.memory_mib = 0.0
+        torch.manual_seed(mix(config.seed, ORDER, distributed.rank()))  # drop path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "means": self.means.state_dict(),
+            "memory_mib": self.memory_mib,
+            "random_state": random_state(self.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.batch, self.memory_mib = state["epoch"], state["batch"], state["memory_mib"]
+        self.means = Means(state["means"])
+        set_random_state(state["random_state"], self.device)
+
+    def step(self, x_BCHW: Tensor, y_B: Tensor) -> dict[str, Tensor]:
+        """One step of SGD. Raises NonFiniteError before an update that would not be finite."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
+            loss, parts = self.objective(self.network(x_BCHW), y_B)
+        loss.backward()
+        params = [p for p in self.network.parameters() if p.grad is not None]
+        if distributed.world() > 1:
+            for p, mean in zip(params, distributed.mean([p.grad for p in params if p.grad is not None]), strict=True):
+                p.grad = mean
+        limit = self.config.clip_norm if self.config.clip_norm is not None else math.inf
+        size = nn.utils.clip_grad_norm_(params, limit)
+        if not torch.isfinite(size + loss.detach()):
+            raise NonFiniteError(
+                f"epoch {self.epoch}, batch {self.batch}: the loss or the gradient is NaN or infinite; the update was "
+                "not made. Try a smaller learning rate, precision='fp32', and check the data for NaN"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return parts
+
+
+def train(
+    config: TrainConfig,
+    run: runs.Run,
+    data: ImageData,
+    device: torch.device,
+    progress: bool = True,
+    title: str = "train",
+) -> dict[str, Any]:
+    """Run a training to its end, from where its folder stands; writes metrics, weights and results.
+
+    Returns:
+        The results: test loss and accuracy, weight counts.
+
+    Raises:
+        NonFiniteError: the loss became NaN; the last checkpoint is kept.
+        runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    main = distributed.is_main()
+    training = Training(config, data, device)
+    state, note = run.load_checkpoint()
+    distributed.barrier()
+    if state is not None:
+        training.load_state_dict(state)
+    network, per_epoch = training.network, len(training.batches)
+    bar = Progress(title, config.epochs, per_epoch, training.epoch, training.batch, progress and main)
+    with bar, runs.Keeper(run if main else None, training.state_dict, config.checkpoint_seconds) as keeper:
+        if note:
+            bar.say(note)
+        while training.epoch < config.epochs:
+            epoch, began = training.epoch, time.monotonic()
+            network.train()
+            network.drop_path_probability = config.drop_path * epoch / config.epochs
+            for group in training.optimizer.param_groups:
+                group["lr"] = config.lr_at(epoch)
+            for x_BCHW, y_B in training.batches.epoch(epoch, start=training.batch):
+                if training.batch == 0:
+                    with SavedTensors() as kept:
+                        parts = training.step(x_BCHW, y_B)
+                    fixed = 2 * module_bytes(network) + optimizer_bytes([training.optimizer])  # weights, gradients
+                    training.memory_mib = (kept.peak_bytes + fixed) / MIB
+                else:
+                    parts = training.step(x_BCHW, y_B)
+                training.means.add(parts, len(y_B))
+                training.batch += 1
+                bar.step(**parts)
+                if training.batch < per_epoch:
+                    keeper.after_step()
+            record = _finish_epoch(training, epoch)
+            if main:
+                run.append(runs.METRICS, record)
+                seconds = time.monotonic() - began
+                run.append(
+                    runs.TIMINGS,
+                    {"epoch": epoch, "seconds": seconds, "measured_peak_memory_mib": measured_peak_mib(device)},
+                )
+            bar.epoch(epoch, {k: v for k, v in record.items() if k.endswith(("loss", "accuracy"))})
+            keeper.after_step()
+        keeper.save()
+    results = _finish(training, run)
+    if config.random_cells:
+        results["random_cells"] = _train_random_cells(config, run, data, device, progress)
+    if main:
+        runs.write_json(run.path / runs.RESULTS, results)
+        run.set_status("finished")
+    return results
+
+
+def _train_random_cells(
+    config: TrainConfig, run: runs.Run, data: ImageData, device: torch.device, progress: bool
+) -> dict[str, Any]:
+    """Train cells drawn at random in the same way; those already finished are not trained again."""
+    accuracies, genotypes = [], []
+    for k in range(config.random_cells):
+        genotype = config.space.random_genotype(generator_for(config.seed, CELLS, k)).to_text()
+        own = replace(config, genotype=genotype, random_cells=0)
+        folder = run.path / "random" / str(k)
+        if distributed.is_main() and not (folder / runs.CONFIG).exists():
+            start_training(own, folder, device)
+        distributed.barrier()
+        child = runs.Run(folder)
+        finished = child.status().get("status") == "finished"
+        title = f"random cell {k + 1}/{config.random_cells}"
+        results = read_object(folder / runs.RESULTS) if finished else train(own, child, data, device, progress, title)
+        accuracies.append(results["test_accuracy"])
+        genotypes.append(genotype)
+    return {
+        "test_accuracies": accuracies,
+        "mean_test_accuracy": statistics.fmean(accuracies),
+        "std_test_accuracy": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        "genotypes": genotypes,
+    }
+
+
+def _finish_epoch(training: Training, epoch: int) -> dict[str, Any]:
+    """Metrics of the epoch that ends, and the position moved to the next."""
+    config = training.config
+    record: dict[str, Any] = {"epoch": epoch, "lr": config.lr_at(epoch), **training.means.values("train_")}
+    if training.valid is not None:
+        training.network.eval()
+        record.update({f"valid_{k}": v for k, v in _evaluate_split(training, training.valid).items()})
+    record["drop_path"] = training.network.drop_path_probability
+    record["peak_memory_mib"] = training.memory_mib
+    training.epoch, training.batch, training.means = epoch + 1, 0, Means()
+    return record
+
+
+def _evaluate_split(training: Training, split: Split) -> dict[str, float]:
+    batches = split.batches(
+        max(training.config.batch_size, 128),
+        shuffle=False,
+        device=training.device,
+        workers=training.config.data.workers,
+    )
+    return evaluate(training.network, batches.epoch(0), training.config.precision)
+
+
+def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
+    network, config = training.network, training.config
+    network.eval()
+    test = _evaluate_split(training, training.data.test)
+    head = network.auxiliary_head
+    counted = sum(p.numel() for p in network.parameters())
+    auxiliary = sum(p.numel() for p in head.parameters()) if head is not None else 0
+    results = {
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "num_test_images": len(training.data.test),
+        "num_params": counted - auxiliary,
+        "num_auxiliary_params": auxiliary,
+        "genotype": config.genotype,
+        "epochs": config.epochs,
+        "data": describe(training.data),
+    }
+    if distributed.is_main():
+        run.save_tensors(runs.WEIGHTS, dict(network.state_dict()), {"format": "gradnas-weights"})
+    return results
+
+
+def describe(data: ImageData) -> dict[str, Any]:
+    """What a user of the trained network must know of the images: shape, scaling, class names."""
+    return {
+        "name": data.name,
+        "in_channels": data.in_channels,
+        "image_size": data.image_size,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+def load_trained(run: runs.Run, config: TrainConfig) -> ConvNetwork:
+    """The trained network of a finished run, in eval mode, on the CPU; `results.json` says what images it wants.
+
+    Raises:
+        ValueError: no weights yet, or weights of another network (names the first tensor that does not fit).
+    """
+    if not (run.path / runs.WEIGHTS).exists():
+        raise ValueError(f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}")
+    data = read_object(run.path / runs.RESULTS).get("data")
+    if data is None:
+        raise ValueError(f"{run.path / runs.RESULTS} does not say what images the network was trained on ('data')")
+    network = config.space.network(
+        Genotype.parse(config.genotype), data["num_classes"], data["in_channels"], auxiliary=config.auxiliary
+    )
+    try:
+        network.load_state_dict(run.load_tensors(runs.WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(f"{run.path / runs.WEIGHTS} does not fit its configuration: {error}") from error
+    return network.eval()
+
+
+def start_training(config: TrainConfig, path: str | Path, device: torch.device) -> runs.Run:
+    """Make the run folder of a training: configuration, environment, genotype, picture."""
+    run = runs.Run.create(path, to_json(config), config.seed, device)
+    genotype = Genotype.parse(config.genotype)
+    genotype.save(run.path / runs.GENOTYPE)
+    draw_cells(genotype, run.path / runs.PICTURE)
+    return run
