@@ -12,6 +12,7 @@ from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
 from gradnas.objectives import CrossEntropy as CrossEntropy
 from gradnas.objectives import Objective as Objective
+from gradnas.original import load_original_weights as load_original_weights
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
 from gradnas.relaxations import Softmax as Softmax

@@ -124,7 +124,9 @@ class Choice(nn.Module):
             weights: Sequence[Any] = [1.0 / len(outputs)] * len(outputs)
             return self._mix(outputs, weights, range(len(outputs)))
         if self.name is None or self.name not in draw.mix:
-            raise RuntimeError(f"Choice {self.name!r} is not part of the running search: it was added after Search(...)")
+            raise RuntimeError(
+                f"Choice {self.name!r} is not part of the running search: it was added after Search(...)"
+            )
         active = draw.active[self.name][0]
         mix_O = draw.mix[self.name]
         outputs = [operations[k](*args, **kwargs) for k in active]
@@ -153,9 +155,7 @@ def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names:
     if same and isinstance(first, dict) and all(o.keys() == first.keys() for o in outputs):
         return {k: _weighted_sum([o[k] for o in outputs], weights, f"{label}[{k!r}]", names) for k in first}
     if same and isinstance(first, (tuple, list)):
-        parts = [
-            _weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names) for i in range(len(first))
-        ]
+        parts = [_weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names) for i in range(len(first))]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     kinds = ", ".join(f"{n}: {type(o).__name__}" for n, o in zip(names, outputs, strict=True))
     raise ValueError(f"{label}: outputs must be tensors or equal nestings of tensors, got {kinds}")

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
@@ -355,14 +356,15 @@ def _guarded(run: runs.Run, work: Any) -> dict[str, Any]:
     try:
         return work()
     except runs.Interrupted:
+        if distributed.is_main():
+            run.set_status("interrupted")
         print(f"gradnas: stopped and saved; go on with: {again}", file=sys.stderr)
         raise
     except ValueError as error:
-        try:
+        # Where the disk is full this cannot be written either, and the first error says so already.
+        with contextlib.suppress(ValueError):
             run.set_status("failed", message=str(error))
-        except ValueError:  # the disk that is full, most likely: the first error says so already
-            raise error from None
-        raise ValueError(f"{error}; the last good state is kept in {run.path} ({again})") from error
+        raise ValueError(f"{error}; the last good state is kept in {run.path}; go on with: {again}") from error
 
 
 def _device(name: str) -> torch.device:

@@ -161,7 +161,9 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     name = data.get("type", cls.__name__ if cls.__name__ in options else None)
     if name not in options:
         known = ", ".join(sorted(options))
-        what = f"unknown type {name!r}{did_you_mean(name, options)}" if name is not None else "the entry 'type' is missing"
+        what = (
+            f"unknown type {name!r}{did_you_mean(name, options)}" if name is not None else "the entry 'type' is missing"
+        )
         raise ValueError(f"{where}: {what}; known here: {known} (import your own class before loading)")
     chosen: Any = options[name]
     data = {key: item for key, item in data.items() if key != "type"}

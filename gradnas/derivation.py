@@ -30,8 +30,8 @@ def top_edges(
 
     The strength of an edge is that of its best operation outside `excluded` (`none`); each node keeps its `keep`
     strongest edges, in descending order of strength, ties to the lower predecessor; the operation of a kept edge is its
-    best one. Source: DARTS (arXiv 1806.09055), section 2.4; facts A8. `none` keeps its share of the softmax, so edges are
-    compared by probability, not by alpha.
+    best one. `none` keeps its share of the softmax, so edges are compared by probability, not by alpha. Source: DARTS
+    (arXiv 1806.09055), section 2.4.
 
     Args:
         strength_EO: rows grouped by node, within a node by predecessor.

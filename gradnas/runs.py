@@ -134,7 +134,10 @@ class Run:
     def status(self) -> dict[str, Any]:
         """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`; empty when never written."""
         path = self.path / STATUS
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     def set_status(self, status: str, **more: Any) -> None:
         """Replace the status file."""
@@ -158,8 +161,11 @@ class Run:
         path = self.path / name
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+            return [json.loads(line) for line in lines if line]
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     def _length(self, name: str) -> int:
         path = self.path / name
@@ -302,8 +308,6 @@ class Keeper:
         """Save if it is time; stop if that was asked for. Raises Interrupted."""
         if self._asked:
             self.save()
-            if self.run is not None:
-                self.run.set_status("interrupted")
             raise Interrupted
         if time.monotonic() - self._saved > self.seconds:
             self.save()

@@ -67,7 +67,7 @@ class WeightOptimizer:
 
 @dataclass(frozen=True)
 class AlphaOptimizer:
-    """Adam on the alphas, with the settings of DARTS (section 3.1 and appendix A.1) as defaults; weight decay is L2 inside Adam."""
+    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults; weight decay is L2 inside Adam."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)

@@ -348,8 +348,9 @@ def train(
     results = _finish(training, run)
     if config.random_cells:
         results["random_cells"] = _train_random_cells(config, run, data, device, progress)
+        if main:
+            runs.write_json(run.path / runs.RESULTS, results)
     if main:
-        runs.write_json(run.path / runs.RESULTS, results)
         run.set_status("finished")
     return results
 
@@ -422,6 +423,7 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
     }
     if distributed.is_main():
         run.save_tensors(runs.WEIGHTS, dict(network.state_dict()), {"format": "gradnas-weights"})
+        runs.write_json(run.path / runs.RESULTS, results)
     return results
 
 

@@ -59,7 +59,9 @@ class TwoChoices(nn.Module):
         return self.head(self.dropout(x_BCHW.mean(dim=(2, 3))))
 
 
-def batch(seed: int, size: int = 8, dtype: torch.dtype = torch.float32, channels: int = 3, side: int = 6, classes: int = 5):
+def batch(
+    seed: int, size: int = 8, dtype: torch.dtype = torch.float32, channels: int = 3, side: int = 6, classes: int = 5
+):
     """Random images and labels."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(size, channels, side, side, generator=generator, dtype=dtype)

@@ -44,7 +44,9 @@ class SGDStep:
         """`-dw'/dgrad`: the learning rate, and the extra momentum share under Nesterov."""
         return self.lr * (1.0 + self.momentum) if self.nesterov else self.lr
 
-    def __call__(self, params: Tensors, grads: Sequence[Tensor], buffers: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def __call__(
+        self, params: Tensors, grads: Sequence[Tensor], buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensors, Tensors]:
         """New parameters and new momentum buffers; differentiable in everything."""
         new_params, new_buffers = {}, {}
         for (name, w), grad in zip(params.items(), grads, strict=True):

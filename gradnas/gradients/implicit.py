@@ -39,8 +39,8 @@ class Implicit(ArchitectureGradient):
         lr: the Neumann step size; by default the learning rate of the inner step.
         damping: added to the diagonal of H.
 
-    Sources: Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020
-    (arXiv 1911.02590), algorithm 3; Rajeswaran et al., iMAML (arXiv 1909.04630), for conjugate gradients.
+    Sources: Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
+    AISTATS 2020 (arXiv 1911.02590), algorithm 3; Rajeswaran et al., iMAML (arXiv 1909.04630), for conjugate gradients.
 
     Raises:
         ValueError: an impossible setting; at a call, no inner step given.
@@ -87,7 +87,11 @@ class Implicit(ArchitectureGradient):
                 return [h + shift * xi for h, xi in zip(products, x, strict=True)]
 
             step = self.lr if self.lr is not None else inner.lr
-            x = _neumann(hessian_times, v, step, self.steps) if self.solver == "neumann" else _cg(hessian_times, v, self.steps)
+            x = (
+                _neumann(hessian_times, v, step, self.steps)
+                if self.solver == "neumann"
+                else _cg(hessian_times, v, self.steps)
+            )
             mixed = _pull_back(slope, list(a.values()), x)
         return averaged(a, [d - m for d, m in zip(direct, mixed, strict=True)])
 

@@ -36,8 +36,8 @@ class Unrolled(ArchitectureGradient):
         epsilon: size of the perturbation of w in all (L2 norm); finite differences only.
         steps: inner steps, all on the same train loss; more than one needs `"exact"`.
 
-    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors' code. They leave out
-    gradient clipping in the inner step, and so do we.
+    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors' code. They leave
+    out gradient clipping in the inner step, and so do we.
 
     Raises:
         ValueError: an impossible setting; at a call, no inner step given.
@@ -90,7 +90,7 @@ class Unrolled(ArchitectureGradient):
             for _ in range(self.steps):
                 rewind()
                 grads = grad(train_loss(w, a), w.values(), create_graph=True)
-                # Averaged inside the graph: the step that all ranks take depends on the alphas through every rank's batch.
+                # Averaged inside the graph: the step all ranks take depends on the alphas through every rank's batch.
                 w, buffers = inner(w, distributed.mean_with_autograd(grads), buffers)
             rewind()
             return averaged(a, grad(valid_loss(w, a), a.values()))

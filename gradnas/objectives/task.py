@@ -34,7 +34,7 @@ class CrossEntropy(Objective):
         del draw
         logits_BK, auxiliary_BK = outputs if isinstance(outputs, tuple) else (outputs, None)
         loss = F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.label_smoothing)
-        accuracy = (logits_BK.detach().argmax(dim=1) == targets).float().mean()
+        accuracy = (logits_BK.detach().argmax(dim=1) == targets).double().mean()
         parts = {"loss": loss.detach(), "accuracy": accuracy}
         if auxiliary_BK is not None and self.auxiliary_weight:
             auxiliary = F.cross_entropy(auxiliary_BK.float(), targets, label_smoothing=self.label_smoothing)

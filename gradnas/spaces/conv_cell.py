@@ -133,11 +133,11 @@ class ConvCell(Space):
     # ---- what it builds -------------------------------------------------------------------------------------------
 
     def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ConvSupernet:  # type: ignore[override]
-        """The network with every choice open; alphas start at 1e-3 times a standard normal (the authors' code; the paper says zero)."""
+        """The network with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS."""
         return ConvSupernet(self, in_channels, num_classes)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
-        """The two strongest incoming edges of every node with their best operation, `none` excluded (DARTS, section 2.4)."""
+        """The two strongest edges into every node with their best operation (DARTS, section 2.4)."""
         cells = {}
         names = self.names
         excluded = [k for k, name in enumerate(names) if name == "none"]

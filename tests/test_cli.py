@@ -1,0 +1,304 @@
+"""The command line: every command, every kind of bad input, exit codes, one sentence."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gradnas import Genotype, runs
+from gradnas.cli import main
+
+TINY = ("--epochs", "1", "--channels", "2", "--cells", "2", "--batch-size", "256", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run a command that must fail with exit code 2 and one sentence, and return the sentence."""
+
+    def run(*arguments, code=2):
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == code
+        errors = capsys.readouterr().err.strip()
+        assert errors.startswith("gradnas: ") and "Traceback" not in errors and len(errors.splitlines()) == 1
+        return errors
+
+    return run
+
+
+def ok(*arguments):
+    assert main([str(a) for a in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A searched and trained run folder."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    ok("search", "digits", "--out", path, *TINY)
+    ok("train", path, *TINY)
+    return path
+
+
+def test_search_train_evaluate_report_draw_and_export(trained, tmp_path, capsys):
+    assert {p.name for p in trained.iterdir()} >= {
+        runs.CONFIG,
+        runs.ENVIRONMENT,
+        runs.METRICS,
+        runs.ALPHAS,
+        runs.GENOTYPE,
+        runs.CHECKPOINT,
+        runs.PICTURE,
+        runs.RESULTS,
+        "train",
+    }
+    results = json.loads((trained / "train" / runs.RESULTS).read_text())
+    ok("evaluate", trained)
+    assert f"test accuracy {100 * results['test_accuracy']:.2f}%" in capsys.readouterr().out
+    ok("report", trained)
+    assert (trained / runs.REPORT).stat().st_size > 10_000
+    for what in (trained, trained / runs.GENOTYPE, "DARTS_V2"):
+        ok("draw", what, "-o", tmp_path / "cells.png")
+        assert (tmp_path / "cells.png").read_bytes().startswith(b"\x89PNG")
+    ok("export", trained, "-o", tmp_path / "model.py")
+    assert "gradnas" not in [line for line in (tmp_path / "model.py").read_text().splitlines() if "import" in line]
+
+
+def test_a_config_file_repeats_the_run(trained, tmp_path):
+    ok("search", trained / runs.CONFIG, "--out", tmp_path / "again")
+    assert (tmp_path / "again" / runs.METRICS).read_bytes() == (trained / runs.METRICS).read_bytes()
+    ok("train", trained / "train" / runs.CONFIG, "--out", tmp_path / "train")
+    assert (tmp_path / "train" / runs.METRICS).read_bytes() == (trained / "train" / runs.METRICS).read_bytes()
+
+
+def test_train_from_a_name_and_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Genotype.named("PC_DARTS_cifar").save("g.json")
+    ok("train", "DARTS_V2", "--recipe", "digits-eval", *TINY)
+    ok("train", "DARTS_V2", "--recipe", "digits-eval", *TINY)
+    ok("train", "g.json", "--recipe", "digits-eval", *TINY)
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        "DARTS_V2-digits-eval-1",
+        "DARTS_V2-digits-eval-2",
+        "g-digits-eval-1",
+    ]
+
+
+def test_recipes_are_listed_within_80_columns(capsys):
+    ok("recipes")
+    out = capsys.readouterr().out
+    for name in ("darts-cifar10", "darts-cifar10-first-order", "digits", "cifar10-eval", "imagenet-eval", "DARTS_V2"):
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["search", "train", "resume", "evaluate", "draw", "report", "export", "recipes"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0 and "usage: gradnas" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "digits", "--epocs", "3"]])
+def test_wrong_usage(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+# ---- bad input, line by line of the issue ----------------------------------------------------------------------------
+
+
+def test_unknown_recipe(fails):
+    assert "unknown recipe 'digtis' (did you mean 'digits'?)" in fails("search", "digtis")
+    assert "did you mean 'cifar10-eval'" in fails("train", "DARTS_V2", "--recipe", "cifar-eval")
+
+
+def test_unknown_config_field(fails, tmp_path):
+    (tmp_path / "c.json").write_text('{"epoch": 3}')
+    assert "unknown field 'epoch' (did you mean 'epochs'?)" in fails("search", tmp_path / "c.json")
+    (tmp_path / "c.json").write_text('{"epochs": }')
+    assert "is not a JSON file" in fails("search", tmp_path / "c.json")
+    assert "cannot read" in fails("search", tmp_path / "nothing.json")
+
+
+def test_a_config_of_the_other_kind(fails, trained):
+    assert "use: gradnas train" in fails("search", trained / "train" / runs.CONFIG)
+
+
+def test_missing_data_folder(fails, tmp_path):
+    sentence = fails("search", "darts-cifar10", "--data", tmp_path / "nothing", "--out", tmp_path / "r")
+    assert "nothing" in sentence and "train-*.parquet" in sentence and "train/<class>" in sentence
+    assert not (tmp_path / "r").exists()
+
+
+def test_corrupt_parquet_and_image(fails, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"PAR1 rubbish")
+    assert "train-00000-of-00001.parquet" in fails("search", "darts-cifar10", "--data", tmp_path)
+    images = tmp_path / "images"
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (images / split / name).mkdir(parents=True)
+            (images / split / name / "1.png").write_bytes(b"rubbish")
+    assert "1.png" in fails("search", "darts-cifar10", "--data", images)
+
+
+def test_label_outside_the_classes(fails, tmp_path):
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    image = {"bytes": buffer.getvalue(), "path": None}
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "img": {"_type": "Image"}}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    for split in ("train", "test"):
+        table = pa.table({"img": [image] * 6, "label": pa.array([0, 1, 0, 7, 1, 0], pa.int64())})
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{split}-00000-of-00001.parquet")
+    sentence = fails("search", "darts-cifar10", "--data", tmp_path)
+    assert "7" in sentence and "train-00000-of-00001.parquet" in sentence
+
+
+def test_bad_genotypes(fails, tmp_path):
+    good = Genotype.named("DARTS_V2").to_json()
+    path = tmp_path / "g.json"
+    for old, new, wanted in (
+        ('"sep_conv_3x3"', '"sep_conv_3x4"', "sep_conv_3x4"),
+        ('["sep_conv_3x3", 0]', '["sep_conv_3x3", 9]', "predecessor"),
+    ):
+        path.write_text(json.dumps(good).replace(old, new, 1))
+        assert wanted in fails("train", path, "--recipe", "digits-eval", "--out", tmp_path / "r")
+    Genotype.named("ENAS").save(path)
+    assert "conv genotype, not one of kind 'recurrent'" in fails("train", path, "--recipe", "digits-eval")
+    assert "did you mean 'DARTS_V2'" in fails("train", "DARTS_V22")
+
+
+def test_hostile_genotypes_execute_nothing(fails, tmp_path, monkeypatch):
+    """Issue check 10."""
+    monkeypatch.chdir(tmp_path)
+    hostile = "__import__('os').system('touch PWNED')"
+    for text in (hostile, f"Genotype(normal={hostile}, normal_concat=[2], reduce=[], reduce_concat=[2])"):
+        (tmp_path / "g.json").write_text(text)
+        fails("train", tmp_path / "g.json")
+        fails("train", text)
+        config = {"type": "TrainConfig", "space": {"type": "ConvCell"}, "genotype": text}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        fails("train", tmp_path / "config.json")
+    assert not (tmp_path / "PWNED").exists()
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch PWNED",))
+
+
+def test_hostile_checkpoints_and_weights_execute_nothing(fails, trained, tmp_path, monkeypatch):
+    """Issue check 10."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / runs.CONFIG).write_bytes((trained / runs.CONFIG).read_bytes())
+    (run / runs.ENVIRONMENT).write_bytes((trained / runs.ENVIRONMENT).read_bytes())
+    torch.save({"lengths": {}, "state": Hostile()}, run / runs.CHECKPOINT)
+    assert "more than tensors and plain values" in fails("resume", run)
+    (run / runs.CHECKPOINT).write_bytes(pickle.dumps(Hostile()))
+    assert "is damaged" in fails("resume", run)
+    weights = tmp_path / "trained"
+    weights.mkdir()
+    for name in (runs.CONFIG, runs.RESULTS):
+        (weights / name).write_bytes((trained / "train" / name).read_bytes())
+    (weights / runs.WEIGHTS).write_bytes(pickle.dumps(Hostile()))
+    assert "not a readable safetensors file" in fails("evaluate", weights)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_folder_that_holds_a_finished_run(fails, trained):
+    before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
+    assert "already holds a finished run" in fails("search", "digits", "--out", trained, *TINY)
+    assert "is finished" in fails("resume", trained)
+    assert before == {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
+
+
+def test_no_write_permission(fails, tmp_path):
+    place = tmp_path / "closed"
+    place.mkdir(mode=0o500)
+    if os.access(place, os.W_OK):  # root may write anywhere but here
+        place = "/proc"
+    assert "cannot make the folder" in fails("search", "digits", "--out", f"{place}/run", *TINY)
+
+
+def test_full_disk(fails, tmp_path, monkeypatch):
+    """Not a byte more after the third write: the sentence says so, and what was written is whole."""
+    write, writes = os.fsync, []
+
+    def limited(handle):
+        writes.append(handle)
+        if len(writes) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(handle)
+
+    monkeypatch.setattr(os, "fsync", limited)
+    sentence = fails("search", "digits", "--out", tmp_path / "run", *TINY)
+    assert "No space left on device" in sentence and "gradnas resume" in sentence
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "run" / runs.CONFIG).read_text())
+    ok("resume", tmp_path / "run")
+
+
+def test_nan_loss(fails, trained, tmp_path):
+    config = json.loads((trained / runs.CONFIG).read_text())
+    config["weights"] |= {"lr": 1e30, "lr_end": 1e30, "clip_norm": None}
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    sentence = fails("search", tmp_path / "c.json", "--out", tmp_path / "run")
+    assert "step 1" in sentence and "smaller learning rate" in sentence and "last good state" in sentence
+    assert runs.Run(tmp_path / "run").status()["status"] == "failed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_asked_for_but_absent(fails, tmp_path):
+    assert "no usable CUDA device" in fails("search", "digits", "--device", "cuda", "--out", tmp_path / "r")
+    assert "unknown device 'gpu'" in fails("search", "digits", "--device", "gpu", "--out", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_numbers_out_of_range(fails, tmp_path):
+    assert "epochs must be at least 1" in fails("search", "digits", "--epochs", "0")
+    assert "cells must be" in fails("search", "digits", "--cells", "1")
+    assert "even height and width" in fails("search", "digits", "--image-size", "6", "--out", tmp_path / "r", *TINY)
+
+
+def test_folders_that_are_no_runs(fails, tmp_path):
+    for command in (("resume",), ("evaluate",), ("report",), ("export", "-o", tmp_path / "m.py")):
+        assert "has no config.json" in fails(*command, tmp_path)
+        assert "there is no run folder" in fails(*command, tmp_path / "x")
+    assert "has no config.json" in fails("draw", tmp_path, "-o", tmp_path / "x.svg")
+    assert "ends in" in fails("draw", "DARTS_V2", "-o", tmp_path / "x.gif")
+
+
+def test_a_search_that_was_not_trained_says_how(fails, tmp_path):
+    ok("search", "digits", "--out", tmp_path / "run", "--max-steps", "1", *TINY)
+    assert "gradnas train" in fails("evaluate", tmp_path / "run")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "gradnas", "search", "digits", "--out", str(tmp_path / "run"), "--epochs", "200"]
+    process = subprocess.Popen([*command, "--channels", "2"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    process.stderr.readline()  # the first epoch is done
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and f"go on with: gradnas resume {tmp_path / 'run'}" in errors
+    assert runs.Run(tmp_path / "run").status()["status"] == "interrupted"
+    assert runs.Run(tmp_path / "run").load_checkpoint()[0] is not None
