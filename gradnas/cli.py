@@ -151,6 +151,9 @@ class TrainCommand:
         searched = source.startswith("digits") if source else False
         name = self.recipe or ("digits-eval" if searched else "cifar10-eval")
         config = recipes.training_recipe(name, genotype.to_text())
+        # Random cells for comparison are then drawn with as many nodes.
+        nodes = len(genotype.normal) // 2 if genotype.kind == "conv" else config.space.nodes
+        config = replace(config, space=replace(config.space, nodes=nodes))
         if source and name != "imagenet-eval":
             config = replace(config, data=replace(config.data, source=source))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")

@@ -1,0 +1,35 @@
+# make demo: search, train and report on embedded data.  make test: the tests.  Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint setup clean
+
+# Installed again only when the project's requirements change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,onnx]"
+	touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/gradnas search digits --out $(DEMO)
+	$(BIN)/gradnas train $(DEMO) --random-cells 5
+	$(BIN)/gradnas evaluate $(DEMO)
+	$(BIN)/gradnas report $(DEMO)
+	@echo "The report with cells, alphas, curves and the comparison with random cells: $(DEMO)/report.html"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check gradnas tests benchmarks examples
+	$(BIN)/ruff format --check gradnas tests benchmarks examples
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs dist

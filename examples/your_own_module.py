@@ -1,0 +1,68 @@
+"""Search inside your own module: declare the alternatives where the layer is, and keep your own loop.
+
+Run: python examples/your_own_module.py
+"""
+
+import argparse
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import gradnas
+from gradnas.data import halves, load_images
+
+
+# ---- the module
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        # fmt: off
+        self.body = gradnas.Choice({"conv3": nn.Conv2d(16, 16, 3, padding=1),
+                                    "conv5": nn.Conv2d(16, 16, 5, padding=2),
+                                    "skip": nn.Identity()}, name="body")
+        # fmt: on
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = self.body(x).relu()
+        return self.head(x.mean(dim=(2, 3)))
+
+
+# ---- end of the module
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=15)
+    epochs = parser.parse_args().epochs
+    torch.manual_seed(0)
+
+    # Any loader of batches will do; this is the digits of scikit-learn.
+    train, valid = halves(load_images("digits").train, 0.5, seed=0)
+    train_batches, valid_batches = (part.batches(64, shuffle=True, seed=1) for part in (train, valid))
+
+    search = gradnas.Search(
+        Net(),
+        relaxation=gradnas.Softmax(),
+        gradient=gradnas.Unrolled(),
+        weights=gradnas.WeightOptimizer(lr=0.2),
+        alphas=gradnas.AlphaOptimizer(lr=0.03),
+        epochs=epochs,
+        seed=0,
+    )
+    for epoch in range(epochs):
+        for (x, y), (xv, yv) in search.pairs(list(train_batches.epoch(epoch)), list(valid_batches.epoch(epoch))):
+            report = search.step(lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv))
+        weights = torch.softmax(search.supernet.alphas["body"].detach(), dim=0).tolist()
+        print(f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights {[round(w, 2) for w in weights]}")
+
+    result = search.result()
+    print(result.choices)
+    print("derived network:", result.derive())
+
+
+if __name__ == "__main__":
+    main()
