@@ -128,13 +128,15 @@ class TrainCommand:
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
+    max_steps: Whole = None
+    """Stop after so many steps, and evaluate (to try a setting out)."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
         config, out = self._config()
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "auxiliary", "valid_fraction")
-        common += ("random_cells",)
+        common += ("random_cells", "max_steps")
         config = replace(config, **_given(self, *common), **_nested(config, self))
         config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
         device = _device(config.device)

@@ -69,11 +69,9 @@ class SearchConfig:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
+        for name in ("epochs", "batch_size", "threads", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 

@@ -73,6 +73,7 @@ class TrainConfig:
         precision: `"bf16"` trains under autocast.
         random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
             `random/K` of the run, so that a reader sees whether the search helped.
+        max_steps: stop after so many steps, and evaluate (to try a setting out).
         threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend on it in their last
             bits, and because one thread is faster for very small networks.
         checkpoint_seconds: at the most so much work is lost when the process is killed.
@@ -98,13 +99,14 @@ class TrainConfig:
     valid_fraction: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     random_cells: int = 0
+    max_steps: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
+        for name in ("epochs", "batch_size", "threads", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.random_cells < 0:
@@ -315,7 +317,8 @@ def train(
     with bar, runs.Keeper(run if main else None, training.state_dict, config.checkpoint_seconds) as keeper:
         if note:
             bar.say(note)
-        while training.epoch < config.epochs:
+        stopped = False
+        while training.epoch < config.epochs and not stopped:
             epoch, began = training.epoch, time.monotonic()
             network.train()
             network.drop_path_probability = config.drop_path * epoch / config.epochs
@@ -332,6 +335,9 @@ def train(
                 training.means.add(parts, len(y_B))
                 training.batch += 1
                 bar.step(**parts)
+                stopped = config.max_steps is not None and epoch * per_epoch + training.batch >= config.max_steps
+                if stopped:
+                    break
                 if training.batch < per_epoch:
                     keeper.after_step()
             record = _finish_epoch(training, epoch)

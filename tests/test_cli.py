@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from cases import SHARED_DATA
 
 from gradnas import Genotype, runs
 from gradnas.cli import main
@@ -89,6 +90,57 @@ def test_train_from_a_name_and_from_a_file(tmp_path, monkeypatch):
         "DARTS_V2-digits-eval-2",
         "g-digits-eval-1",
     ]
+
+
+def folder_of_images(root, side, num, splits=("train", "val")):
+    """An ImageFolder of two classes: dark and bright noise."""
+    import numpy as np
+    from PIL import Image
+
+    numbers = np.random.default_rng(0)
+    for split in splits:
+        for k, name in enumerate(("dark", "bright")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(num):
+                pixels = numbers.integers(0, 128, (side, side, 3), dtype=np.uint8) + np.uint8(120 * k)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+def test_an_image_folder_is_searched_and_trained(tmp_path, capsys):
+    """Images sorted by class are shuffled before they are halved."""
+    data = folder_of_images(tmp_path / "images", side=16, num=24)
+    ok("search", "darts-cifar10", "--data", data, "--out", tmp_path / "run", *TINY[:-6], "--batch-size", 8)
+    ok("train", tmp_path / "run", "--recipe", "cifar10-eval", "--no-auxiliary", *TINY[:-6], "--batch-size", 8)
+    assert json.loads((tmp_path / "run" / "train" / runs.RESULTS).read_text())["data"]["class_names"] == [
+        "bright",
+        "dark",
+    ]
+
+
+def test_the_imagenet_recipe_streams_and_trains_with_its_auxiliary_head(tmp_path):
+    data = folder_of_images(tmp_path / "images", side=230, num=4)
+    size = ("--channels", 4, "--cells", 3, "--batch-size", 4, "--epochs", 1, "--workers", 2)
+    ok("train", "DARTS_V2", "--recipe", "imagenet-eval", "--data", data, "--out", tmp_path / "run", *size)
+    config = json.loads((tmp_path / "run" / runs.CONFIG).read_text())
+    assert config["auxiliary"] and config["label_smoothing"] == 0.1 and config["schedule"] == "exponential"
+    results = json.loads((tmp_path / "run" / runs.RESULTS).read_text())
+    assert results["data"]["image_size"] == 224 and results["num_auxiliary_params"] > 0
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "cifar10").is_dir(), reason="needs CIFAR-10 in ../shared/data/cifar10")
+def test_the_cifar_recipes_on_real_images(tmp_path):
+    import pyarrow.parquet as pq
+
+    for split in ("train", "test"):
+        table = pq.read_table(SHARED_DATA / "cifar10" / "test-00000-of-00001.parquet")
+        pq.write_table(table.slice(0, 96), tmp_path / f"{split}-00000-of-00001.parquet")
+    size = ("--channels", 4, "--cells", 3, "--batch-size", 24, "--epochs", 1)
+    ok("search", "darts-cifar10", "--data", tmp_path, "--out", tmp_path / "run", *size)
+    ok("train", tmp_path / "run", *size)
+    config = json.loads((tmp_path / "run" / "train" / runs.CONFIG).read_text())
+    assert config["data"]["source"] == str(tmp_path) and config["data"]["augment"]["cutout"] == 16
+    assert config["auxiliary"] and config["drop_path"] == 0.2
 
 
 def test_recipes_are_listed_within_80_columns(capsys):
