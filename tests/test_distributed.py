@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from cases import GRADIENTS, name_of
 
 from gradnas import SGDStep, Unrolled, distributed
+from gradnas.runs import Run
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,17 +55,15 @@ def hypergradient(gradient, rows):
     return gradient(loss(x, y), loss(xv, yv), params, alphas, inner=SGDStep(lr=0.1, momentum=0.9, weight_decay=0.01))
 
 
-@pytest.fixture(scope="module")
-def of_two_ranks(tmp_path_factory):
-    """Hypergradients of every method, each rank with half of each batch."""
-    path = tmp_path_factory.mktemp("ranks") / "values.pt"
+def in_two_processes(*arguments):
+    """Run python with these arguments as two ranks, with the environment that torchrun gives."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": str(HERE)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(path)],
+            [sys.executable, *arguments],
             env={**os.environ, **common, "RANK": str(r), "LOCAL_RANK": str(r)},
             stderr=subprocess.PIPE,
             text=True,
@@ -72,6 +72,13 @@ def of_two_ranks(tmp_path_factory):
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory):
+    """Hypergradients of every method, each rank with half of each batch."""
+    path = tmp_path_factory.mktemp("ranks") / "values.pt"
+    in_two_processes("-c", PROGRAM, str(path))
     return torch.load(path, weights_only=True)
 
 
@@ -87,6 +94,19 @@ def test_averaging_finished_hypergradients_would_be_wrong():
     halves = [hypergradient(exact, slice(4 * r, 4 * r + 4))["a"] for r in range(2)]
     whole = hypergradient(exact, slice(0, 8))["a"]
     assert ((sum(halves) / 2 - whole).norm() / whole.norm()).item() > 0.05
+
+
+def test_a_whole_search_and_training_in_two_processes(tmp_path):
+    """One writer, and a search that learns."""
+    size = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]
+    run = Run(tmp_path / "run")
+    in_two_processes("-m", "gradnas", "search", "digits", "--out", str(run.path), "--epochs", "2", *size)
+    in_two_processes("-m", "gradnas", "train", str(run.path), "--epochs", "3", *size)
+    assert run.status()["status"] == "finished"
+    records = run.records()
+    assert [r["epoch"] for r in records] == [0, 1] and records[1]["train_loss"] < records[0]["train_loss"]
+    results = json.loads((run.path / "train" / "results.json").read_text())
+    assert results["test_accuracy"] > 0.7
 
 
 def test_a_single_process_needs_no_group():
