@@ -22,11 +22,12 @@ from gradnas import distributed, recipes, runs
 from gradnas.config import from_json, read_object
 from gradnas.data import ImageData
 from gradnas.draw import draw_cells
+from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
 from gradnas.report import write_report
-from gradnas.training import TrainConfig, evaluate, load_trained, pick_device, start_training, train
+from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
@@ -373,7 +374,7 @@ def _guarded(run: runs.Run, work: Any) -> dict[str, Any]:
 
 
 def _device(name: str) -> torch.device:
-    device = pick_device(name)
+    device = distributed.pick_device(name)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ and device.index is None:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)

@@ -16,6 +16,27 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def pick_device(name: str) -> torch.device:
+    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; use cpu, cuda, cuda:N or auto") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ValueError(
+                f"device {name!r} was asked for, but this machine has no usable CUDA device; use --device cpu"
+            )
+        if device.index is not None and device.index >= count:
+            raise ValueError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
+    elif device.type != "cpu":
+        raise ValueError(f"device {name!r} is not supported; use cpu, cuda, cuda:N or auto")
+    return device
+
+
 def start(device: torch.device) -> None:
     """Join the processes that `torchrun` started (its environment variables); nothing to do in a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from gradnas import distributed, runs
 from gradnas.config import to_json
-from gradnas.data import Augment, ImageData, halves
+from gradnas.data import Augment, DataConfig, ImageData, halves
 from gradnas.data.base import sorted_by_class
 from gradnas.draw import draw_cells
+from gradnas.evaluation import Means, evaluate, recalibrate
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.search import AlphaOptimizer, BoundNet, NetLoss, NonFiniteError, Search, StepReport, WeightOptimizer
+from gradnas.search import BoundNet, NetLoss, Search, StepReport
 from gradnas.spaces import ConvCell
-from gradnas.training import DataConfig, Means, evaluate, recalibrate
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
 RECALIBRATION_BATCHES = 8
@@ -257,14 +258,21 @@ def run_search(
                 seconds = {"epoch": epoch, "seconds": time.monotonic() - began}
                 run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
                 run.save_tensors(runs.ALPHAS, state.trajectory)
-            bar.epoch(epoch, {name: value for name, value in record.items() if name in _SHOWN})
+            bar.epoch(epoch, {word: record[name] for name, word in _SHOWN.items() if name in record})
             _warn_of_collapse(bar, record, config.space.nodes)
             keeper.after_step()
         keeper.save()
     return _finish(state, run, run.records()[-1] if main else record)
 
 
-_SHOWN = ("train_loss", "train_accuracy", "valid_accuracy", "derived_valid_accuracy", "skip_connections")
+# What the line of an epoch shows, in words short enough for 80 columns.
+_SHOWN = {
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "valid_accuracy": "valid",
+    "derived_valid_accuracy": "derived",
+    "skip_connections": "skips",
+}
 
 
 def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
@@ -304,6 +312,3 @@ def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[st
 def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.Run:
     """Make the run folder of a search."""
     return runs.Run.create(path, to_json(config), config.seed, device)
-
-
-__all__ = ["NonFiniteError", "SearchConfig", "SearchRun", "run_search", "start_search"]

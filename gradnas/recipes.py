@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradnas.config import did_you_mean
-from gradnas.data import Augment
+from gradnas.data import Augment, DataConfig
 from gradnas.experiment import SearchConfig
 from gradnas.gradients import FirstOrder, Unrolled
-from gradnas.search import AlphaOptimizer, WeightOptimizer
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.spaces import ConvCell
-from gradnas.training import DataConfig, TrainConfig
+from gradnas.training import TrainConfig
 
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
 

@@ -266,6 +266,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return saved
 
 
+class NonFiniteError(ValueError):
+    """A loss or a gradient became NaN or infinite; the step that produced it was not taken."""
+
+
 class Interrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked the run to stop; its state is saved."""
 

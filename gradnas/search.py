@@ -22,60 +22,15 @@ from gradnas.choice import Draw
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
 from gradnas.gradients.base import Loss, Tensors, norm
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.runs import write_json
+from gradnas.runs import NonFiniteError, write_json
 from gradnas.spaces.base import Supernet, Weights
 from gradnas.spaces.your_module import ModuleSupernet
 
 ALPHA_NOISE, WEIGHT_NOISE = 1, 2  # streams of the relaxation's random numbers
-
-
-class NonFiniteError(ValueError):
-    """A loss or a gradient became NaN or infinite; the step that produced it was not taken."""
-
-
-@dataclass(frozen=True)
-class WeightOptimizer:
-    """SGD on the weights, with the settings of DARTS (section 3.1 and appendix A.1) as defaults.
-
-    Args:
-        lr, lr_end: the learning rate falls from the first to the second along a cosine over the epochs (not at all
-            where the number of epochs is not known).
-        momentum, nesterov, weight_decay: as in `torch.optim.SGD`.
-        clip_norm: the largest global L2 norm of the weight gradient; None for no clipping.
-    """
-
-    lr: float = 0.025
-    lr_end: float = 0.001
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 3e-4
-    clip_norm: float | None = 5.0
-
-    def build(self, params: Iterable[nn.Parameter]) -> torch.optim.SGD:
-        """The torch optimiser."""
-        return torch.optim.SGD(
-            params, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
-        )
-
-    def lr_at(self, epoch: int, epochs: int) -> float:
-        """Learning rate of an epoch counted from 0: cosine from `lr` towards `lr_end`."""
-        return self.lr_end + 0.5 * (self.lr - self.lr_end) * (1.0 + math.cos(math.pi * epoch / epochs))
-
-
-@dataclass(frozen=True)
-class AlphaOptimizer:
-    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults; weight decay is L2 inside Adam."""
-
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 1e-3
-
-    def build(self, alphas: Iterable[nn.Parameter]) -> torch.optim.Adam:
-        """The torch optimiser."""
-        return torch.optim.Adam(alphas, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
 class BoundNet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,41 +19,19 @@ from torch import Tensor, nn
 
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
-from gradnas.data import Augment, ImageData, Split, halves, load_images
+from gradnas.data import DataConfig, ImageData, Split, describe, halves
 from gradnas.draw import draw_cells
+from gradnas.evaluation import Means, evaluate
 from gradnas.genotype import Genotype
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
-from gradnas.search import NonFiniteError
+from gradnas.runs import NonFiniteError
 from gradnas.spaces import ConvCell, ConvNetwork
 
 # streams of random numbers: initial weights; order and augmentation of the batches; random cells
 INIT, ORDER, CELLS = 11, 12, 13
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, and what is done to them in training.
-
-    Args:
-        source: `digits`, `cifar10`, a hub name (`owner/name`), or a folder (parquet files or an ImageFolder).
-        image_size: side in pixels; None takes the images as they are (224 for large ones).
-        augment: of training images.
-        workers: loader processes for sets too large for memory.
-    """
-
-    source: str = "digits"
-    image_size: int | None = None
-    augment: Augment = field(default_factory=Augment)
-    workers: int = 0
-
-    def load(self) -> ImageData:
-        """Read the images."""
-        # Random crops of other sizes and colour jitter work on single images as they are decoded, not on a batch.
-        streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
-        return load_images(self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096)
 
 
 @dataclass(frozen=True)
@@ -125,85 +103,6 @@ class TrainConfig:
         done = epoch / self.epochs
         share = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0 - done
         return self.lr_end + (self.lr - self.lr_end) * share
-
-
-def pick_device(name: str) -> torch.device:
-    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; use cpu, cuda, cuda:N or auto") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise ValueError(
-                f"device {name!r} was asked for, but this machine has no usable CUDA device; use --device cpu"
-            )
-        if device.index is not None and device.index >= count:
-            raise ValueError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
-    elif device.type != "cpu":
-        raise ValueError(f"device {name!r} is not supported; use cpu, cuda, cuda:N or auto")
-    return device
-
-
-class Means:
-    """Running means of named scalars over an epoch, in float64 on the device; its state can be saved."""
-
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        self.totals: dict[str, Tensor] = dict(state["totals"]) if state else {}
-        self.count = float(state["count"]) if state else 0.0
-
-    def add(self, parts: Mapping[str, Tensor], weight: int) -> None:
-        """Add values that are means over `weight` items."""
-        for name, value in parts.items():
-            part = value.detach().double() * weight
-            before = self.totals.get(name)
-            self.totals[name] = part if before is None else before.to(part.device) + part
-        self.count += weight
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
-        return {"totals": dict(self.totals), "count": self.count}
-
-    def values(self, prefix: str = "") -> dict[str, float]:
-        """The means, over all ranks."""
-        plain = {f"{prefix}{name}": total.item() / self.count for name, total in self.totals.items()}
-        return distributed.mean_of_values(plain)
-
-
-@torch.no_grad()
-def evaluate(
-    network: Callable[[Tensor], Any], batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
-) -> dict[str, float]:
-    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the module's mode."""
-    means = Means()
-    for x_BCHW, y_B in batches:
-        with torch.autocast(x_BCHW.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            _, parts = CrossEntropy()(network(x_BCHW), y_B)
-        means.add(parts, len(y_B))
-    return means.values()
-
-
-@torch.no_grad()
-def recalibrate(network: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in eval mode.
-
-    A network that inherits a supernet's weights inherits statistics of another mixture: without this its accuracy is
-    meaningless.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-    network.train()
-    for x in inputs:
-        network(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def build_network(config: TrainConfig, data: ImageData) -> ConvNetwork:
@@ -431,19 +330,6 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
         run.save_tensors(runs.WEIGHTS, dict(network.state_dict()), {"format": "gradnas-weights"})
         runs.write_json(run.path / runs.RESULTS, results)
     return results
-
-
-def describe(data: ImageData) -> dict[str, Any]:
-    """What a user of the trained network must know of the images: shape, scaling, class names."""
-    return {
-        "name": data.name,
-        "in_channels": data.in_channels,
-        "image_size": data.image_size,
-        "num_classes": data.num_classes,
-        "class_names": list(data.class_names),
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }
 
 
 def load_trained(run: runs.Run, config: TrainConfig) -> ConvNetwork:

@@ -9,11 +9,11 @@ import pytest
 
 from gradnas import ConvCell, GumbelSoftmax, Unrolled
 from gradnas.config import did_you_mean, from_json, load, to_json
-from gradnas.data import Augment
+from gradnas.data import Augment, DataConfig
 from gradnas.experiment import SearchConfig
 from gradnas.recipes import SEARCHES, TRAININGS
 from gradnas.relaxations import Relaxation
-from gradnas.training import DataConfig, TrainConfig
+from gradnas.training import TrainConfig
 
 
 @pytest.mark.parametrize("name", SEARCHES)

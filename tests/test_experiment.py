@@ -17,10 +17,11 @@ from cases import RELAXATIONS, name_of
 
 from gradnas import AlphaOptimizer, ConvCell, FirstOrder, Genotype, GumbelSoftmax, NonFiniteError, Unrolled, runs
 from gradnas.config import from_json, read_object, to_json
-from gradnas.data import Augment
+from gradnas.data import Augment, DataConfig
+from gradnas.evaluation import evaluate, recalibrate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.runs import Run
-from gradnas.training import DataConfig, TrainConfig, evaluate, recalibrate, start_training, train
+from gradnas.training import TrainConfig, start_training, train
 
 CPU = torch.device("cpu")
 SMALL = SearchConfig(

@@ -17,9 +17,10 @@ from torch import nn
 import gradnas
 from gradnas import ConvCell, Genotype, runs
 from gradnas.config import to_json
+from gradnas.data import DataConfig
 from gradnas.experiment import SearchConfig
 from gradnas.export import export_network, export_run, trained_run
-from gradnas.training import DataConfig, TrainConfig
+from gradnas.training import TrainConfig
 
 CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image")
 DATA = {

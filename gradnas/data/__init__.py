@@ -13,15 +13,18 @@ from pathlib import Path
 from gradnas.data import cifar10
 from gradnas.data.augment import Augment
 from gradnas.data.base import Batches, ImageData, MemorySplit, Split, halves, stratified
+from gradnas.data.config import DataConfig, describe
 from gradnas.data.stream import StreamSplit
 
 __all__ = [
     "Augment",
     "Batches",
+    "DataConfig",
     "ImageData",
     "MemorySplit",
     "Split",
     "StreamSplit",
+    "describe",
     "halves",
     "load_images",
     "stratified",
