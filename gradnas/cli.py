@@ -41,20 +41,19 @@ Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
-@dataclass(frozen=True)
-class SearchCommand:
-    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a run."""
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Options of everything that makes a run folder."""
 
-    recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
-    """Recipe, or path of a config.json."""
     data: Source = None
-    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class."""
+    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class; by default the
+    recipe's, or that of the search."""
     out: Folder = None
-    """Run folder; by default the next free runs/RECIPE-N."""
+    """Run folder; by default the next free one in runs/, for the training of a search RUN/train."""
     epochs: Whole = None
-    """Length of the search."""
+    """Length of the run."""
     batch_size: Whole = None
-    """Images in each of the two batches of a step."""
+    """Images in a batch (of a search: in each of its two batches)."""
     seed: Whole = None
     """Of everything random."""
     device: Device = None
@@ -73,6 +72,29 @@ class SearchCommand:
     """Number of cells."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
+
+    def given(self, config: Any, *more: str) -> dict[str, Any]:
+        """Replacements for fields of a configuration, its data and its space by the options that were given."""
+        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
+        data, space = self._of("image_size", "workers"), self._of("channels", "cells")
+        if self.data is not None:
+            data["source"] = self.data
+        return {
+            **self._of(*common),
+            **({"data": replace(config.data, **data)} if data else {}),
+            **({"space": replace(config.space, **space)} if space else {}),
+        }
+
+    def _of(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand(_Run):
+    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a run."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
+    """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
 
@@ -80,65 +102,35 @@ class SearchCommand:
         config = self._config()
         device = _device(config.device)
         data = config.data.load()
-        stem = Path(self.recipe).parent.name if self.recipe.endswith(".json") else self.recipe
-        out = self.out or _free_folder(stem)
-        _search(config, out, data, device, new=True)
+        stem = Path(self.recipe).resolve().parent.name if self.recipe.endswith(".json") else self.recipe
+        _search(config, self.out or _free_folder(stem), data, device, new=True)
 
     def _config(self) -> SearchConfig:
         if self.recipe.endswith(".json"):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", "valid_augment")
-        return replace(config, **_given(self, *common), **_nested(config, self))
+        return replace(config, **self.given(config, "valid_augment"))
 
 
-@dataclass(frozen=True)
-class TrainCommand:
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(_Run):
     """Train a derived network from scratch and evaluate it once on the test images."""
 
     what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
     """Run folder of a search, genotype.json, name of a published cell, or the config.json of a training."""
     recipe: Text = None
     """Training recipe; by default digits-eval after a search on the digits, else cifar10-eval."""
-    data: Source = None
-    """Images, as for search; by default those of the search."""
-    out: Folder = None
-    """Run folder; by default RUN/train, or the next free runs/NAME-RECIPE-N."""
-    epochs: Whole = None
-    """Length of the training."""
-    batch_size: Whole = None
-    """Images in a batch."""
-    seed: Whole = None
-    """Of everything random."""
-    device: Device = None
-    """cpu, cuda, cuda:N or auto."""
-    precision: Precision = None
-    """bf16 runs under autocast."""
-    image_size: Whole = None
-    """Side in pixels to which images are brought."""
-    workers: Whole = None
-    """Loader processes, for sets too large for memory."""
-    threads: Whole = None
-    """CPU threads."""
-    channels: Whole = None
-    """Channels of the first cell."""
-    cells: Whole = None
-    """Number of cells."""
     auxiliary: Flag = None
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
-    max_steps: Whole = None
-    """Stop after so many steps, and evaluate (to try a setting out)."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
         config, out = self._config()
-        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "auxiliary", "valid_fraction")
-        common += ("random_cells", "max_steps")
-        config = replace(config, **_given(self, *common), **_nested(config, self))
+        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells"))
         config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
@@ -380,23 +372,6 @@ def _device(name: str) -> torch.device:
         torch.cuda.set_device(device)
     distributed.start(device)
     return device
-
-
-def _given(command: Any, *names: str) -> dict[str, Any]:
-    """The options of these names that were given."""
-    return {name: getattr(command, name) for name in names if getattr(command, name) is not None}
-
-
-def _nested(config: SearchConfig | TrainConfig, command: Any) -> dict[str, Any]:
-    """Replacements for the data and the space by the options that were given."""
-    data = _given(command, "image_size", "workers")
-    if command.data is not None:
-        data["source"] = command.data
-    space = _given(command, "channels", "cells")
-    return {
-        **({"data": replace(config.data, **data)} if data else {}),
-        **({"space": replace(config.space, **space)} if space else {}),
-    }
 
 
 def _typed(path: Path, wanted: str) -> dict[str, Any]:
