@@ -95,7 +95,7 @@ def test_outputs_gradients_and_statistics_are_those_of_the_edges(backend, stem, 
 
 @pytest.mark.parametrize(
     "gradient",
-    [FirstOrder(), Unrolled(), Unrolled(mode="exact"), Implicit(steps=2)],
+    [FirstOrder(), Unrolled(), Unrolled(mode="exact"), Implicit(steps=1)],
     ids=["first", "unrolled", "exact", "implicit"],
 )
 def test_four_search_steps_end_with_the_same_weights_alphas_and_statistics(backend, gradient):
@@ -188,7 +188,7 @@ def test_float32_gradients_are_as_accurate_as_those_of_the_edges():
     """
     ratios = []
     for seed in range(3):
-        plain, fused = pair(ConvCell(channels=8, cells=4, nodes=3), seed)
+        plain, fused = pair(ConvCell(channels=8, cells=3, nodes=3), seed)
         x, y = batch(seed, size=16, dtype=D, side=16)
         exact = torch.cat([g.flatten() for g in gradients(plain, x.requires_grad_(), y % 5)])
         errors = []

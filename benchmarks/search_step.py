@@ -1,0 +1,145 @@
+"""Time and memory of one search step: plain per-edge network (NCHW), the same in channels-last, the fused cell.
+
+    python benchmarks/search_step.py                    # batch 64, C16, 8 cells, 32x32, 1 thread: a quarter of an hour
+    python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders first
+
+The variants take turns in one process, so that a busy machine slows all of them alike; ratios are of medians. Memory is
+measured in a process of its own for each variant: `saved` is what autograd keeps at its peak, `process` the highest
+resident size, less what it was before the first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from gradnas import ConvCell, FirstOrder, Search, Unrolled
+from gradnas.memory import MIB, SavedTensors, measured_peak_mib
+from gradnas.spaces.conv_cell import ConvSupernet, EdgeCell
+from gradnas.spaces.fused_cell import FusedCell, fuse
+from gradnas.spaces.stencils import kernels
+
+VARIANTS = ("plain", "plain channels-last", "fused")
+ORDERS = {"first": FirstOrder(), "second": Unrolled()}
+
+
+def plain_supernet(space: ConvCell) -> ConvSupernet:
+    """The supernet with every cell computed edge by edge, whatever the default is."""
+    supernet = space.supernet(in_channels=3, num_classes=10)
+    for index, cell in enumerate(supernet.cells):
+        if isinstance(cell, FusedCell):
+            cell.__class__ = EdgeCell  # the same parameters and buffers, the other forward
+        assert type(supernet.cells[index]) is EdgeCell
+    return supernet
+
+
+def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[], None]:
+    """A function that makes one search step."""
+    torch.manual_seed(0)
+    supernet = plain_supernet(ConvCell(channels=options.channels, cells=options.cells))
+    layout = torch.contiguous_format if variant == "plain" else torch.channels_last
+    supernet = copy.deepcopy(supernet).to(memory_format=layout)
+    if variant == "fused":
+        supernet = fuse(supernet)
+    search = Search(supernet, gradient=ORDERS[order])
+    shape = (options.batch, 3, options.side, options.side)
+    images = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]
+    targets = [torch.randint(10, (options.batch,)) for _ in range(2)]
+    losses = [lambda net, x=x, y=y: F.cross_entropy(net(x), y) for x, y in zip(images, targets, strict=True)]
+    return lambda: search.step(*losses) and None
+
+
+def measure_times(options: argparse.Namespace) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """(order, variant) -> (CPU seconds, wall seconds) of every step after the warm-up."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for order in options.orders:
+        steps = {variant: stepper(variant, order, options) for variant in options.variants}
+        for repeat in range(options.warmup + options.repeats):
+            for variant, step in steps.items():
+                gc.collect()
+                cpu, wall = time.process_time(), time.perf_counter()
+                step()
+                seconds = time.process_time() - cpu, time.perf_counter() - wall
+                if repeat >= options.warmup:
+                    found.setdefault((order, variant), []).append(seconds)
+                label = f"{order} order, {variant}, {'warm-up' if repeat < options.warmup else 'step'}"
+                print(f"  {label}: {seconds[0]:.2f} s CPU, {seconds[1]:.2f} s wall", file=sys.stderr, flush=True)
+    return found
+
+
+def measure_memory(variant: str, order: str, options: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of a step, MiB; to be run in a process of its own."""
+    step = stepper(variant, order, options)
+    before = measured_peak_mib(torch.device("cpu"))
+    with SavedTensors() as saved:
+        step()
+    peak = measured_peak_mib(torch.device("cpu"))
+    return {"saved_mib": saved.peak_bytes / MIB, "process_mib": peak - before}
+
+
+def in_subprocess(variant: str, order: str, arguments: list[str]) -> dict[str, float]:
+    """`measure_memory` in a fresh process."""
+    command = [sys.executable, __file__, *arguments, "--memory-of", variant, order]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images, pixels")
+    parser.add_argument("--repeats", type=int, default=3, help="measured steps of each variant")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before that, at the same shape")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--orders", nargs="+", choices=list(ORDERS), default=list(ORDERS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument("--memory-of", nargs=2, metavar=("VARIANT", "ORDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(json.dumps(measure_memory(*options.memory_of, options)))
+        return
+    memories = {}
+    if not options.no_memory:  # first: a child process inherits the highest resident size of its parent
+        memories = {(o, v): in_subprocess(v, o, arguments) for o in options.orders for v in options.variants}
+    times = measure_times(options)
+    print(
+        f"batch {options.batch}, C{options.channels}, {options.cells} cells, {options.side}x{options.side}, "
+        f"{options.threads} thread(s), torch {torch.__version__}, compiled kernels: "
+        f"{'yes' if kernels(torch.zeros(1, 16, 4, 4)) else 'no'}; seconds are min / median / max of "
+        f"n = {options.repeats}"
+    )
+    header = ("order", "variant", "CPU s", "wall s", "CPU ratio", "saved MiB", "process MiB", "memory ratio")
+    header = header[:5] if options.no_memory else header
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
+    for order in options.orders:
+        reference, first_memory = None, None
+        for variant in options.variants:
+            cpu, wall = zip(*times[order, variant], strict=True)
+            middle = statistics.median(cpu)
+            reference = middle if reference is None else reference
+            spread = [f"{min(t):.2f} / {statistics.median(t):.2f} / {max(t):.2f}" for t in (cpu, wall)]
+            cells = [order, variant, *spread, f"{reference / middle:.2f}x"]
+            if not options.no_memory:
+                memory = memories[order, variant]
+                first_memory = memory if first_memory is None else first_memory
+                ratios = [first_memory[k] / max(1.0, memory[k]) for k in ("saved_mib", "process_mib")]
+                cells += [f"{memory['saved_mib']:.0f}", f"{memory['process_mib']:.0f}"]
+                cells.append(f"{ratios[0]:.2f}x, {ratios[1]:.2f}x")
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
