@@ -143,8 +143,7 @@ class TrainCommand(_Run):
             config = from_json(TrainConfig, _typed(path, "TrainConfig"), self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
         genotype, source = _genotype(self.what)
-        searched = source.startswith("digits") if source else False
-        name = self.recipe or ("digits-eval" if searched else "cifar10-eval")
+        name = self.recipe or recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
         config = recipes.training_recipe(name, genotype.to_text())
         # Random cells for comparison are then drawn with as many nodes.
         nodes = len(genotype.normal) // 2 if genotype.kind == "conv" else config.space.nodes

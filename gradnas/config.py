@@ -115,8 +115,6 @@ def _decode_plain(annotation: Any, data: Any, where: str) -> Any:
         return float(data)
     if annotation is Path and isinstance(data, str):
         return Path(data)
-    if annotation is type(None):
-        annotation = type(None)
     fits = isinstance(data, annotation) and not (annotation in (int, float) and isinstance(data, bool))
     if not fits:
         words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}

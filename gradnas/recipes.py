@@ -7,6 +7,7 @@ followed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gradnas.config import did_you_mean
 from gradnas.data import Augment, DataConfig
@@ -35,17 +36,7 @@ def darts_cifar10() -> SearchConfig:
 
 def darts_cifar10_first_order() -> SearchConfig:
     """DARTS, first order, on CIFAR-10: as darts-cifar10 at about 2/5 of the time."""
-    second = darts_cifar10()
-    return SearchConfig(
-        space=second.space,
-        gradient=FirstOrder(),
-        data=second.data,
-        epochs=second.epochs,
-        batch_size=second.batch_size,
-        weights=second.weights,
-        alphas=second.alphas,
-        seed=second.seed,
-    )
+    return replace(darts_cifar10(), gradient=FirstOrder())
 
 
 def digits() -> SearchConfig:
@@ -137,7 +128,7 @@ TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
     "imagenet-eval": imagenet_eval,
     "digits-eval": digits_eval,
 }
-# What a search's genotype is trained with when no recipe is named.
+# What the result of a search on these data is trained with when no recipe is named; else with cifar10-eval.
 TRAINING_AFTER = {"digits": "digits-eval"}
 
 
