@@ -110,7 +110,7 @@ def digits_eval(genotype: str) -> TrainConfig:
         genotype=genotype,
         data=DataConfig(source="digits", augment=Augment(crop_padding=1)),
         epochs=14,
-        batch_size=64,
+        batch_size=96,
         auxiliary=False,
         lr=0.05,
         drop_path=0.0,
