@@ -165,7 +165,7 @@ def test_wrong_usage(arguments):
     assert stopped.value.code == 2
 
 
-# ---- bad input, line by line of the issue ----------------------------------------------------------------------------
+# ---- bad input ----------------------------------------------------------------------------
 
 
 def test_unknown_recipe(fails):
@@ -237,7 +237,7 @@ def test_bad_genotypes(fails, tmp_path):
 
 
 def test_hostile_genotypes_execute_nothing(fails, tmp_path, monkeypatch):
-    """Issue check 10."""
+    """What is read is data: nothing in it runs."""
     monkeypatch.chdir(tmp_path)
     hostile = "__import__('os').system('touch PWNED')"
     for text in (hostile, f"Genotype(normal={hostile}, normal_concat=[2], reduce=[], reduce_concat=[2])"):
@@ -256,7 +256,7 @@ class Hostile:
 
 
 def test_hostile_checkpoints_and_weights_execute_nothing(fails, trained, tmp_path, monkeypatch):
-    """Issue check 10."""
+    """What is read is data: nothing in it runs."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     run.mkdir()
@@ -291,7 +291,7 @@ def test_no_write_permission(fails, tmp_path):
 
 
 def test_full_disk(fails, tmp_path, monkeypatch):
-    """Not a byte more after the third write: the sentence says so, and what was written is whole."""
+    """The disk is full from the fifth flush on: the sentence says so, and what was written is whole."""
     write, writes = os.fsync, []
 
     def limited(handle):

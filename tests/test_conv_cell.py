@@ -12,7 +12,7 @@ from gradnas.randomness import generator_for
 
 D = torch.float64
 
-# facts A9: weights without the auxiliary head, at CIFAR (C36, L20) and ImageNet (C48, L14) size
+# Weights without the auxiliary head, at CIFAR (C36, L20) and ImageNet (C48, L14) size
 COUNTS = {
     "NASNet": (3_830_950, 5_564_320),
     "AmoebaNet": (3_145_078, 4_627_360),
@@ -32,7 +32,7 @@ def weights(module, skip=()):
     ("space", "count"), [(ConvCell(), 1_930_618), (ConvCell(channels=6, cells=20), 897_640)], ids=["C16 L8", "C6 L20"]
 )
 def test_weights_of_the_supernet(space, count):
-    """facts A3."""
+    """As in the paper and its code."""
     supernet = space.supernet(in_channels=3, num_classes=10)
     assert weights(supernet, ("alphas",)) == count
     assert supernet.alphas["normal"].shape == supernet.alphas["reduce"].shape == (14, 8)
@@ -73,7 +73,7 @@ def without_pools(space, seed):
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("seed", range(3))
 def test_derived_network_with_kept_weights_equals_the_one_hot_supernet(stem, seed):
-    """Issue check 7: train mode, float64, 1e-9."""
+    """Train mode, float64, 1e-9."""
     torch.manual_seed(seed)
     space = ConvCell(channels=4, cells=6, stem=stem)
     supernet = space.supernet(3, 5).double()
@@ -181,7 +181,7 @@ def test_random_genotypes_have_distinct_predecessors_and_every_operation():
 
 
 def test_drop_path_drops_whole_samples_and_spares_identities():
-    """facts B1: per sample, scaled by 1 / keep, not on the stride-1 identity."""
+    """Per sample, scaled by 1 / keep, not on the stride-1 identity."""
     from gradnas.spaces.conv_network import ConvCellNetwork, drop_path
     from gradnas.spaces.operations import OPERATIONS
 

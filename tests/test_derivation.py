@@ -12,7 +12,7 @@ EVEN = {"normal": torch.zeros(14, 8), "reduce": torch.zeros(14, 8)}
 
 
 def test_equal_alphas_give_the_first_operation_on_the_first_two_edges():
-    """The tie oracle of facts A8."""
+    """Ties go to the lowest index."""
     genotype = ConvCell().derive(EVEN)
     expected = [("max_pool_3x3", 0), ("max_pool_3x3", 1)] * 4
     assert genotype.normal == tuple(expected) and genotype.reduce == tuple(expected)
@@ -27,7 +27,7 @@ def test_edges_come_in_descending_strength_from_distinct_predecessors():
 
 
 def test_none_cannot_be_chosen_but_keeps_its_share():
-    """Compared by alpha edge 0 would win (1.0 > 0.9); its `none` takes most of its probability (facts A8)."""
+    """Compared by alpha edge 0 would win (1.0 > 0.9); its `none` takes most of its probability."""
     alphas = {k: t.clone() for k, t in EVEN.items()}
     alphas["normal"][2 + 0, 0], alphas["normal"][2 + 0, 4] = 5.0, 1.0
     alphas["normal"][2 + 1, 5] = 0.9

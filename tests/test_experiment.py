@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 
 
 def test_the_same_seed_gives_the_same_files(finished, tmp_path):
-    """Issue check 5."""
+    """Metrics, alphas, genotype and results, byte for byte."""
     search(SMALL, tmp_path / "again")
     assert contents(finished) == contents(tmp_path / "again")
     search(replace(SMALL, seed=1), tmp_path / "other")
@@ -178,7 +178,7 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
 
 
 def test_kill_at_ten_random_moments_and_resume(tmp_path):
-    """Issue check 4: `kill -9` ten times on the way; then the same genotype and metrics as an undisturbed run."""
+    """`kill -9` ten times on the way; then the same genotype and metrics as an undisturbed run."""
     config = replace(SMALL, epochs=10, batch_size=64, checkpoint_seconds=0.1)
     search(config, tmp_path / "whole")
     start_search(config, tmp_path / "killed", CPU)

@@ -28,7 +28,7 @@ TOY = {"w": torch.tensor(-2.0, dtype=D)}, {"a": torch.tensor(2.0, dtype=D)}
 @pytest.mark.parametrize("mode", ["finite_difference", "exact"])
 @pytest.mark.parametrize(("xi", "expected"), [(0.0, -4.0), (0.1, -2.8), (0.5, 2.0)])
 def test_toy_problem_of_the_paper(mode, xi, expected):
-    """facts A7, paper figure 2."""
+    """DARTS, figure 2."""
     grads = Unrolled(mode=mode)(toy_train, toy_valid, *TOY, inner=SGDStep(lr=xi))
     assert grads["a"].item() == pytest.approx(expected, rel=1e-9)
 
@@ -178,7 +178,7 @@ def test_random_state_and_masks(gradient):
 
 
 def test_finite_difference_with_dropout_agrees_with_exact():
-    """Fresh masks at w+ and w- would make the difference mostly noise (facts F25)."""
+    """Fresh masks at w+ and w- would make the difference mostly noise."""
     train, valid, params, alphas = closures(dropout=0.5)
     inner = momentum_step(params)
     exact = Unrolled(mode="exact")(train, valid, params, alphas, inner=inner)
@@ -237,7 +237,7 @@ def test_refusals(make, sentence):
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_an_architecture_step_changes_neither_buffers_nor_the_weight_steps_randomness(gradient):
-    """Issue check 3: two searches, one of which takes alpha steps of length zero, see the same weight steps."""
+    """Two searches, one of which takes alpha steps of length zero, see the same weight steps."""
 
     def weights_after(with_alpha_step):
         torch.manual_seed(0)

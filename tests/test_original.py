@@ -278,7 +278,7 @@ def test_full_size_imagenet_names():
     oracle, network = make(Genotype.named("DARTS_V2"), 48, 14, imagenet=True, auxiliary=True, classes=1000)
     shapes = oracle.shapes()
     trained = {n: torch.Size(s).numel() for n, s in shapes.items() if not n.endswith(("running_mean", "running_var"))}
-    assert sum(trained.values()) == 4_718_752 + 1_260_776  # facts of the published network and of its auxiliary head
+    assert sum(trained.values()) == 4_718_752 + 1_260_776  # the published network and its auxiliary head
     ours = network.state_dict()
     names = {own: original for own, original in original_names(network).items() if not own.endswith("tracked")}
     assert {original: tuple(ours[own].shape) for own, original in names.items()} == shapes

@@ -121,7 +121,7 @@ def test_warm_up_epochs_leave_the_alphas_alone():
 
 
 def test_the_learning_rate_is_that_of_the_paper():
-    """facts A5: 0.025 at epoch 0, 0.013 at 25, 0.0010237 at 49."""
+    """0.025 at epoch 0, 0.013 at 25, 0.0010237 at 49."""
     settings = WeightOptimizer()
     assert settings.lr_at(0, 50) == 0.025
     assert settings.lr_at(25, 50) == pytest.approx(0.013)
