@@ -26,11 +26,19 @@ class Draw:
         active: choice name -> for each edge (one edge for a single choice) the operations that must be computed, in
             ascending order. The others have mixing weight zero and are never run.
         log_prob: scalar log-probability of the sampled architecture, where the relaxation samples; else None.
+        probability: choice name -> probability of each operation, shaped and differentiable as `mix`, where the
+            relaxation samples; None where the mixing weights themselves are the probabilities.
     """
 
     mix: Mapping[str, Tensor]
     active: Mapping[str, Active]
     log_prob: Tensor | None = None
+    probability: Mapping[str, Tensor] | None = None
+
+    @property
+    def probabilities(self) -> Mapping[str, Tensor]:
+        """What an expectation over architectures weighs operations with: expected latency, for one."""
+        return self.mix if self.probability is None else self.probability
 
     @staticmethod
     def dense(mix: Mapping[str, Tensor]) -> Draw:

@@ -44,6 +44,11 @@ class BoundNet:
             return self._supernet(*inputs, draw=self._draw, **named)
         return functional_call(self._supernet, self._tensors, inputs, {**named, "draw": self._draw})
 
+    @property
+    def draw(self) -> Draw:
+        """The setting of all choices in this pass, for losses with a cost of the architecture."""
+        return self._draw
+
     def __getattr__(self, name: str) -> Any:
         # Reading through to the module would give the real weights where a probing pass needs others.
         raise AttributeError(

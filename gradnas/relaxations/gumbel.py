@@ -82,7 +82,8 @@ class GumbelSoftmax(Relaxation):
             mix[name] = _StraightThrough.apply(weights, one_hot)
             active[name] = _as_active(index)
             log_probs.append(log_p[name].gather(-1, index).sum())
-        return Draw(mix, active, torch.stack(log_probs).sum() if log_probs else None)
+        probability = {name: logits.exp() for name, logits in log_p.items()}
+        return Draw(mix, active, torch.stack(log_probs).sum() if log_probs else None, probability)
 
 
 def _as_active(index: Tensor) -> Active:
