@@ -97,6 +97,8 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    checkpoint_cells: Flag = None
+    """Compute every cell again in backward: less memory, more time."""
 
     def run(self) -> None:
         config = self._config()
@@ -110,7 +112,7 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment"))
+        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells"))
 
 
 @dataclass(frozen=True, kw_only=True)

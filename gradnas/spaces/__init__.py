@@ -5,6 +5,5 @@ from gradnas.spaces.base import Supernet as Supernet
 from gradnas.spaces.conv_cell import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces.conv_cell import ConvCell as ConvCell
 from gradnas.spaces.conv_network import ConvNetwork as ConvNetwork
-from gradnas.spaces.fused_cell import fuse as fuse
 from gradnas.spaces.operations import OPERATIONS as OPERATIONS
 from gradnas.spaces.your_module import ModuleSupernet as ModuleSupernet

@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
-from gradnas.spaces.conv_cell import ConvSupernet, EdgeCell
+from gradnas.spaces.edge_cell import EdgeCell
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 from gradnas.spaces.stencils import (
     EPS,
@@ -237,16 +237,6 @@ class FusedCell(EdgeCell):
     of fused operations do not run.
     """
 
-    @classmethod
-    def of(cls, cell: EdgeCell) -> FusedCell:
-        """A fused cell on the parameters and buffers of `cell` (shared with it, not copied)."""
-        fused = cls.__new__(cls)
-        nn.Module.__init__(fused)
-        fused.space, fused.reduction = cell.space, cell.reduction
-        for name, child in cell.named_children():
-            fused.add_module(name, child)
-        return fused.train(cell.training)
-
     def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
         """As `EdgeCell.forward`; the result is in channels-last memory."""
         updates: Updates = []
@@ -377,11 +367,3 @@ def _update_running_statistics(updates: Updates) -> None:
             torch._foreach_mul_(kept, 1.0 - momentum)
             torch._foreach_add_(kept, [n.to(k.dtype) for n, k in zip(new, kept, strict=True)], alpha=momentum)
         torch._foreach_add_([u[0].num_batches_tracked for u in updates], 1)
-
-
-def fuse(supernet: ConvSupernet) -> ConvSupernet:
-    """Replace every cell that is computed edge by edge by a fused one on the same tensors, in place."""
-    for index, cell in enumerate(supernet.cells):
-        if type(cell) is EdgeCell:
-            supernet.cells[index] = FusedCell.of(cell)
-    return supernet
