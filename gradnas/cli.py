@@ -12,13 +12,13 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import distributed, recipes, runs
+from gradnas import distributed, precision, recipes, runs
 from gradnas.config import from_json, read_object
 from gradnas.data import ImageData
 from gradnas.draw import draw_cells
@@ -37,7 +37,7 @@ Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
-Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")]
+Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -59,7 +59,7 @@ class _Run:
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
     precision: Precision = None
-    """bf16 runs under autocast."""
+    """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
     image_size: Whole = None
     """Side in pixels to which images are brought."""
     workers: Whole = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
@@ -64,7 +65,7 @@ class SearchConfig:
     batch_size: int = 64
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
     alphas: AlphaOptimizer = field(default_factory=AlphaOptimizer)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     checkpoint_cells: bool = False
     seed: int = 0
     device: str = "auto"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
 from gradnas.gradients.base import Loss, Tensors, norm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
@@ -116,7 +117,7 @@ class Search:
         warmup_epochs: epochs at the start in which only the weights learn.
         seed: of the alphas' start and of everything a relaxation samples.
         device: where to move the network; None leaves it where it is.
-        precision: `"bf16"` runs the losses under autocast.
+        precision: `"bf16"` runs the losses under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
 
     Raises:
         ValueError: a combination that cannot work, at once and with the reason.
@@ -133,13 +134,12 @@ class Search:
         warmup_epochs: int = 0,
         seed: int = 0,
         device: str | torch.device | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
+        check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
         self.epochs, self.warmup_epochs, self.seed, self.precision = epochs, warmup_epochs, seed, precision
         self.epoch = self.steps = 0
@@ -219,9 +219,10 @@ class Search:
             NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
         """
         found = None
-        if valid_loss is not None and not self.warming_up:
-            found = self._alpha_step(train_loss, valid_loss)
-        loss = self._weight_step(train_loss)
+        with cuda_products(self.precision):
+            if valid_loss is not None and not self.warming_up:
+                found = self._alpha_step(train_loss, valid_loss)
+            loss = self._weight_step(train_loss)
         self.steps += 1
         return StepReport(loss, found)
 
@@ -371,7 +372,7 @@ class Search:
         return self.relaxation.draw(alphas, noise, self.progress)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.precision, self.device)
 
     def _closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics stay as they are."""

@@ -30,9 +30,10 @@ D = torch.float64
 needs_compiler = pytest.mark.skipif(kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler")
 
 
-@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch"])
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch", "grouped"])
 def backend(request, monkeypatch):
-    """Both ways to compute: every test that asks for it runs twice."""
+    """The ways to compute: every test that asks for it runs with each."""
+    monkeypatch.setattr(FusedCell, "grouped", request.param == "grouped")
     if request.param == "torch":
         for module in (fused_cell, stencils):
             monkeypatch.setattr(module, "kernels", lambda *_: None)

@@ -45,6 +45,7 @@ from torch import Tensor, nn
 
 from gradnas.choice import Active
 from gradnas.spaces.edge_cell import EdgeCell
+from gradnas.spaces.grouped_cell import grouped_nodes
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 from gradnas.spaces.stencils import (
     EPS,
@@ -237,10 +238,17 @@ class FusedCell(EdgeCell):
     of fused operations do not run.
     """
 
+    grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
+
     def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
-        """As `EdgeCell.forward`; the result is in channels-last memory."""
+        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups."""
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)
+        if self.grouped if self.grouped is not None else before_BCHW.device.type != "cpu":
+            states = [module(x_BCHW) for module, x_BCHW in inputs]
+            states = grouped_nodes(self, states, mix_EO, active, updates)
+            _update_running_statistics(updates)
+            return torch.cat(states, dim=1)
         states = [_prepare(module, x_BCHW, updates) for module, x_BCHW in inputs]
         nodes = [_Node() for _ in range(self.space.nodes)]
         for source in range(self.space.nodes + 2):
