@@ -23,10 +23,11 @@ from gradnas.spaces.conv_cell import ConvSupernet
 from gradnas.spaces.fused_cell import FusedCell
 
 # operations that launch nothing: they make another view of the same memory, or memory without values
-FREE = set(
-    "view _unsafe_view expand permute transpose t slice select split split_with_sizes unsqueeze squeeze detach alias "
-    "as_strided unbind narrow lift_fresh empty empty_like new_empty new_empty_strided empty_strided".split()
-)
+FREE = {
+    *("view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "split", "split_with_sizes"),
+    *("unsqueeze", "squeeze", "detach", "alias", "as_strided", "unbind", "narrow", "lift_fresh"),
+    *("empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided"),
+}
 
 
 class Launches(TorchDispatchMode):
