@@ -24,4 +24,6 @@ from gradnas.search import SearchResult as SearchResult
 from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell
+from gradnas.spaces import RecurrentCell as RecurrentCell
+from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space

@@ -7,4 +7,10 @@ from gradnas.spaces.conv_cell import ConvCell as ConvCell
 from gradnas.spaces.conv_network import ConvNetwork as ConvNetwork
 from gradnas.spaces.fused_cell import fuse as fuse
 from gradnas.spaces.operations import OPERATIONS as OPERATIONS
+from gradnas.spaces.recurrence import ACTIVATIONS as ACTIVATIONS
+from gradnas.spaces.recurrent_cell import RecurrentCell as RecurrentCell
+from gradnas.spaces.recurrent_cell import RecurrentSupernet as RecurrentSupernet
+from gradnas.spaces.recurrent_network import LanguageModel as LanguageModel
+from gradnas.spaces.recurrent_network import RecurrentDropout as RecurrentDropout
+from gradnas.spaces.recurrent_network import RecurrentNetwork as RecurrentNetwork
 from gradnas.spaces.your_module import ModuleSupernet as ModuleSupernet
