@@ -21,7 +21,7 @@ from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
-from gradnas.gradients.base import Loss, Tensors, norm
+from gradnas.gradients.base import Loss, Tensors, norm, same_randomness
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
@@ -248,6 +248,16 @@ class Search:
         self.alpha_optimizer.zero_grad(set_to_none=True)
         return seen[0]
 
+    @torch.no_grad()
+    def probe(self, loss: NetLoss) -> Tensor:
+        """The value of a loss in the coming architecture step: with the weights, alphas and samples of now.
+
+        Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees the same dropout).
+        """
+        with same_randomness([*self.params.values(), *self.alphas.values()]):
+            value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
+        return value
+
     def _weight_step(self, train_loss: NetLoss) -> Tensor:
         draw = self._draw({name: a.detach() for name, a in self.alphas.items()}, self._noise(WEIGHT_NOISE))
         with self._autocast():
@@ -405,6 +415,7 @@ class Search:
             weight_decay=group["weight_decay"],
             buffers={name: buffer for name, buffer in found.items() if buffer is not None},
             nesterov=group["nesterov"],
+            clip_norm=self.clip_norm if self.gradient.clips_inner_step else None,
         )
 
     def _next_valid(self, loader: Iterable[Any]) -> Any:
