@@ -13,6 +13,7 @@ from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
 from gradnas.objectives import CrossEntropy as CrossEntropy
 from gradnas.objectives import Objective as Objective
+from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
 from gradnas.original import load_original_weights as load_original_weights

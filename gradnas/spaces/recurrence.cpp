@@ -132,12 +132,12 @@ void node_forward(
   }
 }
 
-// The gradient of `out` is grad + mask * grad_masked. Replaces `pre` by its gradient, adds to those of the states
+// The gradient of `out` is grad + mask * grad_masked. Writes that of `pre` (same layout), adds to those of the states
 // (n, B, H) and, where asked for, of the weights (n, 5; float64).
 void node_backward(
-    i64 n, i64 B, i64 H, i64 stride, const T* states, T* pre, const T* weights, const T* mask, int normalise,
-    const T* out, const T* inverse, const T* grad, const T* grad_masked, T* grad_states, double* grad_weights,
-    int threads) {
+    i64 n, i64 B, i64 H, i64 stride, const T* states, const T* pre, const T* weights, const T* mask, int normalise,
+    const T* out, const T* inverse, const T* grad, const T* grad_masked, T* grad_pre, T* grad_states,
+    double* grad_weights, int threads) {
   const i64 blocks = (H + BLOCK - 1) / BLOCK;
   std::vector<double> parts(grad_weights ? blocks * n * F : 0, 0.0);
   #pragma omp parallel num_threads(threads)
@@ -173,7 +173,8 @@ void node_backward(
         T w0[BLOCK] = {0}, w1[BLOCK] = {0}, w2[BLOCK] = {0}, w3[BLOCK] = {0}, w4[BLOCK] = {0};
         for (i64 b = 0; b < B; b++) {
           const T *d = buffer.data() + b * BLOCK, *s = states + (j * B + b) * H + first;
-          T *row = pre + (j * B + b) * stride + first, *gs = grad_states + (j * B + b) * H + first;
+          const T* row = pre + (j * B + b) * stride + first;
+          T *grow = grad_pre + (j * B + b) * stride + first, *gs = grad_states + (j * B + b) * H + first;
           #pragma omp simd
           for (i64 h = 0; h < width; h++) {
             const T x = row[H + h], kept = p0 * s[h], dh = d[h];
@@ -181,8 +182,8 @@ void node_backward(
             const T mixed = p1 * v.tanh + p2 * v.relu + p3 * v.sigmoid + p4 * x, passed = dh * v.gate, left = dh - passed;
             const T positive = x > T(0) ? T(1) : T(0);
             gs[h] += p0 * left;
-            row[h] = left * v.gate * (mixed - kept);
-            row[H + h] =
+            grow[h] = left * v.gate * (mixed - kept);
+            grow[H + h] =
                 passed * (p1 * (T(1) - v.tanh * v.tanh) + p2 * positive + p3 * v.sigmoid * (T(1) - v.sigmoid) + p4);
             w0[h] += left * s[h];
             w1[h] += passed * v.tanh;
@@ -207,6 +208,36 @@ void node_backward(
   if (grad_weights)
     for (i64 block = 0; block < blocks; block++)
       for (i64 i = 0; i < n * F; i++) grad_weights[i] += parts[block * n * F + i];
+}
+
+// Rows of logits (R, V) -> their negative log-likelihoods of the targets (R), and the logits' gradients of
+// scale * sum(nll) in their place.
+void token_rows(i64 R, i64 V, T* logits, const i64* targets, double scale, T* nll, int threads) {
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 r = 0; r < R; r++) {
+    T* row = logits + r * V;
+    T most = row[0];
+    #pragma omp simd reduction(max : most)
+    for (i64 v = 0; v < V; v++) most = row[v] > most ? row[v] : most;
+    const T target = row[targets[r]];
+    // sums of pieces: a single float32 sum over a large vocabulary would lose digits
+    double sum = 0;
+    for (i64 first = 0; first < V; first += 512) {
+      const i64 last = first + 512 < V ? first + 512 : V;
+      T part = 0;
+      #pragma omp simd reduction(+ : part)
+      for (i64 v = first; v < last; v++) {
+        const T x = row[v] - most, e = exp_bounded(x < -2 * BOUND ? -2 * BOUND : x);
+        row[v] = e;
+        part += e;
+      }
+      sum += part;
+    }
+    nll[r] = T(std::log(sum)) + most - target;
+    const T factor = T(scale / sum);
+    for (i64 v = 0; v < V; v++) row[v] *= factor;
+    row[targets[r]] -= T(scale);
+  }
 }
 
 }  // extern "C"

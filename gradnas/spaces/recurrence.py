@@ -3,11 +3,11 @@
 Legend: T time steps, B batch, H hidden units, G = 2 H (gate, then candidate), N nodes, E edges, F activations,
 i a node from 1 to N, p a predecessor (0 is the first state s_0).
 
-`search_cell` and `derived_cell` say in torch operations what is computed. On the CPU, with the activations of DARTS, the
-same is done with a backward pass of its own: matrix products in torch, everything between two products in one C++ kernel
-(`recurrence.cpp`). The search cell multiplies all predecessors of a node by its matrix at once, the derived cell a state
-by the matrices of all its successors at once; gradients of weights are products over all time steps where the layout
-allows it. What a backward pass of a backward pass needs (`Unrolled(mode="exact")`) is the torch form again.
+`search_cell`, `derived_cell` and `token_loss` say in torch operations what is computed. On the CPU, with the activations
+of DARTS, the same is done with a backward pass of its own: matrix products in torch, everything between two products in
+one C++ kernel (`recurrence.cpp`). The search cell multiplies all predecessors of a node by its matrix at once, the
+derived cell a state by the matrices of all its successors at once; gradients of weights are products over all time
+steps where the layout allows it. A backward pass of a backward pass (`Unrolled(mode="exact")`) takes the torch form.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.native import differentiable, library
@@ -28,6 +29,7 @@ Activation = Callable[[Tensor], Tensor]
 SOURCE = Path(__file__).with_name("recurrence.cpp")
 NATIVE = ("tanh", "relu", "sigmoid", "identity")  # in the order of the kernels' weights, after that of the state itself
 EPS = 1e-5  # of nn.BatchNorm1d
+ROWS = 256  # of logits at a time
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -121,8 +123,11 @@ class Kernels:
         self.node_forward, self.node_backward = found.node_forward, found.node_backward
         head = [i64] * 4 + [pointer] * 4 + [ctypes.c_int]
         self.node_forward.argtypes = [*head, ctypes.c_double, *[pointer] * 3, ctypes.c_int]
-        self.node_backward.argtypes = [*head, *[pointer] * 6, ctypes.c_int]
-        self.node_forward.restype = self.node_backward.restype = None
+        self.node_backward.argtypes = [*head, *[pointer] * 7, ctypes.c_int]
+        self.token_rows = found.token_rows
+        self.token_rows.argtypes = [i64, i64, pointer, pointer, ctypes.c_double, pointer, ctypes.c_int]
+        for function in (self.node_forward, self.node_backward, self.token_rows):
+            function.restype = None
 
 
 @functools.cache
@@ -211,41 +216,46 @@ class _SearchCell(torch.autograd.Function):
         if torch.is_grad_enabled():
             plain = functools.partial(_SearchCell.plain, mask_BH)
             return None, None, *differentiable(plain, saved[:5], needs, (grad_TBH,))
-        input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5, outputs, states, masked, inverse, first, edges = saved
+        input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5, outputs, states, masked, inverse, first, edges = (
+            saved
+        )
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H = G // 2
         native = _kernels(input_TBG.dtype)
         assert native is not None
-        # The gradients of the pre-activations take the place of copies: a graph may be run through twice.
-        d_first, d_edges = first.clone(), torch.empty_like(edges[0])
+        d_first, d_edges = torch.empty_like(first), torch.empty_like(edges[0])
         d_nodes = torch.zeros_like(nodes_NHG) if needs[3] else None
         d_weights = torch.zeros(weights_E5.shape, dtype=torch.float64) if needs[4] else None
-        d_states, d_masked, d_hidden = torch.empty_like(states[0]), torch.empty_like(states[0]), grad_TBH.new_zeros(B, H)
+        d_states, d_masked, d_hidden = (
+            torch.empty_like(states[0]),
+            torch.empty_like(states[0]),
+            grad_TBH.new_zeros(B, H),
+        )
         one, share = _only_tanh(input_TBG), 1.0 / N
         threads, mask, size = torch.get_num_threads(), _address(mask_BH), input_TBG.element_size()
         width, line, table = H * B * size, H * size, 5 * size
         ds, dm, dw = d_states.data_ptr(), d_masked.data_ptr(), _address(d_weights)
         for t in reversed(range(T)):
-            s, inv, w = states[t].data_ptr(), inverse[t].data_ptr(), weights_E5.data_ptr()
-            d_edges.copy_(edges[t])
+            s, inv, x, w = (a.data_ptr() for a in (states[t], inverse[t], edges[t], weights_E5))
             d_masked.zero_()
             d_states[0].zero_()
             d_states[1:] = (grad_TBH[t] + d_hidden) * share
             for i in range(N, 0, -1):
                 row = i * (i - 1) // 2
-                pre = d_edges[row * B : (row + i) * B]
+                d_pre = d_edges[row * B : (row + i) * B]
                 native.node_backward(
-                    i, B, H, G, s, pre.data_ptr(), w + row * table, mask, 1, s + i * width, inv + i * line,
-                    ds + i * width, dm + i * width, ds, None if dw is None else dw + row * 5 * 8, threads,
+                    i, B, H, G, s, x + row * 2 * width, w + row * table, mask, 1, s + i * width, inv + i * line,
+                    ds + i * width, dm + i * width, d_pre.data_ptr(), ds, None if dw is None else dw + row * 5 * 8,
+                    threads,
                 )  # fmt: skip
-                d_masked[:i].view(i * B, H).addmm_(pre, nodes_NHG[i - 1].t())
+                d_masked[:i].view(i * B, H).addmm_(d_pre, nodes_NHG[i - 1].t())
                 if d_nodes is not None:
-                    d_nodes[i - 1].addmm_(masked[t, :i].view(i * B, H).t(), pre)
+                    d_nodes[i - 1].addmm_(masked[t, :i].view(i * B, H).t(), d_pre)
             before = hidden_BH if t == 0 else outputs[t - 1]
             d_hidden = torch.zeros_like(d_hidden)
             native.node_backward(
-                1, B, H, G, before.data_ptr(), d_first[t].data_ptr(), one.data_ptr(), mask, 1, s, inv, ds, dm,
-                d_hidden.data_ptr(), None, threads,
+                1, B, H, G, before.data_ptr(), first[t].data_ptr(), one.data_ptr(), mask, 1, s, inv, ds, dm,
+                d_first[t].data_ptr(), d_hidden.data_ptr(), None, threads,
             )  # fmt: skip
             _through(d_hidden, d_first[t], recurrent_HG, mask_BH)
         d_recurrent = _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
@@ -341,7 +351,8 @@ class _DerivedCell(torch.autograd.Function):
         native = _kernels(input_TBG.dtype)
         assert native is not None
         successors = [[i for i in range(N) if predecessors[i] == p] for p in range(N + 1)]
-        d_first, d_pres, matrices = first.clone(), [pre.clone() for pre in rest[: N + 1]], rest[N + 1 :]
+        pres, matrices = rest[: N + 1], rest[N + 1 :]
+        d_first, d_pres = torch.empty_like(first), [torch.empty_like(pre) for pre in pres]
         d_states, d_masked, d_hidden = grad_TBH.new_empty(N + 1, B, H), grad_TBH.new_zeros(N + 1, B, H), grad_TBH[0] * 0
         table, one, concat = _one_hot(names, input_TBG), _only_tanh(input_TBG), list(concat)
         threads, mask, size = torch.get_num_threads(), _address(mask_BH), input_TBG.element_size()
@@ -353,15 +364,16 @@ class _DerivedCell(torch.autograd.Function):
                 if successors[i]:
                     torch.mm(d_pres[i][t], matrices[i].t(), out=d_masked[i])
                 source, target, stride = outputs[t - 1] if t else hidden_BH, d_hidden, G
-                pre, weights = d_first[t].data_ptr(), one.data_ptr()
+                pre, d_pre, weights = first[t].data_ptr(), d_first[t].data_ptr(), one.data_ptr()
                 if i > 0:
                     p = predecessors[i - 1]
                     source, target, stride = states[p, t], d_states[p], len(successors[p]) * G
-                    pre = d_pres[p][t].data_ptr() + successors[p].index(i - 1) * G * size
+                    place = successors[p].index(i - 1) * G * size
+                    pre, d_pre = pres[p][t].data_ptr() + place, d_pres[p][t].data_ptr() + place
                     weights = table[i - 1].data_ptr()
                 native.node_backward(
                     1, B, H, stride, source.data_ptr(), pre, weights, mask, 0, states[i, t].data_ptr(), None,
-                    d_states[i].data_ptr(), d_masked[i].data_ptr(), target.data_ptr(), None, threads,
+                    d_states[i].data_ptr(), d_masked[i].data_ptr(), d_pre, target.data_ptr(), None, threads,
                 )  # fmt: skip
             _through(d_hidden, d_first[t], recurrent_HG, mask_BH)
         d_recurrent = _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
@@ -387,6 +399,68 @@ def _one_hot(names: Sequence[str], like: Tensor) -> Tensor:
     return like.new_tensor([[1.0, *(float(name == known) for known in NATIVE)] for name in names])
 
 
+# ---- the decoder and its loss ----------------------------------------------------------------------------------------
+
+
+def token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the targets under `softmax(x W^T + b)`."""
+    return F.nll_loss(F.log_softmax(F.linear(x_NH, weight_VH, bias_V), dim=-1), targets_N)
+
+
+class _TokenLoss(torch.autograd.Function):
+    """`token_loss` without the table of all probabilities: rows come in blocks that stay in the cache, and give their
+    gradients at once (a loss is a scalar, so that a backward pass can only scale them)."""
+
+    @staticmethod
+    def plain(targets_N: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+        return (token_loss(*tensors, targets_N),)  # type: ignore[arg-type]
+
+    @staticmethod
+    def forward(ctx: Any, needs: Sequence[bool], targets_N: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+        x_NH, weight_VH, bias_V = _contiguous(tensors)
+        N, V, targets_N = len(x_NH), len(weight_VH), targets_N.contiguous()
+        native = _kernels(x_NH.dtype)
+        assert native is not None
+        d_x, d_weight, d_bias = (torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
+        nll_N, logits_RV = x_NH.new_empty(N), x_NH.new_empty(min(ROWS, N), V)
+        for n in range(0, N, ROWS):
+            x_RH = x_NH[n : n + ROWS]
+            out_RV = torch.addmm(bias_V, x_RH, weight_VH.t(), out=logits_RV[: len(x_RH)])
+            target, nll = targets_N[n:].data_ptr(), nll_N[n:].data_ptr()
+            native.token_rows(len(x_RH), V, out_RV.data_ptr(), target, 1.0 / N, nll, torch.get_num_threads())
+            if d_x is not None:
+                torch.mm(out_RV, weight_VH, out=d_x[n : n + ROWS])
+            if d_weight is not None:
+                d_weight.addmm_(out_RV.t(), x_RH)
+            if d_bias is not None:
+                d_bias.add_(out_RV.sum(0))
+        if any(needs):
+            ctx.save_for_backward(targets_N, x_NH, weight_VH, bias_V, d_x, d_weight, d_bias)
+        return nll_N.mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+        targets_N, *tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain = functools.partial(_TokenLoss.plain, targets_N)
+            return None, None, *differentiable(plain, tensors[:3], ctx.needs_input_grad[2:], (grad,))
+        return None, None, *(None if d is None else d * grad for d in tensors[3:])
+
+
+def run_token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
+    """`token_loss`, by the kernels where they can do it.
+
+    Raises:
+        ValueError: a target outside the vocabulary.
+    """
+    if kernels(x_NH, weight_VH, bias_V) is None:
+        return token_loss(x_NH, weight_VH, bias_V, targets_N)
+    if not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VH):
+        raise ValueError(f"targets must be tokens in 0..{len(weight_VH) - 1}")
+    needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x_NH, weight_VH, bias_V))
+    return _TokenLoss.apply(needs, targets_N, x_NH, weight_VH, bias_V)
+
+
 # ---- what spaces call ------------------------------------------------------------------------------------------------
 
 # The known activations, by name
@@ -395,10 +469,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
     "identity": lambda x: x,
-    "gelu": torch.nn.functional.gelu,
-    "silu": torch.nn.functional.silu,
+    "gelu": F.gelu,
+    "silu": F.silu,
     "sin": torch.sin,
-    "leaky_relu": torch.nn.functional.leaky_relu,
+    "leaky_relu": F.leaky_relu,
 }
 
 

@@ -21,7 +21,7 @@ from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
 from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_search_cell
-from gradnas.spaces.recurrent_network import LanguageModel, RecurrentDropout, RecurrentNetwork
+from gradnas.spaces.recurrent_network import LanguageLoss, LanguageModel, RecurrentDropout, RecurrentNetwork
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
 DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
@@ -35,7 +35,7 @@ class RecurrentCell(Space):
         hidden, embedding: sizes, equal: the decoder shares the embedding's weights.
         nodes: searched nodes; node i has an edge from the first state and from every earlier node.
         activations: candidates in alpha's column order: names of known ones, or a dictionary from names to elementwise
-            functions, e.g. `{**{name: ACTIVATIONS[name] for name in ("tanh", "relu")}, "none": None, "sine": torch.sin}`.
+            functions, e.g. `{"none": None, "tanh": torch.tanh, "sine": torch.sin}`.
         dropout: of the supernet and of the network, in training mode.
 
     Raises:
@@ -181,8 +181,12 @@ class RecurrentSupernet(LanguageModel, Supernet):
         self.alphas = nn.ParameterDict({"recurrent": nn.Parameter(alpha_EO)})
 
     def forward(  # type: ignore[override]
-        self, tokens_TB: Tensor, hidden_BH: Tensor | None = None, states: bool = False, draw: Draw | None = None
-    ) -> Any:
+        self,
+        tokens_TB: Tensor,
+        hidden_BH: Tensor | None = None,
+        targets_TB: Tensor | None = None,
+        draw: Draw | None = None,
+    ) -> tuple[Tensor, Tensor] | LanguageLoss:
         """As `RecurrentNetwork.forward`, for the mixture that `draw` describes (without one, `softmax(alpha)`).
 
         Raises:
@@ -190,8 +194,7 @@ class RecurrentSupernet(LanguageModel, Supernet):
         """
         if tokens_TB.dim() == 2 and tokens_TB.shape[1] < 2:
             raise ValueError("the search cell normalises over the batch: it needs at least two texts (columns)")
-        output = self.run(tokens_TB, hidden_BH, self.dense_draw() if draw is None else draw)
-        return output if states else output[:2]
+        return self.run(tokens_TB, hidden_BH, targets_TB, self.dense_draw() if draw is None else draw)
 
     def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Draw) -> Tensor:
         names, functions = self.space.names, self.space.functions

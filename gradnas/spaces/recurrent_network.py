@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.config import did_you_mean
-from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_derived_cell
+from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_derived_cell, run_token_loss
 
 INIT = 0.04  # weights start uniform in [-INIT, INIT], as in the original
 
@@ -47,10 +47,10 @@ class RecurrentDropout:
                 raise ValueError(f"dropout {name!r} must be in [0, 1), not {value}")
 
 
-class LanguageOutput(NamedTuple):
-    """What a language model gives with `states=True`; the first two are what it gives without."""
+class LanguageLoss(NamedTuple):
+    """What a language model gives when it is told the targets: what training needs, without all the probabilities."""
 
-    log_prob_TBV: Tensor
+    nll: Tensor  # scalar: mean negative log-likelihood of the targets, nats
     hidden_BH: Tensor
     states_TBH: Tensor  # the cell's outputs
     dropped_TBH: Tensor  # the same after dropout: what the decoder reads
@@ -80,9 +80,11 @@ class LanguageModel(nn.Module, ABC):
     def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any) -> Tensor:
         """The cell's outputs (T, B, H), given the input's part of the first pre-activations."""
 
-    def run(self, tokens_TB: Tensor, hidden_BH: Tensor | None, draw: Any = None) -> LanguageOutput:
+    def run(self, tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor | None, draw: Any = None) -> Any:
         """The whole model; see `forward`."""
         hidden_BH = self._checked(tokens_TB, hidden_BH)
+        if targets_TB is not None and targets_TB.shape != tokens_TB.shape:
+            raise ValueError(f"targets of the shape {tuple(tokens_TB.shape)} are needed, not {tuple(targets_TB.shape)}")
         B, H, drop = tokens_TB.shape[1], self.hidden, self.dropout
         x_TBE = self.embedding(tokens_TB)
         if self.training and drop.words > 0:
@@ -95,8 +97,11 @@ class LanguageModel(nn.Module, ABC):
         states_TBH = self.recur(mask_BH, x_TBE @ self.first_weight[:H], hidden_BH, draw)
         mask = self._mask(drop.output, B, H)
         dropped_TBH = states_TBH if mask is None else states_TBH * mask
-        logits_TBV = F.linear(dropped_TBH, self.embedding.weight, self.decoder_bias)
-        return LanguageOutput(F.log_softmax(logits_TBV, dim=-1), states_TBH[-1], states_TBH, dropped_TBH)
+        decoder = (self.embedding.weight, self.decoder_bias)
+        if targets_TB is None:
+            return F.log_softmax(F.linear(dropped_TBH, *decoder), dim=-1), states_TBH[-1]
+        nll = run_token_loss(dropped_TBH.flatten(0, 1), *decoder, targets_TB.flatten())
+        return LanguageLoss(nll, states_TBH[-1], states_TBH, dropped_TBH)
 
     def _mask(self, probability: float, *shape: int) -> Tensor | None:
         """A dropout mask; None outside training and for probability 0."""
@@ -153,19 +158,20 @@ class RecurrentNetwork(LanguageModel):
         self.concat = tuple(concat)
         self.activations = tuple(known[name] for name in self.names)
 
-    def forward(self, tokens_TB: Tensor, hidden_BH: Tensor | None = None, states: bool = False) -> Any:
+    def forward(
+        self, tokens_TB: Tensor, hidden_BH: Tensor | None = None, targets_TB: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | LanguageLoss:
         """`(log_prob_TBV, hidden_BH)`: natural logarithms of the next token's probabilities, and the state after it.
 
         Args:
             tokens_TB: int64; each column is a text.
             hidden_BH: the state before; None for the beginning of a text.
-            states: give a `LanguageOutput` instead, for what training adds to the loss.
+            targets_TB: the next tokens; given them, the result is a `LanguageLoss`.
 
         Raises:
             ValueError: a shape that does not fit.
         """
-        output = self.run(tokens_TB, hidden_BH)
-        return output if states else output[:2]
+        return self.run(tokens_TB, hidden_BH, targets_TB)
 
     def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any) -> Tensor:
         del draw
