@@ -3,7 +3,7 @@
 Legend: T time steps, B batch, H hidden units, G = 2 H (gate, then candidate), N nodes, E edges, F activations,
 i a node from 1 to N, p a predecessor (0 is the first state s_0).
 
-`search_cell`, `derived_cell` and `token_loss` say in torch operations what is computed. On the CPU, with the activations
+`search_cell`, `derived_cell` and `token_loss` say in torch what is computed. On the CPU, with the activations
 of DARTS, the same is done with a backward pass of its own: matrix products in torch, everything between two products in
 one C++ kernel (`recurrence.cpp`). The search cell multiplies all predecessors of a node by its matrix at once, the
 derived cell a state by the matrices of all its successors at once; gradients of weights are products over all time
