@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gradnas.latency.predictor import Predictor
 from gradnas.latency.survey import Unit, When
 from gradnas.latency.table import Device, LatencyTable
 
@@ -109,13 +110,16 @@ def costs_of(
             else:
                 nested[when] = nested.get(when, 0.0) + amount
     costs = Costs(quantity, fixed, tables, nested)
-    if predicted and table is not None and table.predictor is not None:
-        names = f"{', '.join(predicted[:3])}{', ...' if len(predicted) > 3 else ''}"
-        quality = table.predictor.quality
-        return costs.noted(
-            f"{len(predicted)} of {len(units)} latencies are predicted, not measured ({names}); {quality}"
-        )
+    if predicted:
+        assert table is not None and table.predictor is not None
+        return costs.noted(predicted_note(predicted, len(units), table.predictor))
     return costs
+
+
+def predicted_note(predicted: Sequence[str], of: int, predictor: Predictor) -> str:
+    """A sentence about latencies that were not measured."""
+    which = ", ".join(predicted[:3]) + (", ..." if len(predicted) > 3 else "")
+    return f"predicted, not measured: {len(predicted)} of {of} latencies ({which}); {predictor.quality}"
 
 
 def device_notes(table: LatencyTable, here: Device) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class Supernet(nn.Module, ABC):
         """The cost of one architecture."""
         return costs.of(self.one_hot_draw(decision).mix)
 
-    def one_hot_draw(self, decision: Any) -> Draw:
+    def one_hot_draw(self, decision: Any, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""
         raise ValueError(f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()")
 

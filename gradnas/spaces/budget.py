@@ -51,6 +51,6 @@ def choice_options(costs: Costs, strengths: Mapping[str, Tensor]) -> dict[str, l
 
 def _entangled(name: str) -> ValueError:
     return ValueError(
-        f"the choice {name!r} lies inside operations of other choices in more than one place: what it costs depends on "
-        "several decisions at once, and no architecture can be derived within a budget; give its places names of their own"
+        f"the choice {name!r} lies inside operations of other choices in more than one place: its cost depends on "
+        "several decisions at once, so nothing can be derived within a budget; give its places names of their own"
     )

@@ -79,7 +79,7 @@ class ModuleSupernet(Supernet):
     def decision(self, picks: Picks) -> dict[str, str]:
         return {name: self.names[name][picks[name]] for name in self.names if name in picks}
 
-    def one_hot_draw(self, decision: Mapping[str, str]) -> Draw:
+    def one_hot_draw(self, decision: Mapping[str, str], /) -> Draw:
         """Mixing weight 1 on what was decided; choices that cannot be reached have weight 0 everywhere."""
         choices = {name: [self.names[name].index(op)] for name, op in decision.items()}
         closed = {name: [None] for name in self.names if name not in choices}
