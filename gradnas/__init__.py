@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from gradnas.chain import Chain as Chain
 from gradnas.choice import Choice as Choice
 from gradnas.choice import Draw as Draw
 from gradnas.genotype import Genotype as Genotype
@@ -24,4 +25,6 @@ from gradnas.search import SearchResult as SearchResult
 from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell
+from gradnas.spaces import MBConvChain as MBConvChain
 from gradnas.spaces import Space as Space
+from gradnas.spaces import Stage as Stage

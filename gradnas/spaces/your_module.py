@@ -56,6 +56,7 @@ class ModuleSupernet(Supernet):
         )
         # "fresh" means the values the module had when the search began: whatever initialisation the user wrote, and
         # for any kind of layer. Kept on the CPU.
+        self.initial: dict[str, torch.Tensor] | None
         self.initial = {name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()}
 
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
@@ -83,6 +84,7 @@ class ModuleSupernet(Supernet):
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
         network = copy.deepcopy(self.net)
         if weights == "fresh":
+            assert self.initial is not None
             network.load_state_dict(self.initial)
         return _replace(network, decision)
 
