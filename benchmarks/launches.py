@@ -1,4 +1,4 @@
-"""How many kernels one pass (forward and backward) launches, counted on the CPU: every operation that is no view is one.
+"""The kernel launches of one pass (forward and backward), counted on the CPU: each operation that is no view is one.
 
     python benchmarks/launches.py                 # C16, 8 cells: the plain network and the grouped cell
 

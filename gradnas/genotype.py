@@ -217,7 +217,7 @@ class Genotype:
 
     def save(self, path: Path | str) -> None:
         """Write the JSON file; a reader sees the old file or the whole new one. Raises OSError."""
-        _write_atomically(Path(path), _readable_json(self.to_json()))
+        write_text_atomically(Path(path), readable_json(self.to_json()))
 
     @classmethod
     def load(cls, path: Path | str) -> Genotype:
@@ -320,7 +320,7 @@ def _concat_text(concat: tuple[int, ...]) -> str:
     return repr(run) if concat == tuple(run) else repr(list(concat))
 
 
-def _readable_json(obj: dict[str, Any]) -> str:
+def readable_json(obj: dict[str, Any]) -> str:
     """Indented, but each innermost list on one line. A line break never lies inside a JSON string."""
     return re.sub(
         r"\[\n\s*([^\[\]]*)\n\s*\]",
@@ -329,7 +329,7 @@ def _readable_json(obj: dict[str, Any]) -> str:
     )
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     # Not `runs.write_atomically`: that module needs torch, and a genotype the standard library alone
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
