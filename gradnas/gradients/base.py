@@ -68,6 +68,16 @@ class ArchitectureGradient(ABC):
         """Whether the gradient looks through the weight step, so that `inner` must be given and be SGD."""
         return False
 
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether the gradient takes second derivatives by autograd, which not every relaxation has."""
+        return False
+
+    @property
+    def num_samples(self) -> int:
+        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates losses instead."""
+        return 0
+
     @abstractmethod
     def __call__(
         self,

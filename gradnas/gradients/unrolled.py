@@ -64,6 +64,10 @@ class Unrolled(ArchitectureGradient):
     def needs_inner_step(self) -> bool:
         return True
 
+    @property
+    def differentiates_twice(self) -> bool:
+        return self.mode == "exact"
+
     def __call__(
         self,
         train_loss: Loss,
