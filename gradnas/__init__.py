@@ -12,7 +12,12 @@ from gradnas.gradients import Implicit as Implicit
 from gradnas.gradients import Reinforce as Reinforce
 from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
+from gradnas.latency import LatencyTable as LatencyTable
+from gradnas.latency import macs as macs
+from gradnas.latency import measure as measure
+from gradnas.latency import num_params as num_params
 from gradnas.objectives import CrossEntropy as CrossEntropy
+from gradnas.objectives import ExpectedCost as ExpectedCost
 from gradnas.objectives import Objective as Objective
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer

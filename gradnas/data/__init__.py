@@ -1,5 +1,7 @@
 """From names and folders to batches.
 
+Text has its own words, in `text`: `load_corpus` gives a `Corpus`, `TextStream` gives chunks of it. Images:
+
 `load_images` gives an `ImageData` with two `Split`s; `Split.batches` gives `Batches`; `Batches.epoch` gives tensors.
 Within the room imports go down: `augment`, `base` (torch and numpy alone), `stream` (decoding while training), the
 kinds of sources `folder`, `parquet`, `hub`, then the sets `digits`, `cifar10`, `images`. Pillow, pyarrow, scikit-learn
@@ -15,17 +17,24 @@ from gradnas.data.augment import Augment
 from gradnas.data.base import Batches, ImageData, MemorySplit, Split, halves, stratified
 from gradnas.data.config import DataConfig, describe
 from gradnas.data.stream import StreamSplit
+from gradnas.data.text import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary, load_corpus
 
 __all__ = [
     "Augment",
     "Batches",
+    "ChunkLengths",
+    "Corpus",
     "DataConfig",
     "ImageData",
     "MemorySplit",
     "Split",
     "StreamSplit",
+    "TextConfig",
+    "TextStream",
+    "Vocabulary",
     "describe",
     "halves",
+    "load_corpus",
     "load_images",
     "stratified",
 ]

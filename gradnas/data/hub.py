@@ -52,22 +52,25 @@ class HubSource(Source):
         return f"{self._name}, row {index},"
 
 
-def load_splits(name: str) -> dict[str, Any]:
-    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be had."""
+def load_splits(name: str, configuration: str | None = None, instead: str = FOLDER_INSTEAD) -> dict[str, Any]:
+    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be had.
+
+    `instead` is what an error advises where the hub cannot be reached.
+    """
     import datasets
     from datasets.exceptions import DatasetsError
 
     if not reachable() and not cached(name):
         raise ValueError(
-            f"'{name}' is no local folder, and without a network the Hugging Face hub cannot be asked for it: "
-            f"{FOLDER_INSTEAD}"
+            f"'{name}' is no local folder, and without a network the Hugging Face hub cannot be asked for it: {instead}"
         )
     try:
-        return {str(split): rows for split, rows in datasets.load_dataset(name).items()}
+        wanted = (name,) if configuration is None else (name, configuration)
+        return {str(split): rows for split, rows in datasets.load_dataset(*wanted).items()}
     except ConnectionError as error:
         raise ValueError(
             f"'{name}' is no local folder, and the Hugging Face hub could not be reached for it ({one_line(error)}): "
-            f"{FOLDER_INSTEAD}"
+            f"{instead}"
         ) from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise ValueError(f"the Hugging Face hub did not give '{name}': {one_line(error)}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ class Reinforce(ArchitectureGradient):
 
     `Search` samples M networks for every alpha step and evaluates them without a graph. The reward r of one is minus
     the value of your validation loss, which may be any function of the network: nothing is differentiated through it.
+    With an expected cost in the search, the reward counts the cost of the sampled network, exactly.
 
     The baseline that rewards are compared with was formed before them. In the first step, before there is one, each
     reward is compared with the mean of the others.
@@ -27,22 +29,29 @@ class Reinforce(ArchitectureGradient):
     Args:
         samples: networks for each step, M.
         baseline_decay: `b <- decay * b + (1 - decay) * mean(r)` after each step.
+        reward: `"loss"`: minus the loss, to which a cost is added as it says. `"accuracy"`: the value of the validation
+            loss is minus an accuracy, and with a target T of the cost c, `r = accuracy * (T / c) ^ exponent`.
+        exponent: of that form.
 
     Source: Cai, Zhu, Han, "ProxylessNAS", ICLR 2019 (arXiv 1812.00332), section 3.3.2; Williams, "Simple statistical
     gradient-following algorithms for connectionist reinforcement learning", 1992.
 
     Raises:
-        ValueError: fewer than one sample, a decay outside [0, 1).
+        ValueError: fewer than one sample, a decay outside [0, 1), another kind of reward.
     """
 
     samples: int = 10
     baseline_decay: float = 0.99
+    reward: Literal["loss", "accuracy"] = "loss"
+    exponent: float = 0.1
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, not {self.samples}")
         if not 0.0 <= self.baseline_decay < 1.0:
             raise ValueError(f"baseline_decay must be in [0, 1), not {self.baseline_decay}")
+        if self.reward not in ("loss", "accuracy"):
+            raise ValueError(f"reward must be 'loss' or 'accuracy', not {self.reward!r}")
 
     @property
     def num_samples(self) -> int:
