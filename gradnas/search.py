@@ -345,6 +345,16 @@ class Search:
             return accuracy_latency_reward(-loss.item(), spent.item(), self.cost.limit, self.gradient.exponent)
         return -self.cost.combine(loss, spent.to(loss), self.cost_state).item()
 
+    @torch.no_grad()
+    def probe(self, loss: NetLoss) -> Tensor:
+        """The value of a loss in the coming architecture step: with the weights, alphas and samples of now.
+
+        Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees the same dropout).
+        """
+        with same_randomness([*self.params.values(), *self.alphas.values()]):
+            value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
+        return value
+
     def _weight_step(self, train_loss: NetLoss) -> Tensor:
         tables = {name: a.detach() for name, a in self.alphas.items()}
         draw = self.relaxation.path(tables, self._noise(WEIGHT_NOISE), self.progress)
@@ -543,6 +553,7 @@ class Search:
             weight_decay=group["weight_decay"],
             buffers={name: buffer for name, buffer in found.items() if buffer is not None},
             nesterov=group["nesterov"],
+            clip_norm=self.clip_norm if self.gradient.clips_inner_step else None,
         )
 
     def _next_valid(self, loader: Iterable[Any]) -> Any:

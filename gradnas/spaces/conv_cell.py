@@ -336,7 +336,8 @@ class ConvSupernet(Supernet):
                 output = cell(before, last, draw.mix[kind], draw.active[kind])
             else:  # edge by edge, whatever the cell: a probe needs each operation on its own
                 beside = draw.probed[kind]
-                output = EdgeCell.forward(cell, before, last, draw.mix[kind], draw.active[kind], beside, draw.deferred)
+                gates = (draw.mix[kind], draw.active[kind], beside, draw.deferred)
+                output = EdgeCell.forward(cell, before, last, *gates)  # type: ignore[arg-type]
             before, last = last, output
         return self.classifier(last.mean(dim=(2, 3)))
 
