@@ -48,12 +48,45 @@ class Pool:
         """Whether a member fits to rounding error."""
         return any(item.loss < EXACT * self.spread for _, item in self.members.values())
 
+    def front(self) -> list[tuple[object, Fitted]]:
+        """The members that no simpler one equals, by rising complexity."""
+        ordered = sorted(
+            self.members.items(), key=lambda m: (m[1][1].formula.constants + m[1][1].formula.operations, m[1][1].loss)
+        )
+        kept, lowest = [], math.inf
+        for key, (_, item) in ordered:
+            if item.loss < 0.999 * lowest:
+                kept.append((key, item))
+                lowest = item.loss
+        return kept
+
     def unexpanded(self, count: int) -> list[Fitted]:
-        """The best that have not grown yet; they are marked."""
-        ordered = sorted(self.members.items(), key=lambda pair: pair[1][0])
-        chosen = [(key, item) for key, (_, item) in ordered if key not in self.expanded][:count]
-        self.expanded.update(key for key, _ in chosen)
-        return [item for _, item in chosen]
+        """Members to grow from that have not grown yet; they are marked.
+
+        Half of them are the best by description length. The others are the best if errors below a share of the spread
+        did not matter: without noise the description length alone would always prefer the longest approximation.
+        """
+        chosen: dict[object, Fitted] = {}
+        open_ = [(key, pair) for key, pair in self.members.items() if key not in self.expanded]
+        n = len(self.data.y_N)
+        for floor, share in ((0.0, count - count // 2), (1e-2, count // 4 or 1), (1e-4, count)):
+
+            def length(entry: tuple[object, tuple[float, Fitted]], floor: float = floor) -> float:
+                exact, item = entry[1]
+                if floor == 0.0 or self.data.loss != "squared":
+                    return exact
+                size = item.formula.constants + item.formula.operations
+                return n * math.log(item.loss / self.spread + floor) + size * math.log(n)
+
+            taken = 0
+            for key, (_, item) in sorted(open_, key=length):
+                if len(chosen) >= count or taken >= share:
+                    break
+                if key not in chosen:
+                    chosen[key] = item
+                    taken += 1
+        self.expanded.update(chosen)
+        return list(chosen.values())
 
 
 def constant(data: LawData) -> Fitted:
@@ -99,12 +132,15 @@ def grow(
             return
         before = pool.length
         proposals: list[Formula] = []
-        for parent in pool.unexpanded(width):
-            proposals += [change.formula for change in changes(parent, pool.data, small, large, count)]
+        groups: dict[object, int] = {}
+        for g, parent in enumerate(pool.unexpanded(width)):
+            for change in changes(parent, pool.data, small, large, count):
+                proposals.append(change.formula)
+                groups.setdefault(structure(change.formula), g)
         fresh = _new(proposals, pool)
         if not fresh:
             return
-        pool.add(refit(fresh, pool.data, steps, race=lambda m: max(8, m // 3)))
+        pool.add(refit(fresh, pool.data, steps, groups=[groups[structure(f)] for f in fresh], keep=max(6, count // 3)))
         waited = waited + 1 if pool.length > before - 1.0 else 0
         if waited > patience:
             return

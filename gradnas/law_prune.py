@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from gradnas.law_batch import FormulaBatch
-from gradnas.law_refit import EXACT, Fitted, LawData, _point, description_length, refit
+from gradnas.law_refit import EXACT, Fitted, LawData, _point, description_length, mean_loss, refit
 from gradnas.law_terms import structure
 from gradnas.spaces.equation_formula import HOMOGENEOUS, Edge, Formula, Node, canonical
 from gradnas.spaces.equation_primitives import POWER
@@ -44,19 +44,28 @@ def without_dead_nodes(formula: Formula) -> Formula:
                 if edge.source >= D:
                     alive[edge.source - D] = True
     place: dict[int, int] = {d: d for d in range(D)}
-    nodes, weights = [], []
+    nodes: list[Node] = []
+    weights: list[float] = []
+    bias = formula.bias
     for j, node in enumerate(formula.nodes):
         if not alive[j]:
             continue
         edges = tuple(replace(edge, source=place[edge.source]) for edge in node.edges)
         lone = edges[0] if len(edges) == 1 else None
-        if lone and lone.function == "identity" and lone.a == 1.0 and lone.b == 0.0 and formula.weights[j] == 0.0:
-            place[D + j] = lone.source
-            continue
+        if lone and lone.function == "identity" and lone.a == 1.0:
+            weight = formula.weights[j]
+            if lone.b == 0.0 and weight == 0.0:
+                place[D + j] = lone.source
+                continue
+            used = any(edge.source == D + j for later in formula.nodes[j + 1 :] for edge in later.edges)
+            if not used and lone.source >= D and weights[lone.source - D] == 0.0:
+                weights[lone.source - D] = weight
+                bias += weight * lone.b
+                continue
         place[D + j] = D + len(nodes)
         nodes.append(Node(node.kind, edges))
         weights.append(formula.weights[j])
-    return Formula(D, tuple(nodes), tuple(weights), formula.bias)
+    return Formula(D, tuple(nodes), tuple(weights), bias)
 
 
 def _swap(formula: Formula, j: int, edges: Sequence[Edge]) -> Formula:
@@ -145,11 +154,12 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
     """The formula for features `x * scale` and a target `y * scale_y`: the same law in the units of the data."""
     gains: list[float] = []
     nodes: list[Node] = []
+    moved = 0.0  # logarithms of scales, which become part of the bias
 
     def size_of(source: int) -> float:
         return 1.0 / scales_D[source] if source < formula.features else gains[source - formula.features]
 
-    for node in formula.nodes:
+    for node, weight in zip(formula.nodes, formula.weights, strict=True):
         factor = node.kind == "product" or len(node.edges) == 1
         plain = not factor and all(edge.function == "identity" for edge in node.edges)
         gain = {False: 0.0 if plain else 1.0, True: 0.0 if plain else 1.0}
@@ -163,6 +173,9 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
             elif factor and edge.function in HOMOGENEOUS:
                 edges.append(replace(edge, a=1.0, b=edge.b / a, fixed=True))
                 gain[False] *= {"identity": a, "square": a * a, "reciprocal": 1.0 / a}[edge.function]
+            elif edge.function == "ln" and len(node.edges) == 1 and edge.fixed and weight != 0.0 and a > 0:
+                edges.append(replace(edge, a=1.0, b=edge.b / a))
+                moved += weight * math.log(a)
             elif plain:
                 if gain[edge.below] == 0.0:
                     gain[edge.below] = abs(a)
@@ -172,7 +185,7 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
         nodes.append(Node(node.kind, tuple(edges)))
         gains.append(gain[False] / gain[True] if node.kind == "ratio" and plain else gain[False])
     weights = tuple(w * g * scale_y for w, g in zip(formula.weights, gains, strict=True))
-    return Formula(formula.features, tuple(nodes), weights, formula.bias * scale_y)
+    return Formula(formula.features, tuple(nodes), weights, (formula.bias + moved) * scale_y)
 
 
 # ---- digits ---------------------------------------------------------------------------------------------------------
@@ -209,8 +222,8 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
     """With each constant rounded to as few significant digits as a description length of its digits asks for.
 
     A digit costs ln 10 and the fit `n/2 ln MSE` (both times two). Constants are rounded one after the other, the best
-    determined last, and those not rounded yet make up for the change, by the quadratic model of the loss at its optimum;
-    the loss of the result is computed, not modelled.
+    determined last, and those not rounded yet make up for the change, by the quadratic model of the loss at its
+    optimum; the loss of the result is computed, not modelled.
     """
     formula = fitted.formula
     batch = FormulaBatch([formula], data.primitives)
@@ -257,8 +270,6 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
         open_.remove(k)
     result = _replaced(formula, done)
     eta = result(data.x_DN.T, data.primitives).unsqueeze(0)
-    from gradnas.law_refit import mean_loss
-
     new = float(mean_loss(eta, data)[0])
     rise = (
         n * (math.log(max(new, EXACT * data.spread)) - math.log(loss))

@@ -106,7 +106,7 @@ def targets(data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequ
             lambda f: _summed(f, lambda s, a, b: [Edge(s, "reciprocal", a, b)]),
         )
     if POWER in functions:
-        add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(_positive(f), _root))
+        add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(f, _root))
     if "square" in functions:
         add(
             "root of y",
@@ -147,8 +147,3 @@ def targets(data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequ
                     ),
                 )
     return found
-
-
-def _positive(formula: Formula) -> Formula:
-    """The terms in an order in which a positive weight comes first."""
-    return formula

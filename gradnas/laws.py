@@ -19,7 +19,7 @@ from gradnas.law_prune import pareto, prune, rounded, unscaled
 from gradnas.law_refit import EXACT, Fitted, LawData, description_length, refit
 from gradnas.law_symbolic import to_sympy
 from gradnas.law_targets import Target, targets
-from gradnas.law_terms import allowed_functions, make_atoms, pair_stems
+from gradnas.law_terms import Atoms, allowed_functions, make_atoms, pair_stems
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.equation_formula import Formula
 from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive, resolve
@@ -189,34 +189,48 @@ class Discovery:
         data = self.data
         features = list(range(len(data.x_DN)))
         small = make_atoms(self.words, data, self.scales, features)
-        large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))])
+        large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))], rich=True)
         pool = Pool(data, data.spread)
         seed_pool(pool, small, large, count=40, steps=10)
         grow(pool, small, large, rounds=2, width=4, count=24, steps=10)
         if not pool.exact:
-            for target in targets(data, self.scale_y, self.functions, self.settings.kinds):
-                self._explore(target, pool, features)
-                if pool.exact:
-                    break
+            self._explore_targets(pool, features)
         self._prune(pool)
         grow(pool, small, large, rounds=3, width=4, count=24, steps=10)
         self._prune(pool)
         return self._front(pool)
 
-    def _explore(self, target: Target, pool: Pool, features: list[int]) -> None:
-        data = target.data
-        small = make_atoms(self.words, data, self.scales, features)
-        large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))], plain=True)
-        side = Pool(data, data.spread)
-        seed_pool(side, small, large, count=24, steps=8)
-        grow(side, small, large, rounds=2, width=3, count=16, steps=8)
-        best = [f for way in prune(side.best(4), data, self.functions, side.spread) for f in way[-2:]]
-        back = [target.back(item.formula) for item in best if item.formula.nodes]
+    def _explore_targets(self, pool: Pool, features: list[int]) -> None:
+        """Every target for one round; those whose laws for y turn out best for more."""
+        sides: list[tuple[float, Target, Pool, Atoms, Atoms]] = []
+        for target in targets(self.data, self.scale_y, self.functions, self.settings.kinds):
+            data = target.data
+            small = make_atoms(self.words, data, self.scales, features)
+            large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))])
+            side = Pool(data, data.spread)
+            seed_pool(side, small, large, count=20, steps=8)
+            grow(side, small, large, rounds=1, width=3, count=16, steps=8)
+            sides.append((self._back(target, side, pool), target, side, small, large))
+            if pool.exact:
+                return
+        sides.sort(key=lambda entry: entry[0])
+        for _, target, side, small, large in sides[:3]:
+            grow(side, small, large, rounds=2, width=3, count=16, steps=8)
+            self._back(target, side, pool)
+            if pool.exact:
+                return
+
+    def _back(self, target: Target, side: Pool, pool: Pool) -> float:
+        """Take a target's best laws to the pool of y; the best description length among them."""
+        chosen = {id(item): item for item in [*side.best(4), *(item for _, item in side.front()[-6:])]}
+        back = [target.back(item.formula) for item in chosen.values() if item.formula.nodes]
         back += [replace(formula, bias=1e-3) for formula in back]
-        pool.add(refit(back, self.data, steps=15))
+        found = refit(back, self.data, steps=12)
+        pool.add(found)
+        return min((description_length(item, self.data, pool.spread) for item in found), default=math.inf)
 
     def _prune(self, pool: Pool) -> None:
-        for way in prune(pool.best(8), self.data, self.functions, pool.spread):
+        for way in prune(pool.best(6), self.data, self.functions, pool.spread):
             pool.add(way[1:])
 
     def _front(self, pool: Pool) -> Laws:
