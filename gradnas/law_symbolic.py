@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import sympy
+import sympy as _sympy
 
 from gradnas.spaces.equation_formula import Edge, Formula
 from gradnas.spaces.equation_primitives import POWER, PRIMITIVES, Primitive
+
+sympy: Any = _sympy  # its functions are classes made at run time, which a type checker misreads
 
 SYMBOLS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda z: z,
@@ -41,7 +43,7 @@ def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
 
 def to_sympy(
     formula: Formula, names: Sequence[str] | None = None, primitives: Mapping[str, Primitive] = PRIMITIVES
-) -> sympy.Expr:
+) -> Any:
     """The formula as it stands, nothing simplified beyond what sympy does by itself.
 
     Args:

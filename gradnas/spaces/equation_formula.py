@@ -6,7 +6,7 @@ Legend: N points, D features, J nodes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradnas.spaces.equation_primitives import POWER, PRIMITIVES, Primitive
 
+HOMOGENEOUS = ("identity", "square", "reciprocal")  # f(a x) is a power of a times f(x)
 Kind = Literal["sum", "product", "ratio"]
 
 
@@ -23,6 +24,7 @@ class Edge:
 
     Args:
         below: in a ratio, whether the edge is a term of the denominator.
+        fixed: whether `a` is a given number rather than a fitted constant. `b` is fitted where it is not zero.
     """
 
     source: int
@@ -30,6 +32,7 @@ class Edge:
     a: float = 1.0
     b: float = 0.0
     below: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,21 @@ class Formula:
                 total = total + weight * value
         return total
 
+    @property
+    def constants(self) -> int:
+        """How many fitted numbers it has."""
+        edges = [edge for node in self.nodes for edge in node.edges]
+        inner = sum((not edge.fixed) + (edge.b != 0.0) for edge in edges)
+        return inner + sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
+
+    @property
+    def operations(self) -> int:
+        """How many functions it applies, and how many edges and terms it joins (constants bring their own)."""
+        edges = [edge for node in self.nodes for edge in node.edges]
+        joins = sum(len(node.edges) - 1 for node in self.nodes)
+        terms = sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
+        return sum(edge.function != "identity" for edge in edges) + joins + max(0, terms - 1)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self)
@@ -76,6 +94,37 @@ class Formula:
         """The inverse of `to_dict`."""
         nodes = tuple(Node(node["kind"], tuple(Edge(**edge) for edge in node["edges"])) for node in data["nodes"])
         return Formula(data["features"], nodes, tuple(data["weights"]), data["bias"])
+
+
+def canonical(node: Node) -> Node:
+    """The same node without constants that others make redundant: a fixed `a` where a scale can be moved elsewhere.
+
+    In a product (or a lone edge) the scale of `x + b`, its square and its reciprocal goes into whatever uses the node,
+    and so does the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the first above
+    and the first below. Constants are moved only where the values stay the same up to a scale.
+    """
+    edges = node.edges
+    if node.kind == "product" or len(edges) == 1:
+        return Node("sum" if len(edges) == 1 else "product", tuple(_as_factor(edge) for edge in edges))
+    if any(edge.function != "identity" for edge in edges):
+        return node
+    done: list[Edge] = []
+    scale = {True: 0.0, False: 0.0}  # of the first edge below, and above
+    for edge in edges:
+        if scale[edge.below] == 0.0:
+            scale[edge.below] = edge.a if edge.a > 0 else -edge.a
+        a = edge.a / scale[edge.below]
+        first = not any(other.below == edge.below for other in done)
+        done.append(replace(edge, a=a, b=edge.b / scale[edge.below], fixed=first and a == 1.0))
+    return Node(node.kind, tuple(done))
+
+
+def _as_factor(edge: Edge) -> Edge:
+    if edge.function in HOMOGENEOUS and edge.a != 0.0:
+        return replace(edge, a=1.0, b=edge.b / edge.a, fixed=True)
+    if edge.function == "exp":
+        return replace(edge, b=0.0)
+    return edge
 
 
 def edge_value(edge: Edge, x_N: Tensor, primitives: Mapping[str, Primitive] = PRIMITIVES) -> Tensor:
