@@ -11,8 +11,14 @@ from gradnas.gradients import FirstOrder as FirstOrder
 from gradnas.gradients import Implicit as Implicit
 from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
+from gradnas.latency import LatencyTable as LatencyTable
+from gradnas.latency import macs as macs
+from gradnas.latency import measure as measure
+from gradnas.latency import num_params as num_params
 from gradnas.objectives import CrossEntropy as CrossEntropy
+from gradnas.objectives import ExpectedCost as ExpectedCost
 from gradnas.objectives import Objective as Objective
+from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
 from gradnas.original import load_original_weights as load_original_weights
@@ -26,5 +32,7 @@ from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell
 from gradnas.spaces import MBConvChain as MBConvChain
+from gradnas.spaces import RecurrentCell as RecurrentCell
+from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage

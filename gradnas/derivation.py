@@ -5,7 +5,10 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -68,3 +71,127 @@ def _values(strength_O: Tensor) -> list[float]:
     if any(v != v for v in values):
         raise ValueError("the alphas hold NaN: nothing can be derived from them")
     return values
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to decide a choice: its strength, its cost, and the choices that are open only if it is taken."""
+
+    score: float
+    cost: float
+    inside: Mapping[str, Sequence[Option]] = field(default_factory=dict)
+
+
+Picks = dict[str, int]  # choice -> index of its option, for every choice that is reached
+
+
+def best_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Picks:
+    """The options with the largest sum of scores among those whose costs add up to at most `budget`; exact.
+
+    A multiple-choice knapsack, solved choice by choice: kept is every partial sum that no other beats in both cost and
+    score, less those that cannot reach the best solution known so far even at the Lagrangian bound of the choices that
+    are left. Nothing is rounded to a grid. Ties go to the lower cost, then to the earlier option. With scores
+    `log p - max log p`, a budget that does not bind gives the most probable option of every choice.
+
+    Args:
+        choices: name -> options. Names are unique, also among the choices inside options.
+        budget: in the unit of the costs.
+
+    Raises:
+        ValueError: no combination is within the budget; the sentence says what the cheapest costs.
+    """
+    groups = [_flattened(name, options) for name, options in choices.items()]
+    cheapest = sum(min(state.cost for state in group) for group in groups)
+    if cheapest > budget * (1.0 + 1e-12):
+        raise ValueError(f"no architecture costs at most {budget:g}: the cheapest costs {cheapest:g}")
+    multiplier, least = _dual(groups, budget)
+    # bounds[g]: the most that groups g, g + 1, ... can add, at the price `multiplier` for each unit of cost
+    bounds, cheap = [0.0], [0.0]
+    for group in reversed(groups):
+        bounds.append(bounds[-1] + max(s.score - multiplier * s.cost for s in group))
+        cheap.append(cheap[-1] + min(s.cost for s in group))
+    bounds, cheap = bounds[::-1], cheap[::-1]
+    limit = budget * (1.0 + 1e-12)
+    slack = 1e-9 * max(1.0, abs(least))
+    states = [_State(0.0, 0.0, ())]
+    for g, group in enumerate(groups, 1):
+        grown = [
+            _State(s.cost + o.cost, s.score + o.score, (*s.picks, o.picks))
+            for s in states
+            for o in group
+            if s.cost + o.cost + cheap[g] <= limit
+            and s.score + o.score + bounds[g] + multiplier * (budget - s.cost - o.cost) >= least - slack
+        ]
+        states = _undominated(grown)
+    return _joined(states[-1].picks)  # the dearest of the undominated has the largest score
+
+
+def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
+    """The least that any combination of options costs."""
+    return sum(min(o.cost + cheapest_cost(o.inside) for o in options) for options in choices.values())
+
+
+@dataclass(frozen=True)
+class _State:
+    """Cost and score of some decisions; `picks` is a tree of (choice, option) pairs."""
+
+    cost: float
+    score: float
+    picks: Any
+
+
+def _flattened(name: str, options: Sequence[Option]) -> list[_State]:
+    """The undominated ways to decide a choice together with all choices inside its options."""
+    states = []
+    for index, option in enumerate(options):
+        if option.score != option.score or option.cost != option.cost:
+            raise ValueError(f"choice {name!r}: a score or a cost is NaN, nothing can be derived")
+        own = [_State(option.cost, option.score, ((name, index),))]
+        for inner_name, inner in option.inside.items():
+            own = _undominated(
+                [
+                    _State(s.cost + t.cost, s.score + t.score, (*s.picks, t.picks))
+                    for s in own
+                    for t in _flattened(inner_name, inner)
+                ]
+            )
+        states += own
+    return _undominated(states)
+
+
+def _undominated(states: list[_State]) -> list[_State]:
+    """In ascending order of cost and score; of equal ones the first."""
+    kept: list[_State] = []
+    for state in sorted(states, key=lambda s: (s.cost, -s.score)):  # stable
+        if not kept or state.score > kept[-1].score:
+            kept.append(state)
+    return kept
+
+
+def _dual(groups: Sequence[Sequence[_State]], budget: float) -> tuple[float, float]:
+    """A price of cost that makes the Lagrangian bound tight, and the score of a solution within the budget."""
+
+    def at(price: float) -> tuple[float, float]:
+        taken = [max(group, key=lambda s: (s.score - price * s.cost, -s.cost)) for group in groups]
+        return sum(s.cost for s in taken), sum(s.score for s in taken)
+
+    cost, score = at(0.0)
+    if cost <= budget:
+        return 0.0, score
+    low, high = 0.0, 1.0
+    while at(high)[0] > budget and high < 1e300:
+        low, high = high, 2.0 * high
+    for _ in range(100):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if at(middle)[0] > budget else (low, middle)
+    cost, score = at(high)
+    return high, score if cost <= budget else -math.inf
+
+
+def _joined(picks: Any) -> Picks:
+    if len(picks) == 2 and isinstance(picks[0], str):
+        return {picks[0]: picks[1]}
+    found: Picks = {}
+    for part in picks:
+        found.update(_joined(part))
+    return found

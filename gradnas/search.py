@@ -7,6 +7,7 @@ gradient of choice; then the weights take a step on the train loss, on the same 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
-from gradnas.gradients.base import Loss, Tensors, norm
+from gradnas.gradients.base import Loss, Tensors, norm, same_randomness
+from gradnas.latency import Costs, Device, device_notes
+from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
@@ -73,10 +76,12 @@ class SearchResult:
 
     Attributes:
         choices: choice name -> operation for a module with choices; the `Genotype` for a cell space.
+        cost: of a search with a cost, what the decision costs (see `costs.unit`).
     """
 
     choices: Any
     supernet: Supernet
+    cost: float | None = None
 
     @property
     def genotype(self) -> Genotype:
@@ -117,6 +122,9 @@ class Search:
         seed: of the alphas' start and of everything a relaxation samples.
         device: where to move the network; None leaves it where it is.
         precision: `"bf16"` runs the losses under autocast.
+        cost: an expected cost in the loss of the alphas; with a budget, the result is the best architecture within it.
+        example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple. For latencies their
+            shapes, batch included, must be those that were measured; for multiply-adds give one image.
 
     Raises:
         ValueError: a combination that cannot work, at once and with the reason.
@@ -134,6 +142,8 @@ class Search:
         seed: int = 0,
         device: str | torch.device | None = None,
         precision: Literal["fp32", "bf16"] = "fp32",
+        cost: ExpectedCost | None = None,
+        example: Any = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
@@ -152,6 +162,8 @@ class Search:
             raise ValueError("the network has no trainable weights besides its alphas")
         self.params: dict[str, nn.Parameter] = named
         self.alphas: dict[str, nn.Parameter] = dict(self.supernet.alphas.items())
+        self.cost, self.cost_state = cost, CostState()
+        self.costs = None if cost is None else _costs(self.supernet, cost, example, self.device)
         distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
         make = weights.build if isinstance(weights, WeightOptimizer) else weights
         self.weight_optimizer = make(list(named.values()))
@@ -229,12 +241,15 @@ class Search:
         noise = self._noise(ALPHA_NOISE)
         seen: list[Tensor] = []
 
-        def keep(loss: Tensor) -> Tensor:
+        def with_cost(net: BoundNet) -> Tensor:
+            loss = valid_loss(net)
             seen.append(loss.detach())
-            return loss
+            if self.cost is None or self.costs is None:
+                return loss
+            return self.cost.combine(loss, self.costs.expected(net.draw.probabilities), self.cost_state)
 
         train = self._closure(train_loss, noise)
-        valid = self._closure(lambda net: keep(valid_loss(net)), noise)
+        valid = self._closure(with_cost, noise)
         inner = self._inner_step() if self.gradient.needs_inner_step else None
         try:
             grads = self.gradient(train, valid, self.params, self.alphas, inner=inner)
@@ -246,7 +261,19 @@ class Search:
             alpha.grad = grads[name]
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad(set_to_none=True)
+        if self.cost is not None:
+            self.cost_state = self.cost.advanced(self.cost_state, self.expected_cost())
         return seen[0]
+
+    @torch.no_grad()
+    def probe(self, loss: NetLoss) -> Tensor:
+        """The value of a loss in the coming architecture step: with the weights, alphas and samples of now.
+
+        Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees the same dropout).
+        """
+        with same_randomness([*self.params.values(), *self.alphas.values()]):
+            value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
+        return value
 
     def _weight_step(self, train_loss: NetLoss) -> Tensor:
         draw = self._draw({name: a.detach() for name, a in self.alphas.items()}, self._noise(WEIGHT_NOISE))
@@ -305,9 +332,34 @@ class Search:
                 bar.epoch(epoch, {name: total / count for name, total in sums.items() if total == total})
         return self.result()
 
-    def result(self) -> SearchResult:
-        """The decision that the alphas stand for now."""
-        return SearchResult(self.supernet.decide(self.relaxation), self.supernet)
+    def expected_cost(self) -> float:
+        """The expected cost of the alphas as they stand, without noise. ValueError for a search without a cost."""
+        if self.costs is None:
+            raise ValueError("this search has no cost: give Search(..., cost=ExpectedCost(...), example=inputs)")
+        tables = {name: self.relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
+        return self.costs.expected(tables).item()
+
+    def result(self, budget: float | None = None) -> SearchResult:
+        """The decision that the alphas stand for now.
+
+        Args:
+            budget: of a search with a cost, in the unit of the cost: the best architecture within it. By default the
+                budget of the cost, if it has one.
+
+        Raises:
+            ValueError: no architecture is within the budget (the cheapest is named); a budget without a cost.
+        """
+        if self.cost is None or self.costs is None:
+            if budget is not None:
+                raise ValueError("a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)")
+            return SearchResult(self.supernet.decide(self.relaxation), self.supernet)
+        if budget is None and self.cost.is_budget:
+            budget = self.cost.limit
+        if budget is None:
+            decision = self.supernet.decide(self.relaxation)
+        else:
+            decision = self.supernet.decide_within(self.relaxation, self.costs, budget)
+        return SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs))
 
     def evaluation_draw(self) -> Draw:
         """The noise-free mixture, for evaluating the supernet."""
@@ -329,6 +381,7 @@ class Search:
             "valid_drawn": self._valid_drawn,
             "random_state": random_state(self.device),
             **({"initial": dict(initial)} if initial is not None else {}),
+            **({"cost": self.cost_state.state_dict()} if self.cost is not None else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -352,6 +405,8 @@ class Search:
         self.epoch, self.epochs, self.steps = state["epoch"], state["epochs"], state["steps"]
         self.seed = state["seed"]
         self._valid, self._valid_drawn = None, state["valid_drawn"]
+        if self.cost is not None:
+            self.cost_state = CostState(**state.get("cost", {}))
         if "initial" in state and isinstance(self.supernet, ModuleSupernet):
             self.supernet.initial = dict(state["initial"])
         set_random_state(state["random_state"], self.device)
@@ -405,6 +460,7 @@ class Search:
             weight_decay=group["weight_decay"],
             buffers={name: buffer for name, buffer in found.items() if buffer is not None},
             nesterov=group["nesterov"],
+            clip_norm=self.clip_norm if self.gradient.clips_inner_step else None,
         )
 
     def _next_valid(self, loader: Iterable[Any]) -> Any:
@@ -431,6 +487,25 @@ class Search:
             f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. Try a smaller learning rate, "
             "gradient clipping (clip_norm), precision='fp32', and check the data for NaN"
         )
+
+
+def _costs(supernet: Supernet, cost: ExpectedCost, example: Any, device: torch.device) -> Costs:
+    """The costs of the operations. ValueError where the budget cannot be kept."""
+    table = cost.latency_table()
+    if example is None and not (table is not None and table.is_mobile):
+        raise ValueError(f"a cost needs example inputs of the network: Search(..., cost={cost!r}, example=inputs)")
+    inputs = _to_device(tuple(example) if isinstance(example, (tuple, list)) else (example,), device)
+    costs = supernet.costs(cost.quantity, inputs, table)
+    if table is not None:
+        costs = costs.noted(*device_notes(table, Device.here(device)))
+    if cost.is_budget and (cheapest := supernet.cheapest(costs)) > cost.limit:
+        raise ValueError(
+            f"{cost.limit_name}={cost.limit:g} cannot be kept: the cheapest architecture of this space costs "
+            f"{cheapest:g} {costs.unit}"
+        )
+    for note in costs.notes:
+        warnings.warn(note, stacklevel=3)
+    return costs
 
 
 def _supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:

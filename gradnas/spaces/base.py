@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from gradnas.choice import Draw
+from gradnas.derivation import Picks, best_within, cheapest_cost
+from gradnas.latency import Costs, CostView, LatencyTable, costs_of
+from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.budget import choice_options
 
 Weights = Literal["keep", "fresh"]
 
@@ -38,6 +42,52 @@ class Supernet(nn.Module, ABC):
     @abstractmethod
     def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
+
+    # ---- costs ----------------------------------------------------------------------------------------------------
+
+    def cost_view(self) -> CostView:
+        """How to run this network so that operations cost what they will cost in a derived one."""
+        raise ValueError(f"{type(self).__name__} does not say what its operations cost: it has no cost_view()")
+
+    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
+        """What every operation costs with these inputs; latencies are read from `table`.
+
+        Raises:
+            ValueError: a latency that the table neither has nor predicts.
+        """
+        return costs_of(self.cost_view().survey(inputs), quantity, dict(self.alphas.items()), table)
+
+    def cheapest(self, costs: Costs) -> float:
+        """The cost of the cheapest architecture."""
+        tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
+        return costs.fixed + cheapest_cost(choice_options(costs, tables))
+
+    def decide_within(self, relaxation: Relaxation, costs: Costs, budget: float) -> Any:
+        """The most probable architecture that costs at most `budget`; exact, see `best_within`.
+
+        Raises:
+            ValueError: there is none; the sentence says what the cheapest costs.
+        """
+        cheapest = self.cheapest(costs)
+        if cheapest > budget * (1 + 1e-12):
+            raise ValueError(
+                f"no architecture is within the budget of {budget:g} {costs.unit}: the cheapest costs {cheapest:g} "
+                f"{costs.unit}"
+            )
+        strengths = {name: relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
+        return self.decision(best_within(choice_options(costs, strengths), budget - costs.fixed))
+
+    def decision(self, picks: Picks) -> Any:
+        """The discrete architecture with these operations, given by their columns."""
+        raise ValueError(f"{type(self).__name__} cannot derive an architecture within a budget: it has no decision()")
+
+    def cost_of(self, decision: Any, costs: Costs) -> float:
+        """The cost of one architecture."""
+        return costs.of(self.one_hot_draw(decision).mix)
+
+    def one_hot_draw(self, decision: Any, /) -> Draw:
+        """Mixing weight 1 on the operations of one architecture."""
+        raise ValueError(f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()")
 
     def tables(self) -> dict[str, Tensor]:
         """Detached copies of the alphas on the CPU, by name."""

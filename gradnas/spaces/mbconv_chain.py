@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from gradnas.chain import IDENTITY, ZERO, Chain, bottleneck
 from gradnas.choice import Choice, Draw
 from gradnas.config import did_you_mean
-from gradnas.derivation import best_operation
+from gradnas.derivation import Picks, best_operation
+from gradnas.latency import Costs, CostView, LatencyTable
+from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Weights
+from gradnas.spaces.chain_costs import phone_costs, plain_choices
 from gradnas.spaces.mbconv_network import ACTIVATIONS, ChainNetwork, MBConv, chain_block
 from gradnas.spaces.mbconv_network import Residual as Residual
 from gradnas.spaces.operations import Zero
@@ -361,6 +364,21 @@ class ChainSupernet(ModuleSupernet):
     def decide(self, relaxation: Relaxation = Softmax()) -> Chain:  # type: ignore[override]
         return self.space.derive(dict(self.alphas.items()), relaxation)
 
+    def cost_view(self) -> CostView:
+        like = next(self.net.parameters())
+        plain = plain_choices(self.space, self.in_channels, self.num_classes).to(like.device, like.dtype)
+        return CostView(plain)
+
+    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
+        """As for every supernet; a table of a phone is read for images of the space's size, whatever the inputs."""
+        if quantity == "latency" and table is not None and table.is_mobile:
+            return phone_costs(self.space, table, dict(self.alphas.items()), self.num_classes, self.in_channels)
+        return super().costs(quantity, inputs, table)
+
+    def decision(self, picks: Picks) -> Chain:  # type: ignore[override]
+        operations = [block.candidates[picks.get(block.name, 0)] for block in self.space.blocks]
+        return Chain.of(operations, [stage.blocks for stage in self.space.stages])
+
     def skip_count(self, decision: Chain) -> int:  # type: ignore[override]
         """Blocks that were removed."""
         return sum(
@@ -368,7 +386,7 @@ class ChainSupernet(ModuleSupernet):
             for block, operation in zip(self.space.blocks, decision.blocks, strict=True)
         )
 
-    def one_hot_draw(self, chain: Chain | str) -> Draw:
+    def one_hot_draw(self, chain: Chain | str) -> Draw:  # type: ignore[override]
         """Mixing weight 1 on the chain's operations. ValueError for an operation that is no candidate."""
         chain = self._fitting(chain)
         pairs = zip(self.space.blocks, chain.blocks, strict=True)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gradnas.choice import Choice, Draw, using
-from gradnas.derivation import best_operation
+from gradnas.derivation import Picks, best_operation
+from gradnas.latency import CostView
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Supernet, Weights
 
@@ -71,6 +72,18 @@ class ModuleSupernet(Supernet):
             best[name] = self.names[name][index]
         reached = _reached(self.net, best)
         return {name: best[name] for name in best if name in reached}
+
+    def cost_view(self) -> CostView:
+        return CostView(self.net)
+
+    def decision(self, picks: Picks) -> dict[str, str]:
+        return {name: self.names[name][picks[name]] for name in self.names if name in picks}
+
+    def one_hot_draw(self, decision: Mapping[str, str], /) -> Draw:
+        """Mixing weight 1 on what was decided; choices that cannot be reached have weight 0 everywhere."""
+        choices = {name: [self.names[name].index(op)] for name, op in decision.items()}
+        closed = {name: [None] for name in self.names if name not in choices}
+        return Draw.one_hot({**choices, **closed}, {name: alpha.detach() for name, alpha in self.alphas.items()})
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
         """Choices that were decided for an `nn.Identity`."""

@@ -1,0 +1,181 @@
+"""Costs of an architecture in the objective: expected latency, multiply-adds or parameters, as a factor, a term or a
+budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gradnas.config import build
+from gradnas.latency import LatencyTable
+from gradnas.latency.costs import Quantity
+
+_LIMITS: dict[str, Quantity] = {
+    "budget_ms": "latency",
+    "budget_macs": "macs",
+    "budget_params": "params",
+    "target_ms": "latency",
+    "target_macs": "macs",
+    "target_params": "params",
+}
+_LOG_UNIT = {"latency": 1.0, "macs": 1e6, "params": 1e6}  # of the logarithms in mul#log: ms and millions
+
+
+@dataclass(frozen=True)
+class CostState:
+    """What a search with a budget remembers between steps: the Lagrange multiplier, in units of the task's loss."""
+
+    multiplier: float = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """Plain values."""
+        return {"multiplier": self.multiplier}
+
+
+@dataclass(frozen=True)
+class ExpectedCost:
+    """The expected cost E of an architecture, added to the loss of the alphas.
+
+    `E = fixed + sum over operations of p(operation) * cost(operation)` with p the probabilities of the draw, so that E
+    is differentiable in the alphas (ProxylessNAS, arXiv 1812.00332, eq. 6). One of the six limits says what is counted
+    and how it enters:
+
+    - a *target* T with `form="mul#log"`: `scale * task * (ln E / ln T) ^ power`, E and T in ms or in millions. Where T
+      is less than e, a smaller unit is taken in which it is e; a quotient below 1e-6 counts as 1e-6.
+    - a target T with `form="add#linear"`: `task + weight * (E - T) / T`.
+    - a *budget* B, which the search must keep: with `g = E / B - 1` and the Lagrange multiplier m,
+      `task + max(0, m + penalty * g)^2 / (2 * penalty) - m^2 / (2 * penalty)`, the augmented Lagrangian of the
+      constraint g <= 0. After each step of the alphas `m <- max(0, m + multiplier_lr * g)`. The result of the search is
+      the best architecture within the budget, exactly.
+
+    The first two pull towards T and promise nothing; their defaults are those of the original script.
+
+    Args:
+        table: a latency table, or the path of one; needed for milliseconds alone.
+        budget_ms, budget_macs, budget_params, target_ms, target_macs, target_params: exactly one of them. Multiply-adds
+            are of one image.
+        form: of a target.
+        scale, power: of `mul#log`.
+        weight: of `add#linear`.
+        multiplier_lr, penalty: of a budget.
+
+    Raises:
+        ValueError: no limit or several, one that is not above 0, milliseconds without a table.
+    """
+
+    table: LatencyTable | Path | str | None = None
+    budget_ms: float | None = None
+    budget_macs: float | None = None
+    budget_params: float | None = None
+    target_ms: float | None = None
+    target_macs: float | None = None
+    target_params: float | None = None
+    form: Literal["mul#log", "add#linear"] = "mul#log"
+    scale: float = 0.2
+    power: float = 0.3
+    weight: float = 0.1
+    multiplier_lr: float = 0.05
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        given = [name for name in _LIMITS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f"got {', '.join(given)}" if given else "got none"
+            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(_LIMITS)}; {found}")
+        if not (math.isfinite(self.limit) and self.limit > 0):
+            raise ValueError(f"{given[0]} must be above 0, not {self.limit}")
+        if self.form not in ("mul#log", "add#linear"):
+            raise ValueError(f"form must be 'mul#log' or 'add#linear', not {self.form!r}")
+        for name in ("scale", "power", "weight", "multiplier_lr", "penalty"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.quantity == "latency" and self.table is None:
+            raise ValueError(f"{given[0]} needs a latency table: ExpectedCost(table, {given[0]}={self.limit:g})")
+
+    @property
+    def limit_name(self) -> str:
+        """The limit that was given, e.g. `budget_ms`."""
+        return next(name for name in _LIMITS if getattr(self, name) is not None)
+
+    @property
+    def limit(self) -> float:
+        """Its value."""
+        return getattr(self, self.limit_name)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is counted."""
+        return _LIMITS[self.limit_name]
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether the limit must be kept."""
+        return self.limit_name.startswith("budget")
+
+    def latency_table(self) -> LatencyTable | None:
+        """The table, read if it is a path; None where nothing is counted in milliseconds."""
+        if self.quantity != "latency":
+            return None
+        assert self.table is not None
+        return self.table if isinstance(self.table, LatencyTable) else LatencyTable.load(self.table)
+
+    def combine(self, task_loss: Tensor, expected: Tensor, state: CostState = CostState()) -> Tensor:
+        """The loss of the alphas from the task's loss and E, both scalars; in the task's precision."""
+        if self.is_budget:
+            excess = expected / self.limit - 1.0
+            pushed = torch.clamp(state.multiplier + self.penalty * excess, min=0.0)
+            term = (pushed * pushed - state.multiplier**2) / (2.0 * self.penalty)
+        elif self.form == "add#linear":
+            term = self.weight * (expected - self.limit) / self.limit
+        else:
+            return task_loss * (self.scale * self._log_ratio(expected) ** self.power).to(task_loss.dtype)
+        return task_loss + term.to(task_loss.dtype)
+
+    def _log_ratio(self, expected: Tensor) -> Tensor:
+        unit = min(_LOG_UNIT[self.quantity], self.limit / math.e)
+        ratio = torch.log(expected.clamp_min(1e-30) / unit) / math.log(self.limit / unit)
+        return ratio.clamp_min(1e-6)
+
+    def advanced(self, state: CostState, expected: float) -> CostState:
+        """The state after a step of the alphas that led to the expected cost `expected`."""
+        if not self.is_budget:
+            return state
+        return CostState(max(0.0, state.multiplier + self.multiplier_lr * (expected / self.limit - 1.0)))
+
+    # ---- configuration files --------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields for a configuration file; the table by its path."""
+        if isinstance(self.table, LatencyTable):
+            raise ValueError("a configuration names a latency table by its path: save it and give the path")
+        fields: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
+        fields[self.limit_name] = self.limit
+        for name in ("form", "scale", "power", "weight", "multiplier_lr", "penalty"):
+            fields[name] = getattr(self, name)
+        return fields
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str) -> ExpectedCost:
+        """The inverse of `to_json`."""
+        table = data.get("table")
+        if table is not None and not isinstance(table, str):
+            raise ValueError(f"{where}.table must be the path of a latency table, not {table!r}")
+        return build(cls, data, where)
+
+
+def accuracy_latency_reward(accuracy: float, latency_ms: float, target_ms: float, exponent: float = 0.1) -> float:
+    """`accuracy * (target / latency) ^ exponent`, the reward of ProxylessNAS-R and MnasNet (accuracy in [0, 1]).
+
+    Raises:
+        ValueError: a latency or target that is not above 0.
+    """
+    for name, value in (("latency_ms", latency_ms), ("target_ms", target_ms)):
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
+    return accuracy * (target_ms / latency_ms) ** exponent
