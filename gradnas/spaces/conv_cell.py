@@ -113,6 +113,14 @@ class ConvCell(Space):
         """Row of alpha for the edge into intermediate node `node` (from 0)."""
         return sum(self.predecessors[:node]) + predecessor
 
+    def source(self, edge: int) -> int:
+        """The predecessor that a row of alpha starts from; the inverse of `edge`."""
+        for count in self.predecessors:
+            if edge < count:
+                return edge
+            edge -= count
+        raise IndexError(f"there are only {self.num_edges} edges")
+
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; operations by name."""
         unknown = [name for name, factory in self.factories.items() if OPERATIONS.get(name) is not factory]
@@ -248,9 +256,20 @@ class ConvSupernet(Supernet):
             before = last = self.stem(x_BCHW)
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
-            inputs = (before, last, draw.mix[kind], draw.active[kind])
-            again = self.checkpoint_cells and torch.is_grad_enabled()
-            before, last = last, _checkpointed(cell, *inputs) if again else cell(*inputs)
+            gates = (draw.mix[kind], draw.active[kind])
+            if draw.probed is not None:  # edge by edge, whatever the cell: a probe needs each operation on its own
+                if self.checkpoint_cells:
+                    raise ValueError(
+                        "checkpoint_cells computes a cell again in backward, and this relaxation computes operations "
+                        "there itself: build the supernet without checkpoint_cells"
+                    )
+                probes = (draw.probed[kind], draw.deferred)
+                output = EdgeCell.forward(cell, before, last, *gates, *probes)  # type: ignore[arg-type]
+            elif self.checkpoint_cells and torch.is_grad_enabled():
+                output = _checkpointed(cell, before, last, *gates)
+            else:
+                output = cell(before, last, *gates)
+            before, last = last, output
         return self.classifier(last.mean(dim=(2, 3)))
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:

@@ -240,7 +240,7 @@ class FusedCell(EdgeCell):
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:  # type: ignore[override]
         """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups."""
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)
