@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -135,7 +135,7 @@ class TrainCommand(_Run):
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
-    compile: Annotated[Literal[no, default, reduce - overhead] | None, arg(help_behavior_hint="")] = None
+    compile: Annotated[Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")] = None
     """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
