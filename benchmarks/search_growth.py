@@ -67,7 +67,7 @@ def plot(found: dict[tuple[str, str, int], dict[str, float]], orders: list[str],
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     measures = {k: MEASURES[k] for k in ("seconds", "saved_mib")}
     figure, axes = plt.subplots(len(measures), len(SIZES), figsize=(10, 5.6), layout="constrained")
@@ -80,8 +80,10 @@ def plot(found: dict[tuple[str, str, int], dict[str, float]], orders: list[str],
                 axis.loglog(sizes, values, "o-", label=f"{order} order: {size_name}$^{{{power:.2f}}}$")
             axis.set_xticks(sizes, [str(size) for size in sizes])
             axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter(ScalarFormatter())
             axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.margins(y=0.2)
             axis.set_xlabel(size_name)
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8, frameon=False)
@@ -116,8 +118,8 @@ def main(arguments: list[str]) -> None:
         for key, sizes in points.items()
     }
     print(
-        f"{options.device}, {options.threads} thread(s), torch {torch.__version__}, 32x32 images, around {BASE}; median "
-        f"(spread) of n = {options.rounds}\n"
+        f"{options.device}, {options.threads} thread(s), torch {torch.__version__}, 32x32 images, around {BASE}; "
+        f"median (spread) of n = {options.rounds}\n"
     )
     header = ("order", "size", "values", "s a step", "exponent", "MiB kept", "exponent", "MiB process", "exponent")
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
