@@ -9,6 +9,7 @@ from gradnas.genotype import Genotype as Genotype
 from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
 from gradnas.gradients import FirstOrder as FirstOrder
 from gradnas.gradients import Implicit as Implicit
+from gradnas.gradients import Reinforce as Reinforce
 from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
 from gradnas.latency import LatencyTable as LatencyTable
@@ -22,6 +23,7 @@ from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
 from gradnas.original import load_original_weights as load_original_weights
+from gradnas.relaxations import BinaryGates as BinaryGates
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
 from gradnas.relaxations import Softmax as Softmax
