@@ -12,12 +12,41 @@ from collections.abc import Sequence
 from typing import Any
 
 import sympy
-from sympy.printing.latex import LatexPrinter
-from sympy.printing.numpy import NumPyPrinter
-from sympy.printing.str import StrPrinter
+from sympy.printing import codeprinter
+from sympy.printing.latex import LatexPrinter as _LatexPrinter
+from sympy.printing.numpy import NumPyPrinter as _NumPyPrinter
+from sympy.printing.str import StrPrinter as _StrPrinter
+
+# sympy finds a printer's methods by the names of classes, which type checkers cannot follow.
+LatexPrinter: Any = _LatexPrinter
+NumPyPrinter: Any = _NumPyPrinter
+StrPrinter: Any = _StrPrinter
+NotPrinted: Any = vars(codeprinter)["PrintMethodNotImplementedError"]
 
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
+    (
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "pi",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+    )
 )
 
 
@@ -116,6 +145,11 @@ def latex_name(name: str) -> str:
     return f"{letters}_{{{index}}}" if index.isdigit() or len(index) == 1 else rf"{letters}_{{\mathrm{{{index}}}}}"
 
 
+def latex_word(word: str) -> str:
+    """A number as it is, other words upright."""
+    return word if re.fullmatch(r"-?\d+(\.\d+)?", word) else rf"\mathrm{{{_escaped(word)}}}"
+
+
 def _escaped(name: str) -> str:
     kept = "".join(character if character.isprintable() else " " for character in name)
     kept = re.sub(r"[\\{}^~$]", " ", kept)
@@ -138,7 +172,12 @@ def python_names(names: Sequence[str]) -> list[str]:
 
 
 def python_source(
-    expressions: Sequence[Any], names: Sequence[str], title: str, *, function: str = "law", arguments: Sequence[str] = ()
+    expressions: Sequence[Any],
+    names: Sequence[str],
+    title: str,
+    *,
+    function: str = "law",
+    arguments: Sequence[str] = (),
 ) -> str:
     """Source of a module with one function of NumPy arrays, one argument per feature, in the order of the table.
 
@@ -159,7 +198,7 @@ def python_source(
     for expression in expressions:
         try:
             value = printer.doprint(expression)
-        except (sympy.printing.codeprinter.PrintMethodNotImplementedError, TypeError) as error:
+        except (NotPrinted, TypeError) as error:
             raise ValueError(f"the law {text(expression, 4)} cannot be written with NumPy: {error}") from error
         if not expression.free_symbols:
             value = f"np.full(np.shape({own[0]}), {value})"
@@ -169,6 +208,4 @@ def python_source(
     lines = [title, *(["", *arguments] if arguments else [])]
     doc = "\n    ".join(line for line in lines).replace("\n    \n", "\n\n")
     closing = "\n    " if arguments else ""
-    return (
-        f'import numpy as np\n\n\ndef {function}({", ".join(own)}):\n    """{doc}{closing}"""\n    return {result}\n'
-    )
+    return f'import numpy as np\n\n\ndef {function}({", ".join(own)}):\n    """{doc}{closing}"""\n    return {result}\n'
