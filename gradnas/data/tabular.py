@@ -73,18 +73,19 @@ def load_table(
         if name not in header:
             columns = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
             raise ValueError(f"{path} has no column {name!r}{did_you_mean(name, header)}; it has: {columns}")
-    if wanted == [target]:
-        raise ValueError(f"{path} has no column besides {target!r}: there is nothing to explain it with")
     if features and target in features:
         raise ValueError(f"{target!r} is the target and cannot be a feature at the same time")
+    if wanted == [target]:
+        raise ValueError(f"{path} has no column besides {target!r}: there is nothing to explain it with")
     columns = wanted + ([weights] if weights else [])
     try:
-        frame = pandas.read_csv(path, sep=separator, usecols=columns, encoding="utf-8-sig", skipinitialspace=True)
+        frame = pandas.read_csv(
+            path, sep=separator, header=0, names=header, index_col=False, encoding="utf-8-sig", skipinitialspace=True
+        )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable CSV file: {str(error).strip()}") from error
     if not len(frame):
         raise ValueError(f"{path} has a header line but no rows")
-    frame = frame.rename(columns=str.strip)
     numeric = [name for name in columns if not (classes and name == target)]
     check_numeric(frame[numeric], str(path))
     if classes and frame[target].isna().any():
@@ -112,8 +113,9 @@ def _header(path: Path) -> tuple[list[str], str]:
     lines = start.splitlines()
     if not lines or not lines[0].strip():
         raise ValueError(f"{path} is empty: its first line must name the columns")
-    separator = max(",;\t", key=lines[0].count)
-    names = [name.strip() for name in next(csv.reader([lines[0]], delimiter=separator, skipinitialspace=True))]
+    ways = {s: next(csv.reader([lines[0]], delimiter=s, skipinitialspace=True)) for s in ",;\t"}
+    separator = max(ways, key=lambda s: len(ways[s]))
+    names = [name.strip() for name in ways[separator]]
     numbers = [name for name in names if _is_number(name)]
     if numbers and len(numbers) == len(names):
         raise ValueError(f"the first line of {path} holds numbers ({lines[0][:40].strip()}); it must name the columns")
