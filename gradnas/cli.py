@@ -310,7 +310,7 @@ class DiscoverCommand:
         config, found, seconds = discovery.discover(config)
         print("\n".join(discovery.front_lines(found)))
         discovery.save_discovery(config, found, seconds, out)
-        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY} and {runs.RESULTS} are in {out}")
+        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}")
 
 
 @dataclass(frozen=True)

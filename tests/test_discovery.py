@@ -77,7 +77,7 @@ def test_an_example_from_front_to_report(tmp_path, capsys):
     discover("--example", "learning", "--noise", "0", *options, "--out", out)
     *lines, last = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any(line.startswith("performance = ") for line in lines)
-    assert last.endswith(f"are in {out}")
+    assert last.endswith(f" in {out}")
     assert {p.name for p in out.iterdir()} == FILES | {"timings.jsonl"}
     results = json.loads((out / "results.json").read_text())
     assert results["score"] > 0.999 and json.loads((out / "status.json").read_text()) == {"status": "finished"}
