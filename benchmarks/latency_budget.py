@@ -1,0 +1,196 @@
+"""Chains found within a latency budget, against the best of ten random chains within the same budget.
+
+    python benchmarks/latency_budget.py --data ../shared/data/cifar10          # 3 budgets, seeds 0 1 2: about 20 CPU minutes
+
+For each budget and seed: a search with `ExpectedCost(table, budget_ms=...)`; the chain derived within the budget; ten
+chains drawn uniformly from all chains whose latency in the table is within the budget; all eleven trained alike from
+fresh weights with that seed, and evaluated once on all test images. Latencies are of a batch of 32 images on one CPU
+thread, by the clock of CPU time; the derived chains are measured end to end at the end, taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gradnas import AlphaOptimizer, Augment, ExpectedCost, LatencyTable, MBConvChain, Search, WeightOptimizer
+from gradnas.chain import Chain
+from gradnas.data import MemorySplit, load_images
+from gradnas.evaluation import evaluate, recalibrate
+from gradnas.latency import Device, Timing, measure, time_interleaved
+
+CPU, LAST = torch.device("cpu"), torch.channels_last
+LATENCY_BATCH, SIDE = 32, 16
+SPACE = MBConvChain(
+    stem_width=16,
+    stem_stride=2,
+    first_width=None,
+    stages=((16, 2), (32, 3, 2), (64, 3, 2)),
+    candidates=("mb2_k3", "mb4_k3", "mb4_k5", "identity"),
+    activation="relu",
+    last_width=128,
+    image_size=SIDE,
+)
+TIMING = Timing(warmup=5, repeats=40, clock="cpu")
+
+
+def latency_table() -> tuple[LatencyTable, torch.Tensor]:
+    """Every operation of the space on this CPU, and the images it was measured with."""
+    view = SPACE.supernet().cost_view()
+    view.net.to(memory_format=LAST)
+    x_BCHW = torch.randn(LATENCY_BATCH, 3, SIDE, SIDE).contiguous(memory_format=LAST)
+    return measure(view, (x_BCHW,), TIMING, {"space": "benchmarks/latency_budget.py"}), x_BCHW
+
+
+def search(table: LatencyTable, example: torch.Tensor, budget_ms: float, seed: int, train: MemorySplit, options) -> Chain:
+    """One search within a budget; half of the images train the weights, half the alphas."""
+    torch.manual_seed(seed)
+    supernet = SPACE.supernet().to(memory_format=LAST)
+    half = len(train) // 2
+    parts = [train.subset(range(half)), train.subset(range(half, len(train)))]
+    batches = [
+        part.batches(64, augment=Augment(crop_padding=2, flip=True), shuffle=True, seed=seed + 100 * k, device=CPU)
+        for k, part in enumerate(parts)
+    ]
+    found = Search(
+        supernet,
+        weights=WeightOptimizer(lr=options.weight_lr, lr_end=0.01, weight_decay=1e-4),
+        alphas=AlphaOptimizer(lr=options.alpha_lr, betas=(0.5, 0.999), weight_decay=0.0),
+        epochs=options.search_epochs,
+        warmup_epochs=options.warmup_epochs,
+        seed=seed,
+        cost=ExpectedCost(table, budget_ms=budget_ms, multiplier_lr=options.multiplier_lr, penalty=options.penalty),
+        example=example,
+    )
+    for epoch in range(options.search_epochs):
+        for (x, y), (x_valid, y_valid) in zip(batches[0].epoch(epoch), batches[1].epoch(epoch), strict=True):
+            found.step(
+                lambda net: F.cross_entropy(net(x.contiguous(memory_format=LAST)), y),
+                lambda net: F.cross_entropy(net(x_valid.contiguous(memory_format=LAST)), y_valid),
+            )
+        found.finish_epoch()
+    result = found.result()
+    print(
+        f"    expected {found.expected_cost():.2f} ms, multiplier {found.cost_state.multiplier:.2f}, "
+        f"derived {result.cost:.2f} ms of {budget_ms:.2f}: {result.choices.to_text()}",
+        flush=True,
+    )
+    if options.show_alphas:
+        for name, alpha in found.alphas.items():
+            print(f"      {name} {[round(p, 2) for p in alpha.softmax(-1).tolist()]}", flush=True)
+    return result.choices
+
+
+def train_from_scratch(chain: Chain, seed: int, train: MemorySplit, test: MemorySplit, epochs: int) -> float:
+    """Test accuracy of a fresh network."""
+    torch.manual_seed(seed)
+    network = SPACE.network(chain).to(memory_format=LAST)
+    batches = train.batches(128, augment=Augment(crop_padding=2, flip=True), shuffle=True, seed=seed, device=CPU)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    steps, step = epochs * len(batches), 0
+    network.train()
+    for epoch in range(epochs):
+        for x, y in batches.epoch(epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 20)
+            optimizer.zero_grad()
+            F.cross_entropy(network(x.contiguous(memory_format=LAST)), y).backward()
+            optimizer.step()
+            step += 1
+    recalibrate(network, (x for _, (x, _) in zip(range(8), batches.epoch(0), strict=False)))
+    return evaluate(network, test.batches(500, shuffle=False, device=CPU).epoch(0))["accuracy"]
+
+
+def chains_within(costs, budget_ms: float) -> list[str]:
+    """Codes of all chains within the budget by the table."""
+    totals = torch.zeros(1, dtype=torch.float64)
+    for block in SPACE.blocks:
+        totals = (totals.unsqueeze(1) + costs.tables[block.name]).flatten()
+    digits = itertools.product(*["".join(map(str, range(len(b.candidates)))) for b in SPACE.blocks])
+    return ["".join(code) for code, total in zip(digits, totals.tolist(), strict=True) if costs.fixed + total <= budget_ms]
+
+
+def measured_ms(networks: list[nn.Module], example: torch.Tensor) -> list[float]:
+    """End to end, taking turns."""
+    works = [lambda net=net.eval(): nullcontext(lambda: net(example)) for net in networks]
+    return [sample.ms for sample in time_interleaved(works, CPU, TIMING)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of CIFAR-10 parquet files")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.35], help="of the way to the dearest")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--random", type=int, default=10)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--search-epochs", type=int, default=5)
+    parser.add_argument("--warmup-epochs", type=int, default=1)
+    parser.add_argument("--weight-lr", type=float, default=0.1)
+    parser.add_argument("--alpha-lr", type=float, default=0.05)
+    parser.add_argument("--multiplier-lr", type=float, default=0.05)
+    parser.add_argument("--penalty", type=float, default=1.0)
+    parser.add_argument("--show-alphas", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began, cpu = time.monotonic(), time.process_time()
+    data = load_images(options.data, image_size=SIDE)
+    train = data.train.subset(range(options.images))
+    table, example = latency_table()
+    supernet = SPACE.supernet()
+    costs = supernet.costs("latency", (example,), table)
+    least = supernet.cheapest(costs)
+    most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
+    print(f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest {most:.2f} ms")
+    rows, networks = [], []
+    for share in options.shares:
+        budget = least + share * (most - least)
+        within = chains_within(costs, budget)
+        print(f"budget {budget:.2f} ms: {len(within)} of {4 ** len(SPACE.blocks)} chains are within it", flush=True)
+        for seed in options.seeds:
+            begin = time.process_time()
+            chain = search(table, example, budget, seed, train, options)
+            search_s = time.process_time() - begin
+            found = train_from_scratch(chain, seed, train, data.test, options.epochs)
+            order = torch.randperm(len(within), generator=torch.Generator().manual_seed(1000 + seed))
+            codes = [within[k] for k in order[: options.random].tolist()]
+            random = [train_from_scratch(SPACE.decision(c), seed, train, data.test, options.epochs) for c in codes]
+            rows.append((budget, seed, chain, found, random))
+            networks.append(SPACE.network(chain).to(memory_format=LAST))
+            print(
+                f"  seed {seed}: derived {SPACE.code(chain)} {100 * found:.2f}%; random best {100 * max(random):.2f}%, mean "
+                f"{100 * statistics.mean(random):.2f}%; search {search_s:.0f} CPU s; "
+                + json.dumps(dict(zip(codes, [round(100 * r, 2) for r in random], strict=True))),
+                flush=True,
+            )
+    print("\n| budget ms | seed | chain | table ms | measured ms | within +10% | accuracy | best of random | random mean |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (budget, seed, chain, found, random), ms in zip(rows, measured_ms(networks, example), strict=True):
+        print(
+            f"| {budget:.2f} | {seed} | `{SPACE.code(chain)}` | {supernet.cost_of(chain, costs):.2f} | {ms:.2f} | "
+            f"{'yes' if ms <= 1.1 * budget else 'NO'} | {100 * found:.2f} | {100 * max(random):.2f} | "
+            f"{100 * statistics.mean(random):.2f} |"
+        )
+    for budget in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == budget]
+        margins = [100 * (found - max(random)) for _, _, _, found, random in own]
+        spread = statistics.stdev(margins) if len(margins) > 1 else 0.0
+        wins = sum(m > 0 for m in margins)
+        print(
+            f"budget {budget:.2f} ms: derived - best of random {statistics.mean(margins):+.2f} points (standard deviation "
+            f"{spread:.2f}, better in {wins} of {len(margins)} seeds)"
+        )
+    print(f"CPU {time.process_time() - cpu:.0f} s, wall {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
