@@ -9,6 +9,7 @@ from gradnas.genotype import Genotype as Genotype
 from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
 from gradnas.gradients import FirstOrder as FirstOrder
 from gradnas.gradients import Implicit as Implicit
+from gradnas.gradients import Reinforce as Reinforce
 from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
 from gradnas.latency import LatencyTable as LatencyTable
@@ -18,9 +19,11 @@ from gradnas.latency import num_params as num_params
 from gradnas.objectives import CrossEntropy as CrossEntropy
 from gradnas.objectives import ExpectedCost as ExpectedCost
 from gradnas.objectives import Objective as Objective
+from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
 from gradnas.original import load_original_weights as load_original_weights
+from gradnas.relaxations import BinaryGates as BinaryGates
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
 from gradnas.relaxations import Softmax as Softmax
@@ -31,5 +34,7 @@ from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell
 from gradnas.spaces import MBConvChain as MBConvChain
+from gradnas.spaces import RecurrentCell as RecurrentCell
+from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage

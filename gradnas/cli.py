@@ -22,6 +22,7 @@ from gradnas import distributed, recipes, runs
 from gradnas.config import from_json, read_object
 from gradnas.data import ImageData
 from gradnas.draw import draw_cells
+from gradnas.estimate import estimate_search
 from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
@@ -97,11 +98,18 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    estimate: Flag = None
+    """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
     def run(self) -> None:
         config = self._config()
         device = _device(config.device)
         data = config.data.load()
+        if self.estimate:
+            if config.threads is not None:
+                torch.set_num_threads(config.threads)
+            print(estimate_search(config, data, device))
+            return
         stem = Path(self.recipe).resolve().parent.name if self.recipe.endswith(".json") else self.recipe
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
@@ -125,12 +133,14 @@ class TrainCommand(_Run):
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
+    compile: Annotated[Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")] = None
+    """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
         config, out = self._config()
-        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells"))
+        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
         config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)

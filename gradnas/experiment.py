@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -174,6 +175,15 @@ class SearchRun:
         self.batch += 1
         return report
 
+    def counted_step(self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
+        """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
+        with SavedTensors() as kept:
+            report = self.step(train_batch, valid_batch)
+        search = self.search
+        fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
+        self.memory_mib = (kept.peak_bytes + fixed) / MIB
+        return report
+
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
         """The metrics of the epoch that ends, and the position moved to the next."""
         search = self.search
@@ -184,7 +194,7 @@ class SearchRun:
         if self.valid_means.count:
             record |= self.valid_means.values("search_valid_")
         if evaluated:
-            record |= self._evaluate(genotype, epoch)
+            record |= self.evaluate(genotype, epoch)
         for name, alpha in search.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
@@ -195,17 +205,20 @@ class SearchRun:
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
 
-    def _evaluate(self, genotype: Genotype, epoch: int) -> dict[str, float]:
-        """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights."""
+    def evaluate(self, genotype: Genotype, epoch: int, batches: int | None = None) -> dict[str, float]:
+        """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights.
+
+        `batches` limits the held-out batches, to see how long one takes.
+        """
         search, supernet = self.search, self.search.supernet
         supernet.eval()
         draw = search.evaluation_draw()
-        mixture = evaluate(lambda x: supernet(x, draw=draw), self.held_out.epoch(0), self.config.precision)
+        held_out = [islice(self.held_out.epoch(0), batches) for _ in range(2)]
+        mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
         supernet.train()
         network = supernet.derived(genotype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = zip(range(RECALIBRATION_BATCHES), self.train.epoch(epoch), strict=False)
-        recalibrate(network, (x for _, (x, _) in batches))
-        derived = evaluate(network, self.held_out.epoch(0), self.config.precision)
+        recalibrate(network, (x for x, _ in islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)))
+        derived = evaluate(network, held_out[1], self.config.precision)
         return {
             "valid_loss": mixture["loss"],
             "valid_accuracy": mixture["accuracy"],
@@ -277,14 +290,7 @@ _SHOWN = {
 
 def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
     """One step; the first of each epoch also counts the memory it needs."""
-    if state.batch > 0:
-        return state.step(train_batch, valid_batch)
-    with SavedTensors() as kept:
-        report = state.step(train_batch, valid_batch)
-    search = state.search
-    fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
-    state.memory_mib = (kept.peak_bytes + fixed) / MIB
-    return report
+    return state.counted_step(train_batch, valid_batch) if state.batch == 0 else state.step(train_batch, valid_batch)
 
 
 def _warn_of_collapse(bar: Progress, record: Mapping[str, Any], nodes: int) -> None:

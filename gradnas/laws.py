@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder
+from gradnas.law_explore import Pool, grow, seed_pool
+from gradnas.law_prune import pareto, prune, rounded, unscaled
+from gradnas.law_refit import EXACT, Fitted, LawData, description_length, refit
 from gradnas.law_symbolic import to_sympy
+from gradnas.law_targets import Target, targets
+from gradnas.law_terms import Atoms, allowed_functions, make_atoms, pair_stems
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.equation_formula import Edge, Formula, Node
+from gradnas.spaces.equation_formula import Formula
 from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive, resolve
 
 Loss = Literal["squared", "logistic", "poisson"]
@@ -149,30 +154,103 @@ def discover_laws(
     Raises:
         ValueError: shapes that do not fit, numbers that are not finite, fewer points than a law needs.
     """
-    del weights_N, seed
-    words, table = resolve(settings.primitives)
-    x_ND, y_N = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N, dtype=np.float64)
-    x = torch.as_tensor(x_ND)
-    found = []
-    for d in range(x.shape[1]):
-        for word in words:
-            function = word.removeprefix("linear_") if word not in ("linear", "none") else "identity"
-            for a in (1.0, -1.0, 0.5, 2.0) if function in table else (-1.0, 0.5, 2.0):
-                node = Node("sum", (Edge(d, function, a, 0.0),))
-                v = Formula(x.shape[1], (node,), (1.0,))(x, table).numpy()
-                if not np.isfinite(v).all():
-                    continue
-                basis = np.stack([v, np.ones_like(v)], 1)
-                (c, c0), *_ = np.linalg.lstsq(basis, y_N, rcond=None)
-                error = float(np.mean((basis @ [c, c0] - y_N) ** 2))
-                found.append((error, Formula(x.shape[1], (node,), (float(c),), float(c0))))
-    error, formula = min(found, key=lambda pair: pair[0])
-    constant = Formula(x.shape[1], (), (), float(y_N.mean()))
-    n = len(y_N)
-    laws = tuple(
-        Law(f, k, e, e, n * math.log(max(e, 1e-300)) + k * math.log(n), 1, loss, table)
-        for f, k, e in [(constant, 1, float(y_N.var())), (formula, 4, error)]
-    )
-    if on_progress is not None:
-        on_progress(LawProgress(1.0, "done", formula, error))
-    return Laws(laws, 1, (), {"enumerated": len(found)})
+    return Discovery(x_ND, y_N, settings, weights_N, loss, seed, on_progress).run()
+
+
+class Discovery:
+    """One call of `discover_laws`, stage by stage."""
+
+    def __init__(
+        self,
+        x_ND: np.ndarray,
+        y_N: np.ndarray,
+        settings: LawSettings,
+        weights_N: np.ndarray | None,
+        loss: Loss,
+        seed: int,
+        on_progress: Callable[[LawProgress], None] | None,
+    ) -> None:
+        self.words, self.table = resolve(settings.primitives)
+        self.settings, self.loss, self.seed, self.on_progress = settings, loss, seed, on_progress
+        x = torch.as_tensor(np.asarray(x_ND, dtype=np.float64)).T.contiguous()
+        y = torch.as_tensor(np.asarray(y_N, dtype=np.float64))
+        w = torch.ones_like(y) if weights_N is None else torch.as_tensor(np.asarray(weights_N, dtype=np.float64))
+        self.all = LawData(x, y, w / w.mean(), loss, self.table)
+        self.scales = [float(row.abs().max()) or 1.0 for row in x]
+        self.scale_y = float(y.abs().max()) or 1.0 if loss == "squared" else 1.0
+        scaled = x / torch.tensor(self.scales, dtype=torch.float64).unsqueeze(1)
+        self.data = LawData(scaled, y / self.scale_y, self.all.w_N, loss, self.table)
+        self.functions = list(allowed_functions(self.words))
+        self.notes: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def run(self) -> Laws:
+        """All stages."""
+        data = self.data
+        features = list(range(len(data.x_DN)))
+        small = make_atoms(self.words, data, self.scales, features)
+        large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))], rich=True)
+        pool = Pool(data, data.spread)
+        seed_pool(pool, small, large, count=40, steps=10)
+        grow(pool, small, large, rounds=2, width=4, count=24, steps=10)
+        if not pool.exact:
+            self._explore_targets(pool, features)
+        self._prune(pool)
+        grow(pool, small, large, rounds=3, width=4, count=24, steps=10)
+        self._prune(pool)
+        return self._front(pool)
+
+    def _explore_targets(self, pool: Pool, features: list[int]) -> None:
+        """Every target for one round; those whose laws for y turn out best for more."""
+        sides: list[tuple[float, Target, Pool, Atoms, Atoms]] = []
+        for target in targets(self.data, self.scale_y, self.functions, self.settings.kinds):
+            data = target.data
+            small = make_atoms(self.words, data, self.scales, features)
+            large = make_atoms(self.words, data, self.scales, [*features, *pair_stems(len(features))])
+            side = Pool(data, data.spread)
+            seed_pool(side, small, large, count=20, steps=8)
+            grow(side, small, large, rounds=1, width=3, count=16, steps=8)
+            sides.append((self._back(target, side, pool), target, side, small, large))
+            if pool.exact:
+                return
+        sides.sort(key=lambda entry: entry[0])
+        for _, target, side, small, large in sides[:3]:
+            grow(side, small, large, rounds=2, width=3, count=16, steps=8)
+            self._back(target, side, pool)
+            if pool.exact:
+                return
+
+    def _back(self, target: Target, side: Pool, pool: Pool) -> float:
+        """Take a target's best laws to the pool of y; the best description length among them."""
+        chosen = {id(item): item for item in [*side.best(4), *(item for _, item in side.front()[-6:])]}
+        back = [target.back(item.formula) for item in chosen.values() if item.formula.nodes]
+        back += [replace(formula, bias=1e-3) for formula in back]
+        found = refit(back, self.data, steps=12)
+        pool.add(found)
+        return min((description_length(item, self.data, pool.spread) for item in found), default=math.inf)
+
+    def _prune(self, pool: Pool) -> None:
+        for way in prune(pool.best(6), self.data, self.functions, pool.spread):
+            pool.add(way[1:])
+
+    def _front(self, pool: Pool) -> Laws:
+        data = self.data
+        spread = pool.spread
+        best = pool.best(1)[0]
+        items = [item for _, item in pool.members.values()]
+        front = pareto(items, lambda f: max(f.loss, EXACT * spread))
+        front = [f for f in front if f.loss >= best.loss or f is best]
+        laws = []
+        for item in front[-10:]:
+            own = unscaled(item.formula, self.scales, self.scale_y)
+            (fitted,) = refit([own], self.all, steps=30)
+            if not math.isfinite(fitted.loss):
+                fitted = Fitted(own, item.loss * self.scale_y**2)
+            fitted = rounded(fitted, self.all)
+            f = fitted.formula
+            length = description_length(item, data, spread)
+            laws.append(
+                Law(f, f.constants + f.operations, fitted.loss, fitted.loss, length, 1, self.loss, dict(self.table))
+            )
+        place = min(range(len(laws)), key=lambda i: laws[i].description_length)
+        return Laws(tuple(laws), place, tuple(self.notes), self.counts)

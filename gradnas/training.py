@@ -49,6 +49,8 @@ class TrainConfig:
         drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e / n.
         valid_fraction: share of the training images that is held out and reported on each epoch.
         precision: `"bf16"` trains under autocast.
+        compile: `"default"` compiles the training step with `torch.compile` (minutes at the start, and a C++ compiler
+            on the CPU), `"reduce-overhead"` also captures it in CUDA graphs; `"no"` for neither.
         random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
             `random/K` of the run, so that a reader sees whether the search helped.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
@@ -76,6 +78,7 @@ class TrainConfig:
     drop_path: float = 0.2
     valid_fraction: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: Literal["no", "default", "reduce-overhead"] = "no"
     random_cells: int = 0
     max_steps: int | None = None
     seed: int = 0
@@ -87,6 +90,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.compile not in ("no", "default", "reduce-overhead"):
+            raise ValueError(f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}")
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
         if not 0.0 <= self.drop_path < 1.0:
@@ -124,6 +129,7 @@ class Training:
         self.config, self.data, self.device = config, data, device
         self.network = build_network(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.copy_from_main([*self.network.parameters(), *self.network.buffers()])
+        self._compiled = self._compile(self.network) if config.compile != "no" else None
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -167,10 +173,42 @@ class Training:
         self.means = Means(state["means"])
         set_random_state(state["random_state"], self.device)
 
+    def _compile(self, network: ConvNetwork) -> nn.Module:
+        """The network compiled for whole batches; the weights are shared with the plain one."""
+        config = self.config
+        if config.compile == "reduce-overhead" and self.device.type != "cuda":
+            raise ValueError(
+                f"compile='reduce-overhead' captures CUDA graphs, but the device is {self.device}: use 'default'"
+            )
+        if config.drop_path > 0:
+            network.drop_path_probability = torch.zeros((), device=self.device)
+        return torch.compile(network, dynamic=False, mode=config.compile)  # type: ignore[return-value]
+
+    def start_epoch(self) -> None:
+        """Set the learning rate and the drop path of the coming epoch."""
+        probability = self.config.drop_path * self.epoch / self.config.epochs
+        if isinstance(self.network.drop_path_probability, Tensor):
+            self.network.drop_path_probability.fill_(probability)
+        else:
+            self.network.drop_path_probability = probability
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(self.epoch)
+        self.network.train()
+
     def step(self, x_BCHW: Tensor, y_B: Tensor) -> dict[str, Tensor]:
         """One step of SGD. Raises NonFiniteError before an update that would not be finite."""
+        # The last batch of an epoch may be smaller: it is not worth a second compilation.
+        whole = len(y_B) >= self.config.batch_size // distributed.world()
+        network = self._compiled if self._compiled is not None and whole else self.network
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
-            loss, parts = self.objective(self.network(x_BCHW), y_B)
+            try:
+                loss, parts = self.objective(network(x_BCHW), y_B)
+            except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(
+                    f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton on CUDA: train "
+                    "with compile='no'"
+                ) from error
         loss.backward()
         params = [p for p in self.network.parameters() if p.grad is not None]
         if distributed.world() > 1:
@@ -219,10 +257,7 @@ def train(
         stopped = False
         while training.epoch < config.epochs and not stopped:
             epoch, began = training.epoch, time.monotonic()
-            network.train()
-            network.drop_path_probability = config.drop_path * epoch / config.epochs
-            for group in training.optimizer.param_groups:
-                group["lr"] = config.lr_at(epoch)
+            training.start_epoch()
             for x_BCHW, y_B in training.batches.epoch(epoch, start=training.batch):
                 if training.batch == 0:
                     with SavedTensors() as kept:
@@ -293,7 +328,7 @@ def _finish_epoch(training: Training, epoch: int) -> dict[str, Any]:
     if training.valid is not None:
         training.network.eval()
         record.update({f"valid_{k}": v for k, v in _evaluate_split(training, training.valid).items()})
-    record["drop_path"] = training.network.drop_path_probability
+    record["drop_path"] = config.drop_path * epoch / config.epochs
     record["peak_memory_mib"] = training.memory_mib
     training.epoch, training.batch, training.means = epoch + 1, 0, Means()
     return record

@@ -33,6 +33,11 @@ def same(one, other):
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_every_combination_runs_and_repeats(relaxation, gradient):
+    """... or is refused at once, where there are no second derivatives."""
+    if gradient.differentiates_twice and relaxation.once_differentiable:
+        with pytest.raises(ValueError, match="second derivatives"):
+            Search(TwoChoices(), relaxation=relaxation, gradient=gradient)
+        return
     one, other = (fit(relaxation=relaxation, gradient=gradient, epochs=1) for _ in range(2))
     assert same(one.supernet.state_dict(), other.supernet.state_dict())
     result = one.result()

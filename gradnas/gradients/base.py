@@ -20,6 +20,8 @@ from gradnas import distributed
 Tensors = dict[str, Tensor]
 Loss = Callable[[Tensors, Tensors], Tensor]
 
+CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
+
 
 @dataclass(frozen=True)
 class SGDStep:
@@ -31,6 +33,13 @@ class SGDStep:
         lr: learning rate, > 0.
         momentum, weight_decay: as in SGD.
         buffers: parameter name -> momentum buffer b; a missing one is zero.
+        clip_norm: the gradient is scaled by `min(1, clip_norm / (||grad|| + 1e-6))` first, as
+            `torch.nn.utils.clip_grad_norm_` does; None for no clipping.
+        differentiate_clip: whether the factor of the clipping counts as a function of the gradient. As published it is
+            a constant.
+
+    Raises:
+        ValueError: a clip_norm that is not positive.
     """
 
     lr: float
@@ -38,17 +47,46 @@ class SGDStep:
     weight_decay: float = 0.0
     buffers: Mapping[str, Tensor] | None = field(default=None, repr=False)
     nesterov: bool = False
+    clip_norm: float | None = None
+    differentiate_clip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, not {self.clip_norm}")
 
     @property
     def sensitivity(self) -> float:
-        """`-dw'/dgrad`: the learning rate, and the extra momentum share under Nesterov."""
+        """`-dw'/dgrad` without clipping: the learning rate, and the extra momentum share under Nesterov."""
         return self.lr * (1.0 + self.momentum) if self.nesterov else self.lr
+
+    def pull_back(self, grads: Sequence[Tensor], v: Sequence[Tensor]) -> tuple[float | Tensor, list[Tensor]]:
+        """A factor and a direction whose product is `-(dw'/dgrad)^T v`: how the product of w' and v follows `grads`."""
+        factor = self.clip_factor(grads)
+        if factor is None:
+            return self.sensitivity, list(v)
+        if self.differentiate_clip:
+            # Where it is clipped, d(factor)/d(grad) = -factor / (size + eps) * grad / size; else 0.
+            size = norm(grads)
+            along = torch.stack([(g * d).sum() for g, d in zip(grads, v, strict=True)]).sum()
+            back = torch.where(factor < 1, along / ((size + CLIP_EPS) * size), torch.zeros_like(size))
+            v = [d - back * g for g, d in zip(grads, v, strict=True)]
+        return self.sensitivity * factor, list(v)
+
+    def clip_factor(self, grads: Sequence[Tensor]) -> Tensor | None:
+        """`min(1, clip_norm / (||grads|| + 1e-6))`; None without clipping."""
+        if self.clip_norm is None:
+            return None
+        size = norm(grads if self.differentiate_clip else [g.detach() for g in grads])
+        return torch.clamp(self.clip_norm / (size + CLIP_EPS), max=1.0)
 
     def __call__(
         self, params: Tensors, grads: Sequence[Tensor], buffers: Mapping[str, Tensor]
     ) -> tuple[Tensors, Tensors]:
         """New parameters and new momentum buffers; differentiable in everything."""
         new_params, new_buffers = {}, {}
+        factor = self.clip_factor(grads)
+        if factor is not None:
+            grads = [factor * g for g in grads]
         for (name, w), grad in zip(params.items(), grads, strict=True):
             g = grad + self.weight_decay * w if self.weight_decay else grad
             b = g
@@ -66,6 +104,21 @@ class ArchitectureGradient(ABC):
     @property
     def needs_inner_step(self) -> bool:
         """Whether the gradient looks through the weight step, so that `inner` must be given and be SGD."""
+        return False
+
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether the gradient takes second derivatives by autograd, which not every relaxation has."""
+        return False
+
+    @property
+    def num_samples(self) -> int:
+        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates losses instead."""
+        return 0
+
+    @property
+    def clips_inner_step(self) -> bool:
+        """Whether the inner step is to clip its gradient as the weight step does."""
         return False
 
     @abstractmethod

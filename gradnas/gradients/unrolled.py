@@ -35,9 +35,12 @@ class Unrolled(ArchitectureGradient):
             three passes at once.
         epsilon: size of the perturbation of w in all (L2 norm); finite differences only.
         steps: inner steps, all on the same train loss; more than one needs `"exact"`.
+        clip: within a `Search`, clip the inner gradient as the weight step does (called directly, `inner.clip_norm`
+            says so).
 
-    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors' code. They leave
-    out gradient clipping in the inner step, and so do we.
+    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors' code. For images
+    they leave out gradient clipping in the inner step; for recurrent cells they have it (`clip=True`), with a factor
+    that may exceed 1, which ours never does.
 
     Raises:
         ValueError: an impossible setting; at a call, no inner step given.
@@ -47,6 +50,7 @@ class Unrolled(ArchitectureGradient):
     mode: Literal["finite_difference", "exact"] = "finite_difference"
     epsilon: float = 0.01
     steps: int = 1
+    clip: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("finite_difference", "exact"):
@@ -63,6 +67,14 @@ class Unrolled(ArchitectureGradient):
     @property
     def needs_inner_step(self) -> bool:
         return True
+
+    @property
+    def differentiates_twice(self) -> bool:
+        return self.mode == "exact"
+
+    @property
+    def clips_inner_step(self) -> bool:
+        return self.clip
 
     def __call__(
         self,
@@ -114,13 +126,15 @@ class Unrolled(ArchitectureGradient):
             direct, v = both[: len(a)], distributed.mean(both[len(a) :])
             if not v:
                 return averaged(a, direct)
+            # The direction in which the train gradient matters: v, or what the clipping leaves of it.
+            sensitivity, v = inner.pull_back(grads, v)
             size = norm(v)
             if not torch.isfinite(size):
                 raise FloatingPointError("the validation gradient at the unrolled weights is not finite")
             # v = 0 makes the implicit term zero: any finite R gives that without a division by zero.
             radius = torch.where(size > 0, self.epsilon / size, torch.ones_like(size))
             difference = self._difference(train_loss, w, a, v, radius, rewind)
-            implicit = [(inner.sensitivity / (2.0 * radius)) * h for h in difference]
+            implicit = [(sensitivity / (2.0 * radius)) * h for h in difference]
             return averaged(a, [d - h for d, h in zip(direct, implicit, strict=True)])
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Relaxations: from alphas to mixing weights. Pick one."""
 
 from gradnas.relaxations.base import Relaxation as Relaxation
+from gradnas.relaxations.binary_gates import BinaryGates as BinaryGates
 from gradnas.relaxations.gumbel import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations.softmax import Softmax as Softmax

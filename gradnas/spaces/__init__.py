@@ -12,4 +12,10 @@ from gradnas.spaces.mbconv_chain import Stage as Stage
 from gradnas.spaces.mbconv_chain import make_divisible as make_divisible
 from gradnas.spaces.mbconv_network import ChainNetwork as ChainNetwork
 from gradnas.spaces.operations import OPERATIONS as OPERATIONS
+from gradnas.spaces.recurrence import ACTIVATIONS as ACTIVATIONS
+from gradnas.spaces.recurrent_cell import RecurrentCell as RecurrentCell
+from gradnas.spaces.recurrent_cell import RecurrentSupernet as RecurrentSupernet
+from gradnas.spaces.recurrent_network import LanguageModel as LanguageModel
+from gradnas.spaces.recurrent_network import RecurrentDropout as RecurrentDropout
+from gradnas.spaces.recurrent_network import RecurrentNetwork as RecurrentNetwork
 from gradnas.spaces.your_module import ModuleSupernet as ModuleSupernet

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.genotype import Genotype
+from gradnas.probing import Probes, probed
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
@@ -108,6 +110,14 @@ class ConvCell(Space):
     def edge(self, node: int, predecessor: int) -> int:
         """Row of alpha for the edge into intermediate node `node` (from 0)."""
         return sum(self.predecessors[:node]) + predecessor
+
+    def source(self, edge: int) -> int:
+        """The predecessor that a row of alpha starts from; the inverse of `edge`."""
+        for count in self.predecessors:
+            if edge < count:
+                return edge
+            edge -= count
+        raise IndexError(f"there are only {self.num_edges} edges")
 
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; operations by name."""
@@ -217,12 +227,21 @@ class EdgeCell(nn.Module):
                 operations = {name: _open(f(channels, stride, False), channels) for name, f in space.factories.items()}
                 self.edges.append(nn.ModuleDict(operations))
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+    def forward(
+        self,
+        before_BCHW: Tensor,
+        last_BCHW: Tensor,
+        mix_EO: Tensor,
+        active: Active,
+        beside: Active | None = None,
+        deferred: bool = False,
+    ) -> Tensor:
         """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction cell.
 
         Args:
             mix_EO: mixing weights.
             active: for each edge the operations to compute; others are never run.
+            beside, deferred: the draw's `probed` operations, and when they are computed.
         """
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         step = 2 if self.reduction else 1
@@ -231,13 +250,36 @@ class EdgeCell(nn.Module):
             for predecessor in range(node + 2):
                 row = self.space.edge(node, predecessor)
                 operations = list(self.edges[row].values())  # type: ignore[operator]
+                parts = []
                 for k in active[row]:
                     if isinstance(operations[k], Zero):
                         continue  # it keeps its share of the softmax, but there is nothing to compute
-                    part = operations[k](states[predecessor]) * mix_EO[row, k]
+                    parts.append(operations[k](states[predecessor]) * mix_EO[row, k])
+                if beside is not None and mix_EO.requires_grad and torch.is_grad_enabled():
+                    others = {k: operations[k] for k in beside[row] if not isinstance(operations[k], Zero)}
+                    parts = [self._probed(parts, states[predecessor], row, mix_EO[row], others, deferred)]
+                for part in parts:
                     total = part if total is None else total + part
             states.append(torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total)
         return torch.cat(states[2:], dim=1)
+
+    def _probed(
+        self,
+        parts: list[Tensor],
+        x_BCHW: Tensor,
+        row: int,
+        mix_O: Tensor,
+        others: dict[int, Any],
+        deferred: bool,
+    ) -> Tensor:
+        """What enters by one edge, with the gradients of operations beside the active ones."""
+        if parts:
+            y_BCHW = sum(parts[1:], parts[0])
+        else:
+            step = 2 if self.reduction and self.space.source(row) < 2 else 1
+            y_BCHW = torch.zeros_like(x_BCHW[:, :, ::step, ::step])
+        probes = Probes(others, (x_BCHW,), {}, x_BCHW.device, nullcontext)
+        return probed(y_BCHW, mix_O, probes, deferred, f"edge {row}")
 
     def operation_state(self, edge: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""
@@ -290,7 +332,13 @@ class ConvSupernet(Supernet):
             before = last = self.stem(x_BCHW)
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell(before, last, draw.mix[kind], draw.active[kind])
+            if draw.probed is None:
+                output = cell(before, last, draw.mix[kind], draw.active[kind])
+            else:  # edge by edge, whatever the cell: a probe needs each operation on its own
+                beside = draw.probed[kind]
+                gates = (draw.mix[kind], draw.active[kind], beside, draw.deferred)
+                output = EdgeCell.forward(cell, before, last, *gates)  # type: ignore[arg-type]
+            before, last = last, output
         return self.classifier(last.mean(dim=(2, 3)))
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:

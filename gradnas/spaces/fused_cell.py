@@ -247,7 +247,7 @@ class FusedCell(EdgeCell):
             fused.add_module(name, child)
         return fused.train(cell.training)
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:  # type: ignore[override]
         """As `EdgeCell.forward`; the result is in channels-last memory."""
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)

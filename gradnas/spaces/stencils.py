@@ -4,7 +4,6 @@ Legend: B batch, C channels, H height, W width, P pixels (B * H * W), K kernel w
 
 `kernels(x)` gives the compiled functions for tensors like `x`, or None where there is no compiler, another device,
 another dtype or a number of channels that does not fill a vector; callers then compute the same with torch operations.
-Set `GRADNAS_COMPILER=none` to use torch operations everywhere, or to the name of a C++ compiler (default `g++`).
 
 Why not torch's own operations: at 16 to 64 channels a depthwise convolution or a matrix product is bound by memory, and
 each library call reads and writes whole maps. Here one call does, while a map is in the cache: normalise, ReLU, all the
@@ -16,19 +15,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gradnas.spaces.native import differentiable, library
 
 KERNEL_WIDTHS, DILATIONS = (3, 5), (1, 2)  # of the depthwise convolutions that are compiled
 _LANES = {torch.float32: 8, torch.float64: 4}  # the least vector: channels must be a multiple
@@ -37,42 +32,6 @@ SOURCE = Path(__file__).with_name("stencils.cpp")
 
 
 # ---- the compiled library ----
-
-
-def _machine() -> str:
-    """What `-march=native` depends on: a home folder may be shared by different machines."""
-    flags = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.system()} {platform.machine()} {flags}"
-
-
-@functools.cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled source for one dtype, from the user's cache folder; None where it cannot be had."""
-    compiler = shutil.which(os.environ.get("GRADNAS_COMPILER", "g++"))
-    if compiler is None:
-        return None
-    real = "float" if dtype is torch.float32 else "double"
-    options = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", f"-DREAL={real}"]
-    if platform.machine() == "x86_64":
-        options.append("-mprefer-vector-width=512")
-    source = SOURCE.read_text(encoding="utf-8")
-    key = hashlib.sha256("\n".join([source, *options, compiler, _machine()]).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradnas"
-    target = folder / f"stencils-{key}.so"
-    try:
-        if not target.exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                built = Path(scratch) / "stencils.so"
-                command = [compiler, *options, str(SOURCE), "-o", str(built)]
-                subprocess.run(command, check=True, capture_output=True, timeout=120)
-                os.replace(built, target)  # another process may have been faster: both files are the same
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def kernels(*tensors: Tensor) -> Kernels | None:
@@ -87,8 +46,8 @@ def kernels(*tensors: Tensor) -> Kernels | None:
     for x in tensors:
         if x.device.type != "cpu" or x.dtype != first.dtype or x.shape[1] % lanes or not x.numel():
             return None
-    library = _library(first.dtype)
-    return None if library is None else Kernels(library, first.dtype)
+    found = library(SOURCE, first.dtype)
+    return None if found is None else Kernels(found, first.dtype)
 
 
 def compiled(*tensors: Tensor) -> Kernels:
@@ -245,18 +204,6 @@ def _integers(values: Sequence[int]) -> ctypes.Array:
 # ---- operations of the cell: `plain` says what they compute, forward and backward do it with the kernels -------------
 
 EPS = 1e-5  # of nn.BatchNorm2d
-
-
-def differentiable(plain: Callable[..., Any], tensors: Sequence[Tensor], needs: Sequence[bool], grads: Any) -> list:
-    """The gradients of `plain(*tensors)` as a differentiable function; None where not needed."""
-    with torch.enable_grad():
-        # Aliases: an input may itself depend on another one, and that path is not this operation's derivative.
-        fresh = [t.view_as(t) for t in tensors]
-        pairs = [(o, g) for o, g in zip(plain(*fresh), grads, strict=True) if o.requires_grad and g is not None]
-        outputs, heads = zip(*pairs, strict=True)
-        wanted = [t for t, need in zip(fresh, needs, strict=True) if need]
-        found = iter(torch.autograd.grad(outputs, wanted, heads, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needs]
 
 
 def depthwise(x_BCHW: Tensor, weight: Tensor, dilation: int, stride: int = 1) -> Tensor:

@@ -1,0 +1,245 @@
+"""The recurrent cell space of DARTS for language models: the space and its supernet.
+
+Legend: T time steps, B batch (streams of text), V vocabulary, H hidden units, G = 2 H, E edges, O activations with
+`none`, F activations without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.choice import Draw
+from gradnas.config import build, did_you_mean
+from gradnas.derivation import top_edges
+from gradnas.genotype import Genotype
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Space, Supernet, Weights
+from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_search_cell
+from gradnas.spaces.recurrent_network import LanguageLoss, LanguageModel, RecurrentDropout, RecurrentNetwork
+
+# The candidates of DARTS; their order is that of alpha's columns and breaks ties.
+DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
+
+
+@dataclass(frozen=True)
+class RecurrentCell(Space):
+    """One recurrent cell in a language model (DARTS, arXiv 1806.09055, section 3.2 and appendix A.1.2).
+
+    Args:
+        hidden, embedding: sizes, equal: the decoder shares the embedding's weights.
+        nodes: searched nodes; node i has an edge from the first state and from every earlier node.
+        activations: candidates in alpha's column order: names of known ones, or a dictionary from names to elementwise
+            functions, e.g. `{"none": None, "tanh": torch.tanh, "sine": torch.sin}`.
+        dropout: of the supernet and of the network, in training mode.
+
+    Raises:
+        ValueError: a setting outside its range, an unknown activation (the nearest name is given).
+    """
+
+    hidden: int = 300
+    embedding: int = 300
+    nodes: int = 8
+    activations: Mapping[str, Activation | None] | Sequence[str] = field(default=DARTS_ACTIVATIONS)
+    dropout: RecurrentDropout = field(default_factory=RecurrentDropout)
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "embedding", "nodes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.hidden != self.embedding:
+            raise ValueError(
+                f"hidden and embedding must be equal, not {self.hidden} and {self.embedding}: the decoder shares the "
+                "embedding's weights"
+            )
+        given = self.activations
+        if not isinstance(given, Mapping):
+            for name in given:
+                if name != "none" and name not in ACTIVATIONS:
+                    known = ("none", *ACTIVATIONS)
+                    raise ValueError(
+                        f"unknown activation {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}"
+                    )
+            given = {name: ACTIVATIONS.get(name) for name in given}
+        for name, function in given.items():
+            if not isinstance(name, str) or not name or (name != "none" and not callable(function)):
+                raise ValueError(f"activation {name!r} needs a name and a function from tensor to tensor")
+        if all(name == "none" for name in given):
+            raise ValueError("a cell needs at least one activation besides 'none'")
+        object.__setattr__(self, "activations", dict(given))
+
+    def __hash__(self) -> int:
+        return hash((self.hidden, self.nodes, self.names, self.dropout))
+
+    # ---- description ----------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The activations in alpha's column order, `none` included."""
+        return tuple(self.activations)
+
+    @property
+    def functions(self) -> dict[str, Activation]:
+        """Name -> function, without `none`."""
+        return {name: f for name, f in dict(self.activations).items() if name != "none"}  # type: ignore[misc]
+
+    @property
+    def predecessors(self) -> tuple[int, ...]:
+        """Incoming edges of each node: 1, 2, 3, ..."""
+        return tuple(range(1, self.nodes + 1))
+
+    @property
+    def num_edges(self) -> int:
+        """Rows of the table of alphas."""
+        return sum(self.predecessors)
+
+    def edge(self, node: int, predecessor: int) -> int:
+        """Row of alpha for the edge into node `node` (from 1) from state `predecessor` (from 0)."""
+        return node * (node - 1) // 2 + predecessor
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields for a configuration file; activations by name."""
+        unknown = [name for name, f in self.functions.items() if ACTIVATIONS.get(name) is not f]
+        if unknown:
+            raise ValueError(f"your own activation {unknown[0]!r} cannot be written into a configuration file")
+        sizes = {name: getattr(self, name) for name in ("hidden", "embedding", "nodes")}
+        return {**sizes, "activations": list(self.names), "dropout": dataclasses.asdict(self.dropout)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str) -> RecurrentCell:
+        """The inverse of `to_json`; activations must be known ones."""
+        data = dict(data)
+        names = data.pop("activations", list(DARTS_ACTIVATIONS))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{where}.activations must be a list of names, not {names!r}")
+        space = build(cls, data, where)
+        try:
+            return dataclasses.replace(space, activations=tuple(names))
+        except ValueError as error:
+            raise ValueError(f"{where}.activations: {error}") from error
+
+    # ---- what it builds -------------------------------------------------------------------------------------------
+
+    def supernet(self, vocabulary: int = 10000) -> RecurrentSupernet:  # type: ignore[override]
+        """The model with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS."""
+        return RecurrentSupernet(self, vocabulary)
+
+    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
+        """For every node its strongest predecessor with its best activation (DARTS, section 2.4)."""
+        excluded = [k for k, name in enumerate(self.names) if name == "none"]
+        # float64: strengths that differ in alpha must not tie by rounding
+        strength_EO = relaxation.probabilities(alphas["recurrent"].detach().double())
+        pairs = top_edges(strength_EO, self.predecessors, excluded, keep=1)
+        return Genotype.recurrent_cell([(self.names[operation], predecessor) for operation, predecessor in pairs])
+
+    def random_genotype(self, generator: torch.Generator) -> Genotype:
+        """A cell drawn uniformly: one predecessor and one activation other than `none` for each node."""
+        names = list(self.functions)
+
+        def pick(count: int) -> int:
+            return int(torch.randint(count, (1,), generator=generator))
+
+        return Genotype.recurrent_cell([(names[pick(len(names))], pick(count)) for count in self.predecessors])
+
+    def network(self, genotype: Genotype, vocabulary: int = 10000) -> RecurrentNetwork:  # type: ignore[override]
+        """The plain network of a genotype at this size (with the genotype's number of nodes), freshly initialised.
+
+        Raises:
+            ValueError: a genotype of another space, or with an activation that is not known here.
+        """
+        if not isinstance(genotype, Genotype) or genotype.kind != "recurrent":
+            kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
+            raise ValueError(f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}")
+        return RecurrentNetwork(
+            genotype.recurrent,
+            genotype.concat,
+            vocabulary=vocabulary,
+            hidden=self.hidden,
+            dropout=self.dropout,
+            activations=self.functions,
+        )
+
+
+class RecurrentSupernet(LanguageModel, Supernet):
+    """The model with every choice open; `alphas["recurrent"]` is `(E, O)`.
+
+    All predecessors of a node share its matrix. One BatchNorm without affine part follows the first state and every
+    node; it always uses the statistics of the batch, also in evaluation (the original's running statistics mix those of
+    all nodes and time steps and distort its evaluation), so there have to be at least two texts.
+    """
+
+    def __init__(self, space: RecurrentCell, vocabulary: int) -> None:
+        super().__init__(vocabulary, space.hidden, space.nodes, space.dropout)
+        self.space = space
+        alpha_EO = 1e-3 * torch.randn(space.num_edges, len(space.names))
+        self.alphas = nn.ParameterDict({"recurrent": nn.Parameter(alpha_EO)})
+
+    def forward(  # type: ignore[override]
+        self,
+        tokens_TB: Tensor,
+        hidden_BH: Tensor | None = None,
+        targets_TB: Tensor | None = None,
+        draw: Draw | None = None,
+    ) -> tuple[Tensor, Tensor] | LanguageLoss:
+        """As `RecurrentNetwork.forward`, for the mixture that `draw` describes (without one, `softmax(alpha)`).
+
+        Raises:
+            ValueError: a shape that does not fit, or less than two texts.
+        """
+        if tokens_TB.dim() == 2 and tokens_TB.shape[1] < 2:
+            raise ValueError("the search cell normalises over the batch: it needs at least two texts (columns)")
+        return self.run(tokens_TB, hidden_BH, targets_TB, self.dense_draw() if draw is None else draw)
+
+    def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Draw) -> Tensor:
+        names, functions = self.space.names, self.space.functions
+        mix_EF = draw.mix["recurrent"][:, [k for k, name in enumerate(names) if name != "none"]]
+        recurrent_HG = self.first_weight[self.hidden :]
+        return run_search_cell(functions, mask_BH, input_TBG, hidden_BH, recurrent_HG, self.node_weights, mix_EF)
+
+    def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
+        return self.space.derive(dict(self.alphas.items()), relaxation)
+
+    def skip_count(self, decision: Genotype) -> int:
+        """None: also `identity` passes through its node's matrix and gate."""
+        return 0
+
+    def one_hot_draw(self, genotype: Genotype) -> Draw:
+        """Mixing weights 1 on the genotype's edges and activations, all other edges cut."""
+        self._check_fits(genotype)
+        row: list[int | None] = [None] * self.space.num_edges
+        for node, (name, predecessor) in enumerate(genotype.recurrent, start=1):
+            row[self.space.edge(node, predecessor)] = self.space.names.index(name)
+        return Draw.one_hot({"recurrent": row}, {"recurrent": self.alphas["recurrent"].detach()})
+
+    def derived(self, decision: Genotype, weights: Weights = "keep") -> RecurrentNetwork:
+        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's weights.
+
+        The derived cell has no BatchNorm, so kept weights are a start for training and no model yet.
+
+        Raises:
+            ValueError: the genotype is not one of this space.
+        """
+        self._check_fits(decision)
+        network = self.space.network(decision, self.vocabulary)
+        network.to(self.decoder_bias.device, self.decoder_bias.dtype)
+        if weights == "keep":
+            own = self.state_dict()
+            network.load_state_dict({name: own[name] for name in network.state_dict()})
+        return network
+
+    def _check_fits(self, genotype: Genotype) -> None:
+        nodes, names = self.space.nodes, self.space.names
+        if len(genotype.recurrent) != nodes or genotype.concat != tuple(range(1, nodes + 1)):
+            raise ValueError(
+                f"the cell has {len(genotype.recurrent)} nodes and the output {list(genotype.concat)}; a cell of this "
+                f"supernet has {nodes} nodes, and its output is the mean of all"
+            )
+        for name, _ in genotype.recurrent:
+            if name not in names:
+                raise ValueError(f"the supernet has no activation {name!r}{did_you_mean(name, names)}")
