@@ -22,9 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gradnas import AlphaOptimizer, Augment, ExpectedCost, LatencyTable, MBConvChain, Search, WeightOptimizer
+from gradnas import (
+    AlphaOptimizer,
+    BinaryGates,
+    ExpectedCost,
+    FirstOrder,
+    LatencyTable,
+    MBConvChain,
+    Reinforce,
+    Search,
+    WeightOptimizer,
+)
 from gradnas.chain import Chain
-from gradnas.data import MemorySplit, load_images
+from gradnas.data import Augment, MemorySplit, load_images
 from gradnas.evaluation import evaluate, recalibrate
 from gradnas.latency import Device, Timing, measure, time_interleaved
 
@@ -57,26 +67,30 @@ def search(table: LatencyTable, example: torch.Tensor, budget_ms: float, seed: i
     supernet = SPACE.supernet().to(memory_format=LAST)
     half = len(train) // 2
     parts = [train.subset(range(half)), train.subset(range(half, len(train)))]
-    batches = [
-        part.batches(64, augment=Augment(crop_padding=2, flip=True), shuffle=True, seed=seed + 100 * k, device=CPU)
-        for k, part in enumerate(parts)
-    ]
+    augment = Augment(crop_padding=2, flip=True)
+    train_batches = parts[0].batches(64, augment=augment, shuffle=True, seed=seed, device=CPU)
+    valid_batches = parts[1].batches(options.valid_batch, shuffle=True, seed=seed + 100, device=CPU)
     found = Search(
         supernet,
+        relaxation=BinaryGates(mode="recompute"),
+        gradient=Reinforce(samples=options.samples, baseline_decay=0.8) if options.samples else FirstOrder(),
         weights=WeightOptimizer(lr=options.weight_lr, lr_end=0.01, weight_decay=1e-4),
-        alphas=AlphaOptimizer(lr=options.alpha_lr, betas=(0.5, 0.999), weight_decay=0.0),
+        alphas=AlphaOptimizer(lr=options.alpha_lr, betas=(0.0, 0.999), weight_decay=0.0),
         epochs=options.search_epochs,
+        alpha_every=options.alpha_every,
         warmup_epochs=options.warmup_epochs,
         seed=seed,
         cost=ExpectedCost(table, budget_ms=budget_ms, multiplier_lr=options.multiplier_lr, penalty=options.penalty),
         example=example,
     )
+    valid_epochs = itertools.chain.from_iterable(valid_batches.epoch(e) for e in itertools.count())
     for epoch in range(options.search_epochs):
-        for (x, y), (x_valid, y_valid) in zip(batches[0].epoch(epoch), batches[1].epoch(epoch), strict=True):
-            found.step(
-                lambda net: F.cross_entropy(net(x.contiguous(memory_format=LAST)), y),
-                lambda net: F.cross_entropy(net(x_valid.contiguous(memory_format=LAST)), y_valid),
-            )
+        for x, y in train_batches.epoch(epoch):
+            loss = None
+            if found.alpha_due:
+                x_valid, y_valid = next(valid_epochs)
+                loss = lambda net: F.cross_entropy(net(x_valid.contiguous(memory_format=LAST)), y_valid)  # noqa: E731
+            found.step(lambda net: F.cross_entropy(net(x.contiguous(memory_format=LAST)), y), loss)
         found.finish_epoch()
     result = found.result()
     print(
@@ -128,13 +142,16 @@ def measured_ms(networks: list[nn.Module], example: torch.Tensor) -> list[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of CIFAR-10 parquet files")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.35], help="of the way to the dearest")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.35, 0.5], help="of the way to the dearest")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--search-epochs", type=int, default=5)
-    parser.add_argument("--warmup-epochs", type=int, default=1)
+    parser.add_argument("--search-epochs", type=int, default=14)
+    parser.add_argument("--warmup-epochs", type=int, default=6)
+    parser.add_argument("--samples", type=int, default=10, help="networks for each step of the alphas; 0: by gradient")
+    parser.add_argument("--alpha-every", type=int, default=2)
+    parser.add_argument("--valid-batch", type=int, default=250)
     parser.add_argument("--weight-lr", type=float, default=0.1)
     parser.add_argument("--alpha-lr", type=float, default=0.05)
     parser.add_argument("--multiplier-lr", type=float, default=0.05)

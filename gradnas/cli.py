@@ -27,6 +27,7 @@ from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
+from gradnas.latency_commands import LatencyCommand
 from gradnas.report import write_report
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
@@ -277,6 +278,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
 
