@@ -18,7 +18,7 @@ import torch
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import distributed, recipes, runs
+from gradnas import distributed, precision, recipes, runs
 from gradnas.config import from_json, read_object
 from gradnas.data import ImageData
 from gradnas.draw import draw_cells
@@ -38,7 +38,7 @@ Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
-Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")]
+Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -60,7 +60,7 @@ class _Run:
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
     precision: Precision = None
-    """bf16 runs under autocast."""
+    """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
     image_size: Whole = None
     """Side in pixels to which images are brought."""
     workers: Whole = None
@@ -98,6 +98,8 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    checkpoint_cells: Flag = None
+    """Compute every cell again in backward: less memory, more time."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -118,7 +120,7 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment"))
+        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, o
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
@@ -55,6 +56,7 @@ class SearchConfig:
         cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for
             `cost_batch` images, as many as were measured).
         max_steps: stop after so many steps, without evaluation (to try a setting out).
+        checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
@@ -76,7 +78,8 @@ class SearchConfig:
     alphas: AlphaOptimizer | None = None
     cost: ExpectedCost | None = None
     cost_batch: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    checkpoint_cells: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -99,7 +102,9 @@ class SearchRun:
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, INIT))
-            supernet = config.space.supernet(in_channels=data.in_channels, num_classes=data.num_classes)
+            supernet = config.space.supernet(
+                data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
+            )
         split_seed = config.split_seed
         if config.valid_per_class is not None:
             seed = split_seed if split_seed is not None else config.seed

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from gradnas.gradients.base import Loss, Tensors, leaves, norm, same_randomness
 from gradnas.latency import Costs, Device, device_notes
 from gradnas.objectives.cost import CostState, ExpectedCost, accuracy_latency_reward
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
@@ -124,7 +125,7 @@ class Search:
         steps_per_epoch: for a learning rate that falls with every step. `fit` sets it.
         seed: of the alphas' start and of everything a relaxation samples.
         device: where to move the network; None leaves it where it is.
-        precision: `"bf16"` runs the losses under autocast.
+        precision: `"bf16"` runs the losses under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
         cost: an expected cost in the loss of the alphas; with a budget, the result is the best architecture within it.
         example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple. For latencies their
             shapes, batch included, must be those that were measured; for multiply-adds give one image.
@@ -146,15 +147,14 @@ class Search:
         steps_per_epoch: int | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         cost: ExpectedCost | None = None,
         example: Any = None,
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
+        check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
         self.epochs, self.warmup_epochs, self.seed, self.precision = epochs, warmup_epochs, seed, precision
         if alpha_every < 1:
@@ -264,9 +264,10 @@ class Search:
             NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
         """
         found = None
-        if valid_loss is not None and self.alpha_due:
-            found = self._alpha_step(train_loss, valid_loss)
-        loss = self._weight_step(train_loss)
+        with cuda_products(self.precision):
+            if valid_loss is not None and self.alpha_due:
+                found = self._alpha_step(train_loss, valid_loss)
+            loss = self._weight_step(train_loss)
         self.steps += 1
         if isinstance(self.settings, WeightOptimizer) and self.settings.per_iteration:
             self._set_learning_rate()
@@ -519,7 +520,7 @@ class Search:
         return self.relaxation.draw(alphas, noise, self.progress)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.precision, self.device)
 
     def _closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics stay as they are."""

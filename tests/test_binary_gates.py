@@ -30,7 +30,7 @@ from gradnas import (
 from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
 from gradnas.search import WEIGHT_NOISE
-from gradnas.spaces import ModuleSupernet, fuse
+from gradnas.spaces import ModuleSupernet
 
 CHAIN = MBConvChain(
     stem_width=4,
@@ -76,8 +76,8 @@ def supernets():
         "chain": CHAIN.supernet(num_classes=5),
         "choices": ModuleSupernet(TwoChoices(dropout=0.3)),
         "random": ModuleSupernet(Random()),
-        "cell": cell.supernet(num_classes=5),
-        "fused cell": fuse(cell.supernet(num_classes=5)),
+        "cell": cell.supernet(num_classes=5, fused=False),
+        "fused cell": cell.supernet(num_classes=5),
     }
 
 

@@ -327,6 +327,7 @@ def test_inside_a_loss_the_network_can_only_be_called():
     [
         (lambda: Search(nn.Linear(2, 2)), "holds no gradnas.Choice"),
         (lambda: Search(TwoChoices(), precision="fp16"), "precision must be"),
+        (lambda: Search(TwoChoices(), precision="tf32"), "'tf32' is a format of CUDA devices; on cpu use 'fp32'"),
         (
             lambda: Search(TwoChoices(), gradient=Unrolled(), weights=lambda p: torch.optim.Adam(p)),
             "needs torch.optim.SGD with one parameter group, not Adam",

@@ -119,8 +119,10 @@ class ImageSpace(Space):
     """A space of image classifiers: what the programs that search and train on images need of it."""
 
     @abstractmethod
-    def supernet(self, in_channels: int = 3, num_classes: int = 10) -> Supernet:  # type: ignore[override]
-        """The network with every choice open."""
+    def supernet(  # type: ignore[override]
+        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
+    ) -> Supernet:
+        """The network with every choice open; ValueError where there are no cells to compute again in backward."""
 
     @abstractmethod
     def network(  # type: ignore[override]

@@ -303,8 +303,18 @@ class MBConvChain(ImageSpace):
 
     # ---- what it builds -------------------------------------------------------------------------------------------
 
-    def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ChainSupernet:  # type: ignore[override]
-        """The network with every choice open; alphas start at 1e-3 times a standard normal."""
+    def supernet(  # type: ignore[override]
+        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
+    ) -> ChainSupernet:
+        """The network with every choice open; alphas start at 1e-3 times a standard normal.
+
+        Raises:
+            ValueError: nothing to choose, or `checkpoint_cells`: a chain has none.
+        """
+        if checkpoint_cells:
+            raise ValueError(
+                "a chain has no cells to compute again in backward; BinaryGates() keeps one path in memory"
+            )
         return ChainSupernet(self, in_channels, num_classes)
 
     def network(  # type: ignore[override]
