@@ -234,12 +234,22 @@ class SearchRun:
         for name, alpha in search.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
+        record |= self._costs(genotype)
         record["skip_connections"] = search.supernet.skip_count(genotype)
         record["genotype"] = genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
         self.trajectory |= {f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()}
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
+
+    def _costs(self, genotype: Any) -> dict[str, float]:
+        """What the mixture is expected to cost, and what the derived network costs."""
+        search = self.search
+        if search.cost is None or search.costs is None:
+            return {}
+        key = {"latency": "latency_ms"}.get(search.cost.quantity, search.cost.quantity)
+        derived = search.costs.of(search.supernet.one_hot_draw(genotype).mix)  # type: ignore[operator]
+        return {f"expected_{key}": search.expected_cost(), f"derived_{key}": derived}
 
     def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
         """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights.
@@ -332,7 +342,13 @@ def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor]) -> StepReport:
 def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[str, Any]:
     genotype = state.search.result().genotype
     keys = ("valid_accuracy", "derived_valid_accuracy", "discretisation_gap", "skip_connections")
-    results = {"genotype": genotype.to_text(), "steps": state.search.steps, **{k: last[k] for k in keys if k in last}}
+    results: dict[str, Any] = {
+        "genotype": genotype.to_text(),
+        "steps": state.search.steps,
+        **{k: last[k] for k in keys if k in last},
+    }
+    if (code := state.config.space.short_code(genotype)) is not None:
+        results["code"] = code
     if distributed.is_main():
         genotype.save(run.path / runs.GENOTYPE)
         draw_architecture(genotype, run.path / runs.PICTURE, space=state.config.space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,15 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def in_words_of(folder: Folder, text: str) -> str:
+    """The sentence with chains for cells, where the run is on chains."""
+    return re.sub(r"(?<![-\w])(c|C)ell(s?)\b", _chain_for_cell, text) if folder.chain_space is not None else text
+
+
+def _chain_for_cell(found: re.Match[str]) -> str:
+    return f"{'C' if found[1] == 'C' else 'c'}hain{found[2]}"
 
 
 def subject(folder: Folder) -> str:
@@ -211,7 +221,7 @@ def _unfinished(folder: Folder, what: str) -> str:
 def collapse(folder: Folder) -> str | None:
     """A warning if at least half of the normal cell's operations are skip connections."""
     skips = folder.metrics.last("skip_connections")
-    if not folder.is_search or skips is None or skips < folder.nodes:
+    if not folder.is_search or skips is None or folder.chain_space is not None or skips < folder.nodes:
         return None
     return (
         f"{skips:.0f} of the {2 * folder.nodes} operations of the normal cell are skip connections: the search may "

@@ -138,6 +138,10 @@ class ImageSpace(Space):
     def random_decision(self, generator: torch.Generator) -> Any:
         """An architecture drawn uniformly."""
 
+    def short_code(self, decision: Any) -> str | None:
+        """A code of one sign for each choice, where the space has one."""
+        return None
+
     @property
     def has_auxiliary_head(self) -> bool:
         """Whether networks can have a second classifier for training."""

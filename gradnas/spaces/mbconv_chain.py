@@ -285,6 +285,11 @@ class MBConvChain(ImageSpace):
             raise ValueError("a code has one digit for each block, but a block here has more than ten candidates")
         return "".join(map(str, digits))
 
+    def short_code(self, decision: Chain) -> str | None:
+        """`code`, or None where there is none."""
+        pairs = zip(self.blocks, decision.blocks, strict=True)
+        return self.code(decision) if all(o in block.candidates[:10] for block, o in pairs) else None
+
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Chain:
         """The best operation of every block (ProxylessNAS, section 3.2.1); ties go to the first."""
         operations = []
