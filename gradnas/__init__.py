@@ -2,6 +2,8 @@
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from gradnas.chain import Chain as Chain
 from gradnas.choice import Choice as Choice
 from gradnas.choice import Draw as Draw
@@ -38,3 +40,27 @@ from gradnas.spaces import RecurrentCell as RecurrentCell
 from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
+from gradnas.spaces.equation_primitives import Primitive as Primitive
+
+if TYPE_CHECKING:
+    from gradnas.equations import EquationClassifier as EquationClassifier
+    from gradnas.equations import EquationRegressor as EquationRegressor
+    from gradnas.laws import LawSettings as LawSettings
+
+_ON_DEMAND = {  # these need scikit-learn or sympy; searching one's own module does not
+    "EquationClassifier": "gradnas.equations",
+    "EquationRegressor": "gradnas.equations",
+    "LawSettings": "gradnas.laws",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'gradnas' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

@@ -1,4 +1,4 @@
-"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | recipes`.
+"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | discover | recipes`.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
 """
@@ -270,6 +270,62 @@ class ExportCommand:
             print(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiscoverCommand:
+    """Find a short law in a table: print the Pareto front, write report, LaTeX and Python."""
+
+    what: Annotated[Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")] = None
+    """CSV file with a header line, or the config.json of a discovery."""
+    target: Text = None
+    """Column to explain."""
+    features: Annotated[tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")] = None
+    """Columns to explain it with; by default all others."""
+    weights: Text = None
+    """Column of sample weights."""
+    example: Text = None
+    """Generated table instead of a file: weber-fechner, stevens, michaelis-menten, learning, damped-oscillation,
+    gravitation, psychometric or decay-counts."""
+    rows: Whole = None
+    """Rows of the example."""
+    noise: Share = None
+    """Noise of the example, a share of the target's standard deviation."""
+    output: Annotated[Literal["real", "probability", "counts", "class"] | None, arg(help_behavior_hint="")] = None
+    """What the target is."""
+    primitives: Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint="")] = None
+    """Functions that the law may use, such as linear linear_exp linear_ln."""
+    nodes: Whole = None
+    """Largest number of intermediate nodes."""
+    effort: Share = None
+    """Multiplies the budget."""
+    max_complexity: Whole = None
+    """Choose among laws of at most this complexity (constants + operations)."""
+    plain_darts: Flag = None
+    """DARTS as published for equations, for comparison."""
+    out: Folder = None
+    """Folder to make; by default the next free one in runs/."""
+    seed: Whole = None
+    """Of everything random."""
+
+    def run(self) -> None:
+        from gradnas import discovery  # sympy and pandas take a second to import
+
+        names = ("target", "features", "weights", "example", "rows", "noise", "output", "primitives", "nodes", "effort")
+        names += ("max_complexity", "plain_darts", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.what is not None and self.what.endswith(".json"):
+            description = _typed(Path(self.what), "DiscoverConfig")
+            config = replace(from_json(discovery.DiscoverConfig, description, self.what), **given)
+        else:
+            config = discovery.DiscoverConfig(data=self.what, **given)
+        stem = config.example or Path(str(config.data)).stem
+        out = self.out or _free_folder(f"discover-{stem}")
+        discovery.check_free(out)
+        config, found, seconds = discovery.discover(config)
+        print("\n".join(discovery.front_lines(found)))
+        discovery.save_discovery(config, found, seconds, out)
+        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}")
+
+
 @dataclass(frozen=True)
 class RecipesCommand:
     """List the recipes and the published cells."""
@@ -293,6 +349,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
 
@@ -334,11 +391,10 @@ def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.devi
     print(f"genotype: {results['genotype']}")
     if "code" in results:
         print(f"code: {results['code']}")
-    if "valid_accuracy" in results:
-        print(
-            f"held-out accuracy: mixture {100 * results['valid_accuracy']:.2f}%, derived network with its weights "
-            f"{100 * results['derived_valid_accuracy']:.2f}%"
-        )
+    if "derived_valid_accuracy" in results:
+        mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
+        derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
+        print(f"held-out accuracy: {mixture}{derived}")
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
@@ -406,7 +462,11 @@ def _typed(path: Path, wanted: str) -> dict[str, Any]:
     description = read_object(path)
     found = description.get("type", wanted)
     if found != wanted:
-        hint = {"TrainConfig": "gradnas train", "SearchConfig": "gradnas search"}.get(str(found))
+        hint = {
+            "TrainConfig": "gradnas train",
+            "SearchConfig": "gradnas search",
+            "DiscoverConfig": "gradnas discover",
+        }.get(str(found))
         raise ValueError(f"{path} is a {found}, not a {wanted}" + (f"; use: {hint} {path}" if hint else ""))
     return description
 

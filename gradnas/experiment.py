@@ -252,26 +252,27 @@ class SearchRun:
         return {f"expected_{key}": search.expected_cost(), f"derived_{key}": derived}
 
     def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
-        """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights.
+        """Held-out loss and accuracy of the derived network with the supernet's weights, and of the mixture, if the
+        weights learn on mixtures.
 
         `batches` limits the held-out batches, to see how long one takes.
         """
         search, supernet = self.search, self.search.supernet
-        supernet.eval()
-        draw = search.evaluation_draw()
         held_out = [islice(self.held_out.epoch(0), batches) for _ in range(2)]
-        mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
-        supernet.train()
+        found: dict[str, float] = {}
+        if search.relaxation.trains_mixtures:
+            supernet.eval()
+            draw = search.evaluation_draw()
+            mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
+            supernet.train()
+            found |= {"valid_loss": mixture["loss"], "valid_accuracy": mixture["accuracy"]}
         network = supernet.derived(genotype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(network, (x for x, _ in islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)))
         derived = evaluate(network, held_out[1], self.config.precision)
-        return {
-            "valid_loss": mixture["loss"],
-            "valid_accuracy": mixture["accuracy"],
-            "derived_valid_loss": derived["loss"],
-            "derived_valid_accuracy": derived["accuracy"],
-            "discretisation_gap": mixture["accuracy"] - derived["accuracy"],
-        }
+        found |= {"derived_valid_loss": derived["loss"], "derived_valid_accuracy": derived["accuracy"]}
+        if "valid_accuracy" in found:
+            found["discretisation_gap"] = found["valid_accuracy"] - derived["accuracy"]
+        return found
 
 
 def run_search(

@@ -327,8 +327,11 @@ def _value(value: Any) -> str:
         return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_value(item)}" for key, item in value.items() if key != "type")
     if isinstance(value, list):
-        return ", ".join(_value(item) for item in value) or "none"
+        between = "; " if any(isinstance(item, dict) for item in value) else ", "
+        return between.join(_value(item) for item in value) or "none"
     return repr(value) if isinstance(value, float) else str(value)
 
 

@@ -87,13 +87,17 @@ def summary(folder: Folder) -> Summary:
         reached = f" the network reaches {percent(train)} on the images that it is trained on;"
         return Summary(f"After {done} of {folder.epochs} epochs{reached} its test accuracy is not known yet.")
     after = "The search is finished:" if folder.state == "finished" else f"After {done} of {folder.epochs} epochs,"
-    if mixture is None or derived is None:
+    if derived is None:
         steps = folder.metrics.last("steps")
         made = "" if steps is None else f" after {steps:.0f} steps"
         return Summary(f"The search has stopped{made}, before an evaluation: how good its cell is was not looked at.")
+    reaches = f"the network derived from it, with its weights, {percent(derived)}"
+    if mixture is None:
+        reaches = f"the network derived from the supernet, with its weights, reaches {percent(derived)}"
+    else:
+        reaches = f"the supernet reaches {percent(mixture)} and {reaches}"
     return Summary(
-        f"{after} on the images that train the alphas, but not the weights, the supernet reaches {percent(mixture)} "
-        f"and the network derived from it, with its weights, {percent(derived)}. How good the cell is once it is "
+        f"{after} on the images that train the alphas, but not the weights, {reaches}. How good the cell is once it is "
         "trained from scratch is not known yet."
     )
 
@@ -249,7 +253,8 @@ def key_numbers(folder: Folder) -> list[tuple[str, str]]:
         if (weights := training.result("num_params")) is not None:
             found.append((f"{weights:,.0f}", "weights"))
     elif (derived := folder.metrics.last("derived_valid_accuracy")) is not None:
-        found.append((percent(folder.metrics.last("valid_accuracy") or 0.0), "supernet, on the alphas’ images"))
+        if (mixture := folder.metrics.last("valid_accuracy")) is not None:
+            found.append((percent(mixture), "supernet, on the alphas’ images"))
         found.append((percent(derived), "derived network, with its weights"))
     for own in (folder, folder.child):
         if own is not None and own.timings.rows:
