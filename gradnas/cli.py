@@ -160,7 +160,7 @@ class SearchCommand(_Run):
         limits = self._of(*LIMITS)
         if len(limits) > 1:
             raise ValueError(f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold")
-        given = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
+        given: dict[str, Any] = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
         if before is None and not limits:
             if given:
                 raise ValueError("--latency and --form need a limit: --budget-ms or --target-ms, for example")

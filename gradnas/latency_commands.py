@@ -13,11 +13,10 @@ from rich.table import Table
 from tyro.conf import Positional, arg, subcommand
 
 from gradnas import distributed, recipes, runs
-from gradnas.chain import Chain
+from gradnas.chain import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.experiment import SearchConfig
-from gradnas.genotype import Genotype
-from gradnas.latency import Costs, LatencyTable, Timing, costs_of, measure, time_interleaved
+from gradnas.latency import Costs, LatencyTable, Timing, measure, time_interleaved
 from gradnas.latency.fit import fit_table
 from gradnas.latency.table import Entry
 from gradnas.progress import Progress
@@ -81,16 +80,12 @@ class MeasureCommand:
         }
         with Progress("latency", 1, self.warmup + self.repeats) as bar:
             table = measure(view, (x_BCHW,), timing, settings, on_round=bar.step)
-            bar.epoch(0, {})
         out = self.out or Path(f"latency-{device.type}.json")
         table.save(out)
         assert table.device is not None
         print(f"{len(table.entries)} latencies on {table.device}, batch {self.batch_size}, {side}x{side}: {out}")
-        like = dict(supernet.alphas.items())
-        costs = costs_of(view.survey((x_BCHW,)), "latency", like, table)
-        dearest = costs.fixed + sum(float(own.max(-1).values.sum()) for own in costs.tables.values())
-        if not costs.nested and not costs.shares:
-            print(f"cheapest architecture {supernet.cheapest(costs):.3f} ms, dearest {dearest:.3f} ms")
+        costs = supernet.costs("latency", (x_BCHW,), table)
+        print(f"the cheapest architecture of the space takes {supernet.cheapest(costs):.3f} ms by the table")
         if folder is not None and (folder / runs.GENOTYPE).exists():
             _end_to_end(folder, supernet, costs, x_BCHW, memory, timing)
 
@@ -197,9 +192,7 @@ def _end_to_end(
     folder: Path, supernet: Supernet, costs: Costs, x_BCHW: torch.Tensor, memory: Any, timing: Timing
 ) -> None:
     """Time the network that a run found, beside the table's sum."""
-    where = folder / runs.GENOTYPE
-    kind = read_object(where).get("kind")
-    decision = Chain.load(where) if kind == "chain" else Genotype.load(where)
+    decision = load_architecture(folder / runs.GENOTYPE)
     network = supernet.derived(decision).to(x_BCHW.device, memory_format=memory).eval()  # type: ignore[call-overload]
     (sample,) = time_interleaved([lambda: nullcontext(lambda: network(x_BCHW))], x_BCHW.device, timing)
     print(

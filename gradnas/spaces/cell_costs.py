@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,11 @@ def cell_view(plain: ConvSupernet) -> CostView:
     """
     space = plain.space
     places: dict[nn.Module, Place] = {}
-    for cell in plain.cells:
+    cells: Any = plain.cells
+    for cell in cells:
         kind = "reduce" if cell.reduction else "normal"
-        channels = cell.preprocess1[1].out_channels  # type: ignore[index]
-        for row, operations in enumerate(cell.edges):  # type: ignore[arg-type]
+        channels = cell.preprocess1[1].out_channels
+        for row, operations in enumerate(cell.edges):
             stride = 2 if cell.reduction and space.source(row) < 2 else 1
             for column, (name, make) in enumerate(space.factories.items()):
                 operations[name] = make(channels, stride, True)
@@ -46,7 +47,7 @@ def cell_view(plain: ConvSupernet) -> CostView:
             if isinstance(module, nn.BatchNorm2d) and not module.affine:  # as derived cells have
                 module.affine = True
                 module.weight, module.bias = (nn.Parameter(torch.ones(module.num_features)) for _ in range(2))
-    some = space.random_genotype(torch.Generator().manual_seed(0))
+    some = space.random_decision(torch.Generator().manual_seed(0))
     return CostView(plain, places, {"draw": plain.dense_draw()}, {"draw": plain.one_hot_draw(some)})
 
 
