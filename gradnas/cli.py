@@ -29,6 +29,7 @@ from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
 from gradnas.report import write_report
+from gradnas.spaces import ConvCell
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
@@ -411,7 +412,8 @@ def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device
     if "random_cells" in results:
         random = results["random_cells"]
         print(
-            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
+            f"trained the same way: "
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
