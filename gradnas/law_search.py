@@ -19,7 +19,7 @@ from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.relaxations.sigmoid import Sigmoid, zero_one_loss
 from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_graph import EquationGraph, EquationSupernet
+from gradnas.spaces.equation_graph import EquationGraph
 
 RIDGE = 1e-4
 COLD = 0.15  # temperature of the alphas at the end
@@ -66,8 +66,8 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
     """Train the supernets and derive a formula from each.
 
     The temperature of the alphas falls from 1 to 0.15, so that the mixture ends near one primitive for each edge. The
-    output weights are the ridge solution on the training points (variable projection): the alpha gradient passes through
-    that solution, so this layer needs no unrolled step.
+    output weights are the ridge solution on the training points (variable projection): the alpha gradient passes
+    through that solution, so this layer needs no unrolled step.
     """
     generator = generator_for(seed, 1)
     net = space.supernet(restarts=settings.restarts, generator=generator)
@@ -136,7 +136,7 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
 
 
 def _working(data: LawData) -> Tensor:
-    """What the supernets fit by least squares: the target, or for other losses one step of Fisher scoring towards it."""
+    """What the supernets fit by least squares: the target, or for other losses a step of Fisher scoring."""
     if data.loss == "squared":
         return data.y_N.float()
     mean = (data.w_N * data.y_N).mean()
@@ -145,9 +145,7 @@ def _working(data: LawData) -> Tensor:
     return ((data.y_N - mean) / mean).float()
 
 
-def _output_loss(
-    node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows: Tensor, closed_form: bool
-) -> Tensor:
+def _output_loss(node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows: Tensor, closed_form: bool) -> Tensor:
     """Squared error per restart as a share of the variance, at `rows`, the output layer solved on `train`."""
     ones = torch.ones_like(node_KJN[:, :1])
     variance = (w_N * (y_N - (w_N * y_N).mean()) ** 2).mean().clamp(min=1e-30)

@@ -31,6 +31,6 @@ class Sigmoid(Relaxation):
 
 
 def zero_one_loss(alphas: Mapping[str, Tensor]) -> Tensor:
-    """`-mean (sigmoid(alpha) - 0.5)^2` over all entries, a scalar (Fair DARTS, eq. 6); times a weight of about 1 to 10."""
+    """`-mean (sigmoid(alpha) - 0.5)^2` over all entries, a scalar (Fair DARTS, eq. 6)."""
     entries = torch.cat([alpha.flatten() for alpha in alphas.values()])
     return -((torch.sigmoid(entries) - 0.5) ** 2).mean()

@@ -26,8 +26,8 @@ SMALLEST, LARGEST = 1e-3, 1e3  # bounds of what a node passes on in the mixture
 class EquationGraph(Space):
     """Graphs of scalar operations: every node reads all features and all nodes before it.
 
-    An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges, their product, and the
-    ratio of two sums of them; the output is a linear combination of all nodes. Features should be of size 1.
+    An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges, their product, and
+    the ratio of two sums of them; the output is a linear combination of all nodes. Features should be of size 1.
 
     Args:
         features: their number D.
@@ -131,8 +131,8 @@ class EquationSupernet(Supernet):
         if restarts < 1:
             raise ValueError(f"there is at least one restart, not {restarts}")
         self.space, self.restarts = space, restarts
-        E, O, J = len(space.edges), len(space.words), space.nodes
-        shape = (restarts, E, O)
+        E, J = len(space.edges), space.nodes
+        shape = (restarts, E, len(space.words))
         tables = {"edges": shape, "nodes": (restarts, J, len(space.kinds))}
         if "ratio" in space.kinds:
             tables["sides"] = (restarts, E, 2)
