@@ -1,4 +1,4 @@
-"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | recipes`.
+"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | discover | recipes`.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
 """
@@ -18,7 +18,7 @@ import torch
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import distributed, recipes, runs
+from gradnas import distributed, precision, recipes, runs
 from gradnas.config import from_json, read_object
 from gradnas.data import ImageData
 from gradnas.draw import draw_cells
@@ -38,7 +38,7 @@ Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
-Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")]
+Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -60,7 +60,7 @@ class _Run:
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
     precision: Precision = None
-    """bf16 runs under autocast."""
+    """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
     image_size: Whole = None
     """Side in pixels to which images are brought."""
     workers: Whole = None
@@ -98,6 +98,8 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    checkpoint_cells: Flag = None
+    """Compute every cell again in backward: less memory, more time."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -118,7 +120,7 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment"))
+        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +257,62 @@ class ExportCommand:
             print(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiscoverCommand:
+    """Find a short law in a table: print the Pareto front, write report, LaTeX and Python."""
+
+    what: Annotated[Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")] = None
+    """CSV file with a header line, or the config.json of a discovery."""
+    target: Text = None
+    """Column to explain."""
+    features: Annotated[tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")] = None
+    """Columns to explain it with; by default all others."""
+    weights: Text = None
+    """Column of sample weights."""
+    example: Text = None
+    """Generated table instead of a file: weber-fechner, stevens, michaelis-menten, learning, damped-oscillation,
+    gravitation, psychometric or decay-counts."""
+    rows: Whole = None
+    """Rows of the example."""
+    noise: Share = None
+    """Noise of the example, a share of the target's standard deviation."""
+    output: Annotated[Literal["real", "probability", "counts", "class"] | None, arg(help_behavior_hint="")] = None
+    """What the target is."""
+    primitives: Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint="")] = None
+    """Functions that the law may use, such as linear linear_exp linear_ln."""
+    nodes: Whole = None
+    """Largest number of intermediate nodes."""
+    effort: Share = None
+    """Multiplies the budget."""
+    max_complexity: Whole = None
+    """Choose among laws of at most this complexity (constants + operations)."""
+    plain_darts: Flag = None
+    """DARTS as published for equations, for comparison."""
+    out: Folder = None
+    """Folder to make; by default the next free one in runs/."""
+    seed: Whole = None
+    """Of everything random."""
+
+    def run(self) -> None:
+        from gradnas import discovery  # sympy and pandas take a second to import
+
+        names = ("target", "features", "weights", "example", "rows", "noise", "output", "primitives", "nodes", "effort")
+        names += ("max_complexity", "plain_darts", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.what is not None and self.what.endswith(".json"):
+            description = _typed(Path(self.what), "DiscoverConfig")
+            config = replace(from_json(discovery.DiscoverConfig, description, self.what), **given)
+        else:
+            config = discovery.DiscoverConfig(data=self.what, **given)
+        stem = config.example or Path(str(config.data)).stem
+        out = self.out or _free_folder(f"discover-{stem}")
+        discovery.check_free(out)
+        config, found, seconds = discovery.discover(config)
+        print("\n".join(discovery.front_lines(found)))
+        discovery.save_discovery(config, found, seconds, out)
+        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}")
+
+
 @dataclass(frozen=True)
 class RecipesCommand:
     """List the recipes and the published cells."""
@@ -277,6 +335,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
 
@@ -388,7 +447,11 @@ def _typed(path: Path, wanted: str) -> dict[str, Any]:
     description = read_object(path)
     found = description.get("type", wanted)
     if found != wanted:
-        hint = {"TrainConfig": "gradnas train", "SearchConfig": "gradnas search"}.get(str(found))
+        hint = {
+            "TrainConfig": "gradnas train",
+            "SearchConfig": "gradnas search",
+            "DiscoverConfig": "gradnas discover",
+        }.get(str(found))
         raise ValueError(f"{path} is a {found}, not a {wanted}" + (f"; use: {hint} {path}" if hint else ""))
     return description
 

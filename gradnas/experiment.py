@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
@@ -48,6 +49,7 @@ class SearchConfig:
         valid_augment: augment the alphas' images too, as the original does.
         warmup_epochs: epochs at the start in which the alphas wait.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
+        checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
@@ -64,7 +66,8 @@ class SearchConfig:
     batch_size: int = 64
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
     alphas: AlphaOptimizer = field(default_factory=AlphaOptimizer)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    checkpoint_cells: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -85,7 +88,9 @@ class SearchRun:
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, INIT))
-            supernet = config.space.supernet(in_channels=data.in_channels, num_classes=data.num_classes)
+            supernet = config.space.supernet(
+                data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
+            )
         self.search = Search(
             supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             relaxation=config.relaxation,

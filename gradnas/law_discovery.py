@@ -109,21 +109,23 @@ class Discovery:
         first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
         small = make_atoms(self.words, data, self.scales, self.features)
         large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
-        width = max(1, round(4 * settings.effort))
-        seed_pool(pool, small, large, count=40 if settings.enumerate and self.features else 0, steps=10)
+        effort = settings.effort
+        width, count = max(1, round(4 * effort)), max(6, round(24 * min(1.0, effort)))
+        seeds = max(8, round(40 * min(1.0, effort))) if settings.enumerate and self.features else 0
+        seed_pool(pool, small, large, count=seeds, steps=10)
         self._report(pool, 0.1, "enumeration")
         if settings.improve and settings.enumerate:
-            grow(pool, small, large, rounds=2, width=width, count=24, steps=10)
+            grow(pool, small, large, rounds=2, width=width, count=count, steps=10)
             self._report(pool, 0.2, "growth")
         settled = pool.exact or (settings.enumerate and settings.improve and pool.settled(SIMPLE))
-        if settings.enumerate and not settled:
+        if settings.enumerate and effort >= 0.5 and not settled:
             self._explore_targets(pool, first)
         self.counts["enumerated and grown"] = len(pool.losses)
         if not (settled or pool.exact) and self.features:
             self._propose(pool)
         self._prune(pool)
         if settings.improve:
-            grow(pool, small, large, rounds=3, width=width, count=24, steps=10)
+            grow(pool, small, large, rounds=3 if effort >= 0.5 else 1, width=width, count=count, steps=10)
             self._report(pool, 0.9, "growth")
             self._prune(pool)
         return self._front(pool)
@@ -211,7 +213,9 @@ class Discovery:
 
     def _prune(self, pool: Pool) -> None:
         if self.settings.prune:
-            for way in prune(pool.best(6), self.data, self.functions, pool.spread):
+            for way in prune(
+                pool.best(6 if self.settings.effort >= 0.5 else 2), self.data, self.functions, pool.spread
+            ):
                 pool.add(way[1:])
 
     # ---- the front -------------------------------------------------------------------------------------------------

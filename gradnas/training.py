@@ -25,6 +25,7 @@ from gradnas.evaluation import Means, evaluate
 from gradnas.genotype import Genotype
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
+from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError
@@ -48,7 +49,7 @@ class TrainConfig:
         clip_norm: largest global L2 norm of the gradient, None for no clipping.
         drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e / n.
         valid_fraction: share of the training images that is held out and reported on each epoch.
-        precision: `"bf16"` trains under autocast.
+        precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
         compile: `"default"` compiles the training step with `torch.compile` (minutes at the start, and a C++ compiler
             on the CPU), `"reduce-overhead"` also captures it in CUDA graphs; `"no"` for neither.
         random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
@@ -77,7 +78,7 @@ class TrainConfig:
     clip_norm: float | None = 5.0
     drop_path: float = 0.2
     valid_fraction: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     compile: Literal["no", "default", "reduce-overhead"] = "no"
     random_cells: int = 0
     max_steps: int | None = None
@@ -126,6 +127,7 @@ class Training:
     """The state of a training run: network, optimiser, position; saved and resumed bit for bit."""
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
+        check_precision(config.precision, device)
         self.config, self.data, self.device = config, data, device
         self.network = build_network(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.copy_from_main([*self.network.parameters(), *self.network.buffers()])
@@ -200,16 +202,17 @@ class Training:
         # The last batch of an epoch may be smaller: it is not worth a second compilation.
         whole = len(y_B) >= self.config.batch_size // distributed.world()
         network = self._compiled if self._compiled is not None and whole else self.network
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
-            try:
-                loss, parts = self.objective(network(x_BCHW), y_B)
-            except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
-                reason = str(error).strip().splitlines()[0]
-                raise ValueError(
-                    f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton on CUDA: train "
-                    "with compile='no'"
-                ) from error
-        loss.backward()
+        with cuda_products(self.config.precision):
+            with autocast(self.config.precision, self.device):
+                try:
+                    loss, parts = self.objective(network(x_BCHW), y_B)
+                except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
+                    reason = str(error).strip().splitlines()[0]
+                    raise ValueError(
+                        f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton on CUDA: "
+                        "train with compile='no'"
+                    ) from error
+            loss.backward()
         params = [p for p in self.network.parameters() if p.grad is not None]
         if distributed.world() > 1:
             for p, mean in zip(params, distributed.mean([p.grad for p in params if p.grad is not None]), strict=True):

@@ -56,7 +56,7 @@ def test_ones_own_method_is_found_once_it_is_imported():
         ({"epochs": True}, "config.epochs must be a whole number, not True"),
         ({"epochs": 1.5}, "config.epochs must be a whole number, not 1.5"),
         ({"epochs": 0}, "config: epochs must be at least 1, not 0"),
-        ({"precision": "bf61"}, "config.precision must be one of 'fp32', 'bf16', not 'bf61' (did you mean 'bf16'?)"),
+        ({"precision": "bf61"}, "one of 'fp32', 'tf32', 'bf16', not 'bf61' (did you mean 'bf16'?)"),
         ({"relaxation": {"type": "Softmaxx"}}, "config.relaxation: unknown type 'Softmaxx' (did you mean 'Softmax'?)"),
         ({"relaxation": {}}, "config.relaxation: the entry 'type' is missing"),
         ({"gradient": {"type": "Unrolled", "mode": "exakt"}}, "config.gradient.mode must be one of"),

@@ -12,10 +12,11 @@ from torch import nn
 
 from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Search, Unrolled
 from gradnas.gradients import Implicit
+from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
 from gradnas.spaces import fused_cell, stencils
-from gradnas.spaces.conv_cell import EdgeCell
-from gradnas.spaces.fused_cell import FusedCell, fold_mix, fuse
+from gradnas.spaces.edge_cell import EdgeCell
+from gradnas.spaces.fused_cell import FusedCell, fold_mix
 from gradnas.spaces.stencils import (
     channels_last,
     kernels,
@@ -29,9 +30,10 @@ D = torch.float64
 needs_compiler = pytest.mark.skipif(kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler")
 
 
-@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch"])
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch", "grouped"])
 def backend(request, monkeypatch):
-    """Both ways to compute: every test that asks for it runs twice."""
+    """The ways to compute: every test that asks for it runs with each."""
+    monkeypatch.setattr(FusedCell, "grouped", request.param == "grouped")
     if request.param == "torch":
         for module in (fused_cell, stencils):
             monkeypatch.setattr(module, "kernels", lambda *_: None)
@@ -41,16 +43,14 @@ def backend(request, monkeypatch):
 def pair(space, seed=0, dtype=D, classes=5):
     """A per-edge supernet with alphas far from uniform, and a fused one with copies of its tensors."""
     torch.manual_seed(seed)
-    plain = space.supernet(3, classes).to(dtype)
-    for index, cell in enumerate(plain.cells):
-        if isinstance(cell, FusedCell):  # whatever the default is
-            cell.__class__ = EdgeCell
-        assert type(plain.cells[index]) is EdgeCell
+    plain = space.supernet(3, classes, fused=False).to(dtype)
     with torch.no_grad():
         for alpha in plain.alphas.values():
             alpha.normal_()
-    fused = fuse(copy.deepcopy(plain))
-    assert all(type(cell) is FusedCell for cell in fused.cells)
+    fused = space.supernet(3, classes).to(dtype)
+    fused.load_state_dict(plain.state_dict())
+    for net, kind in ((plain, EdgeCell), (fused, FusedCell)):
+        assert all(type(cell) is kind for cell in net.cells)
     return plain, fused
 
 
@@ -109,6 +109,30 @@ def test_four_search_steps_end_with_the_same_weights_alphas_and_statistics(backe
                 lambda n: F.cross_entropy(n(valid[0]), valid[1] % 5),
             )
     assert states_differ(*nets) < 1e-9
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(), Unrolled(mode="exact")], ids=["first", "fd", "exact"])
+def test_checkpointed_cells_change_nothing_but_memory(fused, gradient):
+    """Weights, alphas and running statistics after three steps, to the bit or nearly; less is kept for backward."""
+    space = ConvCell(channels=4, cells=3, nodes=2)
+    train, valid = (batch(seed, size=4, dtype=D, side=8) for seed in (0, 1))
+    nets, kept = [], []
+    for again in (False, True):
+        torch.manual_seed(0)
+        nets.append(space.supernet(3, 5, fused=fused, checkpoint_cells=again).double())
+        search = Search(nets[-1], gradient=gradient)
+        for _ in range(3):
+            search.step(
+                lambda n: F.cross_entropy(n(train[0]), train[1] % 5),
+                lambda n: F.cross_entropy(n(valid[0]), valid[1] % 5),
+            )
+        with SavedTensors() as saved:
+            F.cross_entropy(nets[-1](train[0]), train[1] % 5)
+        kept.append(saved.peak_bytes)
+        assert nets[-1].cells[0].preprocess0[2].num_batches_tracked == 4
+    assert states_differ(*nets) < 1e-12
+    assert kept[1] < kept[0] / 3
 
 
 def test_hard_sampled_steps_are_the_same(backend):
@@ -203,12 +227,10 @@ def test_states_move_between_the_two_cells_and_into_the_derived_network():
     space = ConvCell(channels=4, cells=3)
     plain, fused = pair(space)
     other, _ = pair(space, seed=1)
-    back = fuse(copy.deepcopy(other))
+    back = space.supernet(3, 5).double()
     back.load_state_dict(plain.state_dict())
     other.load_state_dict(fused.state_dict())
     assert states_differ(plain, back) == states_differ(plain, other) == 0
-    shared = FusedCell.of(plain.cells[0])
-    assert all(a is b for a, b in zip(shared.parameters(), plain.cells[0].parameters(), strict=True))
     for name in space.names:
         mine, theirs = (net.cells[1].operation_state(3, name) for net in (fused, plain))
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
@@ -223,7 +245,7 @@ def test_states_move_between_the_two_cells_and_into_the_derived_network():
 
 def test_the_number_of_weights_is_unchanged():
     with torch.device("meta"):
-        supernet = fuse(ConvCell().supernet())
+        supernet = ConvCell().supernet()
     assert sum(p.numel() for n, p in supernet.named_parameters() if not n.startswith("alphas")) == 1_930_618
 
 

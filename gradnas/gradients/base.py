@@ -107,6 +107,16 @@ class ArchitectureGradient(ABC):
         return False
 
     @property
+    def differentiates_twice(self) -> bool:
+        """Whether the gradient takes second derivatives by autograd, which not every relaxation has."""
+        return False
+
+    @property
+    def num_samples(self) -> int:
+        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates losses instead."""
+        return 0
+
+    @property
     def clips_inner_step(self) -> bool:
         """Whether the inner step is to clip its gradient as the weight step does."""
         return False

@@ -69,6 +69,10 @@ class Unrolled(ArchitectureGradient):
         return True
 
     @property
+    def differentiates_twice(self) -> bool:
+        return self.mode == "exact"
+
+    @property
     def clips_inner_step(self) -> bool:
         return self.clip
 
