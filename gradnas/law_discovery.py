@@ -224,6 +224,8 @@ class Discovery:
         """The Pareto front in the units of the data."""
         spread = pool.spread
         best = pool.best(1)[0]
+        if not self.settings.prune:  # nothing is selected by its length: the law is what the search ended in
+            best = min((item for _, item in pool.members.values()), key=lambda item: item.loss)
         items = [item for _, item in pool.members.values() if item.loss >= best.loss or item is best]
         kept = pareto(items, lambda f: max(f.loss, EXACT * spread))
         if best not in kept:
@@ -247,6 +249,7 @@ class Discovery:
             laws.append(Law(f, complexity, new.loss, error, length, max(1, agreement), self.loss, dict(self.table)))
         shortest = min(law.description_length for law in laws)
         near = [law for law in laws if law.description_length < shortest + STRONG]
+        near = near if self.settings.prune else [laws[kept.index(best)]]
         chosen = min(near, key=lambda law: (law.complexity, law.description_length))
         laws = sorted(laws, key=lambda law: (law.complexity, law.train_error))
         lowest, front = math.inf, []
