@@ -32,6 +32,7 @@ from gradnas.genotype import Genotype
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
+from gradnas.spaces import ConvCell
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
@@ -115,6 +116,8 @@ class SearchCommand(_Run):
     """Augment the alphas' images too, as the original code does."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
+    capture: Flag = None
+    """Replay the steps from a CUDA graph; on CUDA devices."""
     latency: Table = None
     """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
     budget_ms: Number = None
@@ -152,7 +155,7 @@ class SearchCommand(_Run):
         else:
             config = recipes.search_recipe(self.recipe)
         config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
-        config = replace(config, **self.given(config, "valid_augment", "checkpoint_cells"))
+        config = replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
         return replace(config, cost=self._cost(config.cost))
 
     def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
@@ -456,7 +459,8 @@ def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device
     if "random_cells" in results:
         random = results["random_cells"]
         print(
-            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
+            f"trained the same way: "
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed, runs
+from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
 from gradnas.cost_run import cost_record, example_input, kept_table, located, noted_warnings
 from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
@@ -28,7 +29,7 @@ from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, o
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.precision import Precision
+from gradnas.precision import Precision, check_precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
@@ -59,6 +60,7 @@ class SearchConfig:
             images as the latency table was measured with). The run folder gets a copy of the table.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
+        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
@@ -81,6 +83,7 @@ class SearchConfig:
     cost: ExpectedCost | None = None
     precision: Precision = "fp32"
     checkpoint_cells: bool = False
+    capture: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -92,6 +95,8 @@ class SearchConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         CrossEntropy(self.label_smoothing)  # refuses what cannot be
+        if self.capture and self.label_smoothing:
+            raise ValueError("capture records one loss for weights and alphas: it cannot have label_smoothing")
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
@@ -155,6 +160,9 @@ class SearchRun:
         self.train_objective, self.valid_objective = CrossEntropy(config.label_smoothing), CrossEntropy()
         self._valid: Iterator[tuple[Tensor, Tensor]] | None = None
         self._next_valid = -1
+        self.captured: CapturedStep | None = None  # made at the first step: a recording holds the tensors as they lie
+        if config.capture:
+            check_capture(self.search)
         self.batch = 0  # the next batch of the epoch
         self.train_means, self.valid_means = Means(), Means()
         self.memory_mib = 0.0
@@ -190,10 +198,22 @@ class SearchRun:
         self._next_valid = number + 1
         return next(self._valid)
 
-    def step(self, train_batch: tuple[Tensor, Tensor]) -> StepReport:
-        """One step of alphas and weights; its losses and accuracies go into the epoch's means."""
-        parts: dict[str, dict[str, Tensor]] = {}
+    def step(self, train_batch: tuple[Tensor, Tensor], recorded: bool = True) -> StepReport:
+        """One step of alphas and weights; its losses and accuracies go into the epoch's means.
+
+        With `capture` in the configuration it is replayed, except for smaller batches or without `recorded`.
+        """
+        parts: dict[str, Mapping[str, Tensor]] = {}
         valid_batch = self.valid_batch()
+        other = valid_batch if valid_batch is not None else train_batch  # a recording reads two, also while alphas wait
+        whole = len(train_batch[1]) == len(other[1]) == self.config.batch_size
+        if self.config.capture and recorded and whole:
+            if self.captured is None:
+                self.captured = CapturedStep(self.search, lambda net, x, y: self.valid_objective(net(x), y))
+            report, parts["train"], valid_parts = self.captured(train_batch, other)
+            if report.valid_loss is not None:
+                parts["valid"] = valid_parts
+            return self._note(report, parts, train_batch, other)
 
         def loss(batch: tuple[Tensor, Tensor], name: str, objective: CrossEntropy) -> NetLoss:
             def evaluate_loss(net: BoundNet) -> Tensor:
@@ -205,8 +225,17 @@ class SearchRun:
 
         valid_loss = None if valid_batch is None else loss(valid_batch, "valid", self.valid_objective)
         report = self.search.step(loss(train_batch, "train", self.train_objective), valid_loss)
+        return self._note(report, parts, train_batch, other)
+
+    def _note(
+        self,
+        report: StepReport,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        train_batch: tuple[Tensor, Tensor],
+        valid_batch: tuple[Tensor, Tensor],
+    ) -> StepReport:
         self.train_means.add(parts["train"], len(train_batch[1]))  # of the last call: the weight step's
-        if valid_batch is not None:
+        if "valid" in parts:
             self.valid_means.add(parts["valid"], len(valid_batch[1]))
         self.batch += 1
         return report
@@ -214,7 +243,7 @@ class SearchRun:
     def counted_step(self, train_batch: tuple[Tensor, Tensor]) -> StepReport:
         """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
         with SavedTensors() as kept:
-            report = self.step(train_batch)
+            report = self.step(train_batch, recorded=False)
         search = self.search
         fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
         self.memory_mib = (kept.peak_bytes + fixed) / MIB
@@ -355,6 +384,9 @@ def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[st
 
 
 def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.Run:
-    """Make the run folder of a search."""
+    """Make the run folder of a search. ValueError, before there is one, for a setting that the device cannot follow."""
+    check_precision(config.precision, device)
+    if config.capture and device.type != "cuda":
+        raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")
     config = replace(config, cost=kept_table(config.cost, Path(path)))
     return runs.Run.create(path, to_json(config), config.seed, device)
