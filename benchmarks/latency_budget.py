@@ -3,10 +3,10 @@
     python benchmarks/latency_budget.py                 # 3 budgets, seeds 0 1 2: some minutes
 
 For each budget and seed: a search with `ExpectedCost(table, budget_ms=...)` (binary gates, REINFORCE on the loss of
-held-out images); the chain derived within the budget; ten chains drawn uniformly from all chains whose latency in the table
-is within the budget; all eleven trained alike from fresh weights with that seed on the 1,000 images of the search, and
-evaluated once on 797 others. Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU time; the
-derived chains are measured from end to end afterwards, taking turns.
+held-out images); the chain derived within the budget; ten chains drawn uniformly from all chains whose latency in the
+table is within the budget; all eleven trained alike from fresh weights with that seed on the 1,000 images of the
+search, and evaluated once on 797 others. Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU
+time; the derived chains are measured from end to end afterwards, taking turns.
 """
 
 from __future__ import annotations

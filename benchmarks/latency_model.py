@@ -2,8 +2,8 @@
 
     python benchmarks/latency_model.py                # 200 random chains at 32x32, one CPU thread: a few minutes
 
-The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and whole chains are timed by the same
-clock of CPU time, batch 1. Chains are timed in groups, and those of a group take turns. The operations are timed before,
+The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and chains are timed by the same clock, of
+CPU time, batch 1. Chains are timed in groups, and those of a group take turns. The operations are timed before,
 between and after the groups, and the median of these tables is used, so that a drift of the machine over the minutes
 meets both sides.
 """
@@ -92,10 +92,11 @@ def main() -> None:
     error = np.abs(sums_N - measured_N) / measured_N
     print(f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, clock of CPU time")
     print(
-        f"{len(chains)} random chains of {measured_N.min():.2f} to {measured_N.max():.2f} ms, "
-        f"{len(table.entries)} operations: Spearman {spearmanr(sums_N, measured_N).statistic:.4f}, mean absolute percentage error "
-        f"{100 * error.mean():.2f}% (largest {100 * error.max():.1f}%), sum / measured {np.mean(sums_N / measured_N):.3f}"
+        f"{len(chains)} random chains of {measured_N.min():.2f} to {measured_N.max():.2f} ms, {len(table.entries)} "
+        f"operations: Spearman {spearmanr(sums_N, measured_N).statistic:.4f}, mean absolute percentage error "
+        f"{100 * error.mean():.2f}% (largest {100 * error.max():.1f}%)"
     )
+    print(f"sum / measured: {np.mean(sums_N / measured_N):.3f} on average")
     sizes = [sum(entry.ms for entry in one.entries.values()) for one in tables]
     print(f"the {len(tables)} tables of {options.repeats} rounds: totals from {min(sizes):.2f} to {max(sizes):.2f} ms")
     r2 = held_out_r2(table, splits=10)
