@@ -106,7 +106,9 @@ def table(cells: Sequence[Cell], laws: Sequence[EquationLaw], draws: int) -> Non
             print(f"\n{variant}, noise {noise}: recovered {found} of {len(some)} = {found / len(some):.3f}", end=" ")
             print(f"[{low:.3f}, {high:.3f}] (by the printed constants {strict}),", end=" ")
             print(f"on average {found / draws:.2f} of {len(laws)} laws; CPU s", end=" ")
-            print(f"median {statistics.median(seconds):.2f}, mean {statistics.mean(seconds):.2f}, max {max(seconds):.2f}")
+            print(
+                f"median {statistics.median(seconds):.2f}, mean {statistics.mean(seconds):.2f}, max {max(seconds):.2f}"
+            )
             print("| law | recovered | by the printed constants | median CPU s | median complexity |")
             print("|---|---|---|---|---|")
             for law in laws:
