@@ -336,7 +336,7 @@ def test_a_constant_feature_is_left_out_with_a_word(fixed):
 def test_rows_are_merged_and_sorted_so_order_and_repetition_do_not_count(monkeypatch):
     seen = []
 
-    def record(x, y, settings, weights, loss, seed, show):
+    def record(x, y, settings, weights, loss, seed, show, names):
         seen.append((x, y, weights))
         return front(FORMULAS["constant"])
 
@@ -354,7 +354,7 @@ def test_rows_are_merged_and_sorted_so_order_and_repetition_do_not_count(monkeyp
 def test_progress_shows_the_best_law(fixed, capsys, monkeypatch):
     from gradnas.laws import LawProgress
 
-    def report(x, y, settings, weights, loss, seed, show):
+    def report(x, y, settings, weights, loss, seed, show, names):
         show(LawProgress(0.0, "search", None, float("nan")))
         show(LawProgress(0.5, "search", FORMULAS["tanh"], 0.25))
         show(LawProgress(1.0, "done", FORMULAS["tanh"], 0.125))
