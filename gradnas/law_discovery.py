@@ -108,7 +108,9 @@ class Discovery:
         pool = Pool(data, data.spread)
         first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
         small = make_atoms(self.words, data, self.scales, self.features)
-        large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
+        large = small
+        if settings.effort >= 0.1:  # pairs of features are most of the cost of small data
+            large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
         width = max(1, round(4 * settings.effort))
         seed_pool(pool, small, large, count=40 if settings.enumerate and self.features else 0, steps=10)
         self._report(pool, 0.1, "enumeration")
@@ -116,7 +118,7 @@ class Discovery:
             grow(pool, small, large, rounds=2, width=width, count=24, steps=10)
             self._report(pool, 0.2, "growth")
         settled = pool.exact or (settings.enumerate and settings.improve and pool.settled(SIMPLE))
-        if settings.enumerate and not settled:
+        if settings.enumerate and not settled and settings.effort >= 0.1:
             self._explore_targets(pool, first)
         self.counts["enumerated and grown"] = len(pool.losses)
         if not (settled or pool.exact) and self.features:
