@@ -100,6 +100,8 @@ class SearchCommand(_Run):
     """Augment the alphas' images too, as the original code does."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
+    capture: Flag = None
+    """Replay the steps from a CUDA graph; on CUDA devices."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -120,7 +122,7 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells"))
+        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed, runs
+from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
 from gradnas.data import Augment, DataConfig, ImageData, halves
 from gradnas.data.base import sorted_by_class
@@ -26,7 +27,7 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.precision import Precision
+from gradnas.precision import Precision, check_precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
@@ -50,6 +51,7 @@ class SearchConfig:
         warmup_epochs: epochs at the start in which the alphas wait.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
+        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
@@ -68,6 +70,7 @@ class SearchConfig:
     alphas: AlphaOptimizer = field(default_factory=AlphaOptimizer)
     precision: Precision = "fp32"
     checkpoint_cells: bool = False
+    capture: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -130,6 +133,9 @@ class SearchRun:
         )
         self.held_out = valid.batches(max(config.batch_size, 128), shuffle=False, device=device, workers=workers)
         self.objective = CrossEntropy()
+        self.captured: CapturedStep | None = None  # made at the first step: a recording holds the tensors as they lie
+        if config.capture:
+            check_capture(self.search)
         self.batch = 0  # the next batch of the epoch
         self.train_means, self.valid_means = Means(), Means()
         self.memory_mib = 0.0
@@ -162,9 +168,22 @@ class SearchRun:
             yield from self.valid.epoch(epoch, start)
             epoch, start = epoch + 1, 0
 
-    def step(self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
-        """One step of alphas and weights; its losses and accuracies go into the epoch's means."""
+    def step(
+        self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor], recorded: bool = True
+    ) -> StepReport:
+        """One step of alphas and weights; its losses and accuracies go into the epoch's means.
+
+        With `capture` in the configuration it is replayed, except for smaller batches or without `recorded`.
+        """
         parts: dict[str, dict[str, Tensor]] = {}
+        whole = len(train_batch[1]) == len(valid_batch[1]) == self.config.batch_size
+        if self.config.capture and recorded and whole:
+            if self.captured is None:
+                self.captured = CapturedStep(self.search, lambda net, x, y: self.objective(net(x), y))
+            report, parts["train"], valid_parts = self.captured(train_batch, valid_batch)
+            if report.valid_loss is not None:
+                parts["valid"] = valid_parts
+            return self._note(report, parts, train_batch, valid_batch)
 
         def loss(batch: tuple[Tensor, Tensor], name: str) -> NetLoss:
             def evaluate_loss(net: BoundNet) -> Tensor:
@@ -174,6 +193,15 @@ class SearchRun:
             return evaluate_loss
 
         report = self.search.step(loss(train_batch, "train"), loss(valid_batch, "valid"))
+        return self._note(report, parts, train_batch, valid_batch)
+
+    def _note(
+        self,
+        report: StepReport,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        train_batch: tuple[Tensor, Tensor],
+        valid_batch: tuple[Tensor, Tensor],
+    ) -> StepReport:
         self.train_means.add(parts["train"], len(train_batch[1]))  # of the last call: the weight step's
         if "valid" in parts:
             self.valid_means.add(parts["valid"], len(valid_batch[1]))
@@ -183,7 +211,7 @@ class SearchRun:
     def counted_step(self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
         """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
         with SavedTensors() as kept:
-            report = self.step(train_batch, valid_batch)
+            report = self.step(train_batch, valid_batch, recorded=False)
         search = self.search
         fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
         self.memory_mib = (kept.peak_bytes + fixed) / MIB
@@ -321,5 +349,8 @@ def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[st
 
 
 def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.Run:
-    """Make the run folder of a search."""
+    """Make the run folder of a search. ValueError, before there is one, for a setting that the device cannot follow."""
+    check_precision(config.precision, device)
+    if config.capture and device.type != "cuda":
+        raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")
     return runs.Run.create(path, to_json(config), config.seed, device)

@@ -108,24 +108,25 @@ class Discovery:
         pool = Pool(data, data.spread)
         first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
         small = make_atoms(self.words, data, self.scales, self.features)
-        large = small
-        if settings.effort >= 0.1:  # pairs of features are most of the cost of small data
+        effort, large = settings.effort, small
+        if effort >= 0.1:  # pairs of features are most of the cost of small data
             large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
-        width = max(1, round(4 * settings.effort))
-        seed_pool(pool, small, large, count=40 if settings.enumerate and self.features else 0, steps=10)
+        width, count = max(1, round(4 * effort)), max(6, round(24 * min(1.0, effort)))
+        seeds = max(8, round(40 * min(1.0, effort))) if settings.enumerate and self.features else 0
+        seed_pool(pool, small, large, count=seeds, steps=10)
         self._report(pool, 0.1, "enumeration")
         if settings.improve and settings.enumerate:
-            grow(pool, small, large, rounds=2, width=width, count=24, steps=10)
+            grow(pool, small, large, rounds=2, width=width, count=count, steps=10)
             self._report(pool, 0.2, "growth")
         settled = pool.exact or (settings.enumerate and settings.improve and pool.settled(SIMPLE))
-        if settings.enumerate and not settled and settings.effort >= 0.1:
+        if settings.enumerate and effort >= 0.5 and not settled:
             self._explore_targets(pool, first)
         self.counts["enumerated and grown"] = len(pool.losses)
         if not (settled or pool.exact) and self.features:
             self._propose(pool)
         self._prune(pool)
         if settings.improve:
-            grow(pool, small, large, rounds=3, width=width, count=24, steps=10)
+            grow(pool, small, large, rounds=3 if effort >= 0.5 else 1, width=width, count=count, steps=10)
             self._report(pool, 0.9, "growth")
             self._prune(pool)
         return self._front(pool)
@@ -213,7 +214,9 @@ class Discovery:
 
     def _prune(self, pool: Pool) -> None:
         if self.settings.prune:
-            for way in prune(pool.best(6), self.data, self.functions, pool.spread):
+            for way in prune(
+                pool.best(6 if self.settings.effort >= 0.5 else 2), self.data, self.functions, pool.spread
+            ):
                 pool.add(way[1:])
 
     # ---- the front -------------------------------------------------------------------------------------------------
@@ -222,6 +225,8 @@ class Discovery:
         """The Pareto front in the units of the data."""
         spread = pool.spread
         best = pool.best(1)[0]
+        if not self.settings.prune:  # nothing is selected by its length: the law is what the search ended in
+            best = min((item for _, item in pool.members.values()), key=lambda item: item.loss)
         items = [item for _, item in pool.members.values() if item.loss >= best.loss or item is best]
         kept = pareto(items, lambda f: max(f.loss, EXACT * spread))
         if best not in kept:
@@ -245,6 +250,7 @@ class Discovery:
             laws.append(Law(f, complexity, new.loss, error, length, max(1, agreement), self.loss, dict(self.table)))
         shortest = min(law.description_length for law in laws)
         near = [law for law in laws if law.description_length < shortest + STRONG]
+        near = near if self.settings.prune else [laws[kept.index(best)]]
         chosen = min(near, key=lambda law: (law.complexity, law.description_length))
         laws = sorted(laws, key=lambda law: (law.complexity, law.train_error))
         lowest, front = math.inf, []

@@ -156,8 +156,9 @@ COSTS = {"term": 3, "pair": 5, "sum": 6, "factor": 2, "swap": 0, "inside": 3}
 def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: int, inside: bool = True) -> list[Change]:
     """The most promising changes of a formula, by the description length that the score promises.
 
-    Another term (an atom of `large`, or a product of two of `small`; two atoms of `large` for a formula of one term), another factor of a term or another in the place
-    of one, and something added to the input of any edge; each kind has its share of the `count`.
+    Another term (an atom of `large`, or a product of two of `small`), two terms more for a formula of one, another
+    factor of a term or another in the place of one, and something added to the input of any edge; each kind has its
+    share of the `count`.
     """
     formula = fitted.formula
     t = tangent(fitted, data)

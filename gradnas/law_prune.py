@@ -252,6 +252,8 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
         k = open_[pick]
         value = float(current[k])
         options = []
+        if places[k][0][0] in ("b", "bias"):  # none at all: an offset that the data do not show
+            options.append((unit * (value / float(deviation[pick])) ** 2, 0.0))
         for d in range(1, digits + 1):
             candidate = float(f"{value:.{d - 1}e}")
             cost = unit * ((candidate - value) / float(deviation[pick])) ** 2 + 2.0 * d * math.log(10.0)

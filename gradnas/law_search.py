@@ -75,8 +75,8 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
     order = torch.randperm(len(target_N), generator=generator)
     half = len(order) // 2
     train, valid = (order[:half], order[half:]) if settings.bilevel and half >= 4 else (order, order)
-    alphas = dict(net.alphas.items())
-    params = {"a": net.a, "b": net.b}
+    alphas: dict[str, Tensor] = dict(net.alphas.items())
+    params: dict[str, Tensor] = {"a": net.a, "b": net.b}
     alive_K = torch.ones(settings.restarts, dtype=torch.bool)
     plain_sgd = settings.gradient.needs_inner_step
     optimizer = (

@@ -37,7 +37,8 @@ class LawSettings:
         improve: whether the best laws grow by the changes with the best scores.
         prune: whether laws are pruned by description length.
         relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.law_search.SupernetSearch`.
-        effort: multiplies restarts and the width of the growth; 1.0 is about 0.3 to 5 seconds for 100 points.
+        effort: multiplies restarts and the width of the growth; below 0.5 the other targets are left out. 1.0 is about
+            0.3 to 5 seconds for 100 points.
         max_points: with more rows than this, structures are looked for on a random subset of this size; the constants
             of the laws that are returned come from up to ten times as many.
     """

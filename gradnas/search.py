@@ -22,7 +22,7 @@ from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce, SGDStep
-from gradnas.gradients.base import Loss, Tensors, leaves, norm, same_randomness
+from gradnas.gradients.base import Loss, Tensors, copies, leaves, norm, same_randomness
 from gradnas.latency import Costs, Device, device_notes
 from gradnas.objectives.cost import CostState, ExpectedCost, accuracy_latency_reward
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -180,7 +180,7 @@ class Search:
         self._check_combination(alphas)
         self.clip_norm = weights.clip_norm if isinstance(weights, WeightOptimizer) else None
         if gradient.needs_inner_step:
-            self._inner_step()  # refuses now what it cannot look through
+            self.inner_step()  # refuses now what it cannot look through
         self._set_learning_rate()
 
     def _check_combination(self, alphas: AlphaOptimizer) -> None:
@@ -267,10 +267,14 @@ class Search:
             if valid_loss is not None and self.alpha_due:
                 found = self._alpha_step(train_loss, valid_loss)
             loss = self._weight_step(train_loss)
+        self.advance()
+        return StepReport(loss, found)
+
+    def advance(self) -> None:
+        """Count one step and move the schedules on (`step` does it itself)."""
         self.steps += 1
         if isinstance(self.settings, WeightOptimizer) and self.settings.per_iteration:
             self._set_learning_rate()
-        return StepReport(loss, found)
 
     def _alpha_step(self, train_loss: NetLoss, valid_loss: NetLoss) -> Tensor:
         noise = self._noise(ALPHA_NOISE)
@@ -279,11 +283,12 @@ class Search:
             if self.gradient.num_samples:
                 grads, loss, baseline = self._sampled_gradient(valid_loss)
             else:
-                grads, loss = self._differentiated_gradient(train_loss, valid_loss, noise)
+                inner = self.inner_step() if self.gradient.needs_inner_step else None
+                grads, loss = self.alpha_gradient(train_loss, valid_loss, noise, inner)
         except FloatingPointError as error:
-            raise self._not_finite(str(error)) from error
+            raise self.not_finite(str(error)) from error
         if not torch.isfinite(norm([*grads.values(), loss])):
-            raise self._not_finite("the validation loss or the architecture gradient is NaN or infinite")
+            raise self.not_finite("the validation loss or the architecture gradient is NaN or infinite")
         before = {name: alpha.detach().clone() for name, alpha in self.alphas.items()}
         for name, alpha in self.alphas.items():
             alpha.grad = grads[name]
@@ -300,10 +305,10 @@ class Search:
             self.cost_state = self.cost.advanced(self.cost_state, self.expected_cost())
         return loss
 
-    def _differentiated_gradient(
-        self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors
+    def alpha_gradient(
+        self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors, inner: SGDStep | None
     ) -> tuple[Tensors, Tensor]:
-        """The architecture gradient, and the validation loss that was seen first."""
+        """The architecture gradient of one step, and the validation loss that was seen first; changes nothing."""
         seen: list[Tensor] = []
 
         def with_cost(net: BoundNet) -> Tensor:
@@ -315,7 +320,6 @@ class Search:
 
         train = self._closure(train_loss, noise)
         valid = self._closure(with_cost, noise)
-        inner = self._inner_step() if self.gradient.needs_inner_step else None
         grads = self.gradient(train, valid, self.params, self.alphas, inner=inner)
         return grads, seen[0]
 
@@ -356,7 +360,8 @@ class Search:
             value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
         return value
 
-    def _weight_step(self, train_loss: NetLoss) -> Tensor:
+    def weight_gradient(self, train_loss: NetLoss) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
+        """The train loss, the weights that have a gradient, and their gradients; updates running statistics alone."""
         tables = {name: a.detach() for name, a in self.alphas.items()}
         draw = self.relaxation.path(tables, self._noise(WEIGHT_NOISE), self.progress)
         with self._autocast():
@@ -368,19 +373,23 @@ class Search:
         # Operations that were not drawn get no gradient, hence no decay and no momentum either.
         grads = torch.autograd.grad(loss, params, allow_unused=True)
         present = [k for k, g in enumerate(grads) if g is not None]
-        averaged = (
-            distributed.mean([grads[k] for k in present]) if distributed.world() > 1 else [grads[k] for k in present]
-        )
-        for k, g in zip(present, averaged, strict=True):
-            params[k].grad = g
+        averaged = [grads[k] for k in present]
+        if distributed.world() > 1:
+            averaged = distributed.mean(averaged)
+        return loss.detach(), [params[k] for k in present], averaged
+
+    def _weight_step(self, train_loss: NetLoss) -> Tensor:
+        loss, params, grads = self.weight_gradient(train_loss)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
         limit = self.clip_norm if self.clip_norm is not None else math.inf
-        size = nn.utils.clip_grad_norm_([params[k] for k in present], limit)
-        if not torch.isfinite(size + loss.detach()):
+        size = nn.utils.clip_grad_norm_(params, limit)
+        if not torch.isfinite(size + loss):
             self.weight_optimizer.zero_grad(set_to_none=True)
-            raise self._not_finite("the train loss or the weight gradient is NaN or infinite")
+            raise self.not_finite("the train loss or the weight gradient is NaN or infinite")
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
 
     def fit(
         self,
@@ -532,9 +541,12 @@ class Search:
         return evaluate
 
     def _with_own_buffers(self, tensors: Tensors) -> Tensors:
-        return tensors | {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
+        named = dict(self.supernet.named_buffers())
+        if self.device.type == "cuda":  # a few launches instead of one for each buffer
+            return tensors | dict(zip(named, copies(list(named.values())), strict=True))
+        return tensors | {name: buffer.clone() for name, buffer in named.items()}
 
-    def _inner_step(self) -> SGDStep:
+    def inner_step(self) -> SGDStep:
         """The coming weight step, read off the optimiser. ValueError where it is not plain SGD."""
         optimizer, method = self.weight_optimizer, type(self.gradient).__name__
         if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
@@ -576,7 +588,7 @@ class Search:
         except StopIteration:
             raise ValueError("the validation loader yields no batch") from None
 
-    def _not_finite(self, what: str) -> NonFiniteError:
+    def not_finite(self, what: str) -> NonFiniteError:
         return NonFiniteError(
             f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. Try a smaller learning rate, "
             "gradient clipping (clip_norm), precision='fp32', and check the data for NaN"

@@ -26,7 +26,7 @@ from gradnas.spaces.equation_formula import Edge, Formula, Node
 from gradnas.spaces.equation_primitives import PRIMITIVES
 
 # For data of a few rows: the checks of scikit-learn fit dozens of times
-QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02}
+QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02, "primitives": ["linear", "linear_exp"]}
 NAMES = ["x1", "dose", "T"]
 X = np.random.default_rng(0).uniform(0.2, 3.0, (40, 3))
 

@@ -29,9 +29,9 @@ def test_warm_up_epochs_are_probed_without_a_step_of_the_alphas(monkeypatch):
     calls = []
     original = room.SearchRun.step
 
-    def step(self, *batches):
+    def step(self, *batches, **options):
         before = {name: alpha.detach().clone() for name, alpha in self.search.alphas.items()}
-        report = original(self, *batches)
+        report = original(self, *batches, **options)
         calls.append(any(not torch.equal(before[name], alpha) for name, alpha in self.search.alphas.items()))
         return report
 

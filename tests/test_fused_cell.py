@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from cases import batch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Search, Unrolled
+from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Search, Softmax, Unrolled
 from gradnas.gradients import Implicit
 from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
@@ -247,6 +248,36 @@ def test_the_number_of_weights_is_unchanged():
     with torch.device("meta"):
         supernet = ConvCell().supernet()
     assert sum(p.numel() for n, p in supernet.named_parameters() if not n.startswith("alphas")) == 1_930_618
+
+
+class Launches(TorchDispatchMode):
+    """Operations that are no views; a convolution's backward counts once for each gradient that it gives."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        views = (
+            "view expand permute transpose split unsqueeze squeeze select slice unbind detach alias empty t as_strided"
+        )
+        name = func.overloadpacket.__name__
+        if not name.strip("_").startswith(tuple(views.split()[:-2])) and name not in views.split():
+            self.count += sum(args[-1]) if name == "convolution_backward" else 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_pass_on_a_gpu_takes_few_launches(monkeypatch):
+    """Forward and backward at the depth of the paper: at most 1,750 (the network as published: more than 12,000)."""
+    monkeypatch.setattr(FusedCell, "grouped", True)
+    supernet = ConvCell(channels=4).supernet()
+    x, y = batch(0, size=2, side=16)
+    weights = [p for name, p in supernet.named_parameters() if not name.startswith("alphas")]
+    fixed = Softmax().draw({name: a.detach() for name, a in supernet.alphas.items()}, {}, 0.0)
+    for wanted, draw in ((weights, fixed), (list(supernet.alphas.values()), None)):
+        for p in supernet.parameters():
+            p.requires_grad_(any(p is w for w in wanted))
+        with Launches() as launches:
+            torch.autograd.grad(F.cross_entropy(supernet(x, draw=draw), y), wanted)
+        assert 1000 < launches.count < 1750
 
 
 def test_one_pixel_has_no_variance(backend):

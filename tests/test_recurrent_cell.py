@@ -210,7 +210,7 @@ def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
             p.copy_(torch.randn(p.shape, dtype=D) * 0.2)
     weights = WeightOptimizer(lr=5.0, momentum=0.0, weight_decay=5e-7, clip_norm=clip)
     search = Search(supernet, gradient=Unrolled(mode=mode, epsilon=epsilon, clip=True), weights=weights)
-    inner = search._inner_step()
+    inner = search.inner_step()
     assert inner.clip_norm == clip
     inner = replace(inner, differentiate_clip=differentiate)
     train, valid = (search._closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {}) for k in (10, 20))
@@ -232,7 +232,7 @@ def test_finite_difference_is_exact(dropout, tolerance, clip, differentiate):
 def test_the_derivative_through_the_clip_is_that_of_the_step():
     """With `differentiate_clip`, exact mode is the numerical derivative of L_valid(w'(alpha), alpha)."""
     exact, (train, valid, search) = second_order("exact", RecurrentDropout(), clip=0.05, differentiate=True)
-    inner = replace(search._inner_step(), differentiate_clip=True)
+    inner = replace(search.inner_step(), differentiate_clip=True)
     params = {k: p.detach().requires_grad_() for k, p in search.params.items()}
 
     def outer(alpha):

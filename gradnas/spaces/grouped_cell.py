@@ -85,11 +85,7 @@ def grouped_nodes(
         for item in stage.others:
             part = item.operation(x_BSCHW[:, item.source].contiguous())
             extra[item.target].append(part * mix_EO[item.row, item.column])
-        found = _mixed(stage, x_BSCHW, mixes[number], stride, cell.training, statistics)
-        if sum_BTCHW is None or found is None:
-            sum_BTCHW = found if sum_BTCHW is None else sum_BTCHW
-        else:
-            sum_BTCHW = sum_BTCHW + found
+        sum_BTCHW = _add_mixed(sum_BTCHW, stage, x_BSCHW, mixes[number], stride, cell.training, statistics)
         if sum_BTCHW is None:
             B, _, C, H, W = x_BSCHW.shape
             size = (B, num_nodes - number, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
@@ -178,7 +174,7 @@ Statistics = list[tuple[list[list[Any]], Tensor, Tensor, int]]
 
 
 def _served(stage: _Stage, training: bool) -> list[list[_Item]]:
-    """The edges that each of the mixed maps serves, in the order of `_mixed`."""
+    """The edges that each of the mixed maps serves, in the order of `_add_mixed`."""
     num_sources = max(1, len(stage.sources))
 
     def by_source(items: list[_Item]) -> list[list[_Item]]:
@@ -213,12 +209,18 @@ def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(places, dtype=torch.int64, device=device)
 
 
-def _mixed(
-    stage: _Stage, x_BSCHW: Tensor, mix_TQ: Tensor, stride: int, training: bool, statistics: Statistics
+def _add_mixed(
+    sum_BTCHW: Tensor | None,
+    stage: _Stage,
+    x_BSCHW: Tensor,
+    mix_TQ: Tensor,
+    stride: int,
+    training: bool,
+    statistics: Statistics,
 ) -> Tensor | None:
-    """What a stage gives to each target, `(B, T, C, H, W)`; None if nothing."""
+    """`sum` plus what a stage gives to each target, `(B, T, C, H, W)`; None: nothing so far."""
     if not mix_TQ.shape[1]:
-        return None
+        return sum_BTCHW
     B, _, C, _, _ = x_BSCHW.shape
     maps = []
     positive_BSCHW = torch.relu(x_BSCHW) if stage.separable or stage.dilated or stage.reductions else x_BSCHW
@@ -244,7 +246,10 @@ def _mixed(
     joined_BQHW = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     H, W = joined_BQHW.shape[2:]
     T, Q = mix_TQ.shape
-    return torch.bmm(mix_TQ.expand(B, T, Q), joined_BQHW.view(B, Q, C * H * W)).view(B, T, C, H, W)
+    factors = mix_TQ.expand(B, T, Q), joined_BQHW.view(B, Q, C * H * W)
+    if sum_BTCHW is None:
+        return torch.bmm(*factors).view(B, T, C, H, W)
+    return torch.baddbmm(sum_BTCHW.flatten(2), *factors).view(B, T, C, H, W)
 
 
 def _last_norm(operation: Any) -> Any:
