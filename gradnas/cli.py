@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,15 +19,17 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from gradnas import distributed, precision, recipes, runs
-from gradnas.config import from_json, read_object
+from gradnas.chain import Chain, load_architecture
+from gradnas.config import did_you_mean, from_json, read_object
 from gradnas.data import ImageData
-from gradnas.draw import draw_cells
+from gradnas.draw_chain import draw_architecture
 from gradnas.estimate import estimate_search
 from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
 from gradnas.report import write_report
+from gradnas.spaces import ConvCell
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
@@ -67,17 +69,26 @@ class _Run:
     """Loader processes, for sets too large for memory."""
     threads: Whole = None
     """CPU threads."""
+    per_class: Whole = None
+    """Train on so many images of every class alone (to try a setting out)."""
     channels: Whole = None
     """Channels of the first cell."""
     cells: Whole = None
     """Number of cells."""
+    width_mult: Share = None
+    """Factor of the widths of a chain."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
 
     def given(self, config: Any, *more: str) -> dict[str, Any]:
         """Replacements for fields of a configuration, its data and its space by the options that were given."""
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
-        data, space = self._of("image_size", "workers"), self._of("channels", "cells")
+        data, space = self._of("image_size", "workers", "per_class"), self._of("channels", "cells", "width_mult")
+        known = {field.name for field in fields(config.space)}
+        for name in space:
+            if name not in known:
+                kind = type(config.space).__name__
+                raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
         if self.data is not None:
             data["source"] = self.data
         return {
@@ -145,7 +156,9 @@ class TrainCommand(_Run):
     def run(self) -> None:
         config, out = self._config()
         config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
-        config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
+        config.space.network(
+            config.space.decision(config.genotype)
+        )  # an unknown operation is refused before data are read
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
@@ -156,13 +169,12 @@ class TrainCommand(_Run):
                 raise ValueError(f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}")
             config = from_json(TrainConfig, _typed(path, "TrainConfig"), self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
-        genotype, source = _genotype(self.what)
-        name = self.recipe or recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
+        genotype, searched = _architecture(self.what)
+        source = searched.get("data", {}).get("source")
+        name = self.recipe or recipes.training_after(genotype, self.what, source)
         config = recipes.training_recipe(name, genotype.to_text())
-        # Random cells for comparison are then drawn with as many nodes.
-        nodes = len(genotype.normal) // 2 if genotype.kind == "conv" else config.space.nodes
-        config = replace(config, space=replace(config.space, nodes=nodes))
-        if source and name != "imagenet-eval":
+        config = replace(config, space=recipes.training_space(config, genotype, self.what, searched.get("space")))
+        if source and not name.endswith("imagenet-eval"):
             config = replace(config, data=replace(config.data, source=source))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
 
@@ -230,8 +242,10 @@ class DrawCommand:
     """Picture to write."""
 
     def run(self) -> None:
-        genotype, _ = _genotype(self.what)
-        print(draw_cells(genotype, self.out, title=self.what if not Path(self.what).exists() else None))
+        genotype, searched = _architecture(self.what)
+        title = self.what if not Path(self.what).exists() else None
+        space = recipes.space_of(self.what, searched.get("space"))
+        print(draw_architecture(genotype, self.out, title=title, space=space))
 
 
 @dataclass(frozen=True)
@@ -327,6 +341,7 @@ class RecipesCommand:
                 print("\n".join(f"  {word:28}{line}" for word, line in zip([name] + [""] * 9, lines, strict=False)))
         cells = textwrap.fill(", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  ")
         print(f"published cells:\n{cells}")
+        print(f"published chains:\n  {', '.join(Chain.names())}")
 
 
 Command = (
@@ -377,11 +392,12 @@ def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.devi
     if not distributed.is_main():
         return
     print(f"genotype: {results['genotype']}")
-    if "valid_accuracy" in results:
-        print(
-            f"held-out accuracy: mixture {100 * results['valid_accuracy']:.2f}%, derived network with its weights "
-            f"{100 * results['derived_valid_accuracy']:.2f}%"
-        )
+    if "code" in results:
+        print(f"code: {results['code']}")
+    if "derived_valid_accuracy" in results:
+        mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
+        derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
+        print(f"held-out accuracy: {mixture}{derived}")
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
@@ -398,7 +414,8 @@ def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device
     if "random_cells" in results:
         random = results["random_cells"]
         print(
-            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
+            f"trained the same way: "
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
@@ -458,23 +475,23 @@ def _typed(path: Path, wanted: str) -> dict[str, Any]:
     return description
 
 
-def _genotype(what: str) -> tuple[Genotype, str | None]:
-    """A genotype from a run folder, a file or a name, and the data source of the run."""
+def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
+    """Cells or a chain from a run folder, a file or a name, and the configuration of the run."""
     path = Path(what)
     if path.is_dir():
         run = runs.Run.open(path)
         if not (path / runs.GENOTYPE).exists():
             raise ValueError(f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})")
-        source = read_object(run.path / runs.CONFIG).get("data", {}).get("source")
-        return Genotype.load(path / runs.GENOTYPE), source
+        return load_architecture(path / runs.GENOTYPE), read_object(run.path / runs.CONFIG)
     if path.suffix == ".json" or path.is_file():
-        return Genotype.load(path), None
-    if what in Genotype.names():
-        return Genotype.named(what), None
+        return load_architecture(path), {}
+    if what in Chain.names():
+        return Chain.named(what), {}
     try:
-        return Genotype.named(what), None
+        return Genotype.named(what), {}
     except ValueError as error:
-        raise ValueError(f"{what!r} is no run folder and no file, and as the name of a cell: {error}") from error
+        hint = did_you_mean(what, Chain.names())
+        raise ValueError(f"{what!r} is no run folder, no file and no published chain{hint}; {error}") from error
 
 
 def _free_folder(stem: str) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradnas import distributed
+from gradnas.chain import Chain
 from gradnas.choice import Draw
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce, SGDStep
@@ -76,7 +77,7 @@ class SearchResult:
     """What the search stands for at one moment.
 
     Attributes:
-        choices: choice name -> operation for a module with choices; the `Genotype` for a cell space.
+        choices: choice name -> operation for a module with choices; the `Genotype` or `Chain` for a space.
         cost: of a search with a cost, what the decision costs (see `costs.unit`).
     """
 
@@ -85,9 +86,9 @@ class SearchResult:
     cost: float | None = None
 
     @property
-    def genotype(self) -> Genotype:
-        """The cells that were found. ValueError for a module with choices: it has no cells."""
-        if not isinstance(self.choices, Genotype):
+    def genotype(self) -> Any:
+        """What was found: a `Genotype` or a `Chain`. ValueError for a module with choices: it has neither."""
+        if not isinstance(self.choices, (Genotype, Chain)):
             raise ValueError("a module with choices has no genotype; read result.choices")
         return self.choices
 
@@ -102,7 +103,7 @@ class SearchResult:
 
     def save(self, path: str | Path) -> None:
         """Write the decision as JSON."""
-        if isinstance(self.choices, Genotype):
+        if isinstance(self.choices, (Genotype, Chain)):
             self.choices.save(path)
         else:
             write_json(Path(path), {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)})

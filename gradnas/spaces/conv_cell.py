@@ -20,7 +20,7 @@ from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space, Supernet, Weights
+from gradnas.spaces.base import ImageSpace, Supernet, Weights
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
 from gradnas.spaces.edge_cell import EdgeCell
 from gradnas.spaces.fused_cell import FusedCell
@@ -41,7 +41,7 @@ DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS
 
 
 @dataclass(frozen=True)
-class ConvCell(Space):
+class ConvCell(ImageSpace):
     """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections 2.1 and 3.1).
 
     Args:
@@ -169,7 +169,29 @@ class ConvCell(Space):
             cells[kind] = [(names[operation], predecessor) for operation, predecessor in pairs]
         return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
-    def random_genotype(self, generator: torch.Generator) -> Genotype:
+    def decision(self, what: Genotype | str) -> Genotype:
+        """A genotype from its original text. ValueError for a text that is none."""
+        return what if isinstance(what, Genotype) else Genotype.parse(what)
+
+    @property
+    def has_auxiliary_head(self) -> bool:
+        return True
+
+    @property
+    def has_drop_path(self) -> bool:
+        return True
+
+    def collapse_note(self, skips: int) -> str | None:
+        operations = 2 * self.nodes
+        if 2 * skips < operations:
+            return None
+        return (
+            f"{skips} of the {operations} operations of the normal cell are skip connections; the search may be "
+            "collapsing (known of long or first-order searches): prefer the genotype of an earlier epoch in "
+            "metrics.jsonl, fewer epochs, or a second-order gradient"
+        )
+
+    def random_decision(self, generator: torch.Generator) -> Genotype:
         """A cell pair drawn uniformly: two distinct predecessors for each node, operations other than `none`."""
         names = [name for name in self.names if name != "none"]
 
