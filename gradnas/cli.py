@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,19 +19,26 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from gradnas import distributed, precision, recipes, runs
-from gradnas.config import from_json, read_object
+from gradnas.chain import Chain, load_architecture
+from gradnas.config import did_you_mean, from_json, read_object
+from gradnas.cost_run import cost_sentence, located
 from gradnas.data import ImageData
-from gradnas.draw import draw_cells
+from gradnas.draw_chain import draw_architecture
 from gradnas.estimate import estimate_search
 from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
+from gradnas.latency_commands import LatencyCommand
+from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
+from gradnas.spaces import ConvCell
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Table = Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")]
 Share = Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
@@ -67,17 +74,26 @@ class _Run:
     """Loader processes, for sets too large for memory."""
     threads: Whole = None
     """CPU threads."""
+    per_class: Whole = None
+    """Train on so many images of every class alone (to try a setting out)."""
     channels: Whole = None
     """Channels of the first cell."""
     cells: Whole = None
     """Number of cells."""
+    width_mult: Share = None
+    """Factor of the widths of a chain."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
 
     def given(self, config: Any, *more: str) -> dict[str, Any]:
         """Replacements for fields of a configuration, its data and its space by the options that were given."""
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
-        data, space = self._of("image_size", "workers"), self._of("channels", "cells")
+        data, space = self._of("image_size", "workers", "per_class"), self._of("channels", "cells", "width_mult")
+        known = {field.name for field in fields(config.space)}
+        for name in space:
+            if name not in known:
+                kind = type(config.space).__name__
+                raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
         if self.data is not None:
             data["source"] = self.data
         return {
@@ -102,6 +118,22 @@ class SearchCommand(_Run):
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
+    latency: Table = None
+    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
+    budget_ms: Number = None
+    """Find the best architecture whose latency is at most this."""
+    budget_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    budget_params: Number = None
+    """The same for the number of parameters."""
+    target_ms: Number = None
+    """Pull the expected latency towards this, without a promise."""
+    target_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    target_params: Number = None
+    """The same for the number of parameters."""
+    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
+    """How a target enters the loss: as a factor, or as a term."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -122,7 +154,28 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
+        config = replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        return replace(config, cost=self._cost(config.cost))
+
+    def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
+        """The recipe's cost with the table, the limit and the form that were given."""
+        limits = self._of(*LIMITS)
+        if len(limits) > 1:
+            raise ValueError(f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold")
+        given: dict[str, Any] = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
+        if before is None and not limits:
+            if given:
+                raise ValueError("--latency and --form need a limit: --budget-ms or --target-ms, for example")
+            return None
+        cost = ExpectedCost(**given, **limits) if before is None else replace(before, **given, **_instead(limits))
+        cost.latency_table()  # refused now if it cannot be read
+        return cost
+
+
+def _instead(limits: dict[str, Any]) -> dict[str, Any]:
+    """One limit in the place of another; nothing where none is given."""
+    return {**dict.fromkeys(LIMITS), **limits} if limits else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +198,9 @@ class TrainCommand(_Run):
     def run(self) -> None:
         config, out = self._config()
         config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
-        config.space.network(Genotype.parse(config.genotype))  # an unknown operation is refused before data are read
+        config.space.network(
+            config.space.decision(config.genotype)
+        )  # an unknown operation is refused before data are read
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
@@ -156,13 +211,12 @@ class TrainCommand(_Run):
                 raise ValueError(f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}")
             config = from_json(TrainConfig, _typed(path, "TrainConfig"), self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
-        genotype, source = _genotype(self.what)
-        name = self.recipe or recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
+        genotype, searched = _architecture(self.what)
+        source = searched.get("data", {}).get("source")
+        name = self.recipe or recipes.training_after(genotype, self.what, source)
         config = recipes.training_recipe(name, genotype.to_text())
-        # Random cells for comparison are then drawn with as many nodes.
-        nodes = len(genotype.normal) // 2 if genotype.kind == "conv" else config.space.nodes
-        config = replace(config, space=replace(config.space, nodes=nodes))
-        if source and name != "imagenet-eval":
+        config = replace(config, space=recipes.training_space(config, genotype, self.what, searched.get("space")))
+        if source and not name.endswith("imagenet-eval"):
             config = replace(config, data=replace(config.data, source=source))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
 
@@ -230,8 +284,10 @@ class DrawCommand:
     """Picture to write."""
 
     def run(self) -> None:
-        genotype, _ = _genotype(self.what)
-        print(draw_cells(genotype, self.out, title=self.what if not Path(self.what).exists() else None))
+        genotype, searched = _architecture(self.what)
+        title = self.what if not Path(self.what).exists() else None
+        space = recipes.space_of(self.what, searched.get("space"))
+        print(draw_architecture(genotype, self.out, title=title, space=space))
 
 
 @dataclass(frozen=True)
@@ -327,6 +383,7 @@ class RecipesCommand:
                 print("\n".join(f"  {word:28}{line}" for word, line in zip([name] + [""] * 9, lines, strict=False)))
         cells = textwrap.fill(", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  ")
         print(f"published cells:\n{cells}")
+        print(f"published chains:\n  {', '.join(Chain.names())}")
 
 
 Command = (
@@ -337,6 +394,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
@@ -377,11 +435,14 @@ def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.devi
     if not distributed.is_main():
         return
     print(f"genotype: {results['genotype']}")
-    if "valid_accuracy" in results:
-        print(
-            f"held-out accuracy: mixture {100 * results['valid_accuracy']:.2f}%, derived network with its weights "
-            f"{100 * results['derived_valid_accuracy']:.2f}%"
-        )
+    if "code" in results:
+        print(f"code: {results['code']}")
+    if "derived_valid_accuracy" in results:
+        mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
+        derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
+        print(f"held-out accuracy: {mixture}{derived}")
+    if config.cost is not None:
+        print(cost_sentence(config.cost, results["cost"]))
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
@@ -398,7 +459,8 @@ def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device
     if "random_cells" in results:
         random = results["random_cells"]
         print(
-            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
+            f"trained the same way: "
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
@@ -458,23 +520,23 @@ def _typed(path: Path, wanted: str) -> dict[str, Any]:
     return description
 
 
-def _genotype(what: str) -> tuple[Genotype, str | None]:
-    """A genotype from a run folder, a file or a name, and the data source of the run."""
+def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
+    """Cells or a chain from a run folder, a file or a name, and the configuration of the run."""
     path = Path(what)
     if path.is_dir():
         run = runs.Run.open(path)
         if not (path / runs.GENOTYPE).exists():
             raise ValueError(f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})")
-        source = read_object(run.path / runs.CONFIG).get("data", {}).get("source")
-        return Genotype.load(path / runs.GENOTYPE), source
+        return load_architecture(path / runs.GENOTYPE), read_object(run.path / runs.CONFIG)
     if path.suffix == ".json" or path.is_file():
-        return Genotype.load(path), None
-    if what in Genotype.names():
-        return Genotype.named(what), None
+        return load_architecture(path), {}
+    if what in Chain.names():
+        return Chain.named(what), {}
     try:
-        return Genotype.named(what), None
+        return Genotype.named(what), {}
     except ValueError as error:
-        raise ValueError(f"{what!r} is no run folder and no file, and as the name of a cell: {error}") from error
+        hint = did_you_mean(what, Chain.names())
+        raise ValueError(f"{what!r} is no run folder, no file and no published chain{hint}; {error}") from error
 
 
 def _free_folder(stem: str) -> Path:

@@ -82,17 +82,20 @@ def estimate_search(config: SearchConfig, data: ImageData, device: torch.device)
     state = SearchRun(config, data, device)
     search = state.search
     search.supernet.train()
-    train, valid = _without_end(state), state.valid_stream()
+    train = _without_end(state)
 
     def step() -> None:
-        state.step(next(train), next(valid))
+        state.step(next(train))
 
     warmup = config.warmup_epochs
-    search.warmup_epochs = 0
-    state.counted_step(next(train), next(valid))  # also the warm-up of caches and kernels
-    step_seconds = _median_seconds(step, device)
+    search.warmup_epochs, search.alpha_every = 0, 1
+    state.counted_step(next(train))  # also the warm-up of caches and kernels
+    step_seconds = warmup_step_seconds = _median_seconds(step, device)
     search.warmup_epochs = warmup
-    warmup_step_seconds = _median_seconds(step, device) if warmup else step_seconds
+    if warmup or config.alpha_every > 1:
+        search.warmup_epochs = config.epochs
+        warmup_step_seconds = _median_seconds(step, device)
+        step_seconds = warmup_step_seconds + (step_seconds - warmup_step_seconds) / config.alpha_every
     # Evaluation costs a + b n for n batches: recalibration and building the network once, then the batches.
     genotype, batches = search.result().genotype, len(state.held_out)
     few = min(3, batches)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +19,22 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
-from gradnas.data import Augment, DataConfig, ImageData, halves
+from gradnas.cost_run import cost_record, example_input, kept_table, located, noted_warnings
+from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
-from gradnas.draw import draw_cells
+from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate, recalibrate
-from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
 from gradnas.objectives import CrossEntropy
+from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision, check_precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search import BoundNet, NetLoss, Search, StepReport
-from gradnas.spaces import ConvCell
+from gradnas.spaces import ConvCell, ImageSpace
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
 RECALIBRATION_BATCHES = 8
@@ -47,27 +49,38 @@ class SearchConfig:
         train_fraction: share of the training images for the weights; the rest is for the alphas.
         split_seed: None splits by file order, as the original does (images sorted by class are shuffled with `seed`);
             a number shuffles first.
+        valid_per_class: hold out so many images of every class for the alphas instead (chosen by `split_seed`, or by
+            `seed`); the rest is for the weights.
         valid_augment: augment the alphas' images too, as the original does.
+        label_smoothing: of the weights' loss; that of the alphas has none.
         warmup_epochs: epochs at the start in which the alphas wait.
+        alpha_every: the alphas take a step before every so many steps of the weights.
+        alphas: None takes the settings that fit the relaxation.
+        cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for as many
+            images as the latency table was measured with). The run folder gets a copy of the table.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
         capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
-    space: ConvCell = field(default_factory=ConvCell)
+    space: ImageSpace = field(default_factory=ConvCell)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
     data: DataConfig = field(default_factory=DataConfig)
     train_fraction: float = 0.5
     split_seed: int | None = None
+    valid_per_class: int | None = None
     valid_augment: bool = False
+    label_smoothing: float = 0.0
     epochs: int = 50
     warmup_epochs: int = 0
+    alpha_every: int = 1
     max_steps: int | None = None
     batch_size: int = 64
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
-    alphas: AlphaOptimizer = field(default_factory=AlphaOptimizer)
+    alphas: AlphaOptimizer | None = None
+    cost: ExpectedCost | None = None
     precision: Precision = "fp32"
     checkpoint_cells: bool = False
     capture: bool = False
@@ -77,9 +90,13 @@ class SearchConfig:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "max_steps"):
+        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every")
+        for name in names:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        CrossEntropy(self.label_smoothing)  # refuses what cannot be
+        if self.capture and self.label_smoothing:
+            raise ValueError("capture records one loss for weights and alphas: it cannot have label_smoothing")
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
@@ -94,22 +111,14 @@ class SearchRun:
             supernet = config.space.supernet(
                 data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
             )
-        self.search = Search(
-            supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            relaxation=config.relaxation,
-            gradient=config.gradient,
-            weights=config.weights,
-            alphas=config.alphas,
-            epochs=config.epochs,
-            warmup_epochs=config.warmup_epochs,
-            seed=config.seed,
-            device=device,
-            precision=config.precision,
-        )
         split_seed = config.split_seed
-        if split_seed is None and sorted_by_class(data.train):
-            split_seed = config.seed
-        train, valid = halves(data.train, config.train_fraction, seed=split_seed)
+        if config.valid_per_class is not None:
+            seed = split_seed if split_seed is not None else config.seed
+            train, valid = balanced(data.train, config.valid_per_class, seed)
+        else:
+            if split_seed is None and sorted_by_class(data.train):
+                split_seed = config.seed
+            train, valid = halves(data.train, config.train_fraction, seed=split_seed)
         rank, world, workers = distributed.rank(), distributed.world(), config.data.workers
         self.train = train.batches(
             config.batch_size,
@@ -131,8 +140,26 @@ class SearchRun:
             world=world,
             workers=workers,
         )
+        self.search = Search(
+            supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            relaxation=config.relaxation,
+            gradient=config.gradient,
+            weights=config.weights,
+            alphas=config.alphas,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            alpha_every=config.alpha_every,
+            steps_per_epoch=len(self.train),
+            seed=config.seed,
+            device=device,
+            precision=config.precision,
+            cost=config.cost,
+            example=example_input(config.cost, data),
+        )
         self.held_out = valid.batches(max(config.batch_size, 128), shuffle=False, device=device, workers=workers)
-        self.objective = CrossEntropy()
+        self.train_objective, self.valid_objective = CrossEntropy(config.label_smoothing), CrossEntropy()
+        self._valid: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._next_valid = -1
         self.captured: CapturedStep | None = None  # made at the first step: a recording holds the tensors as they lie
         if config.capture:
             check_capture(self.search)
@@ -160,40 +187,45 @@ class SearchRun:
         self.train_means, self.valid_means = Means(state["train_means"]), Means(state["valid_means"])
         self.trajectory = dict(state["trajectory"])
 
-    def valid_stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Validation batches without end, from the place that belongs to the current step."""
-        per_epoch = len(self.valid)
-        epoch, start = divmod(self.search.steps, per_epoch)
-        while True:
-            yield from self.valid.epoch(epoch, start)
-            epoch, start = epoch + 1, 0
+    def valid_batch(self) -> tuple[Tensor, Tensor] | None:
+        """The alphas' batch of the coming step, a function of the step alone; None where the alphas wait."""
+        search, per_epoch = self.search, len(self.valid)
+        if not search.alpha_due:
+            return None
+        number = search.steps // self.config.alpha_every
+        if self._valid is None or number != self._next_valid or number % per_epoch == 0:
+            self._valid = iter(self.valid.epoch(*divmod(number, per_epoch)))
+        self._next_valid = number + 1
+        return next(self._valid)
 
-    def step(
-        self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor], recorded: bool = True
-    ) -> StepReport:
+    def step(self, train_batch: tuple[Tensor, Tensor], recorded: bool = True) -> StepReport:
         """One step of alphas and weights; its losses and accuracies go into the epoch's means.
 
         With `capture` in the configuration it is replayed, except for smaller batches or without `recorded`.
         """
-        parts: dict[str, dict[str, Tensor]] = {}
-        whole = len(train_batch[1]) == len(valid_batch[1]) == self.config.batch_size
+        parts: dict[str, Mapping[str, Tensor]] = {}
+        valid_batch = self.valid_batch()
+        other = valid_batch if valid_batch is not None else train_batch  # a recording reads two, also while alphas wait
+        whole = len(train_batch[1]) == len(other[1]) == self.config.batch_size
         if self.config.capture and recorded and whole:
             if self.captured is None:
-                self.captured = CapturedStep(self.search, lambda net, x, y: self.objective(net(x), y))
-            report, parts["train"], valid_parts = self.captured(train_batch, valid_batch)
+                self.captured = CapturedStep(self.search, lambda net, x, y: self.valid_objective(net(x), y))
+            report, parts["train"], valid_parts = self.captured(train_batch, other)
             if report.valid_loss is not None:
                 parts["valid"] = valid_parts
-            return self._note(report, parts, train_batch, valid_batch)
+            return self._note(report, parts, train_batch, other)
 
-        def loss(batch: tuple[Tensor, Tensor], name: str) -> NetLoss:
+        def loss(batch: tuple[Tensor, Tensor], name: str, objective: CrossEntropy) -> NetLoss:
             def evaluate_loss(net: BoundNet) -> Tensor:
-                total, parts[name] = self.objective(net(batch[0]), batch[1])
-                return total
+                total, parts[name] = objective(net(batch[0]), batch[1])
+                by_accuracy = name == "valid" and getattr(self.config.gradient, "reward", "loss") == "accuracy"
+                return -parts[name]["accuracy"] if by_accuracy else total
 
             return evaluate_loss
 
-        report = self.search.step(loss(train_batch, "train"), loss(valid_batch, "valid"))
-        return self._note(report, parts, train_batch, valid_batch)
+        valid_loss = None if valid_batch is None else loss(valid_batch, "valid", self.valid_objective)
+        report = self.search.step(loss(train_batch, "train", self.train_objective), valid_loss)
+        return self._note(report, parts, train_batch, other)
 
     def _note(
         self,
@@ -208,10 +240,10 @@ class SearchRun:
         self.batch += 1
         return report
 
-    def counted_step(self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
+    def counted_step(self, train_batch: tuple[Tensor, Tensor]) -> StepReport:
         """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
         with SavedTensors() as kept:
-            report = self.step(train_batch, valid_batch, recorded=False)
+            report = self.step(train_batch, recorded=False)
         search = self.search
         fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
         self.memory_mib = (kept.peak_bytes + fixed) / MIB
@@ -222,7 +254,8 @@ class SearchRun:
         search = self.search
         epoch, lr = search.epoch, search.weight_optimizer.param_groups[0]["lr"]
         search.finish_epoch()
-        genotype = search.result().genotype
+        result = search.result()
+        genotype = result.genotype
         record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr, **self.train_means.values("train_")}
         if self.valid_means.count:
             record |= self.valid_means.values("search_valid_")
@@ -231,6 +264,7 @@ class SearchRun:
         for name, alpha in search.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
+        record |= cost_record(search, result)
         record["skip_connections"] = search.supernet.skip_count(genotype)
         record["genotype"] = genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
@@ -238,27 +272,28 @@ class SearchRun:
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
 
-    def evaluate(self, genotype: Genotype, epoch: int, batches: int | None = None) -> dict[str, float]:
-        """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights.
+    def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
+        """Held-out loss and accuracy of the derived network with the supernet's weights, and of the mixture, if the
+        weights learn on mixtures.
 
         `batches` limits the held-out batches, to see how long one takes.
         """
         search, supernet = self.search, self.search.supernet
-        supernet.eval()
-        draw = search.evaluation_draw()
         held_out = [islice(self.held_out.epoch(0), batches) for _ in range(2)]
-        mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
-        supernet.train()
+        found: dict[str, float] = {}
+        if search.relaxation.trains_mixtures:
+            supernet.eval()
+            draw = search.evaluation_draw()
+            mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
+            supernet.train()
+            found |= {"valid_loss": mixture["loss"], "valid_accuracy": mixture["accuracy"]}
         network = supernet.derived(genotype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(network, (x for x, _ in islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)))
         derived = evaluate(network, held_out[1], self.config.precision)
-        return {
-            "valid_loss": mixture["loss"],
-            "valid_accuracy": mixture["accuracy"],
-            "derived_valid_loss": derived["loss"],
-            "derived_valid_accuracy": derived["accuracy"],
-            "discretisation_gap": mixture["accuracy"] - derived["accuracy"],
-        }
+        found |= {"derived_valid_loss": derived["loss"], "derived_valid_accuracy": derived["accuracy"]}
+        if "valid_accuracy" in found:
+            found["discretisation_gap"] = found["valid_accuracy"] - derived["accuracy"]
+        return found
 
 
 def run_search(
@@ -274,7 +309,8 @@ def run_search(
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     main = distributed.is_main()
-    state = SearchRun(config, data, device)
+    with noted_warnings() as notes:
+        state = SearchRun(replace(config, cost=located(config.cost, run.path)), data, device)
     saved, note = run.load_checkpoint()
     distributed.barrier()
     if saved is not None:
@@ -282,16 +318,15 @@ def run_search(
     search, per_epoch = state.search, len(state.train)
     bar = Progress("search", config.epochs, per_epoch, search.epoch, state.batch, progress and main)
     with bar, runs.Keeper(run if main else None, state.state_dict, config.checkpoint_seconds) as keeper:
-        if note:
-            bar.say(note)
+        for sentence in [*notes, *([note] if note else [])]:
+            bar.say(sentence)
         record: dict[str, Any] = {}
-        valid = state.valid_stream()
         stopped = False
         while search.epoch < config.epochs and not stopped:
             epoch, began = search.epoch, time.monotonic()
             search.supernet.train()
             for train_batch in state.train.epoch(epoch, start=state.batch):
-                report = _step(state, train_batch, next(valid))
+                report = _step(state, train_batch)
                 bar.step(loss=report.train_loss)
                 stopped = config.max_steps is not None and search.steps >= config.max_steps
                 if stopped:
@@ -305,7 +340,8 @@ def run_search(
                 run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
                 run.save_tensors(runs.ALPHAS, state.trajectory)
             bar.epoch(epoch, {word: record[name] for name, word in _SHOWN.items() if name in record})
-            _warn_of_collapse(bar, record, config.space.nodes)
+            if (warning := config.space.collapse_note(record["skip_connections"])) is not None:
+                bar.say(f"warning: {warning}")
             keeper.after_step()
         keeper.save()
     return _finish(state, run, run.records()[-1] if main else record)
@@ -321,28 +357,27 @@ _SHOWN = {
 }
 
 
-def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
+def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor]) -> StepReport:
     """One step; the first of each epoch also counts the memory it needs."""
-    return state.counted_step(train_batch, valid_batch) if state.batch == 0 else state.step(train_batch, valid_batch)
-
-
-def _warn_of_collapse(bar: Progress, record: Mapping[str, Any], nodes: int) -> None:
-    skips, operations = record["skip_connections"], 2 * nodes
-    if 2 * skips >= operations:
-        bar.say(
-            f"warning: {skips} of the {operations} operations of the normal cell are skip connections; the search may "
-            "be collapsing (known of long or first-order searches): prefer the genotype of an earlier epoch in "
-            "metrics.jsonl, fewer epochs, or a second-order gradient"
-        )
+    return state.counted_step(train_batch) if state.batch == 0 else state.step(train_batch)
 
 
 def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[str, Any]:
-    genotype = state.search.result().genotype
+    found = state.search.result()
+    genotype = found.genotype
     keys = ("valid_accuracy", "derived_valid_accuracy", "discretisation_gap", "skip_connections")
-    results = {"genotype": genotype.to_text(), "steps": state.search.steps, **{k: last[k] for k in keys if k in last}}
+    results: dict[str, Any] = {
+        "genotype": genotype.to_text(),
+        "steps": state.search.steps,
+        **{k: last[k] for k in keys if k in last},
+    }
+    if found.cost is not None:
+        results["cost"] = found.cost
+    if (code := state.config.space.short_code(genotype)) is not None:
+        results["code"] = code
     if distributed.is_main():
         genotype.save(run.path / runs.GENOTYPE)
-        draw_cells(genotype, run.path / runs.PICTURE)
+        draw_architecture(genotype, run.path / runs.PICTURE, space=state.config.space)
         runs.write_json(run.path / runs.RESULTS, results)
         run.set_status("finished")
     return results
@@ -353,4 +388,5 @@ def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.
     check_precision(config.precision, device)
     if config.capture and device.type != "cuda":
         raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")
+    config = replace(config, cost=kept_table(config.cost, Path(path)))
     return runs.Run.create(path, to_json(config), config.seed, device)

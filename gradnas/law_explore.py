@@ -26,8 +26,9 @@ class Pool:
 
     def add(self, items: Sequence[Fitted]) -> None:
         """Keep what is finite."""
+        most = max(3, len(self.data.y_N) // 3)  # more constants than that explain noise
         for item in items:
-            if math.isfinite(item.loss):
+            if math.isfinite(item.loss) and item.formula.constants <= most:
                 self.losses.append(item.loss)
                 key = structure(item.formula)
                 length = description_length(item, self.data, self.spread)
@@ -47,6 +48,14 @@ class Pool:
     def exact(self) -> bool:
         """Whether a member fits to rounding error."""
         return any(item.loss < EXACT * self.spread for _, item in self.members.values())
+
+    def settled(self, complexity: int) -> bool:
+        """Whether the best member is this simple and has grown without gain: its residuals look like noise.
+
+        Growing tried every atom and every product and sum of two of them against the residuals.
+        """
+        key, (_, item) = min(self.members.items(), key=lambda m: m[1][0])
+        return key in self.expanded and item.formula.constants + item.formula.operations <= complexity
 
     def front(self) -> list[tuple[object, Fitted]]:
         """The members that no simpler one equals, by rising complexity."""
@@ -103,6 +112,8 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
     """One-term formulas: every atom, and the products of an atom of features with any other, by score."""
     null = constant(pool.data)
     pool.add([null])
+    if count == 0:
+        return
     t = tangent(null, pool.data)
     ones = torch.ones_like(t.root_w_N).unsqueeze(0)
     proposals = [

@@ -156,8 +156,9 @@ COSTS = {"term": 3, "pair": 5, "sum": 6, "factor": 2, "swap": 0, "inside": 3}
 def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: int, inside: bool = True) -> list[Change]:
     """The most promising changes of a formula, by the description length that the score promises.
 
-    Another term (an atom of `large`, or a product of two of `small`), another factor of a term or another in the place
-    of one, and something added to the input of any edge; each kind has its share of the `count`.
+    Another term (an atom of `large`, or a product of two of `small`), two terms more for a formula of one, another
+    factor of a term or another in the place of one, and something added to the input of any edge; each kind has its
+    share of the `count`.
     """
     formula = fitted.formula
     t = tangent(fitted, data)
@@ -169,10 +170,11 @@ def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: in
         for gain, a, b in best_pairs(t.residual_N, span, t.root_w_N, small, small, count)
     ]
     q = _orthonormal(span * t.root_w_N)
-    options += [
-        _Option("sum", gain, COSTS["sum"], lambda a=a, b=b: add_term(add_term(free, [a]), [b]))
-        for gain, a, b in best_sums(t.residual_N, q, t.root_w_N, large, count)
-    ]
+    if sum(weight != 0.0 for weight in formula.weights) <= 1:
+        options += [
+            _Option("sum", gain, COSTS["sum"], lambda a=a, b=b: add_term(add_term(free, [a]), [b]))
+            for gain, a, b in best_sums(t.residual_N, q, t.root_w_N, large, count)
+        ]
     place = _Place(t, q, t.residual_N, 0.0, count)
     options += place.scored("term", ones_N, large, lambda g, amount: add_term(free, [large.atoms[g]]))
     for j, weight in enumerate(formula.weights):
@@ -270,3 +272,27 @@ class _Place:
             for gain, g, a in zip(top.values.tolist(), members, amounts, strict=True)
             if gain > 0
         ]
+
+
+def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
+    """The features whose atoms explain most, one after the other (orthogonal matching pursuit)."""
+    root_w = data.w_N.sqrt()
+    d_GN = atoms.value_GN * root_w
+    basis = root_w.unsqueeze(0)
+    chosen: list[int] = []
+    for _ in range(count):
+        q = _orthonormal(basis)
+        rest = data.y_N * root_w
+        rest = rest - (rest @ q.T) @ q
+        left = d_GN - (d_GN @ q.T) @ q
+        size = (left**2).sum(1)
+        score = torch.where(size > 1e-8 * (d_GN**2).sum(1), (left @ rest) ** 2 / size.clamp(min=1e-300), -1.0)
+        for g, atom in enumerate(atoms.atoms):
+            if atom.edge.source in chosen:
+                score[g] = -1.0
+        g = int(score.argmax())
+        if float(score[g]) < 0:
+            break
+        chosen.append(atoms.atoms[g].edge.source)
+        basis = torch.cat([basis, d_GN[g : g + 1]])
+    return chosen

@@ -68,7 +68,9 @@ def _root(source: int, a: float, b: float) -> list[Edge]:
     return [Edge(source, POWER, 0.5, b / a, fixed=False)]
 
 
-def targets(data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequence[str]) -> list[Target]:
+def targets(
+    data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequence[str], features: Sequence[int]
+) -> list[Target]:
     """The targets that the data and the allowed functions admit; the squared error alone has any."""
     if data.loss != "squared":
         return []
@@ -124,8 +126,9 @@ def targets(data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequ
             (p > 0) & (p < 1),
             lambda f: _summed(f, lambda s, a, b: [Edge(s, "logistic", a, b)]),
         )
-    if "product" in kinds and len(data.x_DN) > 1:
-        for d, x_N in enumerate(data.x_DN):
+    if "product" in kinds and len(features) > 1:
+        for d in features:
+            x_N = data.x_DN[d]
             away = x_N.abs() > 1e-6
             add(
                 f"y over feature {d}",

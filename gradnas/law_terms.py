@@ -149,8 +149,11 @@ def _edges(
     return edges
 
 
-def pair_stems(features: int) -> list[Node]:
-    """Sums, differences, products and ratios of two features, and the sum and the product of three or more."""
+def pair_stems(data: LawData, features: Sequence[int]) -> list[Node]:
+    """Squares, sums, differences, products and ratios of two features, the sum and the product of three or more.
+
+    Ratios by a feature that is zero somewhere are left out.
+    """
 
     def sum_of(*pairs: tuple[int, float]) -> Node:
         return canonical(Node("sum", tuple(Edge(d, "identity", a) for d, a in pairs)))
@@ -158,15 +161,17 @@ def pair_stems(features: int) -> list[Node]:
     def product_of(*pairs: tuple[int, str]) -> Node:
         return canonical(Node("product", tuple(Edge(d, f) for d, f in pairs)))
 
-    stems = [canonical(Node("sum", (Edge(d, "square"),))) for d in range(features)]
-    for i in range(features):
-        for j in range(i + 1, features):
+    away = {d: bool((data.x_DN[d].abs() > 1e-9).all()) for d in features}
+    stems = [canonical(Node("sum", (Edge(d, "square"),))) for d in features]
+    for k, i in enumerate(features):
+        for j in features[k + 1 :]:
             stems += [sum_of((i, 1.0), (j, 1.0)), sum_of((i, 1.0), (j, -1.0))]
             stems += [product_of((i, "identity"), (j, "identity"))]
-            stems += [product_of((i, "identity"), (j, "reciprocal")), product_of((j, "identity"), (i, "reciprocal"))]
-    if features >= 3:
-        stems.append(sum_of(*((d, 1.0) for d in range(features))))
-        stems.append(product_of(*((d, "identity") for d in range(features))))
+            stems += [product_of((i, "identity"), (j, "reciprocal"))] if away[j] else []
+            stems += [product_of((j, "identity"), (i, "reciprocal"))] if away[i] else []
+    if len(features) >= 3:
+        stems.append(sum_of(*((d, 1.0) for d in features)))
+        stems.append(product_of(*((d, "identity") for d in features)))
     return stems
 
 

@@ -6,15 +6,19 @@ followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from gradnas.config import did_you_mean
+from gradnas import recipes_chain
+from gradnas.chain import Chain
+from gradnas.config import did_you_mean, from_json
 from gradnas.data import Augment, DataConfig
 from gradnas.experiment import SearchConfig
+from gradnas.genotype import Genotype
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.spaces import ConvCell
+from gradnas.spaces import ConvCell, ImageSpace, MBConvChain
 from gradnas.training import TrainConfig
 
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
@@ -122,11 +126,13 @@ SEARCHES: dict[str, Callable[[], SearchConfig]] = {
     "darts-cifar10": darts_cifar10,
     "darts-cifar10-first-order": darts_cifar10_first_order,
     "digits": digits,
+    **recipes_chain.SEARCHES,
 }
 TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
     "cifar10-eval": cifar10_eval,
     "imagenet-eval": imagenet_eval,
     "digits-eval": digits_eval,
+    **recipes_chain.TRAININGS,
 }
 # What the result of a search on these data is trained with when no recipe is named; else with cifar10-eval.
 TRAINING_AFTER = {"digits": "digits-eval"}
@@ -144,3 +150,43 @@ def training_recipe(name: str, genotype: str) -> TrainConfig:
     if name not in TRAININGS:
         raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, TRAININGS)}; trainings: {', '.join(TRAININGS)}")
     return TRAININGS[name](genotype)
+
+
+def training_after(genotype: Genotype | Chain, what: str, source: str | None) -> str:
+    """The recipe that an architecture is trained with when none is named: by its kind and the data it was found on."""
+    if isinstance(genotype, Genotype):
+        return TRAINING_AFTER.get(source or "", "cifar10-eval")
+    if what in Chain.names():
+        return "proxyless-imagenet-eval"
+    return recipes_chain.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
+
+
+def space_of(what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None:
+    """The space of a published chain, or of the run with this entry in its configuration; None where it is unknown."""
+    if what in Chain.names():
+        return MBConvChain.named(what)
+    if searched is None or searched.get("type") not in (MBConvChain.__name__, ConvCell.__name__):
+        return None
+    return from_json(ImageSpace, dict(searched), "config.space")
+
+
+def training_space(
+    config: TrainConfig, genotype: Genotype | Chain, what: str, searched: Mapping[str, Any] | None
+) -> ImageSpace:
+    """The size of network to train: a chain at its own, cells at that of the recipe.
+
+    Raises:
+        ValueError: a chain with a recipe for cells, or the other way round.
+    """
+    space = config.space
+    if isinstance(space, ConvCell) != isinstance(genotype, Genotype):
+        kind = "cells" if isinstance(genotype, Genotype) else "a chain"
+        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+    if isinstance(space, MBConvChain):
+        own = space_of(what, searched)
+        if not isinstance(own, MBConvChain):
+            return space
+        return own if what in Chain.names() else replace(own, dropout=space.dropout)
+    # Random cells for comparison are then drawn with as many nodes.
+    assert isinstance(space, ConvCell) and isinstance(genotype, Genotype)
+    return replace(space, nodes=len(genotype.normal) // 2) if genotype.kind == "conv" else space

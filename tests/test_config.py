@@ -63,7 +63,7 @@ def test_ones_own_method_is_found_once_it_is_imported():
         ({"weights": []}, "config.weights must be an object with the fields of WeightOptimizer, not a list"),
         ({"alphas": {"betas": [0.5]}}, "config.alphas.betas must have 2 entries, not 1"),
         (
-            {"space": {"operations": ["sep_conv_3x4"]}},
+            {"space": {"type": "ConvCell", "operations": ["sep_conv_3x4"]}},
             "unknown operation 'sep_conv_3x4' (did you mean 'sep_conv_3x3'?)",
         ),
         ({"space": {"type": "ConvCel"}}, "config.space: unknown type 'ConvCel' (did you mean 'ConvCell'?)"),

@@ -150,7 +150,7 @@ def test_hard_sampled_steps_are_the_same(backend):
 def test_operations_that_were_not_drawn_are_not_computed(backend):
     space = ConvCell(channels=4, cells=3)
     plain, fused = pair(space)
-    draw = fused.one_hot_draw(space.random_genotype(generator_for(3)))
+    draw = fused.one_hot_draw(space.random_decision(generator_for(3)))
     with torch.no_grad():
         for cell in fused.cells:
             active = draw.active["reduce" if cell.reduction else "normal"]
@@ -235,12 +235,12 @@ def test_states_move_between_the_two_cells_and_into_the_derived_network():
     for name in space.names:
         mine, theirs = (net.cells[1].operation_state(3, name) for net in (fused, plain))
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
-    genotype = space.random_genotype(generator_for(0))
+    genotype = space.random_decision(generator_for(0))
     x, _ = batch(0, size=4, dtype=D, side=8)
     assert torch.equal(fused.derived(genotype)(x), plain.derived(genotype)(x))
     sep = ConvCell(channels=4, cells=3, operations=tuple(n for n in space.names if "pool" not in n))
     _, fused = pair(sep)
-    genotype = sep.random_genotype(generator_for(1))
+    genotype = sep.random_decision(generator_for(1))
     assert (fused(x, draw=fused.one_hot_draw(genotype)) - fused.derived(genotype)(x)).abs().max() < 1e-9
 
 

@@ -62,6 +62,11 @@ class Relaxation(ABC):
         return False
 
     @property
+    def trains_mixtures(self) -> bool:
+        """Whether the weights learn on mixtures of operations, so that the mixture itself is a network to evaluate."""
+        return True
+
+    @property
     def alpha_defaults(self) -> dict[str, Any]:
         """Settings of Adam on the alphas that fit, where they are not the general ones."""
         return {}

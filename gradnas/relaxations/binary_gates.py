@@ -52,6 +52,10 @@ class BinaryGates(Relaxation):
         return True
 
     @property
+    def trains_mixtures(self) -> bool:
+        return False
+
+    @property
     def alpha_defaults(self) -> dict[str, Any]:
         """Adam of the authors' code: the first moment would move what was not sampled."""
         return {"lr": 1e-3, "betas": (0.0, 0.999), "weight_decay": 0.0}

@@ -1,5 +1,6 @@
 """Search spaces: what can be built, as a supernet and as a plain network. Pick one."""
 
+from gradnas.spaces.base import ImageSpace as ImageSpace
 from gradnas.spaces.base import Space as Space
 from gradnas.spaces.base import Supernet as Supernet
 from gradnas.spaces.conv_cell import DARTS_OPERATIONS as DARTS_OPERATIONS
