@@ -22,7 +22,7 @@ from gradnas.draw import draw_cells
 from gradnas.evaluation import Means, evaluate, recalibrate
 from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, Unrolled
-from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
+from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.progress import Progress
@@ -282,8 +282,7 @@ def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor], valid_batch: tup
     with SavedTensors() as kept:
         report = state.step(train_batch, valid_batch)
     search = state.search
-    fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
-    state.memory_mib = (kept.peak_bytes + fixed) / MIB
+    state.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
     return report
 
 
