@@ -7,6 +7,7 @@ them, at the end.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -183,8 +184,8 @@ class TextTraining:
         size = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         if not torch.isfinite(size + loss.detach()):
             raise NonFiniteError(
-                f"epoch {self.epoch}, row {stream.row}: the loss or the gradient is NaN or infinite; the update was not "
-                "made. Try a smaller learning rate"
+                f"epoch {self.epoch}, row {stream.row}: the loss or the gradient is NaN or infinite; the update was "
+                "not made. Try a smaller learning rate"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * len(chunk.inputs_TB) / config.chunks.base
@@ -211,6 +212,11 @@ class TextTraining:
                 p.copy_(own[name])
         self.network.train()
 
+    def _has_stopped_falling(self, loss: float) -> bool:
+        """The non-monotone trigger, before `loss` is written down."""
+        patience, before = self.config.patience, self.valid_losses
+        return patience is not None and len(before) > patience and loss > min(before[:-patience])
+
     def finish_epoch(self) -> dict[str, Any]:
         """The metrics of the epoch that ends; from the next one on perhaps averaged SGD."""
         config, loss = self.config, self.means.values()["loss"]
@@ -218,16 +224,18 @@ class TextTraining:
         record |= {"train_loss": loss, "train_perplexity": perplexity(loss)}
         with self.judged_weights() as network:
             found = evaluate_text(network, self.valid)
-            if self.best["loss"] is None or found["loss"] < self.best["loss"]:
-                weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-                self.best = {"loss": found["loss"], "epoch": self.epoch, "weights": weights}
+            weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        if not math.isfinite(found["loss"]):
+            raise NonFiniteError(
+                f"epoch {self.epoch}: the validation loss is NaN or infinite. Try a smaller learning rate"
+            )
+        if self.best["loss"] is None or found["loss"] < self.best["loss"]:
+            self.best = {"loss": found["loss"], "epoch": self.epoch, "weights": weights}
         record |= {f"valid_{name}": value for name, value in found.items()}
         record |= {"averaged": self.averaged is not None, "peak_memory_mib": self.memory_mib}
-        patience, before = config.patience, self.valid_losses
-        if self.averaged is None and patience is not None and len(before) > patience:
-            if found["loss"] > min(before[:-patience]):
-                self.averaged = AveragedWeights(self.network)
-        before.append(found["loss"])
+        if self.averaged is None and self._has_stopped_falling(found["loss"]):
+            self.averaged = AveragedWeights(self.network)
+        self.valid_losses.append(found["loss"])
         self.epoch, self.means = self.epoch + 1, Means()
         return record
 
