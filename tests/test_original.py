@@ -412,7 +412,7 @@ def test_our_own_names():
 def test_networks_of_another_class():
     state = small()[0].state()
     for network in (torch.nn.Linear(2, 2), ConvCell(channels=4, cells=3).supernet()):
-        with pytest.raises(ValueError, match=f"fit a ConvNetwork, not a {type(network).__name__}; build one with"):
+        with pytest.raises(ValueError, match=f"RecurrentNetwork, not a {type(network).__name__}; build one with"):
             load_original_weights(network, state)
 
 
