@@ -1,11 +1,12 @@
 """When is a law recovered?
 
-`symbolic`: the printed law, its constants rounded to 2 significant digits, equals the truth. Equality is tested at random
-points to 1e-9, which no pair of different short formulas passes and which, unlike a simplification, always ends.
-`numeric`: it agrees with the truth to 1e-3 relative on fresh points in the range and beyond it, and has no more additive
-terms than the truth. `form` (for data with noise, where the best possible constants differ from the truth by more than
-that): with its constants refitted to the truth it is `numeric`, and as printed it is off by less than 12% of the truth's
-largest value anywhere.
+`symbolic`: the printed law, its constants rounded to 2 significant digits, equals the truth. Equality is tested at
+random points to 1e-9: no two different short formulas pass, and it always ends, which a simplification may not.
+`numeric`: it agrees with the truth to 1e-3 relative on fresh points in the range and beyond it, and has no more
+additive terms than the truth.
+`form` (for data with noise, where the best possible constants differ from the truth by more than that): with its
+constants refitted to the truth it is `numeric`, and as printed it is off by less than 12% of the largest value of the
+truth anywhere.
 
 strict = symbolic or numeric. recovered = strict; with noise: strict or form.
 """
@@ -50,6 +51,7 @@ def size(expression: sympy.Expr) -> int:
 
 def terms(expression: sympy.Expr) -> int:
     """Additive terms of the shortest of a few ways to write it."""
+    expression = expression.xreplace({f: sympy.Rational(float(f)) for f in expression.atoms(sympy.Float)})
     ways = [expression]
     for write in (sympy.together, sympy.factor_terms, sympy.expand):
         try:

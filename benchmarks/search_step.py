@@ -11,7 +11,6 @@ resident size, less what it was before the first step.
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import json
 import statistics
@@ -25,32 +24,18 @@ import torch.nn.functional as F
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib
-from gradnas.spaces.conv_cell import ConvSupernet, EdgeCell
-from gradnas.spaces.fused_cell import FusedCell, fuse
 from gradnas.spaces.stencils import kernels
 
 VARIANTS = ("plain", "plain channels-last", "fused")
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 
 
-def plain_supernet(space: ConvCell) -> ConvSupernet:
-    """The supernet with every cell computed edge by edge, whatever the default is."""
-    supernet = space.supernet(in_channels=3, num_classes=10)
-    for index, cell in enumerate(supernet.cells):
-        if isinstance(cell, FusedCell):
-            cell.__class__ = EdgeCell  # the same parameters and buffers, the other forward
-        assert type(supernet.cells[index]) is EdgeCell
-    return supernet
-
-
 def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[], None]:
     """A function that makes one search step."""
     torch.manual_seed(0)
-    supernet = plain_supernet(ConvCell(channels=options.channels, cells=options.cells))
+    space = ConvCell(channels=options.channels, cells=options.cells)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
-    supernet = copy.deepcopy(supernet).to(memory_format=layout)
-    if variant == "fused":
-        supernet = fuse(supernet)
+    supernet = space.supernet(fused=variant == "fused").to(memory_format=layout)
     search = Search(supernet, gradient=ORDERS[order])
     shape = (options.batch, 3, options.side, options.side)
     images = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]

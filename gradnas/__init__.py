@@ -2,6 +2,8 @@
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from gradnas.chain import Chain as Chain
 from gradnas.choice import Choice as Choice
 from gradnas.choice import Draw as Draw
@@ -9,6 +11,7 @@ from gradnas.genotype import Genotype as Genotype
 from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
 from gradnas.gradients import FirstOrder as FirstOrder
 from gradnas.gradients import Implicit as Implicit
+from gradnas.gradients import Reinforce as Reinforce
 from gradnas.gradients import SGDStep as SGDStep
 from gradnas.gradients import Unrolled as Unrolled
 from gradnas.latency import LatencyTable as LatencyTable
@@ -22,6 +25,7 @@ from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
 from gradnas.original import load_original_weights as load_original_weights
+from gradnas.relaxations import BinaryGates as BinaryGates
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
 from gradnas.relaxations import Softmax as Softmax
@@ -36,3 +40,27 @@ from gradnas.spaces import RecurrentCell as RecurrentCell
 from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
+from gradnas.spaces.equation_primitives import Primitive as Primitive
+
+if TYPE_CHECKING:
+    from gradnas.equations import EquationClassifier as EquationClassifier
+    from gradnas.equations import EquationRegressor as EquationRegressor
+    from gradnas.laws import LawSettings as LawSettings
+
+_ON_DEMAND = {  # these need scikit-learn or sympy; searching one's own module does not
+    "EquationClassifier": "gradnas.equations",
+    "EquationRegressor": "gradnas.equations",
+    "LawSettings": "gradnas.laws",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'gradnas' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gradnas.config import did_you_mean
-from gradnas.genotype import readable_json, write_text_atomically
+from gradnas.genotype import Genotype, readable_json, write_text_atomically
 
 Stages: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -176,6 +176,21 @@ class Chain:
             return cls.parse(text)
         except (ValueError, RecursionError) as error:  # the errors of JSON and of Unicode are ValueErrors
             raise ValueError(f"{path} does not hold a chain: {error}") from error
+
+
+def load_architecture(path: Path | str) -> Genotype | Chain:
+    """Read a file of `Genotype.save` or `Chain.save`, or either's text. ValueError, naming the file, for any other."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        obj = json.loads(text) if text.lstrip().startswith("{") else None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not hold a genotype: {error}") from error
+    is_chain = obj.get("format") == FORMAT if isinstance(obj, dict) else "Genotype" not in text
+    if is_chain and obj is None and "mb" not in text:  # the errors of cells are the better known ones
+        is_chain = False
+    return Chain.load(path) if is_chain else Genotype.load(path)
 
 
 def _type(value: object) -> str:

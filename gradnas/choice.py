@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradnas.probing import Probes, probed
+
 Active = tuple[tuple[int, ...], ...]
 
 
@@ -28,12 +30,17 @@ class Draw:
         log_prob: scalar log-probability of the sampled architecture, where the relaxation samples; else None.
         probability: choice name -> probability of each operation, shaped and differentiable as `mix`, where the
             relaxation samples; None where the mixing weights themselves are the probabilities.
+        probed: choice name -> for each edge further operations, of mixing weight zero, whose outputs the gradient of
+            the mixing weights needs: they are computed without a graph, and only where that gradient is wanted.
+        deferred: compute them in backward, which keeps no outputs.
     """
 
     mix: Mapping[str, Tensor]
     active: Mapping[str, Active]
     log_prob: Tensor | None = None
     probability: Mapping[str, Tensor] | None = None
+    probed: Mapping[str, Active] | None = None
+    deferred: bool = False
 
     @property
     def probabilities(self) -> Mapping[str, Tensor]:
@@ -138,7 +145,12 @@ class Choice(nn.Module):
         active = draw.active[self.name][0]
         mix_O = draw.mix[self.name]
         outputs = [operations[k](*args, **kwargs) for k in active]
-        return self._mix(outputs, [mix_O[k] for k in active], active)
+        mixed = self._mix(outputs, [mix_O[k] for k in active], active)
+        beside = draw.probed[self.name][0] if draw.probed is not None else ()
+        if not beside or not mix_O.requires_grad or not torch.is_grad_enabled():
+            return mixed
+        probes = Probes({k: operations[k] for k in beside}, args, kwargs, mix_O.device, lambda: using(draw))
+        return probed(mixed, mix_O, probes, draw.deferred, f"Choice {self.name!r}")
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
         names = [self.names[k] for k in active]

@@ -1,4 +1,4 @@
-"""The command line: `gradnas search | resume | train | evaluate | generate | draw | report | export | recipes`.
+"""The command line: `gradnas search | resume | train | evaluate | generate | draw | report | export | ...`.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +18,12 @@ import torch
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import distributed, recipes, runs
-from gradnas.config import from_json, read_object
-from gradnas.data import Corpus, TextConfig, TextStream
-from gradnas.draw import draw_cells
+from gradnas import distributed, precision, recipes, runs
+from gradnas.chain import Chain, load_architecture
+from gradnas.config import did_you_mean, from_json, read_object
+from gradnas.data import Corpus, TextStream
+from gradnas.draw_chain import draw_architecture
+from gradnas.estimate import estimate_search
 from gradnas.evaluation import evaluate, evaluate_text
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import trained_run
@@ -29,6 +31,7 @@ from gradnas.export_text import export_trained
 from gradnas.generation import generate
 from gradnas.genotype import Genotype
 from gradnas.report import write_report
+from gradnas.spaces import ConvCell
 from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
 from gradnas.text_training import TextTrainConfig, load_trained_text, start_text_training, train_text
 from gradnas.training import TrainConfig, load_trained, start_training, train
@@ -41,7 +44,7 @@ Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
-Precision = Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="")]
+Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -64,17 +67,21 @@ class _Run:
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
     precision: Precision = None
-    """bf16 runs under autocast."""
+    """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
     image_size: Whole = None
     """Side in pixels to which images are brought."""
     workers: Whole = None
     """Loader processes, for sets too large for memory."""
     threads: Whole = None
     """CPU threads."""
+    per_class: Whole = None
+    """Train on so many images of every class alone (to try a setting out)."""
     channels: Whole = None
     """Channels of the first cell."""
     cells: Whole = None
     """Number of cells."""
+    width_mult: Share = None
+    """Factor of the widths of a chain."""
     level: Annotated[Literal["word", "char"] | None, arg(help_behavior_hint="")] = None
     """Of text: tokens are words or characters."""
     hidden: Whole = None
@@ -87,14 +94,16 @@ class _Run:
     def given(self, config: Any, *more: str) -> dict[str, Any]:
         """Replacements for fields of a configuration, its data and its space by the options that were given."""
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
-        data, space = self._of("image_size", "workers", "level"), self._of("channels", "cells", "nodes", "hidden")
+        data = self._of("image_size", "workers", "per_class", "level")
+        space = self._of("channels", "cells", "width_mult", "nodes", "hidden")
+        for part, given in ((config, self._of(*common)), (config.data, data), (config.space, space)):
+            known = {field.name for field in fields(part)}
+            for name in given:
+                if name not in known:
+                    kind = type(part).__name__
+                    raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
         if self.data is not None:
             data["source"] = self.data
-        for part, names in ((config, self._of(*common)), (config.data, data), (config.space, space)):
-            for name in names:
-                if not hasattr(part, name):
-                    option = f"--{name.replace('_', '-')}"
-                    raise ValueError(f"{option} does not apply here: a {type(part).__name__} has no {name}")
         if "hidden" in space:
             space["embedding"] = space["hidden"]
         return {
@@ -115,11 +124,24 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    checkpoint_cells: Flag = None
+    """Compute every cell again in backward: less memory, more time."""
+    capture: Flag = None
+    """Replay the steps from a CUDA graph; on CUDA devices."""
+    estimate: Flag = None
+    """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
     def run(self) -> None:
         config = self._config()
         device = _device(config.device)
         data = config.data.load()
+        if self.estimate:
+            if isinstance(config, TextSearchConfig) or isinstance(data, Corpus):
+                raise ValueError("--estimate is for searches on images; try a search on text out with --max-steps 3")
+            if config.threads is not None:
+                torch.set_num_threads(config.threads)
+            print(estimate_search(config, data, device))
+            return
         stem = Path(self.recipe).resolve().parent.name if self.recipe.endswith(".json") else self.recipe
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
@@ -130,29 +152,31 @@ class SearchCommand(_Run):
             config = from_json(kind, description, self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment"))
+        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand(_Run):
-    """Train a derived network from scratch and evaluate it once on the test images."""
+    """Train a derived network from scratch and evaluate it once on the test images, or on the test text."""
 
     what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
     """Run folder of a search, genotype.json, name of a published cell, or the config.json of a training."""
     recipe: Text = None
-    """Training recipe; by default digits-eval after a search on the digits, else cifar10-eval."""
+    """Training recipe; by default the one that belongs to the kind of architecture and the data it was found on."""
     auxiliary: Flag = None
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
+    compile: Annotated[Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")] = None
+    """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
         config, out = self._config()
-        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells"))
+        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
         with torch.device("meta"):  # an unknown operation is refused before data are read
-            config.space.network(Genotype.parse(config.genotype))
+            config.space.network(config.space.decision(config.genotype))
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
@@ -164,18 +188,13 @@ class TrainCommand(_Run):
             kind, description = _typed(path, TrainConfig, TextTrainConfig)
             config = from_json(kind, description, self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
-        genotype, data = _genotype(self.what)
-        source = data.get("source")
-        name = self.recipe or recipes.TRAINING_AFTER.get(source or "", recipes.DEFAULT_TRAININGS[genotype.kind])
+        genotype, searched = _architecture(self.what)
+        source = searched.get("data", {}).get("source")
+        name = self.recipe or recipes.training_after(genotype, self.what, source)
         config: Any = recipes.training_recipe(name, genotype.to_text())
-        # Random cells for comparison are then drawn with as many nodes.
-        nodes = len(genotype.normal) // 2 if genotype.kind == "conv" else len(genotype.recurrent)
-        config = replace(config, space=replace(config.space, nodes=nodes))
-        if source and isinstance(config.data, TextConfig):
-            kept = {k: data[k] for k in ("source", "level", "min_count") if k in data}
-            config = replace(config, data=replace(config.data, **kept))
-        elif source and name != "imagenet-eval":
-            config = replace(config, data=replace(config.data, source=source))
+        config = replace(config, space=recipes.training_space(config, genotype, self.what, searched.get("space")))
+        if not name.endswith("imagenet-eval"):
+            config = replace(config, data=recipes.training_data(config, searched.get("data", {})))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
 
 
@@ -262,8 +281,10 @@ class DrawCommand:
     """Picture to write."""
 
     def run(self) -> None:
-        genotype, _ = _genotype(self.what)
-        print(draw_cells(genotype, self.out, title=self.what if not Path(self.what).exists() else None))
+        genotype, searched = _architecture(self.what)
+        title = self.what if not Path(self.what).exists() else None
+        space = recipes.space_of(self.what, searched.get("space"))
+        print(draw_architecture(genotype, self.out, title=title, space=space))
 
 
 @dataclass(frozen=True)
@@ -291,6 +312,62 @@ class ExportCommand:
             print(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiscoverCommand:
+    """Find a short law in a table: print the Pareto front, write report, LaTeX and Python."""
+
+    what: Annotated[Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")] = None
+    """CSV file with a header line, or the config.json of a discovery."""
+    target: Text = None
+    """Column to explain."""
+    features: Annotated[tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")] = None
+    """Columns to explain it with; by default all others."""
+    weights: Text = None
+    """Column of sample weights."""
+    example: Text = None
+    """Generated table instead of a file: weber-fechner, stevens, michaelis-menten, learning, damped-oscillation,
+    gravitation, psychometric or decay-counts."""
+    rows: Whole = None
+    """Rows of the example."""
+    noise: Share = None
+    """Noise of the example, a share of the target's standard deviation."""
+    output: Annotated[Literal["real", "probability", "counts", "class"] | None, arg(help_behavior_hint="")] = None
+    """What the target is."""
+    primitives: Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint="")] = None
+    """Functions that the law may use, such as linear linear_exp linear_ln."""
+    nodes: Whole = None
+    """Largest number of intermediate nodes."""
+    effort: Share = None
+    """Multiplies the budget."""
+    max_complexity: Whole = None
+    """Choose among laws of at most this complexity (constants + operations)."""
+    plain_darts: Flag = None
+    """DARTS as published for equations, for comparison."""
+    out: Folder = None
+    """Folder to make; by default the next free one in runs/."""
+    seed: Whole = None
+    """Of everything random."""
+
+    def run(self) -> None:
+        from gradnas import discovery  # sympy and pandas take a second to import
+
+        names = ("target", "features", "weights", "example", "rows", "noise", "output", "primitives", "nodes", "effort")
+        names += ("max_complexity", "plain_darts", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.what is not None and self.what.endswith(".json"):
+            _, description = _typed(Path(self.what), discovery.DiscoverConfig)
+            config = replace(from_json(discovery.DiscoverConfig, description, self.what), **given)
+        else:
+            config = discovery.DiscoverConfig(data=self.what, **given)
+        stem = config.example or Path(str(config.data)).stem
+        out = self.out or _free_folder(f"discover-{stem}")
+        discovery.check_free(out)
+        config, found, seconds = discovery.discover(config)
+        print("\n".join(discovery.front_lines(found)))
+        discovery.save_discovery(config, found, seconds, out)
+        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}")
+
+
 @dataclass(frozen=True)
 class RecipesCommand:
     """List the recipes and the published cells."""
@@ -303,6 +380,7 @@ class RecipesCommand:
                 print("\n".join(f"  {word:28}{line}" for word, line in zip([name] + [""] * 9, lines, strict=False)))
         cells = textwrap.fill(", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  ")
         print(f"published cells:\n{cells}")
+        print(f"published chains:\n  {', '.join(Chain.names())}")
 
 
 Command = (
@@ -314,6 +392,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
 
@@ -357,13 +436,14 @@ def _search(config: recipes.AnySearch, out: Path, data: Any, device: torch.devic
     if not distributed.is_main():
         return
     print(f"genotype: {results['genotype']}")
+    if "code" in results:
+        print(f"code: {results['code']}")
     if "valid_perplexity" in results:
         print(f"perplexity of the mixture on the validation text: {results['valid_perplexity']:.2f}")
-    if "valid_accuracy" in results:
-        print(
-            f"held-out accuracy: mixture {100 * results['valid_accuracy']:.2f}%, derived network with its weights "
-            f"{100 * results['derived_valid_accuracy']:.2f}%"
-        )
+    if "derived_valid_accuracy" in results:
+        mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
+        derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
+        print(f"held-out accuracy: {mixture}{derived}")
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
@@ -382,7 +462,8 @@ def _train(config: recipes.AnyTraining, out: Path, data: Any, device: torch.devi
     if "random_cells" in results:
         random = results["random_cells"]
         print(
-            f"{len(random['test_accuracies'])} random cells trained the same way: "
+            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
+            f"trained the same way: "
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
@@ -461,28 +542,30 @@ def _typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
     kinds = {kind.__name__: kind for kind in wanted}
     found = str(description.get("type", next(iter(kinds))))
     if found not in kinds:
-        hint = {"TrainConfig": "train", "TextTrainConfig": "train", "SearchConfig": "search"}
-        hint |= {"TextSearchConfig": "search"}
-        use = f"; use: gradnas {hint[found]} {path}" if found in hint else ""
-        raise ValueError(f"{path} is a {found}, not a {' or '.join(kinds)}{use}")
+        commands = {"TrainConfig": "train", "SearchConfig": "search", "DiscoverConfig": "discover"}
+        commands |= {"TextTrainConfig": "train", "TextSearchConfig": "search"}
+        hint = f"; use: gradnas {commands[found]} {path}" if found in commands else ""
+        raise ValueError(f"{path} is a {found}, not a {' or '.join(kinds)}{hint}")
     return kinds[found], description
 
 
-def _genotype(what: str) -> tuple[Genotype, dict[str, Any]]:
-    """A genotype from a run folder, a file or a name, and the data setting of the run."""
+def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
+    """Cells or a chain from a run folder, a file or a name, and the configuration of the run."""
     path = Path(what)
     if path.is_dir():
         run = runs.Run.open(path)
         if not (path / runs.GENOTYPE).exists():
             raise ValueError(f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})")
-        data = read_object(run.path / runs.CONFIG).get("data", {})
-        return Genotype.load(path / runs.GENOTYPE), data if isinstance(data, dict) else {}
+        return load_architecture(path / runs.GENOTYPE), read_object(run.path / runs.CONFIG)
     if path.suffix == ".json" or path.is_file():
-        return Genotype.load(path), {}
+        return load_architecture(path), {}
+    if what in Chain.names():
+        return Chain.named(what), {}
     try:
         return Genotype.named(what), {}
     except ValueError as error:
-        raise ValueError(f"{what!r} is no run folder and no file, and as the name of a cell: {error}") from error
+        hint = did_you_mean(what, Chain.names())
+        raise ValueError(f"{what!r} is no run folder, no file and no published chain{hint}; {error}") from error
 
 
 def _free_folder(stem: str) -> Path:

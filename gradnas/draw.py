@@ -15,7 +15,7 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -70,28 +70,38 @@ def draw_cells(genotype: Genotype, path: Path | str, *, title: str | None = None
     Raises:
         ValueError: the suffix is another one, or the file cannot be written.
     """
+    return save_figure(path, lambda: genotype_figure(genotype, title=title))
+
+
+def save_figure(path: Path | str, draw: Callable[[], Figure]) -> Path:
+    """Write a figure by the suffix of its path. ValueError: another suffix, or the file cannot be written."""
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in METADATA:
         known = ", ".join(f".{name}" for name in METADATA)
         raise ValueError(f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, METADATA)}")
-    write_atomically(path, _rendered(genotype_figure(genotype, title=title), suffix))
+    write_atomically(path, rendered(draw(), suffix))
     return path
 
 
 def cells_svg(genotype: Genotype, *, title: str | None = None) -> str:
     """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself alone, so several
     can stand in one page."""
-    svg = _rendered(genotype_figure(genotype, title=title), "svg").decode()
-    prefix = "cells-" + hashlib.sha256(f"{genotype} {title}".encode()).hexdigest()[:8]
+    label = " and ".join(TITLES[name] for name, _ in genotype.cells)
+    return svg_element(genotype_figure(genotype, title=title), label, f"{genotype} {title}")
+
+
+def svg_element(figure: Figure, label: str, key: str) -> str:
+    """A figure as an `<svg>` element of its own; `key` tells it from others in the same page."""
+    svg = rendered(figure, "svg").decode()
+    prefix = "cells-" + hashlib.sha256(key.encode()).hexdigest()[:8]
     root, body = svg[svg.index("<svg") :].split(">", 1)
     size = root.split('viewBox="0 0 ')[1].split('"')[0]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", body)
     body = body.replace("*{", f"#{prefix} *{{", 1)  # matplotlib's style would reach the whole page
-    label = html.escape(" and ".join(TITLES[name] for name, _ in genotype.cells))
     return (
-        f'<svg id="{prefix}" role="img" aria-label="{label}" viewBox="0 0 {size}" '
+        f'<svg id="{prefix}" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {size}" '
         f'style="width:100%;max-width:{size.split()[0]}pt;height:auto" '
         f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
     )
@@ -108,7 +118,7 @@ def cell_figure(name: str, cell: CellGenotype, kind: Kind) -> Figure:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def plain_style() -> Iterator[None]:
     """matplotlib's own settings and `STYLE`, whatever the user has set."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -116,8 +126,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-@_style()
-def _rendered(figure: Figure, suffix: str) -> bytes:
+@plain_style()
+def rendered(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=PNG_DPI if suffix == "png" else 72, metadata=METADATA[suffix])
     return buffer.getvalue()
@@ -274,7 +284,7 @@ def _plan(graph: _Graph) -> _Plan:
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     """A rounded rectangle with a text in its middle."""
 
     x: float  # left
@@ -291,10 +301,10 @@ class _Box:
 @dataclass(frozen=True)
 class _Layout:
     plan: _Plan
-    states: tuple[_Box, ...]
-    rows: tuple[tuple[_Edge, float, _Box | None], ...]  # with its y and its box
+    states: tuple[Box, ...]
+    rows: tuple[tuple[_Edge, float, Box | None], ...]  # with its y and its box
     lanes: dict[int, float]  # source: x
-    output: _Box
+    output: Box
 
     @property
     def top(self) -> float:
@@ -305,7 +315,7 @@ class _Layout:
         return max(box.y + box.height / 2 for box in self.boxes) - self.top
 
     @property
-    def boxes(self) -> list[_Box]:
+    def boxes(self) -> list[Box]:
         return [*self.states, self.output, *(box for _, _, box in self.rows if box)]
 
 
@@ -315,7 +325,7 @@ def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
     spread = max(1.0, (box_height + 5.0) / PITCH)  # the plan's rows are made for labels of one line
     levels = [y * spread for y in plan.state_levels()]
     ys = [y * spread for y in plan.row_levels()]
-    widths = [max(16.0, _text_width(label, FONT + 1) + 2 * PAD) for label in plan.graph.labels]
+    widths = [max(16.0, text_width(label, FONT + 1) + 2 * PAD) for label in plan.graph.labels]
     states, lanes, x = {}, {}, 0.0
     for column, sources in enumerate(plan.lanes):
         own = [state for state in range(len(levels)) if plan.columns[state] == column]
@@ -325,7 +335,7 @@ def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
         for state in own:
             rows = [y for edge, y in zip(plan.rows, ys, strict=True) if edge.target == state] or [0.0]
             height = max(rows) - min(rows) + 17.0
-            states[state] = _Box(x, levels[state], width, height, (plan.graph.labels[state],))
+            states[state] = Box(x, levels[state], width, height, (plan.graph.labels[state],))
         x += width
         ends = [(edge.source, y) for edge, y in zip(plan.rows, ys, strict=True)]
         bent = [source for source in sources if {y for own, y in ends if own == source} != {levels[source]}]
@@ -334,17 +344,17 @@ def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
     rows = []
     for edge, y, lines in zip(plan.rows, ys, labels, strict=True):
         left = states[edge.target].x - ARROW - box_width
-        rows.append((edge, y, _Box(left, y, box_width, box_height, lines) if edge.operation else None))
+        rows.append((edge, y, Box(left, y, box_width, box_height, lines) if edge.operation else None))
     ends = [levels[i] for i in plan.graph.concat]
     middle, height = (min(ends) + max(ends)) / 2, max(ends) - min(ends) + 30.0
-    output = _Box(x + ARROW, middle, 38.0, height, plan.graph.output)
+    output = Box(x + ARROW, middle, 38.0, height, plan.graph.output)
     return _Layout(plan, tuple(states[i] for i in range(len(states))), tuple(rows), lanes, output)
 
 
 def _layouts(plans: list[_Plan], wrap: int) -> list[_Layout]:
     """Layouts with boxes of one width and outputs in one line."""
     lines = {line for plan in plans for edge in plan.rows for line in _wrapped(edge.operation, wrap)}
-    box_width = max(_text_width(line, FONT) for line in lines) + 2 * PAD
+    box_width = max(text_width(line, FONT) for line in lines) + 2 * PAD
     layouts = [_layout(plan, wrap, box_width) for plan in plans]
     x = max(layout.output.x for layout in layouts)
     return [replace(layout, output=replace(layout.output, x=x)) for layout in layouts]
@@ -360,7 +370,7 @@ def _escaped(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: float, weight: str = "normal") -> float:
     if not text:
         return 0.0
     outline = TextPath((0, 0), _escaped(text), size=size, prop=FontProperties(family=TYPEFACE, weight=weight))
@@ -370,7 +380,7 @@ def _text_width(text: str, size: float, weight: str = "normal") -> float:
 # -- painting -----------------------------------------------------------------------------------------------
 
 
-@_style()
+@plain_style()
 def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
     plans = [_plan(graph) for _, graph in cells]
     layouts = _layouts(plans, wrap=16)
@@ -378,7 +388,7 @@ def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
         layouts = _layouts(plans, wrap=9)
     named = {_family(edge.operation) for plan in plans for edge in plan.rows if edge.operation}
     headings = textwrap.wrap(title or "", 70)
-    widths = [layouts[0].output.right, *(_text_width(line, FONT + 4, "bold") for line in headings)]
+    widths = [layouts[0].output.right, *(text_width(line, FONT + 4, "bold") for line in headings)]
     width = max(widths) + 2 * MARGIN
     legend = _legend([family for family in FAMILIES if family in named], width - 2 * MARGIN)
     above = 17.0 * len(headings) + 9.0 if headings else 0.0
@@ -388,18 +398,18 @@ def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    canvas = _Canvas(axes, MARGIN, MARGIN)
+    canvas = Canvas(axes, MARGIN, MARGIN)
     for i, line in enumerate(headings):
         canvas.text(0, 8 + 17.0 * i, line, FONT + 4, ha="left", weight="bold")
     y = MARGIN + above
     for (name, _), layout in zip(cells, layouts, strict=True):
-        _Canvas(axes, MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
-        _paint(_Canvas(axes, MARGIN, y + 22.0 - layout.top), layout)
+        Canvas(axes, MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
+        _paint(Canvas(axes, MARGIN, y + 22.0 - layout.top), layout)
         y += layout.height + 40.0
     for i, row in enumerate(legend):
-        canvas = _Canvas(axes, MARGIN, y + 16.0 * i)
+        canvas = Canvas(axes, MARGIN, y + 16.0 * i)
         for x, family in row:
-            canvas.box(_Box(x, 4, 12, 9, ()), *FAMILIES[family][:2])
+            canvas.box(Box(x, 4, 12, 9, ()), *FAMILIES[family][:2])
             canvas.text(x + 17, 4, family, FONT, LINE, ha="left")
     return figure
 
@@ -408,7 +418,7 @@ def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
     """Rows of families with their left sides."""
     rows, x = [[]], 0.0
     for family in families:
-        own = 17.0 + _text_width(family, FONT)
+        own = 17.0 + text_width(family, FONT)
         if rows[-1] and x + own > width:
             rows.append([])
             x = 0.0
@@ -417,7 +427,7 @@ def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
     return rows
 
 
-def _paint(canvas: _Canvas, layout: _Layout) -> None:
+def _paint(canvas: Canvas, layout: _Layout) -> None:
     output = layout.output
     for i in layout.plan.graph.concat:
         box = layout.states[i]
@@ -443,7 +453,7 @@ def _paint(canvas: _Canvas, layout: _Layout) -> None:
     canvas.text(output.x + output.width / 2, output.y + 7, output.lines[1], FONT - 1, LINE)
 
 
-def _paint_lines(canvas: _Canvas, start: Point, lane: float | None, ends: list[Point], colour: str) -> None:
+def _paint_lines(canvas: Canvas, start: Point, lane: float | None, ends: list[Point], colour: str) -> None:
     """All lines of one source, with rounded corners. No part is painted twice: that would make it look bolder.
     Where a horizontal line crosses the lane of another source, that lane is broken."""
     x, y = start
@@ -467,13 +477,13 @@ def _paint_lines(canvas: _Canvas, start: Point, lane: float | None, ends: list[P
         canvas.curve([(lane - RADIUS, y), (lane + RADIUS, y)], colour, 1.1, 4)
 
 
-def _paint_across(canvas: _Canvas, left: float, right: float, y: float, colour: str) -> None:
+def _paint_across(canvas: Canvas, left: float, right: float, y: float, colour: str) -> None:
     canvas.curve([(left + 1, y), (right, y)], "white", 3.6, 3)
     canvas.curve([(left, y), (right, y)], colour, 1.1, 4)
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class Canvas:
     """Axes in points, with an origin."""
 
     axes: Axes
@@ -498,7 +508,7 @@ class _Canvas:
         points = [(x, y), (x - 5, y - 2.6), (x - 5, y + 2.6)]
         self._add(Polygon(points, closed=True, facecolor=colour, edgecolor="none", zorder=5))
 
-    def box(self, box: _Box, fill: str, border: str, ink: str = INK, size: float = FONT) -> None:
+    def box(self, box: Box, fill: str, border: str, ink: str = INK, size: float = FONT) -> None:
         corner = (box.x + self.x, box.y - box.height / 2 + self.y)
         style = f"round,pad=0,rounding_size={min(4.0, box.height / 2)}"
         patch = FancyBboxPatch(corner, box.width, box.height, style, facecolor=fill, edgecolor=border, zorder=6)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradnas import distributed
 from gradnas.data import TextStream
 from gradnas.objectives import CrossEntropy
+from gradnas.precision import autocast, cuda_products
 
 
 class Means:
@@ -46,7 +47,7 @@ def evaluate(
     """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the module's mode."""
     means = Means()
     for x_BCHW, y_B in batches:
-        with torch.autocast(x_BCHW.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with cuda_products(precision), autocast(precision, x_BCHW.device):
             _, parts = CrossEntropy()(network(x_BCHW), y_B)
         means.add(parts, len(y_B))
     return means.values()

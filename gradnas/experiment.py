@@ -9,27 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradnas import distributed, runs
+from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
-from gradnas.data import Augment, DataConfig, ImageData, halves
+from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
-from gradnas.draw import draw_cells
+from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate, recalibrate
-from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
+from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision, check_precision
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search import BoundNet, NetLoss, Search, StepReport
-from gradnas.spaces import ConvCell
+from gradnas.spaces import ConvCell, ImageSpace
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
 RECALIBRATION_BATCHES = 8
@@ -44,35 +47,55 @@ class SearchConfig:
         train_fraction: share of the training images for the weights; the rest is for the alphas.
         split_seed: None splits by file order, as the original does (images sorted by class are shuffled with `seed`);
             a number shuffles first.
+        valid_per_class: hold out so many images of every class for the alphas instead (chosen by `split_seed`, or by
+            `seed`); the rest is for the weights.
         valid_augment: augment the alphas' images too, as the original does.
+        label_smoothing: of the weights' loss; that of the alphas has none.
         warmup_epochs: epochs at the start in which the alphas wait.
+        alpha_every: the alphas take a step before every so many steps of the weights.
+        alphas: None takes the settings that fit the relaxation.
+        cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for
+            `cost_batch` images, as many as were measured).
         max_steps: stop after so many steps, without evaluation (to try a setting out).
+        checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
+        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
-    space: ConvCell = field(default_factory=ConvCell)
+    space: ImageSpace = field(default_factory=ConvCell)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
     data: DataConfig = field(default_factory=DataConfig)
     train_fraction: float = 0.5
     split_seed: int | None = None
+    valid_per_class: int | None = None
     valid_augment: bool = False
+    label_smoothing: float = 0.0
     epochs: int = 50
     warmup_epochs: int = 0
+    alpha_every: int = 1
     max_steps: int | None = None
     batch_size: int = 64
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
-    alphas: AlphaOptimizer = field(default_factory=AlphaOptimizer)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    alphas: AlphaOptimizer | None = None
+    cost: ExpectedCost | None = None
+    cost_batch: int = 1
+    precision: Precision = "fp32"
+    checkpoint_cells: bool = False
+    capture: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "max_steps"):
+        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every", "cost_batch")
+        for name in names:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        CrossEntropy(self.label_smoothing)  # refuses what cannot be
+        if self.capture and self.label_smoothing:
+            raise ValueError("capture records one loss for weights and alphas: it cannot have label_smoothing")
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
@@ -84,23 +107,17 @@ class SearchRun:
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, INIT))
-            supernet = config.space.supernet(in_channels=data.in_channels, num_classes=data.num_classes)
-        self.search = Search(
-            supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            relaxation=config.relaxation,
-            gradient=config.gradient,
-            weights=config.weights,
-            alphas=config.alphas,
-            epochs=config.epochs,
-            warmup_epochs=config.warmup_epochs,
-            seed=config.seed,
-            device=device,
-            precision=config.precision,
-        )
+            supernet = config.space.supernet(
+                data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
+            )
         split_seed = config.split_seed
-        if split_seed is None and sorted_by_class(data.train):
-            split_seed = config.seed
-        train, valid = halves(data.train, config.train_fraction, seed=split_seed)
+        if config.valid_per_class is not None:
+            seed = split_seed if split_seed is not None else config.seed
+            train, valid = balanced(data.train, config.valid_per_class, seed)
+        else:
+            if split_seed is None and sorted_by_class(data.train):
+                split_seed = config.seed
+            train, valid = halves(data.train, config.train_fraction, seed=split_seed)
         rank, world, workers = distributed.rank(), distributed.world(), config.data.workers
         self.train = train.batches(
             config.batch_size,
@@ -122,8 +139,30 @@ class SearchRun:
             world=world,
             workers=workers,
         )
+        example = torch.zeros(config.cost_batch, data.in_channels, data.image_size, data.image_size)
+        self.search = Search(
+            supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            relaxation=config.relaxation,
+            gradient=config.gradient,
+            weights=config.weights,
+            alphas=config.alphas,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            alpha_every=config.alpha_every,
+            steps_per_epoch=len(self.train),
+            seed=config.seed,
+            device=device,
+            precision=config.precision,
+            cost=config.cost,
+            example=example if config.cost is not None else None,
+        )
         self.held_out = valid.batches(max(config.batch_size, 128), shuffle=False, device=device, workers=workers)
-        self.objective = CrossEntropy()
+        self.train_objective, self.valid_objective = CrossEntropy(config.label_smoothing), CrossEntropy()
+        self._valid: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._next_valid = -1
+        self.captured: CapturedStep | None = None  # made at the first step: a recording holds the tensors as they lie
+        if config.capture:
+            check_capture(self.search)
         self.batch = 0  # the next batch of the epoch
         self.train_means, self.valid_means = Means(), Means()
         self.memory_mib = 0.0
@@ -148,30 +187,65 @@ class SearchRun:
         self.train_means, self.valid_means = Means(state["train_means"]), Means(state["valid_means"])
         self.trajectory = dict(state["trajectory"])
 
-    def valid_stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Validation batches without end, from the place that belongs to the current step."""
-        per_epoch = len(self.valid)
-        epoch, start = divmod(self.search.steps, per_epoch)
-        while True:
-            yield from self.valid.epoch(epoch, start)
-            epoch, start = epoch + 1, 0
+    def valid_batch(self) -> tuple[Tensor, Tensor] | None:
+        """The alphas' batch of the coming step, a function of the step alone; None where the alphas wait."""
+        search, per_epoch = self.search, len(self.valid)
+        if not search.alpha_due:
+            return None
+        number = search.steps // self.config.alpha_every
+        if self._valid is None or number != self._next_valid or number % per_epoch == 0:
+            self._valid = iter(self.valid.epoch(*divmod(number, per_epoch)))
+        self._next_valid = number + 1
+        return next(self._valid)
 
-    def step(self, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
-        """One step of alphas and weights; its losses and accuracies go into the epoch's means."""
-        parts: dict[str, dict[str, Tensor]] = {}
+    def step(self, train_batch: tuple[Tensor, Tensor], recorded: bool = True) -> StepReport:
+        """One step of alphas and weights; its losses and accuracies go into the epoch's means.
 
-        def loss(batch: tuple[Tensor, Tensor], name: str) -> NetLoss:
+        With `capture` in the configuration it is replayed, except for smaller batches or without `recorded`.
+        """
+        parts: dict[str, Mapping[str, Tensor]] = {}
+        valid_batch = self.valid_batch()
+        other = valid_batch if valid_batch is not None else train_batch  # a recording reads two, also while alphas wait
+        whole = len(train_batch[1]) == len(other[1]) == self.config.batch_size
+        if self.config.capture and recorded and whole:
+            if self.captured is None:
+                self.captured = CapturedStep(self.search, lambda net, x, y: self.valid_objective(net(x), y))
+            report, parts["train"], valid_parts = self.captured(train_batch, other)
+            if report.valid_loss is not None:
+                parts["valid"] = valid_parts
+            return self._note(report, parts, train_batch, other)
+
+        def loss(batch: tuple[Tensor, Tensor], name: str, objective: CrossEntropy) -> NetLoss:
             def evaluate_loss(net: BoundNet) -> Tensor:
-                total, parts[name] = self.objective(net(batch[0]), batch[1])
-                return total
+                total, parts[name] = objective(net(batch[0]), batch[1])
+                by_accuracy = name == "valid" and getattr(self.config.gradient, "reward", "loss") == "accuracy"
+                return -parts[name]["accuracy"] if by_accuracy else total
 
             return evaluate_loss
 
-        report = self.search.step(loss(train_batch, "train"), loss(valid_batch, "valid"))
+        valid_loss = None if valid_batch is None else loss(valid_batch, "valid", self.valid_objective)
+        report = self.search.step(loss(train_batch, "train", self.train_objective), valid_loss)
+        return self._note(report, parts, train_batch, other)
+
+    def _note(
+        self,
+        report: StepReport,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        train_batch: tuple[Tensor, Tensor],
+        valid_batch: tuple[Tensor, Tensor],
+    ) -> StepReport:
         self.train_means.add(parts["train"], len(train_batch[1]))  # of the last call: the weight step's
         if "valid" in parts:
             self.valid_means.add(parts["valid"], len(valid_batch[1]))
         self.batch += 1
+        return report
+
+    def counted_step(self, train_batch: tuple[Tensor, Tensor]) -> StepReport:
+        """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
+        with SavedTensors() as kept:
+            report = self.step(train_batch, recorded=False)
+        search = self.search
+        self.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
         return report
 
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
@@ -184,10 +258,11 @@ class SearchRun:
         if self.valid_means.count:
             record |= self.valid_means.values("search_valid_")
         if evaluated:
-            record |= self._evaluate(genotype, epoch)
+            record |= self.evaluate(genotype, epoch)
         for name, alpha in search.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
+        record |= self._costs(genotype)
         record["skip_connections"] = search.supernet.skip_count(genotype)
         record["genotype"] = genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
@@ -195,24 +270,37 @@ class SearchRun:
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
 
-    def _evaluate(self, genotype: Genotype, epoch: int) -> dict[str, float]:
-        """Held-out loss and accuracy of the mixture and of the derived network with the mixture's weights."""
+    def _costs(self, genotype: Any) -> dict[str, float]:
+        """What the mixture is expected to cost, and what the derived network costs."""
+        search = self.search
+        if search.cost is None or search.costs is None:
+            return {}
+        key = {"latency": "latency_ms"}.get(search.cost.quantity, search.cost.quantity)
+        derived = search.costs.of(search.supernet.one_hot_draw(genotype).mix)  # type: ignore[operator]
+        return {f"expected_{key}": search.expected_cost(), f"derived_{key}": derived}
+
+    def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
+        """Held-out loss and accuracy of the derived network with the supernet's weights, and of the mixture, if the
+        weights learn on mixtures.
+
+        `batches` limits the held-out batches, to see how long one takes.
+        """
         search, supernet = self.search, self.search.supernet
-        supernet.eval()
-        draw = search.evaluation_draw()
-        mixture = evaluate(lambda x: supernet(x, draw=draw), self.held_out.epoch(0), self.config.precision)
-        supernet.train()
+        held_out = [islice(self.held_out.epoch(0), batches) for _ in range(2)]
+        found: dict[str, float] = {}
+        if search.relaxation.trains_mixtures:
+            supernet.eval()
+            draw = search.evaluation_draw()
+            mixture = evaluate(lambda x: supernet(x, draw=draw), held_out[0], self.config.precision)
+            supernet.train()
+            found |= {"valid_loss": mixture["loss"], "valid_accuracy": mixture["accuracy"]}
         network = supernet.derived(genotype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = zip(range(RECALIBRATION_BATCHES), self.train.epoch(epoch), strict=False)
-        recalibrate(network, (x for _, (x, _) in batches))
-        derived = evaluate(network, self.held_out.epoch(0), self.config.precision)
-        return {
-            "valid_loss": mixture["loss"],
-            "valid_accuracy": mixture["accuracy"],
-            "derived_valid_loss": derived["loss"],
-            "derived_valid_accuracy": derived["accuracy"],
-            "discretisation_gap": mixture["accuracy"] - derived["accuracy"],
-        }
+        recalibrate(network, (x for x, _ in islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)))
+        derived = evaluate(network, held_out[1], self.config.precision)
+        found |= {"derived_valid_loss": derived["loss"], "derived_valid_accuracy": derived["accuracy"]}
+        if "valid_accuracy" in found:
+            found["discretisation_gap"] = found["valid_accuracy"] - derived["accuracy"]
+        return found
 
 
 def run_search(
@@ -239,13 +327,12 @@ def run_search(
         if note:
             bar.say(note)
         record: dict[str, Any] = {}
-        valid = state.valid_stream()
         stopped = False
         while search.epoch < config.epochs and not stopped:
             epoch, began = search.epoch, time.monotonic()
             search.supernet.train()
             for train_batch in state.train.epoch(epoch, start=state.batch):
-                report = _step(state, train_batch, next(valid))
+                report = _step(state, train_batch)
                 bar.step(loss=report.train_loss)
                 stopped = config.max_steps is not None and search.steps >= config.max_steps
                 if stopped:
@@ -259,7 +346,8 @@ def run_search(
                 run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
                 run.save_tensors(runs.ALPHAS, state.trajectory)
             bar.epoch(epoch, {word: record[name] for name, word in _SHOWN.items() if name in record})
-            _warn_of_collapse(bar, record, config.space.nodes)
+            if (warning := config.space.collapse_note(record["skip_connections"])) is not None:
+                bar.say(f"warning: {warning}")
             keeper.after_step()
         keeper.save()
     return _finish(state, run, run.records()[-1] if main else record)
@@ -275,39 +363,32 @@ _SHOWN = {
 }
 
 
-def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor], valid_batch: tuple[Tensor, Tensor]) -> StepReport:
+def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor]) -> StepReport:
     """One step; the first of each epoch also counts the memory it needs."""
-    if state.batch > 0:
-        return state.step(train_batch, valid_batch)
-    with SavedTensors() as kept:
-        report = state.step(train_batch, valid_batch)
-    search = state.search
-    state.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
-    return report
-
-
-def _warn_of_collapse(bar: Progress, record: Mapping[str, Any], nodes: int) -> None:
-    skips, operations = record["skip_connections"], 2 * nodes
-    if 2 * skips >= operations:
-        bar.say(
-            f"warning: {skips} of the {operations} operations of the normal cell are skip connections; the search may "
-            "be collapsing (known of long or first-order searches): prefer the genotype of an earlier epoch in "
-            "metrics.jsonl, fewer epochs, or a second-order gradient"
-        )
+    return state.counted_step(train_batch) if state.batch == 0 else state.step(train_batch)
 
 
 def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[str, Any]:
     genotype = state.search.result().genotype
     keys = ("valid_accuracy", "derived_valid_accuracy", "discretisation_gap", "skip_connections")
-    results = {"genotype": genotype.to_text(), "steps": state.search.steps, **{k: last[k] for k in keys if k in last}}
+    results: dict[str, Any] = {
+        "genotype": genotype.to_text(),
+        "steps": state.search.steps,
+        **{k: last[k] for k in keys if k in last},
+    }
+    if (code := state.config.space.short_code(genotype)) is not None:
+        results["code"] = code
     if distributed.is_main():
         genotype.save(run.path / runs.GENOTYPE)
-        draw_cells(genotype, run.path / runs.PICTURE)
+        draw_architecture(genotype, run.path / runs.PICTURE, space=state.config.space)
         runs.write_json(run.path / runs.RESULTS, results)
         run.set_status("finished")
     return results
 
 
 def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.Run:
-    """Make the run folder of a search."""
+    """Make the run folder of a search. ValueError, before there is one, for a setting that the device cannot follow."""
+    check_precision(config.precision, device)
+    if config.capture and device.type != "cuda":
+        raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")
     return runs.Run.create(path, to_json(config), config.seed, device)

@@ -26,11 +26,23 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from gradnas import __version__, runs
+from gradnas.chain import Chain
 from gradnas.config import build, load, read_object
 from gradnas.genotype import Genotype
-from gradnas.spaces import ConvCell, ConvNetwork, conv_network, operations
+from gradnas.spaces import (
+    ChainNetwork,
+    ConvCell,
+    ConvNetwork,
+    ImageSpace,
+    MBConvChain,
+    conv_network,
+    mbconv_network,
+    operations,
+)
+from gradnas.spaces.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
 from gradnas.text_training import TextTrainConfig
 from gradnas.training import TrainConfig, load_trained
@@ -96,11 +108,11 @@ def export_run(run: runs.Run, path: str | Path) -> list[Path]:
         raise ValueError(f"{run.path} was trained on text: gradnas.export_text exports language models")
     network = load_trained(run, config)
     data = read_object(run.path / runs.RESULTS)["data"]
-    return export_network(network, path, data=data, genotype=Genotype.parse(config.genotype), space=config.space)
+    return export_network(network, path, data=data, genotype=config.space.decision(config.genotype), space=config.space)
 
 
 def export_network(
-    network: ConvNetwork, path: str | Path, *, data: Mapping[str, Any], genotype: Genotype, space: ConvCell
+    network: nn.Module, path: str | Path, *, data: Mapping[str, Any], genotype: Genotype | Chain, space: ImageSpace
 ) -> list[Path]:
     """Write a network in the form that the ending of `path` names; the network itself is not changed.
 
@@ -124,8 +136,8 @@ def export_network(
     """
     path = Path(path)
     check_target(path)
-    if not isinstance(network, ConvNetwork):
-        raise ValueError(f"only a ConvNetwork can be exported, not a {type(network).__name__}")
+    if not isinstance(network, (ConvNetwork, ChainNetwork)):
+        raise ValueError(f"only a ConvNetwork or a ChainNetwork can be exported, not a {type(network).__name__}")
     known = {field.name for field in dataclasses.fields(Images)}
     images = build(Images, {name: value for name, value in data.items() if name in known}, "data")
     # the file says "this genotype, at this size": another network must not get out under that name
@@ -156,14 +168,15 @@ def check_target(path: Path) -> None:
         raise ValueError(f"cannot write {path}: it is a folder")
 
 
-def _plain(network: ConvNetwork) -> ConvNetwork:
+def _plain(network: nn.Module) -> nn.Module:
     """A copy in the form that is exported."""
     plain = copy.deepcopy(network)
-    plain.auxiliary_head = None
+    if isinstance(plain, ConvNetwork):
+        plain.auxiliary_head = None
     return plain.to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
-def _check_same(network: ConvNetwork, images: Images, genotype: Genotype, space: ConvCell) -> None:
+def _check_same(network: nn.Module, images: Images, genotype: Genotype | Chain, space: ImageSpace) -> None:
     """ValueError unless `space` builds the same function from `genotype`."""
     with torch.random.fork_rng(devices=[]):
         twin = space.network(genotype, images.num_classes, images.in_channels).eval()
@@ -183,7 +196,7 @@ def _check_same(network: ConvNetwork, images: Images, genotype: Genotype, space:
 # ---- programs --------------------------------------------------------------------------------------------------------
 
 
-def _program(network: ConvNetwork, images: Images) -> torch.export.ExportedProgram:
+def _program(network: nn.Module, images: Images) -> torch.export.ExportedProgram:
     """The network as a graph of torch operations, for any batch size."""
     x_BCHW = torch.zeros(2, images.in_channels, images.image_size, images.image_size)  # torch takes a 1 for a constant
     with quiet():
@@ -244,11 +257,9 @@ def quiet() -> Generator[None, None, None]:
 # ---- source ----------------------------------------------------------------------------------------------------------
 
 
-def _write_source(network: ConvNetwork, path: Path, images: Images, genotype: Genotype, space: ConvCell) -> list[Path]:
-    used = {name for name, _ in (*genotype.normal, *genotype.reduce)}
-    own = sorted(name for name in used if space.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name))
-    if own:
-        raise ValueError(f"your own operation {own[0]!r} cannot be written as source; export to .pt2 or .onnx")
+def _write_source(
+    network: nn.Module, path: Path, images: Images, genotype: Genotype | Chain, space: ImageSpace
+) -> list[Path]:
     weights = path.with_suffix(".pt")
     if weights.exists() and not path.exists():
         raise ValueError(f"{weights} exists and is not of an earlier export; choose another name, or move it away")
@@ -281,12 +292,16 @@ IMAGE_SIZE = {size}
 {std}
 {class_names}
 
-# the cells: (operation, predecessor), two for each node from node 2 on; nodes 0 and 1 are the outputs of the two cells
-# before; the nodes of a concat are the output
-{cells}
+{architecture}
 '''
 
-_TAIL = '''
+_CELLS = """\
+# the cells: (operation, predecessor), two for each node from node 2 on; nodes 0 and 1 are the outputs of the two cells
+# before; the nodes of a concat are the output"""
+_CHAIN = """\
+# the blocks: operation, channels in, channels out, stride; mbE_kK has expansion E and kernel K"""
+
+_BUILD_CELLS = '''
 
 def build() -> nn.Module:
     """The network with fresh weights."""
@@ -301,7 +316,26 @@ def build() -> nn.Module:
         in_channels={images.in_channels},
         stem="{space.stem}",
     )
+'''
 
+_BUILD_CHAIN = '''
+
+def build() -> nn.Module:
+    """The network with fresh weights."""
+    return ChainNetwork(
+        [{first}*(chain_block(*block, "{space.activation}") for block in BLOCKS)],
+        channels={channels},
+        stem_width={stem},
+        stem_stride={space.stem_stride},
+        last_width={space.head_width},
+        num_classes={images.num_classes},
+        in_channels={images.in_channels},
+        activation="{space.activation}",
+        dropout={space.dropout},
+    )
+'''
+
+_TAIL = '''
 
 def load(path: str | Path = WEIGHTS) -> nn.Module:
     """The trained network in evaluation mode, on the CPU."""
@@ -317,31 +351,59 @@ def normalise(x_BCHW: Tensor) -> Tensor:
 '''
 
 
-def _source(images: Images, genotype: Genotype, space: ConvCell, weights: str) -> str:
+def _source(images: Images, genotype: Genotype | Chain, space: ImageSpace, weights: str) -> str:
     """The text of the file. All that comes from data enters as literals, so that no name in it can become code."""
+    if isinstance(genotype, Chain):
+        assert isinstance(space, MBConvChain)
+        architecture, (code, imports), build_it = _chain_source(images, genotype, space)
+    else:
+        assert isinstance(space, ConvCell)
+        architecture, (code, imports), build_it = _cell_source(images, genotype, space)
+    head = _HEAD.format(
+        version=__version__,
+        channels=images.in_channels,
+        size=images.image_size,
+        imports=_import_lines(imports | {("pathlib", "Path"), ("torch", "")}),
+        weights=_text(weights),
+        data=_text(images.name),
+        mean=_assignment("MEAN", "()", map(repr, images.mean)),
+        std=_assignment("STD", "()", map(repr, images.std)),
+        class_names=_assignment("CLASS_NAMES", "()", map(_text, images.class_names)),
+        architecture=architecture,
+    )
+    return head + code + build_it + _TAIL
+
+
+Code = tuple[str, set[tuple[str, str]]]  # source, and its imports as (module, name or "")
+
+
+def _cell_source(images: Images, genotype: Genotype, space: ConvCell) -> tuple[str, Code, str]:
     names = {name for name, _ in (*genotype.normal, *genotype.reduce)}
-    code, imports = _network_code(names)
-    imports |= {("pathlib", "Path"), ("torch", "")}
-    cells = []
+    own = sorted(name for name in names if space.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name))
+    if own:
+        raise ValueError(f"your own operation {own[0]!r} cannot be written as source; export to .pt2 or .onnx")
+    cells = [_CELLS]
     for name, edges, concat in (
         ("NORMAL", genotype.normal, genotype.normal_concat),
         ("REDUCE", genotype.reduce, genotype.reduce_concat),
     ):
         cells.append(_assignment(name, "[]", (f"({_text(operation)}, {node})" for operation, node in edges)))
         cells.append(_assignment(f"{name}_CONCAT", "[]", map(str, concat)))
-    head = _HEAD.format(
-        version=__version__,
-        channels=images.in_channels,
-        size=images.image_size,
-        imports=_import_lines(imports),
-        weights=_text(weights),
-        data=_text(images.name),
-        mean=_assignment("MEAN", "()", map(repr, images.mean)),
-        std=_assignment("STD", "()", map(repr, images.std)),
-        class_names=_assignment("CLASS_NAMES", "()", map(_text, images.class_names)),
-        cells="\n".join(cells),
-    )
-    return head + code + _TAIL.format(space=space, images=images)
+    code = _network_code([operations, conv_network], {ConvNetwork.__name__}, names)
+    return "\n".join(cells), code, _BUILD_CELLS.format(space=space, images=images)
+
+
+def _chain_source(images: Images, chain: Chain, space: MBConvChain) -> tuple[str, Code, str]:
+    pairs = list(zip(chain.blocks, space.blocks, strict=True))
+    rows = [f"({_text(o)}, {block.channels_in}, {block.channels_out}, {block.stride})" for o, block in pairs]
+    blocks = f"{_CHAIN}\n{_assignment('BLOCKS', '[]', rows)}"
+    stem, first = space.scaled(space.stem_width), ""
+    roots = {ChainNetwork.__name__, chain_block.__name__}
+    if space.first_width is not None:
+        first = f'MBConv({stem}, {space.scaled(space.first_width)}, 1, 3, 1, "{space.activation}"), '
+    channels = space.blocks[-1].channels_out
+    build_it = _BUILD_CHAIN.format(space=space, images=images, first=first, stem=stem, channels=channels)
+    return blocks, _network_code([mbconv_network], roots, set()), build_it
 
 
 def _text(value: str) -> str:
@@ -377,13 +439,13 @@ def _import_lines(imports: Iterable[tuple[str, str]]) -> str:
     return "\n\n".join(sections)
 
 
-def _network_code(used: set[str]) -> tuple[str, set[tuple[str, str]]]:
-    """The source of the network and of the operations `used`, and its imports as (module, name or "")."""
+def _network_code(modules: Iterable[ModuleType], roots: set[str], used: set[str]) -> Code:
+    """The source of `roots` and of what they need, from these modules, with the operations `used`."""
     found: dict[str, Definition] = {}
     imported: dict[str, tuple[str, str]] = {}
-    for module in (operations, conv_network):
+    for module in modules:
         _read_module(module, used, found, imported)
-    needed, waiting = set(), {ConvNetwork.__name__}
+    needed, waiting = set(), roots
     while waiting:
         needed |= waiting
         waiting = {name for n in waiting if n in found for name in found[n].names} - needed

@@ -125,7 +125,7 @@ class FormulaBatch:
     def forward(self, x_DN: Tensor, theta_CP: Tensor) -> Values:
         """Values of all nodes, and the local derivatives."""
         a, b = self.constants(theta_CP)
-        count, J, E = self.source.shape
+        count, J, _ = self.source.shape
         D, N = x_DN.shape
         all_CVN = x_DN.new_empty(count, D + J, N)
         all_CVN[:, :D] = x_DN

@@ -6,7 +6,7 @@ Legend: C formulas, J nodes, N points, D features, P constants inside the nodes,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -168,7 +168,8 @@ def refit(
     formulas: Sequence[Formula],
     data: LawData,
     steps: int = 15,
-    race: Callable[[int], int] | None = None,
+    groups: Sequence[int] | None = None,
+    keep: int = 8,
     race_steps: int = 4,
 ) -> list[Fitted]:
     """The formulas with constants that minimise the loss, from the constants that they have.
@@ -180,7 +181,7 @@ def refit(
         steps: Levenberg-Marquardt steps (Marquardt, 1963). The output weights of a squared error are solved for in each
             step and the others move along the Jacobian with those projected out (Golub and Pereyra, 1973, in the form
             of Kaufman, 1975); cross entropy and Poisson deviance use the Fisher information in place of `J^T J`.
-        race: how many of a number of formulas go on after `race_steps` steps (the best ones); None: all.
+        groups: a group for each formula; the best `keep` of each group go on after `race_steps` steps. None: all go on.
 
     Returns:
         In the order of `formulas`; those that lost the race with the constants they had then.
@@ -200,27 +201,38 @@ def refit(
         start = end
         batch = FormulaBatch([formulas[i] for i in members], data.primitives)
         damping = torch.full((len(members),), 1e-2, dtype=torch.float64)
-        if race is not None and race(len(members)) < len(members) and steps > race_steps:
+        if groups is not None and steps > race_steps:
             state = _descend(batch, data, race_steps, None, damping)
             _write(found, members, batch, state)
-            kept = torch.argsort(state.loss_C)[: race(len(members))]
+            kept = _winners(state.loss_C.tolist(), [groups[i] for i in members], keep)
             batch, damping = batch.select(kept), damping[kept]
             members = [members[i] for i in kept.tolist()]
             width = batch.slots.shape[1]
             # The columns of a narrower batch are the first ones: a slot's place depends on its own formula alone.
-            keep = torch.cat([torch.arange(width), torch.arange(state.theta_CP.shape[1], state.matrix.shape[1])])
+            columns = torch.cat([torch.arange(width), torch.arange(state.theta_CP.shape[1], state.matrix.shape[1])])
             state = _State(
                 state.theta_CP[kept][:, :width],
                 state.weight_CL[kept],
                 state.loss_C[kept],
-                state.matrix[kept][:, keep][:, :, keep],
-                state.gradient[kept][:, keep],
+                state.matrix[kept][:, columns][:, :, columns],
+                state.gradient[kept][:, columns],
             )
             state = _descend(batch, data, steps - race_steps, state, damping)
         else:
             state = _descend(batch, data, steps, None, damping)
         _write(found, members, batch, state)
     return [f for f in found if f is not None]
+
+
+def _winners(losses: Sequence[float], groups: Sequence[int], keep: int) -> Tensor:
+    """The places of the `keep` smallest finite losses of each group."""
+    taken: dict[int, int] = {}
+    kept = []
+    for i in sorted(range(len(losses)), key=lambda i: losses[i]):
+        taken[groups[i]] = taken.get(groups[i], 0) + 1
+        if taken[groups[i]] <= keep and (math.isfinite(losses[i]) or not kept):
+            kept.append(i)
+    return torch.tensor(sorted(kept))
 
 
 def _size(formula: Formula) -> tuple[int, int]:
@@ -238,17 +250,15 @@ def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
     """`n ln MSE + (constants + operations) ln n + 2 sum of the constants' excess size`; lower is better.
 
     For other losses `n ln MSE` is twice the summed loss. A constant is charged for what lies outside [0.01, 100] (in
-    units in which features and target have size 1), so that the degenerate limits of a function lose against the simpler
-    function that they imitate.
+    units in which features and target have size 1), so that the degenerate limits of a function lose against the
+    simpler function that they imitate.
     """
     n = len(data.y_N)
     formula = fitted.formula
     if not math.isfinite(fitted.loss):
         return math.inf
-    if data.loss == "squared":
-        fit = n * math.log(max(fitted.loss / spread, EXACT))
-    else:
-        fit = 2.0 * n * fitted.loss
+    squared = data.loss == "squared"
+    fit = n * math.log(max(fitted.loss / spread, EXACT)) if squared else 2.0 * n * fitted.loss
     numbers = [formula.bias, *formula.weights]
     for node in formula.nodes:
         for edge in node.edges:

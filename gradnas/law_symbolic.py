@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,3 +65,44 @@ def to_sympy(
         values.append(value)
         total = total + _number(weight) * value
     return total
+
+
+class _TimeIsUp(Exception):
+    """Raised in a thread whose simplification takes too long."""
+
+
+def within(seconds: float, work: Callable[[], Any]) -> Any:
+    """`work()`, or None where it takes longer than that or sympy cannot do it.
+
+    It runs in a thread of its own, which is stopped at the time limit.
+    """
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except (_TimeIsUp, ArithmeticError, ValueError, TypeError, AttributeError, NotImplementedError, RecursionError):
+            return
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive() and thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeIsUp))
+        thread.join(0.2)
+    return found[0] if found else None
+
+
+def shortest(expression: Any, seconds: float) -> Any:
+    """The shortest of a few ways to write an expression that keep its numerical values; itself if time runs out."""
+
+    def ways() -> Any:
+        best = expression
+        for write in (sympy.factor_terms, sympy.powsimp, sympy.together):
+            way = write(expression)
+            if sympy.count_ops(way) < sympy.count_ops(best):
+                best = way
+        return best
+
+    found = within(seconds, ways) if seconds > 0 else None
+    return expression if found is None else found

@@ -38,17 +38,18 @@ class Atoms:
 
     Attributes:
         value_GN: scaled to a largest size of 1.
-        starts: where each signature begins, and G at the end.
+        sizes: what they were scaled by.
+        members_SL: the atoms of each signature; shorter rows repeat their first.
     """
 
     atoms: tuple[Atom, ...]
     value_GN: Tensor
-    starts: tuple[int, ...]
+    sizes: tuple[float, ...]
+    members_SL: Tensor
 
-    @property
-    def lengths(self) -> list[int]:
-        """How many atoms each signature has."""
-        return [b - a for a, b in zip(self.starts, self.starts[1:], strict=False)]
+    def size(self, g: int) -> float:
+        """Largest absolute value of atom g before scaling."""
+        return self.sizes[g]
 
 
 def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
@@ -62,19 +63,20 @@ def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
 
 
 def make_atoms(
-    words: Sequence[str], data: LawData, scales_D: Sequence[float], stems: Sequence[Node | int], plain: bool = False
+    words: Sequence[str], data: LawData, scales_D: Sequence[float], stems: Sequence[Node | int], rich: bool = False
 ) -> Atoms:
     """Atoms of features (an index) and stems (a node over features).
 
     Args:
         words: the primitives of the settings.
         scales_D: unit of each feature: a function without constants is applied to the unscaled feature.
-        plain: without shifts, so fewer of them.
+        rich: with atoms that are rare, or that a product of others can stand for.
     """
     functions = allowed_functions(words)
     atoms: list[Atom] = []
     values: list[Tensor] = []
-    starts: list[int] = []
+    sizes: list[float] = []
+    rows: list[range] = []
     for stem in stems:
         if isinstance(stem, Node):
             value = Formula(len(data.x_DN), (stem,), (1.0,))(data.x_DN.T, data.primitives)
@@ -86,27 +88,36 @@ def make_atoms(
         for function, fitted in functions.items():
             if function == "cos" and "sin" in functions and fitted:
                 continue
+            if function == "tanh" and "logistic" in functions and fitted and not rich:
+                continue
             first = len(atoms)
-            for edge in _edges(function, fitted, value, source, data, scale, plain):
+            for edge in _edges(function, fitted, value, source, data, scale, rich):
                 out = edge_value(edge, value, data.primitives)
                 largest = float(out.abs().max())
                 if largest > 0 and largest < 1e100:  # false for NaN, too
                     atoms.append(Atom(edge, node))
                     values.append(out / largest)
+                    sizes.append(largest)
             if len(atoms) > first:
-                starts.append(first)
+                rows.append(range(first, len(atoms)))
     stacked = torch.stack(values) if values else data.x_DN.new_zeros(0, data.x_DN.shape[1])
-    return Atoms(tuple(atoms), stacked, (*starts, len(atoms)))
+    longest = max((len(row) for row in rows), default=0)
+    members = [[*row, *[row[0]] * (longest - len(row))] for row in rows]
+    return Atoms(tuple(atoms), stacked, tuple(sizes), torch.tensor(members, dtype=torch.long))
 
 
 def _edges(
-    function: str, fitted: bool, value_N: Tensor, source: int, data: LawData, scale: float, plain: bool
+    function: str, fitted: bool, value_N: Tensor, source: int, data: LawData, scale: float, rich: bool
 ) -> list[Edge]:
     if function == "identity":
         return [Edge(source, function, fixed=True)]
     low, high = float(value_N.min()), float(value_N.max())
     if function == POWER:
-        return [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
+        powers = [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
+        if rich and high > low:
+            shifts = (0.2 * (high - low) - low, high - 2.0 * low)
+            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in shifts]
+        return powers
     primitive = data.primitives[function]
     if not fitted:
         return [] if primitive.positive and low <= 0 else [Edge(source, function, scale, 0.0, fixed=True)]
@@ -115,17 +126,13 @@ def _edges(
         return []
     if function == "square":
         # The square about a point is a square and a straight line; the point itself matters inside other functions.
-        return [
-            Edge(source, function, fixed=True),
-            *([] if plain else [Edge(source, function, 1.0, -middle, fixed=True)]),
-        ]
+        about = [Edge(source, function, 1.0, -middle, fixed=True)] if rich else []
+        return [Edge(source, function, fixed=True), *about]
     edges = []
     if function in ("ln", "reciprocal") and low > 0:
         edges.append(Edge(source, function, 1.0, 0.0, fixed=function in HOMOGENEOUS))
     elif function == "reciprocal" and high < 0:
         edges.append(Edge(source, function, 1.0, 0.0, fixed=True))
-    if plain and edges:
-        return edges
     for slope in primitive.slopes:
         for center in primitive.centers:
             shift = -(middle + center * half)  # a (x + shift) is zero at the center
@@ -142,8 +149,11 @@ def _edges(
     return edges
 
 
-def pair_stems(features: int) -> list[Node]:
-    """Sums, differences, products and ratios of two features, and the sum and the product of three or more."""
+def pair_stems(data: LawData, features: Sequence[int]) -> list[Node]:
+    """Squares, sums, differences, products and ratios of two features, the sum and the product of three or more.
+
+    Ratios by a feature that is zero somewhere are left out.
+    """
 
     def sum_of(*pairs: tuple[int, float]) -> Node:
         return canonical(Node("sum", tuple(Edge(d, "identity", a) for d, a in pairs)))
@@ -151,15 +161,17 @@ def pair_stems(features: int) -> list[Node]:
     def product_of(*pairs: tuple[int, str]) -> Node:
         return canonical(Node("product", tuple(Edge(d, f) for d, f in pairs)))
 
-    stems = []
-    for i in range(features):
-        for j in range(i + 1, features):
+    away = {d: bool((data.x_DN[d].abs() > 1e-9).all()) for d in features}
+    stems = [canonical(Node("sum", (Edge(d, "square"),))) for d in features]
+    for k, i in enumerate(features):
+        for j in features[k + 1 :]:
             stems += [sum_of((i, 1.0), (j, 1.0)), sum_of((i, 1.0), (j, -1.0))]
             stems += [product_of((i, "identity"), (j, "identity"))]
-            stems += [product_of((i, "identity"), (j, "reciprocal")), product_of((j, "identity"), (i, "reciprocal"))]
-    if features >= 3:
-        stems.append(sum_of(*((d, 1.0) for d in range(features))))
-        stems.append(product_of(*((d, "identity") for d in range(features))))
+            stems += [product_of((i, "identity"), (j, "reciprocal"))] if away[j] else []
+            stems += [product_of((j, "identity"), (i, "reciprocal"))] if away[i] else []
+    if len(features) >= 3:
+        stems.append(sum_of(*((d, 1.0) for d in features)))
+        stems.append(product_of(*((d, "identity") for d in features)))
     return stems
 
 

@@ -19,6 +19,9 @@ class WeightOptimizer:
             where the number of epochs is not known).
         momentum, nesterov, weight_decay: as in `torch.optim.SGD`.
         clip_norm: the largest global L2 norm of the weight gradient; None for no clipping.
+        per_iteration: the learning rate falls with every step and not with every epoch.
+        warmup_lr: the warm-up epochs have a cosine of their own, from here to `lr_end`, and the one from `lr` begins
+            after them (ProxylessNAS); None for one cosine over all epochs.
     """
 
     lr: float = 0.025
@@ -27,6 +30,8 @@ class WeightOptimizer:
     nesterov: bool = False
     weight_decay: float = 3e-4
     clip_norm: float | None = 5.0
+    per_iteration: bool = False
+    warmup_lr: float | None = None
 
     def build(self, params: Iterable[nn.Parameter]) -> torch.optim.SGD:
         """The torch optimiser."""
@@ -34,9 +39,15 @@ class WeightOptimizer:
             params, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
         )
 
-    def lr_at(self, epoch: int, epochs: int) -> float:
-        """Learning rate of an epoch counted from 0: cosine from `lr` towards `lr_end`."""
-        return self.lr_end + 0.5 * (self.lr - self.lr_end) * (1.0 + math.cos(math.pi * epoch / epochs))
+    def lr_at(self, epoch: float, epochs: int, warmup_epochs: int = 0) -> float:
+        """Learning rate at a moment counted in epochs from 0: cosine from `lr` towards `lr_end`."""
+        start, done, length = self.lr, epoch, epochs
+        if self.warmup_lr is not None:
+            if epoch < warmup_epochs:
+                start, length = self.warmup_lr, warmup_epochs
+            else:
+                done, length = epoch - warmup_epochs, epochs - warmup_epochs
+        return self.lr_end + 0.5 * (start - self.lr_end) * (1.0 + math.cos(math.pi * done / length))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Weights of the original DARTS repository (quark0/darts, `cnn/model.py` and `rnn/model.py`) for our networks.
 
-Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other names: the
-modules of an operation lie below `op` where the original wraps them in a class of its own, and the two convolutions of
-a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones). Its recurrent model has the same matrices too,
-each node's by itself, and the embedding a second time as the decoder.
+Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other
+names: the modules of an operation lie below `op` where the original wraps them in a class of its own, and the two
+convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones). Its recurrent model has the
+same matrices too, each node's by itself, and the embedding a second time as the decoder.
 """
 
 from __future__ import annotations

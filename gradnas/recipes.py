@@ -6,16 +6,19 @@ followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from gradnas.config import did_you_mean
-from gradnas.data import Augment, ChunkLengths, DataConfig, TextConfig
+from gradnas import recipes_chain, recipes_text
+from gradnas.chain import Chain
+from gradnas.config import did_you_mean, from_json
+from gradnas.data import Augment, DataConfig, TextConfig
 from gradnas.experiment import SearchConfig
+from gradnas.genotype import Genotype
 from gradnas.gradients import FirstOrder, Unrolled
-from gradnas.objectives import TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.spaces import ConvCell, RecurrentCell, RecurrentDropout
+from gradnas.spaces import ConvCell, ImageSpace, MBConvChain, RecurrentCell
 from gradnas.text_search import TextSearchConfig
 from gradnas.text_training import TextTrainConfig
 from gradnas.training import TrainConfig
@@ -124,110 +127,22 @@ def digits_eval(genotype: str) -> TrainConfig:
     )
 
 
-def darts_ptb() -> TextSearchConfig:
-    """DARTS, second order, on Penn Treebank (give its folder with --data): 300 units, 8 nodes, 50 epochs."""
-    dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2)
-    return TextSearchConfig(
-        space=RecurrentCell(hidden=300, embedding=300, nodes=8, dropout=dropout),
-        gradient=Unrolled(mode="finite_difference", epsilon=0.01, clip=True),
-        data=TextConfig(source="ptb"),
-        objective=TokenLikelihood(slowness=1e-3),
-        chunks=ChunkLengths(base=35, short_probability=0.05),
-        epochs=50,
-        batch_size=256,
-        weights=WeightOptimizer(lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
-        alphas=AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999), weight_decay=1e-3),
-        seed=3,
-    )
-
-
-def darts_ptb_first_order() -> TextSearchConfig:
-    """DARTS, first order, on Penn Treebank: as darts-ptb at about 2/5 of the time."""
-    return replace(darts_ptb(), gradient=FirstOrder())
-
-
-def text() -> TextSearchConfig:
-    """A search of about a minute and a half on the English help texts that every Python has."""
-    return TextSearchConfig(
-        space=RecurrentCell(hidden=80, embedding=80, nodes=6, dropout=RecurrentDropout(output=0.1, input=0.1)),
-        gradient=FirstOrder(),
-        data=TextConfig(source="pydoc", level="word", min_count=3),
-        epochs=6,
-        warmup_epochs=1,
-        batch_size=32,
-        weights=WeightOptimizer(lr=10.0, lr_end=2.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
-        # some hundred steps instead of the 5,000 on Penn Treebank: the alphas must take larger ones
-        alphas=AlphaOptimizer(lr=0.03, betas=(0.9, 0.999), weight_decay=1e-3),
-        threads=1,  # matrices of this size are too small to share between threads
-    )
-
-
-def darts_ptb_eval(genotype: str) -> TextTrainConfig:
-    """DARTS' evaluation on Penn Treebank: 850 units, SGD, then averaged SGD, until you stop it (8000 epochs)."""
-    dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1)
-    return TextTrainConfig(
-        space=RecurrentCell(hidden=850, embedding=850, dropout=dropout),
-        genotype=genotype,
-        data=TextConfig(source="ptb"),
-        objective=TokenLikelihood(slowness=1e-3),
-        chunks=ChunkLengths(base=35, short_probability=0.05, deviation=5.0),
-        epochs=8000,
-        batch_size=64,
-        eval_batch_size=10,
-        test_batch_size=1,
-        lr=20.0,
-        weight_decay=8e-7,
-        clip_norm=0.25,
-        patience=5,
-        seed=1267,
-    )
-
-
-def darts_wikitext2_eval(genotype: str) -> TextTrainConfig:
-    """DARTS' evaluation on WikiText-2: as darts-ptb-eval with 700 units and less dropout of states."""
-    config = darts_ptb_eval(genotype)
-    dropout = replace(config.space.dropout, state=0.15)
-    space = replace(config.space, hidden=700, embedding=700, dropout=dropout)
-    data = TextConfig(source="Salesforce/wikitext:wikitext-2-v1")
-    return replace(config, space=space, data=data, weight_decay=5e-7)
-
-
-def text_eval(genotype: str) -> TextTrainConfig:
-    """Training on the help texts of Python in some minutes."""
-    return TextTrainConfig(
-        space=RecurrentCell(hidden=128, embedding=128, dropout=RecurrentDropout(output=0.3, input=0.2, state=0.1)),
-        genotype=genotype,
-        data=TextConfig(source="pydoc", level="word", min_count=3),
-        chunks=ChunkLengths(base=35, short_probability=0.05, deviation=5.0),
-        epochs=12,
-        batch_size=20,
-        test_batch_size=10,
-        lr=10.0,
-        weight_decay=1e-6,
-        patience=2,
-        threads=1,
-    )
-
-
 SEARCHES: dict[str, Callable[[], AnySearch]] = {
     "darts-cifar10": darts_cifar10,
     "darts-cifar10-first-order": darts_cifar10_first_order,
-    "darts-ptb": darts_ptb,
-    "darts-ptb-first-order": darts_ptb_first_order,
     "digits": digits,
-    "text": text,
+    **recipes_chain.SEARCHES,
+    **recipes_text.SEARCHES,
 }
 TRAININGS: dict[str, Callable[[str], AnyTraining]] = {
     "cifar10-eval": cifar10_eval,
     "imagenet-eval": imagenet_eval,
-    "darts-ptb-eval": darts_ptb_eval,
-    "darts-wikitext2-eval": darts_wikitext2_eval,
     "digits-eval": digits_eval,
-    "text-eval": text_eval,
+    **recipes_chain.TRAININGS,
+    **recipes_text.TRAININGS,
 }
 # What the result of a search on these data is trained with when no recipe is named; else with cifar10-eval.
-TRAINING_AFTER = {"digits": "digits-eval", "pydoc": "text-eval"}
-DEFAULT_TRAININGS = {"conv": "cifar10-eval", "recurrent": "darts-ptb-eval"}
+TRAINING_AFTER = {"digits": "digits-eval"}
 
 
 def search_recipe(name: str) -> AnySearch:
@@ -242,3 +157,61 @@ def training_recipe(name: str, genotype: str) -> AnyTraining:
     if name not in TRAININGS:
         raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, TRAININGS)}; trainings: {', '.join(TRAININGS)}")
     return TRAININGS[name](genotype)
+
+
+def training_after(genotype: Genotype | Chain, what: str, source: str | None) -> str:
+    """The recipe that an architecture is trained with when none is named: by its kind and the data it was found on."""
+    if isinstance(genotype, Genotype) and genotype.kind == "recurrent":
+        return recipes_text.TRAINING_AFTER.get(source or "", "darts-ptb-eval")
+    if isinstance(genotype, Genotype):
+        return TRAINING_AFTER.get(source or "", "cifar10-eval")
+    if what in Chain.names():
+        return "proxyless-imagenet-eval"
+    return recipes_chain.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
+
+
+def space_of(what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None:
+    """The space of a published chain, or of the run with this entry in its configuration; None where it is unknown."""
+    if what in Chain.names():
+        return MBConvChain.named(what)
+    if searched is None or searched.get("type") not in (MBConvChain.__name__, ConvCell.__name__):
+        return None
+    return from_json(ImageSpace, dict(searched), "config.space")
+
+
+def training_data(config: AnyTraining, searched: Mapping[str, Any]) -> Any:
+    """The data to train on: those of the search before it (`searched`, the entry of its configuration), where there
+    was one."""
+    if not searched.get("source"):
+        return config.data
+    kept = ("source", "level", "min_count") if isinstance(config.data, TextConfig) else ("source",)
+    return replace(config.data, **{name: searched[name] for name in kept if name in searched})
+
+
+def training_space(
+    config: AnyTraining, genotype: Genotype | Chain, what: str, searched: Mapping[str, Any] | None
+) -> ImageSpace | RecurrentCell:
+    """The size of network to train: a chain at its own, cells at that of the recipe.
+
+    Raises:
+        ValueError: a chain with a recipe for cells, a recurrent cell with one for images, or the other way round.
+    """
+    space = config.space
+    recurrent = isinstance(genotype, Genotype) and genotype.kind == "recurrent"
+    if isinstance(space, RecurrentCell) != recurrent:
+        kind = "a recurrent cell" if recurrent else "an architecture for images"
+        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+    if isinstance(space, RecurrentCell):
+        assert isinstance(genotype, Genotype)
+        return replace(space, nodes=len(genotype.recurrent))
+    if isinstance(space, ConvCell) != isinstance(genotype, Genotype):
+        kind = "cells" if isinstance(genotype, Genotype) else "a chain"
+        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+    if isinstance(space, MBConvChain):
+        own = space_of(what, searched)
+        if not isinstance(own, MBConvChain):
+            return space
+        return own if what in Chain.names() else replace(own, dropout=space.dropout)
+    # Random cells for comparison are then drawn with as many nodes.
+    assert isinstance(space, ConvCell) and isinstance(genotype, Genotype)
+    return replace(space, nodes=len(genotype.normal) // 2)

@@ -21,6 +21,7 @@ from gradnas import report_plots as plots
 from gradnas import runs
 from gradnas.draw import cells_svg
 from gradnas.genotype import CellGenotype, Genotype
+from gradnas.report_chain import chain_alphas, chain_picture, cost_against_accuracy
 from gradnas.report_folder import Folder, edges, plain, read_folder
 from gradnas.report_plots import Line, Panel
 from gradnas.report_words import (
@@ -29,6 +30,7 @@ from gradnas.report_words import (
     commands,
     comparison_notes,
     duration,
+    in_words_of,
     key_numbers,
     notices,
     subject,
@@ -58,11 +60,13 @@ def _page(folder: Folder) -> str:
     what = "search" if folder.is_search else "training"
     name, lead = folder.path.resolve().name, summary(folder)
     about = f"{what.capitalize()} on {folder.source}, {folder.epochs} epochs, seed {folder.setting('seed', kind=int)}"
+    chain = folder.chain_space is not None
     sections = [
-        ("Cells", _cells(folder)),
-        ("Compared with random cells", _comparison(folder)),
+        ("Chain" if chain else "Cells", chain_picture(folder) if chain else _cells(folder)),
+        (f"Compared with random {'chains' if chain else 'cells'}", _comparison(folder)),
+        ("Cost against accuracy", cost_against_accuracy(folder)),
         ("Over the epochs", _curves(folder)),
-        ("Mixing weights", _alphas(folder)),
+        ("Mixing weights", chain_alphas(folder) if chain else _alphas(folder)),
         ("Genotype", _genotype(folder)),
         ("Settings", _side_by_side(folder, "config")),
         ("Environment", _side_by_side(folder, "environment")),
@@ -70,7 +74,7 @@ def _page(folder: Folder) -> str:
         ("How to go on", _commands(folder)),
     ]
     body = "\n".join(f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections if text)
-    warnings = "\n".join(f'<p class="notice">{_esc(text)}</p>' for text in notices(folder))
+    warnings = "\n".join(f'<p class="notice">{_esc(in_words_of(folder, text))}</p>' for text in notices(folder))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -85,7 +89,7 @@ def _page(folder: Folder) -> str:
 <h1>{_esc(name)}</h1>
 </header>
 {warnings}
-<p class="lead {lead.tone}">{_esc(lead.sentence)}</p>
+<p class="lead {lead.tone}">{_esc(in_words_of(folder, lead.sentence))}</p>
 {_tiles(folder)}
 {body}
 </body>
@@ -95,12 +99,14 @@ def _page(folder: Folder) -> str:
 
 def _tiles(folder: Folder) -> str:
     found = key_numbers(folder)
-    tiles = "".join(f"<div><b>{_esc(value)}</b><span>{_esc(text)}</span></div>" for value, text in found)
+    tiles = "".join(
+        f"<div><b>{_esc(value)}</b><span>{_esc(in_words_of(folder, text))}</span></div>" for value, text in found
+    )
     return f'<div class="tiles">{tiles}</div>' if found else ""
 
 
 def _cells(folder: Folder) -> str:
-    if folder.genotype is None:
+    if not isinstance(folder.genotype, Genotype):
         return ""
     early = folder.is_search and folder.state != "finished"
     when = (
@@ -129,13 +135,14 @@ def _comparison(folder: Folder) -> str:
         return ""
     random = training.random_cells
     if random is None:
-        return (
+        return in_words_of(
+            folder,
             "<p>No random cells were trained in the same way. They show what the network reaches with any cell: train "
-            "with <code>--random-cells 5</code>.</p>"
+            "with <code>--random-cells 5</code>.</p>",
         )
-    name = subject(folder)
+    name = in_words_of(folder, subject(folder))
     plot = plots.comparison("plot-comparison", accuracy, random.accuracies, random.mean, random.std, name)
-    return _figure(plot) + _list(_esc(note) for note in comparison_notes(folder, training, random))
+    return _figure(plot) + _list(_esc(in_words_of(folder, note)) for note in comparison_notes(folder, training, random))
 
 
 # -- curves -------------------------------------------------------------------------------------------------
@@ -178,7 +185,10 @@ def _search_curves(folder: Folder) -> str:
 def _training_curves(folder: Folder, title: str) -> str:
     pairs = []
     for kind in ("loss", "accuracy"):
-        lines = [_line(own, f"train_{kind}", "random cells, training", "#b8c2cc", 1.0) for own in folder.random]
+        lines = [
+            _line(own, f"train_{kind}", in_words_of(folder, "random cells, training"), "#b8c2cc", 1.0)
+            for own in folder.random
+        ]
         lines.append(_line(folder, f"train_{kind}", "training images", plots.BLUE))
         lines.append(_line(folder, f"valid_{kind}", "held out for validation", plots.ORANGE))
         pairs.append(lines)
@@ -264,7 +274,7 @@ def _decidedness(folder: Folder, entropies: Mapping[str, list[float]], undecided
 
 def _chosen(folder: Folder, name: str) -> set[tuple[int, int]]:
     """(row, column) of the derived cell's operations in the table of a cell."""
-    if folder.genotype is None or folder.genotype.kind != "conv":
+    if not isinstance(folder.genotype, Genotype) or folder.genotype.kind != "conv":
         return set()
     rows = {edge: row for row, edge in enumerate(edges(folder.nodes))}
     columns = {operation: column for column, operation in enumerate(folder.operations)}
@@ -317,8 +327,11 @@ def _value(value: Any) -> str:
         return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_value(item)}" for key, item in value.items() if key != "type")
     if isinstance(value, list):
-        return ", ".join(_value(item) for item in value) or "none"
+        between = "; " if any(isinstance(item, dict) for item in value) else ", "
+        return between.join(_value(item) for item in value) or "none"
     return repr(value) if isinstance(value, float) else str(value)
 
 

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from gradnas import runs
+from gradnas.chain import Chain, load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation
+from gradnas.spaces import ImageSpace, MBConvChain
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Folder:
     results: dict[str, Any]
     metrics: Records
     timings: Records
-    genotype: Genotype | None  # of an unfinished search: after its last finished epoch
-    alphas: dict[str, Tensor]  # cell -> table_NEO
+    genotype: Genotype | Chain | None  # of an unfinished search: after its last finished epoch
+    alphas: dict[str, Tensor]  # cell -> table_NEO; of a chain: block -> table_NO
     child: Folder | None  # the training that followed a search
     random: tuple[Folder, ...]  # trainings of random cells that followed a training
 
@@ -84,6 +86,16 @@ class Folder:
     def epochs(self) -> int:
         """How many there are in all."""
         return self.setting("epochs", kind=int)
+
+    @property
+    def chain_space(self) -> MBConvChain | None:
+        """The space of a run on chains; None for cells. ValueError where the configuration is damaged."""
+        space = self.setting("space", kind=dict)
+        if space.get("type") != MBConvChain.__name__:
+            return None
+        found = from_json(ImageSpace, space, f"{self.path / runs.CONFIG}: space")  # type: ignore[type-abstract]
+        assert isinstance(found, MBConvChain)
+        return found
 
     @property
     def nodes(self) -> int:
@@ -191,29 +203,39 @@ def _records(path: Path) -> Records:
     return Records(path, tuple(rows))
 
 
-def _genotype(path: Path, config: Mapping[str, Any], metrics: Records) -> Genotype | None:
+def _genotype(path: Path, config: Mapping[str, Any], metrics: Records) -> Genotype | Chain | None:
     if (path / runs.GENOTYPE).exists():
-        return Genotype.load(path / runs.GENOTYPE)
+        return load_architecture(path / runs.GENOTYPE)
     where, text = path / runs.CONFIG, config.get("genotype")
     if text is None and metrics.rows:
         where, text = metrics.path, metrics.rows[-1].get("genotype")
     try:
-        return None if text is None else Genotype.parse(text)
+        if text is None:
+            return None
+        space = config.get("space")
+        is_chain = isinstance(space, dict) and space.get("type") == MBConvChain.__name__
+        return Chain.parse(text) if is_chain else Genotype.parse(text)
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from error
 
 
 def _alphas(folder: Folder) -> dict[str, Tensor]:
-    """Cell -> tables_NEO, as many tables for each cell as the file holds."""
+    """Cell -> tables_NEO (block -> tables_NO), as many tables for each as the file holds."""
     file = folder.path / runs.ALPHAS
     if not file.exists():
         return {}
-    shape = (len(edges(folder.nodes)), len(folder.operations))
+    space, what, example = folder.chain_space, "cell", "normal/0000"
+    if space is not None:
+        what, example = "block", "block01/0000"
+        shapes = {block.name: (len(block.candidates),) for block in space.blocks}
+    else:
+        shapes = dict.fromkeys(("normal", "reduce"), (len(edges(folder.nodes)), len(folder.operations)))
     found: dict[str, dict[int, Tensor]] = {}
     for key, table in runs.read_tensors(file).items():
-        parts = re.fullmatch(r"(normal|reduce)/(\d+)", key)
-        if parts is None:
-            raise ValueError(f"{file}: {key!r} is not a cell and a number of epochs, such as 'normal/0000'")
+        parts = re.fullmatch(r"(\w+)/(\d+)", key)
+        if parts is None or parts[1] not in shapes:
+            raise ValueError(f"{file}: {key!r} is not a {what} and a number of epochs, such as {example!r}")
+        shape = shapes[parts[1]]
         if tuple(table.shape) != shape:
             raise ValueError(f"{file}: {key!r} has the shape {tuple(table.shape)}, but {runs.CONFIG} says {shape}")
         if not torch.isfinite(table).all():

@@ -197,9 +197,18 @@ def comparison(name: str, accuracy: float, random: Sequence[float], mean: float,
 
 @_style()
 def heat_map(
-    name: str, table_EO: Sequence[Sequence[float]], nodes: int, operations: Sequence[str], chosen: set[tuple[int, int]]
+    name: str,
+    table_EO: Sequence[Sequence[float | None]],
+    nodes: int,
+    operations: Sequence[str],
+    chosen: set[tuple[int, int]],
+    rows: Sequence[tuple[str, int]] | None = None,
 ) -> str:
-    """A table of mixing weights; darker is larger, and cells (row, column) in `chosen` are framed."""
+    """A table of mixing weights; darker is larger, and cells (row, column) in `chosen` are framed.
+
+    `rows` are labels and groups (from 0, `nodes` of them); by default the edges by node. None stands for no operation.
+    """
+    rows = rows if rows is not None else [(edge_label(*edge), edge[1]) for edge in edges(nodes)]
     left, row, gap = 74.0, 20.0, 7.0
     width = min(96.0, (WIDTH - left - 8) / len(operations))
     names = [readable(operation) for operation in operations]
@@ -212,16 +221,18 @@ def heat_map(
     axes.set_axis_off()
     axes.set_xlim(0, width * len(operations))
     axes.set_ylim(height, 0)
-    largest = max(max(values) for values in table_EO) or 1.0
+    largest = max(value for values in table_EO for value in values if value is not None) or 1.0
     for o, text in enumerate(names):
         turn: dict[str, Any] = (
             {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {"ha": "center"}
         )
         axes.text((o + 0.5) * width, -6, text, size=SMALL, **turn)
-    for e, (edge, values) in enumerate(zip(edges(nodes), table_EO, strict=True)):
-        y = e * row + edge[1] * gap
-        axes.text(-8, y + row / 2, edge_label(*edge), ha="right", va="center_baseline", size=FONT)
+    for e, ((label, group), values) in enumerate(zip(rows, table_EO, strict=True)):
+        y = e * row + group * gap
+        axes.text(-8, y + row / 2, label, ha="right", va="center_baseline", size=FONT)
         for o, value in enumerate(values):
+            if value is None:
+                continue
             share = value / largest
             frame: dict[str, Any] = (
                 {"edgecolor": SEARCHED, "linewidth": 2.0, "zorder": 3} if (e, o) in chosen else {"linewidth": 0}
@@ -234,7 +245,7 @@ def heat_map(
                     (o + 0.5) * width, y + row / 2, f"{value:.2f}", ha="center", va="center_baseline", size=SMALL,
                     color=ink, zorder=4,
                 )  # fmt: skip
-    return figure.svg(name, "mixing weights, edges by operations")
+    return figure.svg(name, "mixing weights, places by operations")
 
 
 @_style()
@@ -271,6 +282,27 @@ def mixing_lines(
         handles, names, loc="upper left", bbox_to_anchor=(left / WIDTH, 1.0), ncols=columns, borderpad=0
     )
     return figure.svg(name, "mixing weights over epochs, one panel per edge")
+
+
+@_style()
+def trade_off(name: str, points: Sequence[tuple[float, float, int]], cost: str, limit: float | None) -> str:
+    """Accuracy against cost, a point (cost, share, epoch) for each epoch, later ones darker; `limit` is a line."""
+    figure = _Figure(WIDTH, 270)
+    axes = figure.axes(58, 14, WIDTH - 90, 206)
+    epochs = [epoch for _, _, epoch in points]
+    span = max(1, max(epochs) - min(epochs))
+    colours = [to_hex(SEQUENTIAL(0.25 + 0.65 * (epoch - min(epochs)) / span)) for epoch in epochs]
+    axes.scatter([x for x, _, _ in points], [100 * y for _, y, _ in points], c=colours, s=34, zorder=3)
+    x, y, epoch = points[-1]
+    axes.annotate(f"epoch {epoch}", (x, 100 * y), xytext=(6, 4), textcoords="offset points", size=SMALL)
+    if limit is not None:
+        axes.axvline(limit, color=SEARCHED, lw=1.2, dashes=(4, 2))
+        place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate("limit", (limit, 1.0), xytext=(3, -9), size=SMALL, color=SEARCHED, **place)
+    axes.margins(0.12)
+    axes.set_xlabel(cost)
+    axes.set_ylabel("accuracy on the alphas’ images (%)")
+    return figure.svg(name, "accuracy against cost")
 
 
 # -- parts --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def in_words_of(folder: Folder, text: str) -> str:
+    """The sentence with chains for cells, where the run is on chains."""
+    return re.sub(r"(?<![-\w])(c|C)ell(s?)\b", _chain_for_cell, text) if folder.chain_space is not None else text
+
+
+def _chain_for_cell(found: re.Match[str]) -> str:
+    return f"{'C' if found[1] == 'C' else 'c'}hain{found[2]}"
+
+
 def subject(folder: Folder) -> str:
     """What the trained cell may be called: `searched cell` only where this search ended with it."""
     training = folder.training
@@ -77,13 +87,17 @@ def summary(folder: Folder) -> Summary:
         reached = f" the network reaches {percent(train)} on the images that it is trained on;"
         return Summary(f"After {done} of {folder.epochs} epochs{reached} its test accuracy is not known yet.")
     after = "The search is finished:" if folder.state == "finished" else f"After {done} of {folder.epochs} epochs,"
-    if mixture is None or derived is None:
+    if derived is None:
         steps = folder.metrics.last("steps")
         made = "" if steps is None else f" after {steps:.0f} steps"
         return Summary(f"The search has stopped{made}, before an evaluation: how good its cell is was not looked at.")
+    reaches = f"the network derived from it, with its weights, {percent(derived)}"
+    if mixture is None:
+        reaches = f"the network derived from the supernet, with its weights, reaches {percent(derived)}"
+    else:
+        reaches = f"the supernet reaches {percent(mixture)} and {reaches}"
     return Summary(
-        f"{after} on the images that train the alphas, but not the weights, the supernet reaches {percent(mixture)} "
-        f"and the network derived from it, with its weights, {percent(derived)}. How good the cell is once it is "
+        f"{after} on the images that train the alphas, but not the weights, {reaches}. How good the cell is once it is "
         "trained from scratch is not known yet."
     )
 
@@ -211,7 +225,7 @@ def _unfinished(folder: Folder, what: str) -> str:
 def collapse(folder: Folder) -> str | None:
     """A warning if at least half of the normal cell's operations are skip connections."""
     skips = folder.metrics.last("skip_connections")
-    if not folder.is_search or skips is None or skips < folder.nodes:
+    if not folder.is_search or skips is None or folder.chain_space is not None or skips < folder.nodes:
         return None
     return (
         f"{skips:.0f} of the {2 * folder.nodes} operations of the normal cell are skip connections: the search may "
@@ -239,7 +253,8 @@ def key_numbers(folder: Folder) -> list[tuple[str, str]]:
         if (weights := training.result("num_params")) is not None:
             found.append((f"{weights:,.0f}", "weights"))
     elif (derived := folder.metrics.last("derived_valid_accuracy")) is not None:
-        found.append((percent(folder.metrics.last("valid_accuracy") or 0.0), "supernet, on the alphas’ images"))
+        if (mixture := folder.metrics.last("valid_accuracy")) is not None:
+            found.append((percent(mixture), "supernet, on the alphas’ images"))
         found.append((percent(derived), "derived network, with its weights"))
     for own in (folder, folder.child):
         if own is not None and own.timings.rows:

@@ -12,20 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradnas import distributed
+from gradnas.chain import Chain
 from gradnas.choice import Draw
 from gradnas.genotype import Genotype
-from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
-from gradnas.gradients.base import Loss, Tensors, norm, same_randomness
+from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce, SGDStep
+from gradnas.gradients.base import Loss, Tensors, copies, leaves, norm, same_randomness
 from gradnas.latency import Costs, Device, device_notes
-from gradnas.objectives.cost import CostState, ExpectedCost
+from gradnas.objectives.cost import CostState, ExpectedCost, accuracy_latency_reward
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
@@ -75,7 +77,7 @@ class SearchResult:
     """What the search stands for at one moment.
 
     Attributes:
-        choices: choice name -> operation for a module with choices; the `Genotype` for a cell space.
+        choices: choice name -> operation for a module with choices; the `Genotype` or `Chain` for a space.
         cost: of a search with a cost, what the decision costs (see `costs.unit`).
     """
 
@@ -84,9 +86,9 @@ class SearchResult:
     cost: float | None = None
 
     @property
-    def genotype(self) -> Genotype:
-        """The cells that were found. ValueError for a module with choices: it has no cells."""
-        if not isinstance(self.choices, Genotype):
+    def genotype(self) -> Any:
+        """What was found: a `Genotype` or a `Chain`. ValueError for a module with choices: it has neither."""
+        if not isinstance(self.choices, (Genotype, Chain)):
             raise ValueError("a module with choices has no genotype; read result.choices")
         return self.choices
 
@@ -101,7 +103,7 @@ class SearchResult:
 
     def save(self, path: str | Path) -> None:
         """Write the decision as JSON."""
-        if isinstance(self.choices, Genotype):
+        if isinstance(self.choices, (Genotype, Chain)):
             self.choices.save(path)
         else:
             write_json(Path(path), {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)})
@@ -116,12 +118,14 @@ class Search:
         gradient: how d L_valid / d alpha is computed.
         weights: settings of SGD on the weights, or a function `params -> torch.optim.Optimizer` of your own (its
             schedule is then yours too).
-        alphas: settings of Adam on the alphas.
+        alphas: settings of Adam on the alphas; None takes those that fit the relaxation.
         epochs: length of the search, for the schedules; None: constant learning rate. `fit` sets it.
         warmup_epochs: epochs at the start in which only the weights learn.
+        alpha_every: the alphas take a step before every so many steps of the weights.
+        steps_per_epoch: for a learning rate that falls with every step. `fit` sets it.
         seed: of the alphas' start and of everything a relaxation samples.
         device: where to move the network; None leaves it where it is.
-        precision: `"bf16"` runs the losses under autocast.
+        precision: `"bf16"` runs the losses under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
         cost: an expected cost in the loss of the alphas; with a budget, the result is the best architecture within it.
         example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple. For latencies their
             shapes, batch included, must be those that were measured; for multiply-adds give one image.
@@ -136,23 +140,28 @@ class Search:
         relaxation: Relaxation = Softmax(),
         gradient: ArchitectureGradient = FirstOrder(),
         weights: WeightOptimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] = WeightOptimizer(),
-        alphas: AlphaOptimizer = AlphaOptimizer(),
+        alphas: AlphaOptimizer | None = None,
         epochs: int | None = None,
         warmup_epochs: int = 0,
+        alpha_every: int = 1,
+        steps_per_epoch: int | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         cost: ExpectedCost | None = None,
         example: Any = None,
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
+        check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
         self.epochs, self.warmup_epochs, self.seed, self.precision = epochs, warmup_epochs, seed, precision
-        self.epoch = self.steps = 0
+        if alpha_every < 1:
+            raise ValueError(f"alpha_every must be at least 1, not {alpha_every}")
+        self.alpha_every, self.steps_per_epoch = alpha_every, steps_per_epoch
+        self.epoch = self.steps = self.steps_before_epoch = 0
+        self.baseline: float | None = None  # of the rewards, where the gradient learns from those
         self._valid: tuple[Any, Iterator[Any]] | None = None
         self._valid_drawn = 0
         # Alphas are told apart by identity: whatever else refers to them, they stay out of the weight optimiser.
@@ -167,12 +176,31 @@ class Search:
         distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
         make = weights.build if isinstance(weights, WeightOptimizer) else weights
         self.weight_optimizer = make(list(named.values()))
+        alphas = alphas if alphas is not None else AlphaOptimizer(**relaxation.alpha_defaults)
         self.alpha_optimizer = alphas.build(self.alphas.values())
+        self._check_combination(alphas)
         self.clip_norm = weights.clip_norm if isinstance(weights, WeightOptimizer) else None
         if gradient.needs_inner_step:
-            self._inner_step()  # refuses now what it cannot look through
-        if isinstance(weights, WeightOptimizer) and epochs is not None:
-            self._set_learning_rate()
+            self.inner_step()  # refuses now what it cannot look through
+        self._set_learning_rate()
+
+    def _check_combination(self, alphas: AlphaOptimizer) -> None:
+        relaxation, gradient = type(self.relaxation).__name__, type(self.gradient).__name__
+        if self.gradient.differentiates_twice and self.relaxation.once_differentiable:
+            raise ValueError(
+                f"{gradient} needs second derivatives, which {relaxation} does not have; use FirstOrder(), "
+                "Unrolled(mode='finite_difference') or Reinforce()"
+            )
+        if not self.gradient.num_samples:
+            self.relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
+        else:
+            tables = {name: a.detach() for name, a in self.alphas.items()}
+            progress = 0.0 if self.epochs is None else self.progress
+            if self.relaxation.path(tables, self._noise(ALPHA_NOISE), progress).log_prob is None:
+                raise ValueError(
+                    f"{gradient} learns from sampled networks, and {relaxation} samples none; use BinaryGates() or "
+                    "GumbelSoftmax(hard=True)"
+                )
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -197,6 +225,11 @@ class Search:
         """Whether the alphas still wait."""
         return self.epoch < self.warmup_epochs
 
+    @property
+    def alpha_due(self) -> bool:
+        """Whether the coming step begins with one of the alphas."""
+        return not self.warming_up and self.steps % self.alpha_every == 0 and (self.alpha_every == 1 or self.steps > 0)
+
     def pairs(self, train_loader: Iterable[Any], valid_loader: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """One epoch of (train batch, validation batch), moved to the device of the weights.
 
@@ -217,11 +250,11 @@ class Search:
     def finish_epoch(self) -> None:
         """Count one epoch and move the schedules on (`pairs` and `fit` do it themselves)."""
         self.epoch += 1
-        if isinstance(self.settings, WeightOptimizer) and self.epochs is not None:
-            self._set_learning_rate()
+        self.steps_before_epoch = self.steps
+        self._set_learning_rate()
 
     def step(self, train_loss: NetLoss, valid_loss: NetLoss | None = None) -> StepReport:
-        """One step of the alphas (unless warming up, or without `valid_loss`), then one of the weights.
+        """One step of the alphas (if it is due, and with a `valid_loss`), then one of the weights.
 
         Args:
             train_loss, valid_loss: functions from the network to a scalar loss. They may be called several times, with
@@ -231,14 +264,52 @@ class Search:
             NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
         """
         found = None
-        if valid_loss is not None and not self.warming_up:
-            found = self._alpha_step(train_loss, valid_loss)
-        loss = self._weight_step(train_loss)
-        self.steps += 1
+        with cuda_products(self.precision):
+            if valid_loss is not None and self.alpha_due:
+                found = self._alpha_step(train_loss, valid_loss)
+            loss = self._weight_step(train_loss)
+        self.advance()
         return StepReport(loss, found)
+
+    def advance(self) -> None:
+        """Count one step and move the schedules on (`step` does it itself)."""
+        self.steps += 1
+        if isinstance(self.settings, WeightOptimizer) and self.settings.per_iteration:
+            self._set_learning_rate()
 
     def _alpha_step(self, train_loss: NetLoss, valid_loss: NetLoss) -> Tensor:
         noise = self._noise(ALPHA_NOISE)
+        baseline = self.baseline
+        try:
+            if self.gradient.num_samples:
+                grads, loss, baseline = self._sampled_gradient(valid_loss)
+            else:
+                inner = self.inner_step() if self.gradient.needs_inner_step else None
+                grads, loss = self.alpha_gradient(train_loss, valid_loss, noise, inner)
+        except FloatingPointError as error:
+            raise self.not_finite(str(error)) from error
+        if not torch.isfinite(norm([*grads.values(), loss])):
+            raise self.not_finite("the validation loss or the architecture gradient is NaN or infinite")
+        before = {name: alpha.detach().clone() for name, alpha in self.alphas.items()}
+        for name, alpha in self.alphas.items():
+            alpha.grad = grads[name]
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad(set_to_none=True)
+        self.baseline = baseline
+        if not self.gradient.num_samples:
+            corrected = self.relaxation.after_update(before, self.alphas, noise)
+            with torch.no_grad():
+                for name, alpha in self.alphas.items():
+                    if corrected[name] is not alpha:
+                        alpha.copy_(corrected[name])
+        if self.cost is not None:
+            self.cost_state = self.cost.advanced(self.cost_state, self.expected_cost())
+        return loss
+
+    def alpha_gradient(
+        self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors, inner: SGDStep | None
+    ) -> tuple[Tensors, Tensor]:
+        """The architecture gradient of one step, and the validation loss that was seen first; changes nothing."""
         seen: list[Tensor] = []
 
         def with_cost(net: BoundNet) -> Tensor:
@@ -250,20 +321,35 @@ class Search:
 
         train = self._closure(train_loss, noise)
         valid = self._closure(with_cost, noise)
-        inner = self._inner_step() if self.gradient.needs_inner_step else None
-        try:
-            grads = self.gradient(train, valid, self.params, self.alphas, inner=inner)
-        except FloatingPointError as error:
-            raise self._not_finite(str(error)) from error
-        if not torch.isfinite(norm([*grads.values(), *seen[:1]])):
-            raise self._not_finite("the validation loss or the architecture gradient is NaN or infinite")
-        for name, alpha in self.alphas.items():
-            alpha.grad = grads[name]
-        self.alpha_optimizer.step()
-        self.alpha_optimizer.zero_grad(set_to_none=True)
-        if self.cost is not None:
-            self.cost_state = self.cost.advanced(self.cost_state, self.expected_cost())
-        return seen[0]
+        grads = self.gradient(train, valid, self.params, self.alphas, inner=inner)
+        return grads, seen[0]
+
+    def _sampled_gradient(self, valid_loss: NetLoss) -> tuple[Tensors, Tensor, float]:
+        """The gradient from the rewards of sampled networks, the mean loss, and the next baseline."""
+        assert isinstance(self.gradient, Reinforce)
+        tables, log_probs, losses, sampled = leaves(self.alphas), [], [], []
+        for sample in range(self.gradient.num_samples):
+            noise = self.relaxation.noise(self.alphas, generator_for(self.seed, ALPHA_NOISE, self.steps, sample))
+            draw = self.relaxation.path(tables, noise, self.progress)
+            log_probs.append(draw.log_prob)
+            with torch.no_grad(), same_randomness([*self.params.values()]), self._autocast():
+                found = valid_loss(BoundNet(self.supernet, draw, self._with_own_buffers({})))
+            losses.append(torch.as_tensor(found, dtype=torch.float64, device=self.device).detach())
+            sampled.append(draw)
+        (mean_losses_M,) = distributed.mean([torch.stack(losses)])  # every rank sees its share of the batch
+        rewards = [self._reward(loss, draw) for loss, draw in zip(mean_losses_M, sampled, strict=True)]
+        grads, baseline = self.gradient.estimate(log_probs, rewards, tables, self.baseline)
+        return grads, mean_losses_M.mean(), baseline
+
+    def _reward(self, loss: Tensor, draw: Draw) -> float:
+        """The reward of a sampled network with this validation loss."""
+        assert isinstance(self.gradient, Reinforce)
+        if self.cost is None or self.costs is None:
+            return -loss.item()
+        spent = self.costs.expected({name: mix.detach() for name, mix in draw.mix.items()})
+        if self.gradient.reward == "accuracy" and not self.cost.is_budget:
+            return accuracy_latency_reward(-loss.item(), spent.item(), self.cost.limit, self.gradient.exponent)
+        return -self.cost.combine(loss, spent.to(loss), self.cost_state).item()
 
     @torch.no_grad()
     def probe(self, loss: NetLoss) -> Tensor:
@@ -275,8 +361,10 @@ class Search:
             value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
         return value
 
-    def _weight_step(self, train_loss: NetLoss) -> Tensor:
-        draw = self._draw({name: a.detach() for name, a in self.alphas.items()}, self._noise(WEIGHT_NOISE))
+    def weight_gradient(self, train_loss: NetLoss) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
+        """The train loss, the weights that have a gradient, and their gradients; updates running statistics alone."""
+        tables = {name: a.detach() for name, a in self.alphas.items()}
+        draw = self.relaxation.path(tables, self._noise(WEIGHT_NOISE), self.progress)
         with self._autocast():
             loss = train_loss(BoundNet(self.supernet, draw, None))
         if not isinstance(loss, Tensor) or loss.dim() != 0:
@@ -286,19 +374,23 @@ class Search:
         # Operations that were not drawn get no gradient, hence no decay and no momentum either.
         grads = torch.autograd.grad(loss, params, allow_unused=True)
         present = [k for k, g in enumerate(grads) if g is not None]
-        averaged = (
-            distributed.mean([grads[k] for k in present]) if distributed.world() > 1 else [grads[k] for k in present]
-        )
-        for k, g in zip(present, averaged, strict=True):
-            params[k].grad = g
+        averaged = [grads[k] for k in present]
+        if distributed.world() > 1:
+            averaged = distributed.mean(averaged)
+        return loss.detach(), [params[k] for k in present], averaged
+
+    def _weight_step(self, train_loss: NetLoss) -> Tensor:
+        loss, params, grads = self.weight_gradient(train_loss)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
         limit = self.clip_norm if self.clip_norm is not None else math.inf
-        size = nn.utils.clip_grad_norm_([params[k] for k in present], limit)
-        if not torch.isfinite(size + loss.detach()):
+        size = nn.utils.clip_grad_norm_(params, limit)
+        if not torch.isfinite(size + loss):
             self.weight_optimizer.zero_grad(set_to_none=True)
-            raise self._not_finite("the train loss or the weight gradient is NaN or infinite")
+            raise self.not_finite("the train loss or the weight gradient is NaN or infinite")
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
 
     def fit(
         self,
@@ -315,10 +407,9 @@ class Search:
         """
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {epochs}")
-        self.epochs = epochs
-        if isinstance(self.settings, WeightOptimizer):
-            self._set_learning_rate()
         per_epoch = len(train_loader) if hasattr(train_loader, "__len__") else None  # type: ignore[arg-type]
+        self.epochs, self.steps_per_epoch = epochs, per_epoch
+        self._set_learning_rate()
         with Progress("search", epochs, per_epoch, first_epoch=self.epoch, enabled=progress) as bar:
             while self.epoch < epochs:
                 epoch, sums = self.epoch, {"train_loss": 0.0, "valid_loss": 0.0}
@@ -377,6 +468,8 @@ class Search:
             "epoch": self.epoch,
             "epochs": self.epochs,
             "steps": self.steps,
+            "steps_before_epoch": self.steps_before_epoch,
+            "baseline": self.baseline,
             "seed": self.seed,
             "valid_drawn": self._valid_drawn,
             "random_state": random_state(self.device),
@@ -403,6 +496,7 @@ class Search:
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"the state is of another network or optimiser: {error}") from error
         self.epoch, self.epochs, self.steps = state["epoch"], state["epochs"], state["steps"]
+        self.steps_before_epoch, self.baseline = state["steps_before_epoch"], state["baseline"]
         self.seed = state["seed"]
         self._valid, self._valid_drawn = None, state["valid_drawn"]
         if self.cost is not None:
@@ -414,9 +508,18 @@ class Search:
     # ---- inside ---------------------------------------------------------------------------------------------------
 
     def _set_learning_rate(self) -> None:
-        assert isinstance(self.settings, WeightOptimizer) and self.epochs is not None
+        if not isinstance(self.settings, WeightOptimizer) or self.epochs is None:
+            return
+        moment = float(self.epoch)
+        if self.settings.per_iteration:
+            if not self.steps_per_epoch:
+                raise ValueError(
+                    "a learning rate that falls with every step needs the length of an epoch: "
+                    "Search(..., steps_per_epoch=N)"
+                )
+            moment += min(1.0, (self.steps - self.steps_before_epoch) / self.steps_per_epoch)
         for group in self.weight_optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(min(self.epoch, self.epochs), self.epochs)
+            group["lr"] = self.settings.lr_at(min(moment, self.epochs), self.epochs, self.warmup_epochs)
 
     def _noise(self, stream: int) -> Tensors:
         # A pure function of (seed, step): nothing to save, and every rank samples the same architecture.
@@ -426,21 +529,25 @@ class Search:
         return self.relaxation.draw(alphas, noise, self.progress)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.precision, self.device)
 
     def _closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics stay as they are."""
-        buffers = dict(self.supernet.named_buffers())
 
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
-            tensors = {**params, **{f"alphas.{name}": a for name, a in alphas.items()}}
-            tensors.update({name: buffer.clone() for name, buffer in buffers.items()})
+            tensors = self._with_own_buffers({**params, **{f"alphas.{name}": a for name, a in alphas.items()}})
             with self._autocast():
                 return loss(BoundNet(self.supernet, self._draw(alphas, noise), tensors))
 
         return evaluate
 
-    def _inner_step(self) -> SGDStep:
+    def _with_own_buffers(self, tensors: Tensors) -> Tensors:
+        named = dict(self.supernet.named_buffers())
+        if self.device.type == "cuda":  # a few launches instead of one for each buffer
+            return tensors | dict(zip(named, copies(list(named.values())), strict=True))
+        return tensors | {name: buffer.clone() for name, buffer in named.items()}
+
+    def inner_step(self) -> SGDStep:
         """The coming weight step, read off the optimiser. ValueError where it is not plain SGD."""
         optimizer, method = self.weight_optimizer, type(self.gradient).__name__
         if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
@@ -482,7 +589,7 @@ class Search:
         except StopIteration:
             raise ValueError("the validation loader yields no batch") from None
 
-    def _not_finite(self, what: str) -> NonFiniteError:
+    def not_finite(self, what: str) -> NonFiniteError:
         return NonFiniteError(
             f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. Try a smaller learning rate, "
             "gradient clipping (clip_norm), precision='fp32', and check the data for NaN"

@@ -90,7 +90,7 @@ def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNet
     """The freshly initialised network of a training run, a function of the configuration and the vocabulary's size."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
-        return config.space.network(Genotype.parse(config.genotype), vocabulary)
+        return config.space.network(config.space.decision(config.genotype), vocabulary)
 
 
 class AveragedWeights:
@@ -342,7 +342,7 @@ def load_trained_text(run: runs.Run, config: TextTrainConfig) -> tuple[Recurrent
         raise ValueError(f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}")
     path = run.path / VOCABULARY
     vocabulary = Vocabulary.from_json(read_object(path), str(path))
-    network = config.space.network(Genotype.parse(config.genotype), len(vocabulary))
+    network = config.space.network(config.space.decision(config.genotype), len(vocabulary))
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
     except RuntimeError as error:

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.data import DataConfig, ImageData, Split, describe, halves
-from gradnas.draw import draw_cells
+from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate
-from gradnas.genotype import Genotype
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
+from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError
-from gradnas.spaces import ConvCell, ConvNetwork
+from gradnas.spaces import ImageSpace
 
 # streams of random numbers: initial weights; order and augmentation of the batches; random cells
 INIT, ORDER, CELLS = 11, 12, 13
@@ -40,15 +40,20 @@ class TrainConfig:
 
     Args:
         space: the size of the network.
-        genotype: its cells, in the original text form.
+        genotype: its cells in the original text form, or its chain as a text.
         auxiliary, auxiliary_weight: a second classifier in training and its share of the loss.
         lr, lr_end: learning rate; `schedule` leads from the first towards the second over the epochs.
         schedule: `"cosine"`, `"linear"`, or `"exponential"` (times `gamma` after each epoch; `lr_end` is not used).
-        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs.
+        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs (per iteration: from 0 to lr).
+        per_iteration: the learning rate follows the schedule with every step, not with every epoch.
+        nesterov: as in `torch.optim.SGD`.
+        no_decay: what weight decay leaves out: `"norms"` (the scales and shifts of BatchNorm), or `"norms and biases"`.
         clip_norm: largest global L2 norm of the gradient, None for no clipping.
         drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e / n.
         valid_fraction: share of the training images that is held out and reported on each epoch.
-        precision: `"bf16"` trains under autocast.
+        precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
+        compile: `"default"` compiles the training step with `torch.compile` (minutes at the start, and a C++ compiler
+            on the CPU), `"reduce-overhead"` also captures it in CUDA graphs; `"no"` for neither.
         random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
             `random/K` of the run, so that a reader sees whether the search helped.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
@@ -57,7 +62,7 @@ class TrainConfig:
         checkpoint_seconds: at the most so much work is lost when the process is killed.
     """
 
-    space: ConvCell
+    space: ImageSpace
     genotype: str
     data: DataConfig = field(default_factory=DataConfig)
     epochs: int = 600
@@ -70,12 +75,16 @@ class TrainConfig:
     schedule: Literal["cosine", "linear", "exponential"] = "cosine"
     gamma: float = 0.97
     warmup_epochs: int = 0
+    per_iteration: bool = False
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 3e-4
+    no_decay: Literal["nothing", "norms", "norms and biases"] = "nothing"
     clip_norm: float | None = 5.0
     drop_path: float = 0.2
     valid_fraction: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    compile: Literal["no", "default", "reduce-overhead"] = "no"
     random_cells: int = 0
     max_steps: int | None = None
     seed: int = 0
@@ -87,17 +96,24 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.compile not in ("no", "default", "reduce-overhead"):
+            raise ValueError(f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}")
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path}")
         if not 0.0 <= self.valid_fraction < 1.0:
             raise ValueError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+        kind = type(self.space).__name__
+        if self.auxiliary and not self.space.has_auxiliary_head:
+            raise ValueError(f"networks of {kind} have no auxiliary head: set auxiliary to false")
+        if self.drop_path and not self.space.has_drop_path:
+            raise ValueError(f"networks of {kind} do not drop paths: set drop_path to 0, not {self.drop_path}")
 
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate of an epoch counted from 0."""
+    def lr_at(self, epoch: float) -> float:
+        """Learning rate at a moment counted in epochs from 0."""
         if epoch < self.warmup_epochs:
-            return self.lr * (epoch + 1) / self.warmup_epochs
+            return self.lr * (epoch if self.per_iteration else epoch + 1) / self.warmup_epochs
         if self.schedule == "exponential":
             return self.lr * self.gamma**epoch
         done = epoch / self.epochs
@@ -105,27 +121,46 @@ class TrainConfig:
         return self.lr_end + (self.lr - self.lr_end) * share
 
 
-def build_network(config: TrainConfig, data: ImageData) -> ConvNetwork:
+def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
     """The freshly initialised network of a training run, a function of the configuration and the data's shape alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
         return config.space.network(
-            Genotype.parse(config.genotype),
+            config.space.decision(config.genotype),
             num_classes=data.num_classes,
             in_channels=data.in_channels,
             auxiliary=config.auxiliary,
         )
 
 
+def _parameter_groups(network: nn.Module, no_decay: str) -> list[dict[str, Any]]:
+    """All weights, in one group, or in two of which the second is not decayed."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = {id(p) for norm in norms for p in norm.parameters()} if no_decay != "nothing" else set()
+    if no_decay == "norms and biases":
+        kept |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) not in kept]},
+        {"params": [p for p in network.parameters() if id(p) in kept], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Training:
     """The state of a training run: network, optimiser, position; saved and resumed bit for bit."""
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
+        check_precision(config.precision, device)
         self.config, self.data, self.device = config, data, device
         self.network = build_network(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.copy_from_main([*self.network.parameters(), *self.network.buffers()])
+        self._compiled = self._compile(self.network) if config.compile != "no" else None
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            _parameter_groups(self.network, config.no_decay),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
         )
         self.objective = CrossEntropy(config.label_smoothing, config.auxiliary_weight)
         train = data.train
@@ -167,11 +202,53 @@ class Training:
         self.means = Means(state["means"])
         set_random_state(state["random_state"], self.device)
 
+    def _compile(self, network: Any) -> nn.Module:
+        """The network compiled for whole batches; the weights are shared with the plain one."""
+        config = self.config
+        if config.compile == "reduce-overhead" and self.device.type != "cuda":
+            raise ValueError(
+                f"compile='reduce-overhead' captures CUDA graphs, but the device is {self.device}: use 'default'"
+            )
+        if config.drop_path > 0:
+            network.drop_path_probability = torch.zeros((), device=self.device)
+        return torch.compile(network, dynamic=False, mode=config.compile)  # type: ignore[return-value]
+
+    def start_epoch(self) -> None:
+        """Set the learning rate and the drop path of the coming epoch."""
+        probability = self.config.drop_path * self.epoch / self.config.epochs
+        network: Any = self.network
+        if self.config.space.has_drop_path:
+            if isinstance(network.drop_path_probability, Tensor):
+                network.drop_path_probability.fill_(probability)
+            else:
+                network.drop_path_probability = probability
+        self._set_learning_rate()
+        self.network.train()
+
+    def _set_learning_rate(self) -> None:
+        moment = float(self.epoch)
+        if self.config.per_iteration:
+            moment += self.batch / len(self.batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(moment)
+
     def step(self, x_BCHW: Tensor, y_B: Tensor) -> dict[str, Tensor]:
         """One step of SGD. Raises NonFiniteError before an update that would not be finite."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
-            loss, parts = self.objective(self.network(x_BCHW), y_B)
-        loss.backward()
+        self._set_learning_rate()
+        # The last batch of an epoch may be smaller: it is not worth a second compilation.
+        whole = len(y_B) >= self.config.batch_size // distributed.world()
+        network = self._compiled if self._compiled is not None and whole else self.network
+        with cuda_products(self.config.precision):
+            with autocast(self.config.precision, self.device):
+                try:
+                    loss, parts = self.objective(network(x_BCHW), y_B)
+                except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
+                    reason = str(error).strip().splitlines()[0]
+                    raise ValueError(
+                        f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton on CUDA: "
+                        "train with compile='no'"
+                    ) from error
+            loss.backward()
         params = [p for p in self.network.parameters() if p.grad is not None]
         if distributed.world() > 1:
             for p, mean in zip(params, distributed.mean([p.grad for p in params if p.grad is not None]), strict=True):
@@ -219,10 +296,7 @@ def train(
         stopped = False
         while training.epoch < config.epochs and not stopped:
             epoch, began = training.epoch, time.monotonic()
-            network.train()
-            network.drop_path_probability = config.drop_path * epoch / config.epochs
-            for group in training.optimizer.param_groups:
-                group["lr"] = config.lr_at(epoch)
+            training.start_epoch()
             for x_BCHW, y_B in training.batches.epoch(epoch, start=training.batch):
                 if training.batch == 0:
                     with SavedTensors() as kept:
@@ -281,7 +355,7 @@ def train_random_cells(
     """
     values, genotypes = [], []
     for k in range(config.random_cells):
-        genotype = config.space.random_genotype(generator_for(config.seed, CELLS, k)).to_text()
+        genotype = config.space.random_decision(generator_for(config.seed, CELLS, k)).to_text()
         own = replace(config, genotype=genotype, random_cells=0)
         folder = run.path / "random" / str(k)
         if distributed.is_main() and not (folder / runs.CONFIG).exists():
@@ -304,11 +378,15 @@ def train_random_cells(
 def _finish_epoch(training: Training, epoch: int) -> dict[str, Any]:
     """Metrics of the epoch that ends, and the position moved to the next."""
     config = training.config
-    record: dict[str, Any] = {"epoch": epoch, "lr": config.lr_at(epoch), **training.means.values("train_")}
+    record: dict[str, Any] = {
+        "epoch": epoch,
+        "lr": training.optimizer.param_groups[0]["lr"],
+        **training.means.values("train_"),
+    }
     if training.valid is not None:
         training.network.eval()
         record.update({f"valid_{k}": v for k, v in _evaluate_split(training, training.valid).items()})
-    record["drop_path"] = training.network.drop_path_probability
+    record["drop_path"] = config.drop_path * epoch / config.epochs
     record["peak_memory_mib"] = training.memory_mib
     training.epoch, training.batch, training.means = epoch + 1, 0, Means()
     return record
@@ -328,7 +406,7 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
     network, config = training.network, training.config
     network.eval()
     test = _evaluate_split(training, training.data.test)
-    head = network.auxiliary_head
+    head = getattr(network, "auxiliary_head", None)
     counted = sum(p.numel() for p in network.parameters())
     auxiliary = sum(p.numel() for p in head.parameters()) if head is not None else 0
     results = {
@@ -347,7 +425,7 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
     return results
 
 
-def load_trained(run: runs.Run, config: TrainConfig) -> ConvNetwork:
+def load_trained(run: runs.Run, config: TrainConfig) -> nn.Module:
     """The trained network of a finished run, in eval mode, on the CPU; `results.json` says what images it wants.
 
     Raises:
@@ -358,9 +436,8 @@ def load_trained(run: runs.Run, config: TrainConfig) -> ConvNetwork:
     data = read_object(run.path / runs.RESULTS).get("data")
     if data is None:
         raise ValueError(f"{run.path / runs.RESULTS} does not say what images the network was trained on ('data')")
-    network = config.space.network(
-        Genotype.parse(config.genotype), data["num_classes"], data["in_channels"], auxiliary=config.auxiliary
-    )
+    decision = config.space.decision(config.genotype)
+    network = config.space.network(decision, data["num_classes"], data["in_channels"], auxiliary=config.auxiliary)
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
     except RuntimeError as error:
@@ -371,7 +448,7 @@ def load_trained(run: runs.Run, config: TrainConfig) -> ConvNetwork:
 def start_training(config: TrainConfig, path: str | Path, device: torch.device) -> runs.Run:
     """Make the run folder of a training: configuration, environment, genotype, picture."""
     run = runs.Run.create(path, to_json(config), config.seed, device)
-    genotype = Genotype.parse(config.genotype)
+    genotype = config.space.decision(config.genotype)
     genotype.save(run.path / runs.GENOTYPE)
-    draw_cells(genotype, run.path / runs.PICTURE)
+    draw_architecture(genotype, run.path / runs.PICTURE, space=config.space)
     return run

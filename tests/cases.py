@@ -16,6 +16,9 @@ RELAXATIONS = [
     gradnas.GumbelSoftmax(hard=True),
     gradnas.GumbelSoftmax(hard=False),
     gradnas.GumbelSoftmax(hard=True, temperature=1.0, temperature_end=1.0),
+    gradnas.BinaryGates(mode="full"),
+    gradnas.BinaryGates(mode="recompute"),
+    gradnas.BinaryGates(mode="two"),
 ]
 GRADIENTS = [
     gradnas.FirstOrder(),

@@ -21,7 +21,7 @@ from gradnas.data import Augment, DataConfig
 from gradnas.evaluation import evaluate, recalibrate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.runs import Run
-from gradnas.training import TrainConfig, start_training, train
+from gradnas.training import TrainConfig, Training, start_training, train
 
 CPU = torch.device("cpu")
 SMALL = SearchConfig(
@@ -324,3 +324,29 @@ def test_recalibration_gives_the_statistics_of_the_batches():
     assert torch.allclose(norm.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0), atol=1e-5)
     assert torch.allclose(norm.running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0), atol=1e-4)
     assert norm.momentum == 0.1 and not network.training
+
+
+def test_a_compiled_training_is_the_same_training(tmp_path, monkeypatch):
+    """One graph for all epochs, whatever their drop path; the small last batch runs as it is."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    real, counts = torch.compile, CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic, mode: real(network, dynamic=dynamic, backend=counts))
+    config = replace(SMALL_TRAIN, epochs=3, valid_fraction=0.0)
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    train(config, start_training(config, plain, CPU), DIGITS, CPU, progress=False)
+    config = replace(config, compile="default")
+    train(config, start_training(config, compiled, CPU), DIGITS, CPU, progress=False)
+    assert counts.frame_count == 1
+    for eager, other in zip(Run(plain).records(), Run(compiled).records(), strict=True):
+        assert eager.keys() == other.keys() and eager["drop_path"] == other["drop_path"]
+        # Epoch 0 drops nothing: the same numbers. Later ones draw other masks only where the random stream differs.
+        if eager["epoch"] == 0:
+            assert other["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-3)
+
+
+def test_what_cannot_be_compiled_is_refused():
+    with pytest.raises(ValueError, match="compile must be 'no', 'default' or 'reduce-overhead', not 'yes'"):
+        replace(SMALL_TRAIN, compile="yes")
+    with pytest.raises(ValueError, match="captures CUDA graphs, but the device is cpu: use 'default'"):
+        Training(replace(SMALL_TRAIN, compile="reduce-overhead"), DIGITS, CPU)

@@ -325,7 +325,7 @@ def test_networks_that_are_not_the_genotypes(network, tmp_path):
     pooled = Genotype.parse(GENOTYPE.to_text().replace("max_pool", "avg_pool"))  # has the same tensors
     with pytest.raises(ValueError, match="not the one of this genotype and space: its logits differ"):
         export(network, path, pooled)
-    with pytest.raises(ValueError, match="only a ConvNetwork can be exported, not a Linear"):
+    with pytest.raises(ValueError, match="only a ConvNetwork or a ChainNetwork can be exported, not a Linear"):
         export(nn.Linear(2, 3), path)
     with pytest.raises(ValueError, match="needs a conv genotype"):
         export(network, path, Genotype.named("DARTS_V2_recurrent"))

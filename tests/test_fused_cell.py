@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from cases import batch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Search, Unrolled
+from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Search, Softmax, Unrolled
 from gradnas.gradients import Implicit
+from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
 from gradnas.spaces import fused_cell, stencils
-from gradnas.spaces.conv_cell import EdgeCell
-from gradnas.spaces.fused_cell import FusedCell, fold_mix, fuse
+from gradnas.spaces.edge_cell import EdgeCell
+from gradnas.spaces.fused_cell import FusedCell, fold_mix
 from gradnas.spaces.stencils import (
     channels_last,
     kernels,
@@ -29,9 +31,10 @@ D = torch.float64
 needs_compiler = pytest.mark.skipif(kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler")
 
 
-@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch"])
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch", "grouped"])
 def backend(request, monkeypatch):
-    """Both ways to compute: every test that asks for it runs twice."""
+    """The ways to compute: every test that asks for it runs with each."""
+    monkeypatch.setattr(FusedCell, "grouped", request.param == "grouped")
     if request.param == "torch":
         for module in (fused_cell, stencils):
             monkeypatch.setattr(module, "kernels", lambda *_: None)
@@ -41,16 +44,14 @@ def backend(request, monkeypatch):
 def pair(space, seed=0, dtype=D, classes=5):
     """A per-edge supernet with alphas far from uniform, and a fused one with copies of its tensors."""
     torch.manual_seed(seed)
-    plain = space.supernet(3, classes).to(dtype)
-    for index, cell in enumerate(plain.cells):
-        if isinstance(cell, FusedCell):  # whatever the default is
-            cell.__class__ = EdgeCell
-        assert type(plain.cells[index]) is EdgeCell
+    plain = space.supernet(3, classes, fused=False).to(dtype)
     with torch.no_grad():
         for alpha in plain.alphas.values():
             alpha.normal_()
-    fused = fuse(copy.deepcopy(plain))
-    assert all(type(cell) is FusedCell for cell in fused.cells)
+    fused = space.supernet(3, classes).to(dtype)
+    fused.load_state_dict(plain.state_dict())
+    for net, kind in ((plain, EdgeCell), (fused, FusedCell)):
+        assert all(type(cell) is kind for cell in net.cells)
     return plain, fused
 
 
@@ -111,6 +112,30 @@ def test_four_search_steps_end_with_the_same_weights_alphas_and_statistics(backe
     assert states_differ(*nets) < 1e-9
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(), Unrolled(mode="exact")], ids=["first", "fd", "exact"])
+def test_checkpointed_cells_change_nothing_but_memory(fused, gradient):
+    """Weights, alphas and running statistics after three steps, to the bit or nearly; less is kept for backward."""
+    space = ConvCell(channels=4, cells=3, nodes=2)
+    train, valid = (batch(seed, size=4, dtype=D, side=8) for seed in (0, 1))
+    nets, kept = [], []
+    for again in (False, True):
+        torch.manual_seed(0)
+        nets.append(space.supernet(3, 5, fused=fused, checkpoint_cells=again).double())
+        search = Search(nets[-1], gradient=gradient)
+        for _ in range(3):
+            search.step(
+                lambda n: F.cross_entropy(n(train[0]), train[1] % 5),
+                lambda n: F.cross_entropy(n(valid[0]), valid[1] % 5),
+            )
+        with SavedTensors() as saved:
+            F.cross_entropy(nets[-1](train[0]), train[1] % 5)
+        kept.append(saved.peak_bytes)
+        assert nets[-1].cells[0].preprocess0[2].num_batches_tracked == 4
+    assert states_differ(*nets) < 1e-12
+    assert kept[1] < kept[0] / 3
+
+
 def test_hard_sampled_steps_are_the_same(backend):
     """Only drawn operations run, and what was not drawn keeps its weights, without decay or momentum."""
     nets = pair(ConvCell(channels=4, cells=3, nodes=3))
@@ -125,7 +150,7 @@ def test_hard_sampled_steps_are_the_same(backend):
 def test_operations_that_were_not_drawn_are_not_computed(backend):
     space = ConvCell(channels=4, cells=3)
     plain, fused = pair(space)
-    draw = fused.one_hot_draw(space.random_genotype(generator_for(3)))
+    draw = fused.one_hot_draw(space.random_decision(generator_for(3)))
     with torch.no_grad():
         for cell in fused.cells:
             active = draw.active["reduce" if cell.reduction else "normal"]
@@ -203,28 +228,56 @@ def test_states_move_between_the_two_cells_and_into_the_derived_network():
     space = ConvCell(channels=4, cells=3)
     plain, fused = pair(space)
     other, _ = pair(space, seed=1)
-    back = fuse(copy.deepcopy(other))
+    back = space.supernet(3, 5).double()
     back.load_state_dict(plain.state_dict())
     other.load_state_dict(fused.state_dict())
     assert states_differ(plain, back) == states_differ(plain, other) == 0
-    shared = FusedCell.of(plain.cells[0])
-    assert all(a is b for a, b in zip(shared.parameters(), plain.cells[0].parameters(), strict=True))
     for name in space.names:
         mine, theirs = (net.cells[1].operation_state(3, name) for net in (fused, plain))
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
-    genotype = space.random_genotype(generator_for(0))
+    genotype = space.random_decision(generator_for(0))
     x, _ = batch(0, size=4, dtype=D, side=8)
     assert torch.equal(fused.derived(genotype)(x), plain.derived(genotype)(x))
     sep = ConvCell(channels=4, cells=3, operations=tuple(n for n in space.names if "pool" not in n))
     _, fused = pair(sep)
-    genotype = sep.random_genotype(generator_for(1))
+    genotype = sep.random_decision(generator_for(1))
     assert (fused(x, draw=fused.one_hot_draw(genotype)) - fused.derived(genotype)(x)).abs().max() < 1e-9
 
 
 def test_the_number_of_weights_is_unchanged():
     with torch.device("meta"):
-        supernet = fuse(ConvCell().supernet())
+        supernet = ConvCell().supernet()
     assert sum(p.numel() for n, p in supernet.named_parameters() if not n.startswith("alphas")) == 1_930_618
+
+
+class Launches(TorchDispatchMode):
+    """Operations that are no views; a convolution's backward counts once for each gradient that it gives."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        views = (
+            "view expand permute transpose split unsqueeze squeeze select slice unbind detach alias empty t as_strided"
+        )
+        name = func.overloadpacket.__name__
+        if not name.strip("_").startswith(tuple(views.split()[:-2])) and name not in views.split():
+            self.count += sum(args[-1]) if name == "convolution_backward" else 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_pass_on_a_gpu_takes_few_launches(monkeypatch):
+    """Forward and backward at the depth of the paper: at most 1,750 (the network as published: more than 12,000)."""
+    monkeypatch.setattr(FusedCell, "grouped", True)
+    supernet = ConvCell(channels=4).supernet()
+    x, y = batch(0, size=2, side=16)
+    weights = [p for name, p in supernet.named_parameters() if not name.startswith("alphas")]
+    fixed = Softmax().draw({name: a.detach() for name, a in supernet.alphas.items()}, {}, 0.0)
+    for wanted, draw in ((weights, fixed), (list(supernet.alphas.values()), None)):
+        for p in supernet.parameters():
+            p.requires_grad_(any(p is w for w in wanted))
+        with Launches() as launches:
+            torch.autograd.grad(F.cross_entropy(supernet(x, draw=draw), y), wanted)
+        assert 1000 < launches.count < 1750
 
 
 def test_one_pixel_has_no_variance(backend):

@@ -262,7 +262,7 @@ def test_imagenet_networks(name):
 @pytest.mark.parametrize("seed", range(4))
 def test_random_cells(seed):
     rng = torch.Generator().manual_seed(seed)
-    genotype = ConvCell(nodes=2 + seed).random_genotype(rng)
+    genotype = ConvCell(nodes=2 + seed).random_decision(rng)
     oracle, network = make(genotype, channels=4 + 2 * seed, cells=3 + seed)
     compare(oracle, network, images(2, 16, torch.float64), tolerance=1e-11)
 

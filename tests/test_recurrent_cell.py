@@ -101,7 +101,7 @@ def test_derivation():
     genotype = space.derive({"recurrent": alphas})
     assert genotype.recurrent == (("tanh", 0), ("identity", 1), ("relu", 1)) and genotype.concat == (1, 2, 3)
     assert Genotype.parse(genotype.to_text()) == genotype
-    assert space.random_genotype(generator_for(1)).kind == "recurrent"
+    assert space.random_decision(generator_for(1)).kind == "recurrent"
 
 
 def test_configuration_round_trip():
@@ -131,7 +131,7 @@ def test_the_supernet_is_the_plain_one(way, training):
     ours, plain = twins(lambda: SMALL.supernet(V), lambda: plain_supernet(SMALL, V), training)
     hidden = torch.randn(4, 70, dtype=D)
     assert_same(results(ours, hidden), results(plain, hidden))
-    one_hot = ours.one_hot_draw(SMALL.random_genotype(generator_for(4)))
+    one_hot = ours.one_hot_draw(SMALL.random_decision(generator_for(4)))
     assert_same(results(ours, hidden, draw=one_hot), results(plain, hidden, draw=one_hot))
 
 
@@ -210,7 +210,7 @@ def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
             p.copy_(torch.randn(p.shape, dtype=D) * 0.2)
     weights = WeightOptimizer(lr=5.0, momentum=0.0, weight_decay=5e-7, clip_norm=clip)
     search = Search(supernet, gradient=Unrolled(mode=mode, epsilon=epsilon, clip=True), weights=weights)
-    inner = search._inner_step()
+    inner = search.inner_step()
     assert inner.clip_norm == clip
     inner = replace(inner, differentiate_clip=differentiate)
     train, valid = (search._closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {}) for k in (10, 20))
@@ -232,7 +232,7 @@ def test_finite_difference_is_exact(dropout, tolerance, clip, differentiate):
 def test_the_derivative_through_the_clip_is_that_of_the_step():
     """With `differentiate_clip`, exact mode is the numerical derivative of L_valid(w'(alpha), alpha)."""
     exact, (train, valid, search) = second_order("exact", RecurrentDropout(), clip=0.05, differentiate=True)
-    inner = replace(search._inner_step(), differentiate_clip=True)
+    inner = replace(search.inner_step(), differentiate_clip=True)
     params = {k: p.detach().requires_grad_() for k, p in search.params.items()}
 
     def outer(alpha):

@@ -33,6 +33,11 @@ def same(one, other):
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_every_combination_runs_and_repeats(relaxation, gradient):
+    """... or is refused at once, where there are no second derivatives."""
+    if gradient.differentiates_twice and relaxation.once_differentiable:
+        with pytest.raises(ValueError, match="second derivatives"):
+            Search(TwoChoices(), relaxation=relaxation, gradient=gradient)
+        return
     one, other = (fit(relaxation=relaxation, gradient=gradient, epochs=1) for _ in range(2))
     assert same(one.supernet.state_dict(), other.supernet.state_dict())
     result = one.result()
@@ -322,6 +327,7 @@ def test_inside_a_loss_the_network_can_only_be_called():
     [
         (lambda: Search(nn.Linear(2, 2)), "holds no gradnas.Choice"),
         (lambda: Search(TwoChoices(), precision="fp16"), "precision must be"),
+        (lambda: Search(TwoChoices(), precision="tf32"), "'tf32' is a format of CUDA devices; on cpu use 'fp32'"),
         (
             lambda: Search(TwoChoices(), gradient=Unrolled(), weights=lambda p: torch.optim.Adam(p)),
             "needs torch.optim.SGD with one parameter group, not Adam",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gradnas.data import cifar10
 from gradnas.data.augment import Augment
-from gradnas.data.base import Batches, ImageData, MemorySplit, Split, halves, stratified
+from gradnas.data.base import Batches, ImageData, MemorySplit, Split, balanced, halves, stratified
 from gradnas.data.config import DataConfig, describe
 from gradnas.data.stream import StreamSplit
 from gradnas.data.text import Chunk, ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary, load_corpus
@@ -30,6 +30,7 @@ __all__ = [
     "MemorySplit",
     "Split",
     "StreamSplit",
+    "balanced",
     "TextConfig",
     "TextStream",
     "Vocabulary",

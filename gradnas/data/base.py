@@ -20,7 +20,7 @@ from gradnas.data.augment import PLAIN, Augment, draw, finish
 from gradnas.randomness import generator_for
 
 # What a stream of random numbers is for: the first number mixed after the seed.
-ORDER, BATCH, IMAGE, HALVES, STRATIFIED = range(1, 6)
+ORDER, BATCH, IMAGE, HALVES, STRATIFIED, BALANCED = range(1, 7)
 
 
 @dataclass(frozen=True)
@@ -302,6 +302,21 @@ def stratified(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     first, second = stratified_rows(split.labels, fraction, seed)
     return split.subset(first), split.subset(second)
+
+
+def balanced(split: Split, per_class: int, seed: int) -> tuple[Split, Split]:
+    """The split without `per_class` random images of every class, and those images; both in file order.
+
+    ValueError where a class has not more images than that.
+    """
+    numbers = generator_for(seed, BALANCED)
+    chosen_N = torch.zeros(len(split), dtype=torch.bool)
+    for label in split.labels.unique().tolist():
+        row_n = (split.labels == label).nonzero().squeeze(1)
+        if len(row_n) <= per_class:
+            raise ValueError(f"class {label} has {len(row_n)} images: {per_class} of each class cannot be held out")
+        chosen_N[row_n[torch.randperm(len(row_n), generator=numbers)[:per_class]]] = True
+    return split.subset((~chosen_N).nonzero().squeeze(1)), split.subset(chosen_N.nonzero().squeeze(1))
 
 
 def stratified_rows(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradnas.data.augment import Augment
-from gradnas.data.base import ImageData
+from gradnas.data.base import ImageData, balanced
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,18 @@ class DataConfig:
         image_size: side in pixels; None takes the images as they are (224 for large ones).
         augment: of training images.
         workers: loader processes for sets too large for memory.
+        per_class: train on so many images of every class alone, always the same; None takes all.
     """
 
     source: str = "digits"
     image_size: int | None = None
     augment: Augment = field(default_factory=Augment)
     workers: int = 0
+    per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise ValueError(f"per_class must be at least 1, not {self.per_class}")
 
     def load(self) -> ImageData:
         """Read the images."""
@@ -31,7 +37,10 @@ class DataConfig:
         streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
         from gradnas.data import load_images  # which imports this file
 
-        return load_images(self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096)
+        data = load_images(self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096)
+        if self.per_class is None:
+            return data
+        return replace(data, train=balanced(data.train, self.per_class, seed=0)[1])
 
 
 def describe(data: ImageData) -> dict[str, Any]:

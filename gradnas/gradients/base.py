@@ -107,6 +107,16 @@ class ArchitectureGradient(ABC):
         return False
 
     @property
+    def differentiates_twice(self) -> bool:
+        """Whether the gradient takes second derivatives by autograd, which not every relaxation has."""
+        return False
+
+    @property
+    def num_samples(self) -> int:
+        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates losses instead."""
+        return 0
+
+    @property
     def clips_inner_step(self) -> bool:
         """Whether the inner step is to clip its gradient as the weight step does."""
         return False
@@ -162,12 +172,31 @@ def require_inner(inner: SGDStep | None, method: str) -> SGDStep:
     return inner
 
 
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of tensors on one device, made in one launch for each dtype (or few)."""
+    found: dict[int, Tensor] = {}
+    for dtype in {t.dtype for t in tensors}:
+        places = [k for k, t in enumerate(tensors) if t.dtype == dtype]
+        made = [torch.empty_like(tensors[k]) for k in places]
+        torch._foreach_copy_(made, [tensors[k].detach() for k in places])
+        found |= dict(zip(places, made, strict=True))
+    return [found[k] for k in range(len(tensors))]
+
+
+def capturing() -> bool:
+    """Whether this runs to be recorded in a CUDA graph: then no value of the device may be asked for."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 @contextmanager
 def same_randomness(tensors: Iterable[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields `rewind()`, which puts the random state back to that at entry; leaving does so too.
 
     Covers the CPU generator and those of the CUDA devices that hold `tensors`.
     """
+    if capturing():  # a graph draws its own numbers: `CapturedStep` refuses modules that draw any
+        yield lambda: None
+        return
     devices = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
     cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
 

@@ -65,6 +65,10 @@ class Implicit(ArchitectureGradient):
     def needs_inner_step(self) -> bool:
         return True
 
+    @property
+    def differentiates_twice(self) -> bool:
+        return True
+
     def __call__(
         self,
         train_loss: Loss,

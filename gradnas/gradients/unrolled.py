@@ -16,6 +16,7 @@ from gradnas.gradients.base import (
     SGDStep,
     Tensors,
     averaged,
+    capturing,
     grad,
     leaves,
     norm,
@@ -67,6 +68,10 @@ class Unrolled(ArchitectureGradient):
     @property
     def needs_inner_step(self) -> bool:
         return True
+
+    @property
+    def differentiates_twice(self) -> bool:
+        return self.mode == "exact"
 
     @property
     def clips_inner_step(self) -> bool:
@@ -125,7 +130,7 @@ class Unrolled(ArchitectureGradient):
             # The direction in which the train gradient matters: v, or what the clipping leaves of it.
             sensitivity, v = inner.pull_back(grads, v)
             size = norm(v)
-            if not torch.isfinite(size):
+            if not capturing() and not torch.isfinite(size):
                 raise FloatingPointError("the validation gradient at the unrolled weights is not finite")
             # v = 0 makes the implicit term zero: any finite R gives that without a division by zero.
             radius = torch.where(size > 0, self.epsilon / size, torch.ones_like(size))

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradnas.choice import Active, Draw
-from gradnas.relaxations.base import Relaxation
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward: the one-hot value, exactly. Backward: the gradient of the soft value."""
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        return hard
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+from gradnas.relaxations.base import Relaxation, straight_through
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ class GumbelSoftmax(Relaxation):
         for name, weights in soft.items():
             index = weights.argmax(dim=-1, keepdim=True)
             one_hot = torch.zeros_like(weights).scatter_(-1, index, 1.0)
-            mix[name] = _StraightThrough.apply(weights, one_hot)
+            mix[name] = straight_through(weights, one_hot)
             active[name] = _as_active(index)
             log_probs.append(log_p[name].gather(-1, index).sum())
         probability = {name: logits.exp() for name, logits in log_p.items()}

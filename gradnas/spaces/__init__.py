@@ -1,11 +1,11 @@
 """Search spaces: what can be built, as a supernet and as a plain network. Pick one."""
 
+from gradnas.spaces.base import ImageSpace as ImageSpace
 from gradnas.spaces.base import Space as Space
 from gradnas.spaces.base import Supernet as Supernet
 from gradnas.spaces.conv_cell import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces.conv_cell import ConvCell as ConvCell
 from gradnas.spaces.conv_network import ConvNetwork as ConvNetwork
-from gradnas.spaces.fused_cell import fuse as fuse
 from gradnas.spaces.mbconv_chain import ChainSupernet as ChainSupernet
 from gradnas.spaces.mbconv_chain import MBConvChain as MBConvChain
 from gradnas.spaces.mbconv_chain import Stage as Stage

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Draw
@@ -112,3 +113,45 @@ class Space(ABC):
     @abstractmethod
     def network(self, decision: Any, **task: Any) -> nn.Module:
         """The plain network of a discrete architecture, freshly initialised."""
+
+
+class ImageSpace(Space):
+    """A space of image classifiers: what the programs that search and train on images need of it."""
+
+    @abstractmethod
+    def supernet(  # type: ignore[override]
+        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
+    ) -> Supernet:
+        """The network with every choice open; ValueError where there are no cells to compute again in backward."""
+
+    @abstractmethod
+    def network(  # type: ignore[override]
+        self, decision: Any, num_classes: int = 10, in_channels: int = 3, *, auxiliary: bool = False
+    ) -> nn.Module:
+        """The plain network of a discrete architecture; ValueError for an auxiliary head where there is none."""
+
+    @abstractmethod
+    def decision(self, what: Any) -> Any:
+        """A discrete architecture of this space from its text; one that is given is checked and returned."""
+
+    @abstractmethod
+    def random_decision(self, generator: torch.Generator) -> Any:
+        """An architecture drawn uniformly."""
+
+    def short_code(self, decision: Any) -> str | None:
+        """A code of one sign for each choice, where the space has one."""
+        return None
+
+    @property
+    def has_auxiliary_head(self) -> bool:
+        """Whether networks can have a second classifier for training."""
+        return False
+
+    @property
+    def has_drop_path(self) -> bool:
+        """Whether networks can drop paths in training, by their `drop_path_probability`."""
+        return False
+
+    def collapse_note(self, skips: int) -> str | None:
+        """What to say of so many skip connections, if they are the mark of a collapsed search."""
+        return None

@@ -1,4 +1,4 @@
-"""The cell space of DARTS for images: the space, its supernet, the cell with every edge open.
+"""The cell space of DARTS for images: the space and its supernet.
 
 Legend: B batch, C channels, H height, W width, E edges, O operations, K classes.
 """
@@ -12,15 +12,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space, Supernet, Weights
+from gradnas.spaces.base import ImageSpace, Supernet, Weights
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
-from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, Zero, relu_conv_bn
+from gradnas.spaces.edge_cell import EdgeCell
+from gradnas.spaces.fused_cell import FusedCell
+from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
 DARTS_NAMES = (
@@ -37,7 +41,7 @@ DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS
 
 
 @dataclass(frozen=True)
-class ConvCell(Space):
+class ConvCell(ImageSpace):
     """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections 2.1 and 3.1).
 
     Args:
@@ -109,6 +113,14 @@ class ConvCell(Space):
         """Row of alpha for the edge into intermediate node `node` (from 0)."""
         return sum(self.predecessors[:node]) + predecessor
 
+    def source(self, edge: int) -> int:
+        """The predecessor that a row of alpha starts from; the inverse of `edge`."""
+        for count in self.predecessors:
+            if edge < count:
+                return edge
+            edge -= count
+        raise IndexError(f"there are only {self.num_edges} edges")
+
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; operations by name."""
         unknown = [name for name, factory in self.factories.items() if OPERATIONS.get(name) is not factory]
@@ -132,9 +144,18 @@ class ConvCell(Space):
 
     # ---- what it builds -------------------------------------------------------------------------------------------
 
-    def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ConvSupernet:  # type: ignore[override]
-        """The network with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS."""
-        return ConvSupernet(self, in_channels, num_classes)
+    def supernet(  # type: ignore[override]
+        self, in_channels: int = 3, num_classes: int = 10, fused: bool = True, checkpoint_cells: bool = False
+    ) -> ConvSupernet:
+        """The network with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS.
+
+        Args:
+            fused: compute the cells by source node (`FusedCell`); False computes them edge by edge, as published: the
+                same function, parameters and `state_dict`, several times slower.
+            checkpoint_cells: keep only the inputs of each cell and compute its inside again in backward (Chen et al.,
+                arXiv 1604.06174): the memory of about one cell for one more forward pass.
+        """
+        return ConvSupernet(self, in_channels, num_classes, fused, checkpoint_cells)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
         """The two strongest edges into every node with their best operation (DARTS, section 2.4)."""
@@ -148,7 +169,29 @@ class ConvCell(Space):
             cells[kind] = [(names[operation], predecessor) for operation, predecessor in pairs]
         return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
-    def random_genotype(self, generator: torch.Generator) -> Genotype:
+    def decision(self, what: Genotype | str) -> Genotype:
+        """A genotype from its original text. ValueError for a text that is none."""
+        return what if isinstance(what, Genotype) else Genotype.parse(what)
+
+    @property
+    def has_auxiliary_head(self) -> bool:
+        return True
+
+    @property
+    def has_drop_path(self) -> bool:
+        return True
+
+    def collapse_note(self, skips: int) -> str | None:
+        operations = 2 * self.nodes
+        if 2 * skips < operations:
+            return None
+        return (
+            f"{skips} of the {operations} operations of the normal cell are skip connections; the search may be "
+            "collapsing (known of long or first-order searches): prefer the genotype of an earlier epoch in "
+            "metrics.jsonl, fewer epochs, or a second-order gradient"
+        )
+
+    def random_decision(self, generator: torch.Generator) -> Genotype:
         """A cell pair drawn uniformly: two distinct predecessors for each node, operations other than `none`."""
         names = [name for name in self.names if name != "none"]
 
@@ -192,75 +235,19 @@ class ConvCell(Space):
         )
 
 
-class EdgeCell(nn.Module):
-    """A cell of the supernet, computed edge by edge: every operation of every edge is a module of its own.
-
-    A faster cell may stand in for it: it takes the same arguments in `forward` and answers `operation_state`.
-    """
-
-    def __init__(
-        self, space: ConvCell, channels_in: tuple[int, int], channels: int, reduction: bool, reduction_before: bool
-    ):
-        super().__init__()
-        self.space = space
-        before, last = channels_in
-        if reduction_before:
-            self.preprocess0 = FactorizedReduce(before, channels, affine=False)
-        else:
-            self.preprocess0 = relu_conv_bn(before, channels, affine=False)
-        self.preprocess1 = relu_conv_bn(last, channels, affine=False)
-        self.reduction = reduction
-        self.edges = nn.ModuleList()
-        for count in space.predecessors:
-            for predecessor in range(count):
-                stride = 2 if reduction and predecessor < 2 else 1
-                operations = {name: _open(f(channels, stride, False), channels) for name, f in space.factories.items()}
-                self.edges.append(nn.ModuleDict(operations))
-
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
-        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction cell.
-
-        Args:
-            mix_EO: mixing weights.
-            active: for each edge the operations to compute; others are never run.
-        """
-        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
-        step = 2 if self.reduction else 1
-        for node in range(self.space.nodes):
-            total = None
-            for predecessor in range(node + 2):
-                row = self.space.edge(node, predecessor)
-                operations = list(self.edges[row].values())  # type: ignore[operator]
-                for k in active[row]:
-                    if isinstance(operations[k], Zero):
-                        continue  # it keeps its share of the softmax, but there is nothing to compute
-                    part = operations[k](states[predecessor]) * mix_EO[row, k]
-                    total = part if total is None else total + part
-            states.append(torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total)
-        return torch.cat(states[2:], dim=1)
-
-    def operation_state(self, edge: int, name: str) -> dict[str, Tensor]:
-        """Tensors of one operation of one edge, by the names they have in the derived network."""
-        operation = self.edges[edge][name]  # type: ignore[index]
-        return {} if isinstance(operation, _NormalisedPool) else dict(operation.state_dict())
-
-
-class _NormalisedPool(nn.Sequential):
-    """A pooling operation and the BatchNorm that follows it in the supernet only."""
-
-
-def _open(operation: nn.Module, channels: int) -> nn.Module:
-    """The form an operation has in the supernet."""
-    if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
-        return _NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
-    return operation
-
-
 class ConvSupernet(Supernet):
     """The network of cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
 
-    def __init__(self, space: ConvCell, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        space: ConvCell,
+        in_channels: int,
+        num_classes: int,
+        fused: bool = True,
+        checkpoint_cells: bool = False,
+    ) -> None:
         super().__init__()
+        self.checkpoint_cells = checkpoint_cells
         self.space, self.in_channels, self.num_classes = space, in_channels, num_classes
         channels = space.channels
         if space.stem == "imagenet":
@@ -274,7 +261,8 @@ class ConvSupernet(Supernet):
         for index in range(space.cells):
             reduction = index in (space.cells // 3, 2 * space.cells // 3)
             channels = 2 * channels if reduction else channels
-            self.cells.append(EdgeCell(space, (before, last), channels, reduction, reduction_before))
+            make = FusedCell if fused else EdgeCell
+            self.cells.append(make(space, (before, last), channels, reduction, reduction_before))
             reduction_before, before, last = reduction, last, space.nodes * channels
         self.classifier = nn.Linear(last, num_classes)
         tables = {kind: 1e-3 * torch.randn(space.num_edges, len(space.names)) for kind in ("normal", "reduce")}
@@ -290,7 +278,20 @@ class ConvSupernet(Supernet):
             before = last = self.stem(x_BCHW)
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell(before, last, draw.mix[kind], draw.active[kind])
+            gates = (draw.mix[kind], draw.active[kind])
+            if draw.probed is not None:  # edge by edge, whatever the cell: a probe needs each operation on its own
+                if self.checkpoint_cells:
+                    raise ValueError(
+                        "checkpoint_cells computes a cell again in backward, and this relaxation computes operations "
+                        "there itself: build the supernet without checkpoint_cells"
+                    )
+                probes = (draw.probed[kind], draw.deferred)
+                output = EdgeCell.forward(cell, before, last, *gates, *probes)  # type: ignore[arg-type]
+            elif self.checkpoint_cells and torch.is_grad_enabled():
+                output = _checkpointed(cell, before, last, *gates)
+            else:
+                output = cell(before, last, *gates)
+            before, last = last, output
         return self.classifier(last.mean(dim=(2, 3)))
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
@@ -353,6 +354,24 @@ class ConvSupernet(Supernet):
         for k, (name, predecessor) in enumerate(edges):
             row = self.space.edge(k // 2, predecessor)
             _copy(source.operation_state(row, name), target.operations[k])  # type: ignore[index]
+
+
+def _checkpointed(cell: nn.Module, before: Tensor, last: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+    """The output of a cell whose inside is computed again in backward, at any order of derivative.
+
+    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put back others. Running
+    statistics are updated by the first computation alone.
+    """
+    params, buffers = dict(cell.named_parameters()), dict(cell.named_buffers())
+    first = True
+
+    def run(before: Tensor, last: Tensor, mix_EO: Tensor) -> Tensor:
+        nonlocal first
+        kept = buffers if first else {name: buffer.clone() for name, buffer in buffers.items()}
+        first = False
+        return functional_call(cell, {**params, **kept}, (before, last, mix_EO, active))
+
+    return checkpoint(run, before, last, mix_EO, use_reentrant=False)
 
 
 def _copy(state: Mapping[str, Tensor], target: nn.Module) -> None:

@@ -16,7 +16,7 @@ from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, rel
 Edges = Sequence[tuple[str, int]]  # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
 
 
-def drop_path(x_BCHW: Tensor, probability: float) -> Tensor:
+def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
     """Zero whole samples with `probability` and scale the rest by 1 / (1 - probability)."""
     keep = 1.0 - probability
     mask = torch.empty(x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype).bernoulli_(keep)
@@ -49,14 +49,16 @@ class ConvCellNetwork(nn.Module):
         built = [operations[name](channels, s, True) for (name, _), s in zip(edges, strides, strict=True)]
         self.operations = nn.ModuleList(built)
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float = 0.0) -> Tensor:
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float | Tensor = 0.0) -> Tensor:
+        # A tensor stands for a probability that changes under a compiled network: its value is not looked at here.
+        dropping = self.training and (isinstance(drop_probability, Tensor) or drop_probability > 0.0)
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         for first in range(0, len(self.predecessors), 2):
             parts = []
             for k in (first, first + 1):
                 operation = self.operations[k]
                 x_BCHW = operation(states[self.predecessors[k]])
-                if self.training and drop_probability > 0.0 and not isinstance(operation, nn.Identity):
+                if dropping and not isinstance(operation, nn.Identity):
                     x_BCHW = drop_path(x_BCHW, drop_probability)
                 parts.append(x_BCHW)
             states.append(parts[0] + parts[1])
@@ -97,7 +99,8 @@ class ConvNetwork(nn.Module):
     """The network of a genotype: stem, cells with reductions at one and two thirds, pooling, classifier.
 
     In training mode with an auxiliary head the output is `(logits_BK, auxiliary_logits_BK)`, otherwise `logits_BK`.
-    `drop_path_probability` is 0 until a training program raises it.
+    `drop_path_probability` is 0 until a training program raises it; a scalar tensor in a network that is compiled, as
+    `torch.compile` would compile again for each value of a plain number.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class ConvNetwork(nn.Module):
         operations: Mapping[str, Factory] = OPERATIONS,
     ) -> None:
         super().__init__()
-        self.drop_path_probability = 0.0
+        self.drop_path_probability: float | Tensor = 0.0
         if stem == "imagenet":
             self.stem0, self.stem1 = imagenet_stem(in_channels, channels)
             before = last = channels

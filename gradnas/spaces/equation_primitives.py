@@ -50,6 +50,12 @@ class Primitive:
         if not self.name.isidentifier() or self.name.startswith("linear_"):
             raise ValueError(f"a primitive's name is an identifier that does not start with linear_, not {self.name!r}")
 
+    def __reduce__(self) -> Any:
+        # The built-in ones hold functions without a name, so a pickle holds the primitive's own name instead.
+        if PRIMITIVES.get(self.name) is self:
+            return built_in, (self.name,)
+        return super().__reduce__()
+
     def slope(self, z: Tensor, value: Tensor) -> Tensor:
         """`function'(z)`, where `value` is `function(z)`."""
         if self.derivative is not None:
@@ -160,6 +166,13 @@ _ALL = [
     ),
 ]
 PRIMITIVES: dict[str, Primitive] = {primitive.name: primitive for primitive in _ALL}
+
+
+def built_in(name: str) -> Primitive:
+    """The primitive of that name; for pickles."""
+    return PRIMITIVES[name]
+
+
 POWER = "power"
 EXPONENTS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 2.5, 3.0, 4.0)  # that `power` starts from
 

@@ -44,7 +44,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
-from gradnas.spaces.conv_cell import ConvSupernet, EdgeCell
+from gradnas.spaces.edge_cell import EdgeCell
+from gradnas.spaces.grouped_cell import grouped_nodes
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 from gradnas.spaces.stencils import (
     EPS,
@@ -237,20 +238,17 @@ class FusedCell(EdgeCell):
     of fused operations do not run.
     """
 
-    @classmethod
-    def of(cls, cell: EdgeCell) -> FusedCell:
-        """A fused cell on the parameters and buffers of `cell` (shared with it, not copied)."""
-        fused = cls.__new__(cls)
-        nn.Module.__init__(fused)
-        fused.space, fused.reduction = cell.space, cell.reduction
-        for name, child in cell.named_children():
-            fused.add_module(name, child)
-        return fused.train(cell.training)
+    grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
-        """As `EdgeCell.forward`; the result is in channels-last memory."""
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:  # type: ignore[override]
+        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups."""
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)
+        if self.grouped if self.grouped is not None else before_BCHW.device.type != "cpu":
+            states = [module(x_BCHW) for module, x_BCHW in inputs]
+            states = grouped_nodes(self, states, mix_EO, active, updates)
+            _update_running_statistics(updates)
+            return torch.cat(states, dim=1)
         states = [_prepare(module, x_BCHW, updates) for module, x_BCHW in inputs]
         nodes = [_Node() for _ in range(self.space.nodes)]
         for source in range(self.space.nodes + 2):
@@ -377,11 +375,3 @@ def _update_running_statistics(updates: Updates) -> None:
             torch._foreach_mul_(kept, 1.0 - momentum)
             torch._foreach_add_(kept, [n.to(k.dtype) for n, k in zip(new, kept, strict=True)], alpha=momentum)
         torch._foreach_add_([u[0].num_batches_tracked for u in updates], 1)
-
-
-def fuse(supernet: ConvSupernet) -> ConvSupernet:
-    """Replace every cell that is computed edge by edge by a fused one on the same tensors, in place."""
-    for index, cell in enumerate(supernet.cells):
-        if type(cell) is EdgeCell:
-            supernet.cells[index] = FusedCell.of(cell)
-    return supernet

@@ -20,7 +20,7 @@ from gradnas.derivation import Picks, best_operation
 from gradnas.latency import Costs, CostView, LatencyTable
 from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space, Weights
+from gradnas.spaces.base import ImageSpace, Weights
 from gradnas.spaces.chain_costs import phone_costs, plain_choices
 from gradnas.spaces.mbconv_network import ACTIVATIONS, ChainNetwork, MBConv, chain_block
 from gradnas.spaces.mbconv_network import Residual as Residual
@@ -106,7 +106,7 @@ DEFAULT_STAGES = (Stage(24, 4, 2), Stage(40, 4, 2), Stage(80, 4, 2), Stage(96, 4
 
 
 @dataclass(frozen=True)
-class MBConvChain(Space):
+class MBConvChain(ImageSpace):
     """A chain of blocks in stages (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332, section 4.2).
 
     The defaults are the released ImageNet space: 21 searchable blocks with 141 candidates in all.
@@ -285,6 +285,11 @@ class MBConvChain(Space):
             raise ValueError("a code has one digit for each block, but a block here has more than ten candidates")
         return "".join(map(str, digits))
 
+    def short_code(self, decision: Chain) -> str | None:
+        """`code`, or None where there is none."""
+        pairs = zip(self.blocks, decision.blocks, strict=True)
+        return self.code(decision) if all(o in block.candidates[:10] for block, o in pairs) else None
+
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Chain:
         """The best operation of every block (ProxylessNAS, section 3.2.1); ties go to the first."""
         operations = []
@@ -303,12 +308,27 @@ class MBConvChain(Space):
 
     # ---- what it builds -------------------------------------------------------------------------------------------
 
-    def supernet(self, in_channels: int = 3, num_classes: int = 10) -> ChainSupernet:  # type: ignore[override]
-        """The network with every choice open; alphas start at 1e-3 times a standard normal."""
+    def supernet(  # type: ignore[override]
+        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
+    ) -> ChainSupernet:
+        """The network with every choice open; alphas start at 1e-3 times a standard normal.
+
+        Raises:
+            ValueError: nothing to choose, or `checkpoint_cells`: a chain has none.
+        """
+        if checkpoint_cells:
+            raise ValueError(
+                "a chain has no cells to compute again in backward; BinaryGates() keeps one path in memory"
+            )
         return ChainSupernet(self, in_channels, num_classes)
 
     def network(  # type: ignore[override]
-        self, chain: Chain | str | None = None, num_classes: int = 10, in_channels: int = 3
+        self,
+        chain: Chain | str | None = None,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        *,
+        auxiliary: bool = False,
     ) -> ChainNetwork:
         """The plain network of a chain, freshly initialised.
 
@@ -316,8 +336,10 @@ class MBConvChain(Space):
             chain: a `Chain`, its text, its code, or a published name; None takes the space's own `chain`.
 
         Raises:
-            ValueError: no chain at all, or one that does not fit (see `decision`).
+            ValueError: no chain at all, one that does not fit (see `decision`), or an auxiliary head: there is none.
         """
+        if auxiliary:
+            raise ValueError("a chain has no auxiliary head: set auxiliary to False")
         if chain is None:
             if self.chain is None:
                 raise ValueError("which chain? This space has none of its own: network(chain, num_classes=...)")

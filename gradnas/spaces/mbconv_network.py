@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 BN_EPS = 1e-3
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
 def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1) -> list[nn.Module]:

@@ -1,0 +1,287 @@
+"""Tables of numbers: CSV files, checked with sentences that name the column, and generated examples of known laws.
+
+Legend: N rows, D features.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradnas.config import did_you_mean
+
+SNIFFED_BYTES = 65_536
+MOST_NAMED = 5  # columns or rows that an error lists
+
+
+@dataclass(frozen=True)
+class Table:
+    """Features and target of a law.
+
+    Attributes:
+        x_ND: numbers, all finite.
+        y_N: the target: numbers, or text where it names classes.
+        names: of the features.
+        target: name of the target.
+        weights_N: sample weights, if a column holds them.
+        source: where it is from, in words.
+    """
+
+    x_ND: np.ndarray
+    y_N: np.ndarray
+    names: tuple[str, ...]
+    target: str
+    weights_N: np.ndarray | None = None
+    source: str = ""
+
+
+# -- CSV files ----------------------------------------------------------------------------------------------
+
+
+def load_table(
+    path: str | Path,
+    target: str,
+    features: Sequence[str] | None = None,
+    weights: str | None = None,
+    *,
+    classes: bool = False,
+) -> Table:
+    """Read a CSV file with a header line; separated by commas, semicolons or tabs.
+
+    Args:
+        target: column to explain.
+        features: columns to explain it with; by default all others.
+        weights: column of sample weights.
+        classes: the target names classes, so it may be text.
+
+    Raises:
+        ValueError: there is no such file or column (the nearest name is given), two columns have the same name, a
+            column holds text or misses numbers. The sentence names columns and rows.
+    """
+    import pandas
+
+    path = Path(path)
+    header, separator = _header(path)
+    check_names(header, str(path))
+    wanted = list(dict.fromkeys([*(features or [n for n in header if n not in (target, weights)]), target]))
+    for name in [*wanted, *([weights] if weights else [])]:
+        if name not in header:
+            columns = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
+            raise ValueError(f"{path} has no column {name!r}{did_you_mean(name, header)}; it has: {columns}")
+    if features and target in features:
+        raise ValueError(f"{target!r} is the target and cannot be a feature at the same time")
+    if wanted == [target]:
+        raise ValueError(f"{path} has no column besides {target!r}: there is nothing to explain it with")
+    columns = wanted + ([weights] if weights else [])
+    try:
+        frame = pandas.read_csv(
+            path, sep=separator, header=0, names=header, index_col=False, encoding="utf-8-sig", skipinitialspace=True
+        )
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable CSV file: {str(error).strip()}") from error
+    if not len(frame):
+        raise ValueError(f"{path} has a header line but no rows")
+    numeric = [name for name in columns if not (classes and name == target)]
+    check_numeric(frame[numeric], str(path))
+    if classes and frame[target].isna().any():
+        raise ValueError(f"{path}: column {target!r} is empty in {_rows(frame[target].isna().to_numpy())}")
+    names = [name for name in wanted if name != target]
+    return Table(
+        frame[names].to_numpy(dtype=np.float64),
+        frame[target].to_numpy() if classes else frame[target].to_numpy(dtype=np.float64),
+        tuple(names),
+        target,
+        frame[weights].to_numpy(dtype=np.float64) if weights else None,
+        str(path),
+    )
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """Names of the columns, and the separator."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            start = file.read(SNIFFED_BYTES)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+    lines = start.splitlines()
+    if not lines or not lines[0].strip():
+        raise ValueError(f"{path} is empty: its first line must name the columns")
+    ways = {s: next(csv.reader([lines[0]], delimiter=s, skipinitialspace=True)) for s in ",;\t"}
+    separator = max(ways, key=lambda s: len(ways[s]))
+    names = [name.strip() for name in ways[separator]]
+    numbers = [name for name in names if _is_number(name)]
+    if numbers and len(numbers) == len(names):
+        raise ValueError(f"the first line of {path} holds numbers ({lines[0][:40].strip()}); it must name the columns")
+    return names, separator
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_names(names: Iterable[Any], where: str) -> None:
+    """Refuse columns without a name and names that stand twice."""
+    names = list(names)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        listed = ", ".join(repr(name) for name in twice[:MOST_NAMED])
+        raise ValueError(f"{where} has several columns of the same name: {listed}; give every column its own")
+    if "" in names:
+        raise ValueError(f"{where}: column {names.index('') + 1} has no name in the first line")
+
+
+def check_numeric(frame: Any, where: str) -> None:
+    """Refuse columns of a pandas frame that hold text, or numbers that are missing or infinite; names all of them.
+
+    Raises:
+        ValueError: with the names of the columns, and an example of the text or the rows that miss a number (counted
+            from 1, without the header).
+    """
+    import pandas
+
+    text, missing = [], []
+    for name in frame.columns:
+        column = frame[name]
+        numbers = pandas.to_numeric(column, errors="coerce")
+        wrong = (numbers.isna() & ~column.isna()).to_numpy(dtype=bool)
+        if isinstance(column.dtype, pandas.CategoricalDtype) or pandas.api.types.is_datetime64_any_dtype(column):
+            wrong = np.ones(len(column), dtype=bool)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            text.append(f"{name!r} (row {row + 1}: {str(column.iloc[row])[:30]!r})")
+        elif not (finite := np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))).all():
+            missing.append(f"{name!r} in {_rows(~finite)}")
+    if text:
+        are, them = ("columns hold", "them") if len(text) > 1 else ("a column holds", "it")
+        raise ValueError(
+            f"{where}: {are} text: {_some(text)}; a law needs numbers: code {them} as numbers, or leave {them} out"
+        )
+    if missing:
+        raise ValueError(f"{where} contains NaN (a missing number) or inf: {_some(missing)}; drop or fill these rows")
+
+
+def _rows(wrong_N: np.ndarray) -> str:
+    rows = [str(row + 1) for row in np.flatnonzero(wrong_N)]
+    return f"row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows ({_some(rows)})"
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:MOST_NAMED]) + (", ..." if len(items) > MOST_NAMED else "")
+
+
+# -- generated examples -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """A law of a textbook, with ranges of its features."""
+
+    about: str
+    law: str
+    target: str
+    ranges: dict[str, tuple[float, float]]
+    function: Callable[..., np.ndarray]
+    output: str = "real"
+
+    def table(self, rows: int = 100, noise: float = 0.02, seed: int = 0) -> Table:
+        """Rows drawn uniformly from the ranges; the noise is normal, its size a share of the target's deviation. A
+        target of output "class" is drawn from its probability, one of "counts" from its rate."""
+        random = np.random.default_rng(seed)
+        x_ND = np.column_stack([random.uniform(low, high, rows) for low, high in self.ranges.values()])
+        y_N = np.asarray(self.function(*x_ND.T))
+        if self.output == "class":
+            y_N = (random.uniform(size=rows) < y_N).astype(np.int64)
+        elif self.output == "counts":
+            y_N = random.poisson(y_N).astype(np.float64)
+        else:
+            y_N = y_N + noise * y_N.std() * random.standard_normal(rows)
+        return Table(x_ND, y_N, tuple(self.ranges), self.target, source=f"{self.about}: {self.law}")
+
+
+EXAMPLES: dict[str, Example] = {
+    "weber-fechner": Example(
+        "Weber-Fechner law of sensation",
+        "sensation = 1.5 ln(intensity / threshold)",
+        "sensation",
+        {"intensity": (2.0, 50.0), "threshold": (0.5, 2.0)},
+        lambda intensity, threshold: 1.5 * np.log(intensity / threshold),
+    ),
+    "stevens": Example(
+        "Stevens' power law",
+        "sensation = 2 intensity^0.6",
+        "sensation",
+        {"intensity": (0.1, 10.0)},
+        lambda intensity: 2.0 * intensity**0.6,
+    ),
+    "michaelis-menten": Example(
+        "Michaelis-Menten kinetics",
+        "rate = 2 substrate / (0.5 + substrate)",
+        "rate",
+        {"substrate": (0.05, 5.0)},
+        lambda substrate: 2.0 * substrate / (0.5 + substrate),
+    ),
+    "learning": Example(
+        "Exponential learning",
+        "performance = 1 - 0.8 exp(-0.3 trial)",
+        "performance",
+        {"trial": (0.0, 15.0)},
+        lambda trial: 1.0 - 0.8 * np.exp(-0.3 * trial),
+    ),
+    "damped-oscillation": Example(
+        "Damped oscillation",
+        "displacement = exp(-0.3 time) sin(3 time)",
+        "displacement",
+        {"time": (0.0, 6.0)},
+        lambda time: np.exp(-0.3 * time) * np.sin(3.0 * time),
+    ),
+    "gravitation": Example(
+        "Attraction of two masses",
+        "force = mass_1 mass_2 / distance^2",
+        "force",
+        {"mass_1": (1.0, 5.0), "mass_2": (1.0, 5.0), "distance": (1.0, 4.0)},
+        lambda first, second, distance: first * second / distance**2,
+    ),
+    "psychometric": Example(
+        "Psychometric function (yes or no, so logistic with cross-entropy)",
+        "P(detected = 1) = logistic(2 contrast - 1)",
+        "detected",
+        {"contrast": (-2.0, 3.0)},
+        lambda contrast: 1.0 / (1.0 + np.exp(1.0 - 2.0 * contrast)),
+        output="class",
+    ),
+    "decay-counts": Example(
+        "Radioactive decay (counts, so Poisson)",
+        "counts ~ Poisson(exp(5 - 0.4 time))",
+        "counts",
+        {"time": (0.0, 10.0)},
+        lambda time: np.exp(5.0 - 0.4 * time),
+        output="counts",
+    ),
+}
+
+
+def load_example(name: str, rows: int = 100, noise: float = 0.02, seed: int = 0) -> tuple[Table, Example]:
+    """A generated table and the law it comes from.
+
+    Raises:
+        ValueError: there is no such example (the sentence lists them), or a number of rows or a noise below 0.
+    """
+    if name not in EXAMPLES:
+        raise ValueError(
+            f"there is no example {name!r}{did_you_mean(name, EXAMPLES)}; there are: {', '.join(EXAMPLES)}"
+        )
+    if rows < 1 or not noise >= 0.0:
+        raise ValueError(f"an example needs at least 1 row and a noise of at least 0, not {rows} and {noise}")
+    example = EXAMPLES[name]
+    return example.table(rows, noise, seed), example

@@ -1,0 +1,211 @@
+"""A discovery from the command line: a table, the law, and a folder with what was found.
+
+The folder holds `config.json` (repeats the discovery), `environment.json`, `results.json` (the front, with exact
+constants), `law.tex`, `law.py`, `report.html`, `timings.jsonl` and `status.json`.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gradnas import law_text, runs
+from gradnas.config import to_json
+from gradnas.data.tabular import Table, load_example, load_table
+from gradnas.equations import EquationClassifier, EquationRegressor
+from gradnas.law_report import Found, law_page
+from gradnas.laws import LawSettings
+
+LAW_TEX, LAW_PY = "law.tex", "law.py"
+WIDTH = 80
+MARGIN = 42  # of the table's numbers; the rest of the line is for the law
+
+
+@dataclass(frozen=True)
+class DiscoverConfig:
+    """Which table, which columns, and how to look.
+
+    Args:
+        data: path of a CSV file; None with `example`.
+        example: name of a generated table (`gradnas.data.tabular.EXAMPLES`), of `rows` rows with normal `noise`, a
+            share of the target's deviation.
+        target: column to explain.
+        features: columns to explain it with; None takes all others.
+        weights: column of sample weights.
+        output: what the target is. "class" finds laws of probabilities of classes, which may be text.
+        primitives: words; None takes the default ones.
+        nodes: largest number of intermediate nodes; None takes the default.
+        effort: multiplies the budget.
+        max_complexity: choose among laws of at most this complexity.
+        plain_darts: DARTS as published for equations, for comparison.
+        seed: of everything random.
+    """
+
+    data: str | None = None
+    example: str | None = None
+    rows: int = 100
+    noise: float = 0.02
+    target: str | None = None
+    features: tuple[str, ...] | None = None
+    weights: str | None = None
+    output: Literal["real", "probability", "counts", "class"] = "real"
+    primitives: tuple[str, ...] | None = None
+    nodes: int | None = None
+    effort: float = 1.0
+    max_complexity: int | None = None
+    plain_darts: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.example is None):
+            raise ValueError("give either a CSV file or --example NAME")
+        if self.data is not None and not self.target:
+            raise ValueError("--target COLUMN is missing: which column of the table is to be explained?")
+        if not self.effort > 0.0:
+            raise ValueError(f"effort must be above 0, not {self.effort}")
+
+    def table(self) -> tuple[DiscoverConfig, Table]:
+        """The data, and the configuration with what an example brings along."""
+        if self.example is None:
+            assert self.data is not None and self.target is not None
+            classes = self.output == "class"
+            return self, load_table(self.data, self.target, self.features, self.weights, classes=classes)
+        table, example = load_example(self.example, self.rows, self.noise, self.seed)
+        if self.target not in (None, table.target) or self.features or self.weights:
+            raise ValueError(f"the example {self.example} has its own columns: leave out --target and --features")
+        output: Any = example.output
+        return replace(self, output=output), table
+
+    def estimator(self, progress: bool) -> EquationRegressor | EquationClassifier:
+        """The estimator that looks for the law."""
+        settings = LawSettings.plain_darts() if self.plain_darts else LawSettings()
+        shared: dict[str, Any] = {
+            "primitives": self.primitives,
+            "nodes": self.nodes,
+            "effort": self.effort,
+            "max_complexity": self.max_complexity,
+            "settings": settings,
+            "random_state": self.seed,
+            "progress": progress,
+        }
+        if self.output == "class":
+            return EquationClassifier(**shared)
+        return EquationRegressor(output=self.output, **shared)
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds anything."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already and is not written over; choose another folder with --out")
+
+
+def discover(config: DiscoverConfig, *, progress: bool = True) -> tuple[DiscoverConfig, Found, float]:
+    """Read the table and find the laws. Returns the completed configuration, what was found, and the seconds.
+
+    Raises:
+        ValueError: everything that `load_table`, `load_example` and the estimators refuse.
+    """
+    import pandas
+
+    config, table = config.table()
+    estimator = config.estimator(progress)
+    frame = pandas.DataFrame(table.x_ND, columns=list(table.names))
+    began = time.monotonic()
+    estimator.fit(frame, pandas.Series(table.y_N, name=table.target), sample_weight=table.weights_N)
+    seconds = time.monotonic() - began
+    return config, Found(estimator, table, frame), seconds
+
+
+def save_discovery(config: DiscoverConfig, found: Found, seconds: float, out: Path) -> None:
+    """Write the folder.
+
+    Raises:
+        ValueError: it holds something already, or cannot be written.
+    """
+    check_free(out)
+    run = runs.Run.create(out, to_json(config), config.seed, torch.device("cpu"))
+    estimator = found.estimator
+    pairs = zip(estimator.left_sides(latex=True), estimator.latex().splitlines(), strict=True)
+    lines = [f"{left} = {right}" for left, right in pairs]
+    runs.write_atomically(out / LAW_TEX, ("\\[\n" + "\n\\]\n\\[\n".join(lines) + "\n\\]\n").encode())
+    runs.write_atomically(out / LAW_PY, estimator.to_python().encode())
+    runs.write_json(out / runs.RESULTS, results(found))
+    run.append(runs.TIMINGS, {"seconds": seconds})
+    page = law_page(found, out.resolve().name, to_json(config), runs.environment(torch.device("cpu"), config.seed))
+    runs.write_atomically(out / runs.REPORT, page.encode())
+    run.set_status("finished")
+
+
+def results(found: Found) -> dict[str, Any]:
+    """What was found, as JSON can hold it."""
+    estimator = found.estimator
+    fronts = []
+    for k, laws in enumerate(estimator.laws_):
+        place = estimator.chosen_[k]
+        fronts.append(
+            {
+                "target": estimator.targets_[k],
+                "chosen": place,
+                "laws": [
+                    {
+                        "complexity": law.complexity,
+                        "train_error": _finite(law.train_error),
+                        "valid_error": _finite(law.valid_error),
+                        "description_length": _finite(law.description_length),
+                        "agreement": law.agreement,
+                        "equation": law_text.text(estimator.formula(k, i)),
+                        "formula": to_json(law.formula),
+                    }
+                    for i, law in enumerate(laws.front)
+                ],
+                "counts": dict(laws.counts),
+            }
+        )
+    return {
+        "law": estimator.text(None),
+        "latex": estimator.latex(),
+        "score": _finite(found.score),
+        "stability": estimator.stability_,
+        "notes": list(estimator.notes_),
+        "num_rows": len(found.table.x_ND),
+        "features": list(found.table.names),
+        "fronts": fronts,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def front_lines(found: Found) -> list[str]:
+    """The Pareto fronts and the chosen laws, in lines of at most 80 characters."""
+    estimator = found.estimator
+    lines = []
+    for k, laws in enumerate(estimator.laws_):
+        if len(estimator.laws_) > 1:
+            lines.append(f"log-odds of {estimator.targets_[k]} against {estimator.targets_[0]}"[:WIDTH])
+        lines.append(f"   {'complexity':>10}  {'error':>9}  {'validated':>9}  {'agree':>5}  law")
+        for i, law in enumerate(laws.front):
+            mark = ">" if i == estimator.chosen_[k] else " "
+            numbers = f"{law.train_error:9.3g}  {law.valid_error:9.3g}  {law.agreement:5d}"
+            head = f" {mark} {law.complexity:10d}  {numbers}  "
+            text = law_text.text(estimator.formula(k, i), 4)
+            lines += _wrapped(head, text)
+    lines.append("")
+    for line in estimator.text().splitlines():
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=True)
+    lines += textwrap.wrap(f"{found.score_name} {found.score:.4g}; {estimator.stability_}", WIDTH)
+    for note in estimator.notes_:
+        lines += textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="      ")
+    return lines
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    parts = textwrap.wrap(text, WIDTH - len(head), break_long_words=True) or [""]
+    return [head + parts[0], *(" " * len(head) + part for part in parts[1:])]

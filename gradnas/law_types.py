@@ -1,0 +1,160 @@
+"""What the search for laws is told and what it gives: settings, a law, a front of laws.
+
+Legend: N points, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gradnas.gradients import ArchitectureGradient, FirstOrder
+from gradnas.law_refit import Loss
+from gradnas.law_symbolic import shortest, to_sympy
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.equation_formula import Formula
+from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive, resolve
+
+
+@dataclass(frozen=True)
+class LawSettings:
+    """How laws are looked for.
+
+    Args:
+        primitives: words (see `gradnas.spaces.equation_primitives.WORDS`) or `Primitive`s of one's own.
+        kinds: what a node may be.
+        nodes: number of intermediate nodes of the supernets and of the random graphs.
+        proposals: "search": supernets are trained; "random": random graphs take their place (the baseline).
+        restarts: supernets trained at once, or random graphs in their place.
+        steps: training steps of a supernet.
+        random_share: random graphs beside the supernets, as a share of `restarts`.
+        enumerate: whether small graphs are enumerated: every product and every sum of two atoms is scored, for the
+            target and for its simple transformations.
+        improve: whether the best laws grow by the changes with the best scores.
+        prune: whether laws are pruned by description length.
+        relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.law_search.SupernetSearch`.
+        effort: multiplies restarts and the width of the growth; below 0.5 the other targets are left out. 1.0 is about
+            0.3 to 5 seconds for 100 points.
+        max_points: with more rows than this, structures are looked for on a random subset of this size; the constants
+            of the laws that are returned come from up to ten times as many.
+    """
+
+    primitives: tuple[str | Primitive, ...] = DEFAULT_WORDS
+    kinds: tuple[str, ...] = ("sum", "product", "ratio")
+    nodes: int = 2
+    proposals: Literal["search", "random"] = "search"
+    restarts: int = 64
+    steps: int = 100
+    random_share: float = 0.5
+    enumerate: bool = True
+    improve: bool = True
+    prune: bool = True
+    relaxation: Relaxation = Softmax()
+    gradient: ArchitectureGradient = FirstOrder()
+    bilevel: bool = False
+    output_in_closed_form: bool = True
+    effort: float = 1.0
+    max_points: int = 300
+
+    def __post_init__(self) -> None:
+        if self.proposals not in ("search", "random"):
+            raise ValueError(f"proposals must be 'search' or 'random', not {self.proposals!r}")
+        if self.restarts < 0 or self.nodes < 1 or self.steps < 1 or not self.effort > 0 or self.max_points < 10:
+            raise ValueError(
+                f"restarts >= 0, nodes >= 1, steps >= 1, effort > 0 and max_points >= 10 are needed, not restarts="
+                f"{self.restarts}, nodes={self.nodes}, steps={self.steps}, effort={self.effort}, "
+                f"max_points={self.max_points}"
+            )
+        if not (self.enumerate or self.restarts):
+            raise ValueError("without enumeration and restarts there is nothing to choose from")
+        resolve(self.primitives)
+
+    @staticmethod
+    def plain_darts() -> LawSettings:
+        """DARTS as published for equations: one restart, sums, softmax, argmax per edge, no enumeration, no pruning.
+
+        The output is the plain sum of the nodes. What differs from autora-theorist-darts: its constants are fitted by
+        SGD, ours by Levenberg-Marquardt, and it trains both levels on the same points.
+        """
+        return LawSettings(
+            primitives=("none", "add", "subtract", "linear", "linear_logistic", "mult", "linear_relu"),
+            kinds=("sum",),
+            restarts=1,
+            steps=300,
+            random_share=0.0,
+            enumerate=False,
+            improve=False,
+            prune=False,
+            bilevel=True,
+            output_in_closed_form=False,
+        )
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law of the front.
+
+    Attributes:
+        formula: the discrete graph with its constants, in the units of the data.
+        complexity: constants + operations.
+        train_error: mean loss on all points (squared error, or cross entropy, or Poisson deviance / 2).
+        valid_error: the same by 5-fold cross-validation with the structure fixed and the constants refitted.
+        description_length: `n ln MSE + (constants + operations) ln n`, plus a charge for the constants' size.
+        agreement: how many of the refitted proposals ended in this law.
+    """
+
+    formula: Formula
+    complexity: int
+    train_error: float
+    valid_error: float
+    description_length: float
+    agreement: int
+    loss: Loss = "squared"
+    primitives: dict[str, Primitive] = field(default_factory=dict, repr=False)
+
+    def linear(self, x_ND: np.ndarray) -> np.ndarray:
+        """The value of the formula: the mean, the log-odds (logistic), or the logarithm of the rate (poisson)."""
+        return self.formula(torch.as_tensor(np.asarray(x_ND, dtype=np.float64)), self.primitives).numpy()
+
+    def predict(self, x_ND: np.ndarray) -> np.ndarray:
+        """The expected target: `linear` through the inverse link. NaN where the law is undefined."""
+        eta_N = self.linear(x_ND)
+        if self.loss == "logistic":
+            return 1.0 / (1.0 + np.exp(-eta_N))
+        return np.exp(eta_N) if self.loss == "poisson" else eta_N
+
+    def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Any:
+        """The formula (without the inverse link) as a sympy expression in the feature names.
+
+        Of a few ways to write it the shortest; those not found within `simplify_seconds` are left out.
+        """
+        return shortest(to_sympy(self.formula, names, self.primitives), simplify_seconds)
+
+
+@dataclass(frozen=True)
+class Laws:
+    """Attributes:
+    front: laws by rising complexity, each better than all simpler ones.
+    best: the place in `front` of the simplest law whose description length is within 6 of the smallest.
+    notes: sentences about what was done to the data or left out, for the user to read.
+    counts: how many proposals came from where, how many restarts were dropped as non-finite.
+    """
+
+    front: tuple[Law, ...]
+    best: int
+    notes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LawProgress:
+    """What `on_progress` is called with: share done in [0, 1], the stage in words, the best formula so far."""
+
+    share: float
+    stage: str
+    best: Formula | None
+    error: float

@@ -1,0 +1,42 @@
+"""Number formats of a run, set deliberately: torch's own defaults mix them (TF32 in convolutions, not in products)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """ValueError for an unknown format, or one that the device does not have."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be 'fp32', 'tf32' or 'bf16', not {precision!r}")
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision='tf32' is a format of CUDA devices; on {device.type} use 'fp32'")
+
+
+@contextmanager
+def cuda_products(precision: str) -> Iterator[None]:
+    """Within: CUDA's float32 products and convolutions use TF32 (10 bits of fraction instead of 23) or do not.
+
+    `"fp32"` forbids it in both, `"tf32"` allows it in both; `"bf16"` allows it in what autocast leaves in float32.
+    """
+    backends: Any = torch.backends
+    settings = (backends.cuda.matmul, backends.cudnn.conv)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee" if precision == "fp32" else "tf32"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to bf16 where asked for; for forward passes and losses."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,36 @@
+"""Operations that do not compete: FairDARTS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradnas.choice import Draw
+from gradnas.relaxations.base import Relaxation
+
+
+@dataclass(frozen=True)
+class Sigmoid(Relaxation):
+    """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1), and they need not sum to one.
+
+    Every operation runs in every pass. To push the weights towards 0 and 1, add `zero_one_loss` to the validation loss.
+    Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called "fair" in
+    autora-theorist-darts.
+    """
+
+    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+        del noise, progress
+        return Draw.dense({name: torch.sigmoid(alpha) for name, alpha in alphas.items()})
+
+    def probabilities(self, alpha: Tensor) -> Tensor:
+        """The strengths, `sigmoid(alpha)`."""
+        return torch.sigmoid(alpha)
+
+
+def zero_one_loss(alphas: Mapping[str, Tensor]) -> Tensor:
+    """`-mean (sigmoid(alpha) - 0.5)^2` over all entries, a scalar (Fair DARTS, eq. 6)."""
+    entries = torch.cat([alpha.flatten() for alpha in alphas.values()])
+    return -((torch.sigmoid(entries) - 0.5) ** 2).mean()

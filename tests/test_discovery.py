@@ -1,0 +1,186 @@
+"""`gradnas discover`: tables that are read and refused, the folder, the report, the examples."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas
+import pytest
+
+from gradnas import equation_estimator, runs
+from gradnas.cli import main
+from gradnas.data.tabular import EXAMPLES, load_example, load_table
+from gradnas.laws import Law, Laws
+from gradnas.spaces.equation_formula import Edge, Formula, Node
+from gradnas.spaces.equation_primitives import PRIMITIVES
+
+FILES = {"config.json", "environment.json", "results.json", "law.tex", "law.py", "report.html", "status.json"}
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run a command that must fail with exit code 2 and one sentence, and return the sentence."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        errors = capsys.readouterr().err.strip()
+        assert errors.startswith("gradnas: ") and "Traceback" not in errors and len(errors.splitlines()) == 1
+        return errors
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Hand-made fronts in place of the search, as the tests here are about what surrounds it."""
+
+    def laws(x_ND, y_N, settings, weights_N, loss, seed, show):
+        d = x_ND.shape[1]
+        long = Node("sum", tuple(Edge(i % d, "exp", -0.123456789 * (i + 1), 0.5) for i in range(9)))
+        formulas = [
+            Formula(d, (), (), float(np.mean(y_N))),
+            Formula(d, (Node("sum", (Edge(0, "tanh"),)),), (1.5,), 0.1),
+        ]
+        formulas.append(Formula(d, (long,), (1.0,), 0.1))
+        front = tuple(
+            Law(f, k, 0.5 / k, 0.6 / k, -k % 4, k, loss, PRIMITIVES) for f, k in zip(formulas, (1, 4, 30), strict=True)
+        )
+        return Laws(front, 1, ("ln is undefined for x <= 0 <b>and left out</b>",), {"search": 9})
+
+    monkeypatch.setattr(equation_estimator, "discover_laws", laws)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A CSV file of 30 rows."""
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame({"dose": random.uniform(0, 4, 30), "age <i>": random.uniform(1, 9, 30)})
+    frame["response"] = 2 * frame.dose / (0.5 + frame.dose)
+    frame["who"] = ["ann", "bob", "eve"] * 10
+    frame["weight"] = 1.0
+    path = tmp_path / "trial.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def discover(*arguments):
+    assert main(["discover", *map(str, arguments)]) == 0
+
+
+def test_an_example_from_front_to_report(tmp_path, capsys):
+    """The whole way with the real search; its config.json repeats it."""
+    out = tmp_path / "out"
+    options = ("--effort", "0.05", "--nodes", "1", "--primitives", "linear", "linear_exp")
+    discover("--example", "learning", "--noise", "0", *options, "--out", out)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any(line.startswith("performance = ") for line in lines)
+    assert last.endswith(f" in {out}")
+    assert {p.name for p in out.iterdir()} == FILES | {"timings.jsonl"}
+    results = json.loads((out / "results.json").read_text())
+    assert results["score"] > 0.999 and json.loads((out / "status.json").read_text()) == {"status": "finished"}
+    space = {}
+    exec(compile((out / "law.py").read_text(), "law.py", "exec"), space)
+    trial = np.linspace(0, 15, 20)
+    np.testing.assert_allclose(space["law"](trial), 1 - 0.8 * np.exp(-0.3 * trial), atol=1e-3)
+    discover(out / "config.json", "--out", tmp_path / "again")
+    for name in ("results.json", "law.py", "law.tex"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples(quick, name, tmp_path, capsys):
+    one, example = load_example(name, rows=50)
+    again, _ = load_example(name, rows=50)
+    assert (one.x_ND == again.x_ND).all() and (one.y_N == again.y_N).all() and len(one.y_N) == 50
+    exact = example.table(20, 0.0) if example.output == "real" else None
+    assert exact is None or (exact.y_N == example.function(*exact.x_ND.T)).all()
+    discover("--example", name, "--rows", "50", "--out", tmp_path / "out")
+    *lines, _ = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any(example.target in line for line in lines)
+    config = json.loads((tmp_path / "out" / runs.CONFIG).read_text())
+    assert config["example"] == name and config["output"] == example.output
+
+
+def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    discover(table, "--target", "response", "--features", "dose", "age <i>", "--weights", "weight")
+    printed = capsys.readouterr()
+    assert "runs/discover-trial-1" in printed.out and "note: ln is undefined" in printed.out
+    page = (tmp_path / "runs" / "discover-trial-1" / "report.html").read_text()
+    # self-contained, without scripts, and what comes from files is escaped
+    assert not re.search(r"<script|(src|href)=[\"'](?!#)|@import|url\((?!#)", page)
+    assert "<b>and" not in page and "age <i>" not in page and "age &lt;i&gt;" in page
+    for title in ("Data against law", "Pareto front", "Computation graph", "The law as LaTeX", "The law as Python"):
+        assert f"<h2>{title}</h2>" in page
+    discover(table, "--target", "response", "--features", "dose", "--output", "real", "--max-complexity", "1")
+    assert "runs/discover-trial-2" in capsys.readouterr().out
+    discover(table, "--target", "who", "--features", "dose", "--output", "class", "--out", "classes")
+    printed = capsys.readouterr().out
+    assert "P(who=ann)" in printed and max(map(len, printed.splitlines())) <= 80
+    assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 2
+
+
+def test_nothing_is_written_over(quick, table, tmp_path, fails):
+    out = tmp_path / "notes"
+    out.mkdir()
+    (out / "law.py").write_text("mine")
+    command = ("discover", table, "--target", "response", "--features", "dose")
+    assert "not written over" in fails(*command, "--out", out)
+    assert (out / "law.py").read_text() == "mine" and len(list(out.iterdir())) == 1
+    discover(*command[1:], "--out", tmp_path / "new")
+    assert "not written over" in fails(*command, "--out", tmp_path / "new")
+    assert "gradnas discover" in fails("resume", tmp_path / "new") or "finished" in fails("resume", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "text, target, words",
+    [
+        ("a,b\n1,2\n3,x\n", "a", ["'b'", "row 2", "'x'", "text"]),
+        ("a,b\n1,2\n3,\n", "a", ["'b'", "row 2", "NaN"]),
+        ("a,b\n1,2\n3,inf\n", "a", ["'b'", "row 2", "inf"]),
+        ("a,b\n1,2\n,3\n", "a", ["'a'", "row 2", "NaN"]),
+        ("dose,response\n1,2\n", "respones", ["no column 'respones'", "did you mean 'response'"]),
+        ("a,b,a\n1,2,3\n", "b", ["same name", "'a'"]),
+        ("a,,b\n1,2,3\n", "b", ["column 2 has no name"]),
+        ("1,2\n3,4\n", "a", ["first line", "must name the columns"]),
+        ("a\n1\n", "a", ["no column besides 'a'"]),
+        ("a,b\n", "a", ["no rows"]),
+        ("", "a", ["is empty"]),
+        ("a,b\n1,2\n", "a", ["1 sample"]),
+        ("a,b\n" + "1,2\n3,2\n5,2\n" * 3, "b", ["the same value, 2"]),
+        ("a;b\n1,5;2\n2,5;3\n", "b", ["'a'", "'1,5'", "text"]),
+        ("a,b\n1,2\n3,4,5\n", "a", ["not a readable CSV"]),
+    ],
+)
+def test_bad_tables_are_refused_with_a_sentence(text, target, words, tmp_path, fails):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    error = fails("discover", path, "--target", target, "--out", tmp_path / "out")
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_usage(tmp_path, table, fails):
+    assert "cannot read" in fails("discover", tmp_path / "none.csv", "--target", "a")
+    assert "CSV file or --example" in fails("discover")
+    assert "CSV file or --example" in fails("discover", table, "--example", "stevens", "--target", "a")
+    assert "--target COLUMN is missing" in fails("discover", table)
+    assert "did you mean 'stevens'" in fails("discover", "--example", "steven")
+    assert "linear_exq" in fails("discover", "--example", "stevens", "--primitives", "linear_exq")
+    assert "effort must be above 0" in fails("discover", "--example", "stevens", "--effort", "0")
+    assert "cannot be a feature" in fails("discover", table, "--target", "dose", "--features", "dose")
+    (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    assert "UTF-8" in fails("discover", tmp_path / "bytes.csv", "--target", "a")
+    (tmp_path / "c.json").write_text('{"type": "DiscoverConfig", "exampel": "stevens"}')
+    assert "did you mean 'example'" in fails("discover", tmp_path / "c.json")
+
+
+def test_separators_marks_and_quotes(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeff"a, b"\tc\n1\t2\n3\t4\n'.encode())
+    read = load_table(path, "c")
+    assert read.names == ("a, b",) and read.x_ND.tolist() == [[1.0], [3.0]] and read.y_N.tolist() == [2.0, 4.0]
