@@ -63,7 +63,7 @@ def export_language_model(
     about = {"gradnas": __version__, "genotype": genotype.to_text(), "vocabulary": vocabulary.to_json()}
     text = json.dumps(about)
     if path.suffix == ".onnx":
-        shapes = ({1: "batch"}, {0: "batch"})
+        shapes = ({1: "batch"}, None)  # the other input has the same
         data = onnx_bytes(program, text, ("tokens", "hidden"), ("log_prob", "next_hidden"), shapes)
     else:
         data = program_bytes(program, text)

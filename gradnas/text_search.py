@@ -302,7 +302,13 @@ def _finish(state: TextSearchRun, run: runs.Run) -> dict[str, Any]:
 
 
 def start_text_search(config: TextSearchConfig, path: str | Path, corpus: Corpus, device: torch.device) -> runs.Run:
-    """Make the run folder of a search on text: configuration, environment, vocabulary."""
+    """Make the run folder of a search on text: configuration, environment, vocabulary.
+
+    Raises:
+        ValueError: a text that is too short for the batch (says how long it must be); a folder that holds a run.
+    """
+    for name in ("train", "valid"):
+        TextStream(corpus.split(name), config.batch_size, name=name)
     run = runs.Run.create(path, to_json(config), config.seed, device)
     runs.write_json(run.path / VOCABULARY, corpus.vocabulary.to_json())
     return run

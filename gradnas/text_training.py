@@ -351,7 +351,14 @@ def load_trained_text(run: runs.Run, config: TextTrainConfig) -> tuple[Recurrent
 
 
 def start_text_training(config: TextTrainConfig, path: str | Path, corpus: Corpus, device: torch.device) -> runs.Run:
-    """Make the run folder of a training on text: configuration, environment, genotype, picture, vocabulary."""
+    """Make the run folder of a training on text: configuration, environment, genotype, picture, vocabulary.
+
+    Raises:
+        ValueError: a text that is too short for the batch (says how long it must be); a folder that holds a run.
+    """
+    columns = {"train": config.batch_size, "valid": config.eval_batch_size, "test": config.test_batch_size}
+    for name, number in columns.items():
+        TextStream(corpus.split(name), number, name=name)
     run = runs.Run.create(path, to_json(config), config.seed, device)
     genotype = Genotype.parse(config.genotype)
     genotype.save(run.path / runs.GENOTYPE)

@@ -169,8 +169,8 @@ def test_hidden_states_move_on_by_the_real_weights(corpus, gradient):
 def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(corpus, monkeypatch):
     config = small_search(corpus)
     state, seen = TextSearchRun(config, config.data.load(), CPU), []
-    inner = state.search._inner_step
-    monkeypatch.setattr(state.search, "_inner_step", lambda: seen.append(inner()) or inner())
+    inner = state.search.inner_step
+    monkeypatch.setattr(state.search, "inner_step", lambda: seen.append(inner()) or inner())
     lengths = []
     for _ in range(8):
         row = state.train.stream.row
