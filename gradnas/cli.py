@@ -492,7 +492,7 @@ def _search(config: recipes.AnySearch, out: Path, data: Any, device: torch.devic
         mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
         derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
         print(f"held-out accuracy: {mixture}{derived}")
-    if config.cost is not None:
+    if isinstance(config, SearchConfig) and config.cost is not None:
         print(cost_sentence(config.cost, results["cost"]))
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
