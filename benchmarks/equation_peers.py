@@ -272,7 +272,7 @@ def compare(options: argparse.Namespace) -> None:
         sizes = [np.median([c.nodes for c in some if c.nodes]) for some in (ours, theirs)]
         print(
             f"\ngradnas - {peer} = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of {len(ours)} cells (bootstrap over the laws); "
-            f"CPU s {times[0]:.0f} and {times[1]:.0f}; median nodes of what was found {sizes[0]:.0f} and {sizes[1]:.0f}"
+            f"CPU s {times[0]:.0f} and {times[1]:.0f}; median nodes {sizes[0]:.0f} and {sizes[1]:.0f}"
         )
 
 
