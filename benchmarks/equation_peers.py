@@ -271,8 +271,8 @@ def compare(options: argparse.Namespace) -> None:
         times = [sum(c.cpu_s for c in some) for some in (ours, theirs)]
         sizes = [np.median([c.nodes for c in some if c.nodes]) for some in (ours, theirs)]
         print(
-            f"\ngradnas - {peer} = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of {len(ours)} cells (bootstrap over the laws); "
-            f"CPU s {times[0]:.0f} and {times[1]:.0f}; median nodes {sizes[0]:.0f} and {sizes[1]:.0f}"
+            f"\ngradnas - {peer} = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of {len(ours)} cells (bootstrap over laws); "
+            f"CPU s {times[0]:.0f}, {times[1]:.0f}; median nodes {sizes[0]:.0f}, {sizes[1]:.0f}"
         )
 
 
