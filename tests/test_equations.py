@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import pickle
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -407,3 +410,12 @@ def test_a_million_rows_are_subsampled_with_a_word():
     estimator = EquationRegressor(**QUICK).fit(x, 3.0 * x[:, 0] - 1.0)
     assert any("1000000 rows" in note for note in estimator.notes_)
     np.testing.assert_allclose(estimator.predict(x[:5]), 3.0 * x[:5, 0] - 1.0, rtol=1e-9)
+
+
+def test_the_example_runs(tmp_path):
+    example = Path(__file__).resolve().parents[1] / "examples" / "equation.py"
+    command = [sys.executable, "-W", "error", str(example), "--effort", "0.05", "--plot", str(tmp_path / "law.svg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rate = " in done.stdout and "def law(substrate, inhibitor):" in done.stdout
+    assert (tmp_path / "law.svg").stat().st_size > 5000
