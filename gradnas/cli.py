@@ -21,6 +21,7 @@ from tyro.conf import Positional, arg, subcommand
 from gradnas import distributed, precision, recipes, runs
 from gradnas.chain import Chain, load_architecture
 from gradnas.config import did_you_mean, from_json, read_object
+from gradnas.cost_run import cost_sentence, located
 from gradnas.data import ImageData
 from gradnas.draw_chain import draw_architecture
 from gradnas.estimate import estimate_search
@@ -28,12 +29,16 @@ from gradnas.evaluation import evaluate
 from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import export_run, trained_run
 from gradnas.genotype import Genotype
+from gradnas.latency_commands import LatencyCommand
+from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
 from gradnas.spaces import ConvCell
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Table = Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")]
 Share = Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
@@ -113,6 +118,22 @@ class SearchCommand(_Run):
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
+    latency: Table = None
+    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
+    budget_ms: Number = None
+    """Find the best architecture whose latency is at most this."""
+    budget_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    budget_params: Number = None
+    """The same for the number of parameters."""
+    target_ms: Number = None
+    """Pull the expected latency towards this, without a promise."""
+    target_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    target_params: Number = None
+    """The same for the number of parameters."""
+    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
+    """How a target enters the loss: as a factor, or as a term."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -133,7 +154,28 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
+        config = replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        return replace(config, cost=self._cost(config.cost))
+
+    def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
+        """The recipe's cost with the table, the limit and the form that were given."""
+        limits = self._of(*LIMITS)
+        if len(limits) > 1:
+            raise ValueError(f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold")
+        given: dict[str, Any] = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
+        if before is None and not limits:
+            if given:
+                raise ValueError("--latency and --form need a limit: --budget-ms or --target-ms, for example")
+            return None
+        cost = ExpectedCost(**given, **limits) if before is None else replace(before, **given, **_instead(limits))
+        cost.latency_table()  # refused now if it cannot be read
+        return cost
+
+
+def _instead(limits: dict[str, Any]) -> dict[str, Any]:
+    """One limit in the place of another; nothing where none is given."""
+    return {**dict.fromkeys(LIMITS), **limits} if limits else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +394,7 @@ Command = (
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
@@ -398,6 +441,8 @@ def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.devi
         mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
         derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
         print(f"held-out accuracy: {mixture}{derived}")
+    if config.cost is not None:
+        print(cost_sentence(config.cost, results["cost"]))
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
