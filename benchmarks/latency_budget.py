@@ -2,8 +2,8 @@
 
     python benchmarks/latency_budget.py                 # 3 budgets, seeds 0 1 2: some minutes
 
-For each budget and seed: a search with `ExpectedCost(table, budget_ms=...)` (binary gates, REINFORCE on the loss of
-held-out images); the chain derived within the budget; ten chains drawn uniformly from all chains whose latency in the
+For each budget and seed: a search with `ExpectedCost(table, budget_ms=...)` (binary gates, their gradient on held-out
+images); the chain derived within the budget; ten chains drawn uniformly from all chains whose latency in the
 table is within the budget; all eleven trained alike from fresh weights with that seed on the 1,000 images of the
 search, and evaluated once on 797 others. Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU
 time; the derived chains are measured from end to end afterwards, taking turns.
@@ -147,19 +147,21 @@ def measured_ms(networks: list[nn.Module], example: torch.Tensor) -> list[float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="of the way to the dearest")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.16, 0.22], help="of the way to the dearest")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--search-epochs", type=int, default=90)
     parser.add_argument("--warmup-epochs", type=int, default=40)
-    parser.add_argument("--samples", type=int, default=10, help="networks for each step of the alphas; 0: by gradient")
+    parser.add_argument(
+        "--samples", type=int, default=0, help="REINFORCE with so many networks for each step of the alphas"
+    )
     parser.add_argument("--alpha-every", type=int, default=2)
     parser.add_argument("--valid-batch", type=int, default=100)
     parser.add_argument("--weight-lr", type=float, default=0.05)
-    parser.add_argument("--alpha-lr", type=float, default=0.02)
-    parser.add_argument("--multiplier-lr", type=float, default=0.01)
-    parser.add_argument("--penalty", type=float, default=0.05)
+    parser.add_argument("--alpha-lr", type=float, default=0.01)
+    parser.add_argument("--multiplier-lr", type=float, default=0.002)
+    parser.add_argument("--penalty", type=float, default=0.02)
     parser.add_argument("--show-alphas", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
