@@ -150,17 +150,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--search-epochs", type=int, default=90)
-    parser.add_argument("--warmup-epochs", type=int, default=40)
+    parser.add_argument("--search-epochs", type=int, default=70)
+    parser.add_argument("--warmup-epochs", type=int, default=32)
     parser.add_argument(
         "--samples", type=int, default=0, help="REINFORCE with so many networks for each step of the alphas"
     )
     parser.add_argument("--alpha-every", type=int, default=2)
     parser.add_argument("--valid-batch", type=int, default=100)
     parser.add_argument("--weight-lr", type=float, default=0.05)
-    parser.add_argument("--alpha-lr", type=float, default=0.01)
-    parser.add_argument("--multiplier-lr", type=float, default=0.002)
-    parser.add_argument("--penalty", type=float, default=0.02)
+    parser.add_argument("--alpha-lr", type=float, default=0.012)
+    parser.add_argument("--multiplier-lr", type=float, default=0.005)
+    parser.add_argument("--penalty", type=float, default=0.03)
     parser.add_argument("--show-alphas", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -205,17 +205,17 @@ def main() -> None:
     ):
         late = "" if ms <= 1.1 * budget else " (over the budget + 10%)"
         print(
-            f"| {budget:.2f} | {seed} | `{SPACE.code(chain)}` | {supernet.cost_of(chain, costs):.2f} | {ms:.2f}{late} | "
-            f"{_percent(found)} | {_percent(best)} | {100 * typical:.2f} |"
+            f"| {budget:.2f} | {seed} | `{SPACE.code(chain)}` | {supernet.cost_of(chain, costs):.2f} | "
+            f"{ms:.2f}{late} | {_percent(found)} | {_percent(best)} | {100 * typical:.2f} |"
         )
     for budget in dict.fromkeys(row[0] for row in summaries):
         own = [row for row in summaries if row[0] == budget]
         margins = [100 * (statistics.mean(row[3]) - statistics.mean(row[4])) for row in own]
         spread = statistics.stdev(margins) if len(margins) > 1 else 0.0
         print(
-            f"budget {budget:.2f} ms: derived - best of random {statistics.mean(margins):+.2f} points (standard deviation "
-            f"over searches {spread:.2f}), above it in {sum(m > 0 for m in margins)} of {len(margins)} searches of "
-            f"{statistics.mean(row[6] for row in own):.0f} CPU s"
+            f"budget {budget:.2f} ms: derived - best of random {statistics.mean(margins):+.2f} points (standard "
+            f"deviation over searches {spread:.2f}), above it in {sum(m > 0 for m in margins)} of {len(margins)} "
+            f"searches of {statistics.mean(row[6] for row in own):.0f} CPU s"
         )
     print(f"CPU {time.process_time() - cpu:.0f} s, wall {time.monotonic() - began:.0f} s")
 
