@@ -109,6 +109,10 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    warmup_epochs: Whole = None
+    """Epochs at the start in which the alphas wait."""
+    valid_per_class: Whole = None
+    """Hold out so many images of every class for the alphas."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
@@ -133,7 +137,10 @@ class SearchCommand(_Run):
             config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        return replace(
+            config,
+            **self.given(config, "valid_augment", "warmup_epochs", "valid_per_class", "checkpoint_cells", "capture"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,15 @@ def curves(name: str, panels: Sequence[Panel], label: str) -> str:
 
 
 @_style()
-def comparison(name: str, accuracy: float, random: Sequence[float], mean: float, std: float, subject: str) -> str:
+def comparison(
+    name: str,
+    accuracy: float,
+    random: Sequence[float],
+    mean: float,
+    std: float,
+    subject: str,
+    others: str = "random cells",
+) -> str:
     """A dot for each random cell, their mean with one standard deviation, and the cell that is compared with them."""
     row, top, left = 44.0, 30.0, 124.0
     stack = _stacked(random, [*random, accuracy])
@@ -176,7 +184,7 @@ def comparison(name: str, accuracy: float, random: Sequence[float], mean: float,
     figure = _Figure(WIDTH, top + height + 38)
     axes = figure.axes(left, top, WIDTH - left - 40, height)
     axes.set_ylim(height, 0)
-    axes.set_yticks([row / 2, base], [subject, f"random cells (n = {len(random)})"], size=FONT)
+    axes.set_yticks([row / 2, base], [subject, f"{others} (n = {len(random)})"], size=FONT)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -192,7 +200,7 @@ def comparison(name: str, accuracy: float, random: Sequence[float], mean: float,
     axes.set_xlim(100 * (low - room), 100 * min(high + room, max(high, 1.0) + 0.3 * room))
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.set_xlabel("test accuracy (%)")
-    return figure.svg(name, f"test accuracies: {subject} and random cells")
+    return figure.svg(name, f"test accuracies: {subject} and {others}")
 
 
 @_style()
