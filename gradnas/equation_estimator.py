@@ -311,8 +311,10 @@ class EquationEstimator(BaseEstimator, ABC):
         _, table = resolve(settings.primitives)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
         weights_N = None if (w_N == 1.0).all() else w_N
-        with LawBar(target, self._names(x_ND.shape[1]), table, enabled=bool(self.progress)) as bar:
-            return discover_laws(x_ND, y_N, settings, weights_N, loss, seed, bar.show if self.progress else None)
+        names = self._names(x_ND.shape[1])
+        with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
+            show = bar.show if self.progress else None
+            return discover_laws(x_ND, y_N, settings, weights_N, loss, seed, show, names)
 
     def _keep(self, x_ND: np.ndarray, y_NK: np.ndarray) -> None:
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))

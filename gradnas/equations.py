@@ -20,7 +20,6 @@ from gradnas.spaces.equation_primitives import Primitive
 
 Output = Literal["real", "probability", "counts"]
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
-_exp: Any = sympy.exp  # type checkers do not know what it returns
 
 
 class EquationRegressor(RegressorMixin, EquationEstimator):
@@ -258,6 +257,11 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         if unknown:
             raise ValueError(f"y holds the class {unknown[0]!r}, which fit has not seen")
         return np.column_stack([labels_N == label for label in self.classes_[1:]]).astype(np.float64)
+
+
+def _exp(expression: Any) -> Any:
+    """As it stands: by itself sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
+    return sympy.exp(expression, evaluate=False) if expression.free_symbols else sympy.exp(expression)
 
 
 def _logistic(expression: Any) -> Any:

@@ -108,8 +108,9 @@ class Discovery:
         pool = Pool(data, data.spread)
         first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
         small = make_atoms(self.words, data, self.scales, self.features)
-        large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
-        effort = settings.effort
+        effort, large = settings.effort, small
+        if effort >= 0.1:  # pairs of features are most of the cost of small data
+            large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
         width, count = max(1, round(4 * effort)), max(6, round(24 * min(1.0, effort)))
         seeds = max(8, round(40 * min(1.0, effort))) if settings.enumerate and self.features else 0
         seed_pool(pool, small, large, count=seeds, steps=10)

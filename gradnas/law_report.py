@@ -20,7 +20,7 @@ from gradnas.report import CSS
 
 MORE_CSS = """
 .law { margin: 16px 0; padding: 14px 16px; border-left: 5px solid #3c8a3a; background: #eff7ee; overflow-x: auto; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.chosen td { font-weight: 600; background: #eff7ee; }
 """
 CHOICE = (
@@ -96,7 +96,7 @@ def law_page(found: Found, name: str, config: Mapping[str, Any], environment: Ma
 def _typeset(found: Found) -> str:
     estimator = found.estimator
     pairs = zip(estimator.left_sides(latex=True), estimator.latex(4).splitlines(), strict=True)
-    return page_svg(typeset([f"{left} = {right}" for left, right in pairs]), "law", estimator.text())
+    return page_svg(typeset([f"{left} = {right}" for left, right in pairs]), "law", estimator.text(), paths=True)
 
 
 def _tiles(found: Found) -> str:
@@ -135,7 +135,7 @@ def _fronts(found: Found) -> str:
                 f"<tr{kind}>{cells}<td><code>{_esc(law_text.text(estimator.formula(k, i), 4))}</code></td></tr>"
             )
         names = ("complexity", "error", "validated", "agree", f"{estimator.targets_[k]}{_link(law.loss)}")
-        head = "".join(f"<th>{_esc(name)}</th>" for name in names)
+        head = "".join(f'<th class="number">{_esc(name)}</th>' for name in names[:-1]) + f"<th>{_esc(names[-1])}</th>"
         parts.append(f'<table class="wide"><tr>{head}</tr>{"".join(rows)}</table>')
     return "\n".join(parts) + f'\n<p class="caption">{_esc(estimator.stability_)}. {_esc(CHOICE)}</p>'
 

@@ -57,8 +57,8 @@ def discover_laws(
     if loss == "poisson" and not (y >= 0).all():
         raise ValueError("with the poisson loss the target is a count: all values must be at least 0")
     needed = FEWEST_POINTS
-    if int((w > 0).sum()) < needed:
-        raise ValueError(f"a law needs at least {needed} points with a positive weight, got {int((w > 0).sum())}")
+    if w.sum() < needed:
+        raise ValueError(f"a law needs at least {needed} points with a positive weight, got {w.sum():g}")
     kept = w > 0
     labels = list(names) if names is not None else [f"x{d + 1}" for d in range(x.shape[1])]
     return Discovery(x[kept], y[kept], w[kept], settings, loss, seed, on_progress, labels).run()

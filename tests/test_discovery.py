@@ -37,7 +37,7 @@ def fails(capsys):
 def quick(monkeypatch):
     """Hand-made fronts in place of the search, as the tests here are about what surrounds it."""
 
-    def laws(x_ND, y_N, settings, weights_N, loss, seed, show):
+    def laws(x_ND, y_N, settings, weights_N, loss, seed, show, names):
         d = x_ND.shape[1]
         long = Node("sum", tuple(Edge(i % d, "exp", -0.123456789 * (i + 1), 0.5) for i in range(9)))
         formulas = [
