@@ -118,8 +118,8 @@ def _edges(
     if function == POWER:
         powers = [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
         if rich and high > low:
-            shifts = (0.2 * (high - low) - low, high - 2.0 * low)
-            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in shifts]
+            bases = (0.2 * (high - low) - low, high - 2.0 * low)
+            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in bases]
         return powers
     primitive = data.primitives[function]
     if not fitted:
