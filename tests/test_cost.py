@@ -307,7 +307,7 @@ def _losses(seed: int):
 def _search(relaxation=RELAXATIONS[0], **limit):
     torch.manual_seed(0)
     cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}))
-    alphas = gradnas.AlphaOptimizer(lr=0.1)
+    alphas = gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0)
     example = batch(0, size=1)[0]
     return gradnas.Search(TwoChoices(), relaxation, alphas=alphas, cost=cost, example=example, epochs=3)
 

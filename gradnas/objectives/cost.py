@@ -16,7 +16,7 @@ from gradnas.config import build
 from gradnas.latency import LatencyTable
 from gradnas.latency.costs import Quantity
 
-_LIMITS: dict[str, Quantity] = {
+LIMITS: dict[str, Quantity] = {
     "budget_ms": "latency",
     "budget_macs": "macs",
     "budget_params": "params",
@@ -84,10 +84,10 @@ class ExpectedCost:
     penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        given = [name for name in _LIMITS if getattr(self, name) is not None]
+        given = [name for name in LIMITS if getattr(self, name) is not None]
         if len(given) != 1:
             found = f"got {', '.join(given)}" if given else "got none"
-            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(_LIMITS)}; {found}")
+            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(LIMITS)}; {found}")
         if not (math.isfinite(self.limit) and self.limit > 0):
             raise ValueError(f"{given[0]} must be above 0, not {self.limit}")
         if self.form not in ("mul#log", "add#linear"):
@@ -101,7 +101,7 @@ class ExpectedCost:
     @property
     def limit_name(self) -> str:
         """The limit that was given, e.g. `budget_ms`."""
-        return next(name for name in _LIMITS if getattr(self, name) is not None)
+        return next(name for name in LIMITS if getattr(self, name) is not None)
 
     @property
     def limit(self) -> float:
@@ -111,7 +111,7 @@ class ExpectedCost:
     @property
     def quantity(self) -> Quantity:
         """What is counted."""
-        return _LIMITS[self.limit_name]
+        return LIMITS[self.limit_name]
 
     @property
     def is_budget(self) -> bool:
