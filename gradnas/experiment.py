@@ -25,7 +25,7 @@ from gradnas.data.base import sorted_by_class
 from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate, recalibrate
 from gradnas.gradients import ArchitectureGradient, Unrolled
-from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
+from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -245,8 +245,7 @@ class SearchRun:
         with SavedTensors() as kept:
             report = self.step(train_batch, recorded=False)
         search = self.search
-        fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
-        self.memory_mib = (kept.peak_bytes + fixed) / MIB
+        self.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
         return report
 
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
