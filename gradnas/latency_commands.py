@@ -96,7 +96,10 @@ class MeasureCommand:
             return from_json(SearchConfig, _search_description(where), str(where)), path
         if self.what.endswith(".json"):
             return from_json(SearchConfig, _search_description(path), self.what), None
-        return recipes.search_recipe(self.what), None
+        config = recipes.search_recipe(self.what)
+        if not isinstance(config, SearchConfig):
+            raise ValueError(f"{self.what} searches on text: latency tables are for searches on images")
+        return config, None
 
 
 @dataclass(frozen=True)
