@@ -5,8 +5,8 @@
 
 Parts: `first` and `second` (seconds of a search step by the order of the architecture gradient), `training` (tokens per
 second of a step of a derived cell with 850 units, and of an LSTM with as many weights around it), `generation` (tokens
-per second, one text). The plain models (`tests/plain_recurrent.py`) have the same weights and masks. Variants take turns
-in one process, so that a busy machine slows all of them alike; ratios are of medians of CPU seconds.
+per second, one text). The plain models (`tests/plain_recurrent.py`) have the same weights and masks. Variants take
+turns in one process, so that a busy machine slows all of them alike; ratios are of medians of CPU seconds.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/wt2_mini.py --data ../shared/data/wikitext-2          # about a quarter of an hour on 2 cores
 
-"wt2-mini": the folder has `test.txt` and `valid.txt` of WikiText-2. Weights train on `test.txt`, alphas on the first half
-of `valid.txt`, and the second half is read once, at the end. Every cell is trained from scratch for the same few epochs
-with the same seed; the best of its validation losses (on the first half) says which epoch counts.
+"wt2-mini": the folder has `test.txt` and `valid.txt` of WikiText-2. Weights train on `test.txt`, alphas on the first
+half of `valid.txt`, and the second half is read once, at the end. Every cell is trained from scratch for the same few
+epochs with the same seed; the best of its validation losses (on the first half) says which epoch counts.
 
 The LSTM is `nn.LSTM` with a projection to the size of the embedding, so wide that it has as many weights as the cell.
 """
@@ -29,6 +29,8 @@ from gradnas import AlphaOptimizer, FirstOrder, Genotype, RecurrentCell, Recurre
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
+from gradnas.spaces.recurrence import run_token_loss
+from gradnas.spaces.recurrent_network import LanguageLoss
 from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
 from gradnas.text_training import TextTrainConfig, start_text_training, train_text
 
@@ -51,12 +53,9 @@ class LSTMModel(LanguageModel):
         return self.decoder_bias.new_zeros(batch, self.hidden + self.lstm.hidden_size)
 
     def recur(self, mask_BH, input_TBG, hidden_BH, draw):
-        raise NotImplementedError("the LSTM has a pass of its own")
+        raise AssertionError("the LSTM has a pass of its own")
 
     def forward(self, tokens_TB, hidden_BH=None, targets_TB=None):
-        from gradnas.spaces.recurrence import run_token_loss
-        from gradnas.spaces.recurrent_network import LanguageLoss
-
         B, drop = tokens_TB.shape[1], self.dropout
         hidden_BH = self.initial_hidden(B) if hidden_BH is None else hidden_BH
         x_TBE = self.embedding(tokens_TB)
@@ -171,7 +170,8 @@ def main(arguments: list[str]) -> None:
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
             results = list(pool.map(work, jobs))
     print(
-        "| cell | perplexity (second half of valid) | first half | weights | CPU s search, training |\n|---|---|---|---|---|"
+        "| cell | perplexity (second half of valid) | first half | weights | CPU s search, training |\n"
+        "|---|---|---|---|---|"
     )
     for r in results:
         seconds = f"{r['search_cpu_s']:.0f}, {r['train_cpu_s']:.0f}"
