@@ -160,10 +160,12 @@ def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
         "whole, supernets": LawSettings(restarts=options.restarts, random_share=0.5),
         "whole, random": LawSettings(restarts=graphs, random_share=0.5 * options.restarts / graphs, proposals="random"),
     }
+    kinds = ["proposals alone"] if options.alone else ["proposals alone", "whole"]
+    variants = {name: settings for name, settings in variants.items() if name.split(",")[0] in kinds}
     cells = compare(options, variants, laws)
     table(cells, laws, options.draws)
     by = {name: [c for c in cells if c.variant == name] for name in variants}
-    for kind in ("proposals alone", "whole"):
+    for kind in kinds:
         one, other = by[f"{kind}, supernets"], by[f"{kind}, random"]
         gap, low, high = difference(one, other)
         wins = sum(a.recovered and not b.recovered for a, b in zip(one, other, strict=True))
@@ -220,6 +222,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
     parser.add_argument("--restarts", type=int, default=64)
+    parser.add_argument("--alone", action="store_true", help="gradient: without the comparison of whole searches")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="write all cells here, as JSON lines")
     options = parser.parse_args(arguments)

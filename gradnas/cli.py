@@ -129,6 +129,10 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    warmup_epochs: Whole = None
+    """Epochs at the start in which the alphas wait."""
+    valid_per_class: Whole = None
+    """Hold out so many images of every class for the alphas."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
@@ -173,13 +177,14 @@ class SearchCommand(_Run):
             config = from_json(kind, description, self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
+        settings = ("valid_augment", "warmup_epochs", "valid_per_class", "checkpoint_cells", "capture")
         if isinstance(config, TextSearchConfig):
             costs = self._of(*LIMITS, "latency", "form")
             if costs:
                 raise ValueError(f"--{next(iter(costs)).replace('_', '-')} is for searches on images")
-            return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+            return replace(config, **self.given(config, *settings))
         config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
-        config = replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        config = replace(config, **self.given(config, *settings))
         return replace(config, cost=self._cost(config.cost))
 
     def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:

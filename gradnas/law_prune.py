@@ -181,7 +181,9 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
                     source = put(Node("sum", (replace(power, below=False),)), 0.0)
                     edges.append(Edge(source, "identity", h**edge.a, 0.0, edge.below))
             elif factor and edge.function in HOMOGENEOUS:
-                edges.append(replace(edge, a=1.0, b=edge.b / a, fixed=True))
+                sign = -1.0 if edge.function == "identity" and a < 0 else 1.0
+                a *= sign
+                edges.append(replace(edge, a=sign, b=edge.b / a, fixed=True))
                 gain *= {"identity": a, "square": a * a, "reciprocal": 1.0 / a}[edge.function]
             elif factor and edge.function == "ln" and len(node.edges) == 1 and edge.fixed and weight != 0.0 and a > 0:
                 edges.append(replace(edge, a=1.0, b=edge.b / a))

@@ -152,8 +152,10 @@ def _comparison(folder: Folder) -> str:
             "<p>No random cells were trained in the same way. They show what the network reaches with any cell: train "
             "with <code>--random-cells 5</code>.</p>",
         )
-    name = in_words_of(folder, subject(folder))
-    plot = plots.comparison("plot-comparison", accuracy, random.accuracies, random.mean, random.std, name)
+    name, others = in_words_of(folder, subject(folder)), in_words_of(folder, "random cells")
+    plot = plots.comparison(
+        "plot-comparison", accuracy, random.accuracies, random.mean, random.std, name, others=others
+    )
     return _figure(plot) + _list(_esc(in_words_of(folder, note)) for note in comparison_notes(folder, training, random))
 
 
@@ -351,7 +353,8 @@ def _timings(folder: Folder) -> str:
     training = folder.training
     named = [("search", [folder])] if folder.is_search else []
     named += [("training", [training])] if training is not None else []
-    named += [(f"random cells ({len(training.random)})", list(training.random))] if training and training.random else []
+    others = in_words_of(folder, "random cells")
+    named += [(f"{others} ({len(training.random)})", list(training.random))] if training and training.random else []
     rows = []
     for name, folders in named:
         seconds = [value for own in folders for _, value in own.timings.series("seconds")]

@@ -176,6 +176,7 @@ def comparison(
     subject: str,
     label: str = "test accuracy (%)",
     factor: float = 100.0,
+    others: str = "random cells",
 ) -> str:
     """A dot for each random cell, their mean with one standard deviation, and the cell that is compared with them.
 
@@ -188,7 +189,7 @@ def comparison(
     figure = _Figure(WIDTH, top + height + 38)
     axes = figure.axes(left, top, WIDTH - left - 40, height)
     axes.set_ylim(height, 0)
-    axes.set_yticks([row / 2, base], [subject, f"random cells (n = {len(random)})"], size=FONT)
+    axes.set_yticks([row / 2, base], [subject, f"{others} (n = {len(random)})"], size=FONT)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -207,7 +208,7 @@ def comparison(
     axes.set_xlim(factor * (low - room), factor * most)
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.set_xlabel(label)
-    return figure.svg(name, f"{label}: {subject} and random cells")
+    return figure.svg(name, f"{label}: {subject} and {others}")
 
 
 @_style()

@@ -95,7 +95,7 @@ def test_a_one_hot_mixture_is_the_derived_formula():
     for k, choice in enumerate(space.derive(dict(net.alphas.items()))):
         if "none" in [space.words[o] for o in choice["edges"]]:
             continue  # nodes without edges leave the formula, and places move
-        formula = space.formula(choice, net.a[k], net.b[k])
+        formula = space.formula(choice, net.a[k].detach(), net.b[k].detach())
         for j in range(2):
             one = Formula(2, formula.nodes[: j + 1], (*(0.0,) * j, 1.0), 0.0)(X_DN.T)
             ratio = values[k, j] / one  # the canonical form of a node is the node up to a scale

@@ -48,7 +48,9 @@ def cell_view(plain: ConvSupernet) -> CostView:
                 module.affine = True
                 module.weight, module.bias = (nn.Parameter(torch.ones(module.num_features)) for _ in range(2))
     some = space.random_decision(torch.Generator().manual_seed(0))
-    return CostView(plain, places, {"draw": plain.dense_draw()}, {"draw": plain.one_hot_draw(some)})
+    dense, sparse = plain.dense_draw(), plain.one_hot_draw(some)
+    plain.alphas = nn.ParameterDict()  # no part of a derived network
+    return CostView(plain, places, {"draw": dense}, {"draw": sparse})
 
 
 def cell_shares(space: ConvCell) -> dict[str, list[float]]:
