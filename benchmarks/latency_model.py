@@ -3,9 +3,8 @@
     python benchmarks/latency_model.py                # 200 random chains at 32x32, one CPU thread: a few minutes
 
 The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and chains are timed by the same clock, of
-CPU time, batch 1. Chains are timed in groups, and those of a group take turns. The operations are timed before,
-between and after the groups, and the median of these tables is used, so that a drift of the machine over the minutes
-meets both sides.
+CPU time, batch 1. All chains take turns (or those of a group). The operations are timed before, between and after the
+groups, and the median of these tables is used, so that a drift of the machine over the minutes meets both sides.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=200)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=40, help="rounds of operations, and of chains")
-    parser.add_argument("--group", type=int, default=25, help="chains that take turns at a time")
+    parser.add_argument("--group", type=int, default=200, help="chains that take turns at a time")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

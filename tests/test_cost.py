@@ -306,7 +306,7 @@ def _losses(seed: int):
 
 def _search(relaxation=RELAXATIONS[0], **limit):
     torch.manual_seed(0)
-    cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}))
+    cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}), multiplier_lr=0.05, penalty=1.0)
     alphas = gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0)
     example = batch(0, size=1)[0]
     return gradnas.Search(TwoChoices(), relaxation, alphas=alphas, cost=cost, example=example, epochs=3)
@@ -408,7 +408,7 @@ def test_reinforce_keeps_a_budget_by_the_gradient_of_the_expected_cost():
         gradnas.BinaryGates(),
         gradnas.Reinforce(samples=4),
         alphas=gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0),
-        cost=ExpectedCost(budget_macs=9500.0),
+        cost=ExpectedCost(budget_macs=9500.0, multiplier_lr=0.05, penalty=1.0),
         example=batch(0, size=1)[0],
     )
     grads, _, _ = search._sampled_gradient(lambda net: net(batch(0)[0]).sum() * 0.0)  # no reward: the budget alone

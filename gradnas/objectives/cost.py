@@ -63,7 +63,8 @@ class ExpectedCost:
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.
-        multiplier_lr, penalty: of a budget.
+        multiplier_lr, penalty: of a budget. Large ones make the alphas prefer what is cheap before they know what the
+            operations are worth; the result keeps the budget in any case.
 
     Raises:
         ValueError: no limit or several, one that is not above 0, milliseconds without a table.
@@ -80,8 +81,8 @@ class ExpectedCost:
     scale: float = 0.2
     power: float = 0.3
     weight: float = 0.1
-    multiplier_lr: float = 0.05
-    penalty: float = 1.0
+    multiplier_lr: float = 0.01
+    penalty: float = 0.1
 
     def __post_init__(self) -> None:
         given = [name for name in LIMITS if getattr(self, name) is not None]
