@@ -217,7 +217,7 @@ class EquationEstimator(BaseEstimator, ABC):
             self._targets()[output],
             laws,
             self._row(output, law),
-            self.text(law=law).splitlines()[self._place(output)],
+            self.text(law=law).splitlines()[output],
             shares=self._law(output, law).loss == "logistic" and bool(np.isin(y_N, (0.0, 1.0)).all()),
         )
         figure = law_figure(shown)
@@ -378,10 +378,6 @@ class EquationEstimator(BaseEstimator, ABC):
     @abstractmethod
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
         """What `plot` shows beside the target of an output."""
-
-    @abstractmethod
-    def _place(self, output: int) -> int:
-        """Where the expression of an output stands in `equations_`."""
 
     @abstractmethod
     def _expressions(self, law: int | None) -> tuple[Any, ...]:

@@ -40,6 +40,17 @@ class Found:
     table: Table
     frame: Any
 
+    def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
+        """The chosen laws with their left sides; of several classes the log-odds, from which all else follows."""
+        estimator, written = self.estimator, law_text.latex if latex else law_text.text
+        if len(estimator.laws_) == 1:
+            (left,) = estimator.left_sides(latex=latex)
+            return [f"{left} = {written(estimator.equation_, digits)}"]
+        lefts = estimator.left_sides(latex=latex)
+        logit = r"\mathrm{logit}\," if latex else "logit "
+        formulas = [estimator.formula(k) for k in range(len(lefts))]
+        return [f"{logit}{left} = {written(one, digits)}" for left, one in zip(lefts, formulas, strict=True)]
+
     @property
     def score_name(self) -> str:
         """What `score` is."""
@@ -94,9 +105,10 @@ def law_page(found: Found, name: str, config: Mapping[str, Any], environment: Ma
 
 
 def _typeset(found: Found) -> str:
-    estimator = found.estimator
-    pairs = zip(estimator.left_sides(latex=True), estimator.latex(4).splitlines(), strict=True)
-    return page_svg(typeset([f"{left} = {right}" for left, right in pairs]), "law", estimator.text(), paths=True)
+    figure = page_svg(typeset(found.laws(4, latex=True)), "law", found.estimator.text(), paths=True)
+    if len(found.estimator.laws_) == 1:
+        return figure
+    return f"{figure}\n<p>Each class against the rest; the probabilities, divided by their sum, are predicted.</p>"
 
 
 def _tiles(found: Found) -> str:

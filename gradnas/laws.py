@@ -31,8 +31,8 @@ def discover_laws(
 ) -> Laws:
     """A Pareto front of laws for one target.
 
-    Several outputs: one call each. Classes: the log-odds of each class against the first is a law of its own, fitted
-    with `loss="logistic"` on the rows of the two classes (Begg and Gray, 1984); softmax of the laws is the prediction.
+    Several outputs: one call each. Several classes: one call each, of the class against the rest, with
+    `loss="logistic"`.
     The same arguments and seed give the same laws.
 
     Args:

@@ -120,7 +120,7 @@ def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
     discover(table, "--target", "who", "--features", "dose", "--output", "class", "--out", "classes")
     printed = capsys.readouterr().out
     assert "P(who=ann)" in printed and max(map(len, printed.splitlines())) <= 80
-    assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 2
+    assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 3
 
 
 def test_nothing_is_written_over(quick, table, tmp_path, fails):

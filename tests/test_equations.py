@@ -182,15 +182,15 @@ def test_links_are_part_of_the_printed_law(fixed, output, loss):
 
 
 def test_classes_are_the_softmax_of_their_laws(fixed):
-    fixed(front(FORMULAS["tanh"], loss="logistic"), front(FORMULAS["ratio"], loss="logistic"))
+    fixed(*(front(FORMULAS[name], loss="logistic") for name in ("tanh", "ratio", "sin")))
     labels = np.array(["a", "b", "c"])[np.arange(40) % 3]
     estimator = EquationClassifier().fit(X, labels)
-    odds = np.column_stack([np.zeros(40), *(laws.front[0].linear(X) for laws in estimator.laws_)])
-    expected = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    expected = 1 / (1 + np.exp(-np.column_stack([laws.front[0].linear(X) for laws in estimator.laws_])))
+    expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(estimator.predict_proba(X), expected, rtol=1e-12)
     assert (estimator.predict(X) == estimator.classes_[expected.argmax(1)]).all()
     assert_all_forms_agree(estimator, expected, ["x1", "x2", "x3"], X)
-    assert estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 2
+    assert estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 3
     with pytest.raises(AttributeError, match="equations_"):
         _ = estimator.equation_
     estimator.plot(output=1)
@@ -419,3 +419,12 @@ def test_the_example_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "rate = " in done.stdout and "def law(substrate, inhibitor):" in done.stdout
     assert (tmp_path / "law.svg").stat().st_size > 5000
+
+
+def test_three_classes_with_the_real_search():
+    from sklearn.datasets import load_iris
+
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    estimator = EquationClassifier(**QUICK).fit(x, y)
+    assert estimator.score(x, y) > 0.9
+    np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1.0, rtol=1e-12)
