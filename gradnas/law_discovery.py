@@ -57,13 +57,13 @@ class Discovery:
         self.notes: list[str] = []
         self.counts: dict[str, int] = {}
         x, y, w = (torch.as_tensor(np.ascontiguousarray(t)) for t in (x_ND.T, y_N, w_N))
-        whole = LawData(x, y, w / w.mean(), loss, self.table)
+        whole = LawData(x, y, w / w.mean(), loss, self.table, points=float(w.sum()))
         order = torch.randperm(len(y), generator=generator_for(seed, SUBSET))
         self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
         self.scales = [float(row.abs().max()) or 1.0 for row in x]
         self.scale_y = (float(y.abs().max()) or 1.0) if loss == "squared" else 1.0
         scaled = x / torch.tensor(self.scales, dtype=torch.float64).unsqueeze(1)
-        scaled_data = LawData(scaled, y / self.scale_y, whole.w_N, loss, self.table)
+        scaled_data = LawData(scaled, y / self.scale_y, whole.w_N, loss, self.table, points=whole.points)
         self.data = scaled_data.rows(order[: settings.max_points].sort().values)
         if len(y) > settings.max_points:
             self.notes.append(
@@ -195,7 +195,7 @@ class Discovery:
                 bilevel=settings.bilevel,
                 output_in_closed_form=settings.output_in_closed_form,
             )
-            searched = LawData(data.x_DN[self.features], data.y_N, data.w_N, data.loss, data.primitives)
+            searched = LawData(data.x_DN[self.features], data.y_N, data.w_N, data.loss, data.primitives, data.points)
             outcome = search(space, searched, how, self.seed)
             proposals += outcome.formulas
             self.counts["supernets"] = restarts

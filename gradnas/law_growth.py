@@ -183,7 +183,7 @@ def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: in
         if inside:
             options += _in_edges(formula, t, j, place, small)
     squared = float(((t.residual_N * t.root_w_N) ** 2).sum())
-    n = len(data.y_N)
+    n = data.n
 
     def promise(option: _Option) -> float:
         left = max(squared - option.gain, 1e-12 * squared)

@@ -244,7 +244,7 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
     J = batch.source.shape[1]
     kept = [*range(P), *(state.theta_CP.shape[1] + j for j in range(J + 1) if bool(batch.in_output[0, j]))]
     matrix = state.matrix[0][kept][:, kept]
-    n = len(data.y_N)
+    n = data.n
     loss = max(float(state.loss_C[0]), EXACT * data.spread)
     unit = 1.0 / loss if data.loss == "squared" else 1.0  # from the change of the summed loss to that of n ln MSE
     current = torch.tensor([value for _, value in places], dtype=torch.float64)

@@ -32,6 +32,8 @@ class LawData:
         y_N: target.
         w_N: weights with mean 1.
         loss: squared error, cross entropy of the log-odds, or Poisson deviance of the log-rate.
+        points: how many points the rows stand for, where that is not their number: equal rows may be one row of
+            larger weight.
     """
 
     x_DN: Tensor
@@ -39,6 +41,12 @@ class LawData:
     w_N: Tensor
     loss: Loss = "squared"
     primitives: Mapping[str, Primitive] = field(default_factory=lambda: PRIMITIVES, repr=False)
+    points: float | None = None
+
+    @property
+    def n(self) -> float:
+        """The number of points, n of a description length."""
+        return len(self.y_N) if self.points is None else self.points
 
     @property
     def spread(self) -> float:
@@ -53,7 +61,8 @@ class LawData:
     def rows(self, index_M: Tensor) -> LawData:
         """Some of the points."""
         w = self.w_N[index_M]
-        return LawData(self.x_DN[:, index_M], self.y_N[index_M], w / w.mean(), self.loss, self.primitives)
+        points = self.n * float(w.sum() / self.w_N.sum())
+        return LawData(self.x_DN[:, index_M], self.y_N[index_M], w / w.mean(), self.loss, self.primitives, points)
 
 
 def mean_loss(eta_CN: Tensor, data: LawData) -> Tensor:
@@ -253,7 +262,7 @@ def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
     units in which features and target have size 1), so that the degenerate limits of a function lose against the
     simpler function that they imitate.
     """
-    n = len(data.y_N)
+    n = data.n
     formula = fitted.formula
     if not math.isfinite(fitted.loss):
         return math.inf

@@ -177,3 +177,17 @@ def test_formulas_survive_json_and_progress_is_reported():
         seen[-1].share == 1.0 and seen[-1].best is not None and [p.share for p in seen] == sorted(p.share for p in seen)
     )
     assert DEFAULT_WORDS[0] == "none"
+
+
+def test_a_row_of_weight_three_counts_as_three_points():
+    """The description length knows how many points there are, not how many rows."""
+    generator = np.random.default_rng(0)
+    x_N = np.round(generator.uniform(0, 1, 60), 1)  # eleven different rows
+    y_N = (generator.uniform(0, 1, 60) < 1 / (1 + np.exp(1 - 3 * x_N))).astype(float)
+    settings = LawSettings(restarts=0, steps=10, nodes=1, effort=0.1)
+    rows, counts = np.unique(np.stack([x_N, y_N], axis=1), axis=0, return_counts=True)
+    whole = discover_laws(x_N[:, None], y_N, settings, loss="logistic")
+    merged = discover_laws(rows[:, :1], rows[:, 1], settings, weights_N=counts.astype(float), loss="logistic")
+    assert best(merged).complexity == best(whole).complexity
+    np.testing.assert_allclose(best(merged).predict(x_N[:, None]), best(whole).predict(x_N[:, None]), rtol=1e-6)
+    assert best(merged).description_length == pytest.approx(best(whole).description_length, rel=1e-6)

@@ -1,6 +1,8 @@
 """Operations in C++: compiled at first use with the user's compiler and kept in the user's cache folder.
 
-Set `GRADNAS_COMPILER=none` to use torch operations everywhere, or to the name of a C++ compiler (default `g++`).
+Without a compiler the same operations run on torch; where there is one and it fails, a warning says so, because the
+results of the two differ in their last bits. Set `GRADNAS_COMPILER=none` to use torch operations everywhere, or to the
+name of a C++ compiler (default `g++`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,10 @@ def _machine() -> str:
 
 @functools.cache
 def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled `source` with `REAL` for one dtype, from the user's cache folder; None where it cannot be had."""
+    """The compiled `source` with `REAL` for one dtype, from the user's cache folder.
+
+    None without a compiler, and, with a warning, where compiling or loading fails.
+    """
     compiler = shutil.which(os.environ.get("GRADNAS_COMPILER", "g++"))
     if compiler is None:
         return None
@@ -53,7 +59,15 @@ def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
                 subprocess.run(command, check=True, capture_output=True, timeout=600)
                 os.replace(built, target)  # another process may have been faster: both files are the same
         return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None)
+        lines = told.decode(errors="replace").strip().splitlines() if told else [str(error)]
+        warnings.warn(
+            f"the C++ kernels of {source.name} could not be had ({lines[0] if lines else error}): torch operations run "
+            "in their place, several times slower and with other last bits. GRADNAS_COMPILER=none does so without "
+            "this warning",
+            stacklevel=2,
+        )
         return None
 
 
