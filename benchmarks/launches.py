@@ -48,7 +48,8 @@ class Launches(TorchDispatchMode):
 
 def passes(supernet: ConvSupernet, side: int = 32) -> dict[str, Callable[[], Any]]:
     """The two passes of a first-order step: gradient of the weights, gradient of the alphas."""
-    x, y = torch.randn(2, 3, side, side), torch.zeros(2, dtype=torch.int64)
+    device = next(supernet.parameters()).device
+    x, y = torch.randn(2, 3, side, side, device=device), torch.zeros(2, dtype=torch.int64, device=device)
     alphas = dict(supernet.alphas.items())
     weights = [p for name, p in supernet.named_parameters() if not name.startswith("alphas.")]
 
@@ -59,7 +60,7 @@ def passes(supernet: ConvSupernet, side: int = 32) -> dict[str, Callable[[], Any
     def of_alphas() -> Any:
         for p in weights:
             p.requires_grad_(False)
-        found = torch.autograd.grad(F.cross_entropy(supernet(x), y), list(alphas.values()))
+        found = torch.autograd.grad(F.cross_entropy(supernet(x), y), list(alphas.values()), allow_unused=True)
         for p in weights:
             p.requires_grad_(True)
         return found

@@ -2,6 +2,7 @@
 
     python benchmarks/search_step.py                    # batch 64, C16, 8 cells, 32x32, 1 thread: a quarter of an hour
     python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders first
+    python benchmarks/search_step.py --channels 8 --cells 3 --nodes 3 --side 8 --repeats 9 --orders first  # demo
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are of medians. Memory is
 measured in a process of its own for each variant: `saved` is what autograd keeps at its peak, `process` the highest
@@ -33,7 +34,7 @@ ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[], None]:
     """A function that makes one search step."""
     torch.manual_seed(0)
-    space = ConvCell(channels=options.channels, cells=options.cells)
+    space = ConvCell(channels=options.channels, cells=options.cells, nodes=options.nodes)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
     supernet = space.supernet(fused=variant == "fused").to(memory_format=layout)
     search = Search(supernet, gradient=ORDERS[order])
@@ -83,6 +84,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--side", type=int, default=32, help="height and width of the images, pixels")
     parser.add_argument("--repeats", type=int, default=3, help="measured steps of each variant")
     parser.add_argument("--warmup", type=int, default=1, help="steps before that, at the same shape")

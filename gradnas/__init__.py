@@ -28,6 +28,7 @@ from gradnas.original import load_original_weights as load_original_weights
 from gradnas.relaxations import BinaryGates as BinaryGates
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
+from gradnas.relaxations import Sigmoid as Sigmoid
 from gradnas.relaxations import Softmax as Softmax
 from gradnas.runs import NonFiniteError as NonFiniteError
 from gradnas.search import Search as Search

@@ -1,4 +1,4 @@
-"""The command line: `gradnas search | resume | train | evaluate | draw | report | export | discover | recipes`.
+"""The command line: `gradnas search | resume | train | evaluate | generate | draw | report | export | ...`.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
 """
@@ -21,19 +21,28 @@ from tyro.conf import Positional, arg, subcommand
 from gradnas import distributed, precision, recipes, runs
 from gradnas.chain import Chain, load_architecture
 from gradnas.config import did_you_mean, from_json, read_object
-from gradnas.data import ImageData
+from gradnas.cost_run import cost_sentence, located
+from gradnas.data import Corpus, TextStream
 from gradnas.draw_chain import draw_architecture
 from gradnas.estimate import estimate_search
-from gradnas.evaluation import evaluate
+from gradnas.evaluation import evaluate, evaluate_text
 from gradnas.experiment import SearchConfig, run_search, start_search
-from gradnas.export import export_run, trained_run
+from gradnas.export import trained_run
+from gradnas.export_text import export_trained
+from gradnas.generation import generate
 from gradnas.genotype import Genotype
+from gradnas.latency_commands import LatencyCommand
+from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
 from gradnas.spaces import ConvCell
+from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
+from gradnas.text_training import TextTrainConfig, load_trained_text, start_text_training, train_text
 from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Table = Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")]
 Share = Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
@@ -49,14 +58,15 @@ class _Run:
     """Options of everything that makes a run folder."""
 
     data: Source = None
-    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class; by default the
-    recipe's, or that of the search."""
+    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class; for text pydoc, one
+    file, a folder with train.txt, valid.txt and test.txt, or owner/name on the hub; by default the recipe's, or that of
+    the search."""
     out: Folder = None
     """Run folder; by default the next free one in runs/, for the training of a search RUN/train."""
     epochs: Whole = None
     """Length of the run."""
     batch_size: Whole = None
-    """Images in a batch (of a search: in each of its two batches)."""
+    """Images in a batch, or texts read side by side (of a search: in each of its two batches)."""
     seed: Whole = None
     """Of everything random."""
     device: Device = None
@@ -77,20 +87,30 @@ class _Run:
     """Number of cells."""
     width_mult: Share = None
     """Factor of the widths of a chain."""
+    level: Annotated[Literal["word", "char"] | None, arg(help_behavior_hint="")] = None
+    """Of text: tokens are words or characters."""
+    hidden: Whole = None
+    """Of text: units of the recurrent cell, and size of the embedding."""
+    nodes: Whole = None
+    """Nodes of a searched cell."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
 
     def given(self, config: Any, *more: str) -> dict[str, Any]:
         """Replacements for fields of a configuration, its data and its space by the options that were given."""
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
-        data, space = self._of("image_size", "workers", "per_class"), self._of("channels", "cells", "width_mult")
-        known = {field.name for field in fields(config.space)}
-        for name in space:
-            if name not in known:
-                kind = type(config.space).__name__
-                raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
+        data = self._of("image_size", "workers", "per_class", "level")
+        space = self._of("channels", "cells", "width_mult", "nodes", "hidden")
+        for part, given in ((config, self._of(*common)), (config.data, data), (config.space, space)):
+            known = {field.name for field in fields(part)}
+            for name in given:
+                if name not in known:
+                    kind = type(part).__name__
+                    raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
         if self.data is not None:
             data["source"] = self.data
+        if "hidden" in space:
+            space["embedding"] = space["hidden"]
         return {
             **self._of(*common),
             **({"data": replace(config.data, **data)} if data else {}),
@@ -109,10 +129,30 @@ class SearchCommand(_Run):
     """Recipe, or path of a config.json."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
+    warmup_epochs: Whole = None
+    """Epochs at the start in which the alphas wait."""
+    valid_per_class: Whole = None
+    """Hold out so many images of every class for the alphas."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
+    latency: Table = None
+    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
+    budget_ms: Number = None
+    """Find the best architecture whose latency is at most this."""
+    budget_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    budget_params: Number = None
+    """The same for the number of parameters."""
+    target_ms: Number = None
+    """Pull the expected latency towards this, without a promise."""
+    target_macs: Number = None
+    """The same for the multiply-adds of one image."""
+    target_params: Number = None
+    """The same for the number of parameters."""
+    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
+    """How a target enters the loss: as a factor, or as a term."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
 
@@ -121,6 +161,8 @@ class SearchCommand(_Run):
         device = _device(config.device)
         data = config.data.load()
         if self.estimate:
+            if isinstance(config, TextSearchConfig) or isinstance(data, Corpus):
+                raise ValueError("--estimate is for searches on images; try a search on text out with --max-steps 3")
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
             print(estimate_search(config, data, device))
@@ -128,22 +170,51 @@ class SearchCommand(_Run):
         stem = Path(self.recipe).resolve().parent.name if self.recipe.endswith(".json") else self.recipe
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
-    def _config(self) -> SearchConfig:
+    def _config(self) -> recipes.AnySearch:
+        config: recipes.AnySearch
         if self.recipe.endswith(".json"):
-            config = from_json(SearchConfig, _typed(Path(self.recipe), "SearchConfig"), self.recipe)
+            kind, description = _typed(Path(self.recipe), SearchConfig, TextSearchConfig)
+            config = from_json(kind, description, self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        return replace(config, **self.given(config, "valid_augment", "checkpoint_cells", "capture"))
+        settings = ("valid_augment", "warmup_epochs", "valid_per_class", "checkpoint_cells", "capture")
+        if isinstance(config, TextSearchConfig):
+            costs = self._of(*LIMITS, "latency", "form")
+            if costs:
+                raise ValueError(f"--{next(iter(costs)).replace('_', '-')} is for searches on images")
+            return replace(config, **self.given(config, *settings))
+        config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
+        config = replace(config, **self.given(config, *settings))
+        return replace(config, cost=self._cost(config.cost))
+
+    def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
+        """The recipe's cost with the table, the limit and the form that were given."""
+        limits = self._of(*LIMITS)
+        if len(limits) > 1:
+            raise ValueError(f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold")
+        given: dict[str, Any] = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
+        if before is None and not limits:
+            if given:
+                raise ValueError("--latency and --form need a limit: --budget-ms or --target-ms, for example")
+            return None
+        cost = ExpectedCost(**given, **limits) if before is None else replace(before, **given, **_instead(limits))
+        cost.latency_table()  # refused now if it cannot be read
+        return cost
+
+
+def _instead(limits: dict[str, Any]) -> dict[str, Any]:
+    """One limit in the place of another; nothing where none is given."""
+    return {**dict.fromkeys(LIMITS), **limits} if limits else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand(_Run):
-    """Train a derived network from scratch and evaluate it once on the test images."""
+    """Train a derived network from scratch and evaluate it once on the test images, or on the test text."""
 
     what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
     """Run folder of a search, genotype.json, name of a published cell, or the config.json of a training."""
     recipe: Text = None
-    """Training recipe; by default digits-eval after a search on the digits, else cifar10-eval."""
+    """Training recipe; by default the one that belongs to the kind of architecture and the data it was found on."""
     auxiliary: Flag = None
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
@@ -156,26 +227,26 @@ class TrainCommand(_Run):
     def run(self) -> None:
         config, out = self._config()
         config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
-        config.space.network(
-            config.space.decision(config.genotype)
-        )  # an unknown operation is refused before data are read
+        with torch.device("meta"):  # an unknown operation is refused before data are read
+            config.space.network(config.space.decision(config.genotype))
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
-    def _config(self) -> tuple[TrainConfig, Path]:
+    def _config(self) -> tuple[recipes.AnyTraining, Path]:
         path = Path(self.what)
-        if path.is_file() and read_object(path).get("type") == "TrainConfig":
+        if path.is_file() and read_object(path).get("type") in ("TrainConfig", "TextTrainConfig"):
             if self.recipe is not None:
                 raise ValueError(f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}")
-            config = from_json(TrainConfig, _typed(path, "TrainConfig"), self.what)
+            kind, description = _typed(path, TrainConfig, TextTrainConfig)
+            config = from_json(kind, description, self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
         genotype, searched = _architecture(self.what)
         source = searched.get("data", {}).get("source")
         name = self.recipe or recipes.training_after(genotype, self.what, source)
-        config = recipes.training_recipe(name, genotype.to_text())
+        config: Any = recipes.training_recipe(name, genotype.to_text())
         config = replace(config, space=recipes.training_space(config, genotype, self.what, searched.get("space")))
-        if source and not name.endswith("imagenet-eval"):
-            config = replace(config, data=replace(config.data, source=source))
+        if not name.endswith("imagenet-eval"):
+            config = replace(config, data=recipes.training_data(config, searched.get("data", {})))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
 
 
@@ -192,31 +263,28 @@ class ResumeCommand:
         run = runs.Run.open(self.folder)
         if run.status().get("status") == "finished":
             raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
-        description = read_object(run.path / runs.CONFIG)
-        where = str(run.path / runs.CONFIG)
-        if description.get("type") == "TrainConfig":
-            training = from_json(TrainConfig, description, where)
-            device = _device(self.device or training.device)
-            _train(training, run.path, training.data.load(), device, new=False)
-        else:
-            search = from_json(SearchConfig, _typed(run.path / runs.CONFIG, "SearchConfig"), where)
-            device = _device(self.device or search.device)
-            _search(search, run.path, search.data.load(), device, new=False)
+        path = run.path / runs.CONFIG
+        kind, description = _typed(path, SearchConfig, TrainConfig, TextSearchConfig, TextTrainConfig)
+        config = from_json(kind, description, str(path))
+        go_on = _search if kind in (SearchConfig, TextSearchConfig) else _train
+        go_on(config, run.path, config.data.load(), _device(self.device or config.device), new=False)
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Evaluate a trained network on the test images."""
+    """Evaluate a trained network on the test images, or on the test text."""
 
     folder: Positional[Run]
     """Run folder of a training, or of a search that was trained."""
     data: Source = None
-    """Other images than those it was trained on (of the same shape and classes)."""
+    """Other images than those it was trained on (of the same shape and classes), or another text."""
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
 
     def run(self) -> None:
         run, config = trained_run(self.folder)
+        if isinstance(config, TextTrainConfig):
+            return _evaluate_text(run, config, self.data, _device(self.device or config.device))
         network = load_trained(run, config)
         data = replace(config.data, source=self.data or config.data.source).load()
         trained_on = read_object(run.path / runs.RESULTS)["data"]
@@ -230,6 +298,29 @@ class EvaluateCommand:
         batches = data.test.batches(256, shuffle=False, device=device, workers=config.data.workers)
         found = evaluate(network, batches.epoch(0), config.precision)
         print(f"test accuracy {100 * found['accuracy']:.2f}%  loss {found['loss']:.4f}  on {len(data.test)} images")
+
+
+@dataclass(frozen=True)
+class GenerateCommand:
+    """Let a trained language model go on with a text."""
+
+    folder: Positional[Run]
+    """Run folder of a training on text, or of a search that was trained."""
+    prompt: Annotated[str, arg(metavar="TEXT")] = ""
+    """Text to go on with; words must be of the vocabulary. Empty: a new line."""
+    tokens: Annotated[int, arg(metavar="N")] = 100
+    """Words (or characters) to write."""
+    temperature: Annotated[float, arg(metavar="T")] = 1.0
+    """Below 1 keeps to the probable, 0 takes the most probable alone."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """The same seed writes the same text."""
+
+    def run(self) -> None:
+        run, config = trained_run(self.folder)
+        if not isinstance(config, TextTrainConfig):
+            raise ValueError(f"{run.path} was trained on images: only a language model can write text")
+        model, vocabulary = load_trained_text(run, config)
+        print(generate(model, vocabulary, self.prompt, self.tokens, self.temperature, self.seed))
 
 
 @dataclass(frozen=True)
@@ -261,7 +352,7 @@ class ReportCommand:
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Export a trained network as ONNX, as a torch program, or as readable source."""
+    """Export a trained network as ONNX, as a torch program, or (of images) as readable source."""
 
     folder: Positional[Run]
     """Run folder of a training, or of a search that was trained."""
@@ -269,7 +360,7 @@ class ExportCommand:
     """model.onnx, model.pt2 or model.py."""
 
     def run(self) -> None:
-        for path in export_run(runs.Run.open(self.folder), self.out):
+        for path in export_trained(runs.Run.open(self.folder), self.out):
             print(path)
 
 
@@ -316,7 +407,7 @@ class DiscoverCommand:
         names += ("max_complexity", "plain_darts", "seed")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.what is not None and self.what.endswith(".json"):
-            description = _typed(Path(self.what), "DiscoverConfig")
+            _, description = _typed(Path(self.what), discovery.DiscoverConfig)
             config = replace(from_json(discovery.DiscoverConfig, description, self.what), **given)
         else:
             config = discovery.DiscoverConfig(data=self.what, **given)
@@ -349,9 +440,11 @@ Command = (
     | Annotated[ResumeCommand, subcommand("resume")]
     | Annotated[TrainCommand, subcommand("train")]
     | Annotated[EvaluateCommand, subcommand("evaluate")]
+    | Annotated[GenerateCommand, subcommand("generate")]
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
+    | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
@@ -386,23 +479,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---- parts of the commands -----------------------------------------------------------------------------------------
 
 
-def _search(config: SearchConfig, out: Path, data: ImageData, device: torch.device, *, new: bool) -> None:
-    run = _begin(out, new, config.threads, lambda: start_search(config, str(out), device))
-    results = _guarded(run, lambda: run_search(config, run, data, device))
+def _search(config: recipes.AnySearch, out: Path, data: Any, device: torch.device, *, new: bool) -> None:
+    if isinstance(config, TextSearchConfig):
+        run = _begin(out, new, config.threads, lambda: start_text_search(config, out, data, device))
+        results = _guarded(run, lambda: run_text_search(config, run, data, device))
+    else:
+        run = _begin(out, new, config.threads, lambda: start_search(config, str(out), device))
+        results = _guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():
         return
     print(f"genotype: {results['genotype']}")
     if "code" in results:
         print(f"code: {results['code']}")
+    if "valid_perplexity" in results:
+        print(f"perplexity of the mixture on the validation text: {results['valid_perplexity']:.2f}")
     if "derived_valid_accuracy" in results:
         mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
         derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
         print(f"held-out accuracy: {mixture}{derived}")
+    if isinstance(config, SearchConfig) and config.cost is not None:
+        print(cost_sentence(config.cost, results["cost"]))
     print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
     print(f"next: gradnas train {run.path}")
 
 
-def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device, *, new: bool) -> None:
+def _train(config: recipes.AnyTraining, out: Path, data: Any, device: torch.device, *, new: bool) -> None:
+    if isinstance(config, TextTrainConfig):
+        return _train_text(config, out, data, device, new=new)
     run = _begin(out, new, config.threads, lambda: start_training(config, out, device))
     results = _guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():
@@ -419,6 +522,33 @@ def _train(config: TrainConfig, out: Path, data: ImageData, device: torch.device
             f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
         )
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
+
+
+def _train_text(config: TextTrainConfig, out: Path, corpus: Corpus, device: torch.device, *, new: bool) -> None:
+    run = _begin(out, new, config.threads, lambda: start_text_training(config, out, corpus, device))
+    results = _guarded(run, lambda: train_text(config, run, corpus, device))
+    print(
+        f"test perplexity {results['test_perplexity']:.2f} on {results['num_test_tokens']:,} "
+        f"{corpus.vocabulary.level}s, validation {results['valid_perplexity']:.2f}, {results['num_params']:,} weights"
+    )
+    if "random_cells" in results:
+        random = results["random_cells"]
+        print(
+            f"{len(random['test_perplexities'])} random cells trained the same way: "
+            f"{random['mean_test_perplexity']:.2f} (standard deviation {random['std_test_perplexity']:.2f})"
+        )
+    print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
+    print(f"next: gradnas generate {run.path}")
+
+
+def _evaluate_text(run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device) -> None:
+    model, vocabulary = load_trained_text(run, config)
+    corpus = replace(config.data, source=source or config.data.source).load()
+    tokens = vocabulary.numbers(corpus.vocabulary.tokens[k] for k in corpus.test.tolist())
+    stream = TextStream(tokens, config.test_batch_size, device, "test")
+    found = evaluate_text(model.to(device), stream)
+    count = stream.rows * config.test_batch_size
+    print(f"test perplexity {found['perplexity']:.2f}  loss {found['loss']:.4f}  on {count:,} {vocabulary.level}s")
 
 
 def _begin(out: Path, new: bool, threads: int | None, start: Any) -> runs.Run:
@@ -461,18 +591,17 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _typed(path: Path, wanted: str) -> dict[str, Any]:
-    """A configuration file's object, of the wanted type."""
+def _typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
+    """A configuration file's class, one of those wanted (the first where the file does not say), and its object."""
     description = read_object(path)
-    found = description.get("type", wanted)
-    if found != wanted:
-        hint = {
-            "TrainConfig": "gradnas train",
-            "SearchConfig": "gradnas search",
-            "DiscoverConfig": "gradnas discover",
-        }.get(str(found))
-        raise ValueError(f"{path} is a {found}, not a {wanted}" + (f"; use: {hint} {path}" if hint else ""))
-    return description
+    kinds = {kind.__name__: kind for kind in wanted}
+    found = str(description.get("type", next(iter(kinds))))
+    if found not in kinds:
+        commands = {"TrainConfig": "train", "SearchConfig": "search", "DiscoverConfig": "discover"}
+        commands |= {"TextTrainConfig": "train", "TextSearchConfig": "search"}
+        hint = f"; use: gradnas {commands[found]} {path}" if found in commands else ""
+        raise ValueError(f"{path} is a {found}, not a {' or '.join(kinds)}{hint}")
+    return kinds[found], description
 
 
 def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:

@@ -189,7 +189,7 @@ def front_lines(found: Found) -> list[str]:
     lines = []
     for k, laws in enumerate(estimator.laws_):
         if len(estimator.laws_) > 1:
-            lines.append(f"log-odds of {estimator.targets_[k]} against {estimator.targets_[0]}"[:WIDTH])
+            lines += textwrap.wrap(f"log-odds of {estimator.targets_[k]} against the rest:", WIDTH)
         lines.append(f"   {'complexity':>10}  {'error':>9}  {'validated':>9}  {'agree':>5}  law")
         for i, law in enumerate(laws.front):
             mark = ">" if i == estimator.chosen_[k] else " "
@@ -198,7 +198,7 @@ def front_lines(found: Found) -> list[str]:
             text = law_text.text(estimator.formula(k, i), 4)
             lines += _wrapped(head, text)
     lines.append("")
-    for line in estimator.text().splitlines():
+    for line in found.laws(4):
         lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=True)
     lines += textwrap.wrap(f"{found.score_name} {found.score:.4g}; {estimator.stability_}", WIDTH)
     for note in estimator.notes_:

@@ -217,7 +217,7 @@ class EquationEstimator(BaseEstimator, ABC):
             self._targets()[output],
             laws,
             self._row(output, law),
-            self.text(law=law).splitlines()[self._place(output)],
+            self.text(law=law).splitlines()[output],
             shares=self._law(output, law).loss == "logistic" and bool(np.isin(y_N, (0.0, 1.0)).all()),
         )
         figure = law_figure(shown)
@@ -311,8 +311,10 @@ class EquationEstimator(BaseEstimator, ABC):
         _, table = resolve(settings.primitives)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
         weights_N = None if (w_N == 1.0).all() else w_N
-        with LawBar(target, self._names(x_ND.shape[1]), table, enabled=bool(self.progress)) as bar:
-            return discover_laws(x_ND, y_N, settings, weights_N, loss, seed, bar.show if self.progress else None)
+        names = self._names(x_ND.shape[1])
+        with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
+            show = bar.show if self.progress else None
+            return discover_laws(x_ND, y_N, settings, weights_N, loss, seed, show, names)
 
     def _keep(self, x_ND: np.ndarray, y_NK: np.ndarray) -> None:
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))
@@ -376,10 +378,6 @@ class EquationEstimator(BaseEstimator, ABC):
     @abstractmethod
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
         """What `plot` shows beside the target of an output."""
-
-    @abstractmethod
-    def _place(self, output: int) -> int:
-        """Where the expression of an output stands in `equations_`."""
 
     @abstractmethod
     def _expressions(self, law: int | None) -> tuple[Any, ...]:

@@ -20,7 +20,6 @@ from gradnas.spaces.equation_primitives import Primitive
 
 Output = Literal["real", "probability", "counts"]
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
-_exp: Any = sympy.exp  # type checkers do not know what it returns
 
 
 class EquationRegressor(RegressorMixin, EquationEstimator):
@@ -135,9 +134,6 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
         return self._values(x_ND, law)[:, output]
 
-    def _place(self, output: int) -> int:
-        return output
-
     def left_sides(self, *, latex: bool = False) -> list[str]:
         self._check_fitted("left_sides")
         return [law_text.latex_name(name) if latex else name for name in self._target_names]
@@ -153,9 +149,9 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
     """Explains classes by short laws for their log-odds.
 
     Two classes: one law for the log-odds of the second, fitted with cross-entropy; `equation_` is the probability of
-    the second class. More classes: one law for the log-odds of every other class against the first, fitted on the
-    rows of the two (Begg and Gray, Biometrika 71, 1984); the softmax of the laws is what is predicted, and
-    `equations_` holds the probability of each class. `log_odds_` holds the laws themselves.
+    the second class. More classes: one law for the log-odds of each class against the rest, fitted one by one with
+    cross-entropy; the softmax of the logarithms of their probabilities is what is predicted, which is to say the
+    probabilities divided by their sum, and `equations_` holds it for each class. `log_odds_` holds the laws themselves.
 
     Arguments and attributes are those of `EquationRegressor`, without `output`, and `classes_`.
     """
@@ -189,13 +185,10 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         self._prior_K = counts_K / counts_K.sum()
         self._formulas = {}
         self.laws_ = []
-        for k in range(1, len(self.classes_)):
-            of_two_N = np.isin(index_N, (0, k))
-            y_two_N = (index_N[of_two_N] == k).astype(np.float64)
-            name = self._targets()[k - 1]
-            laws = self._discover(x_ND[of_two_N], y_two_N, w_N[of_two_N], "logistic", name, k - 1)
-            self.laws_.append(laws)
-        self._keep(x_ND, np.column_stack([index_N == k for k in range(1, len(self.classes_))]).astype(np.float64))
+        y_NK = np.column_stack([index_N == k for k in self._own()]).astype(np.float64)
+        for k, name in enumerate(self._targets()):
+            self.laws_.append(self._discover(x_ND, y_NK[:, k], w_N, "logistic", name, k))
+        self._keep(x_ND, y_NK)
         return self
 
     def predict_proba(self, X: Any, law: int | None = None) -> np.ndarray:
@@ -210,9 +203,11 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
 
     def _probabilities(self, x_ND: np.ndarray, law: int | None) -> np.ndarray:
         eta_NK = self._values(x_ND, law, linear=True)
-        eta_NK = np.column_stack([np.zeros(len(eta_NK)), eta_NK])
+        if len(self.classes_) == 2:
+            eta_NK = np.column_stack([-eta_NK, eta_NK])
         with np.errstate(invalid="ignore"):
-            p_NK = np.exp(eta_NK - eta_NK.max(axis=1, keepdims=True))
+            score_NK = -np.logaddexp(0.0, -eta_NK)  # logarithms of the probabilities one against the rest
+            p_NK = np.exp(score_NK - score_NK.max(axis=1, keepdims=True))
             p_NK /= p_NK.sum(axis=1, keepdims=True)
         return np.where(np.isfinite(p_NK).all(axis=1, keepdims=True), p_NK, self._prior_K)
 
@@ -223,41 +218,44 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
 
     @property
     def log_odds_(self) -> tuple[sympy.Expr, ...]:
-        """The log-odds of every class but the first against the first, as sympy expressions."""
+        """The log-odds of each class against the rest (of two classes: of the second), as sympy expressions."""
         self._check_fitted("log_odds_")
         return tuple(self.formula(k) for k in range(len(self.laws_)))
 
     def _expressions(self, law: int | None) -> tuple[sympy.Expr, ...]:
         self._check_fitted("equations_")
-        odds = [self.formula(k, self._row(k, law)) for k in range(len(self.laws_))]
-        if len(odds) == 1:
-            return (_logistic(odds[0]),)
-        powers: list[Any] = [sympy.Integer(1), *(_exp(one) for one in odds)]
-        return tuple(power / sympy.Add(*powers) for power in powers)
+        shares = [_logistic(self.formula(k, self._row(k, law))) for k in range(len(self.laws_))]
+        return tuple(shares if len(shares) == 1 else [share / sympy.Add(*shares) for share in shares])
 
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
-        return self._probabilities(x_ND, law)[:, output + 1]
+        return self._probabilities(x_ND, law)[:, self._own()[output]]
 
-    def _place(self, output: int) -> int:
-        return output + (len(self.laws_) > 1)
+    def _own(self) -> list[int]:
+        """The classes that have a law: all, or of two the second."""
+        return list(range(len(self.classes_))) if len(self.classes_) > 2 else [1]
 
     def left_sides(self, *, latex: bool = False) -> list[str]:
         self._check_fitted("left_sides")
-        labels = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
+        labels = self.classes_[self._own()]
         if latex:
             name = law_text.latex_name(self._target_name)
             return [rf"P\left({name} = {law_text.latex_word(str(label))}\right)" for label in labels]
         return [f"P({self._target_name}={label})" for label in labels]
 
     def _targets(self) -> list[str]:
-        return [f"{self._target_name}={label}" for label in self.classes_[1:]]
+        return [f"{self._target_name}={label}" for label in self.classes_[self._own()]]
 
     def _encoded(self, y: Any) -> np.ndarray:
         labels_N = np.asarray(y).reshape(-1)
         unknown = [label for label in np.unique(labels_N) if label not in self.classes_]
         if unknown:
             raise ValueError(f"y holds the class {unknown[0]!r}, which fit has not seen")
-        return np.column_stack([labels_N == label for label in self.classes_[1:]]).astype(np.float64)
+        return np.column_stack([labels_N == label for label in self.classes_[self._own()]]).astype(np.float64)
+
+
+def _exp(expression: Any) -> Any:
+    """As it stands: by itself sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
+    return sympy.exp(expression, evaluate=False) if expression.free_symbols else sympy.exp(expression)
 
 
 def _logistic(expression: Any) -> Any:

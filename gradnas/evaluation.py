@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.data import TextStream
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import autocast, cuda_products
 
@@ -49,6 +51,34 @@ def evaluate(
             _, parts = CrossEntropy()(network(x_BCHW), y_B)
         means.add(parts, len(y_B))
     return means.values()
+
+
+@torch.no_grad()
+def evaluate_text(
+    model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
+) -> dict[str, float]:
+    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text read once from the top.
+
+    Every target counts once. The caller sets the module's mode.
+
+    Args:
+        model: `(tokens_TB, hidden_BH, targets_TB)` to a `LanguageLoss`.
+        length: rows of a chunk; without dropout it changes nothing but the speed.
+    """
+    means, hidden_BH = Means(), None
+    stream.rewind()
+    while not stream.finished:
+        chunk = stream.next(length)
+        found = model(chunk.inputs_TB, hidden_BH, chunk.targets_TB)
+        hidden_BH = found.hidden_BH
+        means.add({"loss": found.nll}, chunk.targets_TB.numel())
+    loss = means.values()["loss"]
+    return {"loss": loss, "perplexity": perplexity(loss)}
+
+
+def perplexity(loss: float) -> float:
+    """`exp` of a loss in nats for each token; a loss beyond 300 counts as one of 300, so that files can hold it."""
+    return math.exp(min(loss, 300.0))
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
+from gradnas.cost_run import cost_record, example_input, kept_table, located, noted_warnings
 from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
 from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate, recalibrate
 from gradnas.gradients import ArchitectureGradient, Unrolled
-from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
+from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -54,8 +56,8 @@ class SearchConfig:
         warmup_epochs: epochs at the start in which the alphas wait.
         alpha_every: the alphas take a step before every so many steps of the weights.
         alphas: None takes the settings that fit the relaxation.
-        cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for
-            `cost_batch` images, as many as were measured).
+        cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for as many
+            images as the latency table was measured with). The run folder gets a copy of the table.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
         capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
@@ -79,7 +81,6 @@ class SearchConfig:
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
     alphas: AlphaOptimizer | None = None
     cost: ExpectedCost | None = None
-    cost_batch: int = 1
     precision: Precision = "fp32"
     checkpoint_cells: bool = False
     capture: bool = False
@@ -89,7 +90,7 @@ class SearchConfig:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every", "cost_batch")
+        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every")
         for name in names:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -139,7 +140,6 @@ class SearchRun:
             world=world,
             workers=workers,
         )
-        example = torch.zeros(config.cost_batch, data.in_channels, data.image_size, data.image_size)
         self.search = Search(
             supernet.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             relaxation=config.relaxation,
@@ -154,7 +154,7 @@ class SearchRun:
             device=device,
             precision=config.precision,
             cost=config.cost,
-            example=example if config.cost is not None else None,
+            example=example_input(config.cost, data),
         )
         self.held_out = valid.batches(max(config.batch_size, 128), shuffle=False, device=device, workers=workers)
         self.train_objective, self.valid_objective = CrossEntropy(config.label_smoothing), CrossEntropy()
@@ -245,8 +245,7 @@ class SearchRun:
         with SavedTensors() as kept:
             report = self.step(train_batch, recorded=False)
         search = self.search
-        fixed = 2 * module_bytes(search.supernet) + optimizer_bytes([search.weight_optimizer, search.alpha_optimizer])
-        self.memory_mib = (kept.peak_bytes + fixed) / MIB
+        self.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
         return report
 
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
@@ -254,7 +253,8 @@ class SearchRun:
         search = self.search
         epoch, lr = search.epoch, search.weight_optimizer.param_groups[0]["lr"]
         search.finish_epoch()
-        genotype = search.result().genotype
+        result = search.result()
+        genotype = result.genotype
         record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr, **self.train_means.values("train_")}
         if self.valid_means.count:
             record |= self.valid_means.values("search_valid_")
@@ -263,22 +263,13 @@ class SearchRun:
         for name, alpha in search.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
-        record |= self._costs(genotype)
+        record |= cost_record(search, result)
         record["skip_connections"] = search.supernet.skip_count(genotype)
         record["genotype"] = genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
         self.trajectory |= {f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()}
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
-
-    def _costs(self, genotype: Any) -> dict[str, float]:
-        """What the mixture is expected to cost, and what the derived network costs."""
-        search = self.search
-        if search.cost is None or search.costs is None:
-            return {}
-        key = {"latency": "latency_ms"}.get(search.cost.quantity, search.cost.quantity)
-        derived = search.costs.of(search.supernet.one_hot_draw(genotype).mix)  # type: ignore[operator]
-        return {f"expected_{key}": search.expected_cost(), f"derived_{key}": derived}
 
     def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
         """Held-out loss and accuracy of the derived network with the supernet's weights, and of the mixture, if the
@@ -317,7 +308,8 @@ def run_search(
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     main = distributed.is_main()
-    state = SearchRun(config, data, device)
+    with noted_warnings() as notes:
+        state = SearchRun(replace(config, cost=located(config.cost, run.path)), data, device)
     saved, note = run.load_checkpoint()
     distributed.barrier()
     if saved is not None:
@@ -325,8 +317,8 @@ def run_search(
     search, per_epoch = state.search, len(state.train)
     bar = Progress("search", config.epochs, per_epoch, search.epoch, state.batch, progress and main)
     with bar, runs.Keeper(run if main else None, state.state_dict, config.checkpoint_seconds) as keeper:
-        if note:
-            bar.say(note)
+        for sentence in [*notes, *([note] if note else [])]:
+            bar.say(sentence)
         record: dict[str, Any] = {}
         stopped = False
         while search.epoch < config.epochs and not stopped:
@@ -370,13 +362,16 @@ def _step(state: SearchRun, train_batch: tuple[Tensor, Tensor]) -> StepReport:
 
 
 def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[str, Any]:
-    genotype = state.search.result().genotype
+    found = state.search.result()
+    genotype = found.genotype
     keys = ("valid_accuracy", "derived_valid_accuracy", "discretisation_gap", "skip_connections")
     results: dict[str, Any] = {
         "genotype": genotype.to_text(),
         "steps": state.search.steps,
         **{k: last[k] for k in keys if k in last},
     }
+    if found.cost is not None:
+        results["cost"] = found.cost
     if (code := state.config.space.short_code(genotype)) is not None:
         results["code"] = code
     if distributed.is_main():
@@ -392,4 +387,5 @@ def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.
     check_precision(config.precision, device)
     if config.capture and device.type != "cuda":
         raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")
+    config = replace(config, cost=kept_table(config.cost, Path(path)))
     return runs.Run.create(path, to_json(config), config.seed, device)

@@ -19,7 +19,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +44,7 @@ from gradnas.spaces import (
 )
 from gradnas.spaces.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
+from gradnas.text_training import TextTrainConfig
 from gradnas.training import TrainConfig, load_trained
 
 TRAIN_FOLDER = "train"  # of a search run: the training of what it found
@@ -76,7 +77,7 @@ class Images:
             object.__setattr__(self, "name", Path(self.name).name)
 
 
-def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig]:
+def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig | TextTrainConfig]:
     """The run folder of a training and its configuration, from that folder or from that of the search before it.
 
     Raises:
@@ -84,13 +85,14 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig]:
     """
     run = runs.Run.open(path)
     kind = read_object(run.path / runs.CONFIG).get("type", TrainConfig.__name__)
-    if kind != TrainConfig.__name__:
+    if kind not in (TrainConfig.__name__, TextTrainConfig.__name__):
         below = runs.Run(run.path / TRAIN_FOLDER)
         if (below.path / runs.CONFIG).exists():
             run = below
-        elif kind == "SearchConfig":
+        elif kind in ("SearchConfig", "TextSearchConfig"):
             raise ValueError(f"{run.path} was searched but not trained; run: gradnas train {run.path}")
-    return run, load(TrainConfig, run.path / runs.CONFIG)
+    kind = read_object(run.path / runs.CONFIG).get("type")
+    return run, load(TextTrainConfig if kind == TextTrainConfig.__name__ else TrainConfig, run.path / runs.CONFIG)
 
 
 def export_run(run: runs.Run, path: str | Path) -> list[Path]:
@@ -100,8 +102,10 @@ def export_run(run: runs.Run, path: str | Path) -> list[Path]:
         ValueError: a search that was not trained, a training without weights yet, and what `export_network` refuses.
     """
     path = Path(path)
-    _check_target(path)
+    check_target(path)
     run, config = trained_run(run.path)
+    if isinstance(config, TextTrainConfig):
+        raise ValueError(f"{run.path} was trained on text: gradnas.export_text exports language models")
     network = load_trained(run, config)
     data = read_object(run.path / runs.RESULTS)["data"]
     return export_network(network, path, data=data, genotype=config.space.decision(config.genotype), space=config.space)
@@ -131,7 +135,7 @@ def export_network(
             weights' name that no export wrote.
     """
     path = Path(path)
-    _check_target(path)
+    check_target(path)
     if not isinstance(network, (ConvNetwork, ChainNetwork)):
         raise ValueError(f"only a ConvNetwork or a ChainNetwork can be exported, not a {type(network).__name__}")
     known = {field.name for field in dataclasses.fields(Images)}
@@ -143,12 +147,12 @@ def export_network(
         return _write_source(plain, path, images, genotype, space)
     program = _program(plain, images)
     about = {"gradnas": __version__, "genotype": genotype.to_text(), "data": dataclasses.asdict(images)}
-    to_bytes = _onnx_bytes if path.suffix == ".onnx" else _program_bytes
+    to_bytes = onnx_bytes if path.suffix == ".onnx" else program_bytes
     runs.write_atomically(path, to_bytes(program, json.dumps(about)))
     return [path]
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """What can be known before the work: ending, extras, folder."""
     if path.suffix not in (".pt2", ".onnx", ".py"):
         raise ValueError(f"{path.name!r} must end in .pt2 (torch program), .onnx or .py (readable source)")
@@ -195,29 +199,35 @@ def _check_same(network: nn.Module, images: Images, genotype: Genotype | Chain, 
 def _program(network: nn.Module, images: Images) -> torch.export.ExportedProgram:
     """The network as a graph of torch operations, for any batch size."""
     x_BCHW = torch.zeros(2, images.in_channels, images.image_size, images.image_size)  # torch takes a 1 for a constant
-    with _quiet():
+    with quiet():
         program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     for node in program.graph.nodes:  # source lines with the folders of this machine
         node.meta.pop("stack_trace", None)
     return program
 
 
-def _program_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
+def program_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet():
         torch.export.save(program, buffer, extra_files={f"{METADATA}.json": about})
     return buffer.getvalue()
 
 
-def _onnx_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
-    with _quiet():
+def onnx_bytes(
+    program: torch.export.ExportedProgram,
+    about: str,
+    inputs: Sequence[str] = ("images",),
+    outputs: Sequence[str] = ("logits",),
+    dynamic_shapes: Any = ({0: "batch"},),
+) -> bytes:
+    with quiet():
         exported = torch.onnx.export(
             program,
             dynamo=True,
             verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
         )
     assert exported is not None
     model = exported.model_proto
@@ -227,7 +237,7 @@ def _onnx_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
+def quiet() -> Generator[None, None, None]:
     """Without what torch's exporters say of themselves: their deprecated calls, and that torchvision is absent."""
 
     def matters(record: logging.LogRecord) -> bool:

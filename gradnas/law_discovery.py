@@ -31,7 +31,7 @@ from gradnas.spaces.equation_primitives import POWER, resolve
 MOST_FEATURES, MOST_IN_PAIRS = 8, 5  # that structures are looked for in
 FOLDS = 5
 LONGEST_FRONT = 10
-SIMPLE = 6  # complexity up to which a law that no change improves ends the search
+SIMPLE = 7  # complexity up to which a law that no change improves ends the search
 STRONG = 6.0  # a difference of description lengths below this is no strong evidence (Kass and Raftery, 1995)
 SUBSET, RANDOM, FOLD = 2, 3, 4  # streams of random numbers
 
@@ -108,14 +108,22 @@ class Discovery:
         pool = Pool(data, data.spread)
         first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
         small = make_atoms(self.words, data, self.scales, self.features)
-        large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
-        effort = settings.effort
+        effort, large = settings.effort, small
+        if effort >= 0.1:  # pairs of features are most of the cost of small data
+            large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
         width, count = max(1, round(4 * effort)), max(6, round(24 * min(1.0, effort)))
         seeds = max(8, round(40 * min(1.0, effort))) if settings.enumerate and self.features else 0
         seed_pool(pool, small, large, count=seeds, steps=10)
         self._report(pool, 0.1, "enumeration")
         if settings.improve and settings.enumerate:
             grow(pool, small, large, rounds=2, width=width, count=count, steps=10)
+            for _ in range(3):  # until the shortest form of the best law has grown in vain
+                if pool.exact:
+                    break
+                self._prune(pool, 3)
+                if pool.settled(SIMPLE):
+                    break
+                grow(pool, small, large, rounds=1, width=2, count=count, steps=10)
             self._report(pool, 0.2, "growth")
         settled = pool.exact or (settings.enumerate and settings.improve and pool.settled(SIMPLE))
         if settings.enumerate and effort >= 0.5 and not settled:
@@ -211,10 +219,10 @@ class Discovery:
         )
         return replace(formula, features=D, nodes=nodes)
 
-    def _prune(self, pool: Pool) -> None:
+    def _prune(self, pool: Pool, count: int = 6) -> None:
         if self.settings.prune:
             for way in prune(
-                pool.best(6 if self.settings.effort >= 0.5 else 2), self.data, self.functions, pool.spread
+                pool.best(count if self.settings.effort >= 0.5 else 2), self.data, self.functions, pool.spread
             ):
                 pool.add(way[1:])
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from gradnas import law_text
 from gradnas.config import did_you_mean
@@ -65,10 +65,12 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def page_svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an `<svg>` element of a page; `name` is its own there."""
+def page_svg(figure: Figure, name: str, label: str, *, paths: bool = False) -> str:
+    """A figure as an `<svg>` element of a page; `name` is its own there. `paths`: letters as paths, not as text."""
     buffer = io.StringIO()
     with _style():
+        if paths:  # a formula's letters stand where matplotlib's font has them
+            matplotlib.rcParams["svg.fonttype"] = "path"
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return inline(buffer.getvalue(), name, label, figure.get_size_inches()[0] * 96)
 
@@ -223,6 +225,8 @@ def _front(axes: Axes, laws: Laws, place: int) -> None:
     finite = [e for e in [*train, *valid] if np.isfinite(e)]
     if max(finite) > 20 * min(finite):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # the usual one writes formulas
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("complexity (constants + operations)")
     axes.set_title(f"Pareto front: {ERRORS[laws.front[place].loss]}", size=SMALL)

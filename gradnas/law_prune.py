@@ -152,40 +152,51 @@ def prune(
 
 def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> Formula:
     """The formula for features `x * scale` and a target `y * scale_y`: the same law in the units of the data."""
-    gains: list[float] = []
+    D = formula.features
+    sizes = {d: 1.0 / scale for d, scale in enumerate(scales_D)}  # what a source was, as a multiple of what it is now
+    place = {d: d for d in range(D)}
     nodes: list[Node] = []
+    weights: list[float] = []
     moved = 0.0  # logarithms of scales, which become part of the bias
 
-    def size_of(source: int) -> float:
-        return 1.0 / scales_D[source] if source < formula.features else gains[source - formula.features]
+    def put(node: Node, weight: float) -> int:
+        nodes.append(node)
+        weights.append(weight)
+        return D + len(nodes) - 1
 
-    for node, weight in zip(formula.nodes, formula.weights, strict=True):
+    for j, (node, weight) in enumerate(zip(formula.nodes, formula.weights, strict=True)):
         factor = node.kind == "product" or len(node.edges) == 1
-        plain = not factor and all(edge.function == "identity" for edge in node.edges)
-        gain = {False: 0.0 if plain else 1.0, True: 0.0 if plain else 1.0}
+        gain = 1.0
         edges: list[Edge] = []
         for edge in node.edges:
-            h = size_of(edge.source)
+            h = sizes[edge.source]
             a = edge.a * h
+            edge = replace(edge, source=place[edge.source])
             if edge.function == POWER:
-                edges.append(replace(edge, b=edge.b / h))
-                gain[False] *= h**edge.a
+                power = replace(edge, b=edge.b / h)
+                if factor:
+                    edges.append(power)
+                    gain *= h**edge.a
+                else:  # its scale needs an edge of its own
+                    source = put(Node("sum", (replace(power, below=False),)), 0.0)
+                    edges.append(Edge(source, "identity", h**edge.a, 0.0, edge.below))
             elif factor and edge.function in HOMOGENEOUS:
-                edges.append(replace(edge, a=1.0, b=edge.b / a, fixed=True))
-                gain[False] *= {"identity": a, "square": a * a, "reciprocal": 1.0 / a}[edge.function]
-            elif edge.function == "ln" and len(node.edges) == 1 and edge.fixed and weight != 0.0 and a > 0:
+                sign = -1.0 if edge.function == "identity" and a < 0 else 1.0
+                a *= sign
+                edges.append(replace(edge, a=sign, b=edge.b / a, fixed=True))
+                gain *= {"identity": a, "square": a * a, "reciprocal": 1.0 / a}[edge.function]
+            elif factor and edge.function == "ln" and len(node.edges) == 1 and edge.fixed and weight != 0.0 and a > 0:
                 edges.append(replace(edge, a=1.0, b=edge.b / a))
                 moved += weight * math.log(a)
-            elif plain:
-                if gain[edge.below] == 0.0:
-                    gain[edge.below] = abs(a)
-                edges.append(replace(edge, a=a / gain[edge.below], b=edge.b / gain[edge.below]))
             else:
                 edges.append(replace(edge, a=a))
-        nodes.append(Node(node.kind, tuple(edges)))
-        gains.append(gain[False] / gain[True] if node.kind == "ratio" and plain else gain[False])
-    weights = tuple(w * g * scale_y for w, g in zip(formula.weights, gains, strict=True))
-    return Formula(formula.features, tuple(nodes), weights, (formula.bias + moved) * scale_y)
+        if not factor and all(edge.function == "identity" for edge in edges):
+            first = {below: next((abs(e.a) for e in edges if e.below is below), 1.0) for below in (False, True)}
+            edges = [replace(e, a=e.a / first[e.below], b=e.b / first[e.below]) for e in edges]
+            gain = first[False] / (first[True] if node.kind == "ratio" else 1.0)
+        place[D + j] = put(Node(node.kind, tuple(edges)), weight * gain * scale_y)
+        sizes[D + j] = gain
+    return Formula(D, tuple(nodes), tuple(weights), (formula.bias + moved) * scale_y)
 
 
 # ---- digits ---------------------------------------------------------------------------------------------------------

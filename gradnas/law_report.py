@@ -20,7 +20,7 @@ from gradnas.report import CSS
 
 MORE_CSS = """
 .law { margin: 16px 0; padding: 14px 16px; border-left: 5px solid #3c8a3a; background: #eff7ee; overflow-x: auto; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.chosen td { font-weight: 600; background: #eff7ee; }
 """
 CHOICE = (
@@ -39,6 +39,17 @@ class Found:
     estimator: EquationRegressor | EquationClassifier
     table: Table
     frame: Any
+
+    def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
+        """The chosen laws with their left sides; of several classes the log-odds, from which all else follows."""
+        estimator, written = self.estimator, law_text.latex if latex else law_text.text
+        if len(estimator.laws_) == 1:
+            (left,) = estimator.left_sides(latex=latex)
+            return [f"{left} = {written(estimator.equation_, digits)}"]
+        lefts = estimator.left_sides(latex=latex)
+        logit = r"\mathrm{logit}\," if latex else "logit "
+        formulas = [estimator.formula(k) for k in range(len(lefts))]
+        return [f"{logit}{left} = {written(one, digits)}" for left, one in zip(lefts, formulas, strict=True)]
 
     @property
     def score_name(self) -> str:
@@ -94,9 +105,10 @@ def law_page(found: Found, name: str, config: Mapping[str, Any], environment: Ma
 
 
 def _typeset(found: Found) -> str:
-    estimator = found.estimator
-    pairs = zip(estimator.left_sides(latex=True), estimator.latex(4).splitlines(), strict=True)
-    return page_svg(typeset([f"{left} = {right}" for left, right in pairs]), "law", estimator.text())
+    figure = page_svg(typeset(found.laws(4, latex=True)), "law", found.estimator.text(), paths=True)
+    if len(found.estimator.laws_) == 1:
+        return figure
+    return f"{figure}\n<p>Each class against the rest; the probabilities, divided by their sum, are predicted.</p>"
 
 
 def _tiles(found: Found) -> str:
@@ -135,7 +147,7 @@ def _fronts(found: Found) -> str:
                 f"<tr{kind}>{cells}<td><code>{_esc(law_text.text(estimator.formula(k, i), 4))}</code></td></tr>"
             )
         names = ("complexity", "error", "validated", "agree", f"{estimator.targets_[k]}{_link(law.loss)}")
-        head = "".join(f"<th>{_esc(name)}</th>" for name in names)
+        head = "".join(f'<th class="number">{_esc(name)}</th>' for name in names[:-1]) + f"<th>{_esc(names[-1])}</th>"
         parts.append(f'<table class="wide"><tr>{head}</tr>{"".join(rows)}</table>')
     return "\n".join(parts) + f'\n<p class="caption">{_esc(estimator.stability_)}. {_esc(CHOICE)}</p>'
 

@@ -28,11 +28,15 @@ class Target:
     back: Callable[[Formula], Formula]
 
 
-def _summed(formula: Formula, outer: Callable[[int, float, float], list[Edge]]) -> Formula:
-    """`outer(a S + b)` as the only term, S being the formula's terms: `outer(source, a, b)` gives the factors."""
+def _summed(formula: Formula, outer: Callable[[int, float, float], list[Edge]], signed: bool = False) -> Formula:
+    """`outer(a S + b)` as the only term, S being the formula's terms: `outer(source, a, b)` gives the factors.
+
+    Args:
+        signed: whether `a` must be positive, so that the sign of a lone term goes into S.
+    """
     terms = [(j, w) for j, w in enumerate(formula.weights) if w != 0.0]
     D, nodes = formula.features, list(formula.nodes)
-    if len(terms) == 1:
+    if len(terms) == 1 and (not signed or terms[0][1] > 0):
         source, scale = D + terms[0][0], terms[0][1]
     else:
         scale = abs(terms[0][1])
@@ -64,8 +68,8 @@ def _exponential(formula: Formula) -> Formula:
     return Formula(D, nodes, (*(0.0 for _ in formula.nodes), 1.0), 0.0)
 
 
-def _root(source: int, a: float, b: float) -> list[Edge]:
-    return [Edge(source, POWER, 0.5, b / a, fixed=False)]
+def _power(exponent: float) -> Callable[[int, float, float], list[Edge]]:
+    return lambda source, a, b: [Edge(source, POWER, exponent, b / a)]
 
 
 def targets(
@@ -108,7 +112,9 @@ def targets(
             lambda f: _summed(f, lambda s, a, b: [Edge(s, "reciprocal", a, b)]),
         )
     if POWER in functions:
-        add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(f, _root))
+        add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(f, _power(0.5), signed=True))
+    if POWER in functions:
+        add("1 / y squared", y**-2, -2.0 * y**-3, positive, lambda f: _summed(f, _power(-0.5), signed=True))
     if "square" in functions:
         add(
             "root of y",

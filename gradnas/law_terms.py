@@ -91,7 +91,8 @@ def make_atoms(
             if function == "tanh" and "logistic" in functions and fitted and not rich:
                 continue
             first = len(atoms)
-            for edge in _edges(function, fitted, value, source, data, scale, rich):
+            shifts = node is None and "linear" in words
+            for edge in _edges(function, fitted, value, source, data, scale, rich, shifts):
                 out = edge_value(edge, value, data.primitives)
                 largest = float(out.abs().max())
                 if largest > 0 and largest < 1e100:  # false for NaN, too
@@ -107,16 +108,18 @@ def make_atoms(
 
 
 def _edges(
-    function: str, fitted: bool, value_N: Tensor, source: int, data: LawData, scale: float, rich: bool
+    function: str, fitted: bool, value_N: Tensor, source: int, data: LawData, scale: float, rich: bool, shifts: bool
 ) -> list[Edge]:
-    if function == "identity":
-        return [Edge(source, function, fixed=True)]
     low, high = float(value_N.min()), float(value_N.max())
+    if function == "identity":
+        # Inside a product the point where a feature counts as zero matters: x - 1 times something.
+        offsets = (-0.5 * (low + high), 0.1 * (high - low) - low, 0.1 * (low - high) - high) if shifts else ()
+        return [Edge(source, function, 1.0, b, fixed=True) for b in (0.0, *offsets)]
     if function == POWER:
         powers = [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
         if rich and high > low:
-            shifts = (0.2 * (high - low) - low, high - 2.0 * low)
-            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in shifts]
+            bases = (0.2 * (high - low) - low, high - 2.0 * low)
+            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in bases]
         return powers
     primitive = data.primitives[function]
     if not fitted:

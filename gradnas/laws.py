@@ -31,8 +31,8 @@ def discover_laws(
 ) -> Laws:
     """A Pareto front of laws for one target.
 
-    Several outputs: one call each. Classes: the log-odds of each class against the first is a law of its own, fitted
-    with `loss="logistic"` on the rows of the two classes (Begg and Gray, 1984); softmax of the laws is the prediction.
+    Several outputs: one call each. Several classes: one call each, of the class against the rest, with
+    `loss="logistic"`.
     The same arguments and seed give the same laws.
 
     Args:
@@ -57,8 +57,8 @@ def discover_laws(
     if loss == "poisson" and not (y >= 0).all():
         raise ValueError("with the poisson loss the target is a count: all values must be at least 0")
     needed = FEWEST_POINTS
-    if int((w > 0).sum()) < needed:
-        raise ValueError(f"a law needs at least {needed} points with a positive weight, got {int((w > 0).sum())}")
+    if w.sum() < needed:
+        raise ValueError(f"a law needs at least {needed} points with a positive weight, got {w.sum():g}")
     kept = w > 0
     labels = list(names) if names is not None else [f"x{d + 1}" for d in range(x.shape[1])]
     return Discovery(x[kept], y[kept], w[kept], settings, loss, seed, on_progress, labels).run()

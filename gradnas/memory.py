@@ -82,6 +82,11 @@ def module_bytes(module: torch.nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
 
 
+def step_mib(kept: SavedTensors, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> float:
+    """Memory of a step within `kept`: weights and their gradients, optimiser states, and what autograd kept."""
+    return (kept.peak_bytes + 2 * module_bytes(module) + optimizer_bytes(optimizers)) / MIB
+
+
 def measured_peak_mib(device: torch.device) -> float:
     """Highest memory so far: allocated tensors on a CUDA device, the resident process on a CPU. Varies between runs."""
     if device.type == "cuda":

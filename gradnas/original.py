@@ -1,8 +1,9 @@
-"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py`) for our networks.
+"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py` and `rnn/model.py`) for our networks.
 
-Its derived networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other names: the
-modules of an operation lie below `op` where the original wraps them in a class of its own, and the two convolutions of
-a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones).
+Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other
+names: the modules of an operation lie below `op` where the original wraps them in a class of its own, and the two
+convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones). Its recurrent model has the
+same matrices too, each node's by itself, and the embedding a second time as the decoder.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from gradnas.spaces.conv_network import ConvCellNetwork, ConvNetwork
 from gradnas.spaces.operations import FactorizedReduce
+from gradnas.spaces.recurrent_network import RecurrentNetwork
 
 _HALVES = {"conv_even": "conv_1", "conv_odd": "conv_2", "bn": "bn"}
 # preprocessing; dilated and 7x1-1x7 convolutions; separable convolutions
@@ -24,7 +26,7 @@ _AUXILIARY = "auxiliary_head."
 _COUNTER = "num_batches_tracked"  # BatchNorm has it since torch 0.4.1; the released files are older
 
 
-def load_original_weights(network: ConvNetwork, state_dict: Mapping[str, Tensor]) -> None:
+def load_original_weights(network: ConvNetwork | RecurrentNetwork, state_dict: Mapping[str, Tensor]) -> None:
     """Copy the tensors of the original authors' state dict into `network`: all of them, or on an error none.
 
     Tensors are converted to the network's device and floating-point type. Released files that come from torch 0.3 lack
@@ -32,7 +34,8 @@ def load_original_weights(network: ConvNetwork, state_dict: Mapping[str, Tensor]
     (`DataParallel`) are accepted.
 
     Args:
-        network: of the genotype, channels, cells, stem, classes and auxiliary head that the file was made with.
+        network: of the genotype, channels, cells, stem, classes and auxiliary head that the file was made with, or of
+            the recurrent genotype, sizes and vocabulary.
         state_dict: what `torch.load(path, map_location="cpu", weights_only=True)` gives for a CIFAR file, and its entry
             `["state_dict"]` for an ImageNet checkpoint.
 
@@ -40,22 +43,38 @@ def load_original_weights(network: ConvNetwork, state_dict: Mapping[str, Tensor]
         ValueError: missing, surplus or misshapen tensors (by their original names), a whole checkpoint, an auxiliary
             head on one side only, a network of another class or with operations that the original does not have.
     """
-    if not isinstance(network, ConvNetwork):
+    if not isinstance(network, (ConvNetwork, RecurrentNetwork)):
         raise ValueError(
-            f"original weights fit a ConvNetwork, not a {type(network).__name__}; "
-            "build one with gradnas.ConvCell(...).network(genotype)"
+            f"original weights fit a ConvNetwork or a RecurrentNetwork, not a {type(network).__name__}; "
+            "build one with gradnas.ConvCell(...).network(genotype) or gradnas.RecurrentCell(...).network(genotype)"
         )
     given = _without_prefix(state_dict)
-    ours = network.state_dict()
-    names = {original: own for own, original in original_names(network).items()}
-    _check_auxiliary(network, given)
-    _check({original: ours[own] for original, own in names.items()}, given)
+    if isinstance(network, RecurrentNetwork):
+        targets = _recurrent_targets(network)
+        _check(targets, given, "the genotype's number of nodes, hidden size and vocabulary")
+        if not torch.equal(given["decoder.weight"], given["encoder.weight"]):
+            raise ValueError(
+                "decoder.weight differs from encoder.weight: the original ties them, and so does this network"
+            )
+    else:
+        ours = network.state_dict()
+        targets = {original: ours[own] for own, original in original_names(network).items()}
+        _check_auxiliary(network, given)
+        _check(targets, given, "the genotype, channels, cells, stem and classes")
     # every conversion before the first copy: whatever fails, fails while the network is as it was
-    pairs = [(ours[own], given[original]) for original, own in names.items() if original in given]
+    pairs = [(target, given[original]) for original, target in targets.items() if original in given]
     ready = [(target, source.detach().to(target.device, target.dtype)) for target, source in pairs]
     with torch.no_grad():
         for target, source in ready:
             target.copy_(source)
+
+
+def _recurrent_targets(network: RecurrentNetwork) -> dict[str, Tensor]:
+    """Original name -> the part of our tensors that it is."""
+    ours = network.state_dict()
+    nodes = {f"rnns.0._Ws.{k}": matrix for k, matrix in enumerate(ours["node_weights"])}
+    words = {"encoder.weight": ours["embedding.weight"], "decoder.weight": ours["embedding.weight"]}
+    return {**words, "decoder.bias": ours["decoder_bias"], "rnns.0._W0": ours["first_weight"], **nodes}
 
 
 def original_names(network: ConvNetwork) -> dict[str, str]:
@@ -120,8 +139,11 @@ def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same shapes."""
+def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings: str) -> None:
+    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same shapes.
+
+    `settings` are those that must be as they were when the weights were made.
+    """
     missing = [name for name in expected if name not in given and not name.endswith(_COUNTER)]
     surplus = [name for name in given if name not in expected]
     misshapen = [name for name in expected if name in given and not _alike(given[name], expected[name])]
@@ -135,11 +157,11 @@ def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
         found, needed = _form(given[name]), _form(expected[name])
         problems.append(f"the tensor {name!r} is {found}, but the network's is {needed}{_more(misshapen)}")
     if problems:
-        own = any(".operations." in name for name in given)
+        own = any(".operations." in name or name == "node_weights" for name in given)
         advice = (
             "these names are gradnas's own: use network.load_state_dict"
             if own
-            else "the genotype, channels, cells, stem and classes must be those the weights were made with"
+            else f"{settings} must be those the weights were made with"
         )
         listed = "; ".join(problems)
         raise ValueError(f"these are not the original weights of this network, nothing was loaded: {listed}; {advice}")

@@ -10,16 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gradnas import recipes_chain
+from gradnas import recipes_chain, recipes_text
 from gradnas.chain import Chain
 from gradnas.config import did_you_mean, from_json
-from gradnas.data import Augment, DataConfig
+from gradnas.data import Augment, DataConfig, TextConfig
 from gradnas.experiment import SearchConfig
 from gradnas.genotype import Genotype
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.spaces import ConvCell, ImageSpace, MBConvChain
+from gradnas.spaces import ConvCell, ImageSpace, MBConvChain, RecurrentCell
+from gradnas.text_search import TextSearchConfig
+from gradnas.text_training import TextTrainConfig
 from gradnas.training import TrainConfig
+
+AnySearch = SearchConfig | TextSearchConfig
+AnyTraining = TrainConfig | TextTrainConfig
 
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
 
@@ -122,30 +127,32 @@ def digits_eval(genotype: str) -> TrainConfig:
     )
 
 
-SEARCHES: dict[str, Callable[[], SearchConfig]] = {
+SEARCHES: dict[str, Callable[[], AnySearch]] = {
     "darts-cifar10": darts_cifar10,
     "darts-cifar10-first-order": darts_cifar10_first_order,
     "digits": digits,
     **recipes_chain.SEARCHES,
+    **recipes_text.SEARCHES,
 }
-TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
+TRAININGS: dict[str, Callable[[str], AnyTraining]] = {
     "cifar10-eval": cifar10_eval,
     "imagenet-eval": imagenet_eval,
     "digits-eval": digits_eval,
     **recipes_chain.TRAININGS,
+    **recipes_text.TRAININGS,
 }
 # What the result of a search on these data is trained with when no recipe is named; else with cifar10-eval.
 TRAINING_AFTER = {"digits": "digits-eval"}
 
 
-def search_recipe(name: str) -> SearchConfig:
+def search_recipe(name: str) -> AnySearch:
     """A search recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in SEARCHES:
         raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, SEARCHES)}; searches: {', '.join(SEARCHES)}")
     return SEARCHES[name]()
 
 
-def training_recipe(name: str, genotype: str) -> TrainConfig:
+def training_recipe(name: str, genotype: str) -> AnyTraining:
     """A training recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in TRAININGS:
         raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, TRAININGS)}; trainings: {', '.join(TRAININGS)}")
@@ -154,6 +161,8 @@ def training_recipe(name: str, genotype: str) -> TrainConfig:
 
 def training_after(genotype: Genotype | Chain, what: str, source: str | None) -> str:
     """The recipe that an architecture is trained with when none is named: by its kind and the data it was found on."""
+    if isinstance(genotype, Genotype) and genotype.kind == "recurrent":
+        return recipes_text.TRAINING_AFTER.get(source or "", "darts-ptb-eval")
     if isinstance(genotype, Genotype):
         return TRAINING_AFTER.get(source or "", "cifar10-eval")
     if what in Chain.names():
@@ -170,15 +179,31 @@ def space_of(what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None
     return from_json(ImageSpace, dict(searched), "config.space")
 
 
+def training_data(config: AnyTraining, searched: Mapping[str, Any]) -> Any:
+    """The data to train on: those of the search before it (`searched`, the entry of its configuration), where there
+    was one."""
+    if not searched.get("source"):
+        return config.data
+    kept = ("source", "level", "min_count") if isinstance(config.data, TextConfig) else ("source",)
+    return replace(config.data, **{name: searched[name] for name in kept if name in searched})
+
+
 def training_space(
-    config: TrainConfig, genotype: Genotype | Chain, what: str, searched: Mapping[str, Any] | None
-) -> ImageSpace:
+    config: AnyTraining, genotype: Genotype | Chain, what: str, searched: Mapping[str, Any] | None
+) -> ImageSpace | RecurrentCell:
     """The size of network to train: a chain at its own, cells at that of the recipe.
 
     Raises:
-        ValueError: a chain with a recipe for cells, or the other way round.
+        ValueError: a chain with a recipe for cells, a recurrent cell with one for images, or the other way round.
     """
     space = config.space
+    recurrent = isinstance(genotype, Genotype) and genotype.kind == "recurrent"
+    if isinstance(space, RecurrentCell) != recurrent:
+        kind = "a recurrent cell" if recurrent else "an architecture for images"
+        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+    if isinstance(space, RecurrentCell):
+        assert isinstance(genotype, Genotype)
+        return replace(space, nodes=len(genotype.recurrent))
     if isinstance(space, ConvCell) != isinstance(genotype, Genotype):
         kind = "cells" if isinstance(genotype, Genotype) else "a chain"
         raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
@@ -189,4 +214,4 @@ def training_space(
         return own if what in Chain.names() else replace(own, dropout=space.dropout)
     # Random cells for comparison are then drawn with as many nodes.
     assert isinstance(space, ConvCell) and isinstance(genotype, Genotype)
-    return replace(space, nodes=len(genotype.normal) // 2) if genotype.kind == "conv" else space
+    return replace(space, nodes=len(genotype.normal) // 2)

@@ -24,6 +24,7 @@ from gradnas.genotype import CellGenotype, Genotype
 from gradnas.report_chain import chain_alphas, chain_picture, cost_against_accuracy
 from gradnas.report_folder import Folder, edges, plain, read_folder
 from gradnas.report_plots import Line, Panel
+from gradnas.report_text import text_alphas, text_comparison, text_curves, text_numbers, text_summary
 from gradnas.report_words import (
     COLLAPSE_ADVICE,
     collapse,
@@ -58,15 +59,25 @@ def write_report(run: runs.Run) -> Path:
 
 def _page(folder: Folder) -> str:
     what = "search" if folder.is_search else "training"
-    name, lead = folder.path.resolve().name, summary(folder)
+    name, lead = folder.path.resolve().name, text_summary(folder) if folder.is_text else summary(folder)
     about = f"{what.capitalize()} on {folder.source}, {folder.epochs} epochs, seed {folder.setting('seed', kind=int)}"
     chain = folder.chain_space is not None
-    sections = [
-        ("Chain" if chain else "Cells", chain_picture(folder) if chain else _cells(folder)),
-        (f"Compared with random {'chains' if chain else 'cells'}", _comparison(folder)),
-        ("Cost against accuracy", cost_against_accuracy(folder)),
-        ("Over the epochs", _curves(folder)),
-        ("Mixing weights", chain_alphas(folder) if chain else _alphas(folder)),
+    if folder.is_text:
+        sections = [
+            ("Cell", _cells(folder)),
+            ("Compared with random cells", text_comparison(folder)),
+            ("Over the epochs", text_curves(folder)),
+            ("Mixing weights", text_alphas(folder)),
+        ]
+    else:
+        sections = [
+            ("Chain" if chain else "Cells", chain_picture(folder) if chain else _cells(folder)),
+            (f"Compared with random {'chains' if chain else 'cells'}", _comparison(folder)),
+            ("Cost against accuracy", cost_against_accuracy(folder)),
+            ("Over the epochs", _curves(folder)),
+            ("Mixing weights", chain_alphas(folder) if chain else _alphas(folder)),
+        ]
+    sections += [
         ("Genotype", _genotype(folder)),
         ("Settings", _side_by_side(folder, "config")),
         ("Environment", _side_by_side(folder, "environment")),
@@ -98,7 +109,7 @@ def _page(folder: Folder) -> str:
 
 
 def _tiles(folder: Folder) -> str:
-    found = key_numbers(folder)
+    found = text_numbers(folder) if folder.is_text else key_numbers(folder)
     tiles = "".join(
         f"<div><b>{_esc(value)}</b><span>{_esc(in_words_of(folder, text))}</span></div>" for value, text in found
     )
@@ -115,9 +126,10 @@ def _cells(folder: Folder) -> str:
     picture = re.sub(r' xmlns(:\w+)?="[^"]*"', "", cells_svg(_drawable(folder.genotype))).replace(
         "xlink:href=", "href="
     )
-    return _figure(
-        picture, f"Operations stand on the edges; c<sub>k-1</sub> and c<sub>k-2</sub> are the two cells before.{when}"
-    )
+    text = "Operations stand on the edges; c<sub>k-1</sub> and c<sub>k-2</sub> are the two cells before."
+    if folder.is_text:
+        text = "Activations stand on the edges between states; every edge has its node’s matrix and gate before them."
+    return _figure(picture, f"{text}{when}")
 
 
 def _drawable(genotype: Genotype) -> Genotype:
@@ -140,8 +152,10 @@ def _comparison(folder: Folder) -> str:
             "<p>No random cells were trained in the same way. They show what the network reaches with any cell: train "
             "with <code>--random-cells 5</code>.</p>",
         )
-    name = in_words_of(folder, subject(folder))
-    plot = plots.comparison("plot-comparison", accuracy, random.accuracies, random.mean, random.std, name)
+    name, others = in_words_of(folder, subject(folder)), in_words_of(folder, "random cells")
+    plot = plots.comparison(
+        "plot-comparison", accuracy, random.accuracies, random.mean, random.std, name, others=others
+    )
     return _figure(plot) + _list(_esc(in_words_of(folder, note)) for note in comparison_notes(folder, training, random))
 
 
@@ -339,7 +353,8 @@ def _timings(folder: Folder) -> str:
     training = folder.training
     named = [("search", [folder])] if folder.is_search else []
     named += [("training", [training])] if training is not None else []
-    named += [(f"random cells ({len(training.random)})", list(training.random))] if training and training.random else []
+    others = in_words_of(folder, "random cells")
+    named += [(f"{others} ({len(training.random)})", list(training.random))] if training and training.random else []
     rows = []
     for name, folders in named:
         seconds = [value for own in folders for _, value in own.timings.series("seconds")]

@@ -21,6 +21,9 @@ from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation
 from gradnas.spaces import ImageSpace, MBConvChain
 
+SEARCHES, TRAININGS = ("SearchConfig", "TextSearchConfig"), ("TrainConfig", "TextTrainConfig")
+TEXTS = ("TextSearchConfig", "TextTrainConfig")
+
 
 @dataclass(frozen=True)
 class Records:
@@ -41,7 +44,8 @@ class Records:
 
 @dataclass(frozen=True)
 class RandomCells:
-    """Test accuracies of random cells that were trained in the same way as the cell of a run."""
+    """Test accuracies of random cells that were trained in the same way as the cell of a run; of language models their
+    test perplexities."""
 
     accuracies: tuple[float, ...]
     mean: float
@@ -66,7 +70,12 @@ class Folder:
 
     @property
     def is_search(self) -> bool:
-        return self.config["type"] == "SearchConfig"
+        return self.config["type"] in SEARCHES
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is about a language model."""
+        return self.config["type"] in TEXTS
 
     @property
     def state(self) -> str:
@@ -104,9 +113,10 @@ class Folder:
     @property
     def operations(self) -> list[str]:
         """Names in the order of alpha's columns."""
-        names = self.setting("space", "operations", kind=list)
+        key = "activations" if self.is_text else "operations"
+        names = self.setting("space", key, kind=list)
         if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{self.path / runs.CONFIG}: space.operations must be a list of names, not {names!r}")
+            raise ValueError(f"{self.path / runs.CONFIG}: space.{key} must be a list of names, not {names!r}")
         return [plain(name) for name in names]
 
     @property
@@ -120,11 +130,12 @@ class Folder:
         where, found = self.path / runs.RESULTS, self.results.get("random_cells")
         if found is None:
             return None
-        values = found.get("test_accuracies") if isinstance(found, dict) else None
+        one, many = ("test_perplexity", "test_perplexities") if self.is_text else ("test_accuracy", "test_accuracies")
+        values = found.get(many) if isinstance(found, dict) else None
         if not isinstance(values, list) or not values:
-            raise ValueError(f"{where}: 'random_cells' must hold a list of test_accuracies, not {found!r}")
-        mean, std = (number(found.get(key), f"{where}: {key}") for key in ("mean_test_accuracy", "std_test_accuracy"))
-        return RandomCells(tuple(number(value, f"{where}: test_accuracies") for value in values), mean, std)
+            raise ValueError(f"{where}: 'random_cells' must hold a list of {many}, not {found!r}")
+        mean, std = (number(found.get(key), f"{where}: {key}") for key in (f"mean_{one}", f"std_{one}"))
+        return RandomCells(tuple(number(value, f"{where}: {many}") for value in values), mean, std)
 
     def result(self, key: str) -> float | None:
         """A number of `results.json`; None where it is not there."""
@@ -150,8 +161,8 @@ def read_folder(path: Path) -> Folder:
     runs.Run.open(path)
     config = read_object(path / runs.CONFIG)
     kind = config.get("type")
-    if kind not in ("SearchConfig", "TrainConfig"):
-        raise ValueError(f"{path / runs.CONFIG} must be a SearchConfig or a TrainConfig, not {kind!r}")
+    if kind not in (*SEARCHES, *TRAININGS):
+        raise ValueError(f"{path / runs.CONFIG} must be one of {', '.join((*SEARCHES, *TRAININGS))}, not {kind!r}")
     child = path / "train"
     random = sorted((path / "random").glob("*"), key=lambda folder: (len(folder.name), folder.name))
     metrics = _records(path / runs.METRICS)
@@ -165,7 +176,7 @@ def read_folder(path: Path) -> Folder:
         timings=_records(path / runs.TIMINGS),
         genotype=_genotype(path, config, metrics),
         alphas={},
-        child=read_folder(child) if kind == "SearchConfig" and (child / runs.CONFIG).exists() else None,
+        child=read_folder(child) if kind in SEARCHES and (child / runs.CONFIG).exists() else None,
         random=tuple(read_folder(own) for own in random if (own / runs.CONFIG).exists()),
     )
     return replace(folder, alphas=_alphas(folder)) if folder.is_search else folder
@@ -227,7 +238,10 @@ def _alphas(folder: Folder) -> dict[str, Tensor]:
     space, what, example = folder.chain_space, "cell", "normal/0000"
     if space is not None:
         what, example = "block", "block01/0000"
-        shapes = {block.name: (len(block.candidates),) for block in space.blocks}
+        shapes: dict[str, tuple[int, ...]] = {block.name: (len(block.candidates),) for block in space.blocks}
+    elif folder.is_text:
+        example = "recurrent/0000"
+        shapes = {"recurrent": (folder.nodes * (folder.nodes + 1) // 2, len(folder.operations))}
     else:
         shapes = dict.fromkeys(("normal", "reduce"), (len(edges(folder.nodes)), len(folder.operations)))
     found: dict[str, dict[int, Tensor]] = {}

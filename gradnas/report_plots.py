@@ -167,8 +167,21 @@ def curves(name: str, panels: Sequence[Panel], label: str) -> str:
 
 
 @_style()
-def comparison(name: str, accuracy: float, random: Sequence[float], mean: float, std: float, subject: str) -> str:
-    """A dot for each random cell, their mean with one standard deviation, and the cell that is compared with them."""
+def comparison(
+    name: str,
+    accuracy: float,
+    random: Sequence[float],
+    mean: float,
+    std: float,
+    subject: str,
+    label: str = "test accuracy (%)",
+    factor: float = 100.0,
+    others: str = "random cells",
+) -> str:
+    """A dot for each random cell, their mean with one standard deviation, and the cell that is compared with them.
+
+    `label` says what is compared, and `factor` brings the values to its unit. An axis of percentages ends near 100.
+    """
     row, top, left = 44.0, 30.0, 124.0
     stack = _stacked(random, [*random, accuracy])
     base = row * 1.5 + 10 * max(stack)
@@ -176,23 +189,26 @@ def comparison(name: str, accuracy: float, random: Sequence[float], mean: float,
     figure = _Figure(WIDTH, top + height + 38)
     axes = figure.axes(left, top, WIDTH - left - 40, height)
     axes.set_ylim(height, 0)
-    axes.set_yticks([row / 2, base], [subject, f"random cells (n = {len(random)})"], size=FONT)
+    axes.set_yticks([row / 2, base], [subject, f"{others} (n = {len(random)})"], size=FONT)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     if len(random) > 1:
-        axes.axvspan(100 * (mean - std), 100 * (mean + std), color="#e9edf1", lw=0, zorder=0)
+        axes.axvspan(factor * (mean - std), factor * (mean + std), color="#e9edf1", lw=0, zorder=0)
     text = "mean ± standard deviation" if len(random) > 1 else "mean"
-    axes.text(100 * mean, -8, text, ha="center", size=SMALL, color="#52606d")
-    axes.axvline(100 * mean, color="#52606d", lw=1.2, dashes=(4, 2))
-    axes.plot([100 * a for a in random], [base - 10 * k for k in stack], "o", color=RANDOM, ms=8, mec="white", mew=0.8)
-    axes.plot([100 * accuracy], [row / 2], "D", color=SEARCHED, ms=9, mec="white", mew=0.8)
+    axes.text(factor * mean, -8, text, ha="center", size=SMALL, color="#52606d")
+    axes.axvline(factor * mean, color="#52606d", lw=1.2, dashes=(4, 2))
+    axes.plot(
+        [factor * a for a in random], [base - 10 * k for k in stack], "o", color=RANDOM, ms=8, mec="white", mew=0.8
+    )
+    axes.plot([factor * accuracy], [row / 2], "D", color=SEARCHED, ms=9, mec="white", mew=0.8)
     low, high = min(mean - std, accuracy, *random), max(mean + std, accuracy, *random)
     room = 0.12 * max(high - low, 2e-3)
-    axes.set_xlim(100 * (low - room), 100 * min(high + room, max(high, 1.0) + 0.3 * room))
+    most = min(high + room, max(high, 1.0) + 0.3 * room) if factor == 100.0 else high + room
+    axes.set_xlim(factor * (low - room), factor * most)
     axes.xaxis.set_major_locator(MaxNLocator(8))
-    axes.set_xlabel("test accuracy (%)")
-    return figure.svg(name, f"test accuracies: {subject} and random cells")
+    axes.set_xlabel(label)
+    return figure.svg(name, f"{label}: {subject} and {others}")
 
 
 @_style()

@@ -276,6 +276,10 @@ def commands(folder: Folder) -> list[tuple[str, str]]:
         found.append(
             (f"gradnas train {path} --random-cells 5", "train the cell from scratch, and five random ones too")
         )
+    if training is not None and "test_perplexity" in training.results:
+        found.append((f"gradnas evaluate {path}", "test perplexity of the trained model"))
+        found.append((f"gradnas generate {path} --tokens 100", "text that the model writes"))
+        found.append((f"gradnas export {path} -o model.onnx", "the trained model for other programs (or .pt2)"))
     if training is not None and "test_accuracy" in training.results:
         found.append((f"gradnas evaluate {path}", "test accuracy of the trained network"))
         found.append((f"gradnas export {path} -o model.onnx", "the trained network for other programs (or .pt2, .py)"))

@@ -339,15 +339,25 @@ class Search:
         (mean_losses_M,) = distributed.mean([torch.stack(losses)])  # every rank sees its share of the batch
         rewards = [self._reward(loss, draw) for loss, draw in zip(mean_losses_M, sampled, strict=True)]
         grads, baseline = self.gradient.estimate(log_probs, rewards, tables, self.baseline)
+        if self.cost is not None and self.costs is not None and self.cost.is_budget:
+            # A budget binds the expected cost, whose gradient is known: sampling it would only add noise.
+            probabilities = {name: self.relaxation.probabilities(alpha) for name, alpha in tables.items()}
+            zero = torch.zeros((), dtype=torch.float64, device=self.device)
+            term = self.cost.combine(zero, self.costs.expected(probabilities), self.cost_state)
+            pulls = torch.autograd.grad(term, list(tables.values()), allow_unused=True)
+            grads = {
+                name: grads[name] if pull is None else grads[name] + pull
+                for name, pull in zip(tables, pulls, strict=True)
+            }
         return grads, mean_losses_M.mean(), baseline
 
     def _reward(self, loss: Tensor, draw: Draw) -> float:
         """The reward of a sampled network with this validation loss."""
         assert isinstance(self.gradient, Reinforce)
-        if self.cost is None or self.costs is None:
+        if self.cost is None or self.costs is None or self.cost.is_budget:
             return -loss.item()
         spent = self.costs.expected({name: mix.detach() for name, mix in draw.mix.items()})
-        if self.gradient.reward == "accuracy" and not self.cost.is_budget:
+        if self.gradient.reward == "accuracy":
             return accuracy_latency_reward(-loss.item(), spent.item(), self.cost.limit, self.gradient.exponent)
         return -self.cost.combine(loss, spent.to(loss), self.cost_state).item()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from gradnas.config import read_object, to_json
 from gradnas.data import DataConfig, ImageData, Split, describe, halves
 from gradnas.draw_chain import draw_architecture
 from gradnas.evaluation import Means, evaluate
-from gradnas.memory import MIB, SavedTensors, measured_peak_mib, module_bytes, optimizer_bytes
+from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import Precision, autocast, check_precision, cuda_products
 from gradnas.progress import Progress
@@ -301,8 +301,7 @@ def train(
                 if training.batch == 0:
                     with SavedTensors() as kept:
                         parts = training.step(x_BCHW, y_B)
-                    fixed = 2 * module_bytes(network) + optimizer_bytes([training.optimizer])  # weights, gradients
-                    training.memory_mib = (kept.peak_bytes + fixed) / MIB
+                    training.memory_mib = step_mib(kept, network, [training.optimizer])
                 else:
                     parts = training.step(x_BCHW, y_B)
                 training.means.add(parts, len(y_B))
@@ -326,7 +325,12 @@ def train(
         keeper.save()
     results = _finish(training, run)
     if config.random_cells:
-        results["random_cells"] = _train_random_cells(config, run, data, device, progress)
+        results["random_cells"] = train_random_cells(
+            config,
+            run,
+            lambda own, folder: start_training(own, folder, device),
+            lambda own, child, title: train(own, child, data, device, progress, title),
+        )
         if main:
             runs.write_json(run.path / runs.RESULTS, results)
     if main:
@@ -334,28 +338,39 @@ def train(
     return results
 
 
-def _train_random_cells(
-    config: TrainConfig, run: runs.Run, data: ImageData, device: torch.device, progress: bool
+def train_random_cells(
+    config: Any,
+    run: runs.Run,
+    start: Callable[[Any, Path], Any],
+    train_one: Callable[[Any, runs.Run, str], dict[str, Any]],
+    measures: tuple[str, str] = ("test_accuracy", "test_accuracies"),
 ) -> dict[str, Any]:
-    """Train cells drawn at random in the same way; those already finished are not trained again."""
-    accuracies, genotypes = [], []
+    """Train cells drawn at random in the same way; those already finished are not trained again.
+
+    Args:
+        config: of the training, with `space`, `genotype`, `random_cells`, `seed`.
+        start: makes a run folder for a configuration.
+        train_one: runs a training in its folder, under a title, and returns its results.
+        measures: what is compared, in the singular and the plural.
+    """
+    values, genotypes = [], []
     for k in range(config.random_cells):
         genotype = config.space.random_decision(generator_for(config.seed, CELLS, k)).to_text()
         own = replace(config, genotype=genotype, random_cells=0)
         folder = run.path / "random" / str(k)
         if distributed.is_main() and not (folder / runs.CONFIG).exists():
-            start_training(own, folder, device)
+            start(own, folder)
         distributed.barrier()
         child = runs.Run(folder)
         finished = child.status().get("status") == "finished"
         title = f"random cell {k + 1}/{config.random_cells}"
-        results = read_object(folder / runs.RESULTS) if finished else train(own, child, data, device, progress, title)
-        accuracies.append(results["test_accuracy"])
+        results = read_object(folder / runs.RESULTS) if finished else train_one(own, child, title)
+        values.append(results[measures[0]])
         genotypes.append(genotype)
     return {
-        "test_accuracies": accuracies,
-        "mean_test_accuracy": statistics.fmean(accuracies),
-        "std_test_accuracy": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        measures[1]: values,
+        f"mean_{measures[0]}": statistics.fmean(values),
+        f"std_{measures[0]}": statistics.stdev(values) if len(values) > 1 else 0.0,
         "genotypes": genotypes,
     }
 

@@ -19,6 +19,7 @@ RELAXATIONS = [
     gradnas.BinaryGates(mode="full"),
     gradnas.BinaryGates(mode="recompute"),
     gradnas.BinaryGates(mode="two"),
+    gradnas.Sigmoid(),
 ]
 GRADIENTS = [
     gradnas.FirstOrder(),

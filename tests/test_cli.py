@@ -232,7 +232,7 @@ def test_bad_genotypes(fails, tmp_path):
         path.write_text(json.dumps(good).replace(old, new, 1))
         assert wanted in fails("train", path, "--recipe", "digits-eval", "--out", tmp_path / "r")
     Genotype.named("ENAS").save(path)
-    assert "conv genotype, not one of kind 'recurrent'" in fails("train", path, "--recipe", "digits-eval")
+    assert "is a recurrent cell, and the recipe trains another kind" in fails("train", path, "--recipe", "digits-eval")
     assert "did you mean 'DARTS_V2'" in fails("train", "DARTS_V22")
 
 

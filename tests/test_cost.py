@@ -306,8 +306,8 @@ def _losses(seed: int):
 
 def _search(relaxation=RELAXATIONS[0], **limit):
     torch.manual_seed(0)
-    cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}))
-    alphas = gradnas.AlphaOptimizer(lr=0.1)
+    cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}), multiplier_lr=0.05, penalty=1.0)
+    alphas = gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0)
     example = batch(0, size=1)[0]
     return gradnas.Search(TwoChoices(), relaxation, alphas=alphas, cost=cost, example=example, epochs=3)
 
@@ -399,3 +399,51 @@ def test_a_space_that_does_not_know_its_costs_says_so():
 
     with pytest.raises(ValueError, match="Bare does not say what its operations cost"):
         gradnas.Search(Bare(), cost=ExpectedCost(budget_macs=9500.0), example=torch.zeros(1, 2))
+
+
+def test_reinforce_keeps_a_budget_by_the_gradient_of_the_expected_cost():
+    torch.manual_seed(0)
+    search = gradnas.Search(
+        TwoChoices(),
+        gradnas.BinaryGates(),
+        gradnas.Reinforce(samples=4),
+        alphas=gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0),
+        cost=ExpectedCost(budget_macs=9500.0, multiplier_lr=0.05, penalty=1.0),
+        example=batch(0, size=1)[0],
+    )
+    grads, _, _ = search._sampled_gradient(lambda net: net(batch(0)[0]).sum() * 0.0)  # no reward: the budget alone
+    tables = {name: a.detach().double().requires_grad_() for name, a in search.alphas.items()}
+    expected = search.costs.expected({name: torch.softmax(a, -1) for name, a in tables.items()})
+    term = search.cost.combine(torch.zeros(()).double(), expected, search.cost_state)
+    for grad, own in zip(torch.autograd.grad(term, [*tables.values()]), grads.values(), strict=True):
+        assert torch.allclose(grad.float(), own, rtol=1e-4, atol=1e-7) and own.abs().sum() > 0
+    for i in range(40):
+        search.step(_losses(2 * i), _losses(2 * i + 1))
+    assert search.expected_cost() < 9800.0 and search.result().cost <= 9500.0
+
+
+# ---- cells ---------------------------------------------------------------------------------------------------------
+
+
+def test_cells_cost_what_their_derived_network_costs_and_keep_budgets():
+    space = gradnas.ConvCell(channels=4, cells=3, nodes=2)
+    torch.manual_seed(0)
+    supernet, x = space.supernet(3, 5), torch.randn(1, 3, 8, 8)
+    costs = {quantity: supernet.costs(quantity, (x,)) for quantity in ("macs", "params")}
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        genotype = space.random_decision(generator)
+        network = supernet.derived(genotype)
+        assert supernet.cost_of(genotype, costs["macs"]) == gradnas.macs(network, x)
+        assert supernet.cost_of(genotype, costs["params"]) == gradnas.num_params(network)
+    for alpha in supernet.alphas.values():
+        nn.init.normal_(alpha)
+    free = supernet.decide()
+    softmax, own = gradnas.Softmax(), costs["macs"]
+    assert supernet.decide_within(softmax, own, 1e12) == free
+    least, most = supernet.cheapest(own), supernet.cost_of(free, own)
+    for share in (0.0, 0.3, 0.7):
+        budget = least + share * (most - least)
+        assert supernet.cost_of(supernet.decide_within(softmax, own, budget), own) <= budget
+    with pytest.raises(ValueError, match="the cheapest costs"):
+        supernet.decide_within(softmax, own, 0.9 * least)

@@ -37,7 +37,7 @@ def fails(capsys):
 def quick(monkeypatch):
     """Hand-made fronts in place of the search, as the tests here are about what surrounds it."""
 
-    def laws(x_ND, y_N, settings, weights_N, loss, seed, show):
+    def laws(x_ND, y_N, settings, weights_N, loss, seed, show, names):
         d = x_ND.shape[1]
         long = Node("sum", tuple(Edge(i % d, "exp", -0.123456789 * (i + 1), 0.5) for i in range(9)))
         formulas = [
@@ -120,7 +120,7 @@ def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
     discover(table, "--target", "who", "--features", "dose", "--output", "class", "--out", "classes")
     printed = capsys.readouterr().out
     assert "P(who=ann)" in printed and max(map(len, printed.splitlines())) <= 80
-    assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 2
+    assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 3
 
 
 def test_nothing_is_written_over(quick, table, tmp_path, fails):

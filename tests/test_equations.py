@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import pickle
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -26,7 +29,7 @@ from gradnas.spaces.equation_formula import Edge, Formula, Node
 from gradnas.spaces.equation_primitives import PRIMITIVES
 
 # For data of a few rows: the checks of scikit-learn fit dozens of times
-QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02}
+QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02, "primitives": ["linear", "linear_exp"]}
 NAMES = ["x1", "dose", "T"]
 X = np.random.default_rng(0).uniform(0.2, 3.0, (40, 3))
 
@@ -179,15 +182,15 @@ def test_links_are_part_of_the_printed_law(fixed, output, loss):
 
 
 def test_classes_are_the_softmax_of_their_laws(fixed):
-    fixed(front(FORMULAS["tanh"], loss="logistic"), front(FORMULAS["ratio"], loss="logistic"))
+    fixed(*(front(FORMULAS[name], loss="logistic") for name in ("tanh", "ratio", "sin")))
     labels = np.array(["a", "b", "c"])[np.arange(40) % 3]
     estimator = EquationClassifier().fit(X, labels)
-    odds = np.column_stack([np.zeros(40), *(laws.front[0].linear(X) for laws in estimator.laws_)])
-    expected = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    expected = 1 / (1 + np.exp(-np.column_stack([laws.front[0].linear(X) for laws in estimator.laws_])))
+    expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(estimator.predict_proba(X), expected, rtol=1e-12)
     assert (estimator.predict(X) == estimator.classes_[expected.argmax(1)]).all()
     assert_all_forms_agree(estimator, expected, ["x1", "x2", "x3"], X)
-    assert estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 2
+    assert estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 3
     with pytest.raises(AttributeError, match="equations_"):
         _ = estimator.equation_
     estimator.plot(output=1)
@@ -198,7 +201,7 @@ def test_two_classes_have_one_law(fixed):
     estimator = EquationClassifier().fit(pandas.DataFrame(X, columns=NAMES), pandas.Series(X[:, 0] > 1, name="seen"))
     proba = estimator.predict_proba(pandas.DataFrame(X, columns=NAMES))
     assert_all_forms_agree(estimator, proba[:, 1:], NAMES, X)
-    assert estimator.text().startswith("P(seen=True) = 1/(1 + ")
+    assert estimator.text().startswith("P(seen=True) = 1/(")
 
 
 def test_several_outputs(fixed):
@@ -336,7 +339,7 @@ def test_a_constant_feature_is_left_out_with_a_word(fixed):
 def test_rows_are_merged_and_sorted_so_order_and_repetition_do_not_count(monkeypatch):
     seen = []
 
-    def record(x, y, settings, weights, loss, seed, show):
+    def record(x, y, settings, weights, loss, seed, show, names):
         seen.append((x, y, weights))
         return front(FORMULAS["constant"])
 
@@ -354,7 +357,7 @@ def test_rows_are_merged_and_sorted_so_order_and_repetition_do_not_count(monkeyp
 def test_progress_shows_the_best_law(fixed, capsys, monkeypatch):
     from gradnas.laws import LawProgress
 
-    def report(x, y, settings, weights, loss, seed, show):
+    def report(x, y, settings, weights, loss, seed, show, names):
         show(LawProgress(0.0, "search", None, float("nan")))
         show(LawProgress(0.5, "search", FORMULAS["tanh"], 0.25))
         show(LawProgress(1.0, "done", FORMULAS["tanh"], 0.125))
@@ -365,3 +368,63 @@ def test_progress_shows_the_best_law(fixed, capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("force:   0%  search")
     assert re.search(r"100%  done  1.235\*tanh\(.*x1.*\(error 0.125\)", lines[1])
+
+
+def test_features_and_targets_of_any_scale_give_the_same_law():
+    random = np.random.default_rng(5)
+    x = random.uniform(0.5, 3.0, (60, 2))
+    y = 2.0 * x[:, 0] / (0.5 + x[:, 0] + 0.4 * x[:, 1])
+    plain = EquationRegressor().fit(x, y)
+    for scale, unit in (((1e-9, 1e9), 1.0), ((1e9, 1e-9), 1.0), ((1.0, 1.0), 1e-9)):
+        scaled = EquationRegressor().fit(x * scale, y * unit)
+        rescaled = scaled.equation_.subs({symbol("x", d): factor * symbol("x", d) for d, factor in enumerate(scale)})
+        same = sympy.lambdify([symbol("x", 0), symbol("x", 1)], rescaled / unit)(*x.T)
+        np.testing.assert_allclose(same, plain.predict(x), rtol=1e-9)
+        front = scaled.laws_[0].front[scaled.chosen_[0]], plain.laws_[0].front[plain.chosen_[0]]
+        assert front[0].complexity == front[1].complexity
+
+
+def symbol(letter, d):
+    return sympy.Symbol(f"{letter}{d + 1}", real=True)
+
+
+def test_laws_that_were_found_compute_what_predict_does():
+    """Every law of a whole front, by its sympy, Python and LaTeX forms."""
+    random = np.random.default_rng(6)
+    x = random.uniform(0.3, 3.0, (60, 2))
+    y = x[:, 0] * np.exp(-0.7 * x[:, 1]) + 0.05 * random.standard_normal(60)
+    estimator = EquationRegressor(effort=0.3).fit(x, y)
+    for law in range(len(estimator.pareto_)):
+        expected = estimator.predict(x, law=law)
+        forms = {
+            "sympy": from_sympy([estimator.formula(0, law)], ["x1", "x2"], x),
+            "python": from_python(estimator.to_python(law), x),
+            "latex": [from_latex(estimator.latex(law=law), ["x1", "x2"], x)],
+        }
+        for form, (found,) in forms.items():
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=f"{form} of law {law}")
+
+
+def test_a_million_rows_are_subsampled_with_a_word():
+    x = np.random.default_rng(7).uniform(0.5, 3.0, (1_000_000, 1))
+    estimator = EquationRegressor(**QUICK).fit(x, 3.0 * x[:, 0] - 1.0)
+    assert any("1000000 rows" in note for note in estimator.notes_)
+    np.testing.assert_allclose(estimator.predict(x[:5]), 3.0 * x[:5, 0] - 1.0, rtol=1e-9)
+
+
+def test_the_example_runs(tmp_path):
+    example = Path(__file__).resolve().parents[1] / "examples" / "equation.py"
+    command = [sys.executable, "-W", "error", str(example), "--effort", "0.05", "--plot", str(tmp_path / "law.svg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rate = " in done.stdout and "def law(substrate, inhibitor):" in done.stdout
+    assert (tmp_path / "law.svg").stat().st_size > 5000
+
+
+def test_three_classes_with_the_real_search():
+    from sklearn.datasets import load_iris
+
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    estimator = EquationClassifier(**QUICK).fit(x, y)
+    assert estimator.score(x, y) > 0.9
+    np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1.0, rtol=1e-12)

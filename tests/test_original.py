@@ -412,7 +412,7 @@ def test_our_own_names():
 def test_networks_of_another_class():
     state = small()[0].state()
     for network in (torch.nn.Linear(2, 2), ConvCell(channels=4, cells=3).supernet()):
-        with pytest.raises(ValueError, match=f"fit a ConvNetwork, not a {type(network).__name__}; build one with"):
+        with pytest.raises(ValueError, match=f"RecurrentNetwork, not a {type(network).__name__}; build one with"):
             load_original_weights(network, state)
 
 
@@ -422,3 +422,74 @@ def test_operations_that_the_original_lacks():
     network = space.network(Genotype.conv([("mine", 0), ("mine", 1)], [("mine", 0), ("mine", 1)]))
     with pytest.raises(ValueError, match=r"cells.0.operations.0 is not an operation of the original repository"):
         load_original_weights(network, {})
+
+
+# ---- the recurrent model --------------------------------------------------------------------------------------------
+
+
+def original_recurrent_state(hidden, vocabulary, nodes):
+    """Random tensors under the original's names and shapes."""
+    generator = torch.Generator().manual_seed(5)
+    state = {"encoder.weight": torch.randn(vocabulary, hidden, generator=generator) * 0.3}
+    state["decoder.weight"] = state["encoder.weight"].clone()
+    state["decoder.bias"] = torch.randn(vocabulary, generator=generator)
+    state["rnns.0._W0"] = torch.randn(2 * hidden, 2 * hidden, generator=generator) * 0.3
+    for k in range(nodes):
+        state[f"rnns.0._Ws.{k}"] = torch.randn(hidden, 2 * hidden, generator=generator) * 0.3
+    return state
+
+
+def original_recurrent_forward(state, genotype, tokens, hidden):
+    """What the original model computes in eval mode, written from its description over its own tensors: one token after
+    the other, one row of text after the other."""
+    steps = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x}
+    size = state["rnns.0._W0"].shape[1] // 2
+    outputs = []
+    for column in range(tokens.shape[1]):
+        h, rows = hidden[column], []
+        for token in tokens[:, column]:
+            gate, candidate = (torch.cat([state["encoder.weight"][token], h]) @ state["rnns.0._W0"]).split(size)
+            states = [h + torch.sigmoid(gate) * (torch.tanh(candidate) - h)]
+            for k, (name, predecessor) in enumerate(genotype.recurrent):
+                before = states[predecessor]
+                gate, candidate = (before @ state[f"rnns.0._Ws.{k}"]).split(size)
+                states.append(before + torch.sigmoid(gate) * (steps[name](candidate) - before))
+            h = sum(states[i] for i in genotype.concat) / len(genotype.concat)
+            rows.append(torch.log_softmax(state["decoder.weight"] @ h + state["decoder.bias"], dim=0))
+        outputs.append((torch.stack(rows), h))
+    return torch.stack([o for o, _ in outputs], dim=1), torch.stack([h for _, h in outputs])
+
+
+@pytest.mark.parametrize("name", ["DARTS_V1_recurrent", "DARTS_V2_recurrent", "ENAS"])
+def test_recurrent_log_probabilities_are_the_originals(name):
+    """To 1e-5 in eval mode, also from a hidden state that is not zero, with a network that has dropout."""
+    genotype = Genotype.named(name)
+    dropout = gradnas.RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1)
+    space = gradnas.RecurrentCell(hidden=12, embedding=12, dropout=dropout)
+    network = space.network(genotype, vocabulary=31)
+    state = original_recurrent_state(12, 31, len(genotype.recurrent))
+    gradnas.load_original_weights(network, state)
+    tokens = torch.randint(31, (7, 3), generator=torch.Generator().manual_seed(1))
+    hidden = torch.randn(3, 12, generator=torch.Generator().manual_seed(2))
+    log_prob, after = network.eval()(tokens, hidden)
+    expected, expected_after = original_recurrent_forward(state, genotype, tokens, hidden)
+    assert (log_prob - expected).abs().max() < 1e-5 and (after - expected_after).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s: s.pop("rnns.0._Ws.3"), r"the tensor 'rnns\.0\._Ws\.3' is missing"),
+        (lambda s: s.update({"rnns.0._Ws.8": s["rnns.0._Ws.0"]}), r"no place for the tensor 'rnns\.0\._Ws\.8'"),
+        (lambda s: s.update({"decoder.bias": torch.zeros(30)}), "'decoder.bias' is 30, but the network's is 31"),
+        (lambda s: s.update({"decoder.weight": s["decoder.weight"] + 1}), "decoder.weight differs from encoder.weight"),
+    ],
+)
+def test_recurrent_weights_that_do_not_fit_are_refused(change, sentence):
+    network = gradnas.RecurrentCell(hidden=12, embedding=12).network(Genotype.named("DARTS_V2_recurrent"), 31)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = original_recurrent_state(12, 31, 8)
+    change(state)
+    with pytest.raises(ValueError, match=sentence):
+        gradnas.load_original_weights(network, state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -101,7 +101,7 @@ def test_derivation():
     genotype = space.derive({"recurrent": alphas})
     assert genotype.recurrent == (("tanh", 0), ("identity", 1), ("relu", 1)) and genotype.concat == (1, 2, 3)
     assert Genotype.parse(genotype.to_text()) == genotype
-    assert space.random_genotype(generator_for(1)).kind == "recurrent"
+    assert space.random_decision(generator_for(1)).kind == "recurrent"
 
 
 def test_configuration_round_trip():
@@ -131,7 +131,7 @@ def test_the_supernet_is_the_plain_one(way, training):
     ours, plain = twins(lambda: SMALL.supernet(V), lambda: plain_supernet(SMALL, V), training)
     hidden = torch.randn(4, 70, dtype=D)
     assert_same(results(ours, hidden), results(plain, hidden))
-    one_hot = ours.one_hot_draw(SMALL.random_genotype(generator_for(4)))
+    one_hot = ours.one_hot_draw(SMALL.random_decision(generator_for(4)))
     assert_same(results(ours, hidden, draw=one_hot), results(plain, hidden, draw=one_hot))
 
 

@@ -180,7 +180,7 @@ def test_fit_takes_several_inputs_and_refuses_other_batches():
         Search(Add()).fit([{"a": torch.ones(1)}], data, loss=F.mse_loss, epochs=1, progress=False)
 
 
-@pytest.mark.parametrize("relaxation", RELAXATIONS[:2], ids=name_of)
+@pytest.mark.parametrize("relaxation", [*RELAXATIONS[:2], RELAXATIONS[-1]], ids=name_of)
 def test_state_dict_resumes_bit_for_bit(relaxation):
     """Through a file that is loaded with weights_only=True, into a module with other initial weights."""
     whole = fit(epochs=4, relaxation=relaxation, gradient=Unrolled())

@@ -17,11 +17,12 @@ from gradnas.data.augment import Augment
 from gradnas.data.base import Batches, ImageData, MemorySplit, Split, balanced, halves, stratified
 from gradnas.data.config import DataConfig, describe
 from gradnas.data.stream import StreamSplit
-from gradnas.data.text import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary, load_corpus
+from gradnas.data.text import Chunk, ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary, load_corpus
 
 __all__ = [
     "Augment",
     "Batches",
+    "Chunk",
     "ChunkLengths",
     "Corpus",
     "DataConfig",

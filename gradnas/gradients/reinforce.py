@@ -21,7 +21,8 @@ class Reinforce(ArchitectureGradient):
 
     `Search` samples M networks for every alpha step and evaluates them without a graph. The reward r of one is minus
     the value of your validation loss, which may be any function of the network: nothing is differentiated through it.
-    With an expected cost in the search, the reward counts the cost of the sampled network, exactly.
+    With a target in the search's cost, the reward counts the cost of the sampled network, exactly; a budget binds the
+    expected cost, and the gradient of that is added instead.
 
     The baseline that rewards are compared with was formed before them. In the first step, before there is one, each
     reward is compared with the mean of the others.

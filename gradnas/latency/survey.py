@@ -302,8 +302,8 @@ def _key(call: _Call, holders: set[nn.Module]) -> str:
     inputs = ",".join(_shape(t) for t in tensors) or "none"
     outputs = ",".join(_shape(t) for t in _tensors(call.output)) or "none"
     structure = _structure(call.module, holders if call.rest else set())
-    kinds = [f"{t.dtype}{t.is_contiguous(memory_format=torch.channels_last)}" for t in tensors if t.dim() == 4]
-    text = "|".join([structure, inputs, *kinds])
+    # The memory format is a setting of the whole table, not of an operation, and so no part of its name.
+    text = "|".join([structure, inputs, *(str(t.dtype) for t in tensors)])
     return f"{kind}-input:{inputs}-output:{outputs}-id:{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 

@@ -16,7 +16,7 @@ from gradnas.config import build
 from gradnas.latency import LatencyTable
 from gradnas.latency.costs import Quantity
 
-_LIMITS: dict[str, Quantity] = {
+LIMITS: dict[str, Quantity] = {
     "budget_ms": "latency",
     "budget_macs": "macs",
     "budget_params": "params",
@@ -63,7 +63,8 @@ class ExpectedCost:
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.
-        multiplier_lr, penalty: of a budget.
+        multiplier_lr, penalty: of a budget. Large ones make the alphas prefer what is cheap before they know what the
+            operations are worth; the result keeps the budget in any case.
 
     Raises:
         ValueError: no limit or several, one that is not above 0, milliseconds without a table.
@@ -80,14 +81,14 @@ class ExpectedCost:
     scale: float = 0.2
     power: float = 0.3
     weight: float = 0.1
-    multiplier_lr: float = 0.05
-    penalty: float = 1.0
+    multiplier_lr: float = 0.01
+    penalty: float = 0.1
 
     def __post_init__(self) -> None:
-        given = [name for name in _LIMITS if getattr(self, name) is not None]
+        given = [name for name in LIMITS if getattr(self, name) is not None]
         if len(given) != 1:
             found = f"got {', '.join(given)}" if given else "got none"
-            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(_LIMITS)}; {found}")
+            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(LIMITS)}; {found}")
         if not (math.isfinite(self.limit) and self.limit > 0):
             raise ValueError(f"{given[0]} must be above 0, not {self.limit}")
         if self.form not in ("mul#log", "add#linear"):
@@ -101,7 +102,7 @@ class ExpectedCost:
     @property
     def limit_name(self) -> str:
         """The limit that was given, e.g. `budget_ms`."""
-        return next(name for name in _LIMITS if getattr(self, name) is not None)
+        return next(name for name in LIMITS if getattr(self, name) is not None)
 
     @property
     def limit(self) -> float:
@@ -111,7 +112,7 @@ class ExpectedCost:
     @property
     def quantity(self) -> Quantity:
         """What is counted."""
-        return _LIMITS[self.limit_name]
+        return LIMITS[self.limit_name]
 
     @property
     def is_budget(self) -> bool:

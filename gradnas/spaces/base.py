@@ -76,6 +76,10 @@ class Supernet(nn.Module, ABC):
                 f"{costs.unit}"
             )
         strengths = {name: relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
+        return self.chosen_within(strengths, costs, budget)
+
+    def chosen_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Any:
+        """The architecture with the largest product of strengths that costs at most `budget`."""
         return self.decision(best_within(choice_options(costs, strengths), budget - costs.fixed))
 
     def decision(self, picks: Picks) -> Any:

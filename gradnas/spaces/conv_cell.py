@@ -17,10 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
-from gradnas.derivation import top_edges
+from gradnas.derivation import best_within, cheapest_cost, top_edges
 from gradnas.genotype import Genotype
+from gradnas.latency import Costs, CostView, LatencyTable
+from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace, Supernet, Weights
+from gradnas.spaces.cell_costs import cell_options, cell_shares, cell_view, cells_of
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
 from gradnas.spaces.edge_cell import EdgeCell
 from gradnas.spaces.fused_cell import FusedCell
@@ -300,6 +303,24 @@ class ConvSupernet(Supernet):
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections among the operations of the normal cell (the collapse of DARTS shows there)."""
         return sum(name == "skip_connect" for name, _ in decision.normal)
+
+    def cost_view(self) -> CostView:
+        with torch.random.fork_rng(devices=[]):  # its weights are of no interest, and must not cost random numbers
+            plain = ConvSupernet(self.space, self.in_channels, self.num_classes, fused=False)
+            view = cell_view(plain)
+        view.net.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        return view
+
+    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
+        """As for every supernet; in an expectation each of the n edges into a node counts 2 / n."""
+        return dataclasses.replace(super().costs(quantity, inputs, table), shares=cell_shares(self.space))
+
+    def cheapest(self, costs: Costs) -> float:
+        return costs.fixed + cheapest_cost(cell_options(self.space, costs, dict(self.alphas.items())))
+
+    def chosen_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Genotype:
+        picks = best_within(cell_options(self.space, costs, strengths), budget - costs.fixed)
+        return cells_of(self.space, costs, strengths, picks)
 
     def one_hot_draw(self, genotype: Genotype) -> Draw:
         """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""

@@ -120,6 +120,8 @@ def canonical(node: Node) -> Node:
 
 
 def _as_factor(edge: Edge) -> Edge:
+    if edge.function == "identity" and edge.a < 0.0:  # the sign stays: a power of the node needs it
+        return replace(edge, a=-1.0, b=-edge.b / edge.a, fixed=True)
     if edge.function in HOMOGENEOUS and edge.a != 0.0:
         return replace(edge, a=1.0, b=edge.b / edge.a, fixed=True)
     if edge.function == "exp":

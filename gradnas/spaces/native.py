@@ -50,7 +50,7 @@ def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 built = Path(scratch) / "built.so"
                 command = [compiler, *options, str(source), "-o", str(built)]
-                subprocess.run(command, check=True, capture_output=True, timeout=120)
+                subprocess.run(command, check=True, capture_output=True, timeout=600)
                 os.replace(built, target)  # another process may have been faster: both files are the same
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.SubprocessError):

@@ -84,6 +84,7 @@ void node_forward(
     i64 n, i64 B, i64 H, i64 stride, const T* states, const T* pre, const T* weights, const T* mask, int normalise,
     double eps, T* out, T* masked, T* inverse, int threads) {
   const i64 blocks = (H + BLOCK - 1) / BLOCK;
+  if (threads > blocks) threads = blocks;
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 block = 0; block < blocks; block++) {
     const i64 first = block * BLOCK, width = H - first < BLOCK ? H - first : BLOCK;
@@ -139,6 +140,7 @@ void node_backward(
     const T* out, const T* inverse, const T* grad, const T* grad_masked, T* grad_pre, T* grad_states,
     double* grad_weights, int threads) {
   const i64 blocks = (H + BLOCK - 1) / BLOCK;
+  if (threads > blocks) threads = blocks;
   std::vector<double> parts(grad_weights ? blocks * n * F : 0, 0.0);
   #pragma omp parallel num_threads(threads)
   {

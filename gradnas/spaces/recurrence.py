@@ -30,6 +30,7 @@ SOURCE = Path(__file__).with_name("recurrence.cpp")
 NATIVE = ("tanh", "relu", "sigmoid", "identity")  # in the order of the kernels' weights, after that of the state itself
 EPS = 1e-5  # of nn.BatchNorm1d
 ROWS = 256  # of logits at a time
+SHORT = 8  # time steps; fewer without gradients take the torch form of the derived cell
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -508,7 +509,9 @@ def run_derived_cell(
 ) -> Tensor:
     """`derived_cell`, by the kernels where they can do it; `names` are those of the activations."""
     native = all(name in NATIVE and f is ACTIVATIONS[name] for name, f in zip(names, activations, strict=True))
-    if not native or kernels(*tensors, mask_BH) is None:
-        return derived_cell(activations, predecessors, concat, mask_BH, *tensors)  # type: ignore[arg-type]
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    # For a few tokens, as in generation, laying matrices side by side would cost more than it saves.
+    short = not keep and len(tensors[0]) < SHORT
+    if not native or short or kernels(*tensors, mask_BH) is None:
+        return derived_cell(activations, predecessors, concat, mask_BH, *tensors)  # type: ignore[arg-type]
     return _DerivedCell.apply(keep, (tuple(names), tuple(predecessors), tuple(concat)), mask_BH, *tensors)

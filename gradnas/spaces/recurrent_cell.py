@@ -138,7 +138,23 @@ class RecurrentCell(Space):
         pairs = top_edges(strength_EO, self.predecessors, excluded, keep=1)
         return Genotype.recurrent_cell([(self.names[operation], predecessor) for operation, predecessor in pairs])
 
-    def random_genotype(self, generator: torch.Generator) -> Genotype:
+    def decision(self, what: Genotype | str) -> Genotype:
+        """A recurrent genotype from its original text form; one that is given is checked and returned.
+
+        Raises:
+            ValueError: a genotype of another space, or with an activation that is not known here.
+        """
+        genotype = Genotype.parse(what) if isinstance(what, str) else what
+        if not isinstance(genotype, Genotype) or genotype.kind != "recurrent":
+            kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
+            raise ValueError(f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}")
+        known = {**ACTIVATIONS, **self.functions}
+        for name, _ in genotype.recurrent:
+            if name not in known:
+                raise ValueError(f"unknown activation {name!r} in the cell{did_you_mean(name, known)}")
+        return genotype
+
+    def random_decision(self, generator: torch.Generator) -> Genotype:
         """A cell drawn uniformly: one predecessor and one activation other than `none` for each node."""
         names = list(self.functions)
 
@@ -153,9 +169,7 @@ class RecurrentCell(Space):
         Raises:
             ValueError: a genotype of another space, or with an activation that is not known here.
         """
-        if not isinstance(genotype, Genotype) or genotype.kind != "recurrent":
-            kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
-            raise ValueError(f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}")
+        genotype = self.decision(genotype)
         return RecurrentNetwork(
             genotype.recurrent,
             genotype.concat,

@@ -1,0 +1,188 @@
+"""All measurements of the search on a GPU in one run of bounded length; needs no package of the command line.
+
+    python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu        # on a CUDA device
+    python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch 8    # a dry run
+
+1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the fused one recorded in a
+   CUDA graph; first and second order; fp32, TF32, bf16. The variants of a row take turns.
+2. Kernels of one forward and backward pass, counted by the profiler.
+3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search of 50 epochs (or as
+   many as fit): genotype, accuracies, minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from launches import Launches, passes
+
+from gradnas import ConvCell, FirstOrder, Search, Unrolled, recipes
+from gradnas.capture import CapturedStep
+from gradnas.data import Augment, DataConfig
+from gradnas.estimate import estimate_search
+from gradnas.experiment import run_search, start_search
+
+ORDERS = {"first": FirstOrder(), "second": Unrolled()}
+VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")
+STEPS_PER_EPOCH = 391  # 25,000 images in batches of 64
+
+
+def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Cross entropy, and no parts."""
+    return F.cross_entropy(net(x).float(), y), {}
+
+
+def stepper(variant: str, order: str, precision: str, options: argparse.Namespace) -> Callable[[], Any]:
+    """A function that makes one search step."""
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    space = ConvCell(channels=options.channels, cells=options.cells)
+    layout = torch.contiguous_format if variant == "plain" else torch.channels_last
+    supernet: Any = space.supernet(fused=variant.startswith("fused"))
+    search = Search(supernet.to(device, memory_format=layout), gradient=ORDERS[order], precision=precision)
+    images = [torch.randn(options.batch, 3, 32, 32, device=device).contiguous(memory_format=layout) for _ in range(2)]
+    batches = [(x, torch.randint(10, (options.batch,), device=device)) for x in images]
+    if variant == "fused, recorded":
+        captured = CapturedStep(search, loss, capture=device.type == "cuda")
+        return lambda: captured(*batches)
+    return lambda: search.step(*(lambda net, b=b: loss(net, *b)[0] for b in batches))
+
+
+def wait(device: str) -> None:
+    """Until the device has done everything."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], float]:
+    """(precision, order, variant) -> seconds per step, and the table of steps per second on the way."""
+    found: dict[tuple[str, str, str], float] = {}
+    formats = ("fp32", "tf32", "bf16") if options.device.startswith("cuda") else ("fp32", "bf16")
+    print(f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain |\n|{'---|' * (len(VARIANTS) + 3)}")
+    for precision in formats:
+        for order in ORDERS:
+            times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+            notes: dict[str, str] = {}
+            steps: dict[str, Callable[[], Any]] = {}
+            for variant in VARIANTS:
+                try:
+                    steps[variant] = stepper(variant, order, precision, options)
+                    for _ in range(2):
+                        steps[variant]()
+                    wait(options.device)
+                except RuntimeError as error:  # one variant that fails must not take the others with it
+                    notes[variant] = f"failed: {str(error).splitlines()[0][:60]}"
+                    steps.pop(variant, None)
+            for _ in range(options.rounds):
+                for variant, step in steps.items():
+                    began = time.perf_counter()
+                    for _ in range(options.steps):
+                        step()
+                    wait(options.device)
+                    times[variant].append((time.perf_counter() - began) / options.steps)
+            cells = []
+            for variant in VARIANTS:
+                if not times[variant]:
+                    cells.append(notes[variant])
+                    continue
+                found[precision, order, variant] = middle = statistics.median(times[variant])
+                cells.append(f"{1 / middle:.2f} ({1 / max(times[variant]):.2f} to {1 / min(times[variant]):.2f})")
+            plain = found.get((precision, order, "plain"))
+            best = min((found[k] for k in found if k[:2] == (precision, order)), default=0.0)
+            cells.append(f"{plain / best:.1f}x" if plain else "")
+            print(f"| {precision} | {order} | {' | '.join(cells)} |", flush=True)
+    return found
+
+
+def count_kernels(options: argparse.Namespace) -> None:
+    """Kernels of one pass by the profiler; on the CPU, launches as `launches.py` counts them."""
+    space = ConvCell(channels=options.channels, cells=options.cells)
+    for name, fused in (("plain", False), ("fused", True)):
+        for kind, one_pass in passes(space.supernet(fused=fused).to(options.device)).items():
+            one_pass()
+            if options.device.startswith("cuda"):
+                activity = torch.profiler.ProfilerActivity.CUDA
+                with torch.profiler.profile(activities=[activity]) as profile:
+                    one_pass()
+                    wait(options.device)
+                number = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+            else:
+                with Launches() as launches:
+                    one_pass()
+                number = launches.counts.total()
+            print(f"{name}, gradient of the {kind}: {number} kernels a pass")
+
+
+def search(options: argparse.Namespace, deadline: float) -> None:
+    """A first-order search of as many epochs as fit before the deadline, 50 at the most."""
+    device = torch.device(options.device)
+    config = recipes.darts_cifar10_first_order()
+    config = replace(
+        config,
+        space=replace(config.space, channels=options.channels, cells=options.cells),
+        data=DataConfig(source=options.data, augment=Augment(crop_padding=4, flip=True)),
+        batch_size=options.batch,
+        split_seed=0 if options.data == "digits" else None,
+        device=options.device,
+        capture=device.type == "cuda",
+        precision=options.precision,
+    )
+    data = config.data.load()
+    expected = estimate_search(config, data, device)
+    print(f"\n{expected}")
+    epochs = min(options.epochs, int((deadline - time.monotonic()) * 0.9 / expected.epoch_seconds))
+    if epochs < 1:
+        print("no time left for a search")
+        return
+    if epochs < options.epochs:
+        print(f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} epochs")
+    config = replace(config, epochs=epochs)
+    began = time.monotonic()
+    run = start_search(config, str(Path(options.out) / "search"), device)
+    results = run_search(config, run, data, device)
+    print(f"\nsearch of {epochs} epochs: {(time.monotonic() - began) / 60:.1f} minutes")
+    for name, value in results.items():
+        print(f"  {name}: {value}")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--data", help="digits, or a folder with CIFAR-10; without it no search")
+    parser.add_argument("--out", default="runs/gpu", help="folder of the search")
+    parser.add_argument("--minutes", type=float, default=9.5, help="of the whole program")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--precision", default="fp32", help="of the search")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5, help="in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    deadline = time.monotonic() + 60 * options.minutes
+    cuda = options.device.startswith("cuda")
+    name = torch.cuda.get_device_name() if cuda else "CPU"
+    print(f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, {options.cells} cells")
+    print(f"steps per second, median (slowest to fastest) of {options.rounds} rounds of {options.steps} steps:")
+    found = measure_steps(options)
+    print()
+    for (precision, order, variant), seconds in found.items():
+        if variant == VARIANTS[-1]:
+            minutes = 50 * STEPS_PER_EPOCH * seconds / 60
+            print(f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without evaluation")
+    count_kernels(options)
+    if options.data:
+        search(options, deadline)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

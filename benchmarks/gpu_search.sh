@@ -1,0 +1,12 @@
+#!/bin/sh
+# All measurements of the search on a GPU in one call of at most ten minutes; needs torch 2.9 or newer, and no registry.
+#   benchmarks/gpu_search.sh FOLDER_OF_CIFAR10 [OUT] [options of gpu_search.py, such as --precision tf32]
+#   PYTHON=.venv/bin/python benchmarks/gpu_search.sh digits /tmp/gpu --device cpu --channels 4 --cells 3 --batch 8 --steps 1
+set -eu
+data=${1:?folder with CIFAR-10, or digits}
+out=${2:-runs/gpu}
+[ $# -ge 2 ] && shift 2 || shift $#
+here=$(cd "$(dirname "$0")" && pwd)
+command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
+PYTHONPATH="$here/..:$here" PYTHONUNBUFFERED=1 exec timeout 600 "${PYTHON:-python3}" "$here/gpu_search.py" \
+    --data "$data" --out "$out" --minutes 9.5 "$@"

@@ -1,0 +1,179 @@
+"""From arrays to a Pareto front of laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from gradnas.law_growth import best_pairs, best_sums
+from gradnas.law_refit import LawData
+from gradnas.law_terms import make_atoms
+from gradnas.laws import LawSettings, discover_laws
+from gradnas.spaces.equation_formula import Formula
+from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive
+
+SMALL = LawSettings(restarts=8, steps=20)
+
+
+def table(features: int = 2, points: int = 60, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.3, 3.0, size=(points, features))
+
+
+def best(laws):
+    return laws.front[laws.best]
+
+
+def agrees(law, truth, x_ND) -> bool:
+    return bool(np.allclose(law.predict(x_ND), truth, rtol=1e-6, atol=1e-9))
+
+
+LAWS = {
+    "power": (1, lambda x: 2.0 * x[:, 0] ** 0.7),
+    "quotient": (2, lambda x: x[:, 0] / (x[:, 0] + 2.0 * x[:, 1])),
+    "product": (2, lambda x: 3.0 * x[:, 0] * np.exp(-0.5 * x[:, 1])),
+    "sum": (2, lambda x: np.sin(2.0 * x[:, 0]) + 0.5 * x[:, 1] ** 2),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_clean_laws_are_found_exactly_and_printed_with_the_same_numbers(name):
+    features, f = LAWS[name]
+    x_ND = table(features)
+    laws = discover_laws(x_ND, f(x_ND), SMALL)
+    law = best(laws)
+    fresh = table(features, seed=1)
+    assert agrees(law, f(fresh), fresh)
+    names = ["speed", "mass"][:features]
+    printed = sympy.lambdify(names, law.expression(names), "numpy")
+    assert np.allclose(printed(*fresh.T), law.predict(fresh), rtol=1e-9, atol=1e-12)
+    complexities = [item.complexity for item in laws.front]
+    errors = [item.train_error for item in laws.front]
+    assert complexities == sorted(complexities) and errors == sorted(errors, reverse=True)
+    assert law.agreement >= 1 and law.valid_error < 1e-12
+
+
+def test_noise_is_not_explained():
+    x_ND = table(1, 80)
+    y_N = 1.0 + 2.0 * np.exp(-x_ND[:, 0]) + 0.02 * np.random.default_rng(5).standard_normal(80)
+    law = best(discover_laws(x_ND, y_N, SMALL))
+    assert law.complexity <= 6 and 0.5 < law.valid_error / 0.02**2 < 2.0
+
+
+def test_the_same_seed_gives_the_same_law():
+    x_ND = table(2, 50)
+    y_N = np.random.default_rng(3).standard_normal(50) * 0.1 + x_ND[:, 0]
+    settings = LawSettings(restarts=8, steps=10, enumerate=False, improve=False)
+    one, again = (discover_laws(x_ND, y_N, settings, seed=4) for _ in range(2))
+    assert [law.formula for law in one.front] == [law.formula for law in again.front] and one.counts == again.counts
+
+
+def test_units_do_not_matter():
+    x_ND = table(2)
+    y_N = 3.0 * x_ND[:, 0] / (0.5 + x_ND[:, 1])
+    scales = np.array([1e-9, 1e9])
+    one = best(discover_laws(x_ND, y_N, SMALL))
+    other = best(discover_laws(x_ND * scales, y_N * 1e6, SMALL))
+    assert one.complexity == other.complexity
+    assert np.allclose(other.predict(x_ND * scales), 1e6 * one.predict(x_ND), rtol=1e-9)
+    assert [[e.function for e in n.edges] for n in one.formula.nodes] == [
+        [e.function for e in n.edges] for n in other.formula.nodes
+    ]
+
+
+def test_scores_of_pairs_are_those_of_least_squares():
+    x_DN = torch.from_numpy(table(2, 40).T.copy())
+    y_N = torch.from_numpy(np.random.default_rng(0).standard_normal(40))
+    data = LawData(x_DN, y_N, torch.ones(40, dtype=torch.float64))
+    atoms = make_atoms(("linear", "linear_exp", "power"), data, [1.0, 1.0], [0, 1])
+    one_N = torch.ones(40, dtype=torch.float64)
+    residual_N = y_N - y_N.mean()
+    total = float((residual_N**2).sum())
+    value = {atom: atoms.value_GN[g] for g, atom in enumerate(atoms.atoms)}
+
+    def drop(*columns: torch.Tensor) -> float:
+        basis = torch.stack([one_N, *columns], dim=1)
+        return total - float(
+            ((basis @ torch.linalg.lstsq(basis, y_N.unsqueeze(1)).solution).squeeze() - y_N).square().sum()
+        )
+
+    products = best_pairs(residual_N, one_N.unsqueeze(0), one_N, atoms, atoms, 6)
+    assert products[0][0] == pytest.approx(max(drop(a * b) for a in atoms.value_GN for b in atoms.value_GN), rel=1e-3)
+    for gain, a, b in products:
+        assert gain == pytest.approx(drop(value[a] * value[b]), rel=1e-3)
+    for gain, a, b in best_sums(residual_N, one_N.unsqueeze(0) / 40**0.5, one_N, atoms, 6):
+        assert gain == pytest.approx(drop(value[a], value[b]), rel=1e-2)
+
+
+def test_sample_weights_take_rows_out():
+    x_ND = table(1, 80)
+    y_N = 2.0 * x_ND[:, 0] + 1.0
+    y_N[:20] = 100.0
+    w_N = np.ones(80)
+    w_N[:20] = 0.0
+    assert agrees(best(discover_laws(x_ND, y_N, SMALL, weights_N=w_N)), 2.0 * x_ND[:, 0] + 1.0, x_ND)
+
+
+def test_classes_and_counts():
+    x_ND = table(2, 300)
+    generator = np.random.default_rng(0)
+    eta_N = 2.0 * x_ND[:, 0] - 3.0
+    small = LawSettings(effort=0.2, restarts=0)
+    law = best(
+        discover_laws(x_ND, (generator.random(300) < 1 / (1 + np.exp(-eta_N))).astype(float), small, loss="logistic")
+    )
+    p_N = law.predict(x_ND)
+    assert ((p_N > 0) & (p_N < 1)).all() and np.corrcoef(p_N, 1 / (1 + np.exp(-eta_N)))[0, 1] > 0.97
+    law = best(discover_laws(x_ND, generator.poisson(np.exp(0.5 * eta_N)).astype(float), small, loss="poisson"))
+    assert np.corrcoef(law.predict(x_ND), np.exp(0.5 * eta_N))[0, 1] > 0.97
+
+
+def test_random_proposals_and_plain_darts_and_a_primitive_of_ones_own():
+    x_ND = table(1, 50)
+    y_N = x_ND[:, 0] ** 3
+    random = discover_laws(x_ND, y_N, LawSettings(proposals="random", enumerate=False, improve=False, restarts=16))
+    assert random.counts["random graphs"] == 24 and "supernets" not in random.counts
+    plain = discover_laws(x_ND, y_N, LawSettings.plain_darts())
+    assert plain.counts["supernets"] == 1 and plain.counts["random graphs"] == 0
+    assert all(node.kind == "sum" for node in best(plain).formula.nodes)
+    own = Primitive("cube", lambda z: z**3, symbol=lambda z: z**3)
+    law = best(discover_laws(x_ND, y_N, LawSettings(primitives=("none", "linear", own), restarts=4, steps=5)))
+    assert "x1**3" in str(law.expression()) and agrees(law, y_N, x_ND)
+
+
+def test_bad_input_is_refused_and_what_was_left_out_is_said():
+    x_ND, y_N = table(2), table(1)[:, 0]
+    nothing = x_ND.copy()
+    nothing[3, 1] = np.nan
+    for arguments, message in [
+        ((nothing, y_N), "finite"),
+        ((x_ND[:4], y_N[:4]), "at least 5 points"),
+        ((x_ND, y_N[:-1]), "not \\(60, 2\\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            discover_laws(*arguments, SMALL)
+    with pytest.raises(ValueError, match="probability"):
+        discover_laws(x_ND, y_N, SMALL, loss="logistic")
+    with pytest.raises(ValueError, match="proposals"):
+        LawSettings(proposals="best")
+    crossing = np.column_stack([x_ND[:, 0] - 1.5, x_ND[:, 1], np.full(60, 7.0)])
+    laws = discover_laws(crossing, crossing[:, 0] ** 2, SMALL, names=["height", "width", "zone"])
+    said = " ".join(laws.notes)
+    assert "constant features" in said and "zone" in said and "height" in said and "positive" in said
+    many = np.random.default_rng(0).uniform(0.5, 2.0, size=(1000, 9))
+    laws = discover_laws(many, many[:, 3] * many[:, 7], LawSettings(restarts=0, effort=0.4, max_points=60))
+    assert agrees(best(laws), many[:, 3] * many[:, 7], many)
+    said = " ".join(laws.notes)
+    assert "of 1000 rows" in said and "of 9 features" in said
+
+
+def test_formulas_survive_json_and_progress_is_reported():
+    seen = []
+    x_ND = table(1, 40)
+    law = best(discover_laws(x_ND, np.log(x_ND[:, 0]), SMALL, on_progress=seen.append))
+    assert Formula.from_dict(law.formula.to_dict()) == law.formula
+    assert (
+        seen[-1].share == 1.0 and seen[-1].best is not None and [p.share for p in seen] == sorted(p.share for p in seen)
+    )
+    assert DEFAULT_WORDS[0] == "none"
