@@ -247,7 +247,8 @@ def test_max_steps_stops_without_evaluation(tmp_path):
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_every_relaxation_runs(relaxation, tmp_path):
-    results = search(replace(SMALL, relaxation=relaxation, epochs=1), tmp_path / "run")
+    alphas = AlphaOptimizer(**{"lr": 0.05, **relaxation.alpha_defaults})
+    results = search(replace(SMALL, relaxation=relaxation, alphas=alphas, epochs=1), tmp_path / "run")
     assert 0 <= results["derived_valid_accuracy"] <= 1
 
 
