@@ -10,7 +10,8 @@ For every law, noise and data draw: ours at its defaults, measured in CPU second
 on the same rows, its budget (evaluations, generations, epochs) set so that it takes as long, and at least
 `--least-seconds`, from its speed on these very rows in a short run before; one thread each. The tools alternate, so
 that the load of the machine falls on all alike. All are judged by `equation_judge.py`. Operon's settings are the best
-of three that were compared on development laws; gplearn has its own rates, the reference the settings of earlier trials.
+of three that were compared on development laws; gplearn has its own rates, the reference the settings of earlier
+trials.
 """
 
 from __future__ import annotations
