@@ -148,10 +148,14 @@ class Discovery:
         """Every target for one round; those whose laws for y turn out best for more."""
         sides: list[tuple[float, Target, Pool, Atoms, Atoms]] = []
         found = targets(self.data, self.scale_y, self.functions, self.settings.kinds, self.features)
+        atoms: dict[int, tuple[Atoms, Atoms]] = {}  # by the number of rows: with all of them they are the same
         for k, target in enumerate(found):
             data = target.data
-            small = make_atoms(self.words, data, self.scales, self.features)
-            large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, paired)])
+            if len(data.y_N) < len(self.data.y_N) or len(data.y_N) not in atoms:
+                stems = [*self.features, *pair_stems(data, paired)]
+                small, large = (make_atoms(self.words, data, self.scales, some) for some in (self.features, stems))
+                atoms[len(data.y_N)] = small, large
+            small, large = atoms[len(data.y_N)]
             side = Pool(data, data.spread)
             seed_pool(side, small, large, count=20, steps=8)
             if self.settings.improve:

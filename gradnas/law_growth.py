@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from gradnas.law_batch import FormulaBatch
 from gradnas.law_refit import Fitted, LawData, _basis, _curvature
 from gradnas.law_terms import Atom, Atoms, add_factor, add_inside, add_term
 from gradnas.spaces.equation_formula import Formula
+
+ROWS = 96  # of atoms, in one block of scores of pairs
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,41 @@ def _orthonormal(basis_KN: Tensor) -> Tensor:
     return rows[size > 1e-9 * size.max()]
 
 
-def _best_of_signatures(score_XG: Tensor, atoms: Atoms) -> tuple[Tensor, Tensor]:
-    """Per signature the largest score and its atom: two tensors `(X, signatures)`."""
-    best = score_XG[:, atoms.members_SL].max(dim=-1)
-    return best.values, atoms.members_SL.gather(1, best.indices.T).T
+def _best_two(
+    score: Callable[[np.ndarray, np.ndarray], Tensor], first: Atoms, second: Atoms, count: int, coarse: bool
+) -> list[tuple[float, Atom, Atom]]:
+    """The best pairs of an atom of `first` and one of `second`, one per pair of signatures, best first.
+
+    Args:
+        coarse: pairs of signatures are compared by their coarse atoms; all atoms are looked at in the best of them.
+        score: gains of the pairs of some atoms of `first` with some of `second`; symmetric if the two are the same. It
+            is called for some signatures at a time, so that its matrices stay in the cache.
+    """
+    same = first is second
+    (row, rows), (column, columns) = (
+        (a.coarse, a.coarse_starts) if coarse else (np.arange(len(a.atoms)), a.starts) for a in (first, second)
+    )
+    best = np.zeros((len(rows) - 1, len(columns) - 1), dtype=np.float32)
+    s = 0
+    while s < len(best):
+        t = max(s + 1, int(np.searchsorted(rows, rows[s] + ROWS, side="right")) - 1)
+        width = t if same else best.shape[1]  # of a symmetric matrix half is enough
+        block = score(row[rows[s] : rows[t]], column[: columns[width]]).numpy()
+        by_row = np.maximum.reduceat(block, rows[s:t] - rows[s], axis=0)
+        best[s:t, :width] = np.maximum.reduceat(by_row, columns[:width], axis=1)
+        s = t
+    if same:
+        best = np.tril(best)
+    found = []
+    for k in np.argsort(-best, axis=None, kind="stable")[: 2 * count if coarse else count].tolist():
+        i, j = divmod(k, best.shape[1])
+        if not best[i, j] > 0:
+            break
+        rows_i, columns_j = first.members(i), second.members(j)
+        block = score(rows_i, columns_j)
+        g, h = divmod(int(block.argmax()), block.shape[1])
+        found.append((float(block[g, h]), first.atoms[rows_i[g]], second.atoms[columns_j[h]]))
+    return sorted(found, key=lambda entry: -entry[0])[:count]
 
 
 def best_pairs(
@@ -52,25 +87,19 @@ def best_pairs(
         return []
     q_KN = _orthonormal(basis_KN * root_w_N).float()
     a, b = first.value_GN.float(), (second.value_GN * root_w_N).float()
-    size = (a * a) @ (b * b).T
-    left = size.clone()
-    for q_N in q_KN:
-        left -= ((a * q_N) @ b.T) ** 2
-    score = ((a * (residual_N * root_w_N).float()) @ b.T) ** 2 / torch.where(left > 1e-5 * size, left, torch.inf)
-    best, column = _best_of_signatures(score, second)
-    value, row = _best_of_signatures(best.T.contiguous(), first)  # (signatures of second, of first)
-    if first is second:
-        value = value.tril()
-    order = torch.argsort(value.flatten(), descending=True)[:count].tolist()
-    width = value.shape[1]
-    found = []
-    for k in order:
-        s, f = divmod(k, width)
-        g = int(row[s, f])
-        gain = float(value[s, f])
-        if gain > 0:
-            found.append((gain, first.atoms[g], second.atoms[int(column[g, s])]))
-    return found
+    r_N = (residual_N * root_w_N).float()
+
+    def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        u, v = a[rows], b[columns].T
+        left = (u * u) @ (v * v)
+        least = 1e-5 * left
+        for q_N in q_KN:
+            along = (u * q_N) @ v
+            left.addcmul_(along, along, value=-1.0)
+        gain = ((u * r_N) @ v).square_().div_(left)
+        return gain.masked_fill_(left <= least, 0.0)
+
+    return _best_two(score, first, second, count, coarse=False)
 
 
 def best_sums(
@@ -79,8 +108,9 @@ def best_sums(
     """Pairs of atoms that together explain most of a residual as two terms, one per pair of signatures.
 
     The drop of the squared error by both at once, from their inner products: what neither shows alone is found, too.
+    For unit vectors that explain b and b' of it and meet at the cosine c it is `b^2 + (b' - c b)^2 / (1 - c^2)`.
     """
-    if len(atoms.members_SL) < 2:
+    if len(atoms.starts) < 3:
         return []
     p = atoms.value_GN * root_w_N
     p = p - (p @ q_KN.T) @ q_KN
@@ -88,22 +118,17 @@ def best_sums(
     usable = size > 1e-5 * (atoms.value_GN * root_w_N).norm(dim=1)
     p = torch.where(usable.unsqueeze(1), p / size.clamp(min=1e-200).unsqueeze(1), 0.0)
     r = residual_N * root_w_N
-    along = p @ (r - (r @ q_KN.T) @ q_KN)
-    cosine = (p @ p.T).float()
-    b = along.float()
-    together = (b * b).unsqueeze(0) + (b * b).unsqueeze(1) - 2.0 * b.unsqueeze(0) * b.unsqueeze(1) * cosine
-    left = 1.0 - cosine * cosine
-    gain = torch.where(left > 1e-4, together / left.clamp(min=1e-4), 0.0)
-    best, column = _best_of_signatures(gain, atoms)
-    value, row = _best_of_signatures(best.T.contiguous(), atoms)
-    value = value.tril()
-    found = []
-    for k in torch.argsort(value.flatten(), descending=True)[:count].tolist():
-        s, f = divmod(k, value.shape[1])
-        g = int(row[s, f])
-        if float(value[s, f]) > 0:
-            found.append((float(value[s, f]), atoms.atoms[g], atoms.atoms[int(column[g, s])]))
-    return found
+    b = (p @ (r - (r @ q_KN.T) @ q_KN)).float()
+    p, squared = p.float(), b * b
+
+    def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        cosine = p[rows] @ p[columns].T
+        gain = torch.addcmul(b[columns], cosine, b[rows].unsqueeze(1), value=-1.0).square_()
+        left = cosine.square_().neg_().add_(1.0)
+        gain.div_(left.clamp(min=1e-4)).add_(squared[rows].unsqueeze(1))
+        return gain.masked_fill_(left <= 1e-4, 0.0)
+
+    return _best_two(score, atoms, atoms, count, coarse=True)
 
 
 @dataclass(frozen=True)
@@ -263,15 +288,16 @@ class _Place:
         along = d_GN @ r_N
         usable = left > 1e-8 * size
         amount = torch.where(usable, along / torch.where(usable, left, 1.0), 0.0)
-        best, index = _best_of_signatures((along * amount).unsqueeze(0), atoms)
-        top = torch.topk(best[0], min(self.count, best.shape[1]))
-        members = index[0][top.indices].tolist()
-        amounts = amount[members].tolist()
-        return [
-            _Option(kind, gain - self.lost, COSTS[kind], lambda g=g, a=a: build(g, a))
-            for gain, g, a in zip(top.values.tolist(), members, amounts, strict=True)
-            if gain > 0
-        ]
+        gain = (along * amount).numpy()
+        best = np.maximum.reduceat(gain, atoms.starts[:-1])
+        found = []
+        for s in np.argsort(-best, kind="stable")[: self.count].tolist():
+            if not best[s] > 0:
+                break
+            g = int(atoms.starts[s] + gain[atoms.members(s)].argmax())
+            new = partial(build, g, float(amount[g]))
+            found.append(_Option(kind, float(best[s]) - self.lost, COSTS[kind], new))
+        return found
 
 
 def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:

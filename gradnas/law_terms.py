@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from gradnas.law_refit import LawData
 from gradnas.spaces.equation_formula import HOMOGENEOUS, Edge, Formula, Node, canonical, edge_value
 from gradnas.spaces.equation_primitives import EXPONENTS, POWER, WORDS
 
+ALIKE = 0.97  # correlation of two atoms of a signature from which one stands for both
 HERE = -1  # source of an atom's edge that reads the atom's own stem
 
 
@@ -39,17 +42,25 @@ class Atoms:
     Attributes:
         value_GN: scaled to a largest size of 1.
         sizes: what they were scaled by.
-        members_SL: the atoms of each signature; shorter rows repeat their first.
+        starts: the first atom of each signature, and last the number of atoms.
+        coarse: those atoms of each signature that are not nearly a straight line of another coarse one.
+        coarse_starts: as `starts`, in `coarse`.
     """
 
     atoms: tuple[Atom, ...]
     value_GN: Tensor
     sizes: tuple[float, ...]
-    members_SL: Tensor
+    starts: np.ndarray
+    coarse: np.ndarray
+    coarse_starts: np.ndarray
 
     def size(self, g: int) -> float:
         """Largest absolute value of atom g before scaling."""
         return self.sizes[g]
+
+    def members(self, s: int) -> np.ndarray:
+        """The atoms of signature s."""
+        return np.arange(self.starts[s], self.starts[s + 1])
 
 
 def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
@@ -76,7 +87,7 @@ def make_atoms(
     atoms: list[Atom] = []
     values: list[Tensor] = []
     sizes: list[float] = []
-    rows: list[range] = []
+    starts = [0]
     for stem in stems:
         if isinstance(stem, Node):
             value = Formula(len(data.x_DN), (stem,), (1.0,))(data.x_DN.T, data.primitives)
@@ -100,11 +111,27 @@ def make_atoms(
                     values.append(out / largest)
                     sizes.append(largest)
             if len(atoms) > first:
-                rows.append(range(first, len(atoms)))
+                starts.append(len(atoms))
     stacked = torch.stack(values) if values else data.x_DN.new_zeros(0, data.x_DN.shape[1])
-    longest = max((len(row) for row in rows), default=0)
-    members = [[*row, *[row[0]] * (longest - len(row))] for row in rows]
-    return Atoms(tuple(atoms), stacked, tuple(sizes), torch.tensor(members, dtype=torch.long))
+    coarse, coarse_starts = _coarse(stacked, starts)
+    return Atoms(tuple(atoms), stacked, tuple(sizes), np.array(starts), coarse, coarse_starts)
+
+
+def _coarse(value_GN: Tensor, starts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each signature the first atom, and each whose correlation with those taken before is below `ALIKE`."""
+    centred = value_GN - value_GN.mean(1, keepdim=True)
+    unit = centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    taken, begins = [], [0]
+    for first, last in pairwise(starts):
+        alike = ((unit[first:last] @ unit[first:last].T).abs() >= ALIKE).numpy()
+        left = np.ones(last - first, dtype=bool)
+        for k in range(last - first):
+            if left[k]:
+                taken.append(first + k)
+                left &= ~alike[k]
+                left[k] = False
+        begins.append(len(taken))
+    return np.array(taken, dtype=np.int64), np.array(begins)
 
 
 def _edges(

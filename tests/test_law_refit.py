@@ -190,6 +190,14 @@ def test_atoms_are_finite_and_each_signature_is_a_function_of_a_source():
     data = LawData(x_DN, x_DN[0], torch.ones(60, dtype=torch.float64))
     atoms = make_atoms(DEFAULT_WORDS, data, [1.0, 1.0], [0, 1])
     assert bool(torch.isfinite(atoms.value_GN).all()) and float(atoms.value_GN.abs().max()) == 1.0
-    signatures = [{atoms.atoms[g].signature for g in row} for row in atoms.members_SL.tolist()]
-    assert all(len(s) == 1 for s in signatures)
+    count = len(atoms.starts) - 1
+    signatures = [{atoms.atoms[g].signature for g in atoms.members(s)} for s in range(count)]
+    assert all(len(s) == 1 for s in signatures) and len(set.union(*signatures)) == count
+    assert atoms.starts[-1] == len(atoms.atoms) > len(atoms.coarse) == atoms.coarse_starts[-1]
+    for s in range(count):  # every atom is a coarse one of its signature, or nearly a straight line of one
+        coarse = atoms.coarse[atoms.coarse_starts[s] : atoms.coarse_starts[s + 1]]
+        assert set(coarse) <= set(atoms.members(s))
+        for g in atoms.members(s):
+            both = [torch.corrcoef(atoms.value_GN[[g, c]])[0, 1].abs() for c in coarse]
+            assert g in coarse or max(both) >= 0.97 - 1e-9
     assert not any(atom.edge.function == "power" and atom.edge.source == 1 for atom in atoms.atoms)
