@@ -23,7 +23,7 @@ demo: setup
 	@echo "The report with cells, alphas, curves and the comparison with random cells: $(DEMO)/report.html"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: setup
 	$(BIN)/ruff check gradnas tests benchmarks examples

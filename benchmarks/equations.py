@@ -134,7 +134,7 @@ def compare(options: argparse.Namespace, variants: dict[str, LawSettings], laws:
 
 def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
     """What the gradient adds: random graphs in the place of the supernets, as many as take the same time."""
-    alone = {"enumerate": False, "improve": False, "random_share": 0.0}
+    alone = {"enumerate": False, "improve": False, "random_share": 0.0, "work_seconds": None}
     x_ND, y_N = HARD[2].draw(0, 0.02)
 
     def seconds(settings: LawSettings) -> float:
@@ -157,8 +157,10 @@ def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
     variants = {
         "proposals alone, supernets": searched,
         "proposals alone, random": LawSettings(**alone, proposals="random", restarts=graphs),
-        "whole, supernets": LawSettings(restarts=options.restarts, random_share=0.5),
-        "whole, random": LawSettings(restarts=graphs, random_share=0.5 * options.restarts / graphs, proposals="random"),
+        "whole, supernets": LawSettings(restarts=options.restarts, random_share=0.5, work_seconds=None),
+        "whole, random": LawSettings(
+            restarts=graphs, random_share=0.5 * options.restarts / graphs, proposals="random", work_seconds=None
+        ),
     }
     kinds = ["proposals alone"] if options.alone else ["proposals alone", "whole"]
     variants = {name: settings for name, settings in variants.items() if name.split(",")[0] in kinds}
@@ -179,7 +181,13 @@ def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
 
 def levels(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
     """One level or two, and other relaxations and gradients: proposals alone."""
-    alone = {"enumerate": False, "improve": False, "random_share": 0.0, "restarts": options.restarts}
+    alone = {
+        "enumerate": False,
+        "improve": False,
+        "random_share": 0.0,
+        "restarts": options.restarts,
+        "work_seconds": None,
+    }
     variants = {
         "single level": LawSettings(**alone, bilevel=False),
         "bilevel, first order": LawSettings(**alone, bilevel=True, gradient=FirstOrder()),

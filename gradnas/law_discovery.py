@@ -33,6 +33,10 @@ FOLDS = 5
 LONGEST_FRONT = 10
 SIMPLE = 7  # complexity up to which a law that no change improves ends the search
 STRONG = 6.0  # a difference of description lengths below this is no strong evidence (Kass and Raftery, 1995)
+POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
+# Shares of the work after which a stage starts nothing new; what is left over goes to the next ones.
+GROWTH, TARGETS, PROPOSALS = 0.5, 0.65, 0.9
+FEWEST_RESTARTS = 8
 SUBSET, RANDOM, FOLD = 2, 3, 4  # streams of random numbers
 
 
@@ -70,6 +74,9 @@ class Discovery:
                 f"of {len(y)} rows, structures were looked for on {len(self.data.y_N)} drawn at random and the "
                 f"constants fitted on {len(self.all.y_N)}"
             )
+        self.work = self.data.work
+        if settings.work_seconds is not None:
+            self.work.limit = settings.work_seconds * settings.effort * max(1.0, len(self.data.y_N) / POINTS)
         self.features = self._choose_features()
         self._note_domains()
 
@@ -116,14 +123,14 @@ class Discovery:
         seed_pool(pool, small, large, count=seeds, steps=10)
         self._report(pool, 0.1, "enumeration")
         if settings.improve and settings.enumerate:
-            grow(pool, small, large, rounds=2, width=width, count=count, steps=10)
+            grow(pool, small, large, rounds=2, width=width, count=count, steps=10, share=GROWTH)
             for _ in range(3):  # until the shortest form of the best law has grown in vain
-                if pool.exact:
+                if pool.exact or self.work.over(GROWTH):
                     break
                 self._prune(pool, 3)
                 if pool.settled(SIMPLE):
                     break
-                grow(pool, small, large, rounds=1, width=2, count=count, steps=10)
+                grow(pool, small, large, rounds=1, width=2, count=count, steps=10, share=GROWTH)
             self._report(pool, 0.2, "growth")
         settled = pool.exact or (settings.enumerate and settings.improve and pool.settled(SIMPLE))
         if settings.enumerate and effort >= 0.5 and not settled:
@@ -148,28 +155,30 @@ class Discovery:
         """Every target for one round; those whose laws for y turn out best for more."""
         sides: list[tuple[float, Target, Pool, Atoms, Atoms]] = []
         found = targets(self.data, self.scale_y, self.functions, self.settings.kinds, self.features)
-        atoms: dict[int, tuple[Atoms, Atoms]] = {}  # by the number of rows: with all of them they are the same
+        common: tuple[Atoms, Atoms] | None = None  # of the targets that are defined on all rows
         for k, target in enumerate(found):
+            if pool.exact or self.work.over(TARGETS):
+                break
             data = target.data
-            if len(data.y_N) < len(self.data.y_N) or len(data.y_N) not in atoms:
+            whole = len(data.y_N) == len(self.data.y_N)
+            if whole and common is not None:
+                small, large = common
+            else:
                 stems = [*self.features, *pair_stems(data, paired)]
                 small, large = (make_atoms(self.words, data, self.scales, some) for some in (self.features, stems))
-                atoms[len(data.y_N)] = small, large
-            small, large = atoms[len(data.y_N)]
+                common = (small, large) if whole else common
             side = Pool(data, data.spread)
             seed_pool(side, small, large, count=20, steps=8)
             if self.settings.improve:
                 grow(side, small, large, rounds=1, width=3, count=16, steps=8)
             sides.append((self._back(target, side, pool), target, side, small, large))
             self._report(pool, 0.2 + 0.4 * (k + 1) / len(found), target.name)
-            if pool.exact:
-                return
         sides.sort(key=lambda entry: entry[0])
         for _, target, side, small, large in sides[:3] if self.settings.improve else []:
+            if pool.exact or self.work.over(TARGETS):
+                break
             grow(side, small, large, rounds=2, width=3, count=16, steps=8)
             self._back(target, side, pool)
-            if pool.exact:
-                return
 
     def _back(self, target: Target, side: Pool, pool: Pool) -> float:
         """Take a target's best laws to the pool of y; the best description length among them."""
@@ -191,6 +200,11 @@ class Discovery:
         if settings.proposals == "random":
             count += restarts
         elif restarts:
+            none, one = (self.work.supernets(k, len(space.edges) * len(space.words), len(data.y_N)) for k in (0, 1))
+            room = ((PROPOSALS * self.work.limit - self.work.spent) / settings.steps - none) / (one - none)
+            if restarts > max(room, FEWEST_RESTARTS):
+                asked, restarts = restarts, max(int(room), FEWEST_RESTARTS)
+                self.notes.append(f"{restarts} of {asked} supernets were trained: the work allowed was done by then")
             how = SupernetSearch(
                 restarts=restarts,
                 steps=settings.steps,
@@ -199,7 +213,7 @@ class Discovery:
                 bilevel=settings.bilevel,
                 output_in_closed_form=settings.output_in_closed_form,
             )
-            searched = LawData(data.x_DN[self.features], data.y_N, data.w_N, data.loss, data.primitives, data.points)
+            searched = replace(data, x_DN=data.x_DN[self.features])
             outcome = search(space, searched, how, self.seed)
             proposals += outcome.formulas
             self.counts["supernets"] = restarts
@@ -225,9 +239,8 @@ class Discovery:
 
     def _prune(self, pool: Pool, count: int = 6) -> None:
         if self.settings.prune:
-            for way in prune(
-                pool.best(count if self.settings.effort >= 0.5 else 2), self.data, self.functions, pool.spread
-            ):
+            few = self.settings.effort < 0.5 or self.work.over(PROPOSALS)
+            for way in prune(pool.best(2 if few else count), self.data, self.functions, pool.spread):
                 pool.add(way[1:])
 
     # ---- the front -------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
     if count == 0:
         return
     t = tangent(null, pool.data)
+    pool.data.work.scores(len(small.atoms) * len(large.atoms), 0, 0)
     ones = torch.ones_like(t.root_w_N).unsqueeze(0)
     proposals = [
         add_term(null.formula, [a, b]) for _, a, b in best_pairs(t.residual_N, ones, t.root_w_N, small, large, count)
@@ -134,12 +135,15 @@ def _new(proposals: Sequence[Formula], pool: Pool) -> list[Formula]:
 
 
 def grow(
-    pool: Pool, small: Atoms, large: Atoms, rounds: int, width: int, count: int, steps: int, patience: int = 1
+    pool: Pool, small: Atoms, large: Atoms, rounds: int, width: int, count: int, steps: int, share: float = 1.0
 ) -> None:
-    """Rounds in which the best members grow by their most promising changes, until nothing is gained."""
+    """Rounds in which the best members grow by their most promising changes.
+
+    They end when two have gained nothing, or when this share of the work that is allowed is done.
+    """
     waited = 0
     for _ in range(rounds):
-        if pool.exact:
+        if pool.exact or pool.data.work.over(share):
             return
         before = pool.length
         proposals: list[Formula] = []
@@ -153,5 +157,5 @@ def grow(
             return
         pool.add(refit(fresh, pool.data, steps, groups=[groups[structure(f)] for f in fresh], keep=max(6, count // 3)))
         waited = waited + 1 if pool.length > before - 1.0 else 0
-        if waited > patience:
+        if waited > 1:
             return

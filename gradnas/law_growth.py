@@ -200,6 +200,8 @@ def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: in
             _Option("sum", gain, COSTS["sum"], lambda a=a, b=b: add_term(add_term(free, [a]), [b]))
             for gain, a, b in best_sums(t.residual_N, q, t.root_w_N, large, count)
         ]
+    places = 1 + 3 * sum(weight != 0.0 for weight in formula.weights)
+    data.work.scores(len(small.atoms) ** 2, len(large.coarse) ** 2, places * large.value_GN.numel())
     place = _Place(t, q, t.residual_N, 0.0, count)
     options += place.scored("term", ones_N, large, lambda g, amount: add_term(free, [large.atoms[g]]))
     for j, weight in enumerate(formula.weights):

@@ -23,6 +23,35 @@ EXACT = 1e-20  # share of the target's variance below which an error is rounding
 CHUNK = 120_000  # formulas x nodes x edges x points in one set of tensors: larger leaves the cache
 
 
+@dataclass
+class Work:
+    """What a search has done, and what it may do, in seconds that one core takes for it, about.
+
+    Computed from the sizes of what is done, never read from a clock: a search ends at the same place on every machine.
+    The coefficients were measured on one; a processor twice as fast needs half the time.
+    """
+
+    limit: float = math.inf
+    spent: float = 0.0
+
+    def descent(self, batch: FormulaBatch, points: int) -> None:
+        """One step of a descent."""
+        self.spent += 2.4e-3 + 9e-8 * batch.source.numel() * points
+
+    def scores(self, products: int, sums: int, places: int) -> None:
+        """Scores of so many products and sums of two atoms, and of so many numbers of atoms in places."""
+        self.spent += 5e-3 + 1e-8 * products + 4e-9 * sums + 2e-9 * places
+
+    @staticmethod
+    def supernets(restarts: int, constants: int, points: int) -> float:
+        """What one training step of so many supernets with so many inner constants takes."""
+        return 3e-3 + 3e-8 * restarts * constants * points
+
+    def over(self, share: float = 1.0) -> bool:
+        """Whether this share of what may be done is done."""
+        return self.spent >= share * self.limit
+
+
 @dataclass(frozen=True)
 class LawData:
     """What laws are fitted to.
@@ -34,6 +63,7 @@ class LawData:
         loss: squared error, cross entropy of the log-odds, or Poisson deviance of the log-rate.
         points: how many points the rows stand for, where that is not their number: equal rows may be one row of
             larger weight.
+        work: what was done with these data; parts and transformations of them count there, too.
     """
 
     x_DN: Tensor
@@ -42,6 +72,7 @@ class LawData:
     loss: Loss = "squared"
     primitives: Mapping[str, Primitive] = field(default_factory=lambda: PRIMITIVES, repr=False)
     points: float | None = None
+    work: Work = field(default_factory=Work, repr=False, compare=False)
 
     @property
     def n(self) -> float:
@@ -62,7 +93,9 @@ class LawData:
         """Some of the points."""
         w = self.w_N[index_M]
         points = self.n * float(w.sum() / self.w_N.sum())
-        return LawData(self.x_DN[:, index_M], self.y_N[index_M], w / w.mean(), self.loss, self.primitives, points)
+        return LawData(
+            self.x_DN[:, index_M], self.y_N[index_M], w / w.mean(), self.loss, self.primitives, points, self.work
+        )
 
 
 def mean_loss(eta_CN: Tensor, data: LawData) -> Tensor:
@@ -143,6 +176,7 @@ def _descend(batch: FormulaBatch, data: LawData, steps: int, state: _State | Non
     P = state.theta_CP.shape[1]
     exact = EXACT * 1e-8 * data.spread
     for _ in range(steps):
+        data.work.descent(batch, data.x_DN.shape[1])
         diagonal = state.matrix.diagonal(dim1=-2, dim2=-1).clone()
         extra = damping.unsqueeze(1) * diagonal
         if data.loss == "squared":

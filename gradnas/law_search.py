@@ -89,6 +89,7 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
     last_K = torch.full((settings.restarts,), math.inf)
 
     for step in range(settings.steps):
+        data.work.spent += data.work.supernets(settings.restarts, net.a[0].numel(), len(target_N))
         progress = step / max(1, settings.steps - 1)
         temperature = COLD**progress
         noise = settings.relaxation.noise(alphas, generator)

@@ -91,7 +91,8 @@ def targets(
         if not scale > 0 or float(value_N[rows].std()) < 1e-9 * scale:
             return
         x_DN = data.x_DN[:, rows]
-        shrunk = LawData(x_DN, value_N[rows] / scale, w / w.mean(), "squared", data.primitives, data.rows(rows).n)
+        n = data.rows(rows).n
+        shrunk = LawData(x_DN, value_N[rows] / scale, w / w.mean(), "squared", data.primitives, n, data.work)
 
         def rescaled(formula: Formula) -> Formula:
             grown = replace(formula, weights=tuple(v * scale for v in formula.weights), bias=formula.bias * scale)

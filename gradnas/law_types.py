@@ -37,8 +37,12 @@ class LawSettings:
         improve: whether the best laws grow by the changes with the best scores.
         prune: whether laws are pruned by description length.
         relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.law_search.SupernetSearch`.
-        effort: multiplies restarts and the width of the growth; below 0.5 the other targets are left out. 1.0 is about
-            0.3 to 5 seconds for 100 points.
+        effort: multiplies restarts, the width of the growth and the work allowed; below 0.5 the other targets are left
+            out. 1.0 is about 0.2 to 5 seconds for 100 points.
+        work_seconds: what a search may do, in seconds that it takes about on one core for 100 points; with more points
+            (up to `max_points`) more in proportion. A stage that finds its share used up starts nothing new, and the
+            supernets become fewer (at least 8), with a note. It is computed from the sizes of what is done and not read
+            from a clock, so the same data and seed give the same laws on a fast machine and a slow one. None: no limit.
         max_points: with more rows than this, structures are looked for on a random subset of this size; the constants
             of the laws that are returned come from up to ten times as many.
     """
@@ -59,6 +63,7 @@ class LawSettings:
     output_in_closed_form: bool = True
     effort: float = 1.0
     max_points: int = 300
+    work_seconds: float | None = 3.5
 
     def __post_init__(self) -> None:
         if self.proposals not in ("search", "random"):
@@ -69,6 +74,8 @@ class LawSettings:
                 f"{self.restarts}, nodes={self.nodes}, steps={self.steps}, effort={self.effort}, "
                 f"max_points={self.max_points}"
             )
+        if self.work_seconds is not None and not self.work_seconds > 0:
+            raise ValueError(f"work_seconds must be above 0, or None for no limit, not {self.work_seconds}")
         if not (self.enumerate or self.restarts):
             raise ValueError("without enumeration and restarts there is nothing to choose from")
         resolve(self.primitives)
@@ -91,6 +98,7 @@ class LawSettings:
             prune=False,
             bilevel=True,
             output_in_closed_form=False,
+            work_seconds=None,
         )
 
 
