@@ -75,6 +75,11 @@ Statistics = tuple[
 ]  # per channel: mean, and variance with P - 1 in the denominator, as BatchNorm keeps it
 
 
+def _rounded(t: Tensor, like: Tensor) -> Tensor:
+    """In float64, to numbers of the other's precision."""
+    return t.to(like.dtype).double()
+
+
 # ---- the fold -------------------------------------------------------------------------------------------------------
 
 
@@ -125,8 +130,9 @@ class _Fold(torch.autograd.Function):
         mean_NC = torch.cat([empty_C, *(m[None] for m, _ in [*covariances, *moments])])
         var_NC = torch.cat([((W_KOI @ V_KII) * W_KOI).sum(2), *(v[None] for _, v in moments)])
         scale_NC = (var_NC + EPS).rsqrt()
-        M_KIO = ((a_N[:K, None] * scale_NC[:K])[:, :, None] * W_KOI).transpose(1, 2)
-        factors_TC = a_N[K : K + T, None] * scale_NC[K:]
+        # Rounded as the kernel will: what is subtracted must be the mean of what it adds up.
+        M_KIO = _rounded(((a_N[:K, None] * scale_NC[:K])[:, :, None] * W_KOI).transpose(1, 2), maps[0])
+        factors_TC = _rounded(a_N[K : K + T, None] * scale_NC[K:], maps[0])
         bias_C = -(mean_NC[:K, None, :] @ M_KIO).sum((0, 1)) - (mean_NC[K:] * factors_TC).sum(0)
         ones = torch.ones_like(bias_C)
         factors = [*factors_TC, *(a * ones for a in a_N[K + T :])]
@@ -150,9 +156,11 @@ class _Fold(torch.autograd.Function):
         grad, W_KOI, a_N = channels_last(grad), weight_KOI.double(), mix_N.double()
         sum_C = native.sums(grad)
         mean_C = sum_C / pixels
-        # A_k = X_k^T g = D_k^T (g - mean(g)); for a pool only its diagonal
-        crosses = [native.cross(d, grad, mean_y=mean_C.to(grad.dtype)) for d in maps[:K]]
+        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a pool only the diagonal
+        near_C = _rounded(mean_C, grad)
+        crosses = [native.cross(d, grad, mean_y=near_C.to(grad.dtype)) for d in maps[:K]]
         A_KOI = torch.stack(crosses).transpose(1, 2) if K else W_KOI
+        A_KOI = A_KOI + pixels * (near_C - mean_C)[:, None] * mean_NC[:K, None, :]
         sums = [native.sums(grad, q) - m * sum_C for q, m in zip(maps[K : K + T], mean_NC[K:], strict=True)]
         A_NC = torch.cat([(A_KOI * W_KOI).sum(2), *(s[None] for s in sums)])
         grad_mix = torch.zeros_like(a_N)
@@ -163,11 +171,11 @@ class _Fold(torch.autograd.Function):
         if needs[1]:
             grad_weight = factor_NC[:K, :, None] * A_KOI + 2.0 * slope_NC[:K, :, None] * (W_KOI @ V_KII)
             grad_weight = grad_weight.to(weight_KOI.dtype)
-        M_KOI = factor_NC[:K, :, None] * W_KOI
-        S_KII = (2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI))
+        M_KOI = _rounded(factor_NC[:K, :, None] * W_KOI, grad)
+        S_KII = _rounded((2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI)), grad)
         bias_KI = -(mean_C @ M_KOI) - (mean_NC[:K, None, :] @ S_KII).squeeze(1)
         both_K2OI = torch.stack([M_KOI, S_KII], dim=1).to(grad.dtype)
-        slope_NC = (2.0 / pixels) * slope_NC
+        slope_NC, factor_NC = _rounded((2.0 / pixels) * slope_NC, grad), _rounded(factor_NC, grad)
         grad_maps: list[Tensor | None] = []
         for n, (x_BCHW, need) in enumerate(zip(maps, needs[2:], strict=True)):
             if n >= K + T and needs[0]:

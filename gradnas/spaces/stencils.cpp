@@ -169,17 +169,18 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
 
 // ---- y = bias + sum_k x_k M_k + sum_t q_t * coefficient_t ----
 
-// y (+)= x M for NP pixels and NO vectors of output channels
+// y += x M for NP pixels and NO vectors of output channels; the product is summed up by itself, so that a large y or bias
+// costs it no digits
 template <int L, int NO, int NP>
 static inline void rows(i64 I, i64 O, const T* x, const T* M, T* y) {
   V acc[NP][NO];
-  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = LOAD(y + j * O + o * L);
+  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
   for (i64 i = 0; i < I; i++) {
     V r[NO];
     UNROLL for (int o = 0; o < NO; o++) r[o] = LOAD(M + i * O + o * L);
     UNROLL for (int j = 0; j < NP; j++) { const T s = x[j * I + i]; UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o]; }
   }
-  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) STORE(y + j * O + o * L, acc[j][o]);
+  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) STORE(y + j * O + o * L, LOAD(y + j * O + o * L) + acc[j][o]);
 }
 
 template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const T* const* x, const T* M, bool relu,
@@ -192,7 +193,7 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
     for (i64 first = 0; first < P; first += block) {
       const i64 count = std::min(P - first, block);
       T* to = y + first * O;
-      for (i64 p = 0; p < count; p++) for (i64 o = 0; o < O; o += L) STORE(to + p * O + o, LOAD(bias + o));
+      std::memset(to, 0, count * O * sizeof(T));
       for (i64 t = 0; t < nq; t++) for (i64 p = 0; p < count; p++) for (i64 o = 0; o < O; o += L)
         STORE(to + p * O + o, LOAD(to + p * O + o) + LOAD(q[t] + (first + p) * O + o) * LOAD(coefficient + t * O + o));
       for (i64 k = 0; k < n; k++) {
@@ -211,6 +212,8 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
           for (; p < count; p++) rows<L, NO, 1>(I, O, from + p * I, Mk + o, to + p * O + o);
         }
       }
+      for (i64 p = 0; p < count; p++) for (i64 o = 0; o < O; o += L)  // last: its terms cancel much of the products
+        STORE(to + p * O + o, LOAD(to + p * O + o) + LOAD(bias + o));
       if (gate) for (i64 i = 0; i < count * O; i += L)
         STORE(to + i, LOAD(gate + first * O + i) <= V{} ? V{} : LOAD(to + i));
     }

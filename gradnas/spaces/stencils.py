@@ -263,8 +263,8 @@ class _NormReluDepthwise(torch.autograd.Function):
     def forward(ctx: Any, z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         native, pixels = compiled(z_BCHW), z_BCHW.numel() // z_BCHW.shape[1]
         mean_C, var_C = native.moments(z_BCHW)
-        scale_C = (var_C + EPS).rsqrt()
-        normal = (scale_C.to(z_BCHW.dtype), (-mean_C * scale_C).to(z_BCHW.dtype))
+        scale_C = (var_C + EPS).rsqrt().to(z_BCHW.dtype)
+        normal = (scale_C, (-mean_C * scale_C).to(z_BCHW.dtype))
         ctx.save_for_backward(z_BCHW, weight, *normal)
         out = native.depthwise(z_BCHW, [weight], [1], 1, normal)[0]
         var_C = var_C * (pixels / (pixels - 1))
