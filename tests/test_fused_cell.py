@@ -277,7 +277,7 @@ def test_a_pass_on_a_gpu_takes_few_launches(monkeypatch):
             p.requires_grad_(any(p is w for w in wanted))
         with Launches() as launches:
             torch.autograd.grad(F.cross_entropy(supernet(x, draw=draw), y), wanted)
-        assert 1000 < launches.count < 1750
+        assert 1000 < launches.count < 1650
 
 
 def test_one_pixel_has_no_variance(backend):

@@ -26,7 +26,8 @@ from gradnas.spaces.base import ImageSpace, Supernet, Weights
 from gradnas.spaces.cell_costs import cell_options, cell_shares, cell_view, cells_of
 from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
 from gradnas.spaces.edge_cell import EdgeCell
-from gradnas.spaces.fused_cell import FusedCell
+from gradnas.spaces.fused_cell import FusedCell, update_running_statistics
+from gradnas.spaces.grouped_cell import Statistics, updates_of
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
@@ -279,6 +280,7 @@ class ConvSupernet(Supernet):
             last = self.stem1(before)
         else:
             before = last = self.stem(x_BCHW)
+        statistics: Statistics = []
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
             gates = (draw.mix[kind], draw.active[kind])
@@ -292,9 +294,12 @@ class ConvSupernet(Supernet):
                 output = EdgeCell.forward(cell, before, last, *gates, *probes)  # type: ignore[arg-type]
             elif self.checkpoint_cells and torch.is_grad_enabled():
                 output = _checkpointed(cell, before, last, *gates)
+            elif isinstance(cell, FusedCell):
+                output = cell(before, last, *gates, statistics)
             else:
                 output = cell(before, last, *gates)
             before, last = last, output
+        update_running_statistics(updates_of(statistics))
         return self.classifier(last.mean(dim=(2, 3)))
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:

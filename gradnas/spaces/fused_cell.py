@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from gradnas.choice import Active
 from gradnas.spaces.edge_cell import EdgeCell
-from gradnas.spaces.grouped_cell import grouped_nodes
+from gradnas.spaces.grouped_cell import Statistics, Updates, grouped_nodes, updates_of
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 from gradnas.spaces.stencils import (
     EPS,
@@ -70,9 +70,7 @@ CONVOLUTIONS = {
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
-Statistics = tuple[
-    Tensor, Tensor
-]  # per channel: mean, and variance with P - 1 in the denominator, as BatchNorm keeps it
+Running = tuple[Tensor, Tensor]  # per channel: mean, and variance with P - 1 in the denominator, as BatchNorm keeps it
 
 
 def _rounded(t: Tensor, like: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def plain(
-        num_pools: int, running: Statistics | None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
+        num_pools: int, running: Running | None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         B, C, H, W = maps[0].shape
         K, T, pixels = len(weight_KOI), num_pools, B * H * W
@@ -198,7 +196,7 @@ def fold_mix(
     weights: Sequence[Tensor],
     num_pools: int,
     maps: Sequence[Tensor],
-    running: Statistics | None = None,
+    running: Running | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sum_k a_k BN(D_k W_k^T) + sum_t a_t BN(Q_t) + sum_s a_s X_s`, and the statistics of the BatchNorms.
 
@@ -235,9 +233,6 @@ class _Node:
         self.others: list[tuple[int, int, Tensor]] = []
 
 
-Updates = list[tuple[Any, Tensor, Tensor]]  # a BatchNorm, and the mean and variance that it saw
-
-
 class FusedCell(EdgeCell):
     """`EdgeCell`, computed as described at the top of this file.
 
@@ -248,14 +243,28 @@ class FusedCell(EdgeCell):
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, mix_EO: Tensor, active: Active) -> Tensor:  # type: ignore[override]
-        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups."""
+    def forward(  # type: ignore[override]
+        self,
+        before_BCHW: Tensor,
+        last_BCHW: Tensor,
+        mix_EO: Tensor,
+        active: Active,
+        statistics: Statistics | None = None,
+    ) -> Tensor:
+        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups.
+
+        Args:
+            statistics: where given, what is computed in groups adds what its BatchNorms saw, and the caller updates
+                them, for many cells at once.
+        """
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)
         if self.grouped if self.grouped is not None else before_BCHW.device.type != "cpu":
             states = [module(x_BCHW) for module, x_BCHW in inputs]
-            states = grouped_nodes(self, states, mix_EO, active, updates)
-            _update_running_statistics(updates)
+            seen: Statistics = [] if statistics is None else statistics
+            states = grouped_nodes(self, states, mix_EO, active, seen)
+            if statistics is None:
+                update_running_statistics(updates_of(seen))
             return torch.cat(states, dim=1)
         states = [_prepare(module, x_BCHW, updates) for module, x_BCHW in inputs]
         nodes = [_Node() for _ in range(self.space.nodes)]
@@ -263,7 +272,7 @@ class FusedCell(EdgeCell):
             if source >= 2:
                 states.append(self._enter(nodes[source - 2], states[0], mix_EO, updates))
             self._leave(source, states[source], nodes, active, updates)
-        _update_running_statistics(updates)
+        update_running_statistics(updates)
         return torch.cat(states[2:], dim=1)
 
     def _leave(self, source: int, x_BCHW: Tensor, nodes: list[_Node], active: Active, updates: Updates) -> None:
@@ -370,7 +379,7 @@ def _prepare(module: Any, x_BCHW: Tensor, updates: Updates) -> Tensor:
     return y_BCHW
 
 
-def _update_running_statistics(updates: Updates) -> None:
+def update_running_statistics(updates: Updates) -> None:
     """What every BatchNorm does in training mode, for many at once."""
     if not updates:
         return

@@ -65,15 +65,19 @@ class _Stage:
     pointwise: tuple[Tensor, Tensor] = ()  # type: ignore[assignment]  # first separable; last of all
 
 
+# The BatchNorms of maps side by side (several where edges share a pool), their means and reciprocal deviations,
+# and over how many pixels
+Statistics = list[tuple[list[list[Any]], Tensor, Tensor, int]]
+
+
 def grouped_nodes(
-    cell: Any, inputs: Sequence[Tensor], mix_EO: Tensor, active: Active, updates: Updates
+    cell: Any, inputs: Sequence[Tensor], mix_EO: Tensor, active: Active, statistics: Statistics
 ) -> list[Tensor]:
-    """The intermediate nodes of a cell from its preprocessed inputs; `updates` gets what its BatchNorms saw."""
+    """The intermediate nodes of a cell from its preprocessed inputs; `statistics` gets what its BatchNorms saw."""
     num_nodes = cell.space.nodes
     stages = _stages(cell, active, is_even=inputs[0].shape[2] % 2 == 0 and inputs[0].shape[3] % 2 == 0)
     _gather_weights(stages)
     mixes = _mixing_matrices(stages, mix_EO, cell.training)
-    statistics: Statistics = []
     # An input without any active edge stays out, so that its weights have no gradient rather than zeros.
     used = [inputs[s] for s in stages[0].sources] or [inputs[0].detach()]
     x_BSCHW = torch.stack([x.contiguous() for x in used], dim=1)
@@ -95,7 +99,6 @@ def grouped_nodes(
             own_B1CHW = own_B1CHW + part.unsqueeze(1)
         x_BSCHW = own_B1CHW
         nodes.append(own_B1CHW.squeeze(1))
-    _note(statistics, updates)
     return nodes
 
 
@@ -167,10 +170,6 @@ def _split(weights: list[Tensor], counts: list[int]) -> Sequence[Tensor]:
 
 
 # ---- a stage --------------------------------------------------------------------------------------------------------
-
-# The BatchNorms of maps side by side (several where edges share a pool), their means and reciprocal deviations,
-# and over how many pixels
-Statistics = list[tuple[list[list[Any]], Tensor, Tensor, int]]
 
 
 def _served(stage: _Stage, training: bool) -> list[list[_Item]]:
@@ -318,18 +317,25 @@ def _normalised(z_BQHW: Tensor, norms: list[list[Any]], training: bool, statisti
 
 
 @torch.no_grad()
-def _note(statistics: Statistics, updates: Updates) -> None:
-    """Turn what the BatchNorms kept into means and variances (with P - 1 in the denominator)."""
+def updates_of(statistics: Statistics) -> Updates:
+    """What the BatchNorms kept, as means and variances (with P - 1 in the denominator); of many cells at once."""
     if not statistics:
-        return
-    groups = [group for norms, *_ in statistics for group in norms]
+        return []
     mean_Q = torch.cat([mean for _, mean, _, _ in statistics])
     inverse_Q = torch.cat([inverse for _, _, inverse, _ in statistics])
-    pixels = statistics[0][3]
-    var_Q = (inverse_Q.square().reciprocal() - EPS) * (pixels / (pixels - 1))
-    channels = len(mean_Q) // len(groups)
-    for group, mean_C, var_C in zip(groups, mean_Q.split(channels), var_Q.split(channels), strict=True):
-        updates += [(norm, mean_C, var_C) for norm in group]
+    factor_Q = _unbiased(tuple((pixels, len(mean)) for _, mean, _, pixels in statistics), mean_Q.device, mean_Q.dtype)
+    var_Q = (inverse_Q.square().reciprocal() - EPS) * factor_Q
+    groups = [(group, len(mean) // len(norms)) for norms, mean, _, _ in statistics for group in norms]
+    sizes = [channels for _, channels in groups]
+    found = zip(groups, mean_Q.split(sizes), var_Q.split(sizes), strict=True)
+    return [(norm, mean_C, var_C) for (group, _), mean_C, var_C in found for norm in group]
+
+
+@functools.lru_cache(maxsize=64)
+def _unbiased(counts: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """P / (P - 1) of each channel; `counts` are (P, number of channels)."""
+    factors = torch.cat([torch.full((channels,), P / (P - 1), dtype=torch.float64) for P, channels in counts])
+    return factors.to(device, dtype)
 
 
 def _max_pool(x_BCHW: Tensor, stride: int) -> Tensor:
