@@ -266,7 +266,7 @@ class Launches(TorchDispatchMode):
 
 
 def test_a_pass_on_a_gpu_takes_few_launches(monkeypatch):
-    """Forward and backward at the depth of the paper: at most 1,750 (the network as published: more than 12,000)."""
+    """Forward and backward at the depth of the paper: at most 1,650 (the network as published: more than 12,000)."""
     monkeypatch.setattr(FusedCell, "grouped", True)
     supernet = ConvCell(channels=4).supernet()
     x, y = batch(0, size=2, side=16)

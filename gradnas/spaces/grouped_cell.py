@@ -334,8 +334,8 @@ def updates_of(statistics: Statistics) -> Updates:
 @functools.lru_cache(maxsize=64)
 def _unbiased(counts: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """P / (P - 1) of each channel; `counts` are (P, number of channels)."""
-    factors = torch.cat([torch.full((channels,), P / (P - 1), dtype=torch.float64) for P, channels in counts])
-    return factors.to(device, dtype)
+    factors = [P / (P - 1) for P, channels in counts for _ in range(channels)]
+    return torch.tensor(factors, device=device, dtype=dtype)
 
 
 def _max_pool(x_BCHW: Tensor, stride: int) -> Tensor:
