@@ -119,7 +119,7 @@ def test_configuration_round_trip():
 def way(request, monkeypatch):
     """Both ways of computing: where there is no compiler, the kernels' way is not there to be tested."""
     if request.param == "torch":
-        monkeypatch.setattr(recurrence, "_kernels", lambda dtype: None)
+        monkeypatch.setattr(recurrence, "native_kernels", lambda dtype: None)
     elif recurrence.kernels(torch.zeros(1)) is None:
         pytest.skip("no C++ compiler here")
     return request.param

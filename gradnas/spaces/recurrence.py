@@ -3,7 +3,7 @@
 Legend: T time steps, B batch, H hidden units, G = 2 H (gate, then candidate), N nodes, E edges, F activations,
 i a node from 1 to N, p a predecessor (0 is the first state s_0).
 
-`search_cell`, `derived_cell` and `token_loss` say in torch what is computed. On the CPU, with the activations
+`search_cell` and `derived_cell` say in torch what is computed. On the CPU, with the activations
 of DARTS, the same is done with a backward pass of its own: matrix products in torch, everything between two products in
 one C++ kernel (`recurrence.cpp`). The search cell multiplies all predecessors of a node by its matrix at once, the
 derived cell a state by the matrices of all its successors at once; gradients of weights are products over all time
@@ -29,7 +29,6 @@ Activation = Callable[[Tensor], Tensor]
 SOURCE = Path(__file__).with_name("recurrence.cpp")
 NATIVE = ("tanh", "relu", "sigmoid", "identity")  # in the order of the kernels' weights, after that of the state itself
 EPS = 1e-5  # of nn.BatchNorm1d
-ROWS = 256  # of logits at a time
 SHORT = 8  # time steps; fewer without gradients take the torch form of the derived cell
 _DTYPES = (torch.float32, torch.float64)
 
@@ -132,7 +131,7 @@ class Kernels:
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype) -> Kernels | None:
+def native_kernels(dtype: torch.dtype) -> Kernels | None:
     found = library(SOURCE, dtype)
     return None if found is None else Kernels(found)
 
@@ -150,14 +149,14 @@ def kernels(*tensors: Tensor | None) -> Kernels | None:
         return None
     if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in given):
         return None
-    return _kernels(dtype)
+    return native_kernels(dtype)
 
 
 def _address(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def _contiguous(tensors: Sequence[Tensor | None]) -> list[Any]:
+def contiguous(tensors: Sequence[Tensor | None]) -> list[Any]:
     return [None if t is None else t.contiguous() for t in tensors]
 
 
@@ -172,10 +171,10 @@ class _SearchCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keep: bool, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5 = _contiguous([mask_BH, *tensors])
+        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5 = contiguous([mask_BH, *tensors])
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H, E, steps = G // 2, weights_E5.shape[0], T if keep else 1
-        native = _kernels(input_TBG.dtype)
+        native = native_kernels(input_TBG.dtype)
         assert native is not None
         states = input_TBG.new_empty(steps, N + 1, B, H)
         masked = states if mask_BH is None else torch.empty_like(states)
@@ -217,21 +216,17 @@ class _SearchCell(torch.autograd.Function):
         if torch.is_grad_enabled():
             plain = functools.partial(_SearchCell.plain, mask_BH)
             return None, None, *differentiable(plain, saved[:5], needs, (grad_TBH,))
-        input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5, outputs, states, masked, inverse, first, edges = (
-            saved
-        )
+        input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5, outputs, states, *rest = saved
+        masked, inverse, first, edges = rest
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H = G // 2
-        native = _kernels(input_TBG.dtype)
+        native = native_kernels(input_TBG.dtype)
         assert native is not None
         d_first, d_edges = torch.empty_like(first), torch.empty_like(edges[0])
         d_nodes = torch.zeros_like(nodes_NHG) if needs[3] else None
         d_weights = torch.zeros(weights_E5.shape, dtype=torch.float64) if needs[4] else None
-        d_states, d_masked, d_hidden = (
-            torch.empty_like(states[0]),
-            torch.empty_like(states[0]),
-            grad_TBH.new_zeros(B, H),
-        )
+        d_states, d_masked = torch.empty_like(states[0]), torch.empty_like(states[0])
+        d_hidden = grad_TBH.new_zeros(B, H)
         one, share = _only_tanh(input_TBG), 1.0 / N
         threads, mask, size = torch.get_num_threads(), _address(mask_BH), input_TBG.element_size()
         width, line, table = H * B * size, H * size, 5 * size
@@ -298,11 +293,11 @@ class _DerivedCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keep: bool, spec: tuple, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG = _contiguous([mask_BH, *tensors])
+        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG = contiguous([mask_BH, *tensors])
         names, predecessors, concat = spec
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H, steps = G // 2, T if keep else 1
-        native = _kernels(input_TBG.dtype)
+        native = native_kernels(input_TBG.dtype)
         assert native is not None
         states = input_TBG.new_empty(N + 1, steps, B, H)
         masked = states if mask_BH is None else torch.empty_like(states)
@@ -349,7 +344,7 @@ class _DerivedCell(torch.autograd.Function):
         names, predecessors, concat = ctx.spec
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H = G // 2
-        native = _kernels(input_TBG.dtype)
+        native = native_kernels(input_TBG.dtype)
         assert native is not None
         successors = [[i for i in range(N) if predecessors[i] == p] for p in range(N + 1)]
         pres, matrices = rest[: N + 1], rest[N + 1 :]
@@ -398,68 +393,6 @@ def _side_by_side(nodes_NHG: Tensor, nodes: Sequence[int]) -> Tensor:
 def _one_hot(names: Sequence[str], like: Tensor) -> Tensor:
     """The kernels' weights of nodes with one activation each, (N, 5)."""
     return like.new_tensor([[1.0, *(float(name == known) for known in NATIVE)] for name in names])
-
-
-# ---- the decoder and its loss ----------------------------------------------------------------------------------------
-
-
-def token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the targets under `softmax(x W^T + b)`."""
-    return F.nll_loss(F.log_softmax(F.linear(x_NH, weight_VH, bias_V), dim=-1), targets_N)
-
-
-class _TokenLoss(torch.autograd.Function):
-    """`token_loss` without the table of all probabilities: rows come in blocks that stay in the cache, and give their
-    gradients at once (a loss is a scalar, so that a backward pass can only scale them)."""
-
-    @staticmethod
-    def plain(targets_N: Tensor, *tensors: Tensor) -> tuple[Tensor]:
-        return (token_loss(*tensors, targets_N),)  # type: ignore[arg-type]
-
-    @staticmethod
-    def forward(ctx: Any, needs: Sequence[bool], targets_N: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        x_NH, weight_VH, bias_V = _contiguous(tensors)
-        N, V, targets_N = len(x_NH), len(weight_VH), targets_N.contiguous()
-        native = _kernels(x_NH.dtype)
-        assert native is not None
-        d_x, d_weight, d_bias = (torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
-        nll_N, logits_RV = x_NH.new_empty(N), x_NH.new_empty(min(ROWS, N), V)
-        for n in range(0, N, ROWS):
-            x_RH = x_NH[n : n + ROWS]
-            out_RV = torch.addmm(bias_V, x_RH, weight_VH.t(), out=logits_RV[: len(x_RH)])
-            target, nll = targets_N[n:].data_ptr(), nll_N[n:].data_ptr()
-            native.token_rows(len(x_RH), V, out_RV.data_ptr(), target, 1.0 / N, nll, torch.get_num_threads())
-            if d_x is not None:
-                torch.mm(out_RV, weight_VH, out=d_x[n : n + ROWS])
-            if d_weight is not None:
-                d_weight.addmm_(out_RV.t(), x_RH)
-            if d_bias is not None:
-                d_bias.add_(out_RV.sum(0))
-        if any(needs):
-            ctx.save_for_backward(targets_N, x_NH, weight_VH, bias_V, d_x, d_weight, d_bias)
-        return nll_N.mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
-        targets_N, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            plain = functools.partial(_TokenLoss.plain, targets_N)
-            return None, None, *differentiable(plain, tensors[:3], ctx.needs_input_grad[2:], (grad,))
-        return None, None, *(None if d is None else d * grad for d in tensors[3:])
-
-
-def run_token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
-    """`token_loss`, by the kernels where they can do it.
-
-    Raises:
-        ValueError: a target outside the vocabulary.
-    """
-    if kernels(x_NH, weight_VH, bias_V) is None:
-        return token_loss(x_NH, weight_VH, bias_V, targets_N)
-    if not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VH):
-        raise ValueError(f"targets must be tokens in 0..{len(weight_VH) - 1}")
-    needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x_NH, weight_VH, bias_V))
-    return _TokenLoss.apply(needs, targets_N, x_NH, weight_VH, bias_V)
 
 
 # ---- what spaces call ------------------------------------------------------------------------------------------------
