@@ -93,6 +93,24 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     return found[0] if found else None
 
 
+def _with_positive_logs(expression: Any) -> Any:
+    """`-c log(a / b)` as `c log(b / a)`, as one would write it."""
+
+    def ratio(factor: Any) -> bool:
+        if not isinstance(factor, sympy.log):
+            return False
+        above, below = factor.args[0].as_numer_denom()
+        return bool(above.free_symbols and below.free_symbols) and not above.is_Add and not below.is_Add
+
+    def turned(term: Any) -> Any:
+        own = next(factor for factor in term.args if ratio(factor))
+        return -term / own * sympy.log(1 / own.args[0])
+
+    return expression.replace(
+        lambda e: e.is_Mul and e.as_coeff_Mul()[0].is_negative and any(map(ratio, e.args)), turned
+    )
+
+
 def shortest(expression: Any, seconds: float) -> Any:
     """The shortest of a few ways to write an expression that keep its numerical values; itself if time runs out."""
 
@@ -102,7 +120,7 @@ def shortest(expression: Any, seconds: float) -> Any:
             way = write(expression)
             if sympy.count_ops(way) < sympy.count_ops(best):
                 best = way
-        return best
+        return _with_positive_logs(best)
 
     found = within(seconds, ways) if seconds > 0 else None
     return expression if found is None else found

@@ -161,3 +161,14 @@ def test_simplification_stops_at_its_time_limit():
         float(expression.subs(x, 0.7))
     )
     assert shortest(expression, 0.0) is expression
+
+
+def test_logarithms_of_ratios_are_written_with_positive_factors():
+    x, y = sympy.symbols("x y", real=True)
+    for written, wanted in (
+        (2 - 1.5 * y * sympy.log(x / y), 2 + 1.5 * y * sympy.log(y / x)),
+        (1.5 * sympy.log(x / y), 1.5 * sympy.log(x / y)),
+        (-sympy.log(x), -sympy.log(x)),
+        (-0.5 * sympy.log((x + 1) / y), -0.5 * sympy.log((x + 1) / y)),
+    ):
+        assert shortest(written, 5.0) == wanted
