@@ -191,3 +191,14 @@ def test_a_row_of_weight_three_counts_as_three_points():
     assert best(merged).complexity == best(whole).complexity
     np.testing.assert_allclose(best(merged).predict(x_N[:, None]), best(whole).predict(x_N[:, None]), rtol=1e-6)
     assert best(merged).description_length == pytest.approx(best(whole).description_length, rel=1e-6)
+
+
+def test_a_search_that_may_do_less_says_so():
+    x_ND = table(2, 60)
+    generator = np.random.default_rng(0)
+    y_N = np.sin(9.0 * x_ND[:, 0]) * np.tanh(x_ND[:, 1] ** 3) + 0.3 * generator.normal(size=60)
+    laws = discover_laws(x_ND, y_N, LawSettings(work_seconds=0.3))
+    assert laws.counts["supernets"] == 8 and "8 of 64 supernets were trained" in " ".join(laws.notes)
+    assert discover_laws(x_ND, y_N, LawSettings(work_seconds=None, steps=10, effort=0.5)).counts["supernets"] == 32
+    with pytest.raises(ValueError, match="work_seconds must be above 0"):
+        LawSettings(work_seconds=0.0)
