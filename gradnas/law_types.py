@@ -63,7 +63,7 @@ class LawSettings:
     output_in_closed_form: bool = True
     effort: float = 1.0
     max_points: int = 300
-    work_seconds: float | None = 2.9
+    work_seconds: float | None = 3.2
 
     def __post_init__(self) -> None:
         if self.proposals not in ("search", "random"):
