@@ -189,6 +189,9 @@ def levels(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
     variants = {
         "single level": LawSettings(**alone, bilevel=False),
         "bilevel, first order": LawSettings(**alone, bilevel=True, gradient=FirstOrder()),
+        "the same in the time of one level": LawSettings(
+            **{**alone, "restarts": 2 * options.restarts // 3}, bilevel=True, gradient=FirstOrder()
+        ),
         "bilevel, unrolled": LawSettings(**alone, bilevel=True, gradient=Unrolled()),
         "single level, sigmoid": LawSettings(**alone, relaxation=Sigmoid()),
         "single level, Gumbel": LawSettings(**alone, relaxation=GumbelSoftmax(hard=False, temperature=2.0)),
