@@ -30,6 +30,7 @@ from gradnas.capture import CapturedStep
 from gradnas.data import Augment, DataConfig
 from gradnas.estimate import estimate_search
 from gradnas.experiment import run_search, start_search
+from gradnas.runs import NonFiniteError
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")
@@ -79,7 +80,7 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
                     for _ in range(2):
                         steps[variant]()
                     wait(options.device)
-                except RuntimeError as error:  # one variant that fails must not take the others with it
+                except (RuntimeError, NonFiniteError) as error:  # must not take the others with it
                     notes[variant] = f"failed: {str(error).splitlines()[0][:60]}"
                     steps.pop(variant, None)
             for _ in range(options.rounds):

@@ -102,7 +102,7 @@ def _names_within(module: nn.Module, where: str) -> dict[str, str]:
     if not names:
         return {}
     layers = list(module) if isinstance(module, nn.Sequential) else []
-    if [type(layer) for layer in layers] not in _LAYERS:
+    if [nn.Conv2d if isinstance(layer, nn.Conv2d) else type(layer) for layer in layers] not in _LAYERS:
         raise ValueError(f"{where} is not an operation of the original repository, so it has no original weights")
     # 7x1-1x7 is a bare sequence there; every other operation is a class that holds its sequence as `op`
     bare = isinstance(layers[1], nn.Conv2d) and layers[1].kernel_size == (1, 7)

@@ -18,6 +18,7 @@ from gradnas.randomness import generator_for
 from gradnas.spaces import fused_cell, stencils
 from gradnas.spaces.edge_cell import EdgeCell
 from gradnas.spaces.fused_cell import FusedCell, fold_mix
+from gradnas.spaces.operations import OPERATIONS
 from gradnas.spaces.stencils import (
     channels_last,
     kernels,
@@ -297,6 +298,22 @@ def test_autocast_and_bf16():
     search = Search(fused, gradient=Unrolled(), precision="bf16")
     report = search.step(lambda n: F.cross_entropy(n(x), y % 5), lambda n: F.cross_entropy(n(x), y % 5))
     assert torch.isfinite(report.train_loss)
+
+
+def test_dilated_convolutions_have_right_gradients_in_bf16():
+    """In bf16 and channels-last, torch's own are wrong or NaN on some CPUs."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 8, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    operation = OPERATIONS["dil_conv_5x5"](8, 1, False)[:3]
+    weights = list(operation.parameters())
+    found = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            for y in (operation(x).float(), stencils.depthwise(x, weights[0], 2).float()):
+                found.append(torch.autograd.grad(y.sin().sum(), [x, weights[0]]))
+    for half, exact in zip(found[:2], found[2:], strict=True):
+        for a, b in zip(half, exact, strict=True):
+            assert (a - b).norm() < 0.03 * b.norm()
 
 
 # ---- the pieces -----------------------------------------------------------------------------------------------------

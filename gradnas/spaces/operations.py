@@ -73,11 +73,30 @@ def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     return nn.Sequential(*layers)
 
 
+class DilatedConv2d(nn.Conv2d):
+    """`nn.Conv2d`; under autocast on a CPU it computes in float32.
+
+    On CPUs with AMX the gradients of depthwise convolutions with dilation 2 are wrong or NaN in bf16 and channels-last
+    (oneDNN, seen with torch 2.13).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not half_on_cpu(input):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+def half_on_cpu(x: Tensor) -> bool:
+    """Whether an operation on x would be cast to bf16 on a CPU."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
 def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Once: ReLU, depthwise convolution of dilation 2, pointwise convolution, BatchNorm."""
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
+        DilatedConv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     )

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.native import differentiable, library
+from gradnas.spaces.operations import half_on_cpu
 
 KERNEL_WIDTHS, DILATIONS = (3, 5), (1, 2)  # of the depthwise convolutions that are compiled
 _LANES = {torch.float32: 8, torch.float64: 4}  # the least vector: channels must be a multiple
@@ -208,6 +209,9 @@ EPS = 1e-5  # of nn.BatchNorm2d
 
 def depthwise(x_BCHW: Tensor, weight: Tensor, dilation: int, stride: int = 1) -> Tensor:
     padding = dilation * (weight.shape[2] // 2)
+    if dilation > 1 and half_on_cpu(x_BCHW):  # see DilatedConv2d
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x_BCHW.float(), weight, None, stride, padding, dilation, groups=weight.shape[0])
     return F.conv2d(x_BCHW, weight, None, stride, padding, dilation, groups=weight.shape[0])
 
 
