@@ -31,6 +31,7 @@ from gradnas.export import trained_run
 from gradnas.export_text import export_trained
 from gradnas.generation import generate
 from gradnas.genotype import Genotype
+from gradnas.gradients import Reinforce
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
@@ -137,6 +138,8 @@ class SearchCommand(_Run):
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
+    reinforce: Whole = None
+    """Learn the alphas from the losses of so many sampled networks a step, not by a gradient through the network."""
     latency: Table = None
     """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
     budget_ms: Number = None
@@ -182,10 +185,13 @@ class SearchCommand(_Run):
             costs = self._of(*LIMITS, "latency", "form")
             if costs:
                 raise ValueError(f"--{next(iter(costs)).replace('_', '-')} is for searches on images")
-            return replace(config, **self.given(config, *settings))
+            return replace(config, **self.given(config, *settings), **self._gradient())
         config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
-        config = replace(config, **self.given(config, *settings))
+        config = replace(config, **self.given(config, *settings), **self._gradient())
         return replace(config, cost=self._cost(config.cost))
+
+    def _gradient(self) -> dict[str, Any]:
+        return {} if self.reinforce is None else {"gradient": Reinforce(samples=self.reinforce)}
 
     def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
         """The recipe's cost with the table, the limit and the form that were given."""

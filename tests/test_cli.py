@@ -173,6 +173,17 @@ def test_unknown_recipe(fails):
     assert "did you mean 'cifar10-eval'" in fails("train", "DARTS_V2", "--recipe", "cifar-eval")
 
 
+def test_reinforce_replaces_the_gradient_of_a_recipe(fails, tmp_path):
+    tiny = ("--epochs", 2, "--warmup-epochs", 1, "--batch-size", 256, "--max-steps", 4, "--threads", 1)
+    ok("search", "proxyless-digits", "--reinforce", 3, "--out", tmp_path / "run", *tiny)
+    config = json.loads((tmp_path / "run" / runs.CONFIG).read_text())
+    assert config["gradient"]["type"] == "Reinforce" and config["gradient"]["samples"] == 3
+    assert (tmp_path / "run" / runs.GENOTYPE).exists()
+    assert "samples must be at least 1, not 0" in fails("search", "proxyless-digits", "--reinforce", 0)
+    dense = fails("search", "digits", "--reinforce", 2, "--out", tmp_path / "dense", *TINY)
+    assert "use BinaryGates() or GumbelSoftmax(hard=True)" in dense
+
+
 def test_unknown_config_field(fails, tmp_path):
     (tmp_path / "c.json").write_text('{"epoch": 3}')
     assert "unknown field 'epoch' (did you mean 'epochs'?)" in fails("search", tmp_path / "c.json")
