@@ -1,31 +1,36 @@
-"""Chains found within a latency budget on the 8x8 digits, against the best of ten random chains within the same budget.
+"""Chains found within a latency budget on small CIFAR-10 images, against the best of ten random chains within it.
 
-    python benchmarks/latency_budget.py                 # 3 budgets, seeds 0 1 2: some minutes
+    python benchmarks/latency_budget.py --data FOLDER       # CIFAR-10; 3 budgets, seeds 0 1 2: 80 minutes of one core
+    python benchmarks/latency_budget.py --data FOLDER --table T --results R --shares 0.2    # one budget, another beside
+    python benchmarks/latency_budget.py --data FOLDER --table T --results R                 # it; then all of them
 
-For each budget: ten chains drawn uniformly from all chains whose latency in the table is within it, and for each seed a
-few searches with `ExpectedCost(table, budget_ms=...)` (binary gates), each with the chain derived within the budget. As
-in DARTS (arXiv 1806.09055, section 3), the searches of a seed compete: their chains are trained for a short time on the
-images of the weights, and the best on the images of the alphas is the seed's result. Then every chain, searched or
-random, is trained from fresh weights with each of the seeds, alike, on the 1,000 images of the search, and evaluated
-once on 797 others; chains are compared by the mean. So the best of the random chains is chosen by the very images that
-they are compared on, the searched ones without them.
+Ten blocks with four candidates each, images of 16x16. For each budget and each seed, one search with
+`ExpectedCost(table, budget_ms=...)`, binary gates and REINFORCE: 10,000 images for the weights, 5,000 for the alphas.
+Of the eight most probable chains within the budget (the first is the one that the search derives), the best on the
+5,000 images after two short trainings on the 10,000 is the result. Beside it, ten chains are drawn uniformly from all
+chains whose latency in the table is within the budget. All are then trained from fresh weights twice, alike, on the
+10,000 images with other seeds, and evaluated once on the 10,000 test images; chains are compared by the mean. So the
+best of the random chains is chosen by the very images that they are compared on, the searched one without them.
 
-Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU time; the derived chains are measured from
-end to end afterwards, taking turns.
+Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU time; the chains that were found are
+measured from end to end at the end, taking turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import statistics
 import time
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas import (
     AlphaOptimizer,
@@ -41,46 +46,52 @@ from gradnas import (
 from gradnas.chain import Chain
 from gradnas.data import Split, load_images
 from gradnas.evaluation import evaluate, recalibrate
-from gradnas.latency import Device, Timing, measure, time_interleaved
+from gradnas.latency import Costs, Device, Timing, measure, time_interleaved
 
 CPU = torch.device("cpu")
-LATENCY_BATCH, SIDE, IMAGES = 64, 8, 1000
+LATENCY_BATCH, SIDE = 64, 16
 SPACE = MBConvChain(
     stem_width=8,
-    stem_stride=1,
+    stem_stride=2,
     first_width=None,
-    stages=((8, 2), (16, 2, 2), (32, 2, 2), (64, 2, 2)),
-    candidates=("mb2_k3", "mb4_k3", "mb4_k5", "identity"),
+    stages=((8, 2, 2), (16, 4, 2), (32, 4, 2)),
+    candidates=("mb1_k3", "mb2_k3", "mb6_k3", "identity"),
     activation="relu",
-    last_width=64,
+    last_width=128,
     image_size=SIDE,
 )
 TIMING = Timing(warmup=5, repeats=40, clock="cpu")
 
 
-def latency_table() -> tuple[LatencyTable, torch.Tensor]:
-    """Every operation of the space on this CPU, and the images it was measured with."""
-    view = SPACE.supernet(in_channels=1).cost_view()
-    x_BCHW = torch.randn(LATENCY_BATCH, 1, SIDE, SIDE)
-    return measure(view, (x_BCHW,), TIMING, {"space": "benchmarks/latency_budget.py"}), x_BCHW
+@dataclass(frozen=True)
+class Row:
+    """One search and the random chains beside it; accuracies of the trainings of a chain, or their mean."""
+
+    share: float
+    seed: int
+    budget: float
+    code: str
+    derived: list[float]
+    best: list[float]
+    means: list[float]
+    search_s: float
 
 
-def search(table: LatencyTable, example: torch.Tensor, budget_ms: float, seed: int, train: Split, options) -> Chain:
-    """One search within a budget; half of the images train the weights, half the alphas."""
+def search(
+    table: LatencyTable, example: Tensor, budget_ms: float, seed: int, train: Split, valid: Split, options
+) -> Search:
+    """One search within a budget: `train` for the weights, `valid` for the alphas."""
     torch.manual_seed(seed)
-    supernet = SPACE.supernet(in_channels=1)
-    half = len(train) // 2
-    parts = [train.subset(range(half)), train.subset(range(half, len(train)))]
-    train_batches = parts[0].batches(50, shuffle=True, seed=seed, device=CPU)
-    valid_batches = parts[1].batches(options.valid_batch, shuffle=True, seed=seed + 100, device=CPU)
+    supernet = SPACE.supernet(in_channels=3).to(memory_format=torch.channels_last)
+    train_batches = train.batches(50, shuffle=True, seed=seed, device=CPU)
+    valid_batches = valid.batches(100, shuffle=True, seed=seed, device=CPU)
     found = Search(
         supernet,
         relaxation=BinaryGates(mode="recompute"),
-        gradient=Reinforce(samples=options.samples, baseline_decay=0.8) if options.samples else FirstOrder(),
-        weights=WeightOptimizer(lr=options.weight_lr, lr_end=0.01, weight_decay=1e-4),
+        gradient=Reinforce(samples=options.samples, baseline_decay=0.9) if options.samples else FirstOrder(),
+        weights=WeightOptimizer(lr=0.1, lr_end=options.weight_lr_end, weight_decay=1e-4),
         alphas=AlphaOptimizer(lr=options.alpha_lr, betas=(0.0, 0.999), weight_decay=0.0),
         epochs=options.search_epochs,
-        alpha_every=options.alpha_every,
         warmup_epochs=options.warmup_epochs,
         seed=seed,
         cost=ExpectedCost(table, budget_ms=budget_ms, multiplier_lr=options.multiplier_lr, penalty=options.penalty),
@@ -97,68 +108,63 @@ def search(table: LatencyTable, example: torch.Tensor, budget_ms: float, seed: i
         found.finish_epoch()
     result = found.result()
     print(
-        f"    expected {found.expected_cost():.2f} ms, multiplier {found.cost_state.multiplier:.2f}, "
-        f"derived {result.cost:.2f} ms of {budget_ms:.2f}: {result.choices.to_text()}",
+        f"    seed {seed}: expected {found.expected_cost():.2f} ms, multiplier {found.cost_state.multiplier:.2f}, "
+        f"derived {result.cost:.2f} ms of {budget_ms:.2f}: {SPACE.code(result.choices)}",
         flush=True,
     )
-    if options.show_alphas:
-        for name, alpha in found.alphas.items():
-            print(f"      {name} {[round(p, 2) for p in alpha.softmax(-1).tolist()]}", flush=True)
-    return result.choices
+    for name, alpha in found.alphas.items():
+        print(f"      {name}: {', '.join(f'{p:.2f}' for p in alpha.softmax(-1).flatten().tolist())}", flush=True)
+    return found
 
 
-def best_of_searches(table: LatencyTable, example: torch.Tensor, budget_ms: float, seed: int, train: Split, options):
-    """The chains of a few searches, and of these the best by a short training on one half, tested on the other."""
-    half = len(train) // 2
-    first, second = train.subset(range(half)), train.subset(range(half, len(train)))
-    chains = [search(table, example, budget_ms, 1000 * seed + k, train, options) for k in range(options.searches)]
+def code_of(row: Tensor) -> str:
+    """The digits of a chain from its columns."""
+    return "".join(map(str, row.tolist()))
+
+
+def best_by_validation(chains: list[Chain], seed: int, train: Split, valid: Split, options) -> Chain:
+    """Of a few chains, the best by the mean of two short trainings, on the images of the alphas."""
     if len(chains) == 1:
         return chains[0]
     marks = {
         chain: statistics.mean(
-            train_from_scratch(chain, 1000 * seed + k, first, [second], 2 * options.epochs) for k in range(3)
+            train_from_scratch(chain, 1000 + 10 * seed + k, train, valid, options.epochs) for k in range(2)
         )
-        for chain in dict.fromkeys(chains)
+        for chain in chains
     }
     print(f"    candidates: {', '.join(f'{SPACE.code(c)} {100 * m:.2f}' for c, m in marks.items())}", flush=True)
     return max(marks, key=marks.__getitem__)
 
 
-def train_from_scratch(chain: Chain, seed: int, train: Split, tests: list[Split], epochs: int) -> float:
-    """Accuracy of a fresh network, trained on `train`, on `tests`."""
+def train_from_scratch(chain: Chain, seed: int, train: Split, test: Split, epochs: int) -> float:
+    """Accuracy of a fresh network, trained on `train`, on `test`."""
     torch.manual_seed(seed)
-    network = SPACE.network(chain, in_channels=1)
-    batches = train.batches(50, shuffle=True, seed=seed, device=CPU)
+    network = SPACE.network(chain, in_channels=3).to(memory_format=torch.channels_last)
+    batches = train.batches(100, shuffle=True, seed=seed, device=CPU)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
     steps, step = epochs * len(batches), 0
     network.train()
     for epoch in range(epochs):
         for x, y in batches.epoch(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = 0.05 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 10)
+                group["lr"] = 0.05 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 20)
             optimizer.zero_grad()
             F.cross_entropy(network(x), y).backward()
             optimizer.step()
             step += 1
     recalibrate(network, (x for _, (x, _) in zip(range(8), batches.epoch(0), strict=False)))
-    right = sum(
-        evaluate(network, t.batches(500, shuffle=False, device=CPU).epoch(0))["accuracy"] * len(t) for t in tests
-    )
-    return right / sum(len(t) for t in tests)
+    return evaluate(network, test.batches(500, shuffle=False, device=CPU).epoch(0))["accuracy"]
 
 
-def chains_within(costs, budget_ms: float) -> list[str]:
-    """Codes of all chains within the budget by the table."""
-    totals = torch.zeros(1, dtype=torch.float64)
+def chains_within(costs: Costs, budget_ms: float) -> Tensor:
+    """All chains within the budget by the table: a row of columns for each, one column for each block."""
+    totals = torch.full((), costs.fixed, dtype=torch.float64)
     for block in SPACE.blocks:
-        totals = (totals.unsqueeze(1) + costs.tables[block.name]).flatten()
-    digits = itertools.product(*[map(str, range(len(b.candidates))) for b in SPACE.blocks])
-    return [
-        "".join(code) for code, total in zip(digits, totals.tolist(), strict=True) if costs.fixed + total <= budget_ms
-    ]
+        totals = totals.unsqueeze(-1) + costs.tables[block.name].reshape(-1)
+    return (totals <= budget_ms).nonzero()
 
 
-def measured_ms(networks: list[nn.Module], example: torch.Tensor) -> list[float]:
+def measured_ms(networks: list[nn.Module], example: Tensor) -> list[float]:
     """End to end, taking turns."""
     for net in networks:
         net.eval()
@@ -168,79 +174,103 @@ def measured_ms(networks: list[nn.Module], example: torch.Tensor) -> list[float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.16, 0.22], help="of the way to the dearest")
+    parser.add_argument("--data", default="cifar10", help="a folder with CIFAR-10, or its name on the hub")
+    parser.add_argument("--table", type=Path, help="latency table to use, or to write if the file does not exist")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.3, 0.4], help="of the way to the dearest")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--searches", type=int, default=4, help="for each seed; the best by validation counts")
-    parser.add_argument("--random", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--search-epochs", type=int, default=70)
-    parser.add_argument("--warmup-epochs", type=int, default=32)
-    parser.add_argument(
-        "--samples", type=int, default=0, help="REINFORCE with so many networks for each step of the alphas"
-    )
-    parser.add_argument("--alpha-every", type=int, default=2)
-    parser.add_argument("--valid-batch", type=int, default=100)
-    parser.add_argument("--weight-lr", type=float, default=0.05)
+    parser.add_argument("--random", type=int, default=10, help="random chains for each seed, at least one")
+    parser.add_argument("--trainings", type=int, default=2, help="of each chain")
+    parser.add_argument("--images", type=int, default=10_000, help="to train with")
+    parser.add_argument("--epochs", type=int, default=5, help="of each training")
+    parser.add_argument("--search-epochs", type=int, default=60)
+    parser.add_argument("--warmup-epochs", type=int, default=45)
+    parser.add_argument("--candidates", type=int, default=8, help="most probable chains, the best by validation counts")
+    parser.add_argument("--weight-lr-end", type=float, default=1e-3)
+    parser.add_argument("--samples", type=int, default=6, help="networks for each step of REINFORCE; 0: gate gradients")
     parser.add_argument("--alpha-lr", type=float, default=0.01)
-    parser.add_argument("--multiplier-lr", type=float, default=0.002)
-    parser.add_argument("--penalty", type=float, default=0.02)
-    parser.add_argument("--show-alphas", action="store_true")
+    parser.add_argument("--multiplier-lr", type=float, default=1e-4)
+    parser.add_argument("--penalty", type=float, default=0.3)
+    parser.add_argument(
+        "--results", type=Path, help="file (JSON lines) to add results to; what it has is not run again"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     began, cpu = time.monotonic(), time.process_time()
-    data = load_images("digits")
-    train, tests = data.train.subset(range(IMAGES)), [data.train.subset(range(IMAGES, len(data.train))), data.test]
-    table, example = latency_table()
-    supernet = SPACE.supernet(in_channels=1)
+    data = load_images(options.data, image_size=SIDE)
+    train, test = data.train.subset(range(options.images)), data.test
+    valid = data.train.subset(range(options.images, options.images * 3 // 2))
+    example = torch.randn(LATENCY_BATCH, 3, SIDE, SIDE)
+    if options.table is not None and options.table.exists():
+        table = LatencyTable.load(options.table)
+    else:
+        table = measure(SPACE.supernet(in_channels=3).cost_view(), (example,), TIMING, {"space": "latency_budget.py"})
+        if options.table is not None:
+            table.save(options.table)
+    supernet = SPACE.supernet(in_channels=3)
     costs = supernet.costs("latency", (example,), table)
     least = supernet.cheapest(costs)
     most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
     print(f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest {most:.2f} ms")
-    seeds, summaries, networks = options.seeds, [], []
+    known = options.results is not None and options.results.exists()
+    finished = options.results.read_text().splitlines() if known else []
+    rows = {(row.share, row.seed): row for row in (Row(**json.loads(line)) for line in finished)}
     for share in options.shares:
         budget = least + share * (most - least)
         within = chains_within(costs, budget)
-        order = torch.randperm(len(within), generator=torch.Generator().manual_seed(1000 + seeds[0]))
-        random = [SPACE.decision(within[k]) for k in order[: options.random].tolist()]
-        print(f"budget {budget:.2f} ms: {len(within)} of {4 ** len(SPACE.blocks)} chains are within it", flush=True)
+        print(f"budget {budget:.2f} ms: {len(within):,} of {4 ** len(SPACE.blocks):,} chains are within it", flush=True)
         accuracies: dict[str, list[float]] = {}
 
         def trained(chain: Chain) -> list[float]:
             code = SPACE.code(chain)
             if code not in accuracies:
-                accuracies[code] = [train_from_scratch(chain, seed, train, tests, options.epochs) for seed in seeds]
+                accuracies[code] = [
+                    train_from_scratch(chain, k, train, test, options.epochs) for k in range(options.trainings)
+                ]
                 print(f"    {code}: {', '.join(f'{100 * a:.2f}' for a in accuracies[code])}", flush=True)
             return accuracies[code]
 
-        best = max((trained(chain) for chain in random), key=statistics.mean)
-        typical = statistics.mean(statistics.mean(trained(chain)) for chain in random)
-        for seed in seeds:
+        for seed in options.seeds:
+            if (share, seed) in rows:
+                continue
             begin = time.process_time()
-            chain = best_of_searches(table, example, budget, seed, train, options)
+            found = search(table, example, budget, seed, train, valid, options)
+            chains = [result.choices for result in found.results(options.candidates)]
+            chain = best_by_validation(chains, seed, train, valid, options)
             search_s = time.process_time() - begin
-            summaries.append((budget, seed, chain, trained(chain), best, typical, search_s))
-            networks.append(SPACE.network(chain, in_channels=1))
-    print(f"\naccuracies: mean (standard deviation) of {len(seeds)} trainings; random: {options.random} chains")
-    print("| budget ms | search seed | chain | table ms | measured ms | derived % | best random % | random mean % |")
+            derived = trained(chain)
+            drawn = torch.randperm(len(within), generator=torch.Generator().manual_seed(seed))[: options.random]
+            random = [trained(SPACE.decision(code_of(within[k]))) for k in drawn.tolist()]
+            best, means = max(random, key=statistics.mean), [statistics.mean(own) for own in random]
+            rows[share, seed] = row = Row(share, seed, budget, SPACE.code(chain), derived, best, means, search_s)
+            if options.results is not None:
+                with options.results.open("a") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+    shown = [rows[share, seed] for share in options.shares for seed in options.seeds]
+    chains = [SPACE.decision(row.code) for row in shown]
+    times = measured_ms([SPACE.network(chain, in_channels=3) for chain in chains], example)
+    print(f"\naccuracies: mean (standard deviation) of {options.trainings} trainings; random: {options.random} chains")
+    print("| budget ms | seed | chain | table ms | measured ms | derived % | best random % | random chains % |")
     print("|---|---|---|---|---|---|---|---|")
-    for (budget, seed, chain, found, best, typical, _), ms in zip(
-        summaries, measured_ms(networks, example), strict=True
-    ):
-        late = "" if ms <= 1.1 * budget else " (over the budget + 10%)"
+    for row, chain, ms in zip(shown, chains, times, strict=True):
+        late = "" if ms <= 1.1 * row.budget else " (over the budget + 10%)"
         print(
-            f"| {budget:.2f} | {seed} | `{SPACE.code(chain)}` | {supernet.cost_of(chain, costs):.2f} | "
-            f"{ms:.2f}{late} | {_percent(found)} | {_percent(best)} | {100 * typical:.2f} |"
+            f"| {row.budget:.2f} | {row.seed} | `{row.code}` | {supernet.cost_of(chain, costs):.2f} | {ms:.2f}{late} | "
+            f"{_percent(row.derived)} | {_percent(row.best)} | {_percent(row.means)} |"
         )
-    for budget in dict.fromkeys(row[0] for row in summaries):
-        own = [row for row in summaries if row[0] == budget]
-        margins = [100 * (statistics.mean(row[3]) - statistics.mean(row[4])) for row in own]
-        spread = statistics.stdev(margins) if len(margins) > 1 else 0.0
+    for share in options.shares:
+        own = [row for row in shown if row.share == share]
+        margins = [100 * (statistics.mean(row.derived) - statistics.mean(row.best)) for row in own]
         print(
-            f"budget {budget:.2f} ms: derived - best of random {statistics.mean(margins):+.2f} points (standard "
-            f"deviation over searches {spread:.2f}), above it in {sum(m > 0 for m in margins)} of {len(margins)} "
-            f"seeds of {statistics.mean(row[6] for row in own):.0f} CPU s"
+            f"budget {own[0].budget:.2f} ms: derived - best of random {_points(margins)}, above it in "
+            f"{sum(m > 0 for m in margins)} of {len(margins)} seeds; a search took "
+            f"{statistics.mean(row.search_s for row in own):.0f} CPU s"
         )
     print(f"CPU {time.process_time() - cpu:.0f} s, wall {time.monotonic() - began:.0f} s")
+
+
+def _points(margins: list[float]) -> str:
+    spread = f" (standard deviation over seeds {statistics.stdev(margins):.2f})" if len(margins) > 1 else ""
+    return f"{statistics.mean(margins):+.2f} points{spread}"
 
 
 def _percent(shares: list[float]) -> str:

@@ -5,8 +5,10 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,10 +102,61 @@ def best_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Picks
     Raises:
         ValueError: no combination is within the budget; the sentence says what the cheapest costs.
     """
-    groups = [_flattened(name, options) for name, options in choices.items()]
-    cheapest = sum(min(state.cost for state in group) for group in groups)
-    if cheapest > budget * (1.0 + 1e-12):
-        raise ValueError(f"no architecture costs at most {budget:g}: the cheapest costs {cheapest:g}")
+    return next(ranked_within(choices, budget))
+
+
+def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Iterator[Picks]:
+    """All combinations within the budget, the best first, each as it is asked for; exact, see `best_within`.
+
+    The best combination is taken away, and what is left is divided by the first decision that differs from it: each
+    part is again a problem of `best_within`, with some decisions made and an option less (Lawler, "A procedure for
+    computing the K best solutions to discrete optimization problems", Management Science 18(7), 1972).
+
+    Raises:
+        ValueError: at the first one, if there is none within the budget.
+    """
+    queue: list[tuple[float, float, int, Picks, _Open]] = []
+
+    def push(left: _Open) -> None:
+        if (best := _solved(choices, budget, left)) is not None:
+            heapq.heappush(queue, (-best.score, best.cost, next(order), _joined(best.picks), left))
+
+    order = itertools.count()  # of equal combinations, the one that was met first
+    push(_Open())
+    if not queue:
+        least = cheapest_cost(choices)
+        raise ValueError(f"no architecture costs at most {budget:g}: the cheapest costs {least:g}")
+    while queue:
+        *_, picks, left = heapq.heappop(queue)
+        yield picks
+        for name, index in picks.items():  # a choice comes before those inside its options
+            push(left.without(name, index))
+            left = left.with_taken(name, index)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What may still be decided: some choices are made, and some options of others are gone."""
+
+    taken: Mapping[str, int] = field(default_factory=dict)
+    gone: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def allows(self, name: str, index: int) -> bool:
+        return self.taken.get(name, index) == index and index not in self.gone.get(name, ())
+
+    def without(self, name: str, index: int) -> _Open:
+        return _Open(self.taken, {**self.gone, name: self.gone.get(name, frozenset()) | {index}})
+
+    def with_taken(self, name: str, index: int) -> _Open:
+        return _Open({**self.taken, name: index}, self.gone)
+
+
+def _solved(choices: Mapping[str, Sequence[Option]], budget: float, left: _Open) -> _State | None:
+    """The best combination of what is left; None if there is none within the budget."""
+    groups = [_flattened(name, options, left) for name, options in choices.items()]
+    limit = budget * (1.0 + 1e-12)
+    if not all(groups) or sum(min(state.cost for state in group) for group in groups) > limit:
+        return None
     multiplier, least = _dual(groups, budget)
     # bounds[g]: the most that groups g, g + 1, ... can add, at the price `multiplier` for each unit of cost
     bounds, cheap = [0.0], [0.0]
@@ -111,7 +164,6 @@ def best_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Picks
         bounds.append(bounds[-1] + max(s.score - multiplier * s.cost for s in group))
         cheap.append(cheap[-1] + min(s.cost for s in group))
     bounds, cheap = bounds[::-1], cheap[::-1]
-    limit = budget * (1.0 + 1e-12)
     slack = 1e-9 * max(1.0, abs(least))
     states = [_State(0.0, 0.0, ())]
     for g, group in enumerate(groups, 1):
@@ -123,7 +175,7 @@ def best_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Picks
             and s.score + o.score + bounds[g] + multiplier * (budget - s.cost - o.cost) >= least - slack
         ]
         states = _undominated(grown)
-    return _joined(states[-1].picks)  # the dearest of the undominated has the largest score
+    return states[-1]  # the dearest of the undominated has the largest score
 
 
 def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
@@ -140,19 +192,21 @@ class _State:
     picks: Any
 
 
-def _flattened(name: str, options: Sequence[Option]) -> list[_State]:
-    """The undominated ways to decide a choice together with all choices inside its options."""
+def _flattened(name: str, options: Sequence[Option], left: _Open) -> list[_State]:
+    """The undominated ways that are left to decide a choice together with all choices inside its options."""
     states = []
     for index, option in enumerate(options):
         if option.score != option.score or option.cost != option.cost:
             raise ValueError(f"choice {name!r}: a score or a cost is NaN, nothing can be derived")
+        if not left.allows(name, index):
+            continue
         own = [_State(option.cost, option.score, ((name, index),))]
         for inner_name, inner in option.inside.items():
             own = _undominated(
                 [
                     _State(s.cost + t.cost, s.score + t.score, (*s.picks, t.picks))
                     for s in own
-                    for t in _flattened(inner_name, inner)
+                    for t in _flattened(inner_name, inner, left)
                 ]
             )
         states += own

@@ -450,17 +450,39 @@ class Search:
         Raises:
             ValueError: no architecture is within the budget (the cheapest is named); a budget without a cost.
         """
+        if budget is not None or (self.cost is not None and self.cost.is_budget):
+            return self.results(1, budget)[0]
+        decision = self.supernet.decide(self.relaxation)
+        return SearchResult(
+            decision, self.supernet, None if self.costs is None else self.supernet.cost_of(decision, self.costs)
+        )
+
+    def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
+        """The `number` most probable architectures within a budget, the most probable first, or as many as there are.
+
+        They are candidates: train each for a short time from fresh weights and keep the best on held-out data, as the
+        authors of DARTS let the results of several searches compete (arXiv 1806.09055, section 3).
+
+        Args:
+            number: of architectures, at least 1.
+            budget: in the unit of the search's cost; by default the budget of the cost, if it has one.
+
+        Raises:
+            ValueError: no architecture is within the budget (the cheapest is named); no budget, or one without a cost;
+                a number below 1.
+        """
+        if number < 1:
+            raise ValueError(f"number must be at least 1, not {number}")
         if self.cost is None or self.costs is None:
-            if budget is not None:
-                raise ValueError("a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)")
-            return SearchResult(self.supernet.decide(self.relaxation), self.supernet)
-        if budget is None and self.cost.is_budget:
-            budget = self.cost.limit
+            raise ValueError("a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)")
         if budget is None:
-            decision = self.supernet.decide(self.relaxation)
-        else:
-            decision = self.supernet.decide_within(self.relaxation, self.costs, budget)
-        return SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs))
+            if not self.cost.is_budget:
+                raise ValueError("the cost of this search has no budget: say within which, results(number, budget=...)")
+            budget = self.cost.limit
+        found = self.supernet.decide_within(self.relaxation, self.costs, budget, number)
+        return [
+            SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs)) for decision in found
+        ]
 
     def evaluation_draw(self) -> Draw:
         """The noise-free mixture, for evaluating the supernet."""

@@ -17,7 +17,7 @@ from torch import nn
 import gradnas
 from gradnas import Choice, ExpectedCost
 from gradnas.config import from_json, to_json
-from gradnas.derivation import Option, best_within, cheapest_cost
+from gradnas.derivation import Option, best_within, cheapest_cost, ranked_within
 from gradnas.latency import Costs, Entry, LatencyTable, Place, mobile_key, survey
 from gradnas.objectives import accuracy_latency_reward
 from gradnas.objectives.cost import CostState
@@ -283,6 +283,26 @@ def test_the_best_within_a_budget_is_the_best_of_all(groups, inner, budget):
     assert not within or score == pytest.approx(max(within), abs=1e-9)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LEAVES, min_size=1, max_size=3), st.lists(LEAVES, max_size=2), st.floats(-0.5, 8))
+def test_all_architectures_within_a_budget_come_once_and_in_order(groups, inner, budget):
+    choices = {f"c{i}": options for i, options in enumerate(groups)}
+    inside = {f"i{i}": options for i, options in enumerate(inner)}
+    choices["c0"] = [Option(choices["c0"][0].score, choices["c0"][0].cost, inside), *choices["c0"][1:]]
+    within = [(score, picks) for score, cost, picks in _all(choices) if cost <= budget * (1 + 1e-12)]
+    if not within:
+        with pytest.raises(ValueError, match="the cheapest costs"):
+            list(ranked_within(choices, budget))
+        return
+    ranked = list(ranked_within(choices, budget))
+    assert sorted(map(repr, map(sorted, map(dict.items, ranked)))) == sorted(
+        repr(sorted(picks.items())) for _, picks in within
+    )
+    scores = [next(score for score, picks in within if picks == found) for found in ranked]
+    assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-9)
+    assert ranked[0] == best_within(choices, budget)
+
+
 def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
     # The likelier operation wins although it opens another choice, which multiplies its probability.
     p = {"outer": torch.tensor([0.4, 0.6]).double().flip(0), "inner": torch.full((4,), 0.25).double()}
@@ -326,6 +346,23 @@ def test_every_relaxation_searches_within_a_budget(relaxation):
     assert search.result(budget=1e9).choices == search.supernet.decide(search.relaxation)
     with pytest.raises(ValueError, match=r"no architecture is within the budget of 10 multiply-adds: the cheapest"):
         search.result(budget=10)
+
+
+def test_the_most_probable_architectures_within_a_budget_are_candidates():
+    search = _search()
+    for alpha in search.alphas.values():
+        nn.init.normal_(alpha)
+    found = search.results(4)
+    assert found[0].choices == search.result().choices and len({str(r.choices) for r in found}) == len(found) > 1
+    assert all(r.cost == gradnas.macs(r.derive(), batch(0, size=1)[0]) <= 9500.0 for r in found)
+    everything = search.results(10_000, budget=1e9)
+    assert len(everything) == len({str(r.choices) for r in everything}) > len(found)
+    with pytest.raises(ValueError, match="number must be at least 1, not 0"):
+        search.results(0)
+    with pytest.raises(ValueError, match="has no budget: say within which"):
+        _search(target_macs=9500.0).results(2)
+    with pytest.raises(ValueError, match="a budget needs costs"):
+        gradnas.Search(TwoChoices()).results(2, budget=1.0)
 
 
 def test_a_budget_holds_where_a_target_only_pulls():
@@ -440,10 +477,11 @@ def test_cells_cost_what_their_derived_network_costs_and_keep_budgets():
         nn.init.normal_(alpha)
     free = supernet.decide()
     softmax, own = gradnas.Softmax(), costs["macs"]
-    assert supernet.decide_within(softmax, own, 1e12) == free
+    assert supernet.decide_within(softmax, own, 1e12) == [free]
     least, most = supernet.cheapest(own), supernet.cost_of(free, own)
     for share in (0.0, 0.3, 0.7):
         budget = least + share * (most - least)
-        assert supernet.cost_of(supernet.decide_within(softmax, own, budget), own) <= budget
+        ranked = supernet.decide_within(softmax, own, budget, 5)
+        assert len(set(ranked)) == 5 and all(supernet.cost_of(genotype, own) <= budget for genotype in ranked)
     with pytest.raises(ValueError, match="the cheapest costs"):
         supernet.decide_within(softmax, own, 0.9 * least)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Draw
-from gradnas.derivation import Picks, best_within, cheapest_cost
+from gradnas.derivation import Picks, cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
 from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
@@ -63,8 +64,10 @@ class Supernet(nn.Module, ABC):
         tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
         return costs.fixed + cheapest_cost(choice_options(costs, tables))
 
-    def decide_within(self, relaxation: Relaxation, costs: Costs, budget: float) -> Any:
-        """The most probable architecture that costs at most `budget`; exact, see `best_within`.
+    def decide_within(self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1) -> list[Any]:
+        """The `number` most probable architectures that cost at most `budget`, best first, or as many as there are.
+
+        Exact, see `derivation.ranked_within`.
 
         Raises:
             ValueError: there is none; the sentence says what the cheapest costs.
@@ -76,11 +79,11 @@ class Supernet(nn.Module, ABC):
                 f"{costs.unit}"
             )
         strengths = {name: relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
-        return self.chosen_within(strengths, costs, budget)
+        return list(itertools.islice(self.ranked_within(strengths, costs, budget), number))
 
-    def chosen_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Any:
-        """The architecture with the largest product of strengths that costs at most `budget`."""
-        return self.decision(best_within(choice_options(costs, strengths), budget - costs.fixed))
+    def ranked_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Iterator[Any]:
+        """The architectures that cost at most `budget`, in descending order of the product of their strengths."""
+        return map(self.decision, ranked_within(choice_options(costs, strengths), budget - costs.fixed))
 
     def decision(self, picks: Picks) -> Any:
         """The discrete architecture with these operations, given by their columns."""

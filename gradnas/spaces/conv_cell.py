@@ -6,7 +6,7 @@ Legend: B batch, C channels, H height, W width, E edges, O operations, K classes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
-from gradnas.derivation import best_within, cheapest_cost, top_edges
+from gradnas.derivation import cheapest_cost, ranked_within, top_edges
 from gradnas.genotype import Genotype
 from gradnas.latency import Costs, CostView, LatencyTable
 from gradnas.latency.costs import Quantity
@@ -323,9 +323,9 @@ class ConvSupernet(Supernet):
     def cheapest(self, costs: Costs) -> float:
         return costs.fixed + cheapest_cost(cell_options(self.space, costs, dict(self.alphas.items())))
 
-    def chosen_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Genotype:
-        picks = best_within(cell_options(self.space, costs, strengths), budget - costs.fixed)
-        return cells_of(self.space, costs, strengths, picks)
+    def ranked_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Iterator[Genotype]:
+        ranked = ranked_within(cell_options(self.space, costs, strengths), budget - costs.fixed)
+        return (cells_of(self.space, costs, strengths, picks) for picks in ranked)
 
     def one_hot_draw(self, genotype: Genotype) -> Draw:
         """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""
