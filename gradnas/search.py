@@ -179,6 +179,8 @@ class Search:
         alphas = alphas if alphas is not None else AlphaOptimizer(**relaxation.alpha_defaults)
         self.alpha_optimizer = alphas.build(self.alphas.values())
         self._check_combination(alphas)
+        if cost is not None:
+            self.cost = cost.paced(alphas.lr)
         self.clip_norm = weights.clip_norm if isinstance(weights, WeightOptimizer) else None
         if gradient.needs_inner_step:
             self.inner_step()  # refuses now what it cannot look through

@@ -348,6 +348,17 @@ def test_every_relaxation_searches_within_a_budget(relaxation):
         search.result(budget=10)
 
 
+def test_the_multiplier_moves_with_the_learning_rate_of_the_alphas():
+    alphas, example = gradnas.AlphaOptimizer(lr=0.02), batch(0, size=1)[0]
+    free = gradnas.Search(TwoChoices(), alphas=alphas, cost=ExpectedCost(budget_macs=9500.0), example=example)
+    free.step(_losses(0), _losses(1))
+    excess = free.expected_cost() / 9500.0 - 1.0
+    assert free.cost_state.multiplier == pytest.approx(0.1 * 0.02 * excess) and excess > 0
+    fixed = ExpectedCost(budget_macs=9500.0, multiplier_lr=0.5)
+    assert gradnas.Search(TwoChoices(), alphas=alphas, cost=fixed, example=example).cost == fixed
+    assert from_json(ExpectedCost, ExpectedCost(budget_macs=9500.0).to_json()).multiplier_lr is None
+
+
 def test_the_most_probable_architectures_within_a_budget_are_candidates():
     search = _search()
     for alpha in search.alphas.values():

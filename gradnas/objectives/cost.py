@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,8 +63,10 @@ class ExpectedCost:
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.
-        multiplier_lr, penalty: of a budget. Large ones make the alphas prefer what is cheap before they know what the
-            operations are worth; the result keeps the budget in any case.
+        multiplier_lr, penalty: of a budget. A multiplier that moves much faster than the alphas can follow overshoots:
+            they settle on what is cheap before they know what the operations are worth, and leave a part of the budget
+            unused. So `multiplier_lr` is by default a tenth of the learning rate of the alphas. The penalty damps it.
+            The result keeps the budget in any case.
 
     Raises:
         ValueError: no limit or several, one that is not above 0, milliseconds without a table.
@@ -81,8 +83,8 @@ class ExpectedCost:
     scale: float = 0.2
     power: float = 0.3
     weight: float = 0.1
-    multiplier_lr: float = 0.01
-    penalty: float = 0.1
+    multiplier_lr: float | None = None
+    penalty: float = 0.3
 
     def __post_init__(self) -> None:
         given = [name for name in LIMITS if getattr(self, name) is not None]
@@ -94,8 +96,11 @@ class ExpectedCost:
         if self.form not in ("mul#log", "add#linear"):
             raise ValueError(f"form must be 'mul#log' or 'add#linear', not {self.form!r}")
         for name in ("scale", "power", "weight", "multiplier_lr", "penalty"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is None and name == "multiplier_lr":
+                continue
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be above 0, not {value}")
         if self.quantity == "latency" and self.table is None:
             raise ValueError(f"{given[0]} needs a latency table: ExpectedCost(table, {given[0]}={self.limit:g})")
 
@@ -143,10 +148,15 @@ class ExpectedCost:
         ratio = torch.log(expected.clamp_min(1e-30) / unit) / math.log(self.limit / unit)
         return ratio.clamp_min(1e-6)
 
+    def paced(self, alpha_lr: float) -> ExpectedCost:
+        """The same with a `multiplier_lr` that fits alphas with this learning rate, unless it has one."""
+        return self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.1 * alpha_lr)
+
     def advanced(self, state: CostState, expected: float) -> CostState:
         """The state after a step of the alphas that led to the expected cost `expected`."""
         if not self.is_budget:
             return state
+        assert self.multiplier_lr is not None, "paced() first"
         return CostState(max(0.0, state.multiplier + self.multiplier_lr * (expected / self.limit - 1.0)))
 
     # ---- configuration files --------------------------------------------------------------------------------------
