@@ -353,7 +353,7 @@ def test_the_multiplier_moves_with_the_learning_rate_of_the_alphas():
     free = gradnas.Search(TwoChoices(), alphas=alphas, cost=ExpectedCost(budget_macs=9500.0), example=example)
     free.step(_losses(0), _losses(1))
     excess = free.expected_cost() / 9500.0 - 1.0
-    assert free.cost_state.multiplier == pytest.approx(0.1 * 0.02 * excess) and excess > 0
+    assert free.cost_state.multiplier == pytest.approx(0.03 * 0.02 * excess) and excess > 0
     fixed = ExpectedCost(budget_macs=9500.0, multiplier_lr=0.5)
     assert gradnas.Search(TwoChoices(), alphas=alphas, cost=fixed, example=example).cost == fixed
     assert from_json(ExpectedCost, ExpectedCost(budget_macs=9500.0).to_json()).multiplier_lr is None

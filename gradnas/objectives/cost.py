@@ -65,7 +65,7 @@ class ExpectedCost:
         weight: of `add#linear`.
         multiplier_lr, penalty: of a budget. A multiplier that moves much faster than the alphas can follow overshoots:
             they settle on what is cheap before they know what the operations are worth, and leave a part of the budget
-            unused. So `multiplier_lr` is by default a tenth of the learning rate of the alphas. The penalty damps it.
+            unused. So `multiplier_lr` is by default 0.03 times the learning rate of the alphas. The penalty damps it.
             The result keeps the budget in any case.
 
     Raises:
@@ -150,7 +150,7 @@ class ExpectedCost:
 
     def paced(self, alpha_lr: float) -> ExpectedCost:
         """The same with a `multiplier_lr` that fits alphas with this learning rate, unless it has one."""
-        return self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.1 * alpha_lr)
+        return self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.03 * alpha_lr)
 
     def advanced(self, state: CostState, expected: float) -> CostState:
         """The state after a step of the alphas that led to the expected cost `expected`."""
