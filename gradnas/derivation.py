@@ -87,33 +87,26 @@ class Option:
 Picks = dict[str, int]  # choice -> index of its option, for every choice that is reached
 
 
-def best_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Picks:
-    """The options with the largest sum of scores among those whose costs add up to at most `budget`; exact.
+def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Iterator[Picks]:
+    """All combinations of options whose costs add up to at most `budget`, by the sum of their scores; exact.
 
-    A multiple-choice knapsack, solved choice by choice: kept is every partial sum that no other beats in both cost and
-    score, less those that cannot reach the best solution known so far even at the Lagrangian bound of the choices that
-    are left. Nothing is rounded to a grid. Ties go to the lower cost, then to the earlier option. With scores
-    `log p - max log p`, a budget that does not bind gives the most probable option of every choice.
+    The first is the best. It is a multiple-choice knapsack, solved choice by choice: kept is every partial sum that no
+    other beats in both cost and score, less those that cannot reach the best solution known so far even at the
+    Lagrangian bound of the choices that are left. Nothing is rounded to a grid. Ties go to the lower cost, then to the
+    earlier option. With scores `log p - max log p`, a budget that does not bind gives the most probable option of every
+    choice.
+
+    Each of the others is found when it is asked for: the best combination is taken away, and what is left is divided by
+    the first decision that differs from it; each part is again such a problem, with some decisions made and an option
+    less (Lawler, "A procedure for computing the K best solutions to discrete optimization problems", Management Science
+    18(7), 1972).
 
     Args:
         choices: name -> options. Names are unique, also among the choices inside options.
         budget: in the unit of the costs.
 
     Raises:
-        ValueError: no combination is within the budget; the sentence says what the cheapest costs.
-    """
-    return next(ranked_within(choices, budget))
-
-
-def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Iterator[Picks]:
-    """All combinations within the budget, the best first, each as it is asked for; exact, see `best_within`.
-
-    The best combination is taken away, and what is left is divided by the first decision that differs from it: each
-    part is again a problem of `best_within`, with some decisions made and an option less (Lawler, "A procedure for
-    computing the K best solutions to discrete optimization problems", Management Science 18(7), 1972).
-
-    Raises:
-        ValueError: at the first one, if there is none within the budget.
+        ValueError: at the first one, if no combination is within the budget; the sentence says what the cheapest costs.
     """
     queue: list[tuple[float, float, int, Picks, _Open]] = []
 

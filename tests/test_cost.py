@@ -17,7 +17,7 @@ from torch import nn
 import gradnas
 from gradnas import Choice, ExpectedCost
 from gradnas.config import from_json, to_json
-from gradnas.derivation import Option, best_within, cheapest_cost, ranked_within
+from gradnas.derivation import Option, cheapest_cost, ranked_within
 from gradnas.latency import Costs, Entry, LatencyTable, Place, mobile_key, survey
 from gradnas.objectives import accuracy_latency_reward
 from gradnas.objectives.cost import CostState
@@ -264,17 +264,23 @@ def _all(choices):
     return found
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(LEAVES, min_size=1, max_size=4), st.lists(LEAVES, max_size=2), st.floats(-0.5, 8))
-def test_the_best_within_a_budget_is_the_best_of_all(groups, inner, budget):
+def _nested(groups, inner):
+    """Choices, with more of them inside the first option of the first."""
     choices = {f"c{i}": options for i, options in enumerate(groups)}
     inside = {f"i{i}": options for i, options in enumerate(inner)}
     choices["c0"] = [Option(choices["c0"][0].score, choices["c0"][0].cost, inside), *choices["c0"][1:]]
+    return choices
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(LEAVES, min_size=1, max_size=4), st.lists(LEAVES, max_size=2), st.floats(-0.5, 8))
+def test_the_best_within_a_budget_is_the_best_of_all(groups, inner, budget):
+    choices = _nested(groups, inner)
     combinations = _all(choices)
     assert cheapest_cost(choices) == pytest.approx(min(cost for _, cost, _ in combinations))
     within = [score for score, cost, _ in combinations if cost <= budget]
     try:
-        picks = best_within(choices, budget)
+        picks = next(ranked_within(choices, budget))
     except ValueError as error:
         assert not within and "the cheapest costs" in str(error)
         return
@@ -286,9 +292,7 @@ def test_the_best_within_a_budget_is_the_best_of_all(groups, inner, budget):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(LEAVES, min_size=1, max_size=3), st.lists(LEAVES, max_size=2), st.floats(-0.5, 8))
 def test_all_architectures_within_a_budget_come_once_and_in_order(groups, inner, budget):
-    choices = {f"c{i}": options for i, options in enumerate(groups)}
-    inside = {f"i{i}": options for i, options in enumerate(inner)}
-    choices["c0"] = [Option(choices["c0"][0].score, choices["c0"][0].cost, inside), *choices["c0"][1:]]
+    choices = _nested(groups, inner)
     within = [(score, picks) for score, cost, picks in _all(choices) if cost <= budget * (1 + 1e-12)]
     if not within:
         with pytest.raises(ValueError, match="the cheapest costs"):
@@ -300,7 +304,7 @@ def test_all_architectures_within_a_budget_come_once_and_in_order(groups, inner,
     )
     scores = [next(score for score, picks in within if picks == found) for found in ranked]
     assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-9)
-    assert ranked[0] == best_within(choices, budget)
+    assert scores[0] == pytest.approx(max(score for score, _ in within), abs=1e-9)
 
 
 def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
@@ -309,8 +313,8 @@ def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
     tables = {"outer": torch.zeros(2).double(), "inner": torch.zeros(4).double()}
     nested = {(Place("outer", 0, 0), Place("inner", 0, k)): 1.0 + k for k in range(4)}
     costs = Costs("macs", 0.0, tables, nested)
-    assert best_within(choice_options(costs, p), 10.0) == {"outer": 0, "inner": 0}
-    assert best_within(choice_options(costs, p), 0.5) == {"outer": 1}
+    assert next(ranked_within(choice_options(costs, p), 10.0)) == {"outer": 0, "inner": 0}
+    assert next(ranked_within(choice_options(costs, p), 0.5)) == {"outer": 1}
     nested[(Place("other", 0, 0), Place("inner", 0, 0))] = 1.0
     with pytest.raises(ValueError, match="more than one place"):
         choice_options(Costs("macs", 0.0, tables, nested), p)
