@@ -35,6 +35,7 @@ from gradnas.gradients import Reinforce
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.report import write_report
+from gradnas.search import check_samples
 from gradnas.spaces import ConvCell
 from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
 from gradnas.text_training import TextTrainConfig, load_trained_text, start_text_training, train_text
@@ -161,6 +162,7 @@ class SearchCommand(_Run):
 
     def run(self) -> None:
         config = self._config()
+        check_samples(config.relaxation, config.gradient)  # before a run folder is made
         device = _device(config.device)
         data = config.data.load()
         if self.estimate:

@@ -195,14 +195,7 @@ class Search:
             )
         if not self.gradient.num_samples:
             self.relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
-        else:
-            tables = {name: a.detach() for name, a in self.alphas.items()}
-            progress = 0.0 if self.epochs is None else self.progress
-            if self.relaxation.path(tables, self._noise(ALPHA_NOISE), progress).log_prob is None:
-                raise ValueError(
-                    f"{gradient} learns from sampled networks, and {relaxation} samples none; use BinaryGates() or "
-                    "GumbelSoftmax(hard=True)"
-                )
+        check_samples(self.relaxation, self.gradient)
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -627,6 +620,19 @@ class Search:
         return NonFiniteError(
             f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. Try a smaller learning rate, "
             "gradient clipping (clip_norm), precision='fp32', and check the data for NaN"
+        )
+
+
+def check_samples(relaxation: Relaxation, gradient: ArchitectureGradient) -> None:
+    """ValueError where a gradient learns from sampled networks and the relaxation samples none."""
+    if not gradient.num_samples:
+        return
+    alphas = {"any": torch.zeros(1, 2)}
+    if relaxation.path(alphas, relaxation.noise(alphas, torch.Generator()), 0.0).log_prob is None:
+        learner, sampler = type(gradient).__name__, type(relaxation).__name__
+        raise ValueError(
+            f"{learner} learns from sampled networks, and {sampler} samples none; use BinaryGates() or "
+            "GumbelSoftmax(hard=True)"
         )
 
 

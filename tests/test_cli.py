@@ -181,7 +181,7 @@ def test_reinforce_replaces_the_gradient_of_a_recipe(fails, tmp_path):
     assert (tmp_path / "run" / runs.GENOTYPE).exists()
     assert "samples must be at least 1, not 0" in fails("search", "proxyless-digits", "--reinforce", 0)
     dense = fails("search", "digits", "--reinforce", 2, "--out", tmp_path / "dense", *TINY)
-    assert "use BinaryGates() or GumbelSoftmax(hard=True)" in dense
+    assert "use BinaryGates() or GumbelSoftmax(hard=True)" in dense and not (tmp_path / "dense").exists()
 
 
 def test_unknown_config_field(fails, tmp_path):
