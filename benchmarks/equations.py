@@ -27,11 +27,17 @@ from equation_judge import judge
 from equation_laws import CORE, DEVELOPMENT, HARD, EquationLaw
 
 from gradnas import FirstOrder, GumbelSoftmax, Unrolled
-from gradnas.law_refit import LawData
-from gradnas.law_search import SupernetSearch, search
-from gradnas.laws import LawSettings, discover_laws
+from gradnas.laws.discover import (
+    LawSettings,
+    discover_laws,
+)
+from gradnas.laws.engine.graph import EquationGraph
+from gradnas.laws.engine.refit import LawData
+from gradnas.laws.engine.supernets import (
+    SupernetSearch,
+    search,
+)
 from gradnas.relaxations import Sigmoid
-from gradnas.spaces.equation_graph import EquationGraph
 
 SETS = {"core": CORE, "hard": HARD, "development": DEVELOPMENT}
 

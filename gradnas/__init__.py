@@ -18,6 +18,7 @@ from gradnas.latency import LatencyTable as LatencyTable
 from gradnas.latency import macs as macs
 from gradnas.latency import measure as measure
 from gradnas.latency import num_params as num_params
+from gradnas.laws.primitives import Primitive as Primitive
 from gradnas.objectives import CrossEntropy as CrossEntropy
 from gradnas.objectives import ExpectedCost as ExpectedCost
 from gradnas.objectives import Objective as Objective
@@ -41,17 +42,16 @@ from gradnas.spaces import RecurrentCell as RecurrentCell
 from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
-from gradnas.spaces.equation_primitives import Primitive as Primitive
 
 if TYPE_CHECKING:
-    from gradnas.equations import EquationClassifier as EquationClassifier
-    from gradnas.equations import EquationRegressor as EquationRegressor
-    from gradnas.laws import LawSettings as LawSettings
+    from gradnas.laws.discover import LawSettings as LawSettings
+    from gradnas.laws.equations import EquationClassifier as EquationClassifier
+    from gradnas.laws.equations import EquationRegressor as EquationRegressor
 
 _ON_DEMAND = {  # these need scikit-learn or sympy; searching one's own module does not
-    "EquationClassifier": "gradnas.equations",
-    "EquationRegressor": "gradnas.equations",
-    "LawSettings": "gradnas.laws",
+    "EquationClassifier": "gradnas.laws.equations",
+    "EquationRegressor": "gradnas.laws.equations",
+    "LawSettings": "gradnas.laws.discover",
 }
 
 

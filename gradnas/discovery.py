@@ -15,12 +15,19 @@ from typing import Any, Literal
 
 import torch
 
-from gradnas import law_text, runs
+from gradnas import runs
 from gradnas.config import to_json
 from gradnas.data.tabular import Table, load_example, load_table
-from gradnas.equations import EquationClassifier, EquationRegressor
-from gradnas.law_report import Found, law_page
-from gradnas.laws import LawSettings
+from gradnas.laws import text as law_text
+from gradnas.laws.discover import LawSettings
+from gradnas.laws.equations import (
+    EquationClassifier,
+    EquationRegressor,
+)
+from gradnas.laws.report import (
+    Found,
+    law_page,
+)
 
 LAW_TEX, LAW_PY = "law.tex", "law.py"
 WIDTH = 80

@@ -9,12 +9,20 @@ import numpy as np
 import pandas
 import pytest
 
-from gradnas import equation_estimator, runs
+from gradnas import runs
 from gradnas.cli import main
 from gradnas.data.tabular import EXAMPLES, load_example, load_table
-from gradnas.laws import Law, Laws
-from gradnas.spaces.equation_formula import Edge, Formula, Node
-from gradnas.spaces.equation_primitives import PRIMITIVES
+from gradnas.laws import estimator as equation_estimator
+from gradnas.laws.discover import (
+    Law,
+    Laws,
+)
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+)
+from gradnas.laws.primitives import PRIMITIVES
 
 FILES = {"config.json", "environment.json", "results.json", "law.tex", "law.py", "report.html", "status.json"}
 

@@ -8,13 +8,37 @@ import sympy
 import torch
 
 from gradnas import FirstOrder, GumbelSoftmax, Implicit, Softmax, Unrolled
-from gradnas.law_refit import LawData, refit
-from gradnas.law_search import SupernetSearch, search
-from gradnas.law_symbolic import shortest, to_sympy, within
+from gradnas.laws.engine.graph import (
+    EquationGraph,
+    random_formulas,
+)
+from gradnas.laws.engine.refit import (
+    LawData,
+    refit,
+)
+from gradnas.laws.engine.supernets import (
+    SupernetSearch,
+    search,
+)
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+)
+from gradnas.laws.primitives import (
+    DEFAULT_WORDS,
+    PRIMITIVES,
+    REFERENCE_WORDS,
+    WORDS,
+    Primitive,
+    resolve,
+)
+from gradnas.laws.symbolic import (
+    shortest,
+    to_sympy,
+    within,
+)
 from gradnas.relaxations.sigmoid import Sigmoid, zero_one_loss
-from gradnas.spaces.equation_formula import Edge, Formula, Node
-from gradnas.spaces.equation_graph import EquationGraph, random_formulas
-from gradnas.spaces.equation_primitives import DEFAULT_WORDS, PRIMITIVES, REFERENCE_WORDS, WORDS, Primitive, resolve
 
 X_DN = torch.rand(2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
 

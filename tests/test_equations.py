@@ -22,11 +22,28 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 from sympy.parsing.latex import parse_latex
 
-from gradnas import EquationClassifier, EquationRegressor, LawSettings, Primitive, equation_estimator, law_text
-from gradnas.law_draw import graph_figure, typeset
-from gradnas.laws import Law, Laws
-from gradnas.spaces.equation_formula import Edge, Formula, Node
-from gradnas.spaces.equation_primitives import PRIMITIVES
+from gradnas import (
+    EquationClassifier,
+    EquationRegressor,
+    LawSettings,
+    Primitive,
+)
+from gradnas.laws import estimator as equation_estimator
+from gradnas.laws import text as law_text
+from gradnas.laws.discover import (
+    Law,
+    Laws,
+)
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+)
+from gradnas.laws.pictures import (
+    graph_figure,
+    typeset,
+)
+from gradnas.laws.primitives import PRIMITIVES
 
 # For data of a few rows: the checks of scikit-learn fit dozens of times
 QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02, "primitives": ["linear", "linear_exp"]}
@@ -355,7 +372,7 @@ def test_rows_are_merged_and_sorted_so_order_and_repetition_do_not_count(monkeyp
 
 
 def test_progress_shows_the_best_law(fixed, capsys, monkeypatch):
-    from gradnas.laws import LawProgress
+    from gradnas.laws.discover import LawProgress
 
     def report(x, y, settings, weights, loss, seed, show, names):
         show(LawProgress(0.0, "search", None, float("nan")))

@@ -7,13 +7,35 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradnas.law_batch import FormulaBatch
-from gradnas.law_prune import prune, rounded, unscaled
-from gradnas.law_refit import EXACT, LawData, description_length, mean_loss, refit
-from gradnas.law_terms import make_atoms
-from gradnas.spaces.equation_formula import Edge, Formula, Node, canonical
-from gradnas.spaces.equation_graph import EquationGraph, random_formulas
-from gradnas.spaces.equation_primitives import DEFAULT_WORDS, PRIMITIVES, REFERENCE_WORDS
+from gradnas.laws.engine.atoms import make_atoms
+from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.graph import (
+    EquationGraph,
+    random_formulas,
+)
+from gradnas.laws.engine.prune import (
+    prune,
+    rounded,
+    unscaled,
+)
+from gradnas.laws.engine.refit import (
+    EXACT,
+    LawData,
+    description_length,
+    mean_loss,
+    refit,
+)
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+    canonical,
+)
+from gradnas.laws.primitives import (
+    DEFAULT_WORDS,
+    PRIMITIVES,
+    REFERENCE_WORDS,
+)
 
 FORMULAS = [
     Formula(

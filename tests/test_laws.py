@@ -7,12 +7,21 @@ import pytest
 import sympy
 import torch
 
-from gradnas.law_growth import best_pairs, best_sums
-from gradnas.law_refit import LawData
-from gradnas.law_terms import make_atoms
-from gradnas.laws import LawSettings, discover_laws
-from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive
+from gradnas.laws.discover import (
+    LawSettings,
+    discover_laws,
+)
+from gradnas.laws.engine.atoms import make_atoms
+from gradnas.laws.engine.growth import (
+    best_pairs,
+    best_sums,
+)
+from gradnas.laws.engine.refit import LawData
+from gradnas.laws.formula import Formula
+from gradnas.laws.primitives import (
+    DEFAULT_WORDS,
+    Primitive,
+)
 
 SMALL = LawSettings(restarts=8, steps=20)
 

@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gradnas.law_refit import LawData
-from gradnas.spaces.equation_formula import Edge, Formula, Node, canonical
-from gradnas.spaces.equation_primitives import POWER
+from gradnas.laws.engine.refit import LawData
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+    canonical,
+)
+from gradnas.laws.primitives import POWER
 
 
 @dataclass(frozen=True)

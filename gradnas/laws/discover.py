@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gradnas.law_discovery import Discovery
-from gradnas.law_refit import Loss as Loss
-from gradnas.law_types import Law as Law
-from gradnas.law_types import LawProgress as LawProgress
-from gradnas.law_types import Laws as Laws
-from gradnas.law_types import LawSettings as LawSettings
+from gradnas.laws.engine.refit import Loss as Loss
+from gradnas.laws.engine.stages import Discovery
+from gradnas.laws.law import Law as Law
+from gradnas.laws.law import LawProgress as LawProgress
+from gradnas.laws.law import Laws as Laws
+from gradnas.laws.law import LawSettings as LawSettings
 
 FEWEST_POINTS = 5
 

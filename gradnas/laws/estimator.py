@@ -18,11 +18,20 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils import validation as _validation
 
-from gradnas import law_text
 from gradnas.data.tabular import check_names, check_numeric
-from gradnas.law_progress import LawBar
-from gradnas.laws import Law, Laws, LawSettings, Loss, discover_laws
-from gradnas.spaces.equation_primitives import Primitive, resolve
+from gradnas.laws import text as law_text
+from gradnas.laws.discover import (
+    Law,
+    Laws,
+    LawSettings,
+    Loss,
+    discover_laws,
+)
+from gradnas.laws.primitives import (
+    Primitive,
+    resolve,
+)
+from gradnas.laws.progress import LawBar
 
 validation: Any = _validation  # type checkers know an old version of it
 FEWEST_ROWS = 5  # a slope, a constant, and three rows more to tell a law from chance
@@ -199,7 +208,11 @@ class EquationEstimator(BaseEstimator, ABC):
             output: which output, of several.
             path: an SVG, PNG or PDF file to write as well.
         """
-        from gradnas.law_draw import Shown, law_figure, save_figure
+        from gradnas.laws.pictures import (
+            Shown,
+            law_figure,
+            save_figure,
+        )
 
         self._check_fitted("plot")
         if (X is None) != (y is None):
@@ -225,7 +238,10 @@ class EquationEstimator(BaseEstimator, ABC):
 
     def draw(self, *, law: int | None = None, output: int = 0, path: str | Path | None = None) -> Any:
         """The computation graph of the law, as a matplotlib figure. Arguments as of `plot`."""
-        from gradnas.law_draw import graph_figure, save_figure
+        from gradnas.laws.pictures import (
+            graph_figure,
+            save_figure,
+        )
 
         self._check_fitted("draw")
         figure = graph_figure(self._law(output, law), self._names(), self._targets()[output])

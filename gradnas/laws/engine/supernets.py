@@ -14,12 +14,12 @@ from torch.func import functional_call
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
 from gradnas.gradients.base import Tensors
-from gradnas.law_refit import LawData
+from gradnas.laws.engine.graph import EquationGraph
+from gradnas.laws.engine.refit import LawData
+from gradnas.laws.formula import Formula
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.relaxations.sigmoid import Sigmoid, zero_one_loss
-from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_graph import EquationGraph
 
 RIDGE = 1e-4
 COLD = 0.15  # temperature of the alphas at the end

@@ -9,8 +9,15 @@ from typing import Any
 
 import sympy as _sympy
 
-from gradnas.spaces.equation_formula import Edge, Formula
-from gradnas.spaces.equation_primitives import POWER, PRIMITIVES, Primitive
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+)
+from gradnas.laws.primitives import (
+    POWER,
+    PRIMITIVES,
+    Primitive,
+)
 
 sympy: Any = _sympy  # its functions are classes made at run time, which a type checker misreads
 

@@ -14,10 +14,21 @@ from torch import Tensor, nn
 
 from gradnas.choice import Draw
 from gradnas.derivation import best_operation
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+    canonical,
+)
+from gradnas.laws.primitives import (
+    DEFAULT_WORDS,
+    POWER,
+    WORDS,
+    Primitive,
+    resolve,
+)
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
-from gradnas.spaces.equation_formula import Edge, Formula, Node, canonical
-from gradnas.spaces.equation_primitives import DEFAULT_WORDS, POWER, WORDS, Primitive, resolve
 
 SMALLEST, LARGEST = 1e-3, 1e3  # bounds of what a node passes on in the mixture
 
@@ -32,7 +43,7 @@ class EquationGraph(Space):
     Args:
         features: their number D.
         nodes: number of intermediate nodes J.
-        primitives: words (`gradnas.spaces.equation_primitives.WORDS`) or `Primitive`s.
+        primitives: words (`gradnas.laws.primitives.WORDS`) or `Primitive`s.
         kinds: what a node may be; of "sum", "product", "ratio".
 
     Raises:

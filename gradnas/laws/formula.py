@@ -12,7 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gradnas.spaces.equation_primitives import POWER, PRIMITIVES, Primitive
+from gradnas.laws.primitives import (
+    POWER,
+    PRIMITIVES,
+    Primitive,
+)
 
 HOMOGENEOUS = ("identity", "square", "reciprocal")  # f(a x) is a power of a times f(x)
 Kind = Literal["sum", "product", "ratio"]

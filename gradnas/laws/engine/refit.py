@@ -14,9 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.law_batch import FormulaBatch, Values
-from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_primitives import PRIMITIVES, Primitive
+from gradnas.laws.engine.batch import (
+    FormulaBatch,
+    Values,
+)
+from gradnas.laws.formula import Formula
+from gradnas.laws.primitives import (
+    PRIMITIVES,
+    Primitive,
+)
 
 Loss = Literal["squared", "logistic", "poisson"]
 EXACT = 1e-20  # share of the target's variance below which an error is rounding

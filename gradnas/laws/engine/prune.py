@@ -11,11 +11,25 @@ from dataclasses import replace
 
 import torch
 
-from gradnas.law_batch import FormulaBatch
-from gradnas.law_refit import EXACT, Fitted, LawData, _point, description_length, mean_loss, refit
-from gradnas.law_terms import structure
-from gradnas.spaces.equation_formula import HOMOGENEOUS, Edge, Formula, Node, canonical
-from gradnas.spaces.equation_primitives import POWER
+from gradnas.laws.engine.atoms import structure
+from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.refit import (
+    EXACT,
+    Fitted,
+    LawData,
+    _point,
+    description_length,
+    mean_loss,
+    refit,
+)
+from gradnas.laws.formula import (
+    HOMOGENEOUS,
+    Edge,
+    Formula,
+    Node,
+    canonical,
+)
+from gradnas.laws.primitives import POWER
 
 # What a function turns into when its constants run off: the simpler candidates that are tried in its place.
 SIMPLER = {

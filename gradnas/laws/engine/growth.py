@@ -19,10 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas.law_batch import FormulaBatch
-from gradnas.law_refit import Fitted, LawData, _basis, _curvature
-from gradnas.law_terms import Atom, Atoms, add_factor, add_inside, add_term
-from gradnas.spaces.equation_formula import Formula
+from gradnas.laws.engine.atoms import (
+    Atom,
+    Atoms,
+    add_factor,
+    add_inside,
+    add_term,
+)
+from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.refit import (
+    Fitted,
+    LawData,
+    _basis,
+    _curvature,
+)
+from gradnas.laws.formula import Formula
 
 ROWS = 96  # of atoms, in one block of scores of pairs
 

@@ -12,8 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas.spaces.equation_formula import Formula, Node
-from gradnas.spaces.equation_primitives import POWER, Primitive
+from gradnas.laws.formula import (
+    Formula,
+    Node,
+)
+from gradnas.laws.primitives import (
+    POWER,
+    Primitive,
+)
 
 SUM, PRODUCT, RATIO = range(3)
 _KINDS = {"sum": SUM, "product": PRODUCT, "ratio": RATIO}

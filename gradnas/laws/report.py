@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from gradnas import law_text
 from gradnas.data.tabular import Table
-from gradnas.equations import EquationClassifier, EquationRegressor
-from gradnas.law_draw import page_svg, typeset
+from gradnas.laws import text as law_text
+from gradnas.laws.equations import (
+    EquationClassifier,
+    EquationRegressor,
+)
+from gradnas.laws.pictures import (
+    page_svg,
+    typeset,
+)
 from gradnas.report import CSS
 
 MORE_CSS = """

@@ -26,7 +26,7 @@ class Primitive:
         name: how it is called in settings; not that of another primitive.
         function: elementwise, tensor -> tensor of the same shape and dtype; the true form. NaN where it is undefined.
         symbol: the same function for sympy, expression -> expression. The built-in ones have theirs in
-            `gradnas.law_symbolic`.
+            `gradnas.laws.symbolic`.
         derivative: `(z, function(z)) -> function'(z)`; None: computed with autograd.
         safe: a form that is finite for every finite number, for the mixture; None: `function` itself.
         slopes: slopes `a` to start from, for a feature that runs from -1 to 1.

@@ -15,18 +15,57 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gradnas.law_explore import Pool, grow, seed_pool
-from gradnas.law_growth import most_telling
-from gradnas.law_prune import pareto, prune, rounded, unscaled
-from gradnas.law_refit import EXACT, Fitted, LawData, Loss, description_length, mean_loss, refit
-from gradnas.law_search import SupernetSearch, search
-from gradnas.law_targets import Target, targets
-from gradnas.law_terms import Atoms, allowed_functions, make_atoms, pair_stems
-from gradnas.law_types import Law, LawProgress, Laws, LawSettings
+from gradnas.laws.engine.atoms import (
+    Atoms,
+    allowed_functions,
+    make_atoms,
+    pair_stems,
+)
+from gradnas.laws.engine.graph import (
+    EquationGraph,
+    random_formulas,
+)
+from gradnas.laws.engine.growth import most_telling
+from gradnas.laws.engine.pool import (
+    Pool,
+    grow,
+    seed_pool,
+)
+from gradnas.laws.engine.prune import (
+    pareto,
+    prune,
+    rounded,
+    unscaled,
+)
+from gradnas.laws.engine.refit import (
+    EXACT,
+    Fitted,
+    LawData,
+    Loss,
+    description_length,
+    mean_loss,
+    refit,
+)
+from gradnas.laws.engine.supernets import (
+    SupernetSearch,
+    search,
+)
+from gradnas.laws.engine.targets import (
+    Target,
+    targets,
+)
+from gradnas.laws.formula import Formula
+from gradnas.laws.law import (
+    Law,
+    LawProgress,
+    Laws,
+    LawSettings,
+)
+from gradnas.laws.primitives import (
+    POWER,
+    resolve,
+)
 from gradnas.randomness import generator_for
-from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_graph import EquationGraph, random_formulas
-from gradnas.spaces.equation_primitives import POWER, resolve
 
 MOST_FEATURES, MOST_IN_PAIRS = 8, 5  # that structures are looked for in
 FOLDS = 5

@@ -8,10 +8,24 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gradnas.law_growth import best_pairs, changes, tangent
-from gradnas.law_refit import EXACT, Fitted, LawData, description_length, refit
-from gradnas.law_terms import Atoms, add_term, structure
-from gradnas.spaces.equation_formula import Formula
+from gradnas.laws.engine.atoms import (
+    Atoms,
+    add_term,
+    structure,
+)
+from gradnas.laws.engine.growth import (
+    best_pairs,
+    changes,
+    tangent,
+)
+from gradnas.laws.engine.refit import (
+    EXACT,
+    Fitted,
+    LawData,
+    description_length,
+    refit,
+)
+from gradnas.laws.formula import Formula
 
 
 @dataclass

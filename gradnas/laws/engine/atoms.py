@@ -13,9 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas.law_refit import LawData
-from gradnas.spaces.equation_formula import HOMOGENEOUS, Edge, Formula, Node, canonical, edge_value
-from gradnas.spaces.equation_primitives import EXPONENTS, POWER, WORDS
+from gradnas.laws.engine.refit import LawData
+from gradnas.laws.formula import (
+    HOMOGENEOUS,
+    Edge,
+    Formula,
+    Node,
+    canonical,
+    edge_value,
+)
+from gradnas.laws.primitives import (
+    EXPONENTS,
+    POWER,
+    WORDS,
+)
 
 ALIKE = 0.97  # correlation of two atoms of a signature from which one stands for both
 HERE = -1  # source of an atom's edge that reads the atom's own stem

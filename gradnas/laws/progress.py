@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradnas.law_symbolic import to_sympy
-from gradnas.law_text import text
-from gradnas.laws import LawProgress
-from gradnas.spaces.equation_primitives import Primitive
+from gradnas.laws.discover import LawProgress
+from gradnas.laws.primitives import Primitive
+from gradnas.laws.symbolic import to_sympy
+from gradnas.laws.text import text
 
 LONGEST = 200  # characters of a law; a terminal wraps or cuts what is longer than its line
 

@@ -25,13 +25,19 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from gradnas import law_text
 from gradnas.config import did_you_mean
-from gradnas.laws import Law, Laws
+from gradnas.laws import text as law_text
+from gradnas.laws.discover import (
+    Law,
+    Laws,
+)
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+)
+from gradnas.laws.primitives import POWER
 from gradnas.report_plots import BLUE, GREEN, INK, ORANGE, PALE, SEARCHED, SMALL, STYLE, inline
 from gradnas.runs import write_atomically
-from gradnas.spaces.equation_formula import Edge, Formula
-from gradnas.spaces.equation_primitives import POWER
 
 SUFFIXES: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 SMALLEST_ERROR = 1e-32  # what stands on a logarithmic axis for an exact law

@@ -13,10 +13,13 @@ import sympy
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 
-from gradnas import law_text
-from gradnas.equation_estimator import EquationEstimator
-from gradnas.laws import LawSettings, Loss
-from gradnas.spaces.equation_primitives import Primitive
+from gradnas.laws import text as law_text
+from gradnas.laws.discover import (
+    LawSettings,
+    Loss,
+)
+from gradnas.laws.estimator import EquationEstimator
+from gradnas.laws.primitives import Primitive
 
 Output = Literal["real", "probability", "counts"]
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
@@ -27,12 +30,12 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
 
     Every law of the Pareto front is found by a differentiable search over graphs of scalar operations, beside graphs
     that are enumerated and drawn at random; all are refitted by Levenberg-Marquardt in float64 and pruned by their
-    description length. See `gradnas.laws.discover_laws`, which does it, and `LawSettings`.
+    description length. See `gradnas.laws.discover.discover_laws`, which does it, and `LawSettings`.
 
     Args:
         output: "real" (squared error), "probability" (targets in [0, 1]: a law for the log-odds, with cross-entropy)
             or "counts" (targets of at least 0: a law for the logarithm of the rate, Poisson).
-        primitives: words such as "linear_exp" (`gradnas.spaces.equation_primitives.WORDS`) or `Primitive`s of one's
+        primitives: words such as "linear_exp" (`gradnas.laws.primitives.WORDS`) or `Primitive`s of one's
             own; None takes those of `settings`.
         nodes: largest number of intermediate nodes; None takes that of `settings`.
         effort: multiplies the budget of `settings`.
@@ -47,7 +50,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         pareto_: the Pareto front, a pandas frame.
         stability_: how many proposals agree on the chosen law.
         notes_: what was done to the data or left out, in sentences.
-        laws_: a `gradnas.laws.Laws` for each output.
+        laws_: a `gradnas.laws.discover.Laws` for each output.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
     """
 

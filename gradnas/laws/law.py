@@ -13,11 +13,18 @@ import numpy as np
 import torch
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder
-from gradnas.law_refit import Loss
-from gradnas.law_symbolic import shortest, to_sympy
+from gradnas.laws.engine.refit import Loss
+from gradnas.laws.formula import Formula
+from gradnas.laws.primitives import (
+    DEFAULT_WORDS,
+    Primitive,
+    resolve,
+)
+from gradnas.laws.symbolic import (
+    shortest,
+    to_sympy,
+)
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.equation_formula import Formula
-from gradnas.spaces.equation_primitives import DEFAULT_WORDS, Primitive, resolve
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class LawSettings:
     """How laws are looked for.
 
     Args:
-        primitives: words (see `gradnas.spaces.equation_primitives.WORDS`) or `Primitive`s of one's own.
+        primitives: words (see `gradnas.laws.primitives.WORDS`) or `Primitive`s of one's own.
         kinds: what a node may be.
         nodes: number of intermediate nodes of the supernets and of the random graphs.
         proposals: "search": supernets are trained; "random": random graphs take their place (the baseline).
@@ -36,7 +43,7 @@ class LawSettings:
             target and for its simple transformations.
         improve: whether the best laws grow by the changes with the best scores.
         prune: whether laws are pruned by description length.
-        relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.law_search.SupernetSearch`.
+        relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.laws.engine.supernets.SupernetSearch`.
         effort: multiplies restarts, the width of the growth and the work allowed; below 0.5 the other targets are left
             out. 1.0 is about 0.2 to 5 seconds for 100 points.
         work_seconds: what a search may do, in seconds that it takes about on one core for 100 points; with more points

@@ -1,0 +1,1 @@
+"""Equation discovery: short closed-form laws for tables."""
