@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas import ConvCell
-from gradnas.spaces.fused_cell import FusedCell
+from gradnas.spaces.cells.fused_cell import FusedCell
 
 
 def gradients(net: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ from gradnas import (
     Unrolled,
     WeightOptimizer,
 )
-from gradnas.spaces import LanguageModel, recurrence
+from gradnas.spaces import LanguageModel
+from gradnas.spaces.recurrent import recurrence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]

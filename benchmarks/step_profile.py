@@ -22,7 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
-from gradnas.spaces.stencils import Kernels, kernels
+from gradnas.spaces.cells.stencils import (
+    Kernels,
+    kernels,
+)
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 

@@ -29,8 +29,8 @@ from gradnas import AlphaOptimizer, FirstOrder, Genotype, RecurrentCell, Recurre
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
-from gradnas.spaces.recurrent_network import LanguageLoss
-from gradnas.spaces.token_loss import run_token_loss
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
+from gradnas.spaces.recurrent.token_loss import run_token_loss
 from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
 from gradnas.text_training import TextTrainConfig, start_text_training, train_text
 

@@ -25,7 +25,6 @@ from gradnas.objectives import Objective as Objective
 from gradnas.objectives import TokenLikelihood as TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
 from gradnas.optimizers import WeightOptimizer as WeightOptimizer
-from gradnas.original import load_original_weights as load_original_weights
 from gradnas.relaxations import BinaryGates as BinaryGates
 from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
 from gradnas.relaxations import Relaxation as Relaxation
@@ -42,6 +41,7 @@ from gradnas.spaces import RecurrentCell as RecurrentCell
 from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
+from gradnas.spaces.original import load_original_weights as load_original_weights
 
 if TYPE_CHECKING:
     from gradnas.laws.discover import LawSettings as LawSettings

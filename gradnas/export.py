@@ -38,11 +38,11 @@ from gradnas.spaces import (
     ConvNetwork,
     ImageSpace,
     MBConvChain,
-    conv_network,
-    mbconv_network,
     operations,
 )
-from gradnas.spaces.mbconv_network import chain_block
+from gradnas.spaces.cells import conv_network
+from gradnas.spaces.chains import mbconv_network
+from gradnas.spaces.chains.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
 from gradnas.text_training import TextTrainConfig
 from gradnas.training import TrainConfig, load_trained

@@ -1,6 +1,6 @@
 """The recurrent models written the plain way: one time step after the other, every activation by itself.
 
-The reference for `gradnas.spaces.recurrence`, in the tests and in `benchmarks/recurrent.py`. The same parameters, and
+The reference for `gradnas.spaces.recurrent.recurrence`, in the tests and in `benchmarks/recurrent.py`. The same parameters, and
 the same dropout masks from the same random state.
 
 Legend: T time steps, B batch, V vocabulary, H hidden units, G = 2 H.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradnas import Genotype, RecurrentCell
 from gradnas.spaces import LanguageModel, RecurrentNetwork, RecurrentSupernet
-from gradnas.spaces.recurrent_network import LanguageLoss
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 
 
 def normalised(s_BH: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from cases import TwoChoices, batch
 from gradnas import AlphaOptimizer, ConvCell, FirstOrder, GumbelSoftmax, Implicit, Search, Unrolled, WeightOptimizer
 from gradnas.capture import CapturedStep
 from gradnas.runs import NonFiniteError
-from gradnas.spaces.fused_cell import FusedCell
+from gradnas.spaces.cells.fused_cell import FusedCell
 
 D = torch.float64
 SPACE = ConvCell(channels=4, cells=2, nodes=2)

@@ -183,7 +183,10 @@ def test_random_decisions_have_distinct_predecessors_and_every_operation():
 
 def test_drop_path_drops_whole_samples_and_spares_identities():
     """Per sample, scaled by 1 / keep, not on the stride-1 identity."""
-    from gradnas.spaces.conv_network import ConvCellNetwork, drop_path
+    from gradnas.spaces.cells.conv_network import (
+        ConvCellNetwork,
+        drop_path,
+    )
     from gradnas.spaces.operations import OPERATIONS
 
     torch.manual_seed(0)

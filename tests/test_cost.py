@@ -22,7 +22,11 @@ from gradnas.latency import Costs, Entry, LatencyTable, Place, mobile_key, surve
 from gradnas.objectives import accuracy_latency_reward
 from gradnas.objectives.cost import CostState
 from gradnas.spaces.budget import choice_options
-from gradnas.spaces.chain_costs import block_key, fixed_keys, phone_costs
+from gradnas.spaces.chains.costs import (
+    block_key,
+    fixed_keys,
+    phone_costs,
+)
 from tests.cases import RELAXATIONS, TwoChoices, batch, name_of
 
 # ---- the released phone latencies ----------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Searc
 from gradnas.gradients import Implicit
 from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
-from gradnas.spaces import fused_cell, stencils
-from gradnas.spaces.edge_cell import EdgeCell
-from gradnas.spaces.fused_cell import FusedCell, fold_mix
-from gradnas.spaces.operations import OPERATIONS
-from gradnas.spaces.stencils import (
+from gradnas.spaces.cells import fused_cell, stencils
+from gradnas.spaces.cells.edge_cell import EdgeCell
+from gradnas.spaces.cells.fused_cell import (
+    FusedCell,
+    fold_mix,
+)
+from gradnas.spaces.cells.stencils import (
     channels_last,
     kernels,
     norm_relu_depthwise,
@@ -27,6 +29,7 @@ from gradnas.spaces.stencils import (
     relu_depthwise,
     relu_pointwise,
 )
+from gradnas.spaces.operations import OPERATIONS
 
 D = torch.float64
 needs_compiler = pytest.mark.skipif(kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler")

@@ -12,7 +12,10 @@ import torch.nn.functional as F
 
 import gradnas
 from gradnas import ConvCell, Genotype
-from gradnas.original import load_original_weights, original_names
+from gradnas.spaces.original import (
+    load_original_weights,
+    original_names,
+)
 
 CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image")
 CIFAR_RELEASE_PARAMS = 3_349_342  # DARTS_V2, C 36, L 20, ten classes, without the auxiliary head

@@ -21,7 +21,8 @@ from gradnas import (
 from gradnas.config import from_json, to_json
 from gradnas.gradients.base import norm
 from gradnas.randomness import generator_for
-from gradnas.spaces import ACTIVATIONS, recurrence
+from gradnas.spaces import ACTIVATIONS
+from gradnas.spaces.recurrent import recurrence
 
 D = torch.float64
 DROPOUT = RecurrentDropout(output=0.5, state=0.25, input=0.5, embedding=0.2, words=0.1)

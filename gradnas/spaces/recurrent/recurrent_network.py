@@ -16,8 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.config import did_you_mean
-from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_derived_cell
-from gradnas.spaces.token_loss import run_token_loss
+from gradnas.spaces.recurrent.recurrence import (
+    ACTIVATIONS,
+    Activation,
+    run_derived_cell,
+)
+from gradnas.spaces.recurrent.token_loss import run_token_loss
 
 INIT = 0.04  # weights start uniform in [-INIT, INIT], as in the original
 

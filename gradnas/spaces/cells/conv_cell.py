@@ -23,11 +23,26 @@ from gradnas.latency import Costs, CostView, LatencyTable
 from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace, Supernet, Weights
-from gradnas.spaces.cell_costs import cell_options, cell_shares, cell_view, cells_of
-from gradnas.spaces.conv_network import ConvNetwork, cifar_stem, imagenet_stem
-from gradnas.spaces.edge_cell import EdgeCell
-from gradnas.spaces.fused_cell import FusedCell, update_running_statistics
-from gradnas.spaces.grouped_cell import Statistics, updates_of
+from gradnas.spaces.cells.conv_network import (
+    ConvNetwork,
+    cifar_stem,
+    imagenet_stem,
+)
+from gradnas.spaces.cells.costs import (
+    cell_options,
+    cell_shares,
+    cell_view,
+    cells_of,
+)
+from gradnas.spaces.cells.edge_cell import EdgeCell
+from gradnas.spaces.cells.fused_cell import (
+    FusedCell,
+    update_running_statistics,
+)
+from gradnas.spaces.cells.grouped_cell import (
+    Statistics,
+    updates_of,
+)
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.

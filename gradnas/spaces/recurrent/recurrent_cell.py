@@ -20,8 +20,17 @@ from gradnas.derivation import top_edges
 from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
-from gradnas.spaces.recurrence import ACTIVATIONS, Activation, run_search_cell
-from gradnas.spaces.recurrent_network import LanguageLoss, LanguageModel, RecurrentDropout, RecurrentNetwork
+from gradnas.spaces.recurrent.recurrence import (
+    ACTIVATIONS,
+    Activation,
+    run_search_cell,
+)
+from gradnas.spaces.recurrent.recurrent_network import (
+    LanguageLoss,
+    LanguageModel,
+    RecurrentDropout,
+    RecurrentNetwork,
+)
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
 DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")

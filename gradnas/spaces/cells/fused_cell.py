@@ -44,10 +44,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
-from gradnas.spaces.edge_cell import EdgeCell
-from gradnas.spaces.grouped_cell import Statistics, Updates, grouped_nodes, updates_of
-from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
-from gradnas.spaces.stencils import (
+from gradnas.spaces.cells.edge_cell import EdgeCell
+from gradnas.spaces.cells.grouped_cell import (
+    Statistics,
+    Updates,
+    grouped_nodes,
+    updates_of,
+)
+from gradnas.spaces.cells.stencils import (
     EPS,
     channels_last,
     compiled,
@@ -59,6 +63,7 @@ from gradnas.spaces.stencils import (
     relu_depthwise,
     relu_pointwise,
 )
+from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 
 # operation -> dilation of its (first) depthwise convolution, whether it is separable: a second half follows
 CONVOLUTIONS = {

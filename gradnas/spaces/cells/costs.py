@@ -19,7 +19,10 @@ from gradnas.latency import Costs, CostView, Place
 from gradnas.spaces.operations import Zero
 
 if TYPE_CHECKING:
-    from gradnas.spaces.conv_cell import ConvCell, ConvSupernet
+    from gradnas.spaces.cells.conv_cell import (
+        ConvCell,
+        ConvSupernet,
+    )
 
 KINDS = ("normal", "reduce")
 

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from gradnas.chain import IDENTITY, ZERO, bottleneck
 from gradnas.choice import Choice
 from gradnas.latency import Costs, LatencyTable, mobile_features, mobile_key, predicted_note
-from gradnas.spaces.mbconv_network import chain_block
+from gradnas.spaces.chains.mbconv_network import chain_block
 
 if TYPE_CHECKING:
-    from gradnas.spaces.mbconv_chain import Block, MBConvChain
+    from gradnas.spaces.chains.mbconv_chain import (
+        Block,
+        MBConvChain,
+    )
 
 
 def plain_choices(space: MBConvChain, in_channels: int, num_classes: int) -> nn.Module:

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gradnas.spaces.conv_network import ConvCellNetwork, ConvNetwork
+from gradnas.spaces.cells.conv_network import (
+    ConvCellNetwork,
+    ConvNetwork,
+)
 from gradnas.spaces.operations import FactorizedReduce
-from gradnas.spaces.recurrent_network import RecurrentNetwork
+from gradnas.spaces.recurrent.recurrent_network import RecurrentNetwork
 
 _HALVES = {"conv_even": "conv_1", "conv_odd": "conv_2", "bn": "bn"}
 # preprocessing; dilated and 7x1-1x7 convolutions; separable convolutions

@@ -14,7 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.native import differentiable
-from gradnas.spaces.recurrence import contiguous, kernels, native_kernels
+from gradnas.spaces.recurrent.recurrence import (
+    contiguous,
+    kernels,
+    native_kernels,
+)
 
 ROWS = 256  # of logits at a time
 

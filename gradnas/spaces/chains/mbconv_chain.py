@@ -21,9 +21,17 @@ from gradnas.latency import Costs, CostView, LatencyTable
 from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace, Weights
-from gradnas.spaces.chain_costs import phone_costs, plain_choices
-from gradnas.spaces.mbconv_network import ACTIVATIONS, ChainNetwork, MBConv, chain_block
-from gradnas.spaces.mbconv_network import Residual as Residual
+from gradnas.spaces.chains.costs import (
+    phone_costs,
+    plain_choices,
+)
+from gradnas.spaces.chains.mbconv_network import (
+    ACTIVATIONS,
+    ChainNetwork,
+    MBConv,
+    chain_block,
+)
+from gradnas.spaces.chains.mbconv_network import Residual as Residual
 from gradnas.spaces.operations import Zero
 from gradnas.spaces.your_module import ModuleSupernet
 

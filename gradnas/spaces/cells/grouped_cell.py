@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.choice import Active
+from gradnas.spaces.cells.stencils import EPS
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
-from gradnas.spaces.stencils import EPS
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 DILATED = ("dil_conv_3x3", "dil_conv_5x5")

@@ -16,7 +16,7 @@ from gradnas.probing import Probes, probed
 from gradnas.spaces.operations import FactorizedReduce, Zero, relu_conv_bn
 
 if TYPE_CHECKING:
-    from gradnas.spaces.conv_cell import ConvCell
+    from gradnas.spaces.cells.conv_cell import ConvCell
 
 
 class EdgeCell(nn.Module):

@@ -1,0 +1,1 @@
+"""Cells of convolutions: the space, its networks, and how a supernet's cell is computed."""

@@ -1,0 +1,1 @@
+"""Chains of MBConv blocks: the space and its networks."""
