@@ -44,7 +44,7 @@ from gradnas import (
     Search,
     WeightOptimizer,
 )
-from gradnas.chain import Chain
+from gradnas.architectures.chain import Chain
 from gradnas.data import Split, load_images
 from gradnas.evaluation import evaluate, recalibrate
 from gradnas.latency import Costs, Device, Timing, measure, time_interleaved

@@ -4,10 +4,10 @@ __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING, Any
 
-from gradnas.chain import Chain as Chain
+from gradnas.architectures.chain import Chain as Chain
+from gradnas.architectures.genotype import Genotype as Genotype
 from gradnas.choice import Choice as Choice
 from gradnas.choice import Draw as Draw
-from gradnas.genotype import Genotype as Genotype
 from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
 from gradnas.gradients import FirstOrder as FirstOrder
 from gradnas.gradients import Implicit as Implicit

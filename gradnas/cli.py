@@ -19,7 +19,11 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from gradnas import distributed, precision, recipes, runs
-from gradnas.chain import Chain, load_architecture
+from gradnas.architectures.chain import (
+    Chain,
+    load_architecture,
+)
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, from_json, read_object
 from gradnas.cost_run import cost_sentence, located
 from gradnas.data import Corpus, TextStream
@@ -30,7 +34,6 @@ from gradnas.experiment import SearchConfig, run_search, start_search
 from gradnas.export import trained_run
 from gradnas.export_text import export_trained
 from gradnas.generation import generate
-from gradnas.genotype import Genotype
 from gradnas.gradients import Reinforce
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost

@@ -32,8 +32,12 @@ from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import TextPath
 
+from gradnas.architectures.genotype import (
+    CellGenotype,
+    Genotype,
+    Kind,
+)
 from gradnas.config import did_you_mean
-from gradnas.genotype import CellGenotype, Genotype, Kind
 from gradnas.runs import write_atomically
 
 Point: TypeAlias = tuple[float, float]

@@ -12,7 +12,11 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gradnas.chain import Chain, bottleneck
+from gradnas.architectures.chain import (
+    Chain,
+    bottleneck,
+)
+from gradnas.architectures.genotype import Genotype
 from gradnas.draw import (
     FONT,
     INK,
@@ -29,7 +33,6 @@ from gradnas.draw import (
     svg_element,
     text_width,
 )
-from gradnas.genotype import Genotype
 from gradnas.spaces import MBConvChain
 
 # kernel: fill and border

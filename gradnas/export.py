@@ -29,9 +29,9 @@ import torch
 from torch import nn
 
 from gradnas import __version__, runs
-from gradnas.chain import Chain
+from gradnas.architectures.chain import Chain
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import build, load, read_object
-from gradnas.genotype import Genotype
 from gradnas.spaces import (
     ChainNetwork,
     ConvCell,

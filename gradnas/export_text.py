@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from gradnas import __version__, runs
+from gradnas.architectures.genotype import Genotype
 from gradnas.data import Vocabulary
 from gradnas.export import check_target, export_run, onnx_bytes, program_bytes, quiet, trained_run
-from gradnas.genotype import Genotype
 from gradnas.spaces import RecurrentNetwork
 from gradnas.text_training import TextTrainConfig, load_trained_text
 

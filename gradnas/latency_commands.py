@@ -14,7 +14,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg, subcommand
 
 from gradnas import distributed, recipes, runs
-from gradnas.chain import load_architecture
+from gradnas.architectures.chain import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.experiment import SearchConfig
 from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from gradnas import recipes_chain, recipes_text
-from gradnas.chain import Chain
+from gradnas.architectures.chain import Chain
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, from_json
 from gradnas.data import Augment, DataConfig, TextConfig
 from gradnas.experiment import SearchConfig
-from gradnas.genotype import Genotype
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.spaces import ConvCell, ImageSpace, MBConvChain, RecurrentCell

@@ -19,8 +19,11 @@ from torch import Tensor
 
 from gradnas import report_plots as plots
 from gradnas import runs
+from gradnas.architectures.genotype import (
+    CellGenotype,
+    Genotype,
+)
 from gradnas.draw import cells_svg
-from gradnas.genotype import CellGenotype, Genotype
 from gradnas.report_chain import chain_alphas, chain_picture, cost_against_accuracy
 from gradnas.report_folder import Folder, edges, plain, read_folder
 from gradnas.report_plots import Line, Panel

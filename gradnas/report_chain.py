@@ -12,7 +12,11 @@ import re
 import torch
 
 from gradnas import report_plots as plots
-from gradnas.chain import IDENTITY, ZERO, Chain
+from gradnas.architectures.chain import (
+    IDENTITY,
+    ZERO,
+    Chain,
+)
 from gradnas.draw_chain import architecture_svg
 from gradnas.report_folder import Folder, plain
 from gradnas.report_plots import Line, Panel

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from gradnas import runs
-from gradnas.chain import Chain, load_architecture
+from gradnas.architectures.chain import (
+    Chain,
+    load_architecture,
+)
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import from_json, read_object
-from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation
 from gradnas.spaces import ImageSpace, MBConvChain
 

@@ -11,7 +11,7 @@ import math
 import torch
 
 from gradnas import report_plots as plots
-from gradnas.genotype import Genotype
+from gradnas.architectures.genotype import Genotype
 from gradnas.report_folder import Folder
 from gradnas.report_plots import Line, Panel
 from gradnas.report_words import FEWEST_RANDOM, Summary, count, duration, subject

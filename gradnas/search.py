@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradnas import distributed
-from gradnas.chain import Chain
+from gradnas.architectures.chain import Chain
+from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
-from gradnas.genotype import Genotype
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce, SGDStep
 from gradnas.gradients.base import Loss, Tensors, copies, leaves, norm, same_randomness
 from gradnas.latency import Costs, Device, device_notes

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import runs
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
 from gradnas.data import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
 from gradnas.draw import draw_cells
 from gradnas.evaluation import Means, evaluate_text, perplexity
-from gradnas.genotype import Genotype
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import TokenLikelihood
 from gradnas.progress import Progress

@@ -10,7 +10,7 @@ import torch
 
 import gradnas
 from gradnas import ExpectedCost, runs
-from gradnas.chain import Chain
+from gradnas.architectures.chain import Chain
 from gradnas.cli import main
 from gradnas.data import DataConfig
 from gradnas.experiment import SearchConfig, SearchRun, run_search, start_search

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradnas.genotype import CellGenotype, Genotype
+from gradnas.architectures.genotype import (
+    CellGenotype,
+    Genotype,
+)
 
 CONV = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 0)]
 RECURRENT = [("tanh", 0), ("relu", 1), ("relu", 0)]
@@ -72,7 +75,7 @@ package = types.ModuleType("gradnas")
 package.__path__ = importlib.util.find_spec("gradnas").submodule_search_locations
 sys.modules["gradnas"] = package
 before = set(sys.modules)
-import gradnas.genotype
+import gradnas.architectures.genotype
 print(*{name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
 

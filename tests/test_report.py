@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from gradnas import recipes, runs
+from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
-from gradnas.genotype import Genotype
 from gradnas.report import write_report
 from gradnas.report_folder import RandomCells
 from gradnas.report_plots import readable

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import cheapest_cost, ranked_within, top_edges
-from gradnas.genotype import Genotype
 from gradnas.latency import Costs, CostView, LatencyTable
 from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gradnas.architectures.genotype import Genotype
 from gradnas.derivation import Option, Picks, top_edges
-from gradnas.genotype import Genotype
 from gradnas.latency import Costs, CostView, Place
 from gradnas.spaces.operations import Zero
 

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gradnas.chain import IDENTITY, ZERO, bottleneck
+from gradnas.architectures.chain import (
+    IDENTITY,
+    ZERO,
+    bottleneck,
+)
 from gradnas.choice import Choice
 from gradnas.latency import Costs, LatencyTable, mobile_features, mobile_key, predicted_note
 from gradnas.spaces.chains.mbconv_network import chain_block

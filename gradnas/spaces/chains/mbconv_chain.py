@@ -13,7 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gradnas.chain import IDENTITY, ZERO, Chain, bottleneck
+from gradnas.architectures.chain import (
+    IDENTITY,
+    ZERO,
+    Chain,
+    bottleneck,
+)
 from gradnas.choice import Choice, Draw
 from gradnas.config import did_you_mean
 from gradnas.derivation import Picks, best_operation

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
-from gradnas.genotype import Genotype
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
 from gradnas.spaces.recurrent.recurrence import (

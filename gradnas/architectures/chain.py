@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from gradnas.architectures.genotype import (
+    Genotype,
+    readable_json,
+    write_text_atomically,
+)
 from gradnas.config import did_you_mean
-from gradnas.genotype import Genotype, readable_json, write_text_atomically
 
 Stages: TypeAlias = tuple[tuple[str, ...], ...]
 
