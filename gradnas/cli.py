@@ -27,7 +27,6 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, from_json, read_object
 from gradnas.cost_run import cost_sentence, located
 from gradnas.data import Corpus, TextStream
-from gradnas.draw_chain import draw_architecture
 from gradnas.estimate import estimate_search
 from gradnas.evaluation import evaluate, evaluate_text
 from gradnas.experiment import SearchConfig, run_search, start_search
@@ -37,7 +36,8 @@ from gradnas.generation import generate
 from gradnas.gradients import Reinforce
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
-from gradnas.report import write_report
+from gradnas.pictures.chains import draw_architecture
+from gradnas.reports.page import write_report
 from gradnas.search import check_samples
 from gradnas.spaces import ConvCell
 from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search

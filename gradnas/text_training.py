@@ -22,10 +22,10 @@ from gradnas import runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
 from gradnas.data import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
-from gradnas.draw import draw_cells
 from gradnas.evaluation import Means, evaluate_text, perplexity
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import TokenLikelihood
+from gradnas.pictures.cells import draw_cells
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError

@@ -13,11 +13,11 @@ import torch
 from gradnas import AlphaOptimizer, BinaryGates, Chain, ConvCell, MBConvChain, Reinforce, WeightOptimizer, recipes, runs
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig, balanced
-from gradnas.draw_chain import draw_architecture
 from gradnas.experiment import SearchConfig, SearchRun, run_search, start_search
 from gradnas.export import export_run
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.report import write_report
+from gradnas.pictures.chains import draw_architecture
+from gradnas.reports.page import write_report
 from gradnas.runs import Run
 from gradnas.training import TrainConfig, Training, load_trained, start_training, train
 

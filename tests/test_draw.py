@@ -21,7 +21,13 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.draw import PNG_DPI, cell_figure, cells_svg, draw_cells, genotype_figure
+from gradnas.pictures.cells import (
+    PNG_DPI,
+    cell_figure,
+    cells_svg,
+    draw_cells,
+    genotype_figure,
+)
 
 PUBLISHED = Genotype.names()
 CONV_OPERATIONS = [
@@ -311,7 +317,7 @@ def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
 
 def test_the_same_bytes_in_another_process():
     code = (
-        "import hashlib; from gradnas.draw import cells_svg; from gradnas.architectures.genotype import Genotype; "
+        "import hashlib; from gradnas.pictures.cells import cells_svg; from gradnas.architectures.genotype import Genotype; "
         "print(hashlib.sha256(cells_svg(Genotype.named('AmoebaNet')).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "17"}

@@ -14,10 +14,10 @@ import torch
 from gradnas import recipes, runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
-from gradnas.report import write_report
-from gradnas.report_folder import RandomCells
-from gradnas.report_plots import readable
-from gradnas.report_words import compared
+from gradnas.pictures.plots import readable
+from gradnas.reports.folder import RandomCells
+from gradnas.reports.page import write_report
+from gradnas.reports.words import compared
 from gradnas.spaces import ConvCell
 
 NORMAL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("dil_conv_5x5", 2)]

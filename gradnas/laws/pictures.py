@@ -36,7 +36,17 @@ from gradnas.laws.formula import (
     Formula,
 )
 from gradnas.laws.primitives import POWER
-from gradnas.report_plots import BLUE, GREEN, INK, ORANGE, PALE, SEARCHED, SMALL, STYLE, inline
+from gradnas.pictures.plots import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    SEARCHED,
+    SMALL,
+    STYLE,
+    inline,
+)
 from gradnas.runs import write_atomically
 
 SUFFIXES: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}

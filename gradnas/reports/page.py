@@ -17,18 +17,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas import report_plots as plots
 from gradnas import runs
 from gradnas.architectures.genotype import (
     CellGenotype,
     Genotype,
 )
-from gradnas.draw import cells_svg
-from gradnas.report_chain import chain_alphas, chain_picture, cost_against_accuracy
-from gradnas.report_folder import Folder, edges, plain, read_folder
-from gradnas.report_plots import Line, Panel
-from gradnas.report_text import text_alphas, text_comparison, text_curves, text_numbers, text_summary
-from gradnas.report_words import (
+from gradnas.pictures import plots
+from gradnas.pictures.cells import cells_svg
+from gradnas.pictures.plots import (
+    Line,
+    Panel,
+)
+from gradnas.reports.chains import (
+    chain_alphas,
+    chain_picture,
+    cost_against_accuracy,
+)
+from gradnas.reports.folder import (
+    Folder,
+    edges,
+    plain,
+    read_folder,
+)
+from gradnas.reports.text import (
+    text_alphas,
+    text_comparison,
+    text_curves,
+    text_numbers,
+    text_summary,
+)
+from gradnas.reports.words import (
     COLLAPSE_ADVICE,
     collapse,
     commands,

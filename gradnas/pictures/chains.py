@@ -17,7 +17,7 @@ from gradnas.architectures.chain import (
     bottleneck,
 )
 from gradnas.architectures.genotype import Genotype
-from gradnas.draw import (
+from gradnas.pictures.cells import (
     FONT,
     INK,
     LINE,

@@ -11,15 +11,21 @@ import re
 
 import torch
 
-from gradnas import report_plots as plots
 from gradnas.architectures.chain import (
     IDENTITY,
     ZERO,
     Chain,
 )
-from gradnas.draw_chain import architecture_svg
-from gradnas.report_folder import Folder, plain
-from gradnas.report_plots import Line, Panel
+from gradnas.pictures import plots
+from gradnas.pictures.chains import architecture_svg
+from gradnas.pictures.plots import (
+    Line,
+    Panel,
+)
+from gradnas.reports.folder import (
+    Folder,
+    plain,
+)
 from gradnas.spaces import MBConvChain
 
 # keys of metrics.jsonl: what they are, unit, divisor

@@ -10,11 +10,20 @@ import math
 
 import torch
 
-from gradnas import report_plots as plots
 from gradnas.architectures.genotype import Genotype
-from gradnas.report_folder import Folder
-from gradnas.report_plots import Line, Panel
-from gradnas.report_words import FEWEST_RANDOM, Summary, count, duration, subject
+from gradnas.pictures import plots
+from gradnas.pictures.plots import (
+    Line,
+    Panel,
+)
+from gradnas.reports.folder import Folder
+from gradnas.reports.words import (
+    FEWEST_RANDOM,
+    Summary,
+    count,
+    duration,
+    subject,
+)
 
 
 def text_edges(nodes: int) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gradnas.report_folder import edges
+from gradnas.reports.folder import edges
 
 WIDTH = 840.0  # of the page's text
 FONT, SMALL = 11.0, 10.0

@@ -1,0 +1,1 @@
+"""Pictures: cells, chains, curves and tables of mixing weights."""

@@ -1,0 +1,1 @@
+"""The page of a run: what its folder says, in words and pictures."""
