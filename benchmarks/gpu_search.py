@@ -25,11 +25,20 @@ import torch
 import torch.nn.functional as F
 from launches import Launches, passes
 
-from gradnas import ConvCell, FirstOrder, Search, Unrolled, recipes
+from gradnas import (
+    ConvCell,
+    FirstOrder,
+    Search,
+    Unrolled,
+)
 from gradnas.capture import CapturedStep
 from gradnas.data import Augment, DataConfig
-from gradnas.estimate import estimate_search
-from gradnas.experiment import run_search, start_search
+from gradnas.programs.estimate import estimate_search
+from gradnas.programs.image_search import (
+    run_search,
+    start_search,
+)
+from gradnas.recipes import choose as recipes
 from gradnas.runs import NonFiniteError
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}

@@ -46,8 +46,11 @@ from gradnas import (
 )
 from gradnas.architectures.chain import Chain
 from gradnas.data import Split, load_images
-from gradnas.evaluation import evaluate, recalibrate
 from gradnas.latency import Costs, Device, Timing, measure, time_interleaved
+from gradnas.programs.evaluation import (
+    evaluate,
+    recalibrate,
+)
 
 CPU = torch.device("cpu")
 LATENCY_BATCH, SIDE = 64, 16

@@ -23,8 +23,11 @@ import torch
 from gradnas import Genotype
 from gradnas.data import ImageData, MemorySplit
 from gradnas.memory import MIB, SavedTensors
-from gradnas.recipes import cifar10_eval
-from gradnas.training import TrainConfig, Training
+from gradnas.programs.image_training import (
+    TrainConfig,
+    Training,
+)
+from gradnas.recipes.choose import cifar10_eval
 
 VARIANTS = {
     "plain": {},

@@ -27,12 +27,20 @@ from torch import Tensor, nn
 
 from gradnas import AlphaOptimizer, FirstOrder, Genotype, RecurrentCell, RecurrentDropout, WeightOptimizer
 from gradnas.data import ChunkLengths, TextConfig
+from gradnas.programs.text_search import (
+    TextSearchConfig,
+    run_text_search,
+    start_text_search,
+)
+from gradnas.programs.text_training import (
+    TextTrainConfig,
+    start_text_training,
+    train_text,
+)
 from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.spaces.recurrent.token_loss import run_token_loss
-from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
-from gradnas.text_training import TextTrainConfig, start_text_training, train_text
 
 CPU = torch.device("cpu")
 DROPOUT = RecurrentDropout(output=0.3, state=0.1, input=0.2)

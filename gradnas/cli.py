@@ -18,31 +18,60 @@ import torch
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import distributed, precision, recipes, runs
+from gradnas import (
+    distributed,
+    precision,
+    runs,
+)
 from gradnas.architectures.chain import (
     Chain,
     load_architecture,
 )
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, from_json, read_object
-from gradnas.cost_run import cost_sentence, located
 from gradnas.data import Corpus, TextStream
-from gradnas.estimate import estimate_search
-from gradnas.evaluation import evaluate, evaluate_text
-from gradnas.experiment import SearchConfig, run_search, start_search
-from gradnas.export import trained_run
-from gradnas.export_text import export_trained
-from gradnas.generation import generate
+from gradnas.export.language import export_trained
+from gradnas.export.programs import trained_run
 from gradnas.gradients import Reinforce
 from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.pictures.chains import draw_architecture
+from gradnas.programs.estimate import estimate_search
+from gradnas.programs.evaluation import (
+    evaluate,
+    evaluate_text,
+)
+from gradnas.programs.generation import generate
+from gradnas.programs.image_search import (
+    SearchConfig,
+    run_search,
+    start_search,
+)
+from gradnas.programs.image_training import (
+    TrainConfig,
+    load_trained,
+    start_training,
+    train,
+)
+from gradnas.programs.run_costs import (
+    cost_sentence,
+    located,
+)
+from gradnas.programs.text_search import (
+    TextSearchConfig,
+    run_text_search,
+    start_text_search,
+)
+from gradnas.programs.text_training import (
+    TextTrainConfig,
+    load_trained_text,
+    start_text_training,
+    train_text,
+)
+from gradnas.recipes import choose as recipes
 from gradnas.reports.page import write_report
 from gradnas.search import check_samples
 from gradnas.spaces import ConvCell
-from gradnas.text_search import TextSearchConfig, run_text_search, start_text_search
-from gradnas.text_training import TextTrainConfig, load_trained_text, start_text_training, train_text
-from gradnas.training import TrainConfig, load_trained, start_training, train
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
@@ -412,7 +441,7 @@ class DiscoverCommand:
     """Of everything random."""
 
     def run(self) -> None:
-        from gradnas import discovery  # sympy and pandas take a second to import
+        from gradnas.programs import discover as discovery  # sympy and pandas take a second to import
 
         names = ("target", "features", "weights", "example", "rows", "noise", "output", "primitives", "nodes", "effort")
         names += ("max_complexity", "plain_darts", "seed")

@@ -10,16 +10,37 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradnas import AlphaOptimizer, BinaryGates, Chain, ConvCell, MBConvChain, Reinforce, WeightOptimizer, recipes, runs
+from gradnas import (
+    AlphaOptimizer,
+    BinaryGates,
+    Chain,
+    ConvCell,
+    MBConvChain,
+    Reinforce,
+    WeightOptimizer,
+    runs,
+)
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig, balanced
-from gradnas.experiment import SearchConfig, SearchRun, run_search, start_search
-from gradnas.export import export_run
+from gradnas.export.programs import export_run
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.pictures.chains import draw_architecture
+from gradnas.programs.image_search import (
+    SearchConfig,
+    SearchRun,
+    run_search,
+    start_search,
+)
+from gradnas.programs.image_training import (
+    TrainConfig,
+    Training,
+    load_trained,
+    start_training,
+    train,
+)
+from gradnas.recipes import choose as recipes
 from gradnas.reports.page import write_report
 from gradnas.runs import Run
-from gradnas.training import TrainConfig, Training, load_trained, start_training, train
 
 CPU = torch.device("cpu")
 SPACE = MBConvChain(

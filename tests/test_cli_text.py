@@ -71,8 +71,8 @@ def test_draw_and_report(trained, tmp_path, capsys):
 
 def test_exports_hand_on_the_hidden_state(trained, tmp_path):
     """Token by token, a torch program and ONNX give the probabilities of the network on the whole text."""
-    from gradnas.export import trained_run
-    from gradnas.text_training import load_trained_text
+    from gradnas.export.programs import trained_run
+    from gradnas.programs.text_training import load_trained_text
 
     onnxruntime = pytest.importorskip("onnxruntime")
     run, config = trained_run(trained)

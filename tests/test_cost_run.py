@@ -13,8 +13,13 @@ from gradnas import ExpectedCost, runs
 from gradnas.architectures.chain import Chain
 from gradnas.cli import main
 from gradnas.data import DataConfig
-from gradnas.experiment import SearchConfig, SearchRun, run_search, start_search
 from gradnas.latency import LatencyTable, Timing, macs, measure
+from gradnas.programs.image_search import (
+    SearchConfig,
+    SearchRun,
+    run_search,
+    start_search,
+)
 from gradnas.runs import Interrupted, Keeper, Run
 
 CPU = torch.device("cpu")

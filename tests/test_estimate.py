@@ -9,9 +9,13 @@ import pytest
 import torch
 from test_experiment import CPU, DIGITS, SMALL, search
 
-from gradnas import estimate as room
 from gradnas.cli import main
-from gradnas.estimate import Estimate, duration, estimate_search
+from gradnas.programs import estimate as room
+from gradnas.programs.estimate import (
+    Estimate,
+    duration,
+    estimate_search,
+)
 
 
 def test_the_counted_memory_is_what_the_run_then_shows(tmp_path, monkeypatch):

@@ -18,10 +18,22 @@ from cases import RELAXATIONS, name_of
 from gradnas import AlphaOptimizer, ConvCell, FirstOrder, Genotype, GumbelSoftmax, NonFiniteError, Unrolled, runs
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig
-from gradnas.evaluation import evaluate, recalibrate
-from gradnas.experiment import SearchConfig, run_search, start_search
+from gradnas.programs.evaluation import (
+    evaluate,
+    recalibrate,
+)
+from gradnas.programs.image_search import (
+    SearchConfig,
+    run_search,
+    start_search,
+)
+from gradnas.programs.image_training import (
+    TrainConfig,
+    Training,
+    start_training,
+    train,
+)
 from gradnas.runs import Run
-from gradnas.training import TrainConfig, Training, start_training, train
 
 CPU = torch.device("cpu")
 SMALL = SearchConfig(
@@ -268,7 +280,7 @@ def test_training_learns_and_saves_what_it_evaluated(tmp_path):
     results = train(config, run, DIGITS, CPU, progress=False)
     assert results["test_accuracy"] > 0.9
     assert results["num_test_images"] == len(DIGITS.test)
-    from gradnas.training import load_trained
+    from gradnas.programs.image_training import load_trained
 
     network = load_trained(run, config)
     again = evaluate(network, DIGITS.test.batches(100, shuffle=False).epoch(0))

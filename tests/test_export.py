@@ -18,9 +18,13 @@ import gradnas
 from gradnas import ConvCell, Genotype, runs
 from gradnas.config import to_json
 from gradnas.data import DataConfig
-from gradnas.experiment import SearchConfig
-from gradnas.export import export_network, export_run, trained_run
-from gradnas.training import TrainConfig
+from gradnas.export.programs import (
+    export_network,
+    export_run,
+    trained_run,
+)
+from gradnas.programs.image_search import SearchConfig
+from gradnas.programs.image_training import TrainConfig
 
 CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image")
 DATA = {

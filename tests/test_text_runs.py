@@ -28,17 +28,27 @@ from gradnas import (
 )
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import ChunkLengths, TextConfig
-from gradnas.generation import generate
-from gradnas.randomness import generator_for
-from gradnas.recipes import SEARCHES, TRAININGS, search_recipe, training_recipe
-from gradnas.text_search import TextSearchConfig, TextSearchRun, run_text_search, start_text_search
-from gradnas.text_training import (
+from gradnas.programs.generation import generate
+from gradnas.programs.text_search import (
+    TextSearchConfig,
+    TextSearchRun,
+    run_text_search,
+    start_text_search,
+)
+from gradnas.programs.text_training import (
     AveragedWeights,
     TextTrainConfig,
     TextTraining,
     load_trained_text,
     start_text_training,
     train_text,
+)
+from gradnas.randomness import generator_for
+from gradnas.recipes.choose import (
+    SEARCHES,
+    TRAININGS,
+    search_recipe,
+    training_recipe,
 )
 
 CPU = torch.device("cpu")

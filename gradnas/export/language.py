@@ -15,9 +15,19 @@ import torch
 from gradnas import __version__, runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.data import Vocabulary
-from gradnas.export import check_target, export_run, onnx_bytes, program_bytes, quiet, trained_run
+from gradnas.export.programs import (
+    check_target,
+    export_run,
+    onnx_bytes,
+    program_bytes,
+    quiet,
+    trained_run,
+)
+from gradnas.programs.text_training import (
+    TextTrainConfig,
+    load_trained_text,
+)
 from gradnas.spaces import RecurrentNetwork
-from gradnas.text_training import TextTrainConfig, load_trained_text
 
 
 def export_trained(run: runs.Run, path: str | Path) -> list[Path]:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gradnas.data import Augment, DataConfig
-from gradnas.experiment import SearchConfig
 from gradnas.gradients import FirstOrder
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.programs.image_search import SearchConfig
+from gradnas.programs.image_training import TrainConfig
 from gradnas.relaxations import BinaryGates
 from gradnas.spaces import MBConvChain, Stage
-from gradnas.training import TrainConfig
 
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
 CIFAR_SPACE = MBConvChain(

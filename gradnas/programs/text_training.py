@@ -22,16 +22,25 @@ from gradnas import runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
 from gradnas.data import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
-from gradnas.evaluation import Means, evaluate_text, perplexity
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import TokenLikelihood
 from gradnas.pictures.cells import draw_cells
+from gradnas.programs.evaluation import (
+    Means,
+    evaluate_text,
+    perplexity,
+)
+from gradnas.programs.image_training import train_random_cells
+from gradnas.programs.text_search import (
+    VOCABULARY,
+    CarriedStream,
+    check_same_corpus,
+    one_process,
+)
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError
 from gradnas.spaces import LanguageModel, RecurrentCell, RecurrentNetwork
-from gradnas.text_search import VOCABULARY, CarriedStream, check_same_corpus, one_process
-from gradnas.training import train_random_cells
 
 INIT, CHUNKS, NOISE = 41, 42, 43  # streams of random numbers
 

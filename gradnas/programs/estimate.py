@@ -11,8 +11,11 @@ from itertools import count
 import torch
 
 from gradnas.data import ImageData
-from gradnas.experiment import SearchConfig, SearchRun
 from gradnas.memory import measured_peak_mib
+from gradnas.programs.image_search import (
+    SearchConfig,
+    SearchRun,
+)
 
 PROBE_STEPS = (2, 10)  # timed steps: at least, and at most where they are short
 PROBE_SECONDS = 4.0  # long enough for the median of short steps

@@ -10,18 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gradnas import recipes_chain, recipes_text
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, from_json
 from gradnas.data import Augment, DataConfig, TextConfig
-from gradnas.experiment import SearchConfig
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.programs.image_search import SearchConfig
+from gradnas.programs.image_training import TrainConfig
+from gradnas.programs.text_search import TextSearchConfig
+from gradnas.programs.text_training import TextTrainConfig
+from gradnas.recipes import chains as recipes_chain
+from gradnas.recipes import text as recipes_text
 from gradnas.spaces import ConvCell, ImageSpace, MBConvChain, RecurrentCell
-from gradnas.text_search import TextSearchConfig
-from gradnas.text_training import TextTrainConfig
-from gradnas.training import TrainConfig
 
 AnySearch = SearchConfig | TextSearchConfig
 AnyTraining = TrainConfig | TextTrainConfig

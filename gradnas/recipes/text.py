@@ -13,9 +13,9 @@ from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.objectives import TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.programs.text_search import TextSearchConfig
+from gradnas.programs.text_training import TextTrainConfig
 from gradnas.spaces import RecurrentCell, RecurrentDropout
-from gradnas.text_search import TextSearchConfig
-from gradnas.text_training import TextTrainConfig
 
 
 def darts_ptb() -> TextSearchConfig:

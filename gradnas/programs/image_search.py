@@ -19,10 +19,8 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
-from gradnas.cost_run import cost_record, example_input, kept_table, located, noted_warnings
 from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
-from gradnas.evaluation import Means, evaluate, recalibrate
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
@@ -30,6 +28,18 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.pictures.chains import draw_architecture
 from gradnas.precision import Precision, check_precision
+from gradnas.programs.evaluation import (
+    Means,
+    evaluate,
+    recalibrate,
+)
+from gradnas.programs.run_costs import (
+    cost_record,
+    example_input,
+    kept_table,
+    located,
+    noted_warnings,
+)
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax

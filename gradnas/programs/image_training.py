@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.data import DataConfig, ImageData, Split, describe, halves
-from gradnas.evaluation import Means, evaluate
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
 from gradnas.pictures.chains import draw_architecture
 from gradnas.precision import Precision, autocast, check_precision, cuda_products
+from gradnas.programs.evaluation import (
+    Means,
+    evaluate,
+)
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError

@@ -32,6 +32,11 @@ from gradnas import __version__, runs
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import build, load, read_object
+from gradnas.programs.image_training import (
+    TrainConfig,
+    load_trained,
+)
+from gradnas.programs.text_training import TextTrainConfig
 from gradnas.spaces import (
     ChainNetwork,
     ConvCell,
@@ -44,8 +49,6 @@ from gradnas.spaces.cells import conv_network
 from gradnas.spaces.chains import mbconv_network
 from gradnas.spaces.chains.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
-from gradnas.text_training import TextTrainConfig
-from gradnas.training import TrainConfig, load_trained
 
 TRAIN_FOLDER = "train"  # of a search run: the training of what it found
 METADATA = (
@@ -56,7 +59,7 @@ LINE_LENGTH = 120  # of the source that is written
 
 @dataclass(frozen=True)
 class Images:
-    """What the network was trained on (`gradnas.training.describe`): `mean` and `std` are of pixels in [0, 1]."""
+    """What the network was trained on (`gradnas.programs.image_training.describe`): `mean` and `std` are of pixels in [0, 1]."""
 
     in_channels: int
     image_size: int
@@ -105,7 +108,7 @@ def export_run(run: runs.Run, path: str | Path) -> list[Path]:
     check_target(path)
     run, config = trained_run(run.path)
     if isinstance(config, TextTrainConfig):
-        raise ValueError(f"{run.path} was trained on text: gradnas.export_text exports language models")
+        raise ValueError(f"{run.path} was trained on text: gradnas.export.language exports language models")
     network = load_trained(run, config)
     data = read_object(run.path / runs.RESULTS)["data"]
     return export_network(network, path, data=data, genotype=config.space.decision(config.genotype), space=config.space)
@@ -123,7 +126,7 @@ def export_network(
     Files are written under a temporary name and renamed, the weights before the source.
 
     Args:
-        data: the entries of `gradnas.training.describe`; they go into the file.
+        data: the entries of `gradnas.programs.image_training.describe`; they go into the file.
         genotype, space: what the network was built from.
 
     Returns:

@@ -21,12 +21,16 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.data import Chunk, ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
-from gradnas.evaluation import Means, evaluate_text, perplexity
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import Objective, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.pictures.cells import draw_cells
+from gradnas.programs.evaluation import (
+    Means,
+    evaluate_text,
+    perplexity,
+)
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix
 from gradnas.relaxations import Relaxation, Softmax

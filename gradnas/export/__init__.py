@@ -1,0 +1,1 @@
+"""Trained networks for use elsewhere: torch programs, ONNX, readable source."""
