@@ -2,6 +2,6 @@
 
 import sys
 
-from gradnas.cli import main
+from gradnas.cli.main import main
 
 sys.exit(main())

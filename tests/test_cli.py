@@ -16,7 +16,7 @@ import torch
 from cases import SHARED_DATA
 
 from gradnas import Genotype, runs
-from gradnas.cli import main
+from gradnas.cli.main import main
 
 TINY = ("--epochs", "1", "--channels", "2", "--cells", "2", "--batch-size", "256", "--threads", "1", "--device", "cpu")
 

@@ -28,12 +28,12 @@ from gradnas.architectures.chain import (
     load_architecture,
 )
 from gradnas.architectures.genotype import Genotype
+from gradnas.cli.latency import LatencyCommand
 from gradnas.config import did_you_mean, from_json, read_object
 from gradnas.data import Corpus, TextStream
 from gradnas.export.language import export_trained
 from gradnas.export.programs import trained_run
 from gradnas.gradients import Reinforce
-from gradnas.latency_commands import LatencyCommand
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.pictures.chains import draw_architecture
 from gradnas.programs.estimate import estimate_search
