@@ -31,7 +31,6 @@ from gradnas import (
     Search,
     Unrolled,
 )
-from gradnas.capture import CapturedStep
 from gradnas.data import Augment, DataConfig
 from gradnas.programs.estimate import estimate_search
 from gradnas.programs.image_search import (
@@ -40,6 +39,7 @@ from gradnas.programs.image_search import (
 )
 from gradnas.recipes import choose as recipes
 from gradnas.runs import NonFiniteError
+from gradnas.search.capture import CapturedStep
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from cases import TwoChoices, batch
 
 from gradnas import AlphaOptimizer, ConvCell, FirstOrder, GumbelSoftmax, Implicit, Search, Unrolled, WeightOptimizer
-from gradnas.capture import CapturedStep
 from gradnas.runs import NonFiniteError
+from gradnas.search.capture import CapturedStep
 from gradnas.spaces.cells.fused_cell import FusedCell
 
 D = torch.float64

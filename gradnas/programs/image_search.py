@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed, runs
-from gradnas.capture import CapturedStep, check_capture
 from gradnas.config import to_json
 from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
@@ -43,7 +42,16 @@ from gradnas.programs.run_costs import (
 from gradnas.progress import Progress
 from gradnas.randomness import mix
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.search import BoundNet, NetLoss, Search, StepReport
+from gradnas.search.capture import (
+    CapturedStep,
+    check_capture,
+)
+from gradnas.search.search import (
+    BoundNet,
+    NetLoss,
+    Search,
+    StepReport,
+)
 from gradnas.spaces import ConvCell, ImageSpace
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers

@@ -15,7 +15,10 @@ from gradnas import runs
 from gradnas.data import ImageData
 from gradnas.latency import LatencyTable
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.search import Search, SearchResult
+from gradnas.search.search import (
+    Search,
+    SearchResult,
+)
 
 TABLE = "latency.json"  # in a run folder
 RECORDED = {"latency": "latency_ms", "macs": "macs", "params": "params"}

@@ -34,7 +34,12 @@ from gradnas.programs.evaluation import (
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.search import BoundNet, NetLoss, Search, StepReport
+from gradnas.search.search import (
+    BoundNet,
+    NetLoss,
+    Search,
+    StepReport,
+)
 from gradnas.spaces import RecurrentCell
 
 INIT, CHUNKS, NOISE = 31, 32, 33  # streams of random numbers

@@ -21,7 +21,12 @@ from gradnas.gradients.base import CLIP_EPS, norm
 from gradnas.optimizers import WeightOptimizer
 from gradnas.precision import cuda_products
 from gradnas.relaxations import Relaxation
-from gradnas.search import BoundNet, NetLoss, Search, StepReport
+from gradnas.search.search import (
+    BoundNet,
+    NetLoss,
+    Search,
+    StepReport,
+)
 
 Batch = tuple[Tensor, ...]
 Parts = dict[str, Tensor]

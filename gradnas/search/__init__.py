@@ -1,0 +1,1 @@
+"""The bilevel search over any supernet."""
