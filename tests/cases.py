@@ -9,7 +9,8 @@ from torch import nn
 
 import gradnas
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 RELAXATIONS = [
     gradnas.Softmax(),

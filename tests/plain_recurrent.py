@@ -1,7 +1,7 @@
 """The recurrent models written the plain way: one time step after the other, every activation by itself.
 
-The reference for `gradnas.spaces.recurrent.recurrence`, in the tests and in `benchmarks/recurrent.py`. The same parameters, and
-the same dropout masks from the same random state.
+The reference for `gradnas.spaces.recurrent.recurrence`, in the tests and in `benchmarks/recurrent.py`. The same
+parameters, and the same dropout masks from the same random state.
 
 Legend: T time steps, B batch, V vocabulary, H hidden units, G = 2 H.
 """

@@ -59,7 +59,7 @@ LINE_LENGTH = 120  # of the source that is written
 
 @dataclass(frozen=True)
 class Images:
-    """What the network was trained on (`gradnas.programs.image_training.describe`): `mean` and `std` are of pixels in [0, 1]."""
+    """What the network was trained on (`gradnas.data.describe`): `mean` and `std` are of pixels in [0, 1]."""
 
     in_channels: int
     image_size: int
@@ -126,7 +126,7 @@ def export_network(
     Files are written under a temporary name and renamed, the weights before the source.
 
     Args:
-        data: the entries of `gradnas.programs.image_training.describe`; they go into the file.
+        data: the entries of `gradnas.data.describe`; they go into the file.
         genotype, space: what the network was built from.
 
     Returns:

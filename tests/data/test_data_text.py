@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import SHARED_DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from gradnas.data import ChunkLengths, TextConfig, TextStream, Vocabulary, hub, 
 from gradnas.data.text import EOS, UNKNOWN, embedded_text, split_text
 from gradnas.randomness import generator_for
 
-WIKITEXT = Path(__file__).parents[2] / "shared" / "data" / "wikitext-2"
+WIKITEXT = SHARED_DATA / "wikitext-2"
 
 
 def write_corpus(folder: Path, train="a b\nc a\n", valid="a c\n", test="b d\n") -> Path:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from cases import SHARED_DATA
 from PIL import Image
 
 from gradnas.data import MemorySplit, StreamSplit, cifar10, images, load_images
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
+SHARED = SHARED_DATA / "cifar10"
 needs_cifar10 = pytest.mark.skipif(
     not SHARED.is_dir(), reason="real CIFAR-10 is not in ../shared/data/cifar10 beside this checkout"
 )

@@ -8,13 +8,13 @@ import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
 import pandas
 import pytest
 import sympy
+from cases import ROOT
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -430,7 +430,7 @@ def test_a_million_rows_are_subsampled_with_a_word():
 
 
 def test_the_example_runs(tmp_path):
-    example = Path(__file__).resolve().parents[1] / "examples" / "equation.py"
+    example = ROOT / "examples" / "equation.py"
     command = [sys.executable, "-W", "error", str(example), "--effort", "0.05", "--plot", str(tmp_path / "law.svg")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

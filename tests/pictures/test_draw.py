@@ -317,7 +317,8 @@ def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
 
 def test_the_same_bytes_in_another_process():
     code = (
-        "import hashlib; from gradnas.pictures.cells import cells_svg; from gradnas.architectures.genotype import Genotype; "
+        "import hashlib; from gradnas.pictures.cells import cells_svg; "
+        "from gradnas.architectures.genotype import Genotype; "
         "print(hashlib.sha256(cells_svg(Genotype.named('AmoebaNet')).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "17"}
