@@ -1,4 +1,5 @@
-"""The laws that equation discovery is measured on: a core of textbook laws, harder ones, and others for development.
+"""The laws that equation discovery is measured on: a core of textbook laws, harder ones, and others
+for development.
 
 Settings and defaults were chosen on `DEVELOPMENT` alone; `CORE` and `HARD` are for reporting.
 """
@@ -16,7 +17,8 @@ BEYOND = 0.25  # extrapolation: up to this share of a feature's range above its 
 
 @dataclass(frozen=True)
 class EquationLaw:
-    """A law: its name, its formula in x1, x2, ..., and the range that each feature is drawn from."""
+    """A law: its name, its formula in x1, x2, ..., and the range that each feature is drawn
+    from."""
 
     name: str
     formula: str
@@ -30,7 +32,9 @@ class EquationLaw:
     @property
     def expression(self) -> sympy.Expr:
         """The truth, with exact numbers."""
-        return sympy.sympify(self.formula, locals={n: sympy.Symbol(n, real=True) for n in self.names}, rational=True)
+        return sympy.sympify(
+            self.formula, locals={n: sympy.Symbol(n, real=True) for n in self.names}, rational=True
+        )
 
     def values(self, x_ND: np.ndarray) -> np.ndarray:
         """The truth without noise."""
@@ -38,7 +42,8 @@ class EquationLaw:
         return np.broadcast_to(np.asarray(f(*x_ND.T), dtype=float), (len(x_ND),))
 
     def draw(self, draw: int, noise: float, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform features, and the target with normal noise of `noise` standard deviations of the target."""
+        """Uniform features, and the target with normal noise of `noise` standard deviations of the
+        target."""
         generator = np.random.default_rng([draw, *self.name.encode()])
         low, high = np.array(self.ranges).T
         x_ND = generator.uniform(low, high, size=(points, len(low)))
@@ -100,7 +105,9 @@ HARD = (
     EquationLaw("lens", "x1*x2/(x1 + x2)", ((0.5, 5.0), (0.5, 5.0))),
     EquationLaw("predation", "2*x1**1.5/(1 + x1**1.5) - 0.4*x2", ((0.1, 4.0), (0.1, 4.0))),
     EquationLaw("oscillator", "x1*cos(2*x2)*exp(-0.4*x2)", ((0.5, 3.0), (0.0, 5.0))),
-    EquationLaw("rescorla-wagner", "0.3*x1*(x2 - x3 - x4)", ((0.1, 1.0), (0.2, 2.0), (0.1, 1.0), (0.1, 1.0))),
+    EquationLaw(
+        "rescorla-wagner", "0.3*x1*(x2 - x3 - x4)", ((0.1, 1.0), (0.2, 2.0), (0.1, 1.0), (0.1, 1.0))
+    ),
 )
 
 DEVELOPMENT = (
@@ -113,10 +120,14 @@ DEVELOPMENT = (
     EquationLaw("growth", "5/(1 + 9*exp(-1.2*x1))", ((0.0, 5.0),)),
     EquationLaw("holling", "x1*x2/(1 + 0.3*x1)", ((0.1, 8.0), (0.5, 3.0))),
     EquationLaw("lotka", "x1*(0.8 - 0.5*x2)", ((0.2, 4.0), (0.2, 4.0))),
-    EquationLaw("lorentz-force", "x1*(x2 + x3*sin(x4))", ((0.5, 2.0), (0.5, 3.0), (0.5, 3.0), (0.0, 3.0))),
+    EquationLaw(
+        "lorentz-force", "x1*(x2 + x3*sin(x4))", ((0.5, 2.0), (0.5, 3.0), (0.5, 3.0), (0.0, 3.0))
+    ),
     EquationLaw("escape", "(2*x1/x2)**0.5", ((0.5, 5.0), (0.5, 5.0))),
     EquationLaw("planck", "x1**3/(exp(x1) - 1)", ((0.3, 6.0),)),
-    EquationLaw("discount-difference", "x1/(1 + 0.2*x2) - x3", ((0.5, 5.0), (0.0, 10.0), (0.2, 3.0))),
+    EquationLaw(
+        "discount-difference", "x1/(1 + 0.2*x2) - x3", ((0.5, 5.0), (0.0, 10.0), (0.2, 3.0))
+    ),
     EquationLaw("two-compartments", "3*exp(-0.5*x1) - 2*exp(-2*x1)", ((0.0, 5.0),)),
     EquationLaw("parallel", "1/(1/x1 + 1/x2 + 1/x3)", ((0.5, 5.0),) * 3),
     EquationLaw("hardy-weinberg", "x1**2 + 2*x1*x2", ((0.0, 1.0), (0.0, 1.0))),

@@ -1,17 +1,21 @@
-"""Other tools on the same laws, at the same CPU time as ours: Operon, gplearn and the reference (AutoRA's DARTS).
+"""Other tools on the same laws, at the same CPU time as ours: Operon, gplearn and the reference
+(AutoRA's DARTS).
 
-They are no dependencies of gradnas. Install them into an environment of their own and give its Python:
+They are no dependencies of gradnas. Install them into an environment of their own and give its
+Python:
 
     python -m venv peers
-    peers/bin/pip install "torch==2.13.0" pyoperon==0.6.2 gplearn==0.4.3 autora-theorist-darts==1.1.0
-    python benchmarks/equation_peers.py --python peers/bin/python --set hard --draws 5
+    peers/bin/pip install "torch==2.13.0" pyoperon==0.6.2 gplearn==0.4.3
+    autora-theorist-darts==1.1.0 python benchmarks/equation_peers.py --python peers/bin/python --set
+    hard --draws 5
 
-For every law, noise and data draw: ours at its defaults, measured in CPU seconds (`time.process_time`); then each peer
-on the same rows, its budget (evaluations, generations, epochs) set so that it takes as long, and at least
-`--least-seconds`, from its speed on these very rows in a short run before; one thread each. The tools alternate, so
-that the load of the machine falls on all alike. All are judged by `equation_judge.py`. Operon's settings are the best
-of three that were compared on development laws; gplearn has its own rates, the reference the settings of earlier
-trials.
+For every law, noise and data draw: ours at its defaults, measured in CPU seconds
+(`time.process_time`); then each peer on the same rows, its budget (evaluations, generations,
+epochs) set so that it takes as long, and at least `--least-seconds`, from its speed on these very
+rows in a short run before; one thread each. The tools alternate, so that the load of the machine
+falls on all alike. All are judged by `equation_judge.py`. Operon's settings are the best of three
+that were compared on development laws; gplearn has its own rates, the reference the settings of
+earlier trials.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ DARTS_PRIMITIVES = ("none", "add", "subtract", "mult", "linear", "linear_logisti
                     "linear_ln", "linear_reciprocal", "linear_tanh")  # fmt: skip
 
 
-# ---- in the environment of the peers --------------------------------------------------------------------------------
+# ---- in the environment of the peers -------------------------------------------------------------
 
 
 def operon(x_ND: np.ndarray, y_N: np.ndarray, seed: int, evaluations: int) -> str:
@@ -77,7 +81,8 @@ def gplearn(x_ND: np.ndarray, y_N: np.ndarray, seed: int, generations: int) -> s
 
 
 def darts(x_ND: np.ndarray, y_N: np.ndarray, seed: int, epochs: int) -> str:
-    """The reference with one node, trained output coefficients and as many epochs as there is time for."""
+    """The reference with one node, trained output coefficients and as many epochs as there is time
+    for."""
     import torch
     from autora.theorist.darts import DARTSRegressor
 
@@ -99,7 +104,11 @@ def darts(x_ND: np.ndarray, y_N: np.ndarray, seed: int, epochs: int) -> str:
     return model.model_repr(input_labels=names, output_labels=["y"], decimals_to_display=12)
 
 
-PEERS = {"operon": (operon, 20_000, 20_000), "gplearn": (gplearn, 2, 2), "darts": (darts, 5, 5)}  # least, for the speed
+PEERS = {
+    "operon": (operon, 20_000, 20_000),
+    "gplearn": (gplearn, 2, 2),
+    "darts": (darts, 5, 5),
+}  # least, for the speed
 
 
 def work() -> None:
@@ -107,7 +116,9 @@ def work() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))  # Operon can take any amount
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES)
+    )  # Operon can take any amount
     answers = sys.stdout
     sys.stdout = sys.stderr  # the peers print
     for line in sys.stdin:
@@ -116,7 +127,14 @@ def work() -> None:
         x_ND, y_N = np.array(job["x"]), np.array(job["y"])
         try:
             answer = _timed(fit, x_ND, y_N, job["seed"], job["seconds"], least, probe)
-        except (ValueError, IndexError, RuntimeError, ArithmeticError, NotImplementedError, MemoryError) as error:
+        except (
+            ValueError,
+            IndexError,
+            RuntimeError,
+            ArithmeticError,
+            NotImplementedError,
+            MemoryError,
+        ) as error:
             answer = {
                 "expression": None,
                 "error": f"{type(error).__name__}: {error}"[:200],
@@ -136,14 +154,16 @@ def _timed(
     once = time.process_time() - began
     began = time.process_time()
     fit(x_ND, y_N, seed, 3 * probe)
-    step = max((time.process_time() - began - once) / (2 * probe), 1e-9)  # without the fixed costs of a fit
+    step = max(
+        (time.process_time() - began - once) / (2 * probe), 1e-9
+    )  # without the fixed costs of a fit
     budget = max(least, int(probe + (seconds - once) / step))
     began = time.process_time()
     expression = fit(x_ND, y_N, seed, budget)
     return {"expression": expression, "seconds": time.process_time() - began, "budget": budget}
 
 
-# ---- in ours --------------------------------------------------------------------------------------------------------
+# ---- in ours -------------------------------------------------------------------------------------
 
 
 class Peers:
@@ -158,10 +178,19 @@ class Peers:
             text=True,
         )
 
-    def fit(self, peer: str, x_ND: np.ndarray, y_N: np.ndarray, seed: int, seconds: float) -> dict[str, Any]:
-        """`{"expression": text or None, "seconds": CPU seconds, "budget": evaluations, generations or epochs}`."""
+    def fit(
+        self, peer: str, x_ND: np.ndarray, y_N: np.ndarray, seed: int, seconds: float
+    ) -> dict[str, Any]:
+        """`{"expression": text or None, "seconds": CPU seconds, "budget": evaluations, generations
+        or epochs}`."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        job = {"peer": peer, "x": x_ND.tolist(), "y": y_N.tolist(), "seed": seed, "seconds": seconds}
+        job = {
+            "peer": peer,
+            "x": x_ND.tolist(),
+            "y": y_N.tolist(),
+            "seed": seed,
+            "seconds": seconds,
+        }
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
@@ -190,7 +219,11 @@ def read(peer: str, text: str, names: list[str]) -> Any:
             "sqrt": lambda a: sympy.sqrt(sympy.Abs(a)),
             "log": lambda a: sympy.log(sympy.Abs(a)),
         },
-        "darts": {"ln": sympy.log, "logistic": lambda a: 1 / (1 + sympy.exp(-a)), "relu": lambda a: sympy.Max(a, 0)},
+        "darts": {
+            "ln": sympy.log,
+            "logistic": lambda a: 1 / (1 + sympy.exp(-a)),
+            "relu": lambda a: sympy.Max(a, 0),
+        },
     }
     symbols = {**{name: sympy.Symbol(name, real=True) for name in names}, **own[peer]}
     lines = [line.split(" = ", 1) for line in text.splitlines() if " = " in line] or [["y", text]]
@@ -204,24 +237,32 @@ def read(peer: str, text: str, names: list[str]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--python", help="Python of the environment with the peers")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--times", type=float, default=1.0, help="give the peers so many times our seconds")
+    parser.add_argument(
+        "--times", type=float, default=1.0, help="give the peers so many times our seconds"
+    )
     parser.add_argument("--least-seconds", type=float, default=1.0)
     parser.add_argument("--set", choices=["core", "hard", "development"], default="hard")
     parser.add_argument("--laws", nargs="+", help="only these")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no further cell after so long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="begin no further cell after so long"
+    )
     parser.add_argument("--out", help="write all cells here, as JSON lines, as they come")
     options = parser.parse_args()
     if options.worker:
         work()
         return
     if not options.python:
-        parser.error("--python is needed: the Python of the environment that the peers are installed in")
+        parser.error(
+            "--python is needed: the Python of the environment that the peers are installed in"
+        )
     compare(options)
 
 
@@ -252,7 +293,11 @@ def compare(options: argparse.Namespace) -> None:
                 x_ND, y_N = law.draw(draw, noise)
                 for peer in options.peers:
                     answer = peers.fit(peer, x_ND, y_N, draw, seconds)
-                    found = None if answer["expression"] is None else read(peer, answer["expression"], law.names)
+                    found = (
+                        None
+                        if answer["expression"] is None
+                        else read(peer, answer["expression"], law.names)
+                    )
                     verdict = None if found is None else judge(found, law, noise, x_ND)
                     cell = Cell(
                         peer, law.name, noise, draw, verdict is not None and verdict.recovered(noise),
@@ -262,9 +307,14 @@ def compare(options: argparse.Namespace) -> None:
                     cells.append(cell)
                     mark = "recovered" if cell.recovered else "-"
                     _append(options.out, cell)
-                    print(f"{peer} {law.name} noise {noise} draw {draw}: {mark} {cell.cpu_s:.2f} s", file=sys.stderr)
+                    print(
+                        f"{peer} {law.name} noise {noise} draw {draw}: {mark} {cell.cpu_s:.2f} s",
+                        file=sys.stderr,
+                    )
     peers.close()
-    table(cells, [law for law in laws if any(cell.law == law.name for cell in cells)], options.draws)
+    table(
+        cells, [law for law in laws if any(cell.law == law.name for cell in cells)], options.draws
+    )
     for peer in options.peers:
         ours = [c for c in cells if c.variant == "gradnas"]
         theirs = [c for c in cells if c.variant == peer]

@@ -1,12 +1,14 @@
 """How often equation discovery finds the law, how long it takes, and what each part of it adds.
 
-    python benchmarks/equations.py recovery --set core --draws 5     # recovered laws, seconds, size of what was found
-    python benchmarks/equations.py gradient --set hard --draws 3     # supernets against random graphs, at equal time
-    python benchmarks/equations.py levels --set development          # one level or two; other relaxations, gradients
-    python benchmarks/equations.py restarts                          # time of K supernets side by side
+    python benchmarks/equations.py recovery --set core --draws 5     # recovered laws, seconds, size
+    of what was found python benchmarks/equations.py gradient --set hard --draws 3     # supernets
+    against random graphs, at equal time python benchmarks/equations.py levels --set development
+    # one level or two; other relaxations, gradients python benchmarks/equations.py restarts
+    # time of K supernets side by side
 
-Laws and judge: `equation_laws.py`, `equation_judge.py`; other tools: `equation_peers.py`. 100 points, noise 0 and 2% of
-the standard deviation of the target, one thread. Seconds are CPU seconds of this process; a first fit warms up.
+Laws and judge: `equation_laws.py`, `equation_judge.py`; other tools: `equation_peers.py`. 100
+points, noise 0 and 2% of the standard deviation of the target, one thread. Seconds are CPU seconds
+of this process; a first fit warms up.
 """
 
 from __future__ import annotations
@@ -74,7 +76,10 @@ def run(law: EquationLaw, noise: float, draw: int, variant: str, settings: LawSe
         str(expression.evalf(6)),
     )  # fmt: skip
     mark = "strict" if cell.strict else "form" if recovered else "-"
-    print(f"{variant} {law.name} noise {noise} draw {draw}: {mark} {cpu:.2f} s {cell.expression[:90]}", file=sys.stderr)
+    print(
+        f"{variant} {law.name} noise {noise} draw {draw}: {mark} {cpu:.2f} s {cell.expression[:90]}",
+        file=sys.stderr,
+    )
     return cell
 
 
@@ -89,7 +94,8 @@ def interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def difference(one: Sequence[Cell], other: Sequence[Cell]) -> tuple[float, float, float]:
-    """Difference of two recovery rates on the same cells, and a 95% interval by a bootstrap over the laws."""
+    """Difference of two recovery rates on the same cells, and a 95% interval by a bootstrap over
+    the laws."""
     gaps: dict[str, list[int]] = {}
     for a, b in zip(one, other, strict=True):
         assert (a.law, a.noise, a.draw) == (b.law, b.noise, b.draw)
@@ -109,22 +115,34 @@ def table(cells: Sequence[Cell], laws: Sequence[EquationLaw], draws: int) -> Non
             found, strict = sum(c.recovered for c in some), sum(c.strict for c in some)
             low, high = interval(found, len(some))
             seconds = [c.cpu_s for c in some]
-            print(f"\n{variant}, noise {noise}: recovered {found} of {len(some)} = {found / len(some):.3f}", end=" ")
+            print(
+                f"\n{variant}, noise {noise}: recovered {found} of {len(some)} = {found / len(some):.3f}",
+                end=" ",
+            )
             print(f"[{low:.3f}, {high:.3f}] (by the printed constants {strict}),", end=" ")
             print(f"on average {found / draws:.2f} of {len(laws)} laws; CPU s", end=" ")
             print(
                 f"median {statistics.median(seconds):.2f}, mean {statistics.mean(seconds):.2f}, max {max(seconds):.2f}"
             )
-            print("| law | recovered | by the printed constants | median CPU s | median complexity |")
+            print(
+                "| law | recovered | by the printed constants | median CPU s | median complexity |"
+            )
             print("|---|---|---|---|---|")
             for law in laws:
                 mine = [c for c in some if c.law == law.name]
                 hits, printed = sum(c.recovered for c in mine), sum(c.strict for c in mine)
-                middle = [statistics.median(v) for v in ([c.cpu_s for c in mine], [c.complexity for c in mine])]
-                print(f"| {law.name} | {hits}/{len(mine)} | {printed} | {middle[0]:.2f} | {middle[1]} |")
+                middle = [
+                    statistics.median(v)
+                    for v in ([c.cpu_s for c in mine], [c.complexity for c in mine])
+                ]
+                print(
+                    f"| {law.name} | {hits}/{len(mine)} | {printed} | {middle[0]:.2f} | {middle[1]} |"
+                )
 
 
-def compare(options: argparse.Namespace, variants: dict[str, LawSettings], laws: Sequence[EquationLaw]) -> list[Cell]:
+def compare(
+    options: argparse.Namespace, variants: dict[str, LawSettings], laws: Sequence[EquationLaw]
+) -> list[Cell]:
     """All variants on all cells, alternating."""
     cells = [
         run(law, noise, draw, name, settings)
@@ -139,7 +157,8 @@ def compare(options: argparse.Namespace, variants: dict[str, LawSettings], laws:
 
 
 def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
-    """What the gradient adds: random graphs in the place of the supernets, as many as take the same time."""
+    """What the gradient adds: random graphs in the place of the supernets, as many as take the same
+    time."""
     alone = {"enumerate": False, "improve": False, "random_share": 0.0, "work_seconds": None}
 
     def seconds(settings: LawSettings) -> float:
@@ -161,13 +180,20 @@ def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
     variants = {
         "proposals alone, supernets": searched,
         "proposals alone, random": LawSettings(**alone, proposals="random", restarts=graphs),
-        "whole, supernets": LawSettings(restarts=options.restarts, random_share=0.5, work_seconds=None),
+        "whole, supernets": LawSettings(
+            restarts=options.restarts, random_share=0.5, work_seconds=None
+        ),
         "whole, random": LawSettings(
-            restarts=graphs, random_share=0.5 * options.restarts / graphs, proposals="random", work_seconds=None
+            restarts=graphs,
+            random_share=0.5 * options.restarts / graphs,
+            proposals="random",
+            work_seconds=None,
         ),
     }
     kinds = ["proposals alone"] if options.alone else ["proposals alone", "whole"]
-    variants = {name: settings for name, settings in variants.items() if name.split(",")[0] in kinds}
+    variants = {
+        name: settings for name, settings in variants.items() if name.split(",")[0] in kinds
+    }
     cells = compare(options, variants, laws)
     table(cells, laws, options.draws)
     by = {name: [c for c in cells if c.variant == name] for name in variants}
@@ -200,7 +226,9 @@ def levels(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
         ),
         "bilevel, unrolled": LawSettings(**alone, bilevel=True, gradient=Unrolled()),
         "single level, sigmoid": LawSettings(**alone, relaxation=Sigmoid()),
-        "single level, Gumbel": LawSettings(**alone, relaxation=GumbelSoftmax(hard=False, temperature=2.0)),
+        "single level, Gumbel": LawSettings(
+            **alone, relaxation=GumbelSoftmax(hard=False, temperature=2.0)
+        ),
         "single level, sums only": LawSettings(**alone, kinds=("sum",)),
     }
     table(compare(options, variants, laws), laws, options.draws)
@@ -210,7 +238,9 @@ def restarts(options: argparse.Namespace) -> None:
     """Time of a training step of K supernets, alternating over K."""
     x_ND, y_N = HARD[2].draw(0, 0.0)
     x_DN = torch.from_numpy(x_ND.T / x_ND.max(0)[:, None])
-    data = LawData(x_DN, torch.from_numpy(y_N / y_N.max()), torch.ones(len(y_N), dtype=torch.float64))
+    data = LawData(
+        x_DN, torch.from_numpy(y_N / y_N.max()), torch.ones(len(y_N), dtype=torch.float64)
+    )
     space = EquationGraph(x_ND.shape[1], nodes=2)
     counts, steps = (1, 16, 64, 256), 40
     times: dict[int, list[float]] = {k: [] for k in counts}
@@ -221,15 +251,21 @@ def restarts(options: argparse.Namespace) -> None:
             if repeat:  # the first round warms up
                 times[k].append((time.process_time() - began) / steps * 1e3)
     first = statistics.median(times[1])
-    print("| restarts K | CPU ms a step, min / median / max | us a restart and step | times one |\n|---|---|---|---|")
+    print(
+        "| restarts K | CPU ms a step, min / median / max | us a restart and step | times one |\n|---|---|---|---|"
+    )
     for k, found in times.items():
         m = statistics.median(found)
-        print(f"| {k} | {min(found):.2f} / {m:.2f} / {max(found):.2f} | {m / k * 1e3:.0f} | {m / first:.2f} |")
+        print(
+            f"| {k} | {min(found):.2f} / {m:.2f} / {max(found):.2f} | {m / k * 1e3:.0f} | {m / first:.2f} |"
+        )
     print(f"n = {options.repeats}, 2 features, 2 nodes, {len(space.words)} primitives, 100 points")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["recovery", "gradient", "levels", "restarts"])
     parser.add_argument("--set", choices=list(SETS), default="core")
     parser.add_argument("--laws", nargs="+", help="only these")
@@ -237,7 +273,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
     parser.add_argument("--restarts", type=int, default=64)
-    parser.add_argument("--alone", action="store_true", help="gradient: without the comparison of whole searches")
+    parser.add_argument(
+        "--alone", action="store_true", help="gradient: without the comparison of whole searches"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="write all cells here, as JSON lines")
     options = parser.parse_args(arguments)

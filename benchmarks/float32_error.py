@@ -1,12 +1,14 @@
-"""How exact float32 gradients are: the fused and the plain network against the plain one in float64.
+"""How exact float32 gradients are: the fused and the plain network against the plain one in
+float64.
 
-    python benchmarks/float32_error.py                        # 40 networks of 8 channels and 3 cells
-    python benchmarks/float32_error.py --channels 16 --cells 8 --batch 16 --networks 6
+    python benchmarks/float32_error.py                        # 40 networks of 8 channels and 3
+    cells python benchmarks/float32_error.py --channels 16 --cells 8 --batch 16 --networks 6
 
-For each network (its own weights, alphas and images) the error of all gradients together, relative to float64. One
-network alone says little: where rounding moves a value across the kink of a ReLU, in either network, the gradient jumps
-by much more than the rounding. So many small ones are taken, and medians and quartiles are compared: they are those of
-networks without such a jump. The root mean square, beside them, is that of the jumps.
+For each network (its own weights, alphas and images) the error of all gradients together, relative
+to float64. One network alone says little: where rounding moves a value across the kink of a ReLU,
+in either network, the gradient jumps by much more than the rounding. So many small ones are taken,
+and medians and quartiles are compared: they are those of networks without such a jump. The root
+mean square, beside them, is that of the jumps.
 """
 
 from __future__ import annotations
@@ -45,14 +47,22 @@ def errors(seed: int, options: argparse.Namespace) -> dict[str, float]:
     fused = space.supernet().double()
     fused.load_state_dict(plain.state_dict())
     found = {}
-    for name, net, grouped in (("plain", plain, False), ("fused", fused, False), ("grouped", fused, True)):
+    for name, net, grouped in (
+        ("plain", plain, False),
+        ("fused", fused, False),
+        ("grouped", fused, True),
+    ):
         FusedCell.grouped = grouped
-        found[name] = ((gradients(copy.deepcopy(net).float(), x.float(), y) - exact).norm() / exact.norm()).item()
+        found[name] = (
+            (gradients(copy.deepcopy(net).float(), x.float(), y) - exact).norm() / exact.norm()
+        ).item()
     return found
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--cells", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4)
@@ -63,7 +73,9 @@ def main(arguments: list[str]) -> None:
     squares = {name: math.sqrt(statistics.fmean(f[name] ** 2 for f in found)) for name in found[0]}
     for name in ("plain", "fused", "grouped"):
         quartiles = {k: statistics.quantiles([f[k] for f in found], n=4) for k in ("plain", name)}
-        ratios = [mine / plain for mine, plain in zip(quartiles[name], quartiles["plain"], strict=True)]
+        ratios = [
+            mine / plain for mine, plain in zip(quartiles[name], quartiles["plain"], strict=True)
+        ]
         print(
             f"{name:8} relative gradient error, quartiles: {', '.join(f'{q:.2e}' for q in quartiles[name])} = "
             f"{', '.join(f'{r:.2f}' for r in ratios)} x plain; root mean square {squares[name]:.2e}; n = {len(found)}"

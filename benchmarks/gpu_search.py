@@ -1,12 +1,16 @@
-"""All measurements of the search on a GPU in one run of bounded length; needs no package of the command line.
+"""All measurements of the search on a GPU in one run of bounded length; needs no package of the
+command line.
 
-    python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu        # on a CUDA device
-    python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch 8    # a dry run
+    python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu        # on a CUDA
+    device python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch
+    8    # a dry run
 
-1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the fused one recorded in a
+1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the
+fused one recorded in a
    CUDA graph; first and second order; fp32, TF32, bf16. The variants of a row take turns.
 2. Kernels of one forward and backward pass, counted by the profiler.
-3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search of 50 epochs (or as
+3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search
+of 50 epochs (or as
    many as fit): genotype, accuracies, minutes.
 """
 
@@ -46,20 +50,29 @@ VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")
 STEPS_PER_EPOCH = 391  # 25,000 images in batches of 64
 
 
-def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def loss(
+    net: Any, x: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Cross entropy, and no parts."""
     return F.cross_entropy(net(x).float(), y), {}
 
 
-def stepper(variant: str, order: str, precision: str, options: argparse.Namespace) -> Callable[[], Any]:
+def stepper(
+    variant: str, order: str, precision: str, options: argparse.Namespace
+) -> Callable[[], Any]:
     """A function that makes one search step."""
     device = torch.device(options.device)
     torch.manual_seed(0)
     space = ConvCell(channels=options.channels, cells=options.cells)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
     supernet: Any = space.supernet(fused=variant.startswith("fused"))
-    search = Search(supernet.to(device, memory_format=layout), gradient=ORDERS[order], precision=precision)
-    images = [torch.randn(options.batch, 3, 32, 32, device=device).contiguous(memory_format=layout) for _ in range(2)]
+    search = Search(
+        supernet.to(device, memory_format=layout), gradient=ORDERS[order], precision=precision
+    )
+    images = [
+        torch.randn(options.batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
+        for _ in range(2)
+    ]
     batches = [(x, torch.randint(10, (options.batch,), device=device)) for x in images]
     if variant == "fused, recorded":
         captured = CapturedStep(search, loss, capture=device.type == "cuda")
@@ -74,10 +87,13 @@ def wait(device: str) -> None:
 
 
 def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], float]:
-    """(precision, order, variant) -> seconds per step, and the table of steps per second on the way."""
+    """(precision, order, variant) -> seconds per step, and the table of steps per second on the
+    way."""
     found: dict[tuple[str, str, str], float] = {}
     formats = ("fp32", "tf32", "bf16") if options.device.startswith("cuda") else ("fp32", "bf16")
-    print(f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain |\n|{'---|' * (len(VARIANTS) + 3)}")
+    print(
+        f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain |\n|{'---|' * (len(VARIANTS) + 3)}"
+    )
     for precision in formats:
         for order in ORDERS:
             times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
@@ -105,7 +121,9 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
                     cells.append(notes[variant])
                     continue
                 found[precision, order, variant] = middle = statistics.median(times[variant])
-                cells.append(f"{1 / middle:.2f} ({1 / max(times[variant]):.2f} to {1 / min(times[variant]):.2f})")
+                cells.append(
+                    f"{1 / middle:.2f} ({1 / max(times[variant]):.2f} to {1 / min(times[variant]):.2f})"
+                )
             plain = found.get((precision, order, "plain"))
             best = min((found[k] for k in found if k[:2] == (precision, order)), default=0.0)
             cells.append(f"{plain / best:.1f}x" if plain else "")
@@ -124,7 +142,10 @@ def count_kernels(options: argparse.Namespace) -> None:
                 with torch.profiler.profile(activities=[activity]) as profile:
                     one_pass()
                     wait(options.device)
-                number = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+                number = sum(
+                    event.device_type == torch.autograd.DeviceType.CUDA
+                    for event in profile.events()
+                )
             else:
                 with Launches() as launches:
                     one_pass()
@@ -154,7 +175,9 @@ def search(options: argparse.Namespace, deadline: float) -> None:
         print("no time left for a search")
         return
     if epochs < options.epochs:
-        print(f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} epochs")
+        print(
+            f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} epochs"
+        )
     config = replace(config, epochs=epochs)
     began = time.monotonic()
     run = start_search(config, str(Path(options.out) / "search"), device)
@@ -165,7 +188,9 @@ def search(options: argparse.Namespace, deadline: float) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--data", help="digits, or a folder with CIFAR-10; without it no search")
     parser.add_argument("--out", default="runs/gpu", help="folder of the search")
@@ -181,14 +206,20 @@ def main(arguments: list[str]) -> None:
     deadline = time.monotonic() + 60 * options.minutes
     cuda = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else "CPU"
-    print(f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, {options.cells} cells")
-    print(f"steps per second, median (slowest to fastest) of {options.rounds} rounds of {options.steps} steps:")
+    print(
+        f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, {options.cells} cells"
+    )
+    print(
+        f"steps per second, median (slowest to fastest) of {options.rounds} rounds of {options.steps} steps:"
+    )
     found = measure_steps(options)
     print()
     for (precision, order, variant), seconds in found.items():
         if variant == VARIANTS[-1]:
             minutes = 50 * STEPS_PER_EPOCH * seconds / 60
-            print(f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without evaluation")
+            print(
+                f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without evaluation"
+            )
     count_kernels(options)
     if options.data:
         search(options, deadline)

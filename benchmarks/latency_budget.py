@@ -1,20 +1,24 @@
-"""Chains found within a latency budget on small CIFAR-10 images, against the best of ten random chains within it.
+"""Chains found within a latency budget on small CIFAR-10 images, against the best of ten random
+chains within it.
 
-    python benchmarks/latency_budget.py --data FOLDER       # CIFAR-10; 3 budgets, seeds 0 1 2: 80 minutes of one core
-    python benchmarks/latency_budget.py --data FOLDER --table T --results R --shares 0.2    # one budget, another beside
-    python benchmarks/latency_budget.py --data FOLDER --table T --results R                 # it; then all of them
+    python benchmarks/latency_budget.py --data FOLDER       # CIFAR-10; 3 budgets, seeds 0 1 2: 80
+    minutes of one core python benchmarks/latency_budget.py --data FOLDER --table T --results R
+    --shares 0.2    # one budget, another beside python benchmarks/latency_budget.py --data FOLDER
+    --table T --results R                 # it; then all of them
 
-Ten blocks with four candidates each, images of 16x16. For each budget and each seed, one search with
-`ExpectedCost(table, budget_ms=...)`, binary gates and REINFORCE: 10,000 images for the weights, 5,000 for the alphas.
-Of the eight most probable chains within the budget (the first is the one that the search derives), the best on the
-5,000 images after two short trainings on the 10,000 is the result. Beside it, ten chains are drawn uniformly from all
-chains whose latency in the table is within the budget. All are then trained from fresh weights twice, alike, on the
-10,000 images with other seeds, and evaluated once on the 10,000 test images; chains are compared by the mean. So the
-best of the random chains is chosen by the very images that they are compared on, the searched one without them.
+Ten blocks with four candidates each, images of 16x16. For each budget and each seed, one search
+with `ExpectedCost(table, budget_ms=...)`, binary gates and REINFORCE: 10,000 images for the
+weights, 5,000 for the alphas. Of the eight most probable chains within the budget (the first is the
+one that the search derives), the best on the 5,000 images after two short trainings on the 10,000
+is the result. Beside it, ten chains are drawn uniformly from all chains whose latency in the table
+is within the budget. All are then trained from fresh weights twice, alike, on the 10,000 images
+with other seeds, and evaluated once on the 10,000 test images; chains are compared by the mean. So
+the best of the random chains is chosen by the very images that they are compared on, the searched
+one without them.
 
-Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU time. The chains that were found are
-measured from end to end at the end, taking turns, and all operations once more beside them, to tell an error of the
-table from a machine that has become slower.
+Latencies are of a batch of 64 images on one CPU thread, by the clock of CPU time. The chains that
+were found are measured from end to end at the end, taking turns, and all operations once more
+beside them, to tell an error of the table from a machine that has become slower.
 """
 
 from __future__ import annotations
@@ -69,7 +73,8 @@ TIMING = Timing(warmup=5, repeats=40, clock="cpu")
 
 @dataclass(frozen=True)
 class Row:
-    """One search and the random chains beside it; accuracies of the trainings of a chain, or their mean."""
+    """One search and the random chains beside it; accuracies of the trainings of a chain, or their
+    mean."""
 
     share: float
     seed: int
@@ -82,7 +87,13 @@ class Row:
 
 
 def search(
-    table: LatencyTable, example: Tensor, budget_ms: float, seed: int, train: Split, valid: Split, options
+    table: LatencyTable,
+    example: Tensor,
+    budget_ms: float,
+    seed: int,
+    train: Split,
+    valid: Split,
+    options,
 ) -> Search:
     """One search within a budget: `train` for the weights, `valid` for the alphas."""
     torch.manual_seed(seed)
@@ -92,13 +103,17 @@ def search(
     found = Search(
         supernet,
         relaxation=BinaryGates(mode="recompute"),
-        gradient=Reinforce(samples=options.samples, baseline_decay=0.9) if options.samples else FirstOrder(),
+        gradient=Reinforce(samples=options.samples, baseline_decay=0.9)
+        if options.samples
+        else FirstOrder(),
         weights=WeightOptimizer(lr=0.1, lr_end=options.weight_lr_end, weight_decay=1e-4),
         alphas=AlphaOptimizer(lr=options.alpha_lr, betas=(0.0, 0.999), weight_decay=0.0),
         epochs=options.search_epochs,
         warmup_epochs=options.warmup_epochs,
         seed=seed,
-        cost=ExpectedCost(table, budget_ms=budget_ms, multiplier_lr=options.multiplier_lr, penalty=options.penalty),
+        cost=ExpectedCost(
+            table, budget_ms=budget_ms, multiplier_lr=options.multiplier_lr, penalty=options.penalty
+        ),
         example=example,
     )
     valid_epochs = itertools.chain.from_iterable(valid_batches.epoch(e) for e in itertools.count())
@@ -117,7 +132,10 @@ def search(
         flush=True,
     )
     for name, alpha in found.alphas.items():
-        print(f"      {name}: {', '.join(f'{p:.2f}' for p in alpha.softmax(-1).flatten().tolist())}", flush=True)
+        print(
+            f"      {name}: {', '.join(f'{p:.2f}' for p in alpha.softmax(-1).flatten().tolist())}",
+            flush=True,
+        )
     return found
 
 
@@ -126,17 +144,23 @@ def code_of(row: Tensor) -> str:
     return "".join(map(str, row.tolist()))
 
 
-def best_by_validation(chains: list[Chain], seed: int, train: Split, valid: Split, options) -> Chain:
+def best_by_validation(
+    chains: list[Chain], seed: int, train: Split, valid: Split, options
+) -> Chain:
     """Of a few chains, the best by the mean of two short trainings, on the images of the alphas."""
     if len(chains) == 1:
         return chains[0]
     marks = {
         chain: statistics.mean(
-            train_from_scratch(chain, 1000 + 10 * seed + k, train, valid, options.epochs) for k in range(2)
+            train_from_scratch(chain, 1000 + 10 * seed + k, train, valid, options.epochs)
+            for k in range(2)
         )
         for chain in chains
     }
-    print(f"    candidates: {', '.join(f'{SPACE.code(c)} {100 * m:.2f}' for c, m in marks.items())}", flush=True)
+    print(
+        f"    candidates: {', '.join(f'{SPACE.code(c)} {100 * m:.2f}' for c, m in marks.items())}",
+        flush=True,
+    )
     return max(marks, key=marks.__getitem__)
 
 
@@ -145,13 +169,17 @@ def train_from_scratch(chain: Chain, seed: int, train: Split, test: Split, epoch
     torch.manual_seed(seed)
     network = SPACE.network(chain, in_channels=3).to(memory_format=torch.channels_last)
     batches = train.batches(100, shuffle=True, seed=seed, device=CPU)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
     steps, step = epochs * len(batches), 0
     network.train()
     for epoch in range(epochs):
         for x, y in batches.epoch(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = 0.05 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 20)
+                group["lr"] = (
+                    0.05 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 20)
+                )
             optimizer.zero_grad()
             F.cross_entropy(network(x), y).backward()
             optimizer.step()
@@ -161,7 +189,8 @@ def train_from_scratch(chain: Chain, seed: int, train: Split, test: Split, epoch
 
 
 def chains_within(costs: Costs, budget_ms: float) -> Tensor:
-    """All chains within the budget by the table: a row of columns for each, one column for each block."""
+    """All chains within the budget by the table: a row of columns for each, one column for each
+    block."""
     totals = torch.full((), costs.fixed, dtype=torch.float64)
     for block in SPACE.blocks:
         totals = totals.unsqueeze(-1) + costs.tables[block.name].reshape(-1)
@@ -170,7 +199,12 @@ def chains_within(costs: Costs, budget_ms: float) -> Tensor:
 
 def measured_table(example: Tensor) -> LatencyTable:
     """Every operation of the space, here and now."""
-    return measure(SPACE.supernet(in_channels=3).cost_view(), (example,), TIMING, {"space": "latency_budget.py"})
+    return measure(
+        SPACE.supernet(in_channels=3).cost_view(),
+        (example,),
+        TIMING,
+        {"space": "latency_budget.py"},
+    )
 
 
 def measured_ms(networks: list[nn.Module], example: Tensor) -> list[float]:
@@ -182,25 +216,47 @@ def measured_ms(networks: list[nn.Module], example: Tensor) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="a folder with CIFAR-10, or its name on the hub")
-    parser.add_argument("--table", type=Path, help="latency table to use, or to write if the file does not exist")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.3, 0.4], help="of the way to the dearest")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="cifar10", help="a folder with CIFAR-10, or its name on the hub"
+    )
+    parser.add_argument(
+        "--table", type=Path, help="latency table to use, or to write if the file does not exist"
+    )
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.2, 0.3, 0.4], help="of the way to the dearest"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--random", type=int, default=10, help="random chains for each seed, at least one")
+    parser.add_argument(
+        "--random", type=int, default=10, help="random chains for each seed, at least one"
+    )
     parser.add_argument("--trainings", type=int, default=2, help="of each chain")
     parser.add_argument("--images", type=int, default=10_000, help="to train with")
     parser.add_argument("--epochs", type=int, default=5, help="of each training")
     parser.add_argument("--search-epochs", type=int, default=60)
     parser.add_argument("--warmup-epochs", type=int, default=45)
-    parser.add_argument("--candidates", type=int, default=8, help="most probable chains, the best by validation counts")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=8,
+        help="most probable chains, the best by validation counts",
+    )
     parser.add_argument("--weight-lr-end", type=float, default=1e-3)
-    parser.add_argument("--samples", type=int, default=6, help="networks for each step of REINFORCE; 0: gate gradients")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=6,
+        help="networks for each step of REINFORCE; 0: gate gradients",
+    )
     parser.add_argument("--alpha-lr", type=float, default=0.01)
     parser.add_argument("--multiplier-lr", type=float, default=1e-4)
     parser.add_argument("--penalty", type=float, default=0.3)
     parser.add_argument(
-        "--results", type=Path, help="file (JSON lines) to add results to; what it has is not run again"
+        "--results",
+        type=Path,
+        help="file (JSON lines) to add results to; what it has is not run again",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -219,23 +275,32 @@ def main() -> None:
     costs = supernet.costs("latency", (example,), table)
     least = supernet.cheapest(costs)
     most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
-    print(f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest {most:.2f} ms")
+    print(
+        f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest {most:.2f} ms"
+    )
     known = options.results is not None and options.results.exists()
     finished = options.results.read_text().splitlines() if known else []
     rows = {(row.share, row.seed): row for row in (Row(**json.loads(line)) for line in finished)}
     for share in options.shares:
         budget = least + share * (most - least)
         within = chains_within(costs, budget)
-        print(f"budget {budget:.2f} ms: {len(within):,} of {4 ** len(SPACE.blocks):,} chains are within it", flush=True)
+        print(
+            f"budget {budget:.2f} ms: {len(within):,} of {4 ** len(SPACE.blocks):,} chains are within it",
+            flush=True,
+        )
         accuracies: dict[str, list[float]] = {}
 
         def trained(chain: Chain) -> list[float]:
             code = SPACE.code(chain)
             if code not in accuracies:
                 accuracies[code] = [
-                    train_from_scratch(chain, k, train, test, options.epochs) for k in range(options.trainings)
+                    train_from_scratch(chain, k, train, test, options.epochs)
+                    for k in range(options.trainings)
                 ]
-                print(f"    {code}: {', '.join(f'{100 * a:.2f}' for a in accuracies[code])}", flush=True)
+                print(
+                    f"    {code}: {', '.join(f'{100 * a:.2f}' for a in accuracies[code])}",
+                    flush=True,
+                )
             return accuracies[code]
 
         for seed in options.seeds:
@@ -247,10 +312,14 @@ def main() -> None:
             chain = best_by_validation(chains, seed, train, valid, options)
             search_s = time.process_time() - begin
             derived = trained(chain)
-            drawn = torch.randperm(len(within), generator=torch.Generator().manual_seed(seed))[: options.random]
+            drawn = torch.randperm(len(within), generator=torch.Generator().manual_seed(seed))[
+                : options.random
+            ]
             random = [trained(SPACE.decision(code_of(within[k]))) for k in drawn.tolist()]
             best, means = max(random, key=statistics.mean), [statistics.mean(own) for own in random]
-            rows[share, seed] = row = Row(share, seed, budget, SPACE.code(chain), derived, best, means, search_s)
+            rows[share, seed] = row = Row(
+                share, seed, budget, SPACE.code(chain), derived, best, means, search_s
+            )
             if options.results is not None:
                 with options.results.open("a") as file:
                     file.write(json.dumps(asdict(row)) + "\n")
@@ -258,7 +327,9 @@ def main() -> None:
     chains = [SPACE.decision(row.code) for row in shown]
     times = measured_ms([SPACE.network(chain, in_channels=3) for chain in chains], example)
     now = supernet.costs("latency", (example,), measured_table(example))  # the machine drifts
-    print(f"\naccuracies: mean (standard deviation) of {options.trainings} trainings; random: {options.random} chains")
+    print(
+        f"\naccuracies: mean (standard deviation) of {options.trainings} trainings; random: {options.random} chains"
+    )
     print(
         "| budget ms | seed | chain | table ms | measured | table now | derived % | best random % | random chains % |"
     )
@@ -282,7 +353,11 @@ def main() -> None:
 
 
 def _points(margins: list[float]) -> str:
-    spread = f" (standard deviation over seeds {statistics.stdev(margins):.2f})" if len(margins) > 1 else ""
+    spread = (
+        f" (standard deviation over seeds {statistics.stdev(margins):.2f})"
+        if len(margins) > 1
+        else ""
+    )
     return f"{statistics.mean(margins):+.2f} points{spread}"
 
 

@@ -1,10 +1,13 @@
-"""Latencies of whole chains against the sums of a measured table, and the predictor on operations it has not seen.
+"""Latencies of whole chains against the sums of a measured table, and the predictor on operations
+it has not seen.
 
-    python benchmarks/latency_model.py                # 200 random chains at 32x32, one CPU thread: a few minutes
+    python benchmarks/latency_model.py                # 200 random chains at 32x32, one CPU thread:
+    a few minutes
 
-The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and chains are timed by the same clock, of
-CPU time, batch 1. All chains take turns (or those of a group). The operations are timed before, between and after the
-groups, and the median of these tables is used, so that a drift of the machine over the minutes meets both sides.
+The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and chains are timed by
+the same clock, of CPU time, batch 1. All chains take turns (or those of a group). The operations
+are timed before, between and after the groups, and the median of these tables is used, so that a
+drift of the machine over the minutes meets both sides.
 """
 
 from __future__ import annotations
@@ -50,7 +53,8 @@ def median_table(tables: list[LatencyTable]) -> LatencyTable:
 
 
 def held_out_r2(table: LatencyTable, splits: int) -> list[float]:
-    """R2 on a fifth of the operations, from a fit on the other four fifths, for several random divisions."""
+    """R2 on a fifth of the operations, from a fit on the other four fifths, for several random
+    divisions."""
     entries = [entry for entry in table.entries.values() if entry.features]
     y_N = np.array([entry.ms for entry in entries])
     found = []
@@ -59,37 +63,54 @@ def held_out_r2(table: LatencyTable, splits: int) -> list[float]:
         out, known = order[: len(order) // 5], order[len(order) // 5 :]
         predictor = fit([entries[k].features for k in known], y_N[known].tolist())
         guess_N = np.array([predictor.predict(entries[k].features) for k in out])
-        found.append(1.0 - float(((guess_N - y_N[out]) ** 2).sum() / ((y_N[out] - y_N[out].mean()) ** 2).sum()))
+        found.append(
+            1.0
+            - float(((guess_N - y_N[out]) ** 2).sum() / ((y_N[out] - y_N[out].mean()) ** 2).sum())
+        )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--chains", type=int, default=200)
     parser.add_argument("--side", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=40, help="rounds of operations, and of chains")
+    parser.add_argument(
+        "--repeats", type=int, default=40, help="rounds of operations, and of chains"
+    )
     parser.add_argument("--group", type=int, default=200, help="chains that take turns at a time")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     began, cpu = time.monotonic(), time.process_time()
-    chain_space, timing = space(options.side), Timing(warmup=5, repeats=options.repeats, clock="cpu")
+    chain_space, timing = (
+        space(options.side),
+        Timing(warmup=5, repeats=options.repeats, clock="cpu"),
+    )
     supernet = chain_space.supernet()
     view, x_BCHW = supernet.cost_view(), torch.randn(1, 3, options.side, options.side)
     generator = torch.Generator().manual_seed(options.seed)
     chains = [chain_space.random_decision(generator) for _ in range(options.chains)]
     tables, measured = [measure(view, (x_BCHW,), timing)], []
     for start in range(0, len(chains), options.group):
-        networks = [chain_space.network(chain).eval() for chain in chains[start : start + options.group]]
+        networks = [
+            chain_space.network(chain).eval() for chain in chains[start : start + options.group]
+        ]
         works = [lambda net=net: nullcontext(lambda: net(x_BCHW)) for net in networks]
         measured += [sample.ms for sample in time_interleaved(works, CPU, timing)]
         tables.append(measure(view, (x_BCHW,), timing))
     table = median_table(tables)
     costs = supernet.costs("latency", (x_BCHW,), table)
-    sums_N, measured_N = np.array([supernet.cost_of(chain, costs) for chain in chains]), np.array(measured)
+    sums_N, measured_N = (
+        np.array([supernet.cost_of(chain, costs) for chain in chains]),
+        np.array(measured),
+    )
     error = np.abs(sums_N - measured_N) / measured_N
-    print(f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, clock of CPU time")
+    print(
+        f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, clock of CPU time"
+    )
     print(
         f"{len(chains)} random chains of {measured_N.min():.2f} to {measured_N.max():.2f} ms, {len(table.entries)} "
         f"operations: Spearman {spearmanr(sums_N, measured_N).statistic:.4f}, mean absolute percentage error "
@@ -97,9 +118,13 @@ def main() -> None:
     )
     print(f"sum / measured: {np.mean(sums_N / measured_N):.3f} on average")
     sizes = [sum(entry.ms for entry in one.entries.values()) for one in tables]
-    print(f"the {len(tables)} tables of {options.repeats} rounds: totals from {min(sizes):.2f} to {max(sizes):.2f} ms")
+    print(
+        f"the {len(tables)} tables of {options.repeats} rounds: totals from {min(sizes):.2f} to {max(sizes):.2f} ms"
+    )
     r2 = held_out_r2(table, splits=10)
-    everything = fit([e.features for e in table.entries.values()], [e.ms for e in table.entries.values()])
+    everything = fit(
+        [e.features for e in table.entries.values()], [e.ms for e in table.entries.values()]
+    )
     print(
         f"predictor, a fifth of the operations held out, 10 divisions: R2 median {statistics.median(r2):.3f}, least "
         f"{min(r2):.3f}, first {r2[0]:.3f}; each fifth from the other four: {everything.quality}"

@@ -1,9 +1,12 @@
-"""The kernel launches of one pass (forward and backward), counted on the CPU: each operation that is no view is one.
+"""The kernel launches of one pass (forward and backward), counted on the CPU: each operation that
+is no view is one.
 
-    python benchmarks/launches.py                 # C16, 8 cells: the plain network and the grouped cell
+    python benchmarks/launches.py                 # C16, 8 cells: the plain network and the grouped
+    cell
 
-A convolution's backward counts as two where it gives two gradients. What an operation launches inside itself beyond
-that (a copy to another layout, say) is not seen; on a GPU, `gpu_search.sh` counts the kernels themselves.
+A convolution's backward counts as two where it gives two gradients. What an operation launches
+inside itself beyond that (a copy to another layout, say) is not seen; on a GPU, `gpu_search.sh`
+counts the kernels themselves.
 """
 
 from __future__ import annotations
@@ -22,9 +25,21 @@ from gradnas import ConvCell, Softmax
 from gradnas.spaces.cells.conv_cell import ConvSupernet
 from gradnas.spaces.cells.fused_cell import FusedCell
 
-# operations that launch nothing: they make another view of the same memory, or memory without values
+# operations that launch nothing: they make another view of the same memory, or memory without
+# values
 FREE = {
-    *("view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "split", "split_with_sizes"),
+    *(
+        "view",
+        "_unsafe_view",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+    ),
     *("unsqueeze", "squeeze", "detach", "alias", "as_strided", "unbind", "narrow", "lift_fresh"),
     *("empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided"),
 }
@@ -49,7 +64,10 @@ class Launches(TorchDispatchMode):
 def passes(supernet: ConvSupernet, side: int = 32) -> dict[str, Callable[[], Any]]:
     """The two passes of a first-order step: gradient of the weights, gradient of the alphas."""
     device = next(supernet.parameters()).device
-    x, y = torch.randn(2, 3, side, side, device=device), torch.zeros(2, dtype=torch.int64, device=device)
+    x, y = (
+        torch.randn(2, 3, side, side, device=device),
+        torch.zeros(2, dtype=torch.int64, device=device),
+    )
     alphas = dict(supernet.alphas.items())
     weights = [p for name, p in supernet.named_parameters() if not name.startswith("alphas.")]
 
@@ -60,7 +78,9 @@ def passes(supernet: ConvSupernet, side: int = 32) -> dict[str, Callable[[], Any
     def of_alphas() -> Any:
         for p in weights:
             p.requires_grad_(False)
-        found = torch.autograd.grad(F.cross_entropy(supernet(x), y), list(alphas.values()), allow_unused=True)
+        found = torch.autograd.grad(
+            F.cross_entropy(supernet(x), y), list(alphas.values()), allow_unused=True
+        )
         for p in weights:
             p.requires_grad_(True)
         return found
@@ -77,7 +97,9 @@ def count(one_pass: Callable[[], Any]) -> collections.Counter[str]:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--details", action="store_true", help="the most frequent operations")
@@ -89,7 +111,9 @@ def main(arguments: list[str]) -> None:
             found = count(one_pass)
             print(f"{name:8} pass for the gradient of the {kind:8} {found.total():6} launches")
             if options.details:
-                print("   ", ", ".join(f"{n} {operation}" for operation, n in found.most_common(24)))
+                print(
+                    "   ", ", ".join(f"{n} {operation}" for operation, n in found.most_common(24))
+                )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Memory of one step on the default chain: the dense mixture, the three ways of binary gates, one plain network.
+"""Memory of one step on the default chain: the dense mixture, the three ways of binary gates, one
+plain network.
 
-    python benchmarks/proxyless_memory.py                  # batch 2 at 224x224, 5 sampled architectures: some minutes
-    python benchmarks/proxyless_memory.py --batch 4 --draws 2 --device cuda
+    python benchmarks/proxyless_memory.py                  # batch 2 at 224x224, 5 sampled
+    architectures: some minutes python benchmarks/proxyless_memory.py --batch 4 --draws 2 --device
+    cuda
 
-`saved` is what autograd keeps at its peak, counted by hooks on every saved tensor: the same on every machine. The plain
-network beside it is that of the same sampled architecture, in an ordinary training step, so ratios are of pairs.
-`process` is the highest resident size (on CUDA: of allocated tensors), less what it was before the first step, in a
-process of its own for each variant; it holds the gradients of weights too, and is not of pairs.
+`saved` is what autograd keeps at its peak, counted by hooks on every saved tensor: the same on
+every machine. The plain network beside it is that of the same sampled architecture, in an ordinary
+training step, so ratios are of pairs. `process` is the highest resident size (on CUDA: of allocated
+tensors), less what it was before the first step, in a process of its own for each variant; it holds
+the gradients of weights too, and is not of pairs.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ VARIANTS = ("plain", "weight step", "dense weight step", *ALPHA_STEPS)
 
 
 def measure(variant: str, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Saved bytes of a step and of the plain network of the same architecture, for each draw; process memory."""
+    """Saved bytes of a step and of the plain network of the same architecture, for each draw;
+    process memory."""
     device = torch.device(options.device)
     torch.manual_seed(0)
     supernet = SPACE.supernet(num_classes=1000).to(device).train()
@@ -50,21 +54,27 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, list[float]]
     found: dict[str, list[float]] = {"saved": [], "plain": [], "seconds": []}
     before = measured_peak_mib(device)
     for index in range(options.draws):
-        noise = (gates if isinstance(gates, BinaryGates) else BinaryGates()).noise(alphas, generator_for(index))
+        noise = (gates if isinstance(gates, BinaryGates) else BinaryGates()).noise(
+            alphas, generator_for(index)
+        )
         draw = BinaryGates("full").path(alphas, noise, 0.0)
         if isinstance(gates, BinaryGates):
             draw = gates.draw(alphas, noise, 0.0)
 
         def alpha_loss(weights: dict, tables: dict, noise: dict = noise) -> torch.Tensor:
             tensors = {**weights, **{f"alphas.{name}": table for name, table in tables.items()}}
-            logits = functional_call(supernet, tensors, (x_BCHW,), {"draw": gates.draw(tables, noise, 0.0)})
+            logits = functional_call(
+                supernet, tensors, (x_BCHW,), {"draw": gates.draw(tables, noise, 0.0)}
+            )
             return F.cross_entropy(logits, y_B)
 
         def weight_step(draw: Draw = draw) -> None:
             tables = {name: mix.detach() for name, mix in draw.mix.items()}
             path = Draw(tables, draw.active)
             if variant == "dense weight step":
-                path = Draw.dense({name: torch.softmax(alpha.detach(), -1) for name, alpha in alphas.items()})
+                path = Draw.dense(
+                    {name: torch.softmax(alpha.detach(), -1) for name, alpha in alphas.items()}
+                )
             loss = F.cross_entropy(supernet(x_BCHW, draw=path), y_B)
             torch.autograd.grad(loss, list(params.values()), allow_unused=True)
 
@@ -76,9 +86,11 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, list[float]]
         def plain_step() -> None:
             torch.autograd.grad(F.cross_entropy(plain(x_BCHW), y_B), list(plain.parameters()))
 
-        step = {"plain": plain_step, "weight step": weight_step, "dense weight step": weight_step}.get(
-            variant, alpha_step
-        )
+        step = {
+            "plain": plain_step,
+            "weight step": weight_step,
+            "dense weight step": weight_step,
+        }.get(variant, alpha_step)
         began = time.process_time()
         found["saved"].append(saved_mib(step))
         found["seconds"].append(time.process_time() - began)
@@ -103,7 +115,9 @@ def saved_mib(step: Callable[[], None]) -> float:
 
 def main() -> None:
     """Measure every variant and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--draws", type=int, default=5)
@@ -120,16 +134,29 @@ def main() -> None:
         f"batch {options.batch}, {options.side}x{options.side}, {options.device}, torch {torch.__version__}, "
         f"n = {options.draws} architectures; min / median / max\n"
     )
-    print("| step | saved MiB | ratio to the plain network | process MiB | CPU s |\n|---|---|---|---|---|")
+    print(
+        "| step | saved MiB | ratio to the plain network | process MiB | CPU s |\n|---|---|---|---|---|"
+    )
     for variant in VARIANTS:
         same = ["--batch", "--side", "--draws", "--device", "--threads"]
         given = [str(getattr(options, name[2:])) for name in same]
-        command = [sys.executable, __file__, *(part for pair in zip(same, given, strict=True) for part in pair)]
+        command = [
+            sys.executable,
+            __file__,
+            *(part for pair in zip(same, given, strict=True) for part in pair),
+        ]
         outputs = [
-            json.loads(subprocess.run([*command, "--variant", variant, "--pairs", pairs], check=True, stdout=-1).stdout)
+            json.loads(
+                subprocess.run(
+                    [*command, "--variant", variant, "--pairs", pairs], check=True, stdout=-1
+                ).stdout
+            )
             for pairs in ("0", "1")
         ]
-        found, process = outputs[1], outputs[0]["process"][0]  # the first ran nothing but the step itself
+        found, process = (
+            outputs[1],
+            outputs[0]["process"][0],
+        )  # the first ran nothing but the step itself
         ratios = [a / b for a, b in zip(found["saved"], found["plain"], strict=True)]
         print(
             f"| {variant} | {spread(found['saved'], 0)} | {spread(ratios, 2)} | {process:.0f} | "
@@ -140,7 +167,9 @@ def main() -> None:
 
 def spread(values: list[float], digits: int) -> str:
     """Least, median and greatest."""
-    return " / ".join(f"{v:.{digits}f}" for v in (min(values), statistics.median(values), max(values)))
+    return " / ".join(
+        f"{v:.{digits}f}" for v in (min(values), statistics.median(values), max(values))
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Speed of the recurrent models against plain ones, and of training a derived cell against `torch.nn.LSTM`.
+"""Speed of the recurrent models against plain ones, and of training a derived cell against
+`torch.nn.LSTM`.
 
-    python benchmarks/recurrent.py                     # batch 64, bptt 35, hidden 300 and 850, V 10,000, 1 thread
-    python benchmarks/recurrent.py --parts first --repeats 5
+    python benchmarks/recurrent.py                     # batch 64, bptt 35, hidden 300 and 850, V
+    10,000, 1 thread python benchmarks/recurrent.py --parts first --repeats 5
 
-Parts: `first` and `second` (seconds of a search step by the order of the architecture gradient), `training` (tokens per
-second of a step of a derived cell with 850 units, and of an LSTM with as many weights around it), `generation` (tokens
-per second, one text). The plain models (`tests/plain_recurrent.py`) have the same weights and masks. Variants take
-turns in one process, so that a busy machine slows all of them alike; ratios are of medians of CPU seconds.
+Parts: `first` and `second` (seconds of a search step by the order of the architecture gradient),
+`training` (tokens per second of a step of a derived cell with 850 units, and of an LSTM with as
+many weights around it), `generation` (tokens per second, one text). The plain models
+(`tests/plain_recurrent.py`) have the same weights and masks. Variants take turns in one process, so
+that a busy machine slows all of them alike; ratios are of medians of CPU seconds.
 """
 
 from __future__ import annotations
@@ -49,27 +51,38 @@ ORDERS = {"first": FirstOrder(), "second": Unrolled(clip=True)}
 
 def search_steps(order: str, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """One search step of the plain supernet and of ours."""
-    space = RecurrentCell(hidden=options.search_hidden, embedding=options.search_hidden, dropout=DROPOUT)
+    space = RecurrentCell(
+        hidden=options.search_hidden, embedding=options.search_hidden, dropout=DROPOUT
+    )
     T, B, V = options.bptt, options.batch, options.vocabulary
     tokens = torch.randint(V, (4, T, B), generator=torch.Generator().manual_seed(0))
     hidden = torch.zeros(B, options.search_hidden)
 
     def stepper(make: Callable) -> Callable[[], None]:
         torch.manual_seed(0)
-        weights = WeightOptimizer(lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25)
+        weights = WeightOptimizer(
+            lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        )
         alphas = AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999))
         search = Search(make(), gradient=ORDERS[order], weights=weights, alphas=alphas)
-        losses = [lambda net, k=k: OBJECTIVE(net(tokens[k], hidden, tokens[k + 1]))[0] for k in (0, 2)]
+        losses = [
+            lambda net, k=k: OBJECTIVE(net(tokens[k], hidden, tokens[k + 1]))[0] for k in (0, 2)
+        ]
         return lambda: search.step(*losses) and None
 
-    return {"plain": stepper(lambda: plain_supernet(space, V)), "gradnas": stepper(lambda: space.supernet(V))}
+    return {
+        "plain": stepper(lambda: plain_supernet(space, V)),
+        "gradnas": stepper(lambda: space.supernet(V)),
+    }
 
 
 def training_steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """One training step of the derived cell, plain and ours, and of the LSTM."""
     space = RecurrentCell(hidden=options.hidden, embedding=options.hidden, dropout=DROPOUT)
     genotype, V = Genotype.named("DARTS_V2_recurrent"), options.vocabulary
-    tokens = torch.randint(V, (2, options.bptt, options.batch), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(
+        V, (2, options.bptt, options.batch), generator=torch.Generator().manual_seed(0)
+    )
 
     def stepper(model: LanguageModel) -> Callable[[], None]:
         optimizer = torch.optim.SGD(model.parameters(), lr=20.0, weight_decay=8e-7)
@@ -106,7 +119,10 @@ def generation_steps(options: argparse.Namespace) -> dict[str, Callable[[], None
 
         return step
 
-    models = (plain_network(space, genotype, options.vocabulary), space.network(genotype, options.vocabulary))
+    models = (
+        plain_network(space, genotype, options.vocabulary),
+        space.network(genotype, options.vocabulary),
+    )
     return dict(zip(("plain", "gradnas"), map(stepper, models), strict=True))
 
 
@@ -133,11 +149,16 @@ def measure(part: str, options: argparse.Namespace) -> None:
         middle = statistics.median(cpu)
         spread = [f"{min(t):.2f} / {statistics.median(t):.2f} / {max(t):.2f}" for t in (cpu, wall)]
         rate = "" if tokens is None else f"{tokens / middle:,.0f}"
-        print("| " + " | ".join([part, name, *spread, rate, f"{reference / middle:.2f}x"]) + " |", flush=True)
+        print(
+            "| " + " | ".join([part, name, *spread, rate, f"{reference / middle:.2f}x"]) + " |",
+            flush=True,
+        )
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--bptt", type=int, default=35)
     parser.add_argument("--search-hidden", type=int, default=300)

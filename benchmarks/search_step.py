@@ -1,12 +1,14 @@
-"""Time and memory of one search step: plain per-edge network (NCHW), the same in channels-last, the fused cell.
+"""Time and memory of one search step: plain per-edge network (NCHW), the same in channels-last, the
+fused cell.
 
-    python benchmarks/search_step.py                    # batch 64, C16, 8 cells, 32x32, 1 thread: a quarter of an hour
-    python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders first
-    python benchmarks/search_step.py --channels 8 --cells 3 --nodes 3 --side 8 --repeats 9 --orders first  # demo
+    python benchmarks/search_step.py                    # batch 64, C16, 8 cells, 32x32, 1 thread: a
+    quarter of an hour python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders
+    first python benchmarks/search_step.py --channels 8 --cells 3 --nodes 3 --side 8 --repeats 9
+    --orders first  # demo
 
-The variants take turns in one process, so that a busy machine slows all of them alike; ratios are of medians. Memory is
-measured in a process of its own for each variant: `saved` is what autograd keeps at its peak, `process` the highest
-resident size, less what it was before the first step.
+The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
+of medians. Memory is measured in a process of its own for each variant: `saved` is what autograd
+keeps at its peak, `process` the highest resident size, less what it was before the first step.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[
     shape = (options.batch, 3, options.side, options.side)
     images = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]
     targets = [torch.randint(10, (options.batch,)) for _ in range(2)]
-    losses = [lambda net, x=x, y=y: F.cross_entropy(net(x), y) for x, y in zip(images, targets, strict=True)]
+    losses = [
+        lambda net, x=x, y=y: F.cross_entropy(net(x), y)
+        for x, y in zip(images, targets, strict=True)
+    ]
     return lambda: search.step(*losses) and None
 
 
@@ -58,8 +63,14 @@ def measure_times(options: argparse.Namespace) -> dict[tuple[str, str], list[tup
                 seconds = time.process_time() - cpu, time.perf_counter() - wall
                 if repeat >= options.warmup:
                     found.setdefault((order, variant), []).append(seconds)
-                label = f"{order} order, {variant}, {'warm-up' if repeat < options.warmup else 'step'}"
-                print(f"  {label}: {seconds[0]:.2f} s CPU, {seconds[1]:.2f} s wall", file=sys.stderr, flush=True)
+                label = (
+                    f"{order} order, {variant}, {'warm-up' if repeat < options.warmup else 'step'}"
+                )
+                print(
+                    f"  {label}: {seconds[0]:.2f} s CPU, {seconds[1]:.2f} s wall",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return found
 
 
@@ -80,27 +91,39 @@ def in_subprocess(variant: str, order: str, arguments: list[str]) -> dict[str, f
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--side", type=int, default=32, help="height and width of the images, pixels")
+    parser.add_argument(
+        "--side", type=int, default=32, help="height and width of the images, pixels"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="measured steps of each variant")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before that, at the same shape")
+    parser.add_argument(
+        "--warmup", type=int, default=1, help="steps before that, at the same shape"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--orders", nargs="+", choices=list(ORDERS), default=list(ORDERS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--no-memory", action="store_true", help="times only")
-    parser.add_argument("--memory-of", nargs=2, metavar=("VARIANT", "ORDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory-of", nargs=2, metavar=("VARIANT", "ORDER"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.memory_of:
         print(json.dumps(measure_memory(*options.memory_of, options)))
         return
     memories = {}
-    if not options.no_memory:  # first: a child process inherits the highest resident size of its parent
-        memories = {(o, v): in_subprocess(v, o, arguments) for o in options.orders for v in options.variants}
+    if (
+        not options.no_memory
+    ):  # first: a child process inherits the highest resident size of its parent
+        memories = {
+            (o, v): in_subprocess(v, o, arguments) for o in options.orders for v in options.variants
+        }
     times = measure_times(options)
     print(
         f"batch {options.batch}, C{options.channels}, {options.cells} cells, {options.side}x{options.side}, "
@@ -108,7 +131,16 @@ def main(arguments: list[str]) -> None:
         f"{'yes' if kernels(torch.zeros(1, 16, 4, 4)) else 'no'}; seconds are min / median / max of "
         f"n = {options.repeats}"
     )
-    header = ("order", "variant", "CPU s", "wall s", "CPU ratio", "saved MiB", "process MiB", "memory ratio")
+    header = (
+        "order",
+        "variant",
+        "CPU s",
+        "wall s",
+        "CPU ratio",
+        "saved MiB",
+        "process MiB",
+        "memory ratio",
+    )
     header = header[:5] if options.no_memory else header
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for order in options.orders:
@@ -117,12 +149,16 @@ def main(arguments: list[str]) -> None:
             cpu, wall = zip(*times[order, variant], strict=True)
             middle = statistics.median(cpu)
             reference = middle if reference is None else reference
-            spread = [f"{min(t):.2f} / {statistics.median(t):.2f} / {max(t):.2f}" for t in (cpu, wall)]
+            spread = [
+                f"{min(t):.2f} / {statistics.median(t):.2f} / {max(t):.2f}" for t in (cpu, wall)
+            ]
             cells = [order, variant, *spread, f"{reference / middle:.2f}x"]
             if not options.no_memory:
                 memory = memories[order, variant]
                 first_memory = memory if first_memory is None else first_memory
-                ratios = [first_memory[k] / max(1.0, memory[k]) for k in ("saved_mib", "process_mib")]
+                ratios = [
+                    first_memory[k] / max(1.0, memory[k]) for k in ("saved_mib", "process_mib")
+                ]
                 cells += [f"{memory['saved_mib']:.0f}", f"{memory['process_mib']:.0f}"]
                 cells.append(f"{ratios[0]:.2f}x, {ratios[1]:.2f}x")
             print("| " + " | ".join(cells) + " |", flush=True)

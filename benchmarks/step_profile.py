@@ -1,10 +1,13 @@
-"""Where the time of a fused step goes, beside what its arithmetic and its memory traffic would take at best.
+"""Where the time of a fused step goes, beside what its arithmetic and its memory traffic would take
+at best.
 
-    python benchmarks/step_profile.py                         # batch 64, C16, 8 cells, first order, 1 thread
+    python benchmarks/step_profile.py                         # batch 64, C16, 8 cells, first order,
+    1 thread
 
-Every compiled kernel is timed (CPU seconds) and its multiply-adds and least traffic are counted from the shapes: each
-map read or written once. The limits are measured here too: a float32 matrix product of 512 x 512, and a copy of 64 MiB.
-What no kernel accounts for is torch's (stem, classifier, first pointwise products, small algebra) and Python's.
+Every compiled kernel is timed (CPU seconds) and its multiply-adds and least traffic are counted
+from the shapes: each map read or written once. The limits are measured here too: a float32 matrix
+product of 512 x 512, and a copy of 64 MiB. What no kernel accounts for is torch's (stem,
+classifier, first pointwise products, small algebra) and Python's.
 """
 
 from __future__ import annotations
@@ -32,10 +35,24 @@ ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 
 def sizes(name: str, arguments: tuple[Any, ...], found: Any) -> tuple[float, float]:
     """Operations (two for each multiply-add) and bytes of one call."""
-    tensors = [t for a in arguments for t in (a if isinstance(a, (list, tuple)) else [a]) if isinstance(t, Tensor)]
-    maps = [t for t in tensors if t.dim() == 4 and t.shape[1] > 1]  # not the weights of depthwise convolutions
-    outputs = [t for t in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(t, Tensor)]
-    flat = [t for o in (found if isinstance(found, (list, tuple)) else []) if isinstance(o, list) for t in o]
+    tensors = [
+        t
+        for a in arguments
+        for t in (a if isinstance(a, (list, tuple)) else [a])
+        if isinstance(t, Tensor)
+    ]
+    maps = [
+        t for t in tensors if t.dim() == 4 and t.shape[1] > 1
+    ]  # not the weights of depthwise convolutions
+    outputs = [
+        t for t in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(t, Tensor)
+    ]
+    flat = [
+        t
+        for o in (found if isinstance(found, (list, tuple)) else [])
+        if isinstance(o, list)
+        for t in o
+    ]
     moved = sum(t.numel() * t.element_size() for t in [*maps, *outputs, *flat])
     operations = 0.0
     if name in ("depthwise", "depthwise_backward"):
@@ -73,7 +90,9 @@ def limits() -> tuple[float, float]:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
@@ -115,7 +134,16 @@ def main(arguments: list[str]) -> None:
 
         return call
 
-    names = ("depthwise", "depthwise_backward", "sum_products", "cross", "covariance", "sums", "moments", "pools")
+    names = (
+        "depthwise",
+        "depthwise_backward",
+        "sum_products",
+        "cross",
+        "covariance",
+        "sums",
+        "moments",
+        "pools",
+    )
     for name in (*names, "pools_backward"):
         setattr(Kernels, name, timed(name, getattr(Kernels, name)))
     began = time.process_time()
@@ -126,7 +154,11 @@ def main(arguments: list[str]) -> None:
         f"{options.order} order, batch {options.batch}, C{options.channels}, {options.cells} cells, {options.threads} "
         f"thread(s): {total:.2f} CPU s a step; limits {flops / 1e9:.0f} Gop/s, {bandwidth / 1e9:.1f} GB/s"
     )
-    print("| kernel | calls | CPU s | share | Gop | at the peak, s | GB | at the bandwidth, s |\n" + "|---" * 8 + "|")
+    print(
+        "| kernel | calls | CPU s | share | Gop | at the peak, s | GB | at the bandwidth, s |\n"
+        + "|---" * 8
+        + "|"
+    )
     limit = [0.0, 0.0]
     for name in sorted(seconds, key=lambda n: -seconds[n]):
         operations, moved = work[name]
@@ -138,7 +170,9 @@ def main(arguments: list[str]) -> None:
         )
     rest = total - sum(seconds.values())
     print(f"| torch and Python | | {rest:.2f} | {100 * rest / total:.0f}% | | | | |")
-    print(f"| sum | {sum(calls.values())} | {total:.2f} | 100% | | {limit[0]:.2f} | | {limit[1]:.2f} |")
+    print(
+        f"| sum | {sum(calls.values())} | {total:.2f} | 100% | | {limit[0]:.2f} | | {limit[1]:.2f} |"
+    )
 
 
 if __name__ == "__main__":

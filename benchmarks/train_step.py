@@ -1,11 +1,13 @@
-"""Time and memory of one training step of a derived network: plain (NCHW), channels-last, compiled, bf16.
+"""Time and memory of one training step of a derived network: plain (NCHW), channels-last, compiled,
+bf16.
 
     python benchmarks/train_step.py                     # DARTS_V2, 20 cells, 36 channels, batch 96
     python benchmarks/train_step.py --cells 8 --channels 16 --batch 32 --repeats 5
 
-The variants take turns in one process, so that a busy machine slows all of them alike; ratios are of medians of CPU
-seconds (of wall seconds on CUDA). `saved` is what autograd keeps at its peak (not known inside a compiled graph).
-Data and augmentation are on the device: a step is crop, flip, cutout, normalise, forward, backward, SGD.
+The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
+of medians of CPU seconds (of wall seconds on CUDA). `saved` is what autograd keeps at its peak (not
+known inside a compiled graph). Data and augmentation are on the device: a step is crop, flip,
+cutout, normalise, forward, backward, SGD.
 """
 
 from __future__ import annotations
@@ -44,10 +46,14 @@ def images(batch: int) -> ImageData:
     pixels_NCHW = torch.randint(256, (2 * batch, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels_N = torch.randint(10, (2 * batch,), generator=generator)
     split = MemorySplit(pixels_NCHW, labels_N, (0.5,) * 3, (0.25,) * 3)
-    return ImageData("random", 10, 3, 32, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, split, split)
+    return ImageData(
+        "random", 10, 3, 32, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, split, split
+    )
 
 
-def trainer(variant: str, config: TrainConfig, data: ImageData, device: torch.device) -> tuple[Training, Callable]:
+def trainer(
+    variant: str, config: TrainConfig, data: ImageData, device: torch.device
+) -> tuple[Training, Callable]:
     """The training, and a function that makes one step of it."""
     training = Training(replace(config, **VARIANTS[variant]), data, device)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
@@ -70,13 +76,17 @@ def trainer(variant: str, config: TrainConfig, data: ImageData, device: torch.de
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--genotype", default="DARTS_V2")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--channels", type=int, default=36)
     parser.add_argument("--cells", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3, help="measured steps of each variant")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before that; the first one compiles")
+    parser.add_argument(
+        "--warmup", type=int, default=1, help="steps before that; the first one compiles"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:3])
@@ -104,8 +114,16 @@ def main(arguments: list[str]) -> None:
             if repeat >= options.warmup:
                 found[variant].append(seconds)
             label = "warm-up" if repeat < options.warmup else "step"
-            print(f"  {variant}, {label}: {seconds[0]:.2f} s CPU, {seconds[1]:.2f} s wall", file=sys.stderr, flush=True)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} thread(s)"
+            print(
+                f"  {variant}, {label}: {seconds[0]:.2f} s CPU, {seconds[1]:.2f} s wall",
+                file=sys.stderr,
+                flush=True,
+            )
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {options.threads} thread(s)"
+    )
     print(
         f"{options.genotype}, batch {options.batch}, C{options.channels}, {options.cells} cells, auxiliary head, drop "
         f"path, {name}, torch {torch.__version__}; seconds are min / median / max of n = {options.repeats}\n"
@@ -118,7 +136,10 @@ def main(arguments: list[str]) -> None:
         reference = middle if reference is None else reference
         spread = [f"{min(t):.2f} / {statistics.median(t):.2f} / {max(t):.2f}" for t in (cpu, wall)]
         memory = f"{saved[variant]:.0f}" if variant in saved else "-"
-        print(f"| {variant} | {' | '.join(spread)} | {reference / middle:.2f}x | {memory} |", flush=True)
+        print(
+            f"| {variant} | {' | '.join(spread)} | {reference / middle:.2f}x | {memory} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

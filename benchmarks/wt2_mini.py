@@ -1,12 +1,16 @@
-"""Does the search help? Searched cells, random cells and an LSTM of equal size, trained alike on a part of WikiText-2.
+"""Does the search help? Searched cells, random cells and an LSTM of equal size, trained alike on a
+part of WikiText-2.
 
-    python benchmarks/wt2_mini.py --data ../shared/data/wikitext-2          # about a quarter of an hour on 2 cores
+    python benchmarks/wt2_mini.py --data ../shared/data/wikitext-2          # about a quarter of an
+    hour on 2 cores
 
-"wt2-mini": the folder has `test.txt` and `valid.txt` of WikiText-2. Weights train on `test.txt`, alphas on the first
-half of `valid.txt`, and the second half is read once, at the end. Every cell is trained from scratch for the same few
-epochs with the same seed; the best of its validation losses (on the first half) says which epoch counts.
+"wt2-mini": the folder has `test.txt` and `valid.txt` of WikiText-2. Weights train on `test.txt`,
+alphas on the first half of `valid.txt`, and the second half is read once, at the end. Every cell is
+trained from scratch for the same few epochs with the same seed; the best of its validation losses
+(on the first half) says which epoch counts.
 
-The LSTM is `nn.LSTM` with a projection to the size of the embedding, so wide that it has as many weights as the cell.
+The LSTM is `nn.LSTM` with a projection to the size of the embedding, so wide that it has as many
+weights as the cell.
 """
 
 from __future__ import annotations
@@ -25,7 +29,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradnas import AlphaOptimizer, FirstOrder, Genotype, RecurrentCell, RecurrentDropout, WeightOptimizer
+from gradnas import (
+    AlphaOptimizer,
+    FirstOrder,
+    Genotype,
+    RecurrentCell,
+    RecurrentDropout,
+    WeightOptimizer,
+)
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.programs.text_search import (
     TextSearchConfig,
@@ -53,7 +64,8 @@ class LSTMModel(LanguageModel):
         super().__init__(vocabulary, hidden, nodes, dropout)
         wanted = self.first_weight.numel() + self.node_weights.numel()
         del self.first_weight, self.node_weights
-        # 4 gates of input, projected state and two biases, and the projection: linear in the number of units
+        # 4 gates of input, projected state and two biases, and the projection: linear in the number
+        # of units
         units = round(wanted / (4 * (2 * hidden + 2) + hidden))
         self.lstm = nn.LSTM(hidden, units, proj_size=hidden)
 
@@ -81,7 +93,8 @@ class LSTMModel(LanguageModel):
 
 @dataclass(frozen=True)
 class Job:
-    """One search (a seed) and the training of its cell, or the training of a given cell or of the LSTM."""
+    """One search (a seed) and the training of its cell, or the training of a given cell or of the
+    LSTM."""
 
     name: str
     folder: str
@@ -96,7 +109,9 @@ def work(job: Job) -> dict:
     torch.set_num_threads(1)
     options, corpus = job.options, job.data.load()
     genotype, searching = job.genotype, 0.0
-    space = RecurrentCell(hidden=options.hidden, embedding=options.hidden, nodes=options.nodes, dropout=DROPOUT)
+    space = RecurrentCell(
+        hidden=options.hidden, embedding=options.hidden, nodes=options.nodes, dropout=DROPOUT
+    )
     if job.seed is not None:
         began = time.process_time()
         config = TextSearchConfig(
@@ -105,7 +120,9 @@ def work(job: Job) -> dict:
             data=job.data,
             epochs=options.search_epochs,
             batch_size=64,
-            weights=WeightOptimizer(lr=10.0, lr_end=10.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
+            weights=WeightOptimizer(
+                lr=10.0, lr_end=10.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+            ),
             alphas=AlphaOptimizer(lr=0.02, betas=(0.9, 0.999)),
             seed=job.seed,
         )
@@ -142,14 +159,20 @@ def work(job: Job) -> dict:
 def mini(source: Path, target: Path) -> None:
     """Write the three splits of wt2-mini."""
     lines = (source / "valid.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    (target / "train.txt").write_text((source / "test.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    (target / "train.txt").write_text(
+        (source / "test.txt").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     (target / "valid.txt").write_text("".join(lines[: len(lines) // 2]), encoding="utf-8")
     (target / "test.txt").write_text("".join(lines[len(lines) // 2 :]), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with test.txt and valid.txt of WikiText-2")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with test.txt and valid.txt of WikiText-2"
+    )
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--min-count", type=int, default=5, help="rarer words become <unk>")
@@ -164,8 +187,12 @@ def main(arguments: list[str]) -> None:
         mini(options.data, folder)
         data = TextConfig(source=str(folder), min_count=options.min_count)
         corpus = data.load()
-        sizes = ", ".join(f"{name} {len(corpus.split(name)):,}" for name in ("train", "valid", "test"))
-        print(f"wt2-mini: {sizes} tokens, {len(corpus.vocabulary):,} words; {vars(replace_data(options))}")
+        sizes = ", ".join(
+            f"{name} {len(corpus.split(name)):,}" for name in ("train", "valid", "test")
+        )
+        print(
+            f"wt2-mini: {sizes} tokens, {len(corpus.vocabulary):,} words; {vars(replace_data(options))}"
+        )
         space = RecurrentCell(hidden=options.hidden, embedding=options.hidden, nodes=options.nodes)
         jobs = [Job(f"searched {k}", scratch, data, options, seed=k) for k in range(options.seeds)]
         for k in range(options.random):
@@ -173,7 +200,11 @@ def main(arguments: list[str]) -> None:
             jobs.append(Job(f"random {k}", scratch, data, options, genotype=genotype))
         jobs.append(Job("LSTM", scratch, data, options))
         jobs.append(
-            replace(jobs[-1], name="DARTS_V2 (published)", genotype=Genotype.named("DARTS_V2_recurrent").to_text())
+            replace(
+                jobs[-1],
+                name="DARTS_V2 (published)",
+                genotype=Genotype.named("DARTS_V2_recurrent").to_text(),
+            )
         )
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
             results = list(pool.map(work, jobs))
@@ -194,14 +225,18 @@ def main(arguments: list[str]) -> None:
     for kind in ("searched", "random"):
         own = [r["test_perplexity"] for r in results if r["name"].startswith(kind)]
         spread = statistics.stdev(own) if len(own) > 1 else 0.0
-        print(f"{kind}: {statistics.fmean(own):.1f} (standard deviation {spread:.1f}, n = {len(own)})")
+        print(
+            f"{kind}: {statistics.fmean(own):.1f} (standard deviation {spread:.1f}, n = {len(own)})"
+        )
     for r in results:
         print(f"{r['name']}: {json.dumps(r['genotype'])}")
 
 
 def replace_data(options: argparse.Namespace) -> argparse.Namespace:
     """The options without the folder, for the record."""
-    return argparse.Namespace(**{name: value for name, value in vars(options).items() if name != "data"})
+    return argparse.Namespace(
+        **{name: value for name, value in vars(options).items() if name != "data"}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""An ordinary network, before anything is searched: the module that `your_own_module.py` starts from."""
+"""An ordinary network, before anything is searched: the module that `your_own_module.py` starts
+from."""
 
 import torch.nn as nn
 

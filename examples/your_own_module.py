@@ -1,4 +1,5 @@
-"""Search inside your own module: declare the alternatives where the layer is, and keep your own loop.
+"""Search inside your own module: declare the alternatives where the layer is, and keep your own
+loop.
 
 Run: python examples/your_own_module.py
 """
@@ -42,7 +43,9 @@ def main() -> None:
 
     # Any loader of batches will do; this is the digits of scikit-learn.
     train, valid = halves(load_images("digits").train, 0.5, seed=0)
-    train_batches, valid_batches = (part.batches(64, shuffle=True, seed=1) for part in (train, valid))
+    train_batches, valid_batches = (
+        part.batches(64, shuffle=True, seed=1) for part in (train, valid)
+    )
 
     search = gradnas.Search(
         Net(),
@@ -54,10 +57,16 @@ def main() -> None:
         seed=0,
     )
     for epoch in range(epochs):
-        for (x, y), (xv, yv) in search.pairs(list(train_batches.epoch(epoch)), list(valid_batches.epoch(epoch))):
-            report = search.step(lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv))
+        for (x, y), (xv, yv) in search.pairs(
+            list(train_batches.epoch(epoch)), list(valid_batches.epoch(epoch))
+        ):
+            report = search.step(
+                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
+            )
         weights = torch.softmax(search.supernet.alphas["body"].detach(), dim=0).tolist()
-        print(f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights {[round(w, 2) for w in weights]}")
+        print(
+            f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights {[round(w, 2) for w in weights]}"
+        )
 
     result = search.result()
     print(result.choices)

@@ -1,4 +1,5 @@
-"""`Choice`, the declaration of alternatives inside any module, and `Draw`, one setting of all choices.
+"""`Choice`, the declaration of alternatives inside any module, and `Draw`, one setting of all
+choices.
 
 Legend: E edges, O operations.
 """
@@ -24,14 +25,18 @@ class Draw:
     """One setting of all choices, made by a relaxation from the alphas.
 
     Attributes:
-        mix: choice name -> mixing weights, `(E, O)`, or `(O,)` for a single choice. Differentiable in the alphas.
-        active: choice name -> for each edge (one edge for a single choice) the operations that must be computed, in
-            ascending order. The others have mixing weight zero and are never run.
-        log_prob: scalar log-probability of the sampled architecture, where the relaxation samples; else None.
-        probability: choice name -> probability of each operation, shaped and differentiable as `mix`, where the
-            relaxation samples; None where the mixing weights themselves are the probabilities.
-        probed: choice name -> for each edge further operations, of mixing weight zero, whose outputs the gradient of
-            the mixing weights needs: they are computed without a graph, and only where that gradient is wanted.
+        mix: choice name -> mixing weights, `(E, O)`, or `(O,)` for a single choice. Differentiable
+            in the alphas.
+        active: choice name -> for each edge (one edge for a single choice) the operations that must
+            be computed, in ascending order. The others have mixing weight zero and are never run.
+        log_prob: scalar log-probability of the sampled architecture, where the relaxation samples;
+            else None.
+        probability: choice name -> probability of each operation, shaped and differentiable as
+            `mix`, where the relaxation samples; None where the mixing weights themselves are the
+            probabilities.
+        probed: choice name -> for each edge further operations, of mixing weight zero, whose
+            outputs the gradient of the mixing weights needs: they are computed without a graph, and
+            only where that gradient is wanted.
         deferred: compute them in backward, which keeps no outputs.
     """
 
@@ -44,7 +49,8 @@ class Draw:
 
     @property
     def probabilities(self) -> Mapping[str, Tensor]:
-        """What an expectation over architectures weighs operations with: expected latency, for one."""
+        """What an expectation over architectures weighs operations with: expected latency, for
+        one."""
         return self.mix if self.probability is None else self.probability
 
     @staticmethod
@@ -58,7 +64,8 @@ class Draw:
 
     @staticmethod
     def one_hot(choices: Mapping[str, Sequence[int | None]], like: Mapping[str, Tensor]) -> Draw:
-        """The draw of one discrete architecture: per edge the index of its operation, or None to cut the edge."""
+        """The draw of one discrete architecture: per edge the index of its operation, or None to
+        cut the edge."""
         mix = {name: torch.zeros_like(table) for name, table in like.items()}
         active: dict[str, Active] = {}
         for name, indices in choices.items():
@@ -86,33 +93,41 @@ def using(draw: Draw) -> Iterator[None]:
 class Choice(nn.Module):
     """Alternatives for one place of a network, declared where the layer is.
 
-    During a search the output is `sum_k mix_k * operation_k(inputs)` over the active operations. Outside a search (a
-    quick look at the shapes) all operations have equal weight. Two choices of the same name share one alpha, so they
-    make the same decision. Choices may nest. All arguments are passed on to the operations.
+    During a search the output is `sum_k mix_k * operation_k(inputs)` over the active operations.
+    Outside a search (a quick look at the shapes) all operations have equal weight. Two choices of
+    the same name share one alpha, so they make the same decision. Choices may nest. All arguments
+    are passed on to the operations.
 
     Args:
-        operations: name -> module; at least two. Outputs are tensors, or equal nestings of tuples, lists and
-            dictionaries of tensors, and must agree in shape.
+        operations: name -> module; at least two. Outputs are tensors, or equal nestings of tuples,
+            lists and dictionaries of tensors, and must agree in shape.
         name: the name of its alpha; by default the path of the module, with `/` for the dots.
 
     Raises:
-        ValueError: fewer than two operations, a name that torch cannot register, outputs that differ in shape.
+        ValueError: fewer than two operations, a name that torch cannot register, outputs that
+            differ in shape.
     """
 
     def __init__(self, operations: Mapping[str, nn.Module], name: str | None = None) -> None:
         super().__init__()
         label = f"Choice {name!r}" if name is not None else "Choice"
         if not isinstance(operations, Mapping):
-            raise ValueError(f"{label} takes a dictionary from names to modules, not a {type(operations).__name__}")
+            raise ValueError(
+                f"{label} takes a dictionary from names to modules, not a {type(operations).__name__}"
+            )
         if len(operations) < 2:
             raise ValueError(f"{label} needs at least two operations, got {len(operations)}")
         if name is not None and (not isinstance(name, str) or not name or "." in name):
             raise ValueError(f"the name of a Choice is a text without dots, not {name!r}")
         for key, module in operations.items():
             if not isinstance(key, str) or not key or "." in key:
-                raise ValueError(f"{label}: an operation's name is a text without dots, not {key!r}")
+                raise ValueError(
+                    f"{label}: an operation's name is a text without dots, not {key!r}"
+                )
             if not isinstance(module, nn.Module):
-                raise ValueError(f"{label}: operation {key!r} is a {type(module).__name__}, not an nn.Module")
+                raise ValueError(
+                    f"{label}: operation {key!r} is a {type(module).__name__}, not an nn.Module"
+                )
         self.name = name
         self.operations = nn.ModuleDict(operations)
 
@@ -128,8 +143,8 @@ class Choice(nn.Module):
         draw = _current.get()
         operations = list(self.operations.values())
         if draw is None:
-            # A checkpointed segment that is recomputed in backward has left the search's forward pass: equal weights
-            # would then be silently wrong.
+            # A checkpointed segment that is recomputed in backward has left the search's forward
+            # pass: equal weights would then be silently wrong.
             if torch._C._current_graph_task_id() != -1:
                 raise RuntimeError(
                     f"Choice {self.name!r} was run inside backward, outside its search: activation checkpointing "
@@ -149,7 +164,9 @@ class Choice(nn.Module):
         beside = draw.probed[self.name][0] if draw.probed is not None else ()
         if not beside or not mix_O.requires_grad or not torch.is_grad_enabled():
             return mixed
-        probes = Probes({k: operations[k] for k in beside}, args, kwargs, mix_O.device, lambda: using(draw))
+        probes = Probes(
+            {k: operations[k] for k in beside}, args, kwargs, mix_O.device, lambda: using(draw)
+        )
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {self.name!r}")
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
@@ -162,7 +179,10 @@ def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names:
     if isinstance(first, Tensor):
         for name, output in zip(names, outputs, strict=True):
             if not isinstance(output, Tensor) or output.shape != first.shape:
-                shapes = [tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in (first, output)]
+                shapes = [
+                    tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__
+                    for o in (first, output)
+                ]
                 raise ValueError(
                     f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
                     f"{shapes[0]} and {shapes[1]}"
@@ -171,11 +191,21 @@ def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names:
         for output, weight in zip(outputs[1:], weights[1:], strict=True):
             total = total + output * weight
         return total
-    same = all(type(o) is type(first) and len(o) == len(first) for o in outputs) if hasattr(first, "__len__") else False
+    same = (
+        all(type(o) is type(first) and len(o) == len(first) for o in outputs)
+        if hasattr(first, "__len__")
+        else False
+    )
     if same and isinstance(first, dict) and all(o.keys() == first.keys() for o in outputs):
-        return {k: _weighted_sum([o[k] for o in outputs], weights, f"{label}[{k!r}]", names) for k in first}
+        return {
+            k: _weighted_sum([o[k] for o in outputs], weights, f"{label}[{k!r}]", names)
+            for k in first
+        }
     if same and isinstance(first, (tuple, list)):
-        parts = [_weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names) for i in range(len(first))]
+        parts = [
+            _weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names)
+            for i in range(len(first))
+        ]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     kinds = ", ".join(f"{n}: {type(o).__name__}" for n, o in zip(names, outputs, strict=True))
     raise ValueError(f"{label}: outputs must be tensors or equal nestings of tensors, got {kinds}")

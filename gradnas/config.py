@@ -1,9 +1,10 @@
 """Nested frozen dataclasses <-> JSON, with errors that name the field and the nearest right one.
 
-A method is a frozen dataclass whose fields are its hyperparameters (`Softmax()`, `Unrolled(mode="exact")`), so a
-configuration is a tree of such values. Where a field may hold one of several classes (a relaxation, a gradient), the
-JSON object carries `"type": "<class name>"`, and the name is looked up among the subclasses *already imported*:
-loading a file never imports or runs anything.
+A method is a frozen dataclass whose fields are its hyperparameters (`Softmax()`,
+`Unrolled(mode="exact")`), so a configuration is a tree of such values. Where a field may hold one
+of several classes (a relaxation, a gradient), the JSON object carries `"type": "<class name>"`, and
+the name is looked up among the subclasses *already imported*: loading a file never imports or runs
+anything.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def to_json(value: Any) -> Any:
         own = getattr(value, "to_json", None)
         if own is not None:
             return {"type": type(value).__name__, **own()}
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -53,20 +56,24 @@ def to_json(value: Any) -> Any:
         raise ValueError(f"{value} cannot be written as JSON")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(f"a {type(value).__name__} cannot be written into a configuration file: {value!r}")
+    raise ValueError(
+        f"a {type(value).__name__} cannot be written into a configuration file: {value!r}"
+    )
 
 
 def from_json(cls: type[T], data: Any, where: str = "config") -> T:
     """The value of class `cls` that `data` describes; `where` is the path that errors name.
 
     Raises:
-        ValueError: unknown field (with the nearest right name), missing field, wrong type, unknown class.
+        ValueError: unknown field (with the nearest right name), missing field, wrong type, unknown
+            class.
     """
     return _decode(cls, data, where)
 
 
 def load(cls: type[T], path: str | Path) -> T:
-    """Read a JSON file into `cls`. Raises ValueError that names the file and the line when it is not JSON."""
+    """Read a JSON file into `cls`. Raises ValueError that names the file and the line when it is
+    not JSON."""
     return from_json(cls, read_object(path))
 
 
@@ -84,7 +91,13 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 def _kind(data: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true/false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true/false",
+        type(None): "null",
+    }
     return names.get(type(data), f"the number {data}")
 
 
@@ -97,7 +110,9 @@ def _decode(annotation: Any, data: Any, where: str) -> Any:
     if origin is typing.Literal:
         if data not in arguments:
             options = ", ".join(map(repr, arguments))
-            raise ValueError(f"{where} must be one of {options}, not {data!r}{did_you_mean(data, map(str, arguments))}")
+            raise ValueError(
+                f"{where} must be one of {options}, not {data!r}{did_you_mean(data, map(str, arguments))}"
+            )
         return data
     if origin is tuple:
         return _decode_tuple(arguments, data, where)
@@ -115,9 +130,17 @@ def _decode_plain(annotation: Any, data: Any, where: str) -> Any:
         return float(data)
     if annotation is Path and isinstance(data, str):
         return Path(data)
-    fits = isinstance(data, annotation) and not (annotation in (int, float) and isinstance(data, bool))
+    fits = isinstance(data, annotation) and not (
+        annotation in (int, float) and isinstance(data, bool)
+    )
     if not fits:
-        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+        words = {
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+            bool: "true or false",
+            type(None): "null",
+        }
         raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {data!r}")
     return data
 
@@ -131,7 +154,9 @@ def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
             return _decode(option, data, where)
         except ValueError as error:
             errors.append(str(error))
-    raise ValueError(errors[0] if len(errors) == 1 else f"{where} fits none of its forms: " + "; ".join(errors))
+    raise ValueError(
+        errors[0] if len(errors) == 1 else f"{where} fits none of its forms: " + "; ".join(errors)
+    )
 
 
 def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
@@ -154,15 +179,21 @@ def _descendants(cls: type) -> dict[str, type]:
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{where} must be an object with the fields of {cls.__name__}, not {_kind(data)}")
+        raise ValueError(
+            f"{where} must be an object with the fields of {cls.__name__}, not {_kind(data)}"
+        )
     options = _descendants(cls)
     name = data.get("type", cls.__name__ if cls.__name__ in options else None)
     if name not in options:
         known = ", ".join(sorted(options))
         what = (
-            f"unknown type {name!r}{did_you_mean(name, options)}" if name is not None else "the entry 'type' is missing"
+            f"unknown type {name!r}{did_you_mean(name, options)}"
+            if name is not None
+            else "the entry 'type' is missing"
         )
-        raise ValueError(f"{where}: {what}; known here: {known} (import your own class before loading)")
+        raise ValueError(
+            f"{where}: {what}; known here: {known} (import your own class before loading)"
+        )
     chosen: Any = options[name]
     data = {key: item for key, item in data.items() if key != "type"}
     own = getattr(chosen, "from_json", None)
@@ -172,16 +203,21 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
 
 
 def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Build dataclass `cls` from field values in JSON form (no `"type"` entry); errors as in `from_json`."""
+    """Build dataclass `cls` from field values in JSON form (no `"type"` entry); errors as in
+    `from_json`."""
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
     for key in data:
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise ValueError(f"{where}: unknown field {key!r}{did_you_mean(key, fields)}; the fields are: {known}")
+            raise ValueError(
+                f"{where}: unknown field {key!r}{did_you_mean(key, fields)}; the fields are: {known}"
+            )
     hints = typing.get_type_hints(cls)
     values = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in data.items()}
     for key, field in fields.items():
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        missing = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
         if key not in values and missing:
             raise ValueError(f"{where}: the field {key!r} is missing")
     try:

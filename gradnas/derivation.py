@@ -33,10 +33,11 @@ def top_edges(
 ) -> list[tuple[int, int]]:
     """The rule of DARTS for every intermediate node of a cell.
 
-    The strength of an edge is that of its best operation outside `excluded` (`none`); each node keeps its `keep`
-    strongest edges, in descending order of strength, ties to the lower predecessor; the operation of a kept edge is its
-    best one. `none` keeps its share of the softmax, so edges are compared by probability, not by alpha. Source: DARTS
-    (arXiv 1806.09055), section 2.4.
+    The strength of an edge is that of its best operation outside `excluded` (`none`); each node
+    keeps its `keep` strongest edges, in descending order of strength, ties to the lower
+    predecessor; the operation of a kept edge is its best one. `none` keeps its share of the
+    softmax, so edges are compared by probability, not by alpha. Source: DARTS (arXiv 1806.09055),
+    section 2.4.
 
     Args:
         strength_EO: rows grouped by node, within a node by predecessor.
@@ -77,7 +78,8 @@ def _values(strength_O: Tensor) -> list[float]:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to decide a choice: its strength, its cost, and the choices that are open only if it is taken."""
+    """One way to decide a choice: its strength, its cost, and the choices that are open only if it
+    is taken."""
 
     score: float
     cost: float
@@ -88,25 +90,27 @@ Picks = dict[str, int]  # choice -> index of its option, for every choice that i
 
 
 def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Iterator[Picks]:
-    """All combinations of options whose costs add up to at most `budget`, by the sum of their scores; exact.
+    """All combinations of options whose costs add up to at most `budget`, by the sum of their
+    scores; exact.
 
-    The first is the best. It is a multiple-choice knapsack, solved choice by choice: kept is every partial sum that no
-    other beats in both cost and score, less those that cannot reach the best solution known so far even at the
-    Lagrangian bound of the choices that are left. Nothing is rounded to a grid. Ties go to the lower cost, then to the
-    earlier option. With scores `log p - max log p`, a budget that does not bind gives the most probable option of every
-    choice.
+    The first is the best. It is a multiple-choice knapsack, solved choice by choice: kept is every
+    partial sum that no other beats in both cost and score, less those that cannot reach the best
+    solution known so far even at the Lagrangian bound of the choices that are left. Nothing is
+    rounded to a grid. Ties go to the lower cost, then to the earlier option. With scores `log p -
+    max log p`, a budget that does not bind gives the most probable option of every choice.
 
-    Each of the others is found when it is asked for: the best combination is taken away, and what is left is divided by
-    the first decision that differs from it; each part is again such a problem, with some decisions made and an option
-    less (Lawler, "A procedure for computing the K best solutions to discrete optimization problems", Management Science
-    18(7), 1972).
+    Each of the others is found when it is asked for: the best combination is taken away, and what
+    is left is divided by the first decision that differs from it; each part is again such a
+    problem, with some decisions made and an option less (Lawler, "A procedure for computing the K
+    best solutions to discrete optimization problems", Management Science 18(7), 1972).
 
     Args:
         choices: name -> options. Names are unique, also among the choices inside options.
         budget: in the unit of the costs.
 
     Raises:
-        ValueError: at the first one, if no combination is within the budget; the sentence says what the cheapest costs.
+        ValueError: at the first one, if no combination is within the budget; the sentence says what
+            the cheapest costs.
     """
     queue: list[tuple[float, float, int, Picks, _Open]] = []
 
@@ -151,7 +155,8 @@ def _solved(choices: Mapping[str, Sequence[Option]], budget: float, left: _Open)
     if not all(groups) or sum(min(state.cost for state in group) for group in groups) > limit:
         return None
     multiplier, least = _dual(groups, budget)
-    # bounds[g]: the most that groups g, g + 1, ... can add, at the price `multiplier` for each unit of cost
+    # bounds[g]: the most that groups g, g + 1, ... can add, at the price `multiplier` for each unit
+    # of cost
     bounds, cheap = [0.0], [0.0]
     for group in reversed(groups):
         bounds.append(bounds[-1] + max(s.score - multiplier * s.cost for s in group))
@@ -165,7 +170,8 @@ def _solved(choices: Mapping[str, Sequence[Option]], budget: float, left: _Open)
             for s in states
             for o in group
             if s.cost + o.cost + cheap[g] <= limit
-            and s.score + o.score + bounds[g] + multiplier * (budget - s.cost - o.cost) >= least - slack
+            and s.score + o.score + bounds[g] + multiplier * (budget - s.cost - o.cost)
+            >= least - slack
         ]
         states = _undominated(grown)
     return states[-1]  # the dearest of the undominated has the largest score
@@ -173,7 +179,9 @@ def _solved(choices: Mapping[str, Sequence[Option]], budget: float, left: _Open)
 
 def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
     """The least that any combination of options costs."""
-    return sum(min(o.cost + cheapest_cost(o.inside) for o in options) for options in choices.values())
+    return sum(
+        min(o.cost + cheapest_cost(o.inside) for o in options) for options in choices.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,8 @@ class _State:
 
 
 def _flattened(name: str, options: Sequence[Option], left: _Open) -> list[_State]:
-    """The undominated ways that are left to decide a choice together with all choices inside its options."""
+    """The undominated ways that are left to decide a choice together with all choices inside its
+    options."""
     states = []
     for index, option in enumerate(options):
         if option.score != option.score or option.cost != option.cost:
@@ -216,7 +225,8 @@ def _undominated(states: list[_State]) -> list[_State]:
 
 
 def _dual(groups: Sequence[Sequence[_State]], budget: float) -> tuple[float, float]:
-    """A price of cost that makes the Lagrangian bound tight, and the score of a solution within the budget."""
+    """A price of cost that makes the Lagrangian bound tight, and the score of a solution within the
+    budget."""
 
     def at(price: float) -> tuple[float, float]:
         taken = [max(group, key=lambda s: (s.score - price * s.cost, -s.cost)) for group in groups]

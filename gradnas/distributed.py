@@ -1,9 +1,9 @@
 """Rank, world and averages over ranks; every function is the identity in a run of one process.
 
-A search in several processes is the same search on a larger batch: each rank sees its share of every batch, and what
-one process would average over the batch is averaged over the ranks. Inside an unrolled step that average must itself
-be differentiated: averaging the finished hypergradients is wrong, because the inner gradient then belongs to one
-rank's batch only.
+A search in several processes is the same search on a larger batch: each rank sees its share of
+every batch, and what one process would average over the batch is averaged over the ranks. Inside an
+unrolled step that average must itself be differentiated: averaging the finished hypergradients is
+wrong, because the inner gradient then belongs to one rank's batch only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 
 def pick_device(name: str) -> torch.device:
-    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such device."""
+    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such
+    device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -31,14 +32,17 @@ def pick_device(name: str) -> torch.device:
                 f"device {name!r} was asked for, but this machine has no usable CUDA device; use --device cpu"
             )
         if device.index is not None and device.index >= count:
-            raise ValueError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
+            raise ValueError(
+                f"device {name!r} was asked for, but there are only {count} CUDA devices"
+            )
     elif device.type != "cpu":
         raise ValueError(f"device {name!r} is not supported; use cpu, cuda, cuda:N or auto")
     return device
 
 
 def start(device: torch.device) -> None:
-    """Join the processes that `torchrun` started (its environment variables); nothing to do in a single process."""
+    """Join the processes that `torchrun` started (its environment variables); nothing to do in a
+    single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -67,8 +71,9 @@ def is_main() -> bool:
 class _Mean(torch.autograd.Function):
     """Mean over ranks whose derivative is again a mean over ranks.
 
-    With `y = mean_r x_r` and the total loss `mean_s L_s(y)`, rank r needs `d/dx_r = (1/W) * sum_s dL_s/dy / W`; since
-    finished gradients are averaged over ranks once more (the outer 1/W with a sum), each rank contributes the mean.
+    With `y = mean_r x_r` and the total loss `mean_s L_s(y)`, rank r needs `d/dx_r = (1/W) * sum_s
+    dL_s/dy / W`; since finished gradients are averaged over ranks once more (the outer 1/W with a
+    sum), each rank contributes the mean.
     """
 
     @staticmethod
@@ -83,10 +88,12 @@ class _Mean(torch.autograd.Function):
 
 
 def mean_with_autograd(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Mean of each tensor over the ranks, differentiable any number of times. Shapes must agree on all ranks."""
+    """Mean of each tensor over the ranks, differentiable any number of times. Shapes must agree on
+    all ranks."""
     if world() == 1 or not tensors:
         return list(tensors)
-    # One collective for all: ranks cannot get out of step, and small tensors do not cost a round trip each.
+    # One collective for all: ranks cannot get out of step, and small tensors do not cost a round
+    # trip each.
     flat = _Mean.apply(torch.cat([t.reshape(-1) for t in tensors]))
     pieces = flat.split([t.numel() for t in tensors])
     return [piece.reshape(t.shape) for piece, t in zip(pieces, tensors, strict=True)]

@@ -1,4 +1,5 @@
-"""How much memory a step needs: counted exactly for what autograd keeps, and measured for the process or the device."""
+"""How much memory a step needs: counted exactly for what autograd keeps, and measured for the
+process or the device."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ class _Kept:
 
 
 class SavedTensors:
-    """Within this context, the bytes that autograd keeps for backward: `live_bytes`, and their peak `peak_bytes`.
+    """Within this context, the bytes that autograd keeps for backward: `live_bytes`, and their peak
+    `peak_bytes`.
 
-    Storages that several nodes keep count once. Unlike the size of the process, the figure is the same in every run on
-    every device, so it may stand in the metrics of a reproducible run.
+    Storages that several nodes keep count once. Unlike the size of the process, the figure is the
+    same in every run on every device, so it may stand in the metrics of a reproducible run.
     """
 
     def __init__(self) -> None:
@@ -58,9 +60,12 @@ class SavedTensors:
             self.live_bytes -= storage.nbytes()
 
     def __enter__(self) -> SavedTensors:
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _Kept(t, self), lambda kept: kept.tensor)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: _Kept(t, self), lambda kept: kept.tensor
+        )
         self._hooks.__enter__()
-        # Graphs in reference cycles die when the collector runs, which depends on what ran before: not in here.
+        # Graphs in reference cycles die when the collector runs, which depends on what ran before:
+        # not in here.
         self._collecting = gc.isenabled()
         gc.disable()
         return self
@@ -74,7 +79,12 @@ class SavedTensors:
 def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
     """Bytes of the states (momentum buffers, moments) of optimisers."""
     states = (state for optimizer in optimizers for state in optimizer.state.values())
-    return sum(t.numel() * t.element_size() for state in states for t in state.values() if isinstance(t, Tensor))
+    return sum(
+        t.numel() * t.element_size()
+        for state in states
+        for t in state.values()
+        if isinstance(t, Tensor)
+    )
 
 
 def module_bytes(module: torch.nn.Module) -> int:
@@ -82,13 +92,17 @@ def module_bytes(module: torch.nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
 
 
-def step_mib(kept: SavedTensors, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> float:
-    """Memory of a step within `kept`: weights and their gradients, optimiser states, and what autograd kept."""
+def step_mib(
+    kept: SavedTensors, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
+) -> float:
+    """Memory of a step within `kept`: weights and their gradients, optimiser states, and what
+    autograd kept."""
     return (kept.peak_bytes + 2 * module_bytes(module) + optimizer_bytes(optimizers)) / MIB
 
 
 def measured_peak_mib(device: torch.device) -> float:
-    """Highest memory so far: allocated tensors on a CUDA device, the resident process on a CPU. Varies between runs."""
+    """Highest memory so far: allocated tensors on a CUDA device, the resident process on a CPU.
+    Varies between runs."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

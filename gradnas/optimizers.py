@@ -15,13 +15,13 @@ class WeightOptimizer:
     """SGD on the weights, with the settings of DARTS (section 3.1 and appendix A.1) as defaults.
 
     Args:
-        lr, lr_end: the learning rate falls from the first to the second along a cosine over the epochs (not at all
-            where the number of epochs is not known).
+        lr, lr_end: the learning rate falls from the first to the second along a cosine over the
+            epochs (not at all where the number of epochs is not known).
         momentum, nesterov, weight_decay: as in `torch.optim.SGD`.
         clip_norm: the largest global L2 norm of the weight gradient; None for no clipping.
         per_iteration: the learning rate falls with every step and not with every epoch.
-        warmup_lr: the warm-up epochs have a cosine of their own, from here to `lr_end`, and the one from `lr` begins
-            after them (ProxylessNAS); None for one cosine over all epochs.
+        warmup_lr: the warm-up epochs have a cosine of their own, from here to `lr_end`, and the one
+            from `lr` begins after them (ProxylessNAS); None for one cosine over all epochs.
     """
 
     lr: float = 0.025
@@ -36,7 +36,11 @@ class WeightOptimizer:
     def build(self, params: Iterable[nn.Parameter]) -> torch.optim.SGD:
         """The torch optimiser."""
         return torch.optim.SGD(
-            params, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+            params,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
         )
 
     def lr_at(self, epoch: float, epochs: int, warmup_epochs: int = 0) -> float:
@@ -52,7 +56,8 @@ class WeightOptimizer:
 
 @dataclass(frozen=True)
 class AlphaOptimizer:
-    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults; weight decay is L2 inside Adam."""
+    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults; weight decay is L2
+    inside Adam."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -60,4 +65,6 @@ class AlphaOptimizer:
 
     def build(self, alphas: Iterable[nn.Parameter]) -> torch.optim.Adam:
         """The torch optimiser."""
-        return torch.optim.Adam(alphas, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.Adam(
+            alphas, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
+        )

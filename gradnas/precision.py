@@ -1,4 +1,5 @@
-"""Number formats of a run, set deliberately: torch's own defaults mix them (TF32 in convolutions, not in products)."""
+"""Number formats of a run, set deliberately: torch's own defaults mix them (TF32 in convolutions,
+not in products)."""
 
 from __future__ import annotations
 
@@ -16,14 +17,18 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be 'fp32', 'tf32' or 'bf16', not {precision!r}")
     if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision='tf32' is a format of CUDA devices; on {device.type} use 'fp32'")
+        raise ValueError(
+            f"precision='tf32' is a format of CUDA devices; on {device.type} use 'fp32'"
+        )
 
 
 @contextmanager
 def cuda_products(precision: str) -> Iterator[None]:
-    """Within: CUDA's float32 products and convolutions use TF32 (10 bits of fraction instead of 23) or do not.
+    """Within: CUDA's float32 products and convolutions use TF32 (10 bits of fraction instead of 23)
+    or do not.
 
-    `"fp32"` forbids it in both, `"tf32"` allows it in both; `"bf16"` allows it in what autocast leaves in float32.
+    `"fp32"` forbids it in both, `"tf32"` allows it in both; `"bf16"` allows it in what autocast
+    leaves in float32.
     """
     backends: Any = torch.backends
     settings = (backends.cuda.matmul, backends.cudnn.conv)

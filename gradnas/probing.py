@@ -1,10 +1,11 @@
 """Outputs that the network does not use but the gradient of its mixing weights needs.
 
-With a one-hot gate g the output of a place is `y = o_active(x)`, yet `dL/dg_k = <dL/dy, o_k(x)>` asks for the output
-of every candidate k. A probe computes it without a graph: in the forward pass, keeping the outputs, or in backward,
-keeping the inputs alone (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332, section 3.2). Either way the probed
-operation sees the weights, random numbers and precision of its forward pass, and leaves running statistics and random
-state as they were.
+With a one-hot gate g the output of a place is `y = o_active(x)`, yet `dL/dg_k = <dL/dy, o_k(x)>`
+asks for the output of every candidate k. A probe computes it without a graph: in the forward pass,
+keeping the outputs, or in backward, keeping the inputs alone (ProxylessNAS: Cai, Zhu, Han, ICLR
+2019, arXiv 1812.00332, section 3.2). Either way the probed operation sees the weights, random
+numbers and precision of its forward pass, and leaves running statistics and random state as they
+were.
 
 Legend: O operations.
 """
@@ -45,8 +46,12 @@ class Probes:
         self._template = _take_apart((args, dict(named)), self.inputs)
         self._context, self._device = context, device
         self._random_state = random_state(device)
-        self._autocast = (torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
-        # Inside functional_call a module holds the tensors of this pass alone: remembered here, not looked up later.
+        self._autocast = (
+            torch.is_autocast_enabled(device.type),
+            torch.get_autocast_dtype(device.type),
+        )
+        # Inside functional_call a module holds the tensors of this pass alone: remembered here, not
+        # looked up later.
         self._operations = {
             k: (operation, dict(operation.named_parameters()), dict(operation.named_buffers()))
             for k, operation in operations.items()
@@ -61,7 +66,9 @@ class Probes:
     def output(self, column: int, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The output of an operation as a list of tensors."""
         operation, params, buffers = self._operations[column]
-        tensors = {name: p.detach() for name, p in params.items()} | {n: b.clone() for n, b in buffers.items()}
+        tensors = {name: p.detach() for name, p in params.items()} | {
+            n: b.clone() for n, b in buffers.items()
+        }
         args, named = _put_together(self._template, iter([t.detach() for t in inputs]))
         enabled, dtype = self._autocast
         now = random_state(self._device)
@@ -76,17 +83,25 @@ class Probes:
 
 
 class _Probed(torch.autograd.Function):
-    """Forward: the outputs as they are. Backward: `<grad, o_k>` for the mixing weight of every probed operation k."""
+    """Forward: the outputs as they are. Backward: `<grad, o_k>` for the mixing weight of every
+    probed operation k."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, probes: Probes, deferred: bool, num_outputs: int, mix_O: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         outputs, kept = tensors[:num_outputs], tensors[num_outputs:]
-        ctx.probes, ctx.deferred, ctx.num_outputs, ctx.num_kept = probes, deferred, num_outputs, len(kept)
+        ctx.probes, ctx.deferred, ctx.num_outputs, ctx.num_kept = (
+            probes,
+            deferred,
+            num_outputs,
+            len(kept),
+        )
         ctx.mix_like = (mix_O.shape, mix_O.dtype, mix_O.device)
         ctx.save_for_backward(*kept)
-        return tuple(output.clone() for output in outputs)  # views could not be changed in place by what comes next
+        return tuple(
+            output.clone() for output in outputs
+        )  # views could not be changed in place by what comes next
 
     @staticmethod
     @once_differentiable
@@ -123,7 +138,9 @@ def probed(output: Any, mix_O: Tensor, probes: Probes, deferred: bool, label: st
             found = probes.output(column, probes.inputs)
             shapes = [[tuple(t.shape) for t in tensors] for tensors in (outputs, found)]
             if shapes[0] != shapes[1]:
-                raise ValueError(f"{label}: operation {column} gives {shapes[1]}, but the active ones {shapes[0]}")
+                raise ValueError(
+                    f"{label}: operation {column} gives {shapes[1]}, but the active ones {shapes[0]}"
+                )
             kept += found
     results = _Probed.apply(probes, deferred, len(outputs), mix_O, *outputs, *kept)
     return _put_together(template, iter(results))
@@ -137,7 +154,8 @@ _PLACE = _Place()
 
 
 def _take_apart(value: Any, tensors: list[Tensor]) -> Any:
-    """The nesting of tuples, lists and dictionaries with its tensors moved, in order, to `tensors`."""
+    """The nesting of tuples, lists and dictionaries with its tensors moved, in order, to
+    `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return _PLACE

@@ -13,8 +13,8 @@ from torch import Tensor
 class Progress:
     """A context manager around a run of epochs.
 
-    On a terminal: one bar over all steps, with the time left and the latest values. Elsewhere (a log file): one line
-    for each epoch. Rank 0 alone should enable it.
+    On a terminal: one bar over all steps, with the time left and the latest values. Elsewhere (a
+    log file): one line for each epoch. Rank 0 alone should enable it.
 
     Args:
         title: what is running.
@@ -43,7 +43,13 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.enabled and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
@@ -57,7 +63,9 @@ class Progress:
                 console=Console(stderr=True),
             )
             total = self.epochs * self.per_epoch if self.per_epoch is not None else None
-            self._task = self._bar.add_task(self.title, total=total, completed=self.start_at, values="")
+            self._task = self._bar.add_task(
+                self.title, total=total, completed=self.start_at, values=""
+            )
             self._bar.start()
         return self
 
@@ -73,7 +81,9 @@ class Progress:
         now = time.monotonic()
         if now - self._shown > 0.25:
             self._shown = now
-            self._bar.update(self._task, values=_text({name: float(v) for name, v in values.items()}))
+            self._bar.update(
+                self._task, values=_text({name: float(v) for name, v in values.items()})
+            )
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Report a finished epoch, counted from 0."""

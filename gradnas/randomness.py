@@ -1,6 +1,8 @@
-"""Random numbers by counter: a generator for (seed, stream, step), so that there is no state to save.
+"""Random numbers by counter: a generator for (seed, stream, step), so that there is no state to
+save.
 
-Adding up seeds and steps makes streams overlap (seed 1, step 0 is seed 0, step 1); hashing them does not.
+Adding up seeds and steps makes streams overlap (seed 1, step 0 is seed 0, step 1); hashing them
+does not.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from torch import Tensor
 def mix(*numbers: int) -> int:
     """A 64-bit hash of whole numbers (each taken modulo 2^64); order and count matter.
 
-    One round of splitmix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators") per number,
-    so neighbouring seeds, epochs and indices give unrelated results, which `seed + epoch` would not.
+    One round of splitmix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number
+    generators") per number, so neighbouring seeds, epochs and indices give unrelated results, which
+    `seed + epoch` would not.
     """
     mask = (1 << 64) - 1
     state = 0
@@ -30,7 +33,8 @@ def mix(*numbers: int) -> int:
 def generator_for(*numbers: int) -> torch.Generator:
     """A CPU generator of its own, seeded with `mix(*numbers)`; the global one is left alone.
 
-    torch's CPU generator keeps the low 32 bits of a seed, so among very many images some pairs share their numbers.
+    torch's CPU generator keeps the low 32 bits of a seed, so among very many images some pairs
+    share their numbers.
     """
     return torch.Generator().manual_seed(mix(*numbers))
 

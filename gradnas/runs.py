@@ -1,8 +1,9 @@
 """The run folder: names, atomic writes, checkpoints, metrics, environment.
 
-Every file is written to a temporary name in the same folder, flushed to the disk and renamed, so that whoever reads
-it sees the old file or the new one. `metrics.jsonl` alone is appended to; a checkpoint records how long it was, and a
-resumed run cuts off what came later, so that a killed and resumed run leaves the same file as one never killed.
+Every file is written to a temporary name in the same folder, flushed to the disk and renamed, so
+that whoever reads it sees the old file or the new one. `metrics.jsonl` alone is appended to; a
+checkpoint records how long it was, and a resumed run cuts off what came later, so that a killed and
+resumed run leaves the same file as one never killed.
 """
 
 from __future__ import annotations
@@ -26,17 +27,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CONFIG, ENVIRONMENT, METRICS, TIMINGS = "config.json", "environment.json", "metrics.jsonl", "timings.jsonl"
+CONFIG, ENVIRONMENT, METRICS, TIMINGS = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+)
 ALPHAS, GENOTYPE, WEIGHTS = "alphas.safetensors", "genotype.json", "weights.safetensors"
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 STATUS, RESULTS, PICTURE, REPORT = "status.json", "results.json", "cells.svg", "report.html"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `path`, flush, rename. On failure `path` is as it was.
+    """Write `data` under a temporary name beside `path`, flush, rename. On failure `path` is as it
+    was.
 
     Raises:
-        ValueError: the disk is full, or the folder may not be written to; the sentence names the file.
+        ValueError: the disk is full, or the folder may not be written to; the sentence names the
+            file.
     """
     temporary = None
     try:
@@ -61,10 +69,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions, device, threads, git commit (if any), seed, command."""
+    """What a reader needs to repeat a run: versions, device, threads, git commit (if any), seed,
+    command."""
     import numpy
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "gradnas": __import__("gradnas").__version__,
         "torch": torch.__version__,
@@ -84,7 +97,16 @@ def _git_commit() -> str | None:
     """Commit of gradnas itself when it runs from a checkout, with `+` when files differ from it."""
     here = Path(__file__).resolve().parent
     try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+        command = [
+            "git",
+            "-C",
+            str(here),
+            "describe",
+            "--always",
+            "--dirty=+",
+            "--exclude=*",
+            "--abbrev=12",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -97,7 +119,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    # ---- beginning ------------------------------------------------------------------------------------------------
+    # ---- beginning -------------------------------------------------------------------------------
 
     @staticmethod
     def create(path: str | Path, config: Mapping[str, Any], seed: int, device: torch.device) -> Run:
@@ -110,15 +132,23 @@ class Run:
         if (run.path / CONFIG).exists():
             state = run.status().get("status", "unfinished")
             what = "a finished run" if state == "finished" else f"a run ({state})"
-            advice = "" if state == "finished" else f", or continue it with: gradnas resume {run.path}"
-            raise ValueError(f"{run.path} already holds {what}; choose another folder with --out{advice}")
+            advice = (
+                "" if state == "finished" else f", or continue it with: gradnas resume {run.path}"
+            )
+            raise ValueError(
+                f"{run.path} already holds {what}; choose another folder with --out{advice}"
+            )
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {run.path}: {error.strerror or error}") from error
+            raise ValueError(
+                f"cannot make the folder {run.path}: {error.strerror or error}"
+            ) from error
         write_json(run.path / ENVIRONMENT, environment(device, seed))
         run.set_status("running")
-        write_json(run.path / CONFIG, dict(config))  # last: its presence says that the folder holds a run
+        write_json(
+            run.path / CONFIG, dict(config)
+        )  # last: its presence says that the folder holds a run
         return run
 
     @staticmethod
@@ -132,7 +162,8 @@ class Run:
         return run
 
     def status(self) -> dict[str, Any]:
-        """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`; empty when never written."""
+        """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`; empty when never
+        written."""
         path = self.path / STATUS
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -143,7 +174,7 @@ class Run:
         """Replace the status file."""
         write_json(self.path / STATUS, {"status": status, **more})
 
-    # ---- metrics --------------------------------------------------------------------------------------------------
+    # ---- metrics ---------------------------------------------------------------------------------
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Append one JSON line to `metrics.jsonl` or `timings.jsonl` and flush it to the disk."""
@@ -154,7 +185,9 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ValueError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+            raise ValueError(
+                f"cannot write {self.path / name}: {error.strerror or error}"
+            ) from error
 
     def records(self, name: str = METRICS) -> list[dict[str, Any]]:
         """All complete lines of a `.jsonl` file; an unfinished last line is passed over."""
@@ -176,7 +209,7 @@ class Run:
         if path.exists() and path.stat().st_size > length:
             os.truncate(path, length)
 
-    # ---- checkpoints ----------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write `checkpoint.pt`, keeping the one before as `checkpoint.previous.pt`.
@@ -189,7 +222,8 @@ class Run:
         current = self.path / CHECKPOINT
         fresh = self.path / f".{CHECKPOINT}.new"
         write_atomically(fresh, buffer.getvalue())
-        # Between the two renames there is only the previous checkpoint: `load_checkpoint` takes it then.
+        # Between the two renames there is only the previous checkpoint: `load_checkpoint` takes it
+        # then.
         if current.exists():
             os.replace(current, self.path / PREVIOUS)
         os.replace(fresh, current)
@@ -197,7 +231,8 @@ class Run:
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, str | None]:
         """The newest checkpoint that can be read, and a sentence when it is not the newest file.
 
-        Metrics written after that checkpoint are cut off. `(None, ...)` when there is no checkpoint at all yet.
+        Metrics written after that checkpoint are cut off. `(None, ...)` when there is no checkpoint
+        at all yet.
 
         Raises:
             ValueError: there are checkpoint files, but none can be read.
@@ -222,10 +257,13 @@ class Run:
         self._cut(TIMINGS, 0)
         return None, None
 
-    # ---- tensors --------------------------------------------------------------------------------------------------
+    # ---- tensors ---------------------------------------------------------------------------------
 
-    def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        """Write a `.safetensors` file atomically (tensors are moved to the CPU and made contiguous)."""
+    def save_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a `.safetensors` file atomically (tensors are moved to the CPU and made
+        contiguous)."""
         from safetensors.torch import save  # here, so that searching needs torch and numpy alone
 
         plain = {key: t.detach().to("cpu").contiguous().clone() for key, t in tensors.items()}
@@ -250,14 +288,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint file without executing anything in it; ValueError when damaged or not a gradnas one."""
-    # Only the zip form that torch.save writes, so that its reader for old bare pickles is never reached.
+    """Read one checkpoint file without executing anything in it; ValueError when damaged or not a
+    gradnas one."""
+    # Only the zip form that torch.save writes, so that its reader for old bare pickles is never
+    # reached.
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is damaged (it is cut off, or no checkpoint at all)")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors and plain values and was not loaded") from error
+        raise ValueError(
+            f"{path} holds more than tensors and plain values and was not loaded"
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason})") from error
@@ -277,8 +319,8 @@ class Interrupted(Exception):
 class Keeper:
     """Saves the state of a run now and then, and once more when it is asked to stop.
 
-    A context manager around the loop: inside it Ctrl-C and SIGTERM wait for the end of the step, the state is saved,
-    and `Interrupted` is raised. A second Ctrl-C stops at once.
+    A context manager around the loop: inside it Ctrl-C and SIGTERM wait for the end of the step,
+    the state is saved, and `Interrupted` is raised. A second Ctrl-C stops at once.
 
     Args:
         run: the folder, or None on ranks that do not write.
@@ -288,7 +330,9 @@ class Keeper:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, run: Run | None, state: Callable[[], Mapping[str, Any]], seconds: float = 20.0) -> None:
+    def __init__(
+        self, run: Run | None, state: Callable[[], Mapping[str, Any]], seconds: float = 20.0
+    ) -> None:
         self.run, self.state, self.seconds = run, state, seconds
         self._asked = False
         self._saved = time.monotonic()

@@ -47,14 +47,19 @@ class TwoChoices(nn.Module):
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.first = gradnas.Choice(
             {
-                "conv3": nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), act()),
-                "conv5": nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, bias=False), nn.BatchNorm2d(4), act()),
+                "conv3": nn.Sequential(
+                    nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), act()
+                ),
+                "conv5": nn.Sequential(
+                    nn.Conv2d(4, 4, 5, padding=2, bias=False), nn.BatchNorm2d(4), act()
+                ),
                 "skip": nn.Identity(),
             },
             name="first",
         )
         self.second = gradnas.Choice(
-            {"depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "pointwise": nn.Conv2d(4, 4, 1)}, name="second"
+            {"depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "pointwise": nn.Conv2d(4, 4, 1)},
+            name="second",
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(4, 5)
@@ -65,7 +70,12 @@ class TwoChoices(nn.Module):
 
 
 def batch(
-    seed: int, size: int = 8, dtype: torch.dtype = torch.float32, channels: int = 3, side: int = 6, classes: int = 5
+    seed: int,
+    size: int = 8,
+    dtype: torch.dtype = torch.float32,
+    channels: int = 3,
+    side: int = 6,
+    classes: int = 5,
 ):
     """Random images and labels."""
     generator = torch.Generator().manual_seed(seed)

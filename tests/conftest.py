@@ -1,4 +1,5 @@
-"""Settings for all tests: the networks here are so small that a second thread only gets in the way."""
+"""Settings for all tests: the networks here are so small that a second thread only gets in the
+way."""
 
 import torch
 

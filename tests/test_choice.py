@@ -97,7 +97,10 @@ def test_outputs_that_are_not_tensors_are_an_error():
     [
         (lambda: Choice({"a": nn.Identity()}), "at least two"),
         (lambda: Choice([nn.Identity(), nn.Identity()]), "dictionary"),
-        (lambda: Choice({"a": nn.Identity(), "b": torch.relu}, name="x"), "'x'.*'b'.*not an nn.Module"),
+        (
+            lambda: Choice({"a": nn.Identity(), "b": torch.relu}, name="x"),
+            "'x'.*'b'.*not an nn.Module",
+        ),
         (lambda: Choice({"a.b": nn.Identity(), "c": nn.Identity()}), "without dots"),
         (lambda: Choice({"a": nn.Identity(), "c": nn.Identity()}, name="a.b"), "without dots"),
     ],
@@ -111,7 +114,10 @@ def test_recomputing_a_choice_in_backward_is_refused_not_silently_wrong():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.choice = nn.Linear(2, 2), Choice({"a": nn.Tanh(), "b": nn.Sigmoid()}, name="c")
+            self.linear, self.choice = (
+                nn.Linear(2, 2),
+                Choice({"a": nn.Tanh(), "b": nn.Sigmoid()}, name="c"),
+            )
 
         def forward(self, x):
             return checkpoint(lambda h: self.choice(self.linear(h)), x, use_reentrant=False).sum()
@@ -122,7 +128,10 @@ def test_recomputing_a_choice_in_backward_is_refused_not_silently_wrong():
 
 
 def test_a_choice_added_after_the_search_began_is_an_error():
-    with using(draw([0.5, 0.5])), pytest.raises(RuntimeError, match="not part of the running search"):
+    with (
+        using(draw([0.5, 0.5])),
+        pytest.raises(RuntimeError, match="not part of the running search"),
+    ):
         pair("another")(torch.ones(1))
 
 

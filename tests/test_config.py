@@ -32,9 +32,16 @@ def test_every_training_recipe_survives_a_file(name):
 
 
 def test_methods_are_stored_by_name_with_their_settings():
-    config = SearchConfig(relaxation=GumbelSoftmax(temperature=3.0), gradient=Unrolled(mode="exact", steps=2))
+    config = SearchConfig(
+        relaxation=GumbelSoftmax(temperature=3.0), gradient=Unrolled(mode="exact", steps=2)
+    )
     data = to_json(config)
-    assert data["relaxation"] == {"type": "GumbelSoftmax", "hard": True, "temperature": 3.0, "temperature_end": 0.1}
+    assert data["relaxation"] == {
+        "type": "GumbelSoftmax",
+        "hard": True,
+        "temperature": 3.0,
+        "temperature_end": 0.1,
+    }
     assert from_json(SearchConfig, data) == config
 
 
@@ -53,23 +60,38 @@ def test_ones_own_method_is_found_once_it_is_imported():
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"epoch": 3}, "config: unknown field 'epoch' (did you mean 'epochs'?); the fields are: space"),
+        (
+            {"epoch": 3},
+            "config: unknown field 'epoch' (did you mean 'epochs'?); the fields are: space",
+        ),
         ({"data": {"sorce": "x"}}, "config.data: unknown field 'sorce' (did you mean 'source'?)"),
         ({"epochs": "ten"}, "config.epochs must be a whole number, not 'ten'"),
         ({"epochs": True}, "config.epochs must be a whole number, not True"),
         ({"epochs": 1.5}, "config.epochs must be a whole number, not 1.5"),
         ({"epochs": 0}, "config: epochs must be at least 1, not 0"),
         ({"precision": "bf61"}, "one of 'fp32', 'tf32', 'bf16', not 'bf61' (did you mean 'bf16'?)"),
-        ({"relaxation": {"type": "Softmaxx"}}, "config.relaxation: unknown type 'Softmaxx' (did you mean 'Softmax'?)"),
+        (
+            {"relaxation": {"type": "Softmaxx"}},
+            "config.relaxation: unknown type 'Softmaxx' (did you mean 'Softmax'?)",
+        ),
         ({"relaxation": {}}, "config.relaxation: the entry 'type' is missing"),
-        ({"gradient": {"type": "Unrolled", "mode": "exakt"}}, "config.gradient.mode must be one of"),
-        ({"weights": []}, "config.weights must be an object with the fields of WeightOptimizer, not a list"),
+        (
+            {"gradient": {"type": "Unrolled", "mode": "exakt"}},
+            "config.gradient.mode must be one of",
+        ),
+        (
+            {"weights": []},
+            "config.weights must be an object with the fields of WeightOptimizer, not a list",
+        ),
         ({"alphas": {"betas": [0.5]}}, "config.alphas.betas must have 2 entries, not 1"),
         (
             {"space": {"type": "ConvCell", "operations": ["sep_conv_3x4"]}},
             "unknown operation 'sep_conv_3x4' (did you mean 'sep_conv_3x3'?)",
         ),
-        ({"space": {"type": "ConvCel"}}, "config.space: unknown type 'ConvCel' (did you mean 'ConvCell'?)"),
+        (
+            {"space": {"type": "ConvCel"}},
+            "config.space: unknown type 'ConvCel' (did you mean 'ConvCell'?)",
+        ),
         ([], "config must be an object with the fields of SearchConfig, not a list"),
     ],
 )

@@ -18,7 +18,8 @@ from gradnas.runs import Run
 
 HERE = Path(__file__).resolve().parent
 
-# Least squares with a weight per feature that depends on alpha: the loss of two ranks' batches is the mean of theirs.
+# Least squares with a weight per feature that depends on alpha: the loss of two ranks' batches is
+# the mean of theirs.
 PROGRAM = """
 import sys, torch
 from gradnas import distributed, SGDStep
@@ -43,16 +44,31 @@ distributed.stop()
 
 def hypergradient(gradient, rows):
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(8, 3, generator=generator).double(), torch.randn(8, generator=generator).double()
-    xv, yv = torch.randn(8, 3, generator=generator).double(), torch.randn(8, generator=generator).double()
+    x, y = (
+        torch.randn(8, 3, generator=generator).double(),
+        torch.randn(8, generator=generator).double(),
+    )
+    xv, yv = (
+        torch.randn(8, 3, generator=generator).double(),
+        torch.randn(8, generator=generator).double(),
+    )
     params = {"w": torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)}
     alphas = {"a": torch.tensor([0.1, 0.4, -0.3], dtype=torch.float64)}
 
     def loss(x, y):
-        # cubic in w, so that the gradient of a mean step is not the mean of the gradients of the steps
-        return lambda p, a: ((x[rows] @ (torch.sigmoid(a["a"]) * p["w"] ** 3 + p["w"]) - y[rows]) ** 2).mean()
+        # cubic in w, so that the gradient of a mean step is not the mean of the gradients of the
+        # steps
+        return lambda p, a: (
+            (x[rows] @ (torch.sigmoid(a["a"]) * p["w"] ** 3 + p["w"]) - y[rows]) ** 2
+        ).mean()
 
-    return gradient(loss(x, y), loss(xv, yv), params, alphas, inner=SGDStep(lr=0.1, momentum=0.9, weight_decay=0.01))
+    return gradient(
+        loss(x, y),
+        loss(xv, yv),
+        params,
+        alphas,
+        inner=SGDStep(lr=0.1, momentum=0.9, weight_decay=0.01),
+    )
 
 
 def in_two_processes(*arguments):
@@ -60,7 +76,12 @@ def in_two_processes(*arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": str(HERE)}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "PYTHONPATH": str(HERE),
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, *arguments],
@@ -100,11 +121,15 @@ def test_a_whole_search_and_training_in_two_processes(tmp_path):
     """One writer, and a search that learns."""
     size = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]
     run = Run(tmp_path / "run")
-    in_two_processes("-m", "gradnas", "search", "digits", "--out", str(run.path), "--epochs", "2", *size)
+    in_two_processes(
+        "-m", "gradnas", "search", "digits", "--out", str(run.path), "--epochs", "2", *size
+    )
     in_two_processes("-m", "gradnas", "train", str(run.path), "--epochs", "3", *size)
     assert run.status()["status"] == "finished"
     records = run.records()
-    assert [r["epoch"] for r in records] == [0, 1] and records[1]["train_loss"] < records[0]["train_loss"]
+    assert [r["epoch"] for r in records] == [0, 1] and records[1]["train_loss"] < records[0][
+        "train_loss"
+    ]
     results = json.loads((run.path / "train" / "results.json").read_text())
     assert results["test_accuracy"] > 0.7
 

@@ -20,7 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_searching_ones_own_module_needs_torch_and_numpy_alone():
     """The core runs where only torch and numpy are installed."""
-    heavy = ("datasets", "matplotlib", "networkx", "PIL", "pyarrow", "rich", "safetensors", "sklearn", "tyro", "pandas")
+    heavy = (
+        "datasets",
+        "matplotlib",
+        "networkx",
+        "PIL",
+        "pyarrow",
+        "rich",
+        "safetensors",
+        "sklearn",
+        "tyro",
+        "pandas",
+    )
     program = (
         f"import sys\nfor name in {heavy}: sys.modules[name] = None\n"
         "import torch, torch.nn as nn, gradnas\n"
@@ -30,7 +41,9 @@ def test_searching_ones_own_module_needs_torch_and_numpy_alone():
         "print(search.fit(data, data, loss=nn.functional.mse_loss, epochs=1, progress=False).choices)\n"
         "gradnas.ConvCell(channels=4, cells=2).supernet()(torch.ones(2, 3, 8, 8))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("{'c':")
 
@@ -59,13 +72,16 @@ def test_nothing_is_evaluated_or_unpickled():
             assert "weights_only=True" in call, path
 
 
-# ---- the user's own module -------------------------------------------------------------------------------------------
+# ---- the user's own module -----------------------------------------------------------------------
 
 
 def test_the_example_of_ones_own_module_runs():
     example = ROOT / "examples" / "your_own_module.py"
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(example), "--epochs", "2"], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", str(example), "--epochs", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"\{'body': '\w+'\}", done.stdout)
@@ -79,7 +95,9 @@ def test_the_example_changes_at_most_six_lines_of_the_plain_module():
     plain = (ROOT / "examples" / "plain_module.py").read_text()
 
     def code(source):
-        lines = source.split("# ---- the module\n")[1].split("# ---- end of the module")[0].splitlines()
+        lines = (
+            source.split("# ---- the module\n")[1].split("# ---- end of the module")[0].splitlines()
+        )
         return [line for line in lines if line.strip() and not line.strip().startswith("# fmt")]
 
     # and one line more: `import gradnas`
@@ -87,7 +105,7 @@ def test_the_example_changes_at_most_six_lines_of_the_plain_module():
     assert 1 <= len(changed) <= 5, changed
 
 
-# ---- small tools -----------------------------------------------------------------------------------------------------
+# ---- small tools ---------------------------------------------------------------------------------
 
 
 def test_saved_tensors_count_what_autograd_keeps():
@@ -123,7 +141,10 @@ def test_bytes_of_modules_and_optimisers():
 
 
 def test_generators_depend_on_all_numbers_in_order():
-    draws = [torch.rand(1, generator=generator_for(*n)).item() for n in ((1, 2), (2, 1), (1, 2, 0), (0, 1, 2))]
+    draws = [
+        torch.rand(1, generator=generator_for(*n)).item()
+        for n in ((1, 2), (2, 1), (1, 2, 0), (0, 1, 2))
+    ]
     assert len(set(draws)) == 4
     assert torch.rand(1, generator=generator_for(1, 2)).item() == draws[0]
     assert mix(0, 1) != mix(1, 0)

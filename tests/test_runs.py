@@ -114,7 +114,10 @@ def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ValueError, match=r"cannot write .*No space left on device; what was there before is unchanged"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot write .*No space left on device; what was there before is unchanged",
+    ):
         run.save_checkpoint({"step": 2})
     with pytest.raises(ValueError, match="No space left"):
         run.append(runs.METRICS, {"epoch": 0})
@@ -128,7 +131,9 @@ def test_no_write_permission(tmp_path):
     place.mkdir(mode=0o500)
     if os.access(place, os.W_OK):  # root may write anywhere but here
         place = Path("/proc")
-    with pytest.raises(ValueError, match=r"cannot make the folder .*(Permission denied|No such file)"):
+    with pytest.raises(
+        ValueError, match=r"cannot make the folder .*(Permission denied|No such file)"
+    ):
         Run.create(place / "r", {}, 0, CPU)
 
 

@@ -1,8 +1,9 @@
-"""Chains: the discrete result of a search over a chain of blocks, as a frozen value with its JSON file and text.
+"""Chains: the discrete result of a search over a chain of blocks, as a frozen value with its JSON
+file and text.
 
-The text form names the operation of every block, with a bar between stages: `mb3_k5 mb3_k3 zero zero | mb3_k7 mb3_k3`.
-`mbE_kK` is an inverted bottleneck of expansion E and kernel K, `identity` passes its input on, and `zero` is a
-block that was removed: its shortcut alone is left.
+The text form names the operation of every block, with a bar between stages: `mb3_k5 mb3_k3 zero
+zero | mb3_k7 mb3_k3`. `mbE_kK` is an inverted bottleneck of expansion E and kernel K, `identity`
+passes its input on, and `zero` is a block that was removed: its shortcut alone is left.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def bottleneck(operation: str) -> tuple[int, int] | None:
     """(expansion, kernel) of an operation `mbE_kK`; None for `zero` and `identity`.
 
     Raises:
-        ValueError: the name of no operation of a chain (the nearest one is given), an even kernel, or one too large.
+        ValueError: the name of no operation of a chain (the nearest one is given), an even kernel,
+            or one too large.
     """
     if operation in (ZERO, IDENTITY):
         return None
@@ -61,14 +63,16 @@ def bottleneck(operation: str) -> tuple[int, int] | None:
 class Chain:
     """The operation of every block of a chain, stage by stage.
 
-    Raises ValueError when it is made of anything else: wrong types, no block, a name that is no operation. Whether an
-    operation fits its block is the space's business.
+    Raises ValueError when it is made of anything else: wrong types, no block, a name that is no
+    operation. Whether an operation fits its block is the space's business.
     """
 
     stages: Stages
 
     def __post_init__(self) -> None:
-        if not isinstance(self.stages, tuple) or not all(isinstance(stage, tuple) for stage in self.stages):
+        if not isinstance(self.stages, tuple) or not all(
+            isinstance(stage, tuple) for stage in self.stages
+        ):
             raise ValueError(f"stages must be a tuple of tuples of operations, not {self.stages!r}")
         if not self.stages or not all(self.stages):
             raise ValueError("a chain needs at least one stage, and every stage at least one block")
@@ -81,19 +85,25 @@ class Chain:
                 except ValueError as error:
                     raise ValueError(f"stage {number}, block {place}: {error}") from error
 
-    # -- making one -----------------------------------------------------------------------------------------
+    # -- making one --------------------------------------------------------------------------------
 
     @classmethod
     def of(cls, blocks: Sequence[str], lengths: Sequence[int]) -> Chain:
-        """The chain of these operations, in stages of these lengths. ValueError where their numbers do not agree."""
+        """The chain of these operations, in stages of these lengths. ValueError where their numbers
+        do not agree."""
         if len(blocks) != sum(lengths):
-            raise ValueError(f"stages of {list(lengths)} blocks hold {sum(lengths)} operations, not {len(blocks)}")
+            raise ValueError(
+                f"stages of {list(lengths)} blocks hold {sum(lengths)} operations, not {len(blocks)}"
+            )
         ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-        return cls(tuple(tuple(blocks[end - n : end]) for end, n in zip(ends, lengths, strict=True)))
+        return cls(
+            tuple(tuple(blocks[end - n : end]) for end, n in zip(ends, lengths, strict=True))
+        )
 
     @classmethod
     def named(cls, name: str) -> Chain:
-        """A published chain. Raises ValueError, with the nearest name, for a name not in `names()`."""
+        """A published chain. Raises ValueError, with the nearest name, for a name not in
+        `names()`."""
         if name not in _PUBLISHED:
             known = ", ".join(_PUBLISHED)
             raise ValueError(
@@ -106,14 +116,14 @@ class Chain:
         """Every name that `named` knows."""
         return tuple(_PUBLISHED)
 
-    # -- reading one ----------------------------------------------------------------------------------------
+    # -- reading one -------------------------------------------------------------------------------
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """All operations in a row."""
         return tuple(operation for stage in self.stages for operation in stage)
 
-    # -- text -----------------------------------------------------------------------------------------------
+    # -- text --------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
         """`mb3_k5 mb3_k3 zero zero | mb3_k7 ...`; `parse` reads it back."""
@@ -130,7 +140,7 @@ class Chain:
             raise ValueError(f"chain text: {len(text)} characters, more than {_MAX_CHARACTERS}")
         return cls(tuple(tuple(stage.split()) for stage in text.split("|")))
 
-    # -- JSON -----------------------------------------------------------------------------------------------
+    # -- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """The chain as a dict of JSON types; `from_json` reads it back."""
@@ -152,16 +162,20 @@ class Chain:
                 raise ValueError(f"{where}: field {field!r} must be {value!r}, not {found!r}")
         for field in obj:
             if field not in (*expected, "stages"):
-                raise ValueError(f"{where}: unknown field {field!r}{did_you_mean(str(field), (*expected, 'stages'))}")
+                raise ValueError(
+                    f"{where}: unknown field {field!r}{did_you_mean(str(field), (*expected, 'stages'))}"
+                )
         stages = obj.get("stages")
         if not isinstance(stages, list) or not all(isinstance(stage, list) for stage in stages):
-            raise ValueError(f"{where}: field 'stages' must be a list of lists of operations, not {stages!r:.100}")
+            raise ValueError(
+                f"{where}: field 'stages' must be a list of lists of operations, not {stages!r:.100}"
+            )
         try:
             return cls(tuple(tuple(stage) for stage in stages))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
-    # -- files ----------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def save(self, path: Path | str) -> None:
         """Write the JSON file; a reader sees the old file or the whole new one. Raises OSError."""
@@ -178,12 +192,16 @@ class Chain:
             if text.lstrip().startswith(("{", "[")):  # no text form does
                 return cls.from_json(json.loads(text))
             return cls.parse(text)
-        except (ValueError, RecursionError) as error:  # the errors of JSON and of Unicode are ValueErrors
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # the errors of JSON and of Unicode are ValueErrors
             raise ValueError(f"{path} does not hold a chain: {error}") from error
 
 
 def load_architecture(path: Path | str) -> Genotype | Chain:
-    """Read a file of `Genotype.save` or `Chain.save`, or either's text. ValueError, naming the file, for any other."""
+    """Read a file of `Genotype.save` or `Chain.save`, or either's text. ValueError, naming the
+    file, for any other."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         obj = json.loads(text) if text.lstrip().startswith("{") else None
@@ -192,7 +210,9 @@ def load_architecture(path: Path | str) -> Genotype | Chain:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} does not hold a genotype: {error}") from error
     is_chain = obj.get("format") == FORMAT if isinstance(obj, dict) else "Genotype" not in text
-    if is_chain and obj is None and "mb" not in text:  # the errors of cells are the better known ones
+    if (
+        is_chain and obj is None and "mb" not in text
+    ):  # the errors of cells are the better known ones
         is_chain = False
     return Chain.load(path) if is_chain else Genotype.load(path)
 
@@ -204,14 +224,20 @@ def _type(value: object) -> str:
 def _expand(text: str) -> str:
     """'53 00 | 76' as text: kernel and expansion of every block, 00 for one that was removed."""
     kept = {"00": ZERO, "|": "|"}
-    return " ".join(kept[word] if word in kept else f"mb{word[1]}_k{word[0]}" for word in text.split())
+    return " ".join(
+        kept[word] if word in kept else f"mb{word[1]}_k{word[0]}" for word in text.split()
+    )
 
 
 _MOBILE = "53 33 00 00 | 73 33 53 53 | 76 53 53 53 | 56 53 53 53 | 76 76 73 73 | 76"
 # Cai, Zhu, Han 2019, arXiv:1812.00332, figure 5 and the authors' released network descriptions
 _PUBLISHED = {
-    "proxyless_gpu": _expand("53 00 00 00 | 73 00 00 33 | 76 00 00 53 | 56 00 33 53 | 76 76 76 56 | 76"),
-    "proxyless_cpu": _expand("36 33 33 33 | 36 33 33 53 | 36 00 00 33 | 56 33 33 33 | 56 53 53 33 | 56"),
+    "proxyless_gpu": _expand(
+        "53 00 00 00 | 73 00 00 33 | 76 00 00 53 | 56 00 33 53 | 76 76 76 56 | 76"
+    ),
+    "proxyless_cpu": _expand(
+        "36 33 33 33 | 36 33 33 53 | 36 00 00 33 | 56 33 33 33 | 56 53 53 33 | 56"
+    ),
     "proxyless_mobile": _expand(_MOBILE),
     "proxyless_mobile_14": _expand(_MOBILE),
 }

@@ -1,7 +1,8 @@
-"""Genotypes: the discrete result of a cell search as a frozen value, with its JSON file and original text.
+"""Genotypes: the discrete result of a cell search as a frozen value, with its JSON file and
+original text.
 
-The original text is the repr of a named tuple, `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`. It is read
-by a literal parser on the syntax tree: text is parsed, never evaluated.
+The original text is the repr of a named tuple, `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`.
+It is read by a literal parser on the syntax tree: text is parsed, never evaluated.
 """
 
 from __future__ import annotations
@@ -24,21 +25,26 @@ Edge: TypeAlias = tuple[str, int]  # (operation, predecessor)
 
 FORMAT = "gradnas-genotype"
 VERSION = 1
-CELL_NAMES: dict[Kind, tuple[str, ...]] = {"conv": ("normal", "reduce"), "recurrent": ("recurrent",)}
+CELL_NAMES: dict[Kind, tuple[str, ...]] = {
+    "conv": ("normal", "reduce"),
+    "recurrent": ("recurrent",),
+}
 SPACE_NAMES: dict[Kind, str] = {"conv": "ConvCell", "recurrent": "RecurrentCell"}
 
-# Bounds on the work that a hostile text can cause: a hundred times what the longest published genotype needs
+# Bounds on the work that a hostile text can cause: a hundred times what the longest published
+# genotype needs
 _MAX_CHARACTERS = 100_000
 _MAX_RANGE = 1_000
 
 
 @dataclass(frozen=True)
 class CellGenotype:
-    """One cell. In a conv cell edges 2i and 2i+1 feed intermediate node i, which has index i+2 (0 and 1 are
-    the inputs c_{k-2} and c_{k-1}). In a recurrent cell edge i-1 feeds node i, and index 0 is the state s0.
+    """One cell. In a conv cell edges 2i and 2i+1 feed intermediate node i, which has index i+2 (0
+    and 1 are the inputs c_{k-2} and c_{k-1}). In a recurrent cell edge i-1 feeds node i, and index
+    0 is the state s0.
 
-    Node indices in `concat` keep their order: it is the order of the output's channels. A cell is validated
-    by the genotype that holds it, which knows its kind.
+    Node indices in `concat` keep their order: it is the order of the output's channels. A cell is
+    validated by the genotype that holds it, which knows its kind.
     """
 
     edges: tuple[Edge, ...]
@@ -49,24 +55,28 @@ class CellGenotype:
 class Genotype:
     """The cells of one architecture: `normal` and `reduce`, or `recurrent`.
 
-    Raises ValueError when it is made of anything that is not a cell: wrong types, a predecessor that does
-    not precede its node, an odd number of conv edges, an empty, repeated or impossible concat. Which
-    operation names exist is the space's business.
+    Raises ValueError when it is made of anything that is not a cell: wrong types, a predecessor
+    that does not precede its node, an odd number of conv edges, an empty, repeated or impossible
+    concat. Which operation names exist is the space's business.
     """
 
     cells: tuple[tuple[str, CellGenotype], ...]
 
     def __post_init__(self) -> None:
         for item in _checked_tuple(self.cells, "cells", "(name, CellGenotype) pairs"):
-            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], CellGenotype)):
+            if not (
+                isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], CellGenotype)
+            ):
                 raise ValueError(f"cells must hold (name, CellGenotype) pairs, not {item!r}")
         names = tuple(name for name, _ in self.cells)
         if names not in CELL_NAMES.values():
-            raise ValueError(f"a genotype has the cells normal and reduce, or recurrent, not {names!r}")
+            raise ValueError(
+                f"a genotype has the cells normal and reduce, or recurrent, not {names!r}"
+            )
         for name, cell in self.cells:
             _check_cell(name, cell)
 
-    # -- making one -----------------------------------------------------------------------------------------
+    # -- making one --------------------------------------------------------------------------------
 
     @classmethod
     def conv(
@@ -76,19 +86,25 @@ class Genotype:
         normal_concat: Sequence[int] | None = None,
         reduce_concat: Sequence[int] | None = None,
     ) -> Genotype:
-        """A convolutional genotype. Without a concat, the output of a cell is the concatenation of all its
-        intermediate nodes. Raises ValueError as the class does."""
-        return cls((("normal", _cell(normal, normal_concat, 2)), ("reduce", _cell(reduce, reduce_concat, 2))))
+        """A convolutional genotype. Without a concat, the output of a cell is the concatenation of
+        all its intermediate nodes. Raises ValueError as the class does."""
+        return cls(
+            (
+                ("normal", _cell(normal, normal_concat, 2)),
+                ("reduce", _cell(reduce, reduce_concat, 2)),
+            )
+        )
 
     @classmethod
     def recurrent_cell(cls, edges: Sequence[Edge], concat: Sequence[int] | None = None) -> Genotype:
-        """A recurrent genotype from one (activation, predecessor) per node. Without a concat, the output is
-        the mean of all nodes. Raises ValueError as the class does."""
+        """A recurrent genotype from one (activation, predecessor) per node. Without a concat, the
+        output is the mean of all nodes. Raises ValueError as the class does."""
         return cls((("recurrent", _cell(edges, concat, 1)),))
 
     @classmethod
     def named(cls, name: str) -> Genotype:
-        """A published genotype. Raises ValueError, with the nearest name, for a name not in `names()`."""
+        """A published genotype. Raises ValueError, with the nearest name, for a name not in
+        `names()`."""
         published = _ALIASES.get(name, name)
         if published in _CONV:
             normal, normal_concat, reduce, reduce_concat = _CONV[published]
@@ -104,7 +120,7 @@ class Genotype:
         """Every name that `named` knows: the published genotypes, then the aliases."""
         return (*_CONV, *_RECURRENT, *_ALIASES)
 
-    # -- reading one ----------------------------------------------------------------------------------------
+    # -- reading one -------------------------------------------------------------------------------
 
     @property
     def kind(self) -> Kind:
@@ -115,7 +131,9 @@ class Genotype:
         for own, cell in self.cells:
             if own == name:
                 return cell
-        raise AttributeError(f"a {self.kind} genotype has no {name} cell, only {_listed(dict(self.cells))}")
+        raise AttributeError(
+            f"a {self.kind} genotype has no {name} cell, only {_listed(dict(self.cells))}"
+        )
 
     def inputs(self, name: str) -> tuple[tuple[Edge, ...], ...]:
         """The incoming edges of every intermediate node of a cell, in the order of the nodes."""
@@ -147,7 +165,7 @@ class Genotype:
     def concat(self) -> tuple[int, ...]:
         return self.cell("recurrent").concat
 
-    # -- text -----------------------------------------------------------------------------------------------
+    # -- text --------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
         """The original text form, as Python 3 printed it: a contiguous concat is a range."""
@@ -161,22 +179,31 @@ class Genotype:
 
     @classmethod
     def parse(cls, text: str) -> Genotype:
-        """Read the original text form, with line breaks or without, and with or without `NAME =` before it.
+        """Read the original text form, with line breaks or without, and with or without `NAME =`
+        before it.
 
-        Only `Genotype(field=...)`, lists, tuples, strings, integers and `range(a, b)` are read; nothing is
-        evaluated. Raises ValueError for everything else.
+        Only `Genotype(field=...)`, lists, tuples, strings, integers and `range(a, b)` are read;
+        nothing is evaluated. Raises ValueError for everything else.
         """
         call = _genotype_call(text)
         fields = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
         names = CELL_NAMES["recurrent" if "recurrent" in fields else "conv"]
-        _check_fields(fields, [field for name in names for field in _text_fields(name)], "genotype text")
-        return cls(tuple((name, _cell(*(fields[field] for field in _text_fields(name)))) for name in names))
+        _check_fields(
+            fields, [field for name in names for field in _text_fields(name)], "genotype text"
+        )
+        return cls(
+            tuple((name, _cell(*(fields[field] for field in _text_fields(name)))) for name in names)
+        )
 
-    # -- JSON -----------------------------------------------------------------------------------------------
+    # -- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """The genotype as a dict of JSON types; `from_json` reads it back."""
-        head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "space": SPACE_NAMES[self.kind]}
+        head: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": SPACE_NAMES[self.kind],
+        }
         return head | {
             name: {"edges": [list(edge) for edge in cell.edges], "concat": list(cell.concat)}
             for name, cell in self.cells
@@ -194,26 +221,36 @@ class Genotype:
         if found != FORMAT:
             raise ValueError(f"{where}: field 'format' must be {FORMAT!r}, not {found!r}")
         if type(version) is not int or version != VERSION:
-            raise ValueError(f"{where}: field 'version' must be {VERSION}, the one read here, not {version!r}")
+            raise ValueError(
+                f"{where}: field 'version' must be {VERSION}, the one read here, not {version!r}"
+            )
         kinds = {name: kind for kind, name in SPACE_NAMES.items()}
         if not isinstance(space, str) or space not in kinds:
             hint = did_you_mean(str(space), kinds)
-            raise ValueError(f"{where}: field 'space' must be {_listed(kinds)}, not {space!r}{hint}")
+            raise ValueError(
+                f"{where}: field 'space' must be {_listed(kinds)}, not {space!r}{hint}"
+            )
         names = CELL_NAMES[kinds[space]]
         _check_fields(obj, ["format", "version", "space", *names], where)
         for name in names:
             if not isinstance(obj[name], dict):
-                raise ValueError(f"{where}: field {name!r} must be an object, not {_type(obj[name])}")
+                raise ValueError(
+                    f"{where}: field {name!r} must be an object, not {_type(obj[name])}"
+                )
             _check_fields(obj[name], ["edges", "concat"], f"{where}: field {name!r}")
             for field, value in obj[name].items():
                 if not isinstance(value, (list, tuple)):
-                    raise ValueError(f"{where}: field '{name}.{field}' must be a list, not {_type(value)}")
+                    raise ValueError(
+                        f"{where}: field '{name}.{field}' must be a list, not {_type(value)}"
+                    )
         try:
-            return cls(tuple((name, _cell(obj[name]["edges"], obj[name]["concat"])) for name in names))
+            return cls(
+                tuple((name, _cell(obj[name]["edges"], obj[name]["concat"])) for name in names)
+            )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
-    # -- files ----------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def save(self, path: Path | str) -> None:
         """Write the JSON file; a reader sees the old file or the whole new one. Raises OSError."""
@@ -230,11 +267,14 @@ class Genotype:
             if text.lstrip().startswith(("{", "[")):  # no text form does
                 return cls.from_json(json.loads(text))
             return cls.parse(text)
-        except (ValueError, RecursionError) as error:  # the errors of JSON and of Unicode are ValueErrors
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # the errors of JSON and of Unicode are ValueErrors
             raise ValueError(f"{path} does not hold a genotype: {error}") from error
 
 
-# -- validation ---------------------------------------------------------------------------------------------
+# -- validation ------------------------------------------------------------------------------------
 
 
 def _check_cell(name: str, cell: CellGenotype) -> None:
@@ -242,7 +282,9 @@ def _check_cell(name: str, cell: CellGenotype) -> None:
     edges = _checked_tuple(cell.edges, f"{name} cell: edges", "(operation, predecessor) pairs")
     concat = _checked_tuple(cell.concat, f"{name} cell: concat", "node indices")
     if not edges:
-        raise ValueError(f"{name} cell: it has no edges; it needs {'two' if conv else 'one'} per node")
+        raise ValueError(
+            f"{name} cell: it has no edges; it needs {'two' if conv else 'one'} per node"
+        )
     if conv and len(edges) % 2:
         raise ValueError(f"{name} cell: {len(edges)} edges are an odd number; every node needs two")
     for number, edge in enumerate(edges):
@@ -250,10 +292,14 @@ def _check_cell(name: str, cell: CellGenotype) -> None:
         _check_edge(f"{name} cell, node {node}, edge {number}", edge, last)
     first, last = (2, len(edges) // 2 + 1) if conv else (1, len(edges))
     if not concat:
-        raise ValueError(f"{name} cell: concat is empty; it needs at least one of the nodes {first}..{last}")
+        raise ValueError(
+            f"{name} cell: concat is empty; it needs at least one of the nodes {first}..{last}"
+        )
     for index in concat:
         if type(index) is not int or not first <= index <= last:
-            raise ValueError(f"{name} cell: concat index {index!r} is not one of the nodes {first}..{last}")
+            raise ValueError(
+                f"{name} cell: concat index {index!r} is not one of the nodes {first}..{last}"
+            )
     if len(set(concat)) < len(concat):
         raise ValueError(f"{name} cell: concat {list(concat)} names a node twice")
 
@@ -268,7 +314,9 @@ def _check_edge(where: str, edge: object, last: int) -> None:
     if type(predecessor) is not int:  # isinstance would let True pass
         raise ValueError(f"{where}: the predecessor must be an int, not {predecessor!r}")
     if not 0 <= predecessor <= last:
-        raise ValueError(f"{where}: predecessor {predecessor} does not precede it; it must be in 0..{last}")
+        raise ValueError(
+            f"{where}: predecessor {predecessor} does not precede it; it must be in 0..{last}"
+        )
 
 
 def _checked_tuple(value: object, what: str, of: str) -> tuple[Any, ...]:
@@ -280,7 +328,9 @@ def _checked_tuple(value: object, what: str, of: str) -> tuple[Any, ...]:
 def _check_fields(fields: Collection[Any], expected: list[str], where: str) -> None:
     for field in fields:
         if field not in expected:
-            raise ValueError(f"{where}: unknown field {field!r}{did_you_mean(str(field), expected)}")
+            raise ValueError(
+                f"{where}: unknown field {field!r}{did_you_mean(str(field), expected)}"
+            )
     missing = [field for field in expected if field not in fields]
     if missing:
         raise ValueError(f"{where}: missing field {', '.join(repr(field) for field in missing)}")
@@ -294,18 +344,21 @@ def _listed(names: Collection[str]) -> str:
     return " or ".join(repr(name) for name in names)
 
 
-# -- making and writing cells -------------------------------------------------------------------------------
+# -- making and writing cells ----------------------------------------------------------------------
 
 
 def _cell(edges: Any, concat: Any, fan_in: int | None = None) -> CellGenotype:
     """A cell, not validated. With a fan-in, a concat of None means all nodes."""
     if concat is None and fan_in is not None and isinstance(edges, (list, tuple)):
-        concat = range(fan_in, len(edges) // fan_in + fan_in)  # the first node is 2 in conv cells, else 1
+        concat = range(
+            fan_in, len(edges) // fan_in + fan_in
+        )  # the first node is 2 in conv cells, else 1
     return CellGenotype(edges=_tuples(edges), concat=_tuples(concat))
 
 
 def _tuples(value: Any) -> Any:
-    """Lists and ranges as tuples, two levels deep; everything else as it is, for the validation to refuse."""
+    """Lists and ranges as tuples, two levels deep; everything else as it is, for the validation to
+    refuse."""
     if not isinstance(value, (list, tuple, range)):
         return value
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
@@ -321,7 +374,8 @@ def _concat_text(concat: tuple[int, ...]) -> str:
 
 
 def readable_json(obj: dict[str, Any]) -> str:
-    """Indented, but each innermost list on one line. A line break never lies inside a JSON string."""
+    """Indented, but each innermost list on one line. A line break never lies inside a JSON
+    string."""
     return re.sub(
         r"\[\n\s*([^\[\]]*)\n\s*\]",
         lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]",
@@ -330,7 +384,8 @@ def readable_json(obj: dict[str, Any]) -> str:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    # Not `runs.write_atomically`: that module needs torch, and a genotype the standard library alone
+    # Not `runs.write_atomically`: that module needs torch, and a genotype the standard library
+    # alone
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -342,7 +397,7 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# -- the literal parser -------------------------------------------------------------------------------------
+# -- the literal parser ----------------------------------------------------------------------------
 
 
 def _genotype_call(text: object) -> ast.Call:
@@ -352,7 +407,9 @@ def _genotype_call(text: object) -> ast.Call:
         raise ValueError(f"genotype text: {len(text)} characters, more than {_MAX_CHARACTERS}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a doubtful literal, such as an unknown escape, is refused
+            warnings.simplefilter(
+                "error"
+            )  # a doubtful literal, such as an unknown escape, is refused
             body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"genotype text: {type(error).__name__}: {error}") from error
@@ -362,7 +419,9 @@ def _genotype_call(text: object) -> ast.Call:
         ]:
             names = [keyword.arg for keyword in call.keywords]  # None stands for **
             if call.args or None in names:
-                raise ValueError("genotype text: every part must have a field name, as in normal=[...]")
+                raise ValueError(
+                    "genotype text: every part must have a field name, as in normal=[...]"
+                )
             if len(set(names)) < len(names):
                 raise ValueError("genotype text: a field is given twice")
             return call
@@ -391,7 +450,7 @@ def _literal(node: ast.expr) -> Any:
     )
 
 
-# -- published genotypes -----------------------------------------------------------------------------------
+# -- published genotypes ---------------------------------------------------------------------------
 
 _SHORT = {
     "s3": "sep_conv_3x3",
@@ -409,7 +468,9 @@ _SHORT = {
 def _expand(text: str) -> tuple[Edge, ...]:
     """'s3.1 sk.0 / d3.2 mp.0' as edges; a name that is not an abbreviation stands for itself."""
     pairs = (word.split(".") for word in text.replace("/", " ").split())
-    return tuple((_SHORT.get(operation, operation), int(predecessor)) for operation, predecessor in pairs)
+    return tuple(
+        (_SHORT.get(operation, operation), int(predecessor)) for operation, predecessor in pairs
+    )
 
 
 # name: normal, its concat, reduce, its concat. A slash stands between nodes.
@@ -470,7 +531,8 @@ _RECURRENT: dict[str, tuple[str, tuple[int, ...]]] = {
         "sigmoid.0 / relu.1 / relu.1 / identity.1 / tanh.2 / sigmoid.5 / tanh.3 / relu.5",
         (1, 2, 3, 4, 5, 6, 7, 8),
     ),
-    # ENAS, Penn Treebank. Pham, Guan, Zoph, Le, Dean 2018, arXiv:1802.03268, in the form of the DARTS code
+    # ENAS, Penn Treebank. Pham, Guan, Zoph, Le, Dean 2018, arXiv:1802.03268, in the form of the
+    # DARTS code
     "ENAS": (
         "tanh.0 / tanh.1 / relu.1 / tanh.3 / tanh.3 / relu.3 / relu.4 / relu.7 / relu.8 / relu.8 / relu.8",
         (2, 5, 6, 9, 10, 11),

@@ -74,7 +74,9 @@ class MeasureCommand:
         supernet: Supernet = config.space.supernet(in_channels=channels, num_classes=classes)
         memory: Any = torch.channels_last if self.channels_last else torch.contiguous_format
         supernet.to(device, memory_format=memory)  # type: ignore[call-overload]
-        x_BCHW = torch.randn(self.batch_size, channels, side, side, device=device).contiguous(memory_format=memory)
+        x_BCHW = torch.randn(self.batch_size, channels, side, side, device=device).contiguous(
+            memory_format=memory
+        )
         view = supernet.cost_view()
         view.net.to(device, memory_format=memory)  # type: ignore[call-overload]
         settings = {
@@ -88,9 +90,13 @@ class MeasureCommand:
         out = self.out or Path(f"latency-{device.type}.json")
         table.save(out)
         assert table.device is not None
-        print(f"{len(table.entries)} latencies on {table.device}, batch {self.batch_size}, {side}x{side}: {out}")
+        print(
+            f"{len(table.entries)} latencies on {table.device}, batch {self.batch_size}, {side}x{side}: {out}"
+        )
         costs = supernet.costs("latency", (x_BCHW,), table)
-        print(f"the cheapest architecture of the space takes {supernet.cheapest(costs):.3f} ms by the table")
+        print(
+            f"the cheapest architecture of the space takes {supernet.cheapest(costs):.3f} ms by the table"
+        )
         if folder is not None and (folder / runs.GENOTYPE).exists():
             units = view.survey((x_BCHW,))
             _end_to_end(folder, supernet, costs, x_BCHW, memory, timing, units)
@@ -104,13 +110,16 @@ class MeasureCommand:
             return from_json(SearchConfig, _search_description(path), self.what), None
         config = recipes.search_recipe(self.what)
         if not isinstance(config, SearchConfig):
-            raise ValueError(f"{self.what} is a search on text; latencies are measured for searches on images")
+            raise ValueError(
+                f"{self.what} is a search on text; latencies are measured for searches on images"
+            )
         return config, None
 
 
 @dataclass(frozen=True)
 class FitCommand:
-    """Fit a predictor on a measured table, for operations that it lacks, and keep it in the table."""
+    """Fit a predictor on a measured table, for operations that it lacks, and keep it in the
+    table."""
 
     table: TableFile
     """Table from gradnas latency measure, or of a phone."""
@@ -121,14 +130,18 @@ class FitCommand:
 
     def run(self) -> None:
         if self.out is None and self.table.suffix != ".json":
-            raise ValueError(f"{self.table} is YAML, and gradnas writes JSON: say where to with --out TABLE.json")
+            raise ValueError(
+                f"{self.table} is YAML, and gradnas writes JSON: say where to with --out TABLE.json"
+            )
         fitted = fit_table(LatencyTable.load(self.table), self.seed)
         predictor = fitted.predictor
         assert predictor is not None
         fitted.save(self.out or self.table)
         print(f"{predictor.quality}: {self.out or self.table}")
         used = {n: c for n, c in zip(predictor.names, predictor.coefficients, strict=True) if c > 0}
-        print(f"{predictor.base_ms:.4f} ms for any operation, and for one unit of each feature (ms):")
+        print(
+            f"{predictor.base_ms:.4f} ms for any operation, and for one unit of each feature (ms):"
+        )
         for name, coefficient in sorted(used.items(), key=lambda item: item[0]):
             print(f"  {name:16}{coefficient:.3g}")
 
@@ -144,20 +157,34 @@ class ShowCommand:
 
     def run(self) -> None:
         table = LatencyTable.load(self.table)
-        print(f"{self.table}: {len(table.entries)} latencies" + (f" on {table.device}" if table.device else ""))
+        print(
+            f"{self.table}: {len(table.entries)} latencies"
+            + (f" on {table.device}" if table.device else "")
+        )
         settings = {k: v for k, v in table.settings.items() if k not in ("inputs", "mode")}
         for values in (settings, table.versions):
             if values:
-                print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
-        print(f"predictor: {table.predictor.quality if table.predictor else 'none (gradnas latency fit)'}")
+                print(
+                    ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+                )
+        print(
+            f"predictor: {table.predictor.quality if table.predictor else 'none (gradnas latency fit)'}"
+        )
         ordered = sorted(table.entries.items(), key=lambda item: -item[1].ms)
         shown = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("ms", "right"), ("spread", "right"), ("n", "right"), ("where first", "left")):
+        for name, justify in (
+            ("ms", "right"),
+            ("spread", "right"),
+            ("n", "right"),
+            ("where first", "left"),
+        ):
             shown.add_column(name, justify=justify)  # type: ignore[arg-type]
         shown.add_column("input -> output", overflow="fold")
         for key, entry in ordered[: self.rows]:
             place, shapes = _described(key, entry)
-            shown.add_row(f"{entry.ms:.4f}", f"{entry.spread_ms:.4f}", str(entry.count), place, shapes)
+            shown.add_row(
+                f"{entry.ms:.4f}", f"{entry.spread_ms:.4f}", str(entry.count), place, shapes
+            )
         Console().print(shown)
         if len(ordered) > self.rows:
             print(f"... and {len(ordered) - self.rows} more (--rows {len(ordered)})")
@@ -189,7 +216,8 @@ def _search_description(path: Path) -> dict[str, Any]:
 
 
 def _images(config: SearchConfig, side: int | None) -> tuple[int, int, int]:
-    """Channels, side and classes of the run's images; read only where they are not known by name."""
+    """Channels, side and classes of the run's images; read only where they are not known by
+    name."""
     if config.data.source in KNOWN_IMAGES:
         channels, own, classes = KNOWN_IMAGES[config.data.source]
         return channels, side or config.data.image_size or own, classes
@@ -206,8 +234,8 @@ def _end_to_end(
     timing: Timing,
     units: Sequence[Unit],
 ) -> None:
-    """Time the network that a run found, beside the table's sum; in turn with the operations, so that it meets caches
-    in the state in which they met them."""
+    """Time the network that a run found, beside the table's sum; in turn with the operations, so
+    that it meets caches in the state in which they met them."""
     decision = load_architecture(folder / runs.GENOTYPE)
     network = supernet.derived(decision).to(x_BCHW.device, memory_format=memory).eval()  # type: ignore[call-overload]
     works = [lambda: nullcontext(lambda: network(x_BCHW)), *(unit.ready for unit in units)]

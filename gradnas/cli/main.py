@@ -1,6 +1,8 @@
-"""The command line: `gradnas search | resume | train | evaluate | generate | draw | report | export | ...`.
+"""The command line: `gradnas search | resume | train | evaluate | generate | draw | report | export
+| ...`.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130 interrupted and saved.
+Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130
+interrupted and saved.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ from gradnas.reports.page import write_report
 from gradnas.search.search import check_samples
 from gradnas.spaces import ConvCell
 
-# Options that were not given are None and leave the recipe's value; help shows what they take, and no default.
+# Options that were not given are None and leave the recipe's value; help shows what they take, and
+# no default.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
 Table = Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")]
@@ -92,9 +95,9 @@ class _Run:
     """Options of everything that makes a run folder."""
 
     data: Source = None
-    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class; for text pydoc, one
-    file, a folder with train.txt, valid.txt and test.txt, or owner/name on the hub; by default the recipe's, or that of
-    the search."""
+    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class;
+    for text pydoc, one file, a folder with train.txt, valid.txt and test.txt, or owner/name on the
+    hub; by default the recipe's, or that of the search."""
     out: Folder = None
     """Run folder; by default the next free one in runs/, for the training of a search RUN/train."""
     epochs: Whole = None
@@ -131,16 +134,32 @@ class _Run:
     """Stop after so many steps (to try a setting out)."""
 
     def given(self, config: Any, *more: str) -> dict[str, Any]:
-        """Replacements for fields of a configuration, its data and its space by the options that were given."""
-        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps", *more)
+        """Replacements for fields of a configuration, its data and its space by the options that
+        were given."""
+        common = (
+            "epochs",
+            "batch_size",
+            "seed",
+            "device",
+            "precision",
+            "threads",
+            "max_steps",
+            *more,
+        )
         data = self._of("image_size", "workers", "per_class", "level")
         space = self._of("channels", "cells", "width_mult", "nodes", "hidden")
-        for part, given in ((config, self._of(*common)), (config.data, data), (config.space, space)):
+        for part, given in (
+            (config, self._of(*common)),
+            (config.data, data),
+            (config.space, space),
+        ):
             known = {field.name for field in fields(part)}
             for name in given:
                 if name not in known:
                     kind = type(part).__name__
-                    raise ValueError(f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of")
+                    raise ValueError(
+                        f"--{name.replace('_', '-')} is no setting of {kind}, which this run is of"
+                    )
         if self.data is not None:
             data["source"] = self.data
         if "hidden" in space:
@@ -157,7 +176,8 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchCommand(_Run):
-    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a run."""
+    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a
+    run."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
     """Recipe, or path of a config.json."""
@@ -172,9 +192,11 @@ class SearchCommand(_Run):
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
     reinforce: Whole = None
-    """Learn the alphas from the losses of so many sampled networks a step, not by a gradient through the network."""
+    """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
+    through the network."""
     latency: Table = None
-    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or --target-ms."""
+    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or
+    --target-ms."""
     budget_ms: Number = None
     """Find the best architecture whose latency is at most this."""
     budget_macs: Number = None
@@ -190,7 +212,8 @@ class SearchCommand(_Run):
     form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
     """How a target enters the loss: as a factor, or as a term."""
     estimate: Flag = None
-    """Only say how much memory and time the search would take here, from a few steps; makes no run folder."""
+    """Only say how much memory and time the search would take here, from a few steps; makes no run
+    folder."""
 
     def run(self) -> None:
         config = self._config()
@@ -199,12 +222,18 @@ class SearchCommand(_Run):
         data = config.data.load()
         if self.estimate:
             if isinstance(config, TextSearchConfig) or isinstance(data, Corpus):
-                raise ValueError("--estimate is for searches on images; try a search on text out with --max-steps 3")
+                raise ValueError(
+                    "--estimate is for searches on images; try a search on text out with --max-steps 3"
+                )
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
             print(estimate_search(config, data, device))
             return
-        stem = Path(self.recipe).resolve().parent.name if self.recipe.endswith(".json") else self.recipe
+        stem = (
+            Path(self.recipe).resolve().parent.name
+            if self.recipe.endswith(".json")
+            else self.recipe
+        )
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
     def _config(self) -> recipes.AnySearch:
@@ -214,11 +243,19 @@ class SearchCommand(_Run):
             config = from_json(kind, description, self.recipe)
         else:
             config = recipes.search_recipe(self.recipe)
-        settings = ("valid_augment", "warmup_epochs", "valid_per_class", "checkpoint_cells", "capture")
+        settings = (
+            "valid_augment",
+            "warmup_epochs",
+            "valid_per_class",
+            "checkpoint_cells",
+            "capture",
+        )
         if isinstance(config, TextSearchConfig):
             costs = self._of(*LIMITS, "latency", "form")
             if costs:
-                raise ValueError(f"--{next(iter(costs)).replace('_', '-')} is for searches on images")
+                raise ValueError(
+                    f"--{next(iter(costs)).replace('_', '-')} is for searches on images"
+                )
             return replace(config, **self.given(config, *settings), **self._gradient())
         config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
         config = replace(config, **self.given(config, *settings), **self._gradient())
@@ -231,13 +268,24 @@ class SearchCommand(_Run):
         """The recipe's cost with the table, the limit and the form that were given."""
         limits = self._of(*LIMITS)
         if len(limits) > 1:
-            raise ValueError(f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold")
-        given: dict[str, Any] = {**self._of("form"), **({"table": self.latency} if self.latency is not None else {})}
+            raise ValueError(
+                f"only one of --{' and --'.join(name.replace('_', '-') for name in limits)} can hold"
+            )
+        given: dict[str, Any] = {
+            **self._of("form"),
+            **({"table": self.latency} if self.latency is not None else {}),
+        }
         if before is None and not limits:
             if given:
-                raise ValueError("--latency and --form need a limit: --budget-ms or --target-ms, for example")
+                raise ValueError(
+                    "--latency and --form need a limit: --budget-ms or --target-ms, for example"
+                )
             return None
-        cost = ExpectedCost(**given, **limits) if before is None else replace(before, **given, **_instead(limits))
+        cost = (
+            ExpectedCost(**given, **limits)
+            if before is None
+            else replace(before, **given, **_instead(limits))
+        )
         cost.latency_table()  # refused now if it cannot be read
         return cost
 
@@ -249,24 +297,31 @@ def _instead(limits: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand(_Run):
-    """Train a derived network from scratch and evaluate it once on the test images, or on the test text."""
+    """Train a derived network from scratch and evaluate it once on the test images, or on the test
+    text."""
 
     what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
-    """Run folder of a search, genotype.json, name of a published cell, or the config.json of a training."""
+    """Run folder of a search, genotype.json, name of a published cell, or the config.json of a
+    training."""
     recipe: Text = None
-    """Training recipe; by default the one that belongs to the kind of architecture and the data it was found on."""
+    """Training recipe; by default the one that belongs to the kind of architecture and the data it
+    was found on."""
     auxiliary: Flag = None
     """Whether to train with an auxiliary head."""
     valid_fraction: Share = None
     """Share of the training images held out and reported on each epoch."""
-    compile: Annotated[Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")] = None
+    compile: Annotated[
+        Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")
+    ] = None
     """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
         config, out = self._config()
-        config = replace(config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile"))
+        config = replace(
+            config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile")
+        )
         with torch.device("meta"):  # an unknown operation is refused before data are read
             config.space.network(config.space.decision(config.genotype))
         device = _device(config.device)
@@ -276,7 +331,9 @@ class TrainCommand(_Run):
         path = Path(self.what)
         if path.is_file() and read_object(path).get("type") in ("TrainConfig", "TextTrainConfig"):
             if self.recipe is not None:
-                raise ValueError(f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}")
+                raise ValueError(
+                    f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}"
+                )
             kind, description = _typed(path, TrainConfig, TextTrainConfig)
             config = from_json(kind, description, self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
@@ -284,7 +341,9 @@ class TrainCommand(_Run):
         source = searched.get("data", {}).get("source")
         name = self.recipe or recipes.training_after(genotype, self.what, source)
         config: Any = recipes.training_recipe(name, genotype.to_text())
-        config = replace(config, space=recipes.training_space(config, genotype, self.what, searched.get("space")))
+        config = replace(
+            config, space=recipes.training_space(config, genotype, self.what, searched.get("space"))
+        )
         if not name.endswith("imagenet-eval"):
             config = replace(config, data=recipes.training_data(config, searched.get("data", {})))
         return config, path / "train" if path.is_dir() else _free_folder(f"{path.stem}-{name}")
@@ -304,10 +363,14 @@ class ResumeCommand:
         if run.status().get("status") == "finished":
             raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
         path = run.path / runs.CONFIG
-        kind, description = _typed(path, SearchConfig, TrainConfig, TextSearchConfig, TextTrainConfig)
+        kind, description = _typed(
+            path, SearchConfig, TrainConfig, TextSearchConfig, TextTrainConfig
+        )
         config = from_json(kind, description, str(path))
         go_on = _search if kind in (SearchConfig, TextSearchConfig) else _train
-        go_on(config, run.path, config.data.load(), _device(self.device or config.device), new=False)
+        go_on(
+            config, run.path, config.data.load(), _device(self.device or config.device), new=False
+        )
 
 
 @dataclass(frozen=True)
@@ -317,7 +380,8 @@ class EvaluateCommand:
     folder: Positional[Run]
     """Run folder of a training, or of a search that was trained."""
     data: Source = None
-    """Other images than those it was trained on (of the same shape and classes), or another text."""
+    """Other images than those it was trained on (of the same shape and classes), or another
+    text."""
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
 
@@ -337,7 +401,9 @@ class EvaluateCommand:
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = data.test.batches(256, shuffle=False, device=device, workers=config.data.workers)
         found = evaluate(network, batches.epoch(0), config.precision)
-        print(f"test accuracy {100 * found['accuracy']:.2f}%  loss {found['loss']:.4f}  on {len(data.test)} images")
+        print(
+            f"test accuracy {100 * found['accuracy']:.2f}%  loss {found['loss']:.4f}  on {len(data.test)} images"
+        )
 
 
 @dataclass(frozen=True)
@@ -358,7 +424,9 @@ class GenerateCommand:
     def run(self) -> None:
         run, config = trained_run(self.folder)
         if not isinstance(config, TextTrainConfig):
-            raise ValueError(f"{run.path} was trained on images: only a language model can write text")
+            raise ValueError(
+                f"{run.path} was trained on images: only a language model can write text"
+            )
         model, vocabulary = load_trained_text(run, config)
         print(generate(model, vocabulary, self.prompt, self.tokens, self.temperature, self.seed))
 
@@ -408,24 +476,32 @@ class ExportCommand:
 class DiscoverCommand:
     """Find a short law in a table: print the Pareto front, write report, LaTeX and Python."""
 
-    what: Annotated[Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")] = None
+    what: Annotated[
+        Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")
+    ] = None
     """CSV file with a header line, or the config.json of a discovery."""
     target: Text = None
     """Column to explain."""
-    features: Annotated[tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")] = None
+    features: Annotated[
+        tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")
+    ] = None
     """Columns to explain it with; by default all others."""
     weights: Text = None
     """Column of sample weights."""
     example: Text = None
-    """Generated table instead of a file: weber-fechner, stevens, michaelis-menten, learning, damped-oscillation,
-    gravitation, psychometric or decay-counts."""
+    """Generated table instead of a file: weber-fechner, stevens, michaelis-menten, learning,
+    damped-oscillation, gravitation, psychometric or decay-counts."""
     rows: Whole = None
     """Rows of the example."""
     noise: Share = None
     """Noise of the example, a share of the target's standard deviation."""
-    output: Annotated[Literal["real", "probability", "counts", "class"] | None, arg(help_behavior_hint="")] = None
+    output: Annotated[
+        Literal["real", "probability", "counts", "class"] | None, arg(help_behavior_hint="")
+    ] = None
     """What the target is."""
-    primitives: Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint="")] = None
+    primitives: Annotated[
+        tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint="")
+    ] = None
     """Functions that the law may use, such as linear linear_exp linear_ln."""
     nodes: Whole = None
     """Largest number of intermediate nodes."""
@@ -441,9 +517,22 @@ class DiscoverCommand:
     """Of everything random."""
 
     def run(self) -> None:
-        from gradnas.programs import discover as discovery  # sympy and pandas take a second to import
+        from gradnas.programs import (
+            discover as discovery,
+        )  # sympy and pandas take a second to import
 
-        names = ("target", "features", "weights", "example", "rows", "noise", "output", "primitives", "nodes", "effort")
+        names = (
+            "target",
+            "features",
+            "weights",
+            "example",
+            "rows",
+            "noise",
+            "output",
+            "primitives",
+            "nodes",
+            "effort",
+        )
         names += ("max_complexity", "plain_darts", "seed")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.what is not None and self.what.endswith(".json"):
@@ -457,7 +546,9 @@ class DiscoverCommand:
         config, found, seconds = discovery.discover(config)
         print("\n".join(discovery.front_lines(found)))
         discovery.save_discovery(config, found, seconds, out)
-        print(f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}")
+        print(
+            f"{seconds:.1f} s; {runs.REPORT}, {discovery.LAW_TEX}, {discovery.LAW_PY}, {runs.RESULTS} in {out}"
+        )
 
 
 @dataclass(frozen=True)
@@ -469,8 +560,15 @@ class RecipesCommand:
             print(f"{title}:")
             for name, recipe in table.items():
                 lines = textwrap.wrap((recipe.__doc__ or "").splitlines()[0], 49)
-                print("\n".join(f"  {word:28}{line}" for word, line in zip([name] + [""] * 9, lines, strict=False)))
-        cells = textwrap.fill(", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  ")
+                print(
+                    "\n".join(
+                        f"  {word:28}{line}"
+                        for word, line in zip([name] + [""] * 9, lines, strict=False)
+                    )
+                )
+        cells = textwrap.fill(
+            ", ".join(Genotype.names()), 76, initial_indent="  ", subsequent_indent="  "
+        )
         print(f"published cells:\n{cells}")
         print(f"published chains:\n  {', '.join(Chain.names())}")
 
@@ -495,7 +593,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     description = "Gradient-based neural architecture search."
     form: Any = Command  # tyro takes a union of types, which type checkers do not take for a class
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-    command = tyro.cli(form, prog="gradnas", description=description, args=arguments, config=markers)
+    command = tyro.cli(
+        form, prog="gradnas", description=description, args=arguments, config=markers
+    )
     try:
         command.run()
     except runs.Interrupted:
@@ -506,7 +606,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gradnas: {error}", file=sys.stderr)
         return 2
     except torch.OutOfMemoryError as error:
-        print(f"gradnas: out of memory ({str(error).splitlines()[0]}); try a smaller --batch-size", file=sys.stderr)
+        print(
+            f"gradnas: out of memory ({str(error).splitlines()[0]}); try a smaller --batch-size",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("gradnas: stopped before anything was saved", file=sys.stderr)
@@ -516,10 +619,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# ---- parts of the commands -----------------------------------------------------------------------------------------
+# ---- parts of the commands -----------------------------------------------------------------------
 
 
-def _search(config: recipes.AnySearch, out: Path, data: Any, device: torch.device, *, new: bool) -> None:
+def _search(
+    config: recipes.AnySearch, out: Path, data: Any, device: torch.device, *, new: bool
+) -> None:
     if isinstance(config, TextSearchConfig):
         run = _begin(out, new, config.threads, lambda: start_text_search(config, out, data, device))
         results = _guarded(run, lambda: run_text_search(config, run, data, device))
@@ -532,18 +637,28 @@ def _search(config: recipes.AnySearch, out: Path, data: Any, device: torch.devic
     if "code" in results:
         print(f"code: {results['code']}")
     if "valid_perplexity" in results:
-        print(f"perplexity of the mixture on the validation text: {results['valid_perplexity']:.2f}")
+        print(
+            f"perplexity of the mixture on the validation text: {results['valid_perplexity']:.2f}"
+        )
     if "derived_valid_accuracy" in results:
-        mixture = f"mixture {100 * results['valid_accuracy']:.2f}%, " if "valid_accuracy" in results else ""
+        mixture = (
+            f"mixture {100 * results['valid_accuracy']:.2f}%, "
+            if "valid_accuracy" in results
+            else ""
+        )
         derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
         print(f"held-out accuracy: {mixture}{derived}")
     if isinstance(config, SearchConfig) and config.cost is not None:
         print(cost_sentence(config.cost, results["cost"]))
-    print(f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})")
+    print(
+        f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})"
+    )
     print(f"next: gradnas train {run.path}")
 
 
-def _train(config: recipes.AnyTraining, out: Path, data: Any, device: torch.device, *, new: bool) -> None:
+def _train(
+    config: recipes.AnyTraining, out: Path, data: Any, device: torch.device, *, new: bool
+) -> None:
     if isinstance(config, TextTrainConfig):
         return _train_text(config, out, data, device, new=new)
     run = _begin(out, new, config.threads, lambda: start_training(config, out, device))
@@ -564,7 +679,9 @@ def _train(config: recipes.AnyTraining, out: Path, data: Any, device: torch.devi
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
 
 
-def _train_text(config: TextTrainConfig, out: Path, corpus: Corpus, device: torch.device, *, new: bool) -> None:
+def _train_text(
+    config: TextTrainConfig, out: Path, corpus: Corpus, device: torch.device, *, new: bool
+) -> None:
     run = _begin(out, new, config.threads, lambda: start_text_training(config, out, corpus, device))
     results = _guarded(run, lambda: train_text(config, run, corpus, device))
     print(
@@ -581,14 +698,18 @@ def _train_text(config: TextTrainConfig, out: Path, corpus: Corpus, device: torc
     print(f"next: gradnas generate {run.path}")
 
 
-def _evaluate_text(run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device) -> None:
+def _evaluate_text(
+    run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device
+) -> None:
     model, vocabulary = load_trained_text(run, config)
     corpus = replace(config.data, source=source or config.data.source).load()
     tokens = vocabulary.numbers(corpus.vocabulary.tokens[k] for k in corpus.test.tolist())
     stream = TextStream(tokens, config.test_batch_size, device, "test")
     found = evaluate_text(model.to(device), stream)
     count = stream.rows * config.test_batch_size
-    print(f"test perplexity {found['perplexity']:.2f}  loss {found['loss']:.4f}  on {count:,} {vocabulary.level}s")
+    print(
+        f"test perplexity {found['perplexity']:.2f}  loss {found['loss']:.4f}  on {count:,} {vocabulary.level}s"
+    )
 
 
 def _begin(out: Path, new: bool, threads: int | None, start: Any) -> runs.Run:
@@ -619,7 +740,9 @@ def _guarded(run: runs.Run, work: Any) -> dict[str, Any]:
         # Where the disk is full this cannot be written either, and the first error says so already.
         with contextlib.suppress(ValueError):
             run.set_status("failed", message=str(error))
-        raise ValueError(f"{error}; the last good state is kept in {run.path}; go on with: {again}") from error
+        raise ValueError(
+            f"{error}; the last good state is kept in {run.path}; go on with: {again}"
+        ) from error
 
 
 def _device(name: str) -> torch.device:
@@ -632,7 +755,8 @@ def _device(name: str) -> torch.device:
 
 
 def _typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
-    """A configuration file's class, one of those wanted (the first where the file does not say), and its object."""
+    """A configuration file's class, one of those wanted (the first where the file does not say),
+    and its object."""
     description = read_object(path)
     kinds = {kind.__name__: kind for kind in wanted}
     found = str(description.get("type", next(iter(kinds))))
@@ -650,7 +774,9 @@ def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
     if path.is_dir():
         run = runs.Run.open(path)
         if not (path / runs.GENOTYPE).exists():
-            raise ValueError(f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})")
+            raise ValueError(
+                f"{path} has no {runs.GENOTYPE} yet: the search is not finished (gradnas resume {path})"
+            )
         return load_architecture(path / runs.GENOTYPE), read_object(run.path / runs.CONFIG)
     if path.suffix == ".json" or path.is_file():
         return load_architecture(path), {}
@@ -660,7 +786,9 @@ def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
         return Genotype.named(what), {}
     except ValueError as error:
         hint = did_you_mean(what, Chain.names())
-        raise ValueError(f"{what!r} is no run folder, no file and no published chain{hint}; {error}") from error
+        raise ValueError(
+            f"{what!r} is no run folder, no file and no published chain{hint}; {error}"
+        ) from error
 
 
 def _free_folder(stem: str) -> Path:

@@ -1,11 +1,13 @@
-"""What is done to a training image: declared in `Augment`, done on whole batches of tensors or on one Pillow image.
+"""What is done to a training image: declared in `Augment`, done on whole batches of tensors or on
+one Pillow image.
 
 Legend: B images, C channels, H W pixels down and across, 5 the columns of a draw (see `draw`).
 
-The order, for every kind of set: resized crop, colour jitter (both on the decoded Pillow image, so streaming sets
-only), crop after zero padding, flip, scaling to [0, 1], subtraction of the mean and division by the standard deviation,
-cutout. The last five run on a whole batch on its device, without a loop over images. All random numbers come from the
-generators that are passed in and live on the CPU, so every device sees the same ones.
+The order, for every kind of set: resized crop, colour jitter (both on the decoded Pillow image, so
+streaming sets only), crop after zero padding, flip, scaling to [0, 1], subtraction of the mean and
+division by the standard deviation, cutout. The last five run on a whole batch on its device,
+without a loop over images. All random numbers come from the generators that are passed in and live
+on the CPU, so every device sees the same ones.
 """
 
 from __future__ import annotations
@@ -23,22 +25,26 @@ if TYPE_CHECKING:
 
 CROP_TRIES = 10
 CROP_RATIO = (3 / 4, 4 / 3)
-EVAL_ZOOM = 256 / 224  # short side over image size before the centre crop: the ImageNet evaluation convention
+EVAL_ZOOM = (
+    256 / 224
+)  # short side over image size before the centre crop: the ImageNet evaluation convention
 
 
 @dataclass(frozen=True)
 class Augment:
     """What is done to a training image; everything is off by default.
 
-    - `crop_padding`: pixels; the image is padded with zeros (black, before normalisation) on all sides and a window of
-      the original size is cut out at a uniform offset.
+    - `crop_padding`: pixels; the image is padded with zeros (black, before normalisation) on all
+      sides and a window of the original size is cut out at a uniform offset.
     - `flip`: mirrored left to right with probability 1/2.
-    - `cutout`: side in pixels of one square per image that is set to 0 after normalisation; its centre is uniform over
-      the image and what falls outside is clipped (DeVries and Taylor, 2017, arXiv:1708.04552).
-    - `resized_crop`: (smallest, largest) share of the image's area of a crop that is resized to the image size; its
-      ratio of width to height is log-uniform in 3/4..4/3. Streaming sets only.
-    - `color_jitter`: strengths of brightness, contrast, saturation (factors uniform in max(0, 1 - s)..1 + s) and hue
-      (shift uniform in -s..s, in turns of the colour circle, at most 0.5), in random order. Streaming sets only.
+    - `cutout`: side in pixels of one square per image that is set to 0 after normalisation; its
+      centre is uniform over the image and what falls outside is clipped (DeVries and Taylor, 2017,
+      arXiv:1708.04552).
+    - `resized_crop`: (smallest, largest) share of the image's area of a crop that is resized to the
+      image size; its ratio of width to height is log-uniform in 3/4..4/3. Streaming sets only.
+    - `color_jitter`: strengths of brightness, contrast, saturation (factors uniform in max(0, 1 -
+      s)..1 + s) and hue (shift uniform in -s..s, in turns of the colour circle, at most 0.5), in
+      random order. Streaming sets only.
     """
 
     crop_padding: int = 0
@@ -50,17 +56,28 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"{name} is a whole number of pixels of at least 0, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} is a whole number of pixels of at least 0, not {getattr(self, name)!r}"
+                )
         if self.resized_crop is not None:
-            object.__setattr__(self, "resized_crop", tuple(self.resized_crop))  # a list when it comes from JSON
-            if len(self.resized_crop) != 2 or not 0 < self.resized_crop[0] <= self.resized_crop[1] <= 1:
+            object.__setattr__(
+                self, "resized_crop", tuple(self.resized_crop)
+            )  # a list when it comes from JSON
+            if (
+                len(self.resized_crop) != 2
+                or not 0 < self.resized_crop[0] <= self.resized_crop[1] <= 1
+            ):
                 raise ValueError(
                     f"resized_crop is (smallest, largest) share of the area, 0 < smallest <= largest <= 1, "
                     f"not {self.resized_crop!r}"
                 )
         if self.color_jitter is not None:
             object.__setattr__(self, "color_jitter", tuple(self.color_jitter))
-            if len(self.color_jitter) != 4 or min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            if (
+                len(self.color_jitter) != 4
+                or min(self.color_jitter) < 0
+                or self.color_jitter[3] > 0.5
+            ):
                 raise ValueError(
                     f"color_jitter is (brightness, contrast, saturation, hue), each at least 0 and hue at most 0.5, "
                     f"not {self.color_jitter!r}"
@@ -73,53 +90,76 @@ PLAIN = Augment()
 def draw(num: int, augment: Augment, height: int, width: int, generator: torch.Generator) -> Tensor:
     """The random numbers of `num` images of height x width pixels: int64 (num, 5) on the CPU.
 
-    Columns: crop offset down and right in 0..2 crop_padding, flip 0 or 1, row and column of the cutout's centre. All
-    five are drawn whether they are used or not, so that switching one augmentation on leaves the others as they were.
+    Columns: crop offset down and right in 0..2 crop_padding, flip 0 or 1, row and column of the
+    cutout's centre. All five are drawn whether they are used or not, so that switching one
+    augmentation on leaves the others as they were.
     """
-    ranges_5 = torch.tensor([2 * augment.crop_padding + 1] * 2 + [2, height, width], dtype=torch.float64)
+    ranges_5 = torch.tensor(
+        [2 * augment.crop_padding + 1] * 2 + [2, height, width], dtype=torch.float64
+    )
     return (torch.rand(num, 5, generator=generator, dtype=torch.float64) * ranges_5).long()
 
 
-def finish(x_BHWC: Tensor, draw_B5: Tensor, augment: Augment, mean_C: Tensor, std_C: Tensor) -> Tensor:
-    """uint8 pixels, rows last but one and channels last -> augmented, normalised float32 x_BCHW in channels_last.
+def finish(
+    x_BHWC: Tensor, draw_B5: Tensor, augment: Augment, mean_C: Tensor, std_C: Tensor
+) -> Tensor:
+    """uint8 pixels, rows last but one and channels last -> augmented, normalised float32 x_BCHW in
+    channels_last.
 
-    `mean_C`, `std_C` are those of pixels in [0, 1]; `draw_B5` comes from `draw`. All tensors on one device.
+    `mean_C`, `std_C` are those of pixels in [0, 1]; `draw_B5` comes from `draw`. All tensors on one
+    device.
     """
     if augment.crop_padding or augment.flip:
-        x_BHWC = crop_and_flip(x_BHWC, draw_B5[:, :2], draw_B5[:, 2] * augment.flip, augment.crop_padding)
+        x_BHWC = crop_and_flip(
+            x_BHWC, draw_B5[:, :2], draw_B5[:, 2] * augment.flip, augment.crop_padding
+        )
     x_BHWC = x_BHWC.float().sub_(255 * mean_C).div_(255 * std_C)
     if augment.cutout:
-        x_BHWC.masked_fill_(squares(draw_B5[:, 3:], augment.cutout, *x_BHWC.shape[1:3]).unsqueeze(3), 0.0)
+        x_BHWC.masked_fill_(
+            squares(draw_B5[:, 3:], augment.cutout, *x_BHWC.shape[1:3]).unsqueeze(3), 0.0
+        )
     return x_BHWC.permute(0, 3, 1, 2)
 
 
 def crop_and_flip(x_BHWC: Tensor, offset_B2: Tensor, flip_B: Tensor, padding: int) -> Tensor:
-    """The window at `offset_B2` (down, right) of each zero-padded image, of its old size, mirrored where flip is 1."""
+    """The window at `offset_B2` (down, right) of each zero-padded image, of its old size, mirrored
+    where flip is 1."""
     B, H, W, C = x_BHWC.shape
     device = x_BHWC.device
     column_W = torch.arange(W, device=device)
     row_BH = torch.arange(H, device=device) + offset_B2[:, :1]
     column_BW = torch.where(flip_B[:, None] == 1, W - 1 - column_W, column_W) + offset_B2[:, 1:]
-    padded_BHWC = F.pad(x_BHWC, (0, 0, padding, padding, padding, padding)) if padding else x_BHWC.contiguous()
+    padded_BHWC = (
+        F.pad(x_BHWC, (0, 0, padding, padding, padding, padding))
+        if padding
+        else x_BHWC.contiguous()
+    )
     _, H_padded, W_padded, _ = padded_BHWC.shape
     image_B = torch.arange(B, device=device)
     # One flat gather of pixels: three times faster on CPU than indexing with three tensors.
-    pixel_BHW = (image_B[:, None, None] * H_padded + row_BH[:, :, None]) * W_padded + column_BW[:, None, :]
+    pixel_BHW = (image_B[:, None, None] * H_padded + row_BH[:, :, None]) * W_padded + column_BW[
+        :, None, :
+    ]
     return padded_BHWC.view(-1, C).index_select(0, pixel_BHW.view(-1)).view(B, H, W, C)
 
 
 def squares(centre_B2: Tensor, side: int, height: int, width: int) -> Tensor:
-    """True inside the square of each image: rows centre - side//2 up to side more, clipped at the borders; bool BHW."""
+    """True inside the square of each image: rows centre - side//2 up to side more, clipped at the
+    borders; bool BHW."""
     start_B2 = centre_B2 - side // 2
     row_BH = torch.arange(height, device=centre_B2.device) - start_B2[:, :1]
     column_BW = torch.arange(width, device=centre_B2.device) - start_B2[:, 1:]
-    return ((row_BH >= 0) & (row_BH < side))[:, :, None] & ((column_BW >= 0) & (column_BW < side))[:, None, :]
+    return ((row_BH >= 0) & (row_BH < side))[:, :, None] & ((column_BW >= 0) & (column_BW < side))[
+        :, None, :
+    ]
 
 
 def fit(image: Image, size: int) -> Image:
-    """The image as it is evaluated: short side resized to round(size * 256 / 224), then the centre size x size pixels.
+    """The image as it is evaluated: short side resized to round(size * 256 / 224), then the centre
+    size x size pixels.
 
-    An image that is already size x size is left as it is, so a set of that size streams as it loads into memory.
+    An image that is already size x size is left as it is, so a set of that size streams as it loads
+    into memory.
     """
     from PIL.Image import Resampling
 
@@ -129,17 +169,20 @@ def fit(image: Image, size: int) -> Image:
     scale = short / min(image.size)
     width, height = (max(short, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return image.resize((width, height), Resampling.BILINEAR).crop(
+        (left, top, left + size, top + size)
+    )
 
 
 def crop_box(
     width: int, height: int, scale: tuple[float, float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """A random (left, top, right, bottom) in pixels for `resized_crop` (Szegedy et al., 2014, arXiv:1409.4842).
+    """A random (left, top, right, bottom) in pixels for `resized_crop` (Szegedy et al., 2014,
+    arXiv:1409.4842).
 
-    The area is uniform in `scale` times the image's, width over height log-uniform in 3/4..4/3, and the place uniform;
-    the first of ten tries that lies inside the image counts. If none does: the largest centred crop whose ratio is
-    in range.
+    The area is uniform in `scale` times the image's, width over height log-uniform in 3/4..4/3, and
+    the place uniform; the first of ten tries that lies inside the image counts. If none does: the
+    largest centred crop whose ratio is in range.
     """
     draws = torch.rand(CROP_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
     log_low, log_high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
@@ -156,18 +199,27 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def resized_crop(image: Image, size: int, scale: tuple[float, float], generator: torch.Generator) -> Image:
-    """A random part of the image (`crop_box`), resized to size x size (bilinear with antialiasing)."""
+def resized_crop(
+    image: Image, size: int, scale: tuple[float, float], generator: torch.Generator
+) -> Image:
+    """A random part of the image (`crop_box`), resized to size x size (bilinear with
+    antialiasing)."""
     from PIL.Image import Resampling
 
-    return image.crop(crop_box(*image.size, scale, generator)).resize((size, size), Resampling.BILINEAR)
+    return image.crop(crop_box(*image.size, scale, generator)).resize(
+        (size, size), Resampling.BILINEAR
+    )
 
 
-def color_jitter(image: Image, strengths: tuple[float, float, float, float], generator: torch.Generator) -> Image:
-    """Brightness, contrast, saturation and hue changed by random amounts in random order; see `Augment`.
+def color_jitter(
+    image: Image, strengths: tuple[float, float, float, float], generator: torch.Generator
+) -> Image:
+    """Brightness, contrast, saturation and hue changed by random amounts in random order; see
+    `Augment`.
 
-    Brightness blends with black, contrast with the image's mean grey, saturation with the grey image; hue turns the
-    H channel of Pillow's HSV (256 steps to the circle). A strength of 0 leaves its property exactly as it was.
+    Brightness blends with black, contrast with the image's mean grey, saturation with the grey
+    image; hue turns the H channel of Pillow's HSV (256 steps to the circle). A strength of 0 leaves
+    its property exactly as it was.
     """
     from PIL import ImageEnhance
 
@@ -187,7 +239,8 @@ def color_jitter(image: Image, strengths: tuple[float, float, float, float], gen
 
 
 def turn_hue(image: Image, turns: float) -> Image:
-    """The RGB image with its hue turned by `turns` of the colour circle (-0.5..0.5, rounded to 1/256)."""
+    """The RGB image with its hue turned by `turns` of the colour circle (-0.5..0.5, rounded to
+    1/256)."""
     from PIL import Image as images
 
     hue, saturation, value = image.convert("HSV").split()

@@ -1,10 +1,12 @@
 """Splits, batches and the numbers behind their randomness: torch alone, no files.
 
-Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns of a draw.
+Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns
+of a draw.
 
-Everything an epoch yields is a pure function of (seed, epoch, batch number) and, for streamed images, of (seed, epoch,
-image number). No global random state is read or changed, so an epoch can be entered at any batch and gives the same
-bits whatever ran before it, however many workers decode, and on whichever rank.
+Everything an epoch yields is a pure function of (seed, epoch, batch number) and, for streamed
+images, of (seed, epoch, image number). No global random state is read or changed, so an epoch can
+be entered at any batch and gives the same bits whatever ran before it, however many workers decode,
+and on whichever rank.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ ORDER, BATCH, IMAGE, HALVES, STRATIFIED, BALANCED = range(1, 7)
 class Plan:
     """Which images make up which batch, and which of them are this rank's.
 
-    `batch_size` counts the images of all ranks together. Rank r of `world` gets the r-th of `world` nearly equal
-    consecutive pieces of every batch (sizes differ by one image at most), so the pieces of all ranks, in the order of
-    ranks, are the batch of a single process. The images left over at the end of an epoch form a last, smaller batch
-    (none with `drop_last`); if they are fewer than the ranks they join the batch before instead. So every image counts
-    once, all ranks have the same number of batches, and no rank ever has an empty one.
+    `batch_size` counts the images of all ranks together. Rank r of `world` gets the r-th of `world`
+    nearly equal consecutive pieces of every batch (sizes differ by one image at most), so the
+    pieces of all ranks, in the order of ranks, are the batch of a single process. The images left
+    over at the end of an epoch form a last, smaller batch (none with `drop_last`); if they are
+    fewer than the ranks they join the batch before instead. So every image counts once, all ranks
+    have the same number of batches, and no rank ever has an empty one.
     """
 
     size: int
@@ -51,7 +54,9 @@ class Plan:
                 f"batch_size={self.batch_size}, world={self.world}"
             )
         if self.size < self.world:
-            raise ValueError(f"a split of {self.size} images is too small for {self.world} process(es)")
+            raise ValueError(
+                f"a split of {self.size} images is too small for {self.world} process(es)"
+            )
         if self.drop_last and self.size < self.batch_size:
             raise ValueError(
                 f"drop_last leaves no batch: {self.size} images are fewer than batch_size={self.batch_size}"
@@ -89,11 +94,13 @@ class Batches(ABC):
         return len(self.plan)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches `start`, `start + 1`, ... of an epoch: x_BCHW float32 (normalised, channels_last) and y_B int64.
+        """Batches `start`, `start + 1`, ... of an epoch: x_BCHW float32 (normalised, channels_last)
+        and y_B int64.
 
-        Both on the device that `Split.batches` was given. Bit for bit what is left of `epoch(epoch)` after `start`
-        batches; nothing is computed for those that are left out. ValueError for a negative epoch or start, and, while
-        iterating, for an image that cannot be decoded.
+        Both on the device that `Split.batches` was given. Bit for bit what is left of
+        `epoch(epoch)` after `start` batches; nothing is computed for those that are left out.
+        ValueError for a negative epoch or start, and, while iterating, for an image that cannot be
+        decoded.
         """
         if epoch < 0 or start < 0:
             raise ValueError(f"epoch and start count from 0: epoch={epoch}, start={start}")
@@ -106,7 +113,8 @@ class Batches(ABC):
 class Split(ABC):
     """Labelled images, in memory (`MemorySplit`) or decoded as they are needed (`StreamSplit`).
 
-    `labels` is int64 (N,) on the CPU; `mean`, `std` are the C values of pixels in [0, 1] used to normalise.
+    `labels` is int64 (N,) on the CPU; `mean`, `std` are the C values of pixels in [0, 1] used to
+    normalise.
     """
 
     labels: Tensor
@@ -118,7 +126,8 @@ class Split(ABC):
 
     @abstractmethod
     def subset(self, indices: Sequence[int] | Tensor) -> Split:
-        """The images at `indices` (0..N-1, any order), without copying pixels; ValueError for an index outside."""
+        """The images at `indices` (0..N-1, any order), without copying pixels; ValueError for an
+        index outside."""
 
     def batches(
         self,
@@ -133,23 +142,32 @@ class Split(ABC):
         world: int = 1,
         workers: int = 0,
     ) -> Batches:
-        """Batches of `batch_size` images over all `world` ranks together; how they are shared is told at `Plan`.
+        """Batches of `batch_size` images over all `world` ranks together; how they are shared is
+        told at `Plan`.
 
-        `workers` processes decode streamed images; they change the speed and never the result, and images in memory
-        need none. ValueError for a size, rank or augmentation that cannot be.
+        `workers` processes decode streamed images; they change the speed and never the result, and
+        images in memory need none. ValueError for a size, rank or augmentation that cannot be.
         """
         plan = Plan(len(self), batch_size, shuffle, seed, drop_last, rank, world)
         return self._batches(plan, augment, torch.device(device), workers)
 
     @abstractmethod
-    def _batches(self, plan: Plan, augment: Augment, device: torch.device, workers: int) -> Batches: ...
+    def _batches(
+        self, plan: Plan, augment: Augment, device: torch.device, workers: int
+    ) -> Batches: ...
 
 
 def checked_rows(indices: Sequence[int] | Tensor, size: int) -> Tensor:
     """`indices` as int64 (n,) on the CPU; ValueError unless all are whole numbers in 0..size-1."""
-    rows = torch.as_tensor(indices, device="cpu") if len(indices) else torch.empty(0, dtype=torch.int64)
+    rows = (
+        torch.as_tensor(indices, device="cpu")
+        if len(indices)
+        else torch.empty(0, dtype=torch.int64)
+    )
     if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-        raise ValueError(f"indices are a list of whole numbers, not {rows.dtype} of shape {tuple(rows.shape)}")
+        raise ValueError(
+            f"indices are a list of whole numbers, not {rows.dtype} of shape {tuple(rows.shape)}"
+        )
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < size:
         bad = next(int(row) for row in rows if not 0 <= row < size)
         raise ValueError(f"index {bad} is outside 0..{size - 1}")
@@ -159,24 +177,31 @@ def checked_rows(indices: Sequence[int] | Tensor, size: int) -> Tensor:
 class MemorySplit(Split):
     """Images held as one uint8 tensor, augmented in whole batches on the device.
 
-    `images_NCHW` is uint8 (N, C, H, W), `labels` whole numbers (N,), `mean`, `std` C numbers of pixels in [0, 1].
-    ValueError where these do not fit together. Memory: C H W bytes per image, shared with all subsets; a copy of the
-    split's own images per `batches` call on another device.
+    `images_NCHW` is uint8 (N, C, H, W), `labels` whole numbers (N,), `mean`, `std` C numbers of
+    pixels in [0, 1]. ValueError where these do not fit together. Memory: C H W bytes per image,
+    shared with all subsets; a copy of the split's own images per `batches` call on another device.
     """
 
-    def __init__(self, images_NCHW: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, images_NCHW: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         if images_NCHW.ndim != 4 or images_NCHW.dtype != torch.uint8:
             raise ValueError(
                 f"images are uint8 of shape (N, C, H, W), not {images_NCHW.dtype} {tuple(images_NCHW.shape)}"
             )
         N, C = images_NCHW.shape[:2]
         if labels.shape != (N,) or labels.is_floating_point():
-            raise ValueError(f"labels are whole numbers of shape ({N},), not {labels.dtype} {tuple(labels.shape)}")
+            raise ValueError(
+                f"labels are whole numbers of shape ({N},), not {labels.dtype} {tuple(labels.shape)}"
+            )
         if len(mean) != C or len(std) != C or min(std) <= 0:
-            raise ValueError(f"mean and std are {C} numbers each, std above 0, not mean={mean}, std={std}")
+            raise ValueError(
+                f"mean and std are {C} numbers each, std above 0, not mean={mean}, std={std}"
+            )
         self.labels = labels.cpu().long()
         self.mean, self.std = tuple(mean), tuple(std)
-        # Channels last in memory: a pixel's channels are then one short copy in every gather, and batches come out so.
+        # Channels last in memory: a pixel's channels are then one short copy in every gather, and
+        # batches come out so.
         self._pixels_NHWC = images_NCHW.permute(0, 2, 3, 1).contiguous()
         self._rows: Tensor | None = None  # which of these images are this split's; None: all
 
@@ -208,7 +233,9 @@ class MemorySplit(Split):
 class MemoryBatches(Batches):
     """Batches of a `MemorySplit`: its images are moved to the device once, here."""
 
-    def __init__(self, split: MemorySplit, plan: Plan, augment: Augment, device: torch.device) -> None:
+    def __init__(
+        self, split: MemorySplit, plan: Plan, augment: Augment, device: torch.device
+    ) -> None:
         self.plan, self.augment, self.device = plan, augment, device
         if split._rows is None or device == split._pixels_NHWC.device:
             self._pixels_NHWC, self._rows = split._pixels_NHWC.to(device), split._rows
@@ -227,18 +254,23 @@ class MemoryBatches(Batches):
         for index in range(start, len(plan)):
             first, last = plan.span(index)
             mine = plan.share(last - first)
-            # Drawn for the whole batch on every rank, so that an image's augmentation does not depend on the ranks.
+            # Drawn for the whole batch on every rank, so that an image's augmentation does not
+            # depend on the ranks.
             numbers = generator_for(plan.seed, BATCH, epoch, index)
             draw_B5 = draw(last - first, self.augment, H, W, numbers)[mine].to(self.device)
             x_BHWC = self._pixels_NHWC.index_select(0, row_N[first:last][mine])
-            yield finish(x_BHWC, draw_B5, self.augment, self._mean_C, self._std_C), labels_N[first:last][mine]
+            yield (
+                finish(x_BHWC, draw_B5, self.augment, self._mean_C, self._std_C),
+                labels_N[first:last][mine],
+            )
 
 
 @dataclass(frozen=True)
 class ImageData:
     """A set of labelled images in two splits.
 
-    `image_size` is height and width in pixels; `mean` and `std`, per channel, are of pixels in [0, 1].
+    `image_size` is height and width in pixels; `mean` and `std`, per channel, are of pixels in [0,
+    1].
     """
 
     name: str
@@ -253,9 +285,11 @@ class ImageData:
 
 
 def pixel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 images, of pixels in [0, 1]; sums are exact integers.
+    """Mean and standard deviation of each channel of uint8 images, of pixels in [0, 1]; sums are
+    exact integers.
 
-    A channel of one single value gets the standard deviation 1/255 (one grey level), so that it normalises to 0.
+    A channel of one single value gets the standard deviation 1/255 (one grey level), so that it
+    normalises to 0.
     """
     total_C = total_square_C = torch.zeros(images_NCHW.shape[1], dtype=torch.int64)
     for chunk_BCHW in images_NCHW.split(1024):
@@ -270,18 +304,22 @@ def pixel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[floa
 
 
 def halves(split: Split, fraction: float = 0.5, seed: int | None = None) -> tuple[Split, Split]:
-    """The split in two: `fraction` of it for the weights, the rest for alpha (Liu et al., 2018, arXiv:1806.09055).
+    """The split in two: `fraction` of it for the weights, the rest for alpha (Liu et al., 2018,
+    arXiv:1806.09055).
 
-    Without a seed the first floor(fraction N) images in the order of the files, as the DARTS search on CIFAR-10 does;
-    with one, a random part (each part still in the order of the files). ValueError if a part would be empty, or if the
-    images are sorted by class (as folders of classes are) and no seed is given: the parts would hold different classes.
+    Without a seed the first floor(fraction N) images in the order of the files, as the DARTS search
+    on CIFAR-10 does; with one, a random part (each part still in the order of the files).
+    ValueError if a part would be empty, or if the images are sorted by class (as folders of classes
+    are) and no seed is given: the parts would hold different classes.
     """
     first = int(fraction * len(split))
     if not 0 < first < len(split):
         raise ValueError(f"fraction={fraction} of {len(split)} images leaves one part empty")
     if seed is not None:
         order_N = torch.randperm(len(split), generator=generator_for(seed, HALVES))
-        return split.subset(order_N[:first].sort().values), split.subset(order_N[first:].sort().values)
+        return split.subset(order_N[:first].sort().values), split.subset(
+            order_N[first:].sort().values
+        )
     if sorted_by_class(split):
         raise ValueError(
             "the images are sorted by class, so halves by their order would hold different classes: give a seed"
@@ -296,7 +334,8 @@ def sorted_by_class(split: Split) -> bool:
 
 
 def stratified(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """The split in two random parts, the first with round(fraction n) of the n images of every class, in file order.
+    """The split in two random parts, the first with round(fraction n) of the n images of every
+    class, in file order.
 
     ValueError if a part would be empty.
     """
@@ -305,7 +344,8 @@ def stratified(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
 
 def balanced(split: Split, per_class: int, seed: int) -> tuple[Split, Split]:
-    """The split without `per_class` random images of every class, and those images; both in file order.
+    """The split without `per_class` random images of every class, and those images; both in file
+    order.
 
     ValueError where a class has not more images than that.
     """
@@ -314,9 +354,13 @@ def balanced(split: Split, per_class: int, seed: int) -> tuple[Split, Split]:
     for label in split.labels.unique().tolist():
         row_n = (split.labels == label).nonzero().squeeze(1)
         if len(row_n) <= per_class:
-            raise ValueError(f"class {label} has {len(row_n)} images: {per_class} of each class cannot be held out")
+            raise ValueError(
+                f"class {label} has {len(row_n)} images: {per_class} of each class cannot be held out"
+            )
         chosen_N[row_n[torch.randperm(len(row_n), generator=numbers)[:per_class]]] = True
-    return split.subset((~chosen_N).nonzero().squeeze(1)), split.subset(chosen_N.nonzero().squeeze(1))
+    return split.subset((~chosen_N).nonzero().squeeze(1)), split.subset(
+        chosen_N.nonzero().squeeze(1)
+    )
 
 
 def stratified_rows(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -325,7 +369,11 @@ def stratified_rows(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor,
     chosen_N = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         row_n = (labels == label).nonzero().squeeze(1)
-        chosen_N[row_n[torch.randperm(len(row_n), generator=numbers)[: round(fraction * len(row_n))]]] = True
+        chosen_N[
+            row_n[torch.randperm(len(row_n), generator=numbers)[: round(fraction * len(row_n))]]
+        ] = True
     if not 0 < int(chosen_N.sum()) < len(labels):
-        raise ValueError(f"fraction={fraction} of each class of {len(labels)} images leaves one part empty")
+        raise ValueError(
+            f"fraction={fraction} of each class of {len(labels)} images leaves one part empty"
+        )
     return chosen_N.nonzero().squeeze(1), (~chosen_N).nonzero().squeeze(1)

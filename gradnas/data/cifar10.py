@@ -1,4 +1,5 @@
-"""CIFAR-10 (Krizhevsky, 2009): its name on the hub, its statistics, and how its files are recognised."""
+"""CIFAR-10 (Krizhevsky, 2009): its name on the hub, its statistics, and how its files are
+recognised."""
 
 from __future__ import annotations
 
@@ -11,9 +12,15 @@ MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
 
 
-def is_cifar10(in_channels: int, image_size: int, class_names: tuple[str, ...], num_train: int) -> bool:
-    """Whether a set is CIFAR-10 or a part of it: 32x32 RGB, its class names in its order, at most 50,000 images.
+def is_cifar10(
+    in_channels: int, image_size: int, class_names: tuple[str, ...], num_train: int
+) -> bool:
+    """Whether a set is CIFAR-10 or a part of it: 32x32 RGB, its class names in its order, at most
+    50,000 images.
 
-    The count keeps out CINIC-10, which has the same names and size but other statistics (90,000 training images).
+    The count keeps out CINIC-10, which has the same names and size but other statistics (90,000
+    training images).
     """
-    return in_channels == 3 and image_size == 32 and class_names == CLASS_NAMES and num_train <= 50_000
+    return (
+        in_channels == 3 and image_size == 32 and class_names == CLASS_NAMES and num_train <= 50_000
+    )

@@ -14,7 +14,8 @@ class DataConfig:
     """Which images, and what is done to them in training.
 
     Args:
-        source: `digits`, `cifar10`, a hub name (`owner/name`), or a folder (parquet files or an ImageFolder).
+        source: `digits`, `cifar10`, a hub name (`owner/name`), or a folder (parquet files or an
+            ImageFolder).
         image_size: side in pixels; None takes the images as they are (224 for large ones).
         augment: of training images.
         workers: loader processes for sets too large for memory.
@@ -33,11 +34,14 @@ class DataConfig:
 
     def load(self) -> ImageData:
         """Read the images."""
-        # Random crops of other sizes and colour jitter work on single images as they are decoded, not on a batch.
+        # Random crops of other sizes and colour jitter work on single images as they are decoded,
+        # not on a batch.
         streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
         from gradnas.data import load_images  # which imports this file
 
-        data = load_images(self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096)
+        data = load_images(
+            self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096
+        )
         if self.per_class is None:
             return data
         return replace(data, train=balanced(data.train, self.per_class, seed=0)[1])

@@ -1,4 +1,5 @@
-"""The handwritten digits that ship with scikit-learn: 1,797 grey images of 8x8 pixels, 10 classes, no download."""
+"""The handwritten digits that ship with scikit-learn: 1,797 grey images of 8x8 pixels, 10 classes,
+no download."""
 
 from __future__ import annotations
 
@@ -11,10 +12,14 @@ from gradnas.data.base import ImageData, MemorySplit, pixel_statistics, stratifi
 TEST_FRACTION = 0.2
 
 
-def load_digits(image_size: int | None = None, test_fraction: float = TEST_FRACTION, seed: int = 0) -> ImageData:
-    """The digits with `test_fraction` of each class as the test split, chosen by `seed` (Alpaydin and Kaynak, 1998).
+def load_digits(
+    image_size: int | None = None, test_fraction: float = TEST_FRACTION, seed: int = 0
+) -> ImageData:
+    """The digits with `test_fraction` of each class as the test split, chosen by `seed` (Alpaydin
+    and Kaynak, 1998).
 
-    Grey levels 0..16 become 0..255. `image_size` other than 8 resizes the whole picture (bilinear, antialiased).
+    Grey levels 0..16 become 0..255. `image_size` other than 8 resizes the whole picture (bilinear,
+    antialiased).
     """
     from sklearn.datasets import load_digits as from_scikit_learn
 
@@ -23,7 +28,9 @@ def load_digits(image_size: int | None = None, test_fraction: float = TEST_FRACT
     images_NCHW = torch.from_numpy(np.round(levels_NHW * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     size = image_size or images_NCHW.shape[-1]
     if size != images_NCHW.shape[-1]:
-        wide_NCHW = F.interpolate(images_NCHW.float(), (size, size), mode="bilinear", antialias=True)
+        wide_NCHW = F.interpolate(
+            images_NCHW.float(), (size, size), mode="bilinear", antialias=True
+        )
         images_NCHW = wide_NCHW.round().clamp(0, 255).to(torch.uint8)
     labels = torch.from_numpy(np.asarray(target_N).astype(np.int64))
     test, train = stratified(MemorySplit(images_NCHW, labels, (0.0,), (1.0,)), test_fraction, seed)

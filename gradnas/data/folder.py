@@ -1,4 +1,5 @@
-"""Image files sorted into folders of classes: `train/<class>/*.jpg` with `test/<class>/` or `val/<class>/`."""
+"""Image files sorted into folders of classes: `train/<class>/*.jpg` with `test/<class>/` or
+`val/<class>/`."""
 
 from __future__ import annotations
 
@@ -18,32 +19,41 @@ TEST_FOLDERS = ("test", "val", "validation")
 def class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(
+            entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+        )
 
 
 def find_classes(folder: Path) -> tuple[tuple[str, ...], FolderSource, FolderSource | None]:
-    """Class names, training and test images of a folder with `train/`; ValueError for an empty or unknown class.
+    """Class names, training and test images of a folder with `train/`; ValueError for an empty or
+    unknown class.
 
-    The test images are those of the first of test/, val/ and validation/ that has folders of classes: a competition's
-    hidden test split is a folder of unsorted files, and val/ is then what one tests on.
+    The test images are those of the first of test/, val/ and validation/ that has folders of
+    classes: a competition's hidden test split is a folder of unsorted files, and val/ is then what
+    one tests on.
     """
     train = folder / "train"
     class_names = tuple(class_folders(train))
     if not class_names:
-        raise ValueError(f"{train} has no folders of classes: expected train/<class>/*.jpg (or .png, ...)")
+        raise ValueError(
+            f"{train} has no folders of classes: expected train/<class>/*.jpg (or .png, ...)"
+        )
     train_source = FolderSource(train, class_names)
     for name in TEST_FOLDERS:
         test = folder / name
         if test.is_dir() and (test_classes := class_folders(test)):
             unknown = [name for name in test_classes if name not in class_names]
             if unknown:
-                raise ValueError(f"{test / unknown[0]} is the folder of a class that {train} does not have")
+                raise ValueError(
+                    f"{test / unknown[0]} is the folder of a class that {train} does not have"
+                )
             return class_names, train_source, FolderSource(test, class_names)
     return class_names, train_source, None
 
 
 class FolderSource(Source):
-    """The image files in `root/<class>` and below, by class and path; ValueError for a class folder without any."""
+    """The image files in `root/<class>` and below, by class and path; ValueError for a class folder
+    without any."""
 
     def __init__(self, root: Path, class_names: Sequence[str]) -> None:
         self._root = root
@@ -55,7 +65,8 @@ class FolderSource(Source):
                 raise ValueError(f"{root / name} has no image files ({' '.join(SUFFIXES)})")
             paths += files
             labels += [label] * len(files)
-        # One array of bytes, not a list of strings: worker processes then share it instead of copying every string.
+        # One array of bytes, not a list of strings: worker processes then share it instead of
+        # copying every string.
         self._paths = np.array([os.fsencode(path) for path in paths])
         self.labels = torch.tensor(labels, dtype=torch.int64)
 
@@ -77,6 +88,8 @@ def image_files(root: Path, name: str) -> list[str]:
     found = []
     for folder, _, files in os.walk(root / name):
         inside = os.path.relpath(folder, root)
-        shown = (file for file in files if file.lower().endswith(SUFFIXES) and not file.startswith("."))
+        shown = (
+            file for file in files if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        )
         found += [os.path.join(inside, file) for file in shown]
     return found

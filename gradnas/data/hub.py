@@ -1,4 +1,5 @@
-"""Image sets of the Hugging Face hub by name, downloaded and cached by its own library `datasets`."""
+"""Image sets of the Hugging Face hub by name, downloaded and cached by its own library
+`datasets`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ FOLDER_INSTEAD = (
 
 
 class HubSource(Source):
-    """One split of a data set of the hub, as `datasets` gives it; ValueError for columns that cannot be used."""
+    """One split of a data set of the hub, as `datasets` gives it; ValueError for columns that
+    cannot be used."""
 
     def __init__(self, rows: Any, name: str) -> None:
         import datasets
@@ -32,9 +34,13 @@ class HubSource(Source):
             raise ValueError(f"{name}: column {image} holds {rows.features[image]}, not images")
         labels = list(rows[label])
         if not labels or not all(isinstance(value, int) for value in labels):
-            bad = next((row for row, value in enumerate(labels) if not isinstance(value, int)), None)
+            bad = next(
+                (row for row, value in enumerate(labels) if not isinstance(value, int)), None
+            )
             raise ValueError(
-                f"{name} has no rows" if bad is None else f"{name}, row {bad}: {labels[bad]!r} is no whole number"
+                f"{name} has no rows"
+                if bad is None
+                else f"{name}, row {bad}: {labels[bad]!r} is no whole number"
             )
         self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         self._image, self._name = image, name
@@ -52,8 +58,11 @@ class HubSource(Source):
         return f"{self._name}, row {index},"
 
 
-def load_splits(name: str, configuration: str | None = None, instead: str = FOLDER_INSTEAD) -> dict[str, Any]:
-    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be had.
+def load_splits(
+    name: str, configuration: str | None = None, instead: str = FOLDER_INSTEAD
+) -> dict[str, Any]:
+    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be
+    had.
 
     `instead` is what an error advises where the hub cannot be reached.
     """
@@ -73,7 +82,9 @@ def load_splits(name: str, configuration: str | None = None, instead: str = FOLD
             f"{instead}"
         ) from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise ValueError(f"the Hugging Face hub did not give '{name}': {one_line(error)}") from error
+        raise ValueError(
+            f"the Hugging Face hub did not give '{name}': {one_line(error)}"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -81,10 +92,11 @@ def one_line(error: BaseException) -> str:
 
 
 def reachable(timeout_s: float = 5.0) -> bool:
-    """Whether to let `datasets` try the network: it retries for half a minute before it says that there is none.
+    """Whether to let `datasets` try the network: it retries for half a minute before it says that
+    there is none.
 
-    True also where this cannot be told cheaply: behind a proxy, or in the library's own offline mode (which answers at
-    once, from its cache).
+    True also where this cannot be told cheaply: behind a proxy, or in the library's own offline
+    mode (which answers at once, from its cache).
     """
     from huggingface_hub import constants
 

@@ -1,8 +1,9 @@
 """Parquet files in the Hugging Face layout, read with pyarrow directly: nothing is cached on disk.
 
-A set is `train-*.parquet` with `test-*.parquet` or `validation-*.parquet` (also without the dash: `train.parquet`).
-Its images are a column `img` or `image` of structs {bytes, path}, its labels a whole-number column `label`, `labels`
-or `fine_label`; class names come from the schema's `huggingface` metadata, else from the folders in the images' paths.
+A set is `train-*.parquet` with `test-*.parquet` or `validation-*.parquet` (also without the dash:
+`train.parquet`). Its images are a column `img` or `image` of structs {bytes, path}, its labels a
+whole-number column `label`, `labels` or `fine_label`; class names come from the schema's
+`huggingface` metadata, else from the folders in the images' paths.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CACHE_MIB = 256  # of encoded images that a reader keeps, per process
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split in `folder`, by name; ValueError if fewer than their names say (`-of-00004`)."""
+    """The parquet files of a split in `folder`, by name; ValueError if fewer than their names say
+    (`-of-00004`)."""
     files = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
     for file in files:
         shards = re.search(r"-\d+-of-(\d+)\.parquet$", file.name)
@@ -41,15 +43,19 @@ def split_files(folder: Path, split: str) -> list[Path]:
 
 
 def pick_column(columns: Sequence[str], known: Sequence[str], what: str, where: str) -> str:
-    """The first of the `known` names that is among the columns; ValueError that names the columns if none is."""
+    """The first of the `known` names that is among the columns; ValueError that names the columns
+    if none is."""
     for name in known:
         if name in columns:
             return name
-    raise ValueError(f"{where} has no {what} column ({' or '.join(known)}): its columns are {', '.join(columns)}")
+    raise ValueError(
+        f"{where} has no {what} column ({' or '.join(known)}): its columns are {', '.join(columns)}"
+    )
 
 
 class ParquetSource(Source):
-    """The rows of some parquet files, in order. ValueError for files or columns that cannot be used."""
+    """The rows of some parquet files, in order. ValueError for files or columns that cannot be
+    used."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = [str(file) for file in files]
@@ -64,13 +70,18 @@ class ParquetSource(Source):
             label = pick_column(columns, LABEL_COLUMNS, "label", file)
             check_image_type(reader.schema_arrow.field(image).type, image, file)
             if number == 0:
-                self._image, self.class_names = image, names_in_metadata(reader.schema_arrow.metadata, label)
+                self._image, self.class_names = (
+                    image,
+                    names_in_metadata(reader.schema_arrow.metadata, label),
+                )
             labels.append(read_labels(reader, label, file))
             for group in range(reader.metadata.num_row_groups):
                 self._groups.append((number, group))
                 group_rows.append(reader.metadata.row_group(group).num_rows)
         self._starts = np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64).tolist()
-        self._file_starts = np.concatenate([[0], np.cumsum([len(part) for part in labels])]).tolist()
+        self._file_starts = np.concatenate(
+            [[0], np.cumsum([len(part) for part in labels])]
+        ).tolist()
         self.labels = torch.from_numpy(np.concatenate(labels))
         if not len(self.labels):
             raise ValueError(f"{', '.join(self._files)} has no rows")
@@ -87,7 +98,8 @@ class ParquetSource(Source):
         return f"{self._files[file]}, row {index - self._file_starts[file]},"
 
     def names_in_paths(self) -> tuple[str, ...] | None:
-        """The class names if the images' paths (`train/cat/12.jpg`) pair every label with one folder, else None."""
+        """The class names if the images' paths (`train/cat/12.jpg`) pair every label with one
+        folder, else None."""
         folders: dict[int, str] = {}
         start = 0
         for file in self._files:
@@ -95,12 +107,16 @@ class ParquetSource(Source):
             if field.get_field_index("path") < 0:
                 return None
             paths = read_column(opened(file), self._image, "path", file).to_pylist()
-            for label, path in zip(self.labels[start : start + len(paths)].tolist(), paths, strict=True):
+            for label, path in zip(
+                self.labels[start : start + len(paths)].tolist(), paths, strict=True
+            ):
                 folder = PurePosixPath(path or "").parent.name
                 if not folder or folders.setdefault(label, folder) != folder:
                     return None
             start += len(paths)
-        if sorted(folders) != list(range(len(folders))) or len(set(folders.values())) != len(folders):
+        if sorted(folders) != list(range(len(folders))) or len(set(folders.values())) != len(
+            folders
+        ):
             return None
         return tuple(folders[label] for label in range(len(folders)))
 
@@ -109,7 +125,9 @@ class ParquetSource(Source):
         number, inside = self._groups[group]
         file = self._files[number]
         try:
-            table = opened(file).read_row_group(inside, columns=[f"{self._image}.bytes"], use_threads=False)
+            table = opened(file).read_row_group(
+                inside, columns=[f"{self._image}.bytes"], use_threads=False
+            )
         except (pa.ArrowException, OSError) as error:
             raise BadImage(f"{file} is corrupt in row group {inside}: {reason(error)}") from error
         return table.column(0).flatten()[0]
@@ -132,7 +150,10 @@ class Open:
         with self._lock:
             if group not in self._groups:
                 self._groups[group] = source.load_group(group)
-                while len(self._groups) > 1 and sum(g.nbytes for g in self._groups.values()) > CACHE_MIB << 20:
+                while (
+                    len(self._groups) > 1
+                    and sum(g.nbytes for g in self._groups.values()) > CACHE_MIB << 20
+                ):
                     self._groups.popitem(last=False)
             self._groups.move_to_end(group)
             return self._groups[group]
@@ -140,7 +161,9 @@ class Open:
 
 def opened(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, pre_buffer=False)  # pre-buffering would start threads, which a fork loses
+        return pq.ParquetFile(
+            file, pre_buffer=False
+        )  # pre-buffering would start threads, which a fork loses
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{file} is not a parquet file that can be read (corrupt or cut short?): {reason(error)}"
@@ -153,10 +176,14 @@ def reason(error: BaseException) -> str:
 
 def check_image_type(kind: pa.DataType, column: str, file: str) -> None:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise ValueError(f"{file}: column {column} is of type {kind}, but images are structs {{bytes, path}}")
+        raise ValueError(
+            f"{file}: column {column} is of type {kind}, but images are structs {{bytes, path}}"
+        )
 
 
-def read_column(reader: pq.ParquetFile, column: str, field: str | None, file: str) -> pa.ChunkedArray:
+def read_column(
+    reader: pq.ParquetFile, column: str, field: str | None, file: str
+) -> pa.ChunkedArray:
     """One column, or one field of a struct column, of a whole file."""
     try:
         name = f"{column}.{field}" if field else column
@@ -170,7 +197,9 @@ def read_labels(reader: pq.ParquetFile, column: str, file: str) -> np.ndarray:
     """The labels as int64; ValueError unless all rows have a whole number."""
     values = read_column(reader, column, None, file)
     if not pa.types.is_integer(values.type):
-        raise ValueError(f"{file}: labels are whole numbers, but column {column} is of type {values.type}")
+        raise ValueError(
+            f"{file}: labels are whole numbers, but column {column} is of type {values.type}"
+        )
     if values.null_count:
         row = values.is_null().to_pylist().index(True)
         raise ValueError(f"{file}, row {row}, has no label (column {column} is null)")
@@ -184,4 +213,6 @@ def names_in_metadata(metadata: dict[bytes, bytes] | None, label: str) -> tuple[
         names = features[label]["names"]
     except (KeyError, TypeError, ValueError):  # no such metadata, or a label that is no ClassLabel
         return None
-    return tuple(names) if isinstance(names, list) else tuple(names[str(i)] for i in range(len(names)))
+    return (
+        tuple(names) if isinstance(names, list) else tuple(names[str(i)] for i in range(len(names)))
+    )

@@ -1,6 +1,8 @@
-"""Images decoded as they are needed: what a source of encoded images is, and a split and batches made of one.
+"""Images decoded as they are needed: what a source of encoded images is, and a split and batches
+made of one.
 
-Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns of a draw.
+Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns
+of a draw.
 """
 
 from __future__ import annotations
@@ -30,13 +32,15 @@ DEFAULT_SIZE = 224  # pixels, of streamed images
 
 
 class BadImage(ValueError):
-    """An image that cannot be read; its text is one sentence that names the file, or the parquet file and row."""
+    """An image that cannot be read; its text is one sentence that names the file, or the parquet
+    file and row."""
 
 
 class Source(ABC):
     """Encoded images with labels, somewhere: files, rows of parquet files, rows of a hub data set.
 
-    `labels` is int64 (N,). Sources are read by several threads or processes at once and are sent to worker processes.
+    `labels` is int64 (N,). Sources are read by several threads or processes at once and are sent to
+    worker processes.
     """
 
     labels: Tensor
@@ -75,14 +79,17 @@ def open_image(source: Source, index: int) -> Image:
     try:
         return images.open(io.BytesIO(source.read(index)))
     except (OSError, SyntaxError, images.DecompressionBombError) as error:
-        raise BadImage(f"{source.where(index)} is not an image that can be read: {one_line(error)}") from error
+        raise BadImage(
+            f"{source.where(index)} is not an image that can be read: {one_line(error)}"
+        ) from error
 
 
 def decode(source: Source, index: int) -> Image:
     """The decoded image, of mode "L" if it is stored as 8-bit grey, otherwise converted to "RGB".
 
-    Transparency is dropped and the EXIF orientation ignored, as ImageNet training does. `BadImage` for a corrupt or
-    truncated image, or for one of 16 or 32 bits per channel, whose range is not known.
+    Transparency is dropped and the EXIF orientation ignored, as ImageNet training does. `BadImage`
+    for a corrupt or truncated image, or for one of 16 or 32 bits per channel, whose range is not
+    known.
     """
     image = open_image(source, index)
     if image.mode.startswith(("I", "F")):
@@ -97,8 +104,18 @@ def decode(source: Source, index: int) -> Image:
         if "transparency" in image.info:  # Pillow warns when such a palette goes to RGB directly
             image = image.convert("RGBA")
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        raise BadImage(f"{source.where(index)} is corrupt or cut short: {one_line(error)}") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise BadImage(
+            f"{source.where(index)} is corrupt or cut short: {one_line(error)}"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -108,15 +125,19 @@ def one_line(error: BaseException) -> str:
 
 
 class StreamSplit(Split):
-    """Images of a source, decoded for every batch by worker processes and resized to image_size x image_size, RGB.
+    """Images of a source, decoded for every batch by worker processes and resized to image_size x
+    image_size, RGB.
 
-    Training with `Augment.resized_crop` takes a random part of each image; without it, and so in evaluation, the short
-    side is resized to round(image_size * 256 / 224) and the centre is taken (an image that has the right size already
-    is left as it is). Shuffled parquet rows cost a read of a whole row group each, unless the groups fit into the
-    reader's cache: a folder of image files is the faster layout for large sets.
+    Training with `Augment.resized_crop` takes a random part of each image; without it, and so in
+    evaluation, the short side is resized to round(image_size * 256 / 224) and the centre is taken
+    (an image that has the right size already is left as it is). Shuffled parquet rows cost a read
+    of a whole row group each, unless the groups fit into the reader's cache: a folder of image
+    files is the faster layout for large sets.
     """
 
-    def __init__(self, source: Source, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, source: Source, image_size: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         self.source, self.image_size = source, image_size
         self.mean, self.std = tuple(mean), tuple(std)
         self.labels = source.labels
@@ -132,14 +153,18 @@ class StreamSplit(Split):
 
 
 class StreamBatches(Batches):
-    """Batches of a `StreamSplit`. Workers decode and crop; normalising and the rest run on the device."""
+    """Batches of a `StreamSplit`. Workers decode and crop; normalising and the rest run on the
+    device."""
 
-    def __init__(self, split: StreamSplit, plan: Plan, augment: Augment, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, split: StreamSplit, plan: Plan, augment: Augment, device: torch.device, workers: int
+    ) -> None:
         self.plan, self.augment, self.device, self.workers = plan, augment, device, workers
         self._decoder = Decoder(split.source, split.image_size, augment, plan.seed)
         self._mean_C = torch.tensor(split.mean, device=device)
         self._std_C = torch.tensor(split.std, device=device)
-        # Loaders keep their worker processes between epochs. Two epochs read at the same time need a loader each.
+        # Loaders keep their worker processes between epochs. Two epochs read at the same time need
+        # a loader each.
         self._idle: list[tuple[Wanted, DataLoader]] = []
 
     def _run(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -170,7 +195,8 @@ class StreamBatches(Batches):
 
 
 class Wanted(Sampler):
-    """The (epoch, images) of every batch that a loader still has to give in the epoch that was set last."""
+    """The (epoch, images) of every batch that a loader still has to give in the epoch that was set
+    last."""
 
     def __init__(self) -> None:
         self._keys: list[tuple[int, list[int]]] = []
@@ -178,7 +204,9 @@ class Wanted(Sampler):
     def set(self, plan: Plan, epoch: int, start: int) -> None:
         order_N = plan.order(epoch)
         spans = [plan.span(index) for index in range(start, len(plan))]
-        self._keys = [(epoch, order_N[first:last][plan.share(last - first)].tolist()) for first, last in spans]
+        self._keys = [
+            (epoch, order_N[first:last][plan.share(last - first)].tolist()) for first, last in spans
+        ]
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         return iter(self._keys)
@@ -188,9 +216,11 @@ class Wanted(Sampler):
 
 
 class Decoder(Dataset):
-    """(epoch, images) -> uint8 x_BHWC, draw_B5 and y_B, or one sentence about an image that cannot be read.
+    """(epoch, images) -> uint8 x_BHWC, draw_B5 and y_B, or one sentence about an image that cannot
+    be read.
 
-    The sentence is returned, not raised: a worker's exception would reach the user wrapped in the worker's traceback.
+    The sentence is returned, not raised: a worker's exception would reach the user wrapped in the
+    worker's traceback.
     """
 
     def __init__(self, source: Source, image_size: int, augment: Augment, seed: int) -> None:
@@ -223,5 +253,6 @@ class Decoder(Dataset):
 
 
 def as_it_is(batch: object) -> object:
-    """The collate function of batches that need no collating (named, so that it can be sent to workers)."""
+    """The collate function of batches that need no collating (named, so that it can be sent to
+    workers)."""
     return batch

@@ -1,4 +1,5 @@
-"""Tables of numbers: CSV files, checked with sentences that name the column, and generated examples of known laws.
+"""Tables of numbers: CSV files, checked with sentences that name the column, and generated examples
+of known laws.
 
 Legend: N rows, D features.
 """
@@ -40,7 +41,7 @@ class Table:
     source: str = ""
 
 
-# -- CSV files ----------------------------------------------------------------------------------------------
+# -- CSV files -------------------------------------------------------------------------------------
 
 
 def load_table(
@@ -60,27 +61,40 @@ def load_table(
         classes: the target names classes, so it may be text.
 
     Raises:
-        ValueError: there is no such file or column (the nearest name is given), two columns have the same name, a
-            column holds text or misses numbers. The sentence names columns and rows.
+        ValueError: there is no such file or column (the nearest name is given), two columns have
+            the same name, a column holds text or misses numbers. The sentence names columns and
+            rows.
     """
     import pandas
 
     path = Path(path)
     header, separator = _header(path)
     check_names(header, str(path))
-    wanted = list(dict.fromkeys([*(features or [n for n in header if n not in (target, weights)]), target]))
+    wanted = list(
+        dict.fromkeys([*(features or [n for n in header if n not in (target, weights)]), target])
+    )
     for name in [*wanted, *([weights] if weights else [])]:
         if name not in header:
             columns = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-            raise ValueError(f"{path} has no column {name!r}{did_you_mean(name, header)}; it has: {columns}")
+            raise ValueError(
+                f"{path} has no column {name!r}{did_you_mean(name, header)}; it has: {columns}"
+            )
     if features and target in features:
         raise ValueError(f"{target!r} is the target and cannot be a feature at the same time")
     if wanted == [target]:
-        raise ValueError(f"{path} has no column besides {target!r}: there is nothing to explain it with")
+        raise ValueError(
+            f"{path} has no column besides {target!r}: there is nothing to explain it with"
+        )
     columns = wanted + ([weights] if weights else [])
     try:
         frame = pandas.read_csv(
-            path, sep=separator, header=0, names=header, index_col=False, encoding="utf-8-sig", skipinitialspace=True
+            path,
+            sep=separator,
+            header=0,
+            names=header,
+            index_col=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
         )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable CSV file: {str(error).strip()}") from error
@@ -89,7 +103,9 @@ def load_table(
     numeric = [name for name in columns if not (classes and name == target)]
     check_numeric(frame[numeric], str(path))
     if classes and frame[target].isna().any():
-        raise ValueError(f"{path}: column {target!r} is empty in {_rows(frame[target].isna().to_numpy())}")
+        raise ValueError(
+            f"{path}: column {target!r} is empty in {_rows(frame[target].isna().to_numpy())}"
+        )
     names = [name for name in wanted if name != target]
     return Table(
         frame[names].to_numpy(dtype=np.float64),
@@ -109,7 +125,9 @@ def _header(path: Path) -> tuple[list[str], str]:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+        raise ValueError(
+            f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
+        ) from error
     lines = start.splitlines()
     if not lines or not lines[0].strip():
         raise ValueError(f"{path} is empty: its first line must name the columns")
@@ -118,7 +136,9 @@ def _header(path: Path) -> tuple[list[str], str]:
     names = [name.strip() for name in ways[separator]]
     numbers = [name for name in names if _is_number(name)]
     if numbers and len(numbers) == len(names):
-        raise ValueError(f"the first line of {path} holds numbers ({lines[0][:40].strip()}); it must name the columns")
+        raise ValueError(
+            f"the first line of {path} holds numbers ({lines[0][:40].strip()}); it must name the columns"
+        )
     return names, separator
 
 
@@ -136,17 +156,20 @@ def check_names(names: Iterable[Any], where: str) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         listed = ", ".join(repr(name) for name in twice[:MOST_NAMED])
-        raise ValueError(f"{where} has several columns of the same name: {listed}; give every column its own")
+        raise ValueError(
+            f"{where} has several columns of the same name: {listed}; give every column its own"
+        )
     if "" in names:
         raise ValueError(f"{where}: column {names.index('') + 1} has no name in the first line")
 
 
 def check_numeric(frame: Any, where: str) -> None:
-    """Refuse columns of a pandas frame that hold text, or numbers that are missing or infinite; names all of them.
+    """Refuse columns of a pandas frame that hold text, or numbers that are missing or infinite;
+    names all of them.
 
     Raises:
-        ValueError: with the names of the columns, and an example of the text or the rows that miss a number (counted
-            from 1, without the header).
+        ValueError: with the names of the columns, and an example of the text or the rows that miss
+            a number (counted from 1, without the header).
     """
     import pandas
 
@@ -155,7 +178,9 @@ def check_numeric(frame: Any, where: str) -> None:
         column = frame[name]
         numbers = pandas.to_numeric(column, errors="coerce")
         wrong = (numbers.isna() & ~column.isna()).to_numpy(dtype=bool)
-        if isinstance(column.dtype, pandas.CategoricalDtype) or pandas.api.types.is_datetime64_any_dtype(column):
+        if isinstance(
+            column.dtype, pandas.CategoricalDtype
+        ) or pandas.api.types.is_datetime64_any_dtype(column):
             wrong = np.ones(len(column), dtype=bool)
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -168,7 +193,9 @@ def check_numeric(frame: Any, where: str) -> None:
             f"{where}: {are} text: {_some(text)}; a law needs numbers: code {them} as numbers, or leave {them} out"
         )
     if missing:
-        raise ValueError(f"{where} contains NaN (a missing number) or inf: {_some(missing)}; drop or fill these rows")
+        raise ValueError(
+            f"{where} contains NaN (a missing number) or inf: {_some(missing)}; drop or fill these rows"
+        )
 
 
 def _rows(wrong_N: np.ndarray) -> str:
@@ -180,7 +207,7 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:MOST_NAMED]) + (", ..." if len(items) > MOST_NAMED else "")
 
 
-# -- generated examples -------------------------------------------------------------------------------------
+# -- generated examples ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -195,10 +222,13 @@ class Example:
     output: str = "real"
 
     def table(self, rows: int = 100, noise: float = 0.02, seed: int = 0) -> Table:
-        """Rows drawn uniformly from the ranges; the noise is normal, its size a share of the target's deviation. A
-        target of output "class" is drawn from its probability, one of "counts" from its rate."""
+        """Rows drawn uniformly from the ranges; the noise is normal, its size a share of the
+        target's deviation. A target of output "class" is drawn from its probability, one of
+        "counts" from its rate."""
         random = np.random.default_rng(seed)
-        x_ND = np.column_stack([random.uniform(low, high, rows) for low, high in self.ranges.values()])
+        x_ND = np.column_stack(
+            [random.uniform(low, high, rows) for low, high in self.ranges.values()]
+        )
         y_N = np.asarray(self.function(*x_ND.T))
         if self.output == "class":
             y_N = (random.uniform(size=rows) < y_N).astype(np.int64)
@@ -271,17 +301,22 @@ EXAMPLES: dict[str, Example] = {
 }
 
 
-def load_example(name: str, rows: int = 100, noise: float = 0.02, seed: int = 0) -> tuple[Table, Example]:
+def load_example(
+    name: str, rows: int = 100, noise: float = 0.02, seed: int = 0
+) -> tuple[Table, Example]:
     """A generated table and the law it comes from.
 
     Raises:
-        ValueError: there is no such example (the sentence lists them), or a number of rows or a noise below 0.
+        ValueError: there is no such example (the sentence lists them), or a number of rows or a
+            noise below 0.
     """
     if name not in EXAMPLES:
         raise ValueError(
             f"there is no example {name!r}{did_you_mean(name, EXAMPLES)}; there are: {', '.join(EXAMPLES)}"
         )
     if rows < 1 or not noise >= 0.0:
-        raise ValueError(f"an example needs at least 1 row and a noise of at least 0, not {rows} and {noise}")
+        raise ValueError(
+            f"an example needs at least 1 row and a noise of at least 0, not {rows} and {noise}"
+        )
     example = EXAMPLES[name]
     return example.table(rows, noise, seed), example

@@ -1,4 +1,5 @@
-"""Text: from a folder, a file or a name to token streams, read in chunks by truncated back-propagation.
+"""Text: from a folder, a file or a name to token streams, read in chunks by truncated
+back-propagation.
 
 Legend: N tokens of a split, T tokens of a chunk, B streams read in parallel.
 """
@@ -28,7 +29,7 @@ LAYOUTS = (
 )
 
 
-# ---- words and numbers ------------------------------------------------------------------------------------------
+# ---- words and numbers ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,16 @@ class Vocabulary:
             raise ValueError(f"level must be 'word' or 'char', not {self.level!r}")
         if not self.tokens or len(set(self.tokens)) != len(self.tokens):
             raise ValueError("a vocabulary is a non-empty list of different tokens")
-        object.__setattr__(self, "_numbers", {token: number for number, token in enumerate(self.tokens)})
+        object.__setattr__(
+            self, "_numbers", {token: number for number, token in enumerate(self.tokens)}
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def split(self, text: str) -> list[str]:
-        """Text as tokens: its characters, or its words between white space with `<eos>` after every line."""
+        """Text as tokens: its characters, or its words between white space with `<eos>` after every
+        line."""
         return split_text(text, self.level)
 
     def numbers(self, tokens: Iterable[str]) -> Tensor:
@@ -58,7 +62,9 @@ class Vocabulary:
         tokens = list(tokens)
         missing = list(dict.fromkeys(token for token in tokens if token not in known))
         if missing:
-            shown = ", ".join(f"{token!r}{did_you_mean(token, self.tokens)}" for token in missing[:5])
+            shown = ", ".join(
+                f"{token!r}{did_you_mean(token, self.tokens)}" for token in missing[:5]
+            )
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             kind = "word" if self.level == "word" else "character"
             hint = f"; {UNKNOWN} stands for any rare word" if UNKNOWN in known else ""
@@ -69,7 +75,8 @@ class Vocabulary:
         return torch.tensor([known[token] for token in tokens], dtype=torch.int64)
 
     def encode(self, text: str) -> Tensor:
-        """A prompt as int64 (N,): as `split`, without an `<eos>` after a last line that has no line break."""
+        """A prompt as int64 (N,): as `split`, without an `<eos>` after a last line that has no line
+        break."""
         tokens = self.split(text)
         if self.level == "word" and tokens and not text.endswith("\n"):
             tokens = tokens[:-1]
@@ -80,7 +87,11 @@ class Vocabulary:
         tokens = [self.tokens[number] for number in numbers]
         if self.level == "char":
             return "".join(tokens)
-        return " ".join("\n" if token == EOS else token for token in tokens).replace(" \n ", "\n").replace(" \n", "\n")
+        return (
+            " ".join("\n" if token == EOS else token for token in tokens)
+            .replace(" \n ", "\n")
+            .replace(" \n", "\n")
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -99,7 +110,8 @@ class Vocabulary:
 
 
 def split_text(text: str, level: Level) -> list[str]:
-    """Text as tokens, by the rule of the published word corpora: white space parts words, a line ends in `<eos>`."""
+    """Text as tokens, by the rule of the published word corpora: white space parts words, a line
+    ends in `<eos>`."""
     if level == "char":
         return list(text)
     tokens: list[str] = []
@@ -109,12 +121,13 @@ def split_text(text: str, level: Level) -> list[str]:
     return tokens
 
 
-# ---- corpora ----------------------------------------------------------------------------------------------------
+# ---- corpora -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Three splits of one text as token numbers, int64 (N,); the vocabulary is that of all three."""
+    """Three splits of one text as token numbers, int64 (N,); the vocabulary is that of all
+    three."""
 
     name: str
     vocabulary: Vocabulary
@@ -132,11 +145,12 @@ class TextConfig:
     """Which text, and in which tokens.
 
     Args:
-        source: `pydoc`, a folder with `train.txt`, `valid.txt`, `test.txt`, one text file (its first 90% is the
-            training split, then 5% and 5%), or `owner/name[:configuration]` of the Hugging Face hub.
+        source: `pydoc`, a folder with `train.txt`, `valid.txt`, `test.txt`, one text file (its
+            first 90% is the training split, then 5% and 5%), or `owner/name[:configuration]` of the
+            Hugging Face hub.
         level: `word` or `char`.
-        min_count: words that appear less often become `<unk>`; 1 keeps all (the published corpora have done it already;
-            `pydoc` has 3 at the least).
+        min_count: words that appear less often become `<unk>`; 1 keeps all (the published corpora
+            have done it already; `pydoc` has 3 at the least).
 
     Raises:
         ValueError: another level, a count below 1.
@@ -160,8 +174,8 @@ class TextConfig:
 def load_corpus(source: str | Path, level: Level = "word", min_count: int = 1) -> Corpus:
     """A corpus by name or path; see `TextConfig`.
 
-    ValueError, always one sentence: a file that is missing, empty, or not UTF-8 (the byte is named), a folder without
-    one of the splits, a hub set that cannot be had.
+    ValueError, always one sentence: a file that is missing, empty, or not UTF-8 (the byte is
+    named), a folder without one of the splits, a hub set that cannot be had.
     """
     name, path = str(source), Path(source).expanduser()
     if path.is_dir():
@@ -177,7 +191,8 @@ def load_corpus(source: str | Path, level: Level = "word", min_count: int = 1) -
 
 
 def embedded_text(level: Level) -> str:
-    """The English text of Python's own help topics: about 450,000 characters that every installation has.
+    """The English text of Python's own help topics: about 450,000 characters that every
+    installation has.
 
     At word level punctuation is parted from words, as the published corpora have it.
     """
@@ -197,7 +212,9 @@ def embedded_text(level: Level) -> str:
 def _folder(folder: Path) -> dict[str, str]:
     missing = [f"{split}.txt" for split in SPLITS if not (folder / f"{split}.txt").is_file()]
     if missing:
-        raise ValueError(f"{folder} lacks {' and '.join(missing)}: a corpus folder has train.txt, valid.txt, test.txt")
+        raise ValueError(
+            f"{folder} lacks {' and '.join(missing)}: a corpus folder has train.txt, valid.txt, test.txt"
+        )
     return {split: _read(folder / f"{split}.txt") for split in SPLITS}
 
 
@@ -225,15 +242,25 @@ def _hub(name: str) -> dict[str, str]:
     from gradnas.data.hub import load_splits
 
     dataset, _, configuration = name.partition(":")
-    splits = load_splits(dataset, configuration or None, instead="use a folder with train.txt, valid.txt and test.txt")
+    splits = load_splits(
+        dataset,
+        configuration or None,
+        instead="use a folder with train.txt, valid.txt and test.txt",
+    )
     texts = {}
-    for split, names in (("train", ("train",)), ("valid", ("validation", "valid")), ("test", ("test",))):
+    for split, names in (
+        ("train", ("train",)),
+        ("valid", ("validation", "valid")),
+        ("test", ("test",)),
+    ):
         found = next((splits[other] for other in names if other in splits), None)
         if found is None:
             raise ValueError(f"the set {name!r} lacks a {split} split; it has {', '.join(splits)}")
         column = next((c for c in ("text", "sentence", "content") if c in found.column_names), None)
         if column is None:
-            raise ValueError(f"the set {name!r} has no column 'text', only {', '.join(found.column_names)}")
+            raise ValueError(
+                f"the set {name!r} has no column 'text', only {', '.join(found.column_names)}"
+            )
         texts[split] = "\n".join(str(line).rstrip("\n") for line in found[column])
     return texts
 
@@ -253,18 +280,25 @@ def _build(name: str, splits: Sequence[list[str]], level: Level, min_count: int)
     if min_count > 1:
         counts = Counter(token for tokens in splits for token in tokens)
         unknown = UNKNOWN if level == "word" else "\ufffd"  # the replacement character
-        splits = [[t if counts[t] >= min_count or t == EOS else unknown for t in tokens] for tokens in splits]
-    vocabulary = Vocabulary(tuple(dict.fromkeys(token for tokens in splits for token in tokens)), level)
+        splits = [
+            [t if counts[t] >= min_count or t == EOS else unknown for t in tokens]
+            for tokens in splits
+        ]
+    vocabulary = Vocabulary(
+        tuple(dict.fromkeys(token for tokens in splits for token in tokens)), level
+    )
     return Corpus(name, vocabulary, *(vocabulary.numbers(tokens) for tokens in splits))
 
 
-# ---- streams ----------------------------------------------------------------------------------------------------
+# ---- streams -------------------------------------------------------------------------------------
 
 
 class Chunk(NamedTuple):
-    """Some rows of a stream: `inputs_TB`, the tokens that follow them `targets_TB`, and whether the text starts here.
+    """Some rows of a stream: `inputs_TB`, the tokens that follow them `targets_TB`, and whether the
+    text starts here.
 
-    Where `starts` is true the hidden state must be zero: no text of the stream comes before this chunk.
+    Where `starts` is true the hidden state must be zero: no text of the stream comes before this
+    chunk.
     """
 
     inputs_TB: Tensor
@@ -274,10 +308,11 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkLengths:
-    """How long the chunks of an epoch are (DARTS for recurrent cells; Merity et al., arXiv 1708.02182, section 4.5).
+    """How long the chunks of an epoch are (DARTS for recurrent cells; Merity et al., arXiv
+    1708.02182, section 4.5).
 
-    A chunk has `base` rows, or with `short_probability` half of that; with `deviation` a normal number of that
-    standard deviation is added; at least `least` and at most `base + 4 * deviation`.
+    A chunk has `base` rows, or with `short_probability` half of that; with `deviation` a normal
+    number of that standard deviation is added; at least `least` and at most `base + 4 * deviation`.
     """
 
     base: int = 35
@@ -286,7 +321,12 @@ class ChunkLengths:
     least: int = 5
 
     def __post_init__(self) -> None:
-        if self.base < 1 or not 0.0 <= self.short_probability <= 1.0 or self.deviation < 0.0 or self.least < 1:
+        if (
+            self.base < 1
+            or not 0.0 <= self.short_probability <= 1.0
+            or self.deviation < 0.0
+            or self.least < 1
+        ):
             raise ValueError(
                 f"chunk lengths need base and least of at least 1, short_probability in [0, 1] and deviation >= 0, "
                 f"not {self}"
@@ -304,8 +344,9 @@ class ChunkLengths:
 class TextStream:
     """A split as B texts side by side, read from the top in chunks, again and again.
 
-    The tokens are cut into B runs of R rows (what is left over is dropped); column b is the b-th run. The position is
-    this object's own, so a stream for the alphas cannot drift away from its hidden state.
+    The tokens are cut into B runs of R rows (what is left over is dropped); column b is the b-th
+    run. The position is this object's own, so a stream for the alphas cannot drift away from its
+    hidden state.
 
     Args:
         tokens_N: a split of a corpus.
@@ -317,7 +358,9 @@ class TextStream:
         ValueError: fewer tokens than two rows of all columns (says how many are needed).
     """
 
-    def __init__(self, tokens_N: Tensor, columns: int, device: torch.device | str = "cpu", name: str = "text") -> None:
+    def __init__(
+        self, tokens_N: Tensor, columns: int, device: torch.device | str = "cpu", name: str = "text"
+    ) -> None:
         if columns < 1:
             raise ValueError(f"a stream needs at least one column, not {columns}")
         rows = len(tokens_N) // columns
@@ -361,5 +404,7 @@ class TextStream:
         """The inverse of `state_dict`. ValueError for a position outside this text."""
         row = state["row"]
         if not 0 <= row <= self.rows:
-            raise ValueError(f"row {row} lies outside a text of {self.rows} rows: the state is of another corpus")
+            raise ValueError(
+                f"row {row} lies outside a text of {self.rows} rows: the state is of another corpus"
+            )
         self.row = row

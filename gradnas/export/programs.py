@@ -1,7 +1,9 @@
-"""Trained networks for use elsewhere: a torch program, ONNX, or one readable source file that needs torch alone.
+"""Trained networks for use elsewhere: a torch program, ONNX, or one readable source file that needs
+torch alone.
 
-Legend: B batch, C channels, H height, W width, K classes. What is exported is the network in evaluation mode, in
-float32, without its auxiliary head: images (B, C, H, W), normalised as in training, to logits (B, K), for any B.
+Legend: B batch, C channels, H height, W width, K classes. What is exported is the network in
+evaluation mode, in float32, without its auxiliary head: images (B, C, H, W), normalised as in
+training, to logits (B, K), for any B.
 """
 
 from __future__ import annotations
@@ -51,15 +53,14 @@ from gradnas.spaces.chains.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
 
 TRAIN_FOLDER = "train"  # of a search run: the training of what it found
-METADATA = (
-    "gradnas"  # the ONNX property, and with .json the extra file of a .pt2, that hold genotype and images as JSON
-)
+METADATA = "gradnas"  # the ONNX property, and with .json the extra file of a .pt2, that hold genotype and images as JSON
 LINE_LENGTH = 120  # of the source that is written
 
 
 @dataclass(frozen=True)
 class Images:
-    """What the network was trained on (`gradnas.data.describe`): `mean` and `std` are of pixels in [0, 1]."""
+    """What the network was trained on (`gradnas.data.describe`): `mean` and `std` are of pixels in
+    [0, 1]."""
 
     in_channels: int
     image_size: int
@@ -73,7 +74,9 @@ class Images:
         if min(self.in_channels, self.image_size, self.num_classes) < 1:
             raise ValueError("in_channels, image_size and num_classes must be at least 1")
         if not len(self.mean) == len(self.std) == self.in_channels:
-            raise ValueError(f"mean and std must have one number for each of the {self.in_channels} channels")
+            raise ValueError(
+                f"mean and std must have one number for each of the {self.in_channels} channels"
+            )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError("mean and std must be finite, and std above 0")
         if Path(self.name).is_absolute():  # a folder of the machine that trained
@@ -81,10 +84,12 @@ class Images:
 
 
 def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig | TextTrainConfig]:
-    """The run folder of a training and its configuration, from that folder or from that of the search before it.
+    """The run folder of a training and its configuration, from that folder or from that of the
+    search before it.
 
     Raises:
-        ValueError: no run folder; a search that was not trained; a configuration that cannot be read.
+        ValueError: no run folder; a search that was not trained; a configuration that cannot be
+            read.
     """
     run = runs.Run.open(path)
     kind = read_object(run.path / runs.CONFIG).get("type", TrainConfig.__name__)
@@ -93,35 +98,55 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig | TextTrainConf
         if (below.path / runs.CONFIG).exists():
             run = below
         elif kind in ("SearchConfig", "TextSearchConfig"):
-            raise ValueError(f"{run.path} was searched but not trained; run: gradnas train {run.path}")
+            raise ValueError(
+                f"{run.path} was searched but not trained; run: gradnas train {run.path}"
+            )
     kind = read_object(run.path / runs.CONFIG).get("type")
-    return run, load(TextTrainConfig if kind == TextTrainConfig.__name__ else TrainConfig, run.path / runs.CONFIG)
+    return run, load(
+        TextTrainConfig if kind == TextTrainConfig.__name__ else TrainConfig, run.path / runs.CONFIG
+    )
 
 
 def export_run(run: runs.Run, path: str | Path) -> list[Path]:
     """Export the trained network of a run folder; see `export_network`.
 
     Raises:
-        ValueError: a search that was not trained, a training without weights yet, and what `export_network` refuses.
+        ValueError: a search that was not trained, a training without weights yet, and what
+            `export_network` refuses.
     """
     path = Path(path)
     check_target(path)
     run, config = trained_run(run.path)
     if isinstance(config, TextTrainConfig):
-        raise ValueError(f"{run.path} was trained on text: gradnas.export.language exports language models")
+        raise ValueError(
+            f"{run.path} was trained on text: gradnas.export.language exports language models"
+        )
     network = load_trained(run, config)
     data = read_object(run.path / runs.RESULTS)["data"]
-    return export_network(network, path, data=data, genotype=config.space.decision(config.genotype), space=config.space)
+    return export_network(
+        network,
+        path,
+        data=data,
+        genotype=config.space.decision(config.genotype),
+        space=config.space,
+    )
 
 
 def export_network(
-    network: nn.Module, path: str | Path, *, data: Mapping[str, Any], genotype: Genotype | Chain, space: ImageSpace
+    network: nn.Module,
+    path: str | Path,
+    *,
+    data: Mapping[str, Any],
+    genotype: Genotype | Chain,
+    space: ImageSpace,
 ) -> list[Path]:
-    """Write a network in the form that the ending of `path` names; the network itself is not changed.
+    """Write a network in the form that the ending of `path` names; the network itself is not
+    changed.
 
     - `.pt2`: a torch program, for `torch.export.load(path).module()`.
     - `.onnx`: needs the extra `onnx`; input `images`, output `logits`.
-    - `.py`: source that needs torch alone, with its weights in a file of the same name that ends in `.pt`.
+    - `.py`: source that needs torch alone, with its weights in a file of the same name that ends in
+      `.pt`.
 
     Files are written under a temporary name and renamed, the weights before the source.
 
@@ -133,14 +158,16 @@ def export_network(
         The files written.
 
     Raises:
-        ValueError: another ending; a folder that is missing or not writable; a missing extra; incomplete `data`; a
-            network that is not that of genotype and space; for `.py` an operation of the user's own, or a file of the
-            weights' name that no export wrote.
+        ValueError: another ending; a folder that is missing or not writable; a missing extra;
+            incomplete `data`; a network that is not that of genotype and space; for `.py` an
+            operation of the user's own, or a file of the weights' name that no export wrote.
     """
     path = Path(path)
     check_target(path)
     if not isinstance(network, (ConvNetwork, ChainNetwork)):
-        raise ValueError(f"only a ConvNetwork or a ChainNetwork can be exported, not a {type(network).__name__}")
+        raise ValueError(
+            f"only a ConvNetwork or a ChainNetwork can be exported, not a {type(network).__name__}"
+        )
     known = {field.name for field in dataclasses.fields(Images)}
     images = build(Images, {name: value for name, value in data.items() if name in known}, "data")
     # the file says "this genotype, at this size": another network must not get out under that name
@@ -149,7 +176,11 @@ def export_network(
     if path.suffix == ".py":
         return _write_source(plain, path, images, genotype, space)
     program = _program(plain, images)
-    about = {"gradnas": __version__, "genotype": genotype.to_text(), "data": dataclasses.asdict(images)}
+    about = {
+        "gradnas": __version__,
+        "genotype": genotype.to_text(),
+        "data": dataclasses.asdict(images),
+    }
     to_bytes = onnx_bytes if path.suffix == ".onnx" else program_bytes
     runs.write_atomically(path, to_bytes(program, json.dumps(about)))
     return [path]
@@ -158,11 +189,17 @@ def export_network(
 def check_target(path: Path) -> None:
     """What can be known before the work: ending, extras, folder."""
     if path.suffix not in (".pt2", ".onnx", ".py"):
-        raise ValueError(f"{path.name!r} must end in .pt2 (torch program), .onnx or .py (readable source)")
+        raise ValueError(
+            f"{path.name!r} must end in .pt2 (torch program), .onnx or .py (readable source)"
+        )
     if path.suffix == ".onnx":
-        missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+        missing = [
+            name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None
+        ]
         if missing:
-            raise ValueError(f"an .onnx file needs {' and '.join(missing)}: pip install 'gradnas[onnx]'")
+            raise ValueError(
+                f"an .onnx file needs {' and '.join(missing)}: pip install 'gradnas[onnx]'"
+            )
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -179,31 +216,43 @@ def _plain(network: nn.Module) -> nn.Module:
     return plain.to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
-def _check_same(network: nn.Module, images: Images, genotype: Genotype | Chain, space: ImageSpace) -> None:
+def _check_same(
+    network: nn.Module, images: Images, genotype: Genotype | Chain, space: ImageSpace
+) -> None:
     """ValueError unless `space` builds the same function from `genotype`."""
     with torch.random.fork_rng(devices=[]):
         twin = space.network(genotype, images.num_classes, images.in_channels).eval()
-    ours, others = ({name: t.shape for name, t in net.state_dict().items()} for net in (network, twin))
+    ours, others = (
+        {name: t.shape for name, t in net.state_dict().items()} for net in (network, twin)
+    )
     for name in {**ours, **others}:
         if ours.get(name) != others.get(name):
-            raise ValueError(f"the network is not the one of this genotype, space and data: tensor {name!r} differs")
+            raise ValueError(
+                f"the network is not the one of this genotype, space and data: tensor {name!r} differs"
+            )
     twin.load_state_dict(network.state_dict())
     # pooling and identities have no tensors to tell them apart, but their outputs do
     shape = (2, images.in_channels, images.image_size, images.image_size)
     x_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if not torch.allclose(network(x_BCHW), twin(x_BCHW), rtol=1e-4, atol=1e-5, equal_nan=True):
-            raise ValueError("the network is not the one of this genotype and space: its logits differ")
+            raise ValueError(
+                "the network is not the one of this genotype and space: its logits differ"
+            )
 
 
-# ---- programs --------------------------------------------------------------------------------------------------------
+# ---- programs ------------------------------------------------------------------------------------
 
 
 def _program(network: nn.Module, images: Images) -> torch.export.ExportedProgram:
     """The network as a graph of torch operations, for any batch size."""
-    x_BCHW = torch.zeros(2, images.in_channels, images.image_size, images.image_size)  # torch takes a 1 for a constant
+    x_BCHW = torch.zeros(
+        2, images.in_channels, images.image_size, images.image_size
+    )  # torch takes a 1 for a constant
     with quiet():
-        program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(
+            network, (x_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
     for node in program.graph.nodes:  # source lines with the folders of this machine
         node.meta.pop("stack_trace", None)
     return program
@@ -241,7 +290,8 @@ def onnx_bytes(
 
 @contextlib.contextmanager
 def quiet() -> Generator[None, None, None]:
-    """Without what torch's exporters say of themselves: their deprecated calls, and that torchvision is absent."""
+    """Without what torch's exporters say of themselves: their deprecated calls, and that
+    torchvision is absent."""
 
     def matters(record: logging.LogRecord) -> bool:
         return "torchvision is not installed" not in record.getMessage()
@@ -257,7 +307,7 @@ def quiet() -> Generator[None, None, None]:
         logger.removeFilter(matters)
 
 
-# ---- source ----------------------------------------------------------------------------------------------------------
+# ---- source --------------------------------------------------------------------------------------
 
 
 def _write_source(
@@ -265,7 +315,9 @@ def _write_source(
 ) -> list[Path]:
     weights = path.with_suffix(".pt")
     if weights.exists() and not path.exists():
-        raise ValueError(f"{weights} exists and is not of an earlier export; choose another name, or move it away")
+        raise ValueError(
+            f"{weights} exists and is not of an earlier export; choose another name, or move it away"
+        )
     text = _source(images, genotype, space, weights.name)
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
@@ -355,7 +407,8 @@ def normalise(x_BCHW: Tensor) -> Tensor:
 
 
 def _source(images: Images, genotype: Genotype | Chain, space: ImageSpace, weights: str) -> str:
-    """The text of the file. All that comes from data enters as literals, so that no name in it can become code."""
+    """The text of the file. All that comes from data enters as literals, so that no name in it can
+    become code."""
     if isinstance(genotype, Chain):
         assert isinstance(space, MBConvChain)
         architecture, (code, imports), build_it = _chain_source(images, genotype, space)
@@ -382,15 +435,23 @@ Code = tuple[str, set[tuple[str, str]]]  # source, and its imports as (module, n
 
 def _cell_source(images: Images, genotype: Genotype, space: ConvCell) -> tuple[str, Code, str]:
     names = {name for name, _ in (*genotype.normal, *genotype.reduce)}
-    own = sorted(name for name in names if space.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name))
+    own = sorted(
+        name
+        for name in names
+        if space.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name)
+    )
     if own:
-        raise ValueError(f"your own operation {own[0]!r} cannot be written as source; export to .pt2 or .onnx")
+        raise ValueError(
+            f"your own operation {own[0]!r} cannot be written as source; export to .pt2 or .onnx"
+        )
     cells = [_CELLS]
     for name, edges, concat in (
         ("NORMAL", genotype.normal, genotype.normal_concat),
         ("REDUCE", genotype.reduce, genotype.reduce_concat),
     ):
-        cells.append(_assignment(name, "[]", (f"({_text(operation)}, {node})" for operation, node in edges)))
+        cells.append(
+            _assignment(name, "[]", (f"({_text(operation)}, {node})" for operation, node in edges))
+        )
         cells.append(_assignment(f"{name}_CONCAT", "[]", map(str, concat)))
     code = _network_code([operations, conv_network], {ConvNetwork.__name__}, names)
     return "\n".join(cells), code, _BUILD_CELLS.format(space=space, images=images)
@@ -398,14 +459,21 @@ def _cell_source(images: Images, genotype: Genotype, space: ConvCell) -> tuple[s
 
 def _chain_source(images: Images, chain: Chain, space: MBConvChain) -> tuple[str, Code, str]:
     pairs = list(zip(chain.blocks, space.blocks, strict=True))
-    rows = [f"({_text(o)}, {block.channels_in}, {block.channels_out}, {block.stride})" for o, block in pairs]
+    rows = [
+        f"({_text(o)}, {block.channels_in}, {block.channels_out}, {block.stride})"
+        for o, block in pairs
+    ]
     blocks = f"{_CHAIN}\n{_assignment('BLOCKS', '[]', rows)}"
     stem, first = space.scaled(space.stem_width), ""
     roots = {ChainNetwork.__name__, chain_block.__name__}
     if space.first_width is not None:
-        first = f'MBConv({stem}, {space.scaled(space.first_width)}, 1, 3, 1, "{space.activation}"), '
+        first = (
+            f'MBConv({stem}, {space.scaled(space.first_width)}, 1, 3, 1, "{space.activation}"), '
+        )
     channels = space.blocks[-1].channels_out
-    build_it = _BUILD_CHAIN.format(space=space, images=images, first=first, stem=stem, channels=channels)
+    build_it = _BUILD_CHAIN.format(
+        space=space, images=images, first=first, stem=stem, channels=channels
+    )
     return blocks, _network_code([mbconv_network], roots, set()), build_it
 
 
@@ -426,13 +494,16 @@ def _assignment(name: str, brackets: str, items: Iterable[str]) -> str:
 
 
 def _import_lines(imports: Iterable[tuple[str, str]]) -> str:
-    """Import statements for (module, name or ""), sorted: the standard library, a blank line, torch."""
+    """Import statements for (module, name or ""), sorted: the standard library, a blank line,
+    torch."""
     names: dict[str, list[str]] = {}
     for module, name in imports:
         names.setdefault(module, []).append(name)
     sections = []
     for ours in (True, False):
-        modules = sorted(m for m in names if (m.partition(".")[0] in sys.stdlib_module_names) == ours)
+        modules = sorted(
+            m for m in names if (m.partition(".")[0] in sys.stdlib_module_names) == ours
+        )
         lines = [f"import {module}" for module in modules if "" in names[module]]
         for module in modules:
             # classes before functions, as ruff sorts them
@@ -443,7 +514,8 @@ def _import_lines(imports: Iterable[tuple[str, str]]) -> str:
 
 
 def _network_code(modules: Iterable[ModuleType], roots: set[str], used: set[str]) -> Code:
-    """The source of `roots` and of what they need, from these modules, with the operations `used`."""
+    """The source of `roots` and of what they need, from these modules, with the operations
+    `used`."""
     found: dict[str, Definition] = {}
     imported: dict[str, tuple[str, str]] = {}
     for module in modules:
@@ -465,16 +537,21 @@ def _network_code(modules: Iterable[ModuleType], roots: set[str], used: set[str]
 
 @dataclass(frozen=True)
 class Definition:
-    """One top-level statement of a module: its source with the comment above it, and the names in it."""
+    """One top-level statement of a module: its source with the comment above it, and the names in
+    it."""
 
     source: str
     names: frozenset[str]
 
 
 def _read_module(
-    module: ModuleType, used: set[str], found: dict[str, Definition], imported: dict[str, tuple[str, str]]
+    module: ModuleType,
+    used: set[str],
+    found: dict[str, Definition],
+    imported: dict[str, tuple[str, str]],
 ) -> None:
-    """Add what a module defines, with OPERATIONS cut down to `used`, and what it imports, as (module, name or "")."""
+    """Add what a module defines, with OPERATIONS cut down to `used`, and what it imports, as
+    (module, name or "")."""
     source = inspect.getsource(module)
     lines = source.splitlines()
     for node in ast.parse(source).body:
@@ -485,13 +562,21 @@ def _read_module(
                 imported |= {alias.name: (origin, alias.name) for alias in names}
             case ast.AnnAssign(target=ast.Name(id="OPERATIONS"), value=ast.Dict() as table):
                 items = [
-                    (k, v) for k, v in zip(table.keys, table.values, strict=True) if k and ast.literal_eval(k) in used
+                    (k, v)
+                    for k, v in zip(table.keys, table.values, strict=True)
+                    if k and ast.literal_eval(k) in used
                 ]
                 parts = [[ast.get_source_segment(source, part) for part in item] for item in items]
                 entries = [f"    {key}: {value}," for key, value in parts]
                 text = "\n".join([lines[node.lineno - 1], *entries, "}"])
-                found["OPERATIONS"] = Definition(text, _names(node.annotation, *(value for _, value in items)))
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
+                found["OPERATIONS"] = Definition(
+                    text, _names(node.annotation, *(value for _, value in items))
+                )
+            case (
+                ast.FunctionDef(name=name)
+                | ast.ClassDef(name=name)
+                | ast.Assign(targets=[ast.Name(id=name)])
+            ):
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
                 while lines[first - 2].startswith("#"):
                     first -= 1
@@ -500,4 +585,6 @@ def _read_module(
 
 
 def _names(*nodes: ast.AST) -> frozenset[str]:
-    return frozenset(part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name))
+    return frozenset(
+        part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name)
+    )

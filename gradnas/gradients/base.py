@@ -1,8 +1,8 @@
 """What every architecture gradient is: two losses in, d/d alpha out.
 
-A loss is a closure `(params, alphas) -> scalar` over two dictionaries of tensors; nothing here knows what a network,
-a data set or a search space is. All passes of one call start from the same random state, so they see the same dropout
-masks, and the caller finds the random state as it was.
+A loss is a closure `(params, alphas) -> scalar` over two dictionaries of tensors; nothing here
+knows what a network, a data set or a search space is. All passes of one call start from the same
+random state, so they see the same dropout masks, and the caller finds the random state as it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
 class SGDStep:
     """One step of `torch.optim.SGD` on the weights, as a differentiable function of the gradient.
 
-    `b' = momentum * b + (grad + weight_decay * w)`, `w' = w - lr * b'` (with Nesterov: `w - lr * (g + momentum * b')`).
+    `b' = momentum * b + (grad + weight_decay * w)`, `w' = w - lr * b'` (with Nesterov: `w - lr * (g
+    + momentum * b')`).
 
     Args:
         lr: learning rate, > 0.
@@ -35,8 +36,8 @@ class SGDStep:
         buffers: parameter name -> momentum buffer b; a missing one is zero.
         clip_norm: the gradient is scaled by `min(1, clip_norm / (||grad|| + 1e-6))` first, as
             `torch.nn.utils.clip_grad_norm_` does; None for no clipping.
-        differentiate_clip: whether the factor of the clipping counts as a function of the gradient. As published it is
-            a constant.
+        differentiate_clip: whether the factor of the clipping counts as a function of the gradient.
+            As published it is a constant.
 
     Raises:
         ValueError: a clip_norm that is not positive.
@@ -56,11 +57,15 @@ class SGDStep:
 
     @property
     def sensitivity(self) -> float:
-        """`-dw'/dgrad` without clipping: the learning rate, and the extra momentum share under Nesterov."""
+        """`-dw'/dgrad` without clipping: the learning rate, and the extra momentum share under
+        Nesterov."""
         return self.lr * (1.0 + self.momentum) if self.nesterov else self.lr
 
-    def pull_back(self, grads: Sequence[Tensor], v: Sequence[Tensor]) -> tuple[float | Tensor, list[Tensor]]:
-        """A factor and a direction whose product is `-(dw'/dgrad)^T v`: how the product of w' and v follows `grads`."""
+    def pull_back(
+        self, grads: Sequence[Tensor], v: Sequence[Tensor]
+    ) -> tuple[float | Tensor, list[Tensor]]:
+        """A factor and a direction whose product is `-(dw'/dgrad)^T v`: how the product of w' and v
+        follows `grads`."""
         factor = self.clip_factor(grads)
         if factor is None:
             return self.sensitivity, list(v)
@@ -68,7 +73,9 @@ class SGDStep:
             # Where it is clipped, d(factor)/d(grad) = -factor / (size + eps) * grad / size; else 0.
             size = norm(grads)
             along = torch.stack([(g * d).sum() for g, d in zip(grads, v, strict=True)]).sum()
-            back = torch.where(factor < 1, along / ((size + CLIP_EPS) * size), torch.zeros_like(size))
+            back = torch.where(
+                factor < 1, along / ((size + CLIP_EPS) * size), torch.zeros_like(size)
+            )
             v = [d - back * g for g, d in zip(grads, v, strict=True)]
         return self.sensitivity * factor, list(v)
 
@@ -103,17 +110,20 @@ class ArchitectureGradient(ABC):
 
     @property
     def needs_inner_step(self) -> bool:
-        """Whether the gradient looks through the weight step, so that `inner` must be given and be SGD."""
+        """Whether the gradient looks through the weight step, so that `inner` must be given and be
+        SGD."""
         return False
 
     @property
     def differentiates_twice(self) -> bool:
-        """Whether the gradient takes second derivatives by autograd, which not every relaxation has."""
+        """Whether the gradient takes second derivatives by autograd, which not every relaxation
+        has."""
         return False
 
     @property
     def num_samples(self) -> int:
-        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates losses instead."""
+        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates
+        losses instead."""
         return 0
 
     @property
@@ -184,7 +194,8 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def capturing() -> bool:
-    """Whether this runs to be recorded in a CUDA graph: then no value of the device may be asked for."""
+    """Whether this runs to be recorded in a CUDA graph: then no value of the device may be asked
+    for."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradnas.gradients.base import ArchitectureGradient, Loss, SGDStep, Tensors, averaged, grad, leaves, same_randomness
+from gradnas.gradients.base import (
+    ArchitectureGradient,
+    Loss,
+    SGDStep,
+    Tensors,
+    averaged,
+    grad,
+    leaves,
+    same_randomness,
+)
 
 
 @dataclass(frozen=True)

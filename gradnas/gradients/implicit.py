@@ -1,4 +1,5 @@
-"""The architecture gradient by the implicit function theorem, at (or near) an optimum of the weights."""
+"""The architecture gradient by the implicit function theorem, at (or near) an optimum of the
+weights."""
 
 from __future__ import annotations
 
@@ -27,20 +28,22 @@ Vector = list[Tensor]
 
 @dataclass(frozen=True)
 class Implicit(ArchitectureGradient):
-    """`dL_valid/d alpha - (d2 L_train / d alpha dw) H^-1 dL_valid/dw`, H the Hessian of the train loss in w.
+    """`dL_valid/d alpha - (d2 L_train / d alpha dw) H^-1 dL_valid/dw`, H the Hessian of the train
+    loss in w.
 
-    The weight decay of the inner step belongs to the train loss, so H includes it. One forward pass of each loss, then
-    one Hessian-vector product per solver step on the same graph.
+    The weight decay of the inner step belongs to the train loss, so H includes it. One forward pass
+    of each loss, then one Hessian-vector product per solver step on the same graph.
 
     Args:
-        solver: `"neumann"`: `H^-1 v ~ lr * sum_{k<steps} (I - lr H)^k v`, which converges for lr < 2 / max eigenvalue.
-            `"cg"`: conjugate gradients, for a positive definite H.
+        solver: `"neumann"`: `H^-1 v ~ lr * sum_{k<steps} (I - lr H)^k v`, which converges for lr <
+            2 / max eigenvalue. `"cg"`: conjugate gradients, for a positive definite H.
         steps: solver steps, at least 1.
         lr: the Neumann step size; by default the learning rate of the inner step.
         damping: added to the diagonal of H.
 
-    Sources: Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
-    AISTATS 2020 (arXiv 1911.02590), algorithm 3; Rajeswaran et al., iMAML (arXiv 1909.04630), for conjugate gradients.
+    Sources: Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit
+    differentiation", AISTATS 2020 (arXiv 1911.02590), algorithm 3; Rajeswaran et al., iMAML (arXiv
+    1909.04630), for conjugate gradients.
 
     Raises:
         ValueError: an impossible setting; at a call, no inner step given.

@@ -1,4 +1,5 @@
-"""The policy gradient of ProxylessNAS-R: sampled networks and their rewards, which may come from anywhere.
+"""The policy gradient of ProxylessNAS-R: sampled networks and their rewards, which may come from
+anywhere.
 
 Legend: M sampled networks.
 """
@@ -19,23 +20,26 @@ from gradnas.gradients.base import ArchitectureGradient, Loss, SGDStep, Tensors,
 class Reinforce(ArchitectureGradient):
     """`(1/M) sum_m (r_m - b) * d(-ln p_m)/d alpha`, with a moving baseline b.
 
-    `Search` samples M networks for every alpha step and evaluates them without a graph. The reward r of one is minus
-    the value of your validation loss, which may be any function of the network: nothing is differentiated through it.
-    With a target in the search's cost, the reward counts the cost of the sampled network, exactly; a budget binds the
-    expected cost, and the gradient of that is added instead.
+    `Search` samples M networks for every alpha step and evaluates them without a graph. The reward
+    r of one is minus the value of your validation loss, which may be any function of the network:
+    nothing is differentiated through it. With a target in the search's cost, the reward counts the
+    cost of the sampled network, exactly; a budget binds the expected cost, and the gradient of that
+    is added instead.
 
-    The baseline that rewards are compared with was formed before them. In the first step, before there is one, each
-    reward is compared with the mean of the others.
+    The baseline that rewards are compared with was formed before them. In the first step, before
+    there is one, each reward is compared with the mean of the others.
 
     Args:
         samples: networks for each step, M.
         baseline_decay: `b <- decay * b + (1 - decay) * mean(r)` after each step.
-        reward: `"loss"`: minus the loss, to which a cost is added as it says. `"accuracy"`: the value of the validation
-            loss is minus an accuracy, and with a target T of the cost c, `r = accuracy * (T / c) ^ exponent`.
+        reward: `"loss"`: minus the loss, to which a cost is added as it says. `"accuracy"`: the
+            value of the validation loss is minus an accuracy, and with a target T of the cost c, `r
+            = accuracy * (T / c) ^ exponent`.
         exponent: of that form.
 
-    Source: Cai, Zhu, Han, "ProxylessNAS", ICLR 2019 (arXiv 1812.00332), section 3.3.2; Williams, "Simple statistical
-    gradient-following algorithms for connectionist reinforcement learning", 1992.
+    Source: Cai, Zhu, Han, "ProxylessNAS", ICLR 2019 (arXiv 1812.00332), section 3.3.2; Williams,
+    "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
+    1992.
 
     Raises:
         ValueError: fewer than one sample, a decay outside [0, 1), another kind of reward.
@@ -89,7 +93,8 @@ class Reinforce(ArchitectureGradient):
         total, num = sum(rewards), len(rewards)
         mean = total / num
         advantages = [
-            reward - (baseline if baseline is not None else (total - reward) / max(1, num - 1)) for reward in rewards
+            reward - (baseline if baseline is not None else (total - reward) / max(1, num - 1))
+            for reward in rewards
         ]
         pairs = zip(log_probs, advantages, strict=True)
         surrogate = -torch.stack([log_prob * advantage for log_prob, advantage in pairs]).mean()

@@ -31,17 +31,17 @@ class Unrolled(ArchitectureGradient):
 
     Args:
         mode: `"finite_difference"`, as published: with v = dL_valid/dw' and R = epsilon / ||v||,
-            `dL_valid/d alpha (w') - lr * (dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v)) / (2 R)`; four
-            forward-backward pairs, no graph of a graph. `"exact"`: autograd through the inner step; about the memory of
-            three passes at once.
+            `dL_valid/d alpha (w') - lr * (dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v))
+            / (2 R)`; four forward-backward pairs, no graph of a graph. `"exact"`: autograd through
+            the inner step; about the memory of three passes at once.
         epsilon: size of the perturbation of w in all (L2 norm); finite differences only.
         steps: inner steps, all on the same train loss; more than one needs `"exact"`.
-        clip: within a `Search`, clip the inner gradient as the weight step does (called directly, `inner.clip_norm`
-            says so).
+        clip: within a `Search`, clip the inner gradient as the weight step does (called directly,
+            `inner.clip_norm` says so).
 
-    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors' code. For images
-    they leave out gradient clipping in the inner step; for recurrent cells they have it (`clip=True`), with a factor
-    that may exceed 1, which ours never does.
+    Source: DARTS (arXiv 1806.09055), eq. 6 to 8, with the momentum and weight decay of the authors'
+    code. For images they leave out gradient clipping in the inner step; for recurrent cells they
+    have it (`clip=True`), with a factor that may exceed 1, which ours never does.
 
     Raises:
         ValueError: an impossible setting; at a call, no inner step given.
@@ -103,7 +103,8 @@ class Unrolled(ArchitectureGradient):
             for _ in range(self.steps):
                 rewind()
                 grads = grad(train_loss(w, a), w.values(), create_graph=True)
-                # Averaged inside the graph: the step all ranks take depends on the alphas through every rank's batch.
+                # Averaged inside the graph: the step all ranks take depends on the alphas through
+                # every rank's batch.
                 w, buffers = inner(w, distributed.mean_with_autograd(grads), buffers)
             rewind()
             return averaged(a, grad(valid_loss(w, a), a.values()))
@@ -127,24 +128,33 @@ class Unrolled(ArchitectureGradient):
             direct, v = both[: len(a)], distributed.mean(both[len(a) :])
             if not v:
                 return averaged(a, direct)
-            # The direction in which the train gradient matters: v, or what the clipping leaves of it.
+            # The direction in which the train gradient matters: v, or what the clipping leaves of
+            # it.
             sensitivity, v = inner.pull_back(grads, v)
             size = norm(v)
             if not capturing() and not torch.isfinite(size):
-                raise FloatingPointError("the validation gradient at the unrolled weights is not finite")
-            # v = 0 makes the implicit term zero: any finite R gives that without a division by zero.
+                raise FloatingPointError(
+                    "the validation gradient at the unrolled weights is not finite"
+                )
+            # v = 0 makes the implicit term zero: any finite R gives that without a division by
+            # zero.
             radius = torch.where(size > 0, self.epsilon / size, torch.ones_like(size))
             difference = self._difference(train_loss, w, a, v, radius, rewind)
             implicit = [(sensitivity / (2.0 * radius)) * h for h in difference]
             return averaged(a, [d - h for d, h in zip(direct, implicit, strict=True)])
 
     @staticmethod
-    def _difference(train_loss: Loss, w: Tensors, a: Tensors, v: list[Tensor], radius: Tensor, rewind) -> list[Tensor]:
-        """`dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v)`: the original weights are perturbed, not w'."""
+    def _difference(
+        train_loss: Loss, w: Tensors, a: Tensors, v: list[Tensor], radius: Tensor, rewind
+    ) -> list[Tensor]:
+        """`dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v)`: the original weights are
+        perturbed, not w'."""
         sides = []
         for sign in (1.0, -1.0):
             rewind()
             with torch.no_grad():
-                moved = {name: p + (sign * radius) * d for (name, p), d in zip(w.items(), v, strict=True)}
+                moved = {
+                    name: p + (sign * radius) * d for (name, p), d in zip(w.items(), v, strict=True)
+                }
             sides.append(grad(train_loss(moved, a), a.values()))
         return [plus - minus for plus, minus in zip(*sides, strict=True)]

@@ -28,9 +28,10 @@ class Costs:
         quantity: latency (ms), macs or params.
         fixed: what every architecture spends.
         tables: choice name -> cost of each operation, float64 on the CPU, shaped as its alphas.
-        nested: for operations inside other choices, the places that must all have been chosen -> cost.
-        shares: choice name -> how much each edge counts in an expectation, `(E,)`, where a derived network keeps only
-            some of its edges; 1 where it is not named.
+        nested: for operations inside other choices, the places that must all have been chosen ->
+            cost.
+        shares: choice name -> how much each edge counts in an expectation, `(E,)`, where a derived
+            network keeps only some of its edges; 1 where it is not named.
         notes: sentences that the user should read: another device, predicted latencies.
     """
 
@@ -47,10 +48,11 @@ class Costs:
         return UNITS[self.quantity]
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar, differentiable in p.
+        """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar,
+        differentiable in p.
 
-        For an operation inside other choices p is the product along the way. Source: ProxylessNAS (arXiv 1812.00332),
-        eq. 6.
+        For an operation inside other choices p is the product along the way. Source: ProxylessNAS
+        (arXiv 1812.00332), eq. 6.
         """
         device = next(iter(probabilities.values())).device
         total = torch.full((), self.fixed, dtype=torch.float64, device=device)
@@ -67,7 +69,8 @@ class Costs:
         return total
 
     def of(self, one_hot: Mapping[str, Tensor]) -> float:
-        """The cost of one architecture, given by mixing weights of 0 and 1; every edge that is there counts fully."""
+        """The cost of one architecture, given by mixing weights of 0 and 1; every edge that is
+        there counts fully."""
         whole = replace(self, shares={})
         return float(whole.expected({name: weights.detach() for name, weights in one_hot.items()}))
 
@@ -77,7 +80,10 @@ class Costs:
 
 
 def costs_of(
-    units: Sequence[Unit], quantity: Quantity, like: Mapping[str, Tensor], table: LatencyTable | None = None
+    units: Sequence[Unit],
+    quantity: Quantity,
+    like: Mapping[str, Tensor],
+    table: LatencyTable | None = None,
 ) -> Costs:
     """The costs of a surveyed network; latencies come from `table`.
 
@@ -123,11 +129,13 @@ def predicted_note(predicted: Sequence[str], of: int, predictor: Predictor) -> s
 
 
 def device_notes(table: LatencyTable, here: Device) -> tuple[str, ...]:
-    """A sentence that names both devices where they differ: a search may be meant for another device than it runs on,
-    or the table may be the wrong one."""
+    """A sentence that names both devices where they differ: a search may be meant for another
+    device than it runs on, or the table may be the wrong one."""
     there = table.device
     if there is None:
         return ()
     if (there.kind, there.name) == (here.kind, here.name) and there.threads in (None, here.threads):
         return ()
-    return (f"the latency table is of another device: it was measured on {there}, and this is {here}",)
+    return (
+        f"the latency table is of another device: it was measured on {there}, and this is {here}",
+    )

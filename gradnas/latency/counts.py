@@ -11,10 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_macs(run: Callable[[], Any]) -> int:
-    """Multiply-adds of the convolutions and matrix products that `run` makes; nothing else is counted.
+    """Multiply-adds of the convolutions and matrix products that `run` makes; nothing else is
+    counted.
 
-    They are counted where torch carries them out, so it makes no difference whether they come from layers or from
-    functions. Biases, BatchNorm, activations, pooling and additions count as nothing, as is usual in the field.
+    They are counted where torch carries them out, so it makes no difference whether they come from
+    layers or from functions. Biases, BatchNorm, activations, pooling and additions count as
+    nothing, as is usual in the field.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
@@ -24,7 +26,8 @@ def count_macs(run: Callable[[], Any]) -> int:
 def macs(module: nn.Module, *inputs: Any) -> int:
     """Multiply-adds of one forward pass in eval mode; give one image for the usual number.
 
-    The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at 1x3x224x224.
+    The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at
+    1x3x224x224.
     """
     modes = [(m, m.training) for m in module.modules()]
     module.eval()

@@ -19,11 +19,14 @@ FEWEST = 10  # operations to fit on
 def fit_table(table: LatencyTable, seed: int = 0) -> LatencyTable:
     """The same table with a predictor fitted on its entries. ValueError for too few of them."""
     entries = list(table.entries.values())
-    return table.with_predictor(fit([entry.features for entry in entries], [entry.ms for entry in entries], seed))
+    return table.with_predictor(
+        fit([entry.features for entry in entries], [entry.ms for entry in entries], seed)
+    )
 
 
 def fit(features: Sequence[Mapping[str, float]], ms: Sequence[float], seed: int = 0) -> Predictor:
-    """Fit a predictor; its held-out error comes from five fits that each leave a fifth of the operations out.
+    """Fit a predictor; its held-out error comes from five fits that each leave a fifth of the
+    operations out.
 
     Args:
         features: of each operation; those that not all operations have are left out.
@@ -50,12 +53,16 @@ def fit(features: Sequence[Mapping[str, float]], ms: Sequence[float], seed: int 
     r2 = 1.0 - ((held_out_N - y_N) ** 2).sum() / spread if spread else 0.0
     error = np.median(np.abs(held_out_N - y_N) / np.maximum(y_N, 1e-9))
     coefficients_F, base = _least_squares(x_NF, y_N)
-    return Predictor(names, tuple(coefficients_F.tolist()), base, float(r2), float(error), len(rows))
+    return Predictor(
+        names, tuple(coefficients_F.tolist()), base, float(r2), float(error), len(rows)
+    )
 
 
 def _least_squares(x_NF: np.ndarray, y_N: np.ndarray) -> tuple[np.ndarray, float]:
     weight_N = 1.0 / np.sqrt(np.maximum(y_N, 1e-6))
-    scale_F = np.maximum(x_NF.max(axis=0), 1e-12)  # of one size, so that the solver treats all alike
+    scale_F = np.maximum(
+        x_NF.max(axis=0), 1e-12
+    )  # of one size, so that the solver treats all alike
     columns = np.concatenate([x_NF / scale_F, np.ones((len(y_N), 1))], axis=1)
     solver = LinearRegression(positive=True, fit_intercept=False)
     solver.fit(columns * weight_N[:, None], y_N * weight_N)

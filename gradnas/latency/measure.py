@@ -24,14 +24,15 @@ Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 class Timing:
     """How calls are timed.
 
-    Everything that is timed takes turns: each round calls each of them once, in an order of its own, so that a busy
-    moment of the machine hits all alike and no operation finds its weights in the cache because it ran just before.
+    Everything that is timed takes turns: each round calls each of them once, in an order of its
+    own, so that a busy moment of the machine hits all alike and no operation finds its weights in
+    the cache because it ran just before.
 
     Args:
         warmup: rounds that are thrown away.
         repeats: rounds that count.
-        clock: `"wall"`; `"cpu"` is the CPU time of the process, which other programs disturb less, and which equals
-            the time that passes where one thread works.
+        clock: `"wall"`; `"cpu"` is the CPU time of the process, which other programs disturb less,
+            and which equals the time that passes where one thread works.
 
     Raises:
         ValueError: a number below 1 (0 for the warm-up), another clock.
@@ -67,14 +68,18 @@ class Sample:
 
 
 def time_interleaved(
-    works: Sequence[Ready], device: torch.device, timing: Timing = Timing(), on_round: Callable[[], None] | None = None
+    works: Sequence[Ready],
+    device: torch.device,
+    timing: Timing = Timing(),
+    on_round: Callable[[], None] | None = None,
 ) -> list[Sample]:
     """Time functions without arguments, taking turns (see `Timing`), without gradients.
 
-    Each is given by a function that returns a context manager around it: `lambda: nullcontext(function)`.
+    Each is given by a function that returns a context manager around it: `lambda:
+    nullcontext(function)`.
 
-    On CUDA each call lies between two events on the stream, and the device is synchronised after each round; calls
-    therefore overlap with the launch of the next, as they do in a network.
+    On CUDA each call lies between two events on the stream, and the device is synchronised after
+    each round; calls therefore overlap with the launch of the next, as they do in a network.
     """
     timing.check(device)
     order = np.random.default_rng(0)
@@ -113,7 +118,9 @@ def _synchronised_round(
     return found
 
 
-def _cuda_round(works: Sequence[Ready], order: Sequence[int], device: torch.device, timing: Timing) -> dict[int, float]:
+def _cuda_round(
+    works: Sequence[Ready], order: Sequence[int], device: torch.device, timing: Timing
+) -> dict[int, float]:
     del timing
     events = {}
     with torch.cuda.device(device):
@@ -135,7 +142,8 @@ def measure(
     settings: Mapping[str, Any] | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> LatencyTable:
-    """Time every distinct (operation, input shape) of a network with choices, and its fixed parts, in eval mode.
+    """Time every distinct (operation, input shape) of a network with choices, and its fixed parts,
+    in eval mode.
 
     The sum of the entries that a derived network uses is its time from end to end.
 

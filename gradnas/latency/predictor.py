@@ -14,17 +14,18 @@ from gradnas.config import build
 class Predictor:
     """`ms = base_ms + sum_f coefficient_f * feature_f`, with no coefficient below zero.
 
-    The features are numbers of layers by type and of what they read, write and multiply, so the coefficients are costs:
-    of a call, of a thousand values written, of a million multiply-adds. A sum of costs extrapolates sensibly, is read
-    at a glance, and is plain data. It is fitted by non-negative least squares, with rows weighted by `1 / sqrt(ms)`:
-    between least absolute error, in which short operations would not count, and least relative error.
+    The features are numbers of layers by type and of what they read, write and multiply, so the
+    coefficients are costs: of a call, of a thousand values written, of a million multiply-adds. A
+    sum of costs extrapolates sensibly, is read at a glance, and is plain data. It is fitted by
+    non-negative least squares, with rows weighted by `1 / sqrt(ms)`: between least absolute error,
+    in which short operations would not count, and least relative error.
 
     Attributes:
         names: of the features, in the order of `coefficients`.
         coefficients: milliseconds per unit of each feature.
         base_ms: of every operation.
-        held_out_r2, held_out_error: of predictions for operations that were not fitted on (each fifth from the other
-            four): coefficient of determination, and median relative error.
+        held_out_r2, held_out_error: of predictions for operations that were not fitted on (each
+            fifth from the other four): coefficient of determination, and median relative error.
         count: operations it was fitted on.
     """
 
@@ -37,7 +38,9 @@ class Predictor:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.coefficients):
-            raise ValueError(f"{len(self.names)} names of features, but {len(self.coefficients)} coefficients")
+            raise ValueError(
+                f"{len(self.names)} names of features, but {len(self.coefficients)} coefficients"
+            )
 
     @property
     def quality(self) -> str:

@@ -1,8 +1,10 @@
-"""What a network is made of, as a device sees it: operations with the shapes they meet, found by running it once.
+"""What a network is made of, as a device sees it: operations with the shapes they meet, found by
+running it once.
 
-A network with choices is cut into *units*: every operation that can be chosen, every largest module without a choice
-inside (the stem, the head), and the *rest* of what runs between them (pooling by function, additions, Python itself).
-The time of a derived network is then the sum of the units that it keeps.
+A network with choices is cut into *units*: every operation that can be chosen, every largest module
+without a choice inside (the stem, the head), and the *rest* of what runs between them (pooling by
+function, additions, Python itself). The time of a derived network is then the sum of the units that
+it keeps.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from gradnas.latency.counts import count_macs
 
 
 class Place(NamedTuple):
-    """One operation of one choice: the row is the edge (0 for a single choice), the column that of alpha."""
+    """One operation of one choice: the row is the edge (0 for a single choice), the column that of
+    alpha."""
 
     choice: str
     row: int
@@ -40,14 +43,17 @@ class Unit:
 
     Attributes:
         key: its name in a table: type, shapes, and a digest of its structure.
-        uses: for each use the operations that must have been chosen for it to run, outermost first; `()`: it always
-            runs. One element for every call of the forward pass.
-        label: where it was met first, for people: the choice and the operation, or the path of the module.
+        uses: for each use the operations that must have been chosen for it to run, outermost first;
+            `()`: it always runs. One element for every call of the forward pass.
+        label: where it was met first, for people: the choice and the operation, or the path of the
+            module.
         features: what a predictor may know about it; sizes are of one call.
         macs: multiply-adds of one call, of the whole batch.
-        params: number of parameters for each use, in the order of `uses`; a module that runs twice counts once.
-        ready: a context manager that gives a function without arguments: one call of the unit with the inputs that it
-            met (of a rest: with everything else short-circuited within the context).
+        params: number of parameters for each use, in the order of `uses`; a module that runs twice
+            counts once.
+        ready: a context manager that gives a function without arguments: one call of the unit with
+            the inputs that it met (of a rest: with everything else short-circuited within the
+            context).
     """
 
     key: str
@@ -56,7 +62,9 @@ class Unit:
     features: Mapping[str, float]
     macs: int
     params: tuple[int, ...]
-    ready: Callable[[], AbstractContextManager[Callable[[], Any]]] = field(compare=False, repr=False)
+    ready: Callable[[], AbstractContextManager[Callable[[], Any]]] = field(
+        compare=False, repr=False
+    )
 
     @property
     def kind(self) -> str:
@@ -66,7 +74,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class CostView:
-    """How to run a supernet so that its operations have the form, and so the cost, that they have when derived.
+    """How to run a supernet so that its operations have the form, and so the cost, that they have
+    when derived.
 
     Attributes: the arguments of `survey` without the inputs.
     """
@@ -87,7 +96,12 @@ def alternatives(net: nn.Module) -> dict[nn.Module, Place]:
     for path, module in net.named_modules():
         if isinstance(module, Choice):
             name = module.name or path.replace(".", "/") or "choice"
-            found.update({operation: Place(name, 0, k) for k, operation in enumerate(module.operations.values())})
+            found.update(
+                {
+                    operation: Place(name, 0, k)
+                    for k, operation in enumerate(module.operations.values())
+                }
+            )
     return found
 
 
@@ -102,13 +116,16 @@ def survey(
 
     Args:
         net: any module; without choices it has no alternatives, only fixed units.
-        inputs: its positional inputs, on its device. Their shapes, batch included, are part of the keys.
-        places: the modules that are alternatives; by default the operations of the `Choice`s inside.
+        inputs: its positional inputs, on its device. Their shapes, batch included, are part of the
+            keys.
+        places: the modules that are alternatives; by default the operations of the `Choice`s
+            inside.
         named: named arguments of the pass in which every alternative must run.
         named_for_rest: named arguments of the passes that time the rest; as `named` by default.
 
     Raises:
-        ValueError: an alternative with parameters did not run, so that nothing is known about its cost.
+        ValueError: an alternative with parameters did not run, so that nothing is known about its
+            cost.
     """
     places = alternatives(net) if places is None else places
     modes = [(module, module.training) for module in net.modules()]
@@ -130,12 +147,13 @@ def survey(
             module.training = training
 
 
-# ---- watching the pass ---------------------------------------------------------------------------------------------
+# ---- watching the pass ---------------------------------------------------------------------------
 
 
 @dataclass
 class _Call:
-    """One call of a unit, or of a module that holds choices (then `parts` are the calls right inside it)."""
+    """One call of a unit, or of a module that holds choices (then `parts` are the calls right
+    inside it)."""
 
     module: nn.Module
     path: str
@@ -144,7 +162,9 @@ class _Call:
     kwargs: dict[str, Any]
     output: Any = None
     parts: list[_Call] | None = None
-    rest: bool = False  # a holder whose own work is a unit: the network, or an operation with choices inside
+    rest: bool = (
+        False  # a holder whose own work is a unit: the network, or an operation with choices inside
+    )
 
 
 class _Recorder:
@@ -153,7 +173,9 @@ class _Recorder:
     def __init__(self, net: nn.Module, places: Mapping[nn.Module, Place]) -> None:
         self.net, self.places = net, places
         self.paths = {module: path for path, module in net.named_modules()}
-        self.holders = {m for m in net.modules() if any(isinstance(c, Choice) or c in places for c in _below(m))}
+        self.holders = {
+            m for m in net.modules() if any(isinstance(c, Choice) or c in places for c in _below(m))
+        }
         self.holders |= {m for m in net.modules() if isinstance(m, Choice)} | {net}
         self.calls: list[_Call] = []  # units and holders with a rest
         self.ran: set[nn.Module] = set()
@@ -198,11 +220,16 @@ class _Recorder:
         call.output = output
         if call.parts is None or call.rest:
             self.calls.append(call)
-        # Choices, and the modules that only hold them, are looked through: what they call is part of the next holder
-        # whose own work is measured; except that a choice is short-circuited as a whole.
+        # Choices, and the modules that only hold them, are looked through: what they call is part
+        # of the next holder whose own work is measured; except that a choice is short-circuited as
+        # a whole.
         owner = next((above for above in reversed(self._open) if above.rest), None)
         inside_choice = any(isinstance(above.module, Choice) for above in self._after(owner))
-        if owner is not None and not inside_choice and (call.parts is None or isinstance(module, Choice)):
+        if (
+            owner is not None
+            and not inside_choice
+            and (call.parts is None or isinstance(module, Choice))
+        ):
             assert owner.parts is not None
             owner.parts.append(call)
 
@@ -216,7 +243,7 @@ def _below(module: nn.Module) -> Iterator[nn.Module]:
     return modules
 
 
-# ---- from calls to units -------------------------------------------------------------------------------------------
+# ---- from calls to units -------------------------------------------------------------------------
 
 
 def _units(recorder: _Recorder, named_for_rest: Mapping[str, Any]) -> list[Unit]:
@@ -246,7 +273,9 @@ def _label(call: _Call) -> str:
     return f"{REST} of {name}" if call.rest else name
 
 
-def _ready(call: _Call, named_for_rest: Mapping[str, Any]) -> AbstractContextManager[Callable[[], Any]]:
+def _ready(
+    call: _Call, named_for_rest: Mapping[str, Any]
+) -> AbstractContextManager[Callable[[], Any]]:
     if not call.rest:
         return nullcontext(lambda: call.module(*call.args, **call.kwargs))
     kwargs = call.kwargs if call.when else named_for_rest
@@ -254,7 +283,9 @@ def _ready(call: _Call, named_for_rest: Mapping[str, Any]) -> AbstractContextMan
 
 
 @contextmanager
-def _short_circuited(parts: Sequence[_Call], work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
+def _short_circuited(
+    parts: Sequence[_Call], work: Callable[[], Any]
+) -> Iterator[Callable[[], Any]]:
     """Within this block the modules of `parts` return at once what they returned before."""
     outputs: dict[nn.Module, list[Any]] = {}
     for part in parts:
@@ -293,7 +324,7 @@ def _new_params(call: _Call, counted: set[nn.Parameter]) -> int:
     return sum(p.numel() for p in fresh)
 
 
-# ---- names ---------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 def _key(call: _Call, holders: set[nn.Module]) -> str:
@@ -302,24 +333,34 @@ def _key(call: _Call, holders: set[nn.Module]) -> str:
     inputs = ",".join(_shape(t) for t in tensors) or "none"
     outputs = ",".join(_shape(t) for t in _tensors(call.output)) or "none"
     structure = _structure(call.module, holders if call.rest else set())
-    # The memory format is a setting of the whole table, not of an operation, and so no part of its name.
+    # The memory format is a setting of the whole table, not of an operation, and so no part of its
+    # name.
     text = "|".join([structure, inputs, *(str(t.dtype) for t in tensors)])
     return f"{kind}-input:{inputs}-output:{outputs}-id:{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def _structure(module: nn.Module, holders: set[nn.Module]) -> str:
-    """A text that is equal for modules that do the same: classes, plain settings, shapes of tensors.
+    """A text that is equal for modules that do the same: classes, plain settings, shapes of
+    tensors.
 
-    What can be chosen is left out, so that the rest of a network keeps its name whatever its candidates are.
+    What can be chosen is left out, so that the rest of a network keeps its name whatever its
+    candidates are.
     """
     if isinstance(module, Choice) and holders:
         return "Choice"
-    tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-    settings = {k: repr(v) for k, v in sorted(vars(module).items()) if not k.startswith("_") and _plain(v)}
+    tensors = {
+        **dict(module.named_parameters(recurse=False)),
+        **dict(module.named_buffers(recurse=False)),
+    }
+    settings = {
+        k: repr(v) for k, v in sorted(vars(module).items()) if not k.startswith("_") and _plain(v)
+    }
     settings.pop("training", None)
     own = [type(module).__qualname__, module.extra_repr(), str(settings)]
     own += [f"{name}:{tuple(t.shape)}:{t.dtype}" for name, t in tensors.items()]
-    return f"({';'.join(own)}[{','.join(_structure(child, holders) for child in module.children())}])"
+    return (
+        f"({';'.join(own)}[{','.join(_structure(child, holders) for child in module.children())}])"
+    )
 
 
 def _plain(value: Any) -> bool:
@@ -343,7 +384,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-# ---- what a predictor may know -------------------------------------------------------------------------------------
+# ---- what a predictor may know -------------------------------------------------------------------
 
 
 def _features(call: _Call) -> dict[str, float]:
@@ -371,7 +412,8 @@ def _features(call: _Call) -> dict[str, float]:
 
 
 def _inside(call: _Call) -> dict[str, float]:
-    """What one more pass sees of the layers within: how many of each type run, what they write, what they multiply."""
+    """What one more pass sees of the layers within: how many of each type run, what they write,
+    what they multiply."""
     seen = dict.fromkeys(("convolutions", "depthwise", "linear", "norms", "others", "written"), 0.0)
     seen |= {"pointwise_macs": 0.0, "depthwise_macs": 0.0, "other_macs": 0.0}
 
@@ -382,7 +424,9 @@ def _inside(call: _Call) -> dict[str, float]:
         if isinstance(module, nn.modules.conv._ConvNd):
             deep = module.groups > 1 and module.groups == module.in_channels
             kind = "depthwise" if deep else "convolutions"
-            which = "depthwise" if deep else "pointwise" if max(module.kernel_size) == 1 else "other"
+            which = (
+                "depthwise" if deep else "pointwise" if max(module.kernel_size) == 1 else "other"
+            )
             seen[f"{which}_macs"] += written * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             kind = "linear"

@@ -1,7 +1,8 @@
 """Tables of latencies: measured here, or brought along for another device.
 
-A table is plain data. gradnas writes JSON; tables in the form that ProxylessNAS released for phones, a flat mapping
-`key -> {count, mean, var}` in milliseconds as JSON or as YAML text, are read too.
+A table is plain data. gradnas writes JSON; tables in the form that ProxylessNAS released for
+phones, a flat mapping `key -> {count, mean, var}` in milliseconds as JSON or as YAML text, are read
+too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ MOBILE_KINDS = ("Conv", "Conv_1", "Logits", "expanded_conv")
 
 @dataclass(frozen=True)
 class Device:
-    """Where latencies hold: kind (`cpu`, `cuda`, ...), model name, CPU threads (None where they do not matter)."""
+    """Where latencies hold: kind (`cpu`, `cuda`, ...), model name, CPU threads (None where they do
+    not matter)."""
 
     kind: str
     name: str
@@ -53,7 +55,8 @@ class Entry:
 
     Attributes:
         ms: median time of one call, in milliseconds (the mean, in tables of the released form).
-        spread_ms: interquartile range of the calls (the standard deviation, in tables of the released form).
+        spread_ms: interquartile range of the calls (the standard deviation, in tables of the
+            released form).
         count: calls behind it.
         label: where the operation was met first.
         macs, params: multiply-adds of the call (of the whole batch) and parameters, if known.
@@ -92,7 +95,8 @@ class LatencyTable:
         device: None where the file does not say.
         settings: how it was measured: batch size, warm-up, repeats, clock, image size, ...
         versions: of torch, Python, gradnas.
-        predictor: fitted on the entries, for keys that the table lacks; None: a missing key is an error.
+        predictor: fitted on the entries, for keys that the table lacks; None: a missing key is an
+            error.
     """
 
     entries: Mapping[str, Entry]
@@ -106,8 +110,11 @@ class LatencyTable:
         """Whether the keys are those of the released phone tables."""
         return bool(self.entries) and all(_mobile_parts(key) is not None for key in self.entries)
 
-    def look_up(self, key: str, features: Mapping[str, float] | None = None, label: str = "") -> Found:
-        """The latency of a key: measured, or predicted from `features` where the table has a predictor.
+    def look_up(
+        self, key: str, features: Mapping[str, float] | None = None, label: str = ""
+    ) -> Found:
+        """The latency of a key: measured, or predicted from `features` where the table has a
+        predictor.
 
         Args:
             label: what the key stands for, in an error.
@@ -125,7 +132,11 @@ class LatencyTable:
     def _missing(self, key: str, label: str) -> str:
         kind = key.partition("-")[0]
         digest = key.rpartition("-id:")[2]
-        same = [other for other in self.entries if digest and other.startswith(f"{kind}-") and "-id:" in other]
+        same = [
+            other
+            for other in self.entries
+            if digest and other.startswith(f"{kind}-") and "-id:" in other
+        ]
         outputs = [k for k in same if _without_batch(k) == _without_batch(key)]
         if outputs and "-id:" in key:
             other = outputs[0].partition("-")[2].partition("-output")[0]
@@ -138,15 +149,22 @@ class LatencyTable:
         what = f" for {label}" if label else ""
         return f"the latency table has no entry{what}: {key!r}{hint}; {advice}"
 
-    # ---- files ----------------------------------------------------------------------------------------------------
+    # ---- files -----------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write JSON, atomically."""
-        entries = {key: {k: v for k, v in asdict(e).items() if v not in (None, "")} for key, e in self.entries.items()}
+        entries = {
+            key: {k: v for k, v in asdict(e).items() if v not in (None, "")}
+            for key, e in self.entries.items()
+        }
         value: dict[str, Any] = {"format": FORMAT, "version": VERSION}
         if self.device is not None:
             value["device"] = asdict(self.device)
-        value |= {"settings": dict(self.settings), "versions": dict(self.versions), "entries": entries}
+        value |= {
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+            "entries": entries,
+        }
         if self.predictor is not None:
             value["predictor"] = self.predictor.to_json()
         write_json(Path(path), value)
@@ -156,7 +174,8 @@ class LatencyTable:
         """Read a table of gradnas, or one of the released phone form (`.json`, `.yaml`, `.yml`).
 
         Raises:
-            ValueError: the file cannot be read or is no such table; the sentence names the file and the place.
+            ValueError: the file cannot be read or is no such table; the sentence names the file and
+                the place.
         """
         path = Path(path)
         if path.suffix in (".yaml", ".yml"):
@@ -174,15 +193,21 @@ class LatencyTable:
             if name not in known:
                 raise ValueError(f"{path}: unknown field {name!r}{did_you_mean(name, known)}")
         entries = data.get("entries")
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        if not isinstance(entries, dict) or not all(
+            isinstance(entry, dict) for entry in entries.values()
+        ):
             raise ValueError(f"{path}: 'entries' must be an object from keys to objects")
         device, predictor = data.get("device"), data.get("predictor")
         return LatencyTable(
-            entries={key: build(Entry, entry, f"{path}: entry {key!r}") for key, entry in entries.items()},
+            entries={
+                key: build(Entry, entry, f"{path}: entry {key!r}") for key, entry in entries.items()
+            },
             device=None if device is None else build(Device, device, f"{path}: device"),
             settings=data.get("settings", {}),
             versions=data.get("versions", {}),
-            predictor=None if predictor is None else Predictor.from_json(predictor, f"{path}: predictor"),
+            predictor=None
+            if predictor is None
+            else Predictor.from_json(predictor, f"{path}: predictor"),
         )
 
     def with_predictor(self, predictor: Predictor) -> LatencyTable:
@@ -207,7 +232,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-# ---- the released phone form ---------------------------------------------------------------------------------------
+# ---- the released phone form ---------------------------------------------------------------------
 
 
 def mobile_key(
@@ -219,12 +244,15 @@ def mobile_key(
     stride: int | None = None,
     idskip: bool | None = None,
 ) -> str:
-    """A key of the phone tables; sizes are (height, width, channels), the output of `Logits` a number of classes.
+    """A key of the phone tables; sizes are (height, width, channels), the output of `Logits` a
+    number of classes.
 
     `expanded_conv-input:56x56x24-output:56x56x24-expand:3-kernel:3-stride:1-idskip:1`
     """
     if kind not in MOBILE_KINDS:
-        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, MOBILE_KINDS)}; the kinds are {MOBILE_KINDS}")
+        raise ValueError(
+            f"unknown kind {kind!r}{did_you_mean(kind, MOBILE_KINDS)}; the kinds are {MOBILE_KINDS}"
+        )
     out = str(size_out) if isinstance(size_out, int) else "x".join(map(str, size_out))
     key = f"{kind}-input:{'x'.join(map(str, size_in))}-output:{out}"
     if kind == "expanded_conv":
@@ -248,7 +276,8 @@ def _mobile_parts(key: str) -> dict[str, str] | None:
 
 
 def mobile_features(key: str) -> dict[str, float]:
-    """What a predictor may know about a key of a phone table. ValueError for a key of another grammar."""
+    """What a predictor may know about a key of a phone table. ValueError for a key of another
+    grammar."""
     parts = _mobile_parts(key)
     if parts is None:
         raise ValueError(f"{key!r} is no key of a phone table (TYPE-input:HxWxC-output:HxWxC...)")
@@ -287,7 +316,9 @@ def _from_mobile(data: Mapping[str, Any], where: str) -> LatencyTable:
             raise ValueError(f"{where}: {key!r}: var must be at least 0, not {value['var']}")
         try:
             spread = math.sqrt(value["var"])
-            entries[key] = Entry(float(value["mean"]), spread, int(value["count"]), features=mobile_features(key))
+            entries[key] = Entry(
+                float(value["mean"]), spread, int(value["count"]), features=mobile_features(key)
+            )
         except ValueError as error:
             raise ValueError(f"{where}: {key!r}: {error}") from error
     if not entries:
@@ -300,7 +331,8 @@ _YAML_FIELD = re.compile(r"\s+(?P<name>[a-z_]+):\s*(?P<number>[-+.0-9eE]+)\s*")
 
 
 def _read_flat_yaml(path: Path) -> dict[str, dict[str, float]]:
-    """The one form of YAML that phone tables have: keys with numbers under them, indented or in braces."""
+    """The one form of YAML that phone tables have: keys with numbers under them, indented or in
+    braces."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -328,10 +360,20 @@ def _read_flat_yaml(path: Path) -> dict[str, dict[str, float]]:
         rest = head["rest"]
         if rest:
             pairs = re.fullmatch(r"\{(.*)\}", rest)
-            found = [_YAML_FIELD.fullmatch(f" {part.strip()}") for part in pairs[1].split(",")] if pairs else [None]
+            found = (
+                [_YAML_FIELD.fullmatch(f" {part.strip()}") for part in pairs[1].split(",")]
+                if pairs
+                else [None]
+            )
             if any(part is None for part in found):
-                raise ValueError(f"{path}, line {number}: expected {{name: number, ...}} after the key, not {rest!r}")
-            current |= {part["name"]: _number(part["number"], path, number) for part in found if part is not None}
+                raise ValueError(
+                    f"{path}, line {number}: expected {{name: number, ...}} after the key, not {rest!r}"
+                )
+            current |= {
+                part["name"]: _number(part["number"], path, number)
+                for part in found
+                if part is not None
+            }
     return table
 
 

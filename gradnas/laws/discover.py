@@ -31,8 +31,8 @@ def discover_laws(
 ) -> Laws:
     """A Pareto front of laws for one target.
 
-    Several outputs: one call each. Several classes: one call each, of the class against the rest, with
-    `loss="logistic"`.
+    Several outputs: one call each. Several classes: one call each, of the class against the rest,
+    with `loss="logistic"`.
     The same arguments and seed give the same laws.
 
     Args:
@@ -41,8 +41,8 @@ def discover_laws(
         names: of the features, for the notes; by default x1, x2, ...
 
     Raises:
-        ValueError: shapes that do not fit, numbers that are not finite, targets outside the range of the loss, fewer
-            points than a law needs.
+        ValueError: shapes that do not fit, numbers that are not finite, targets outside the range
+            of the loss, fewer points than a law needs.
     """
     x, y = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
@@ -51,14 +51,22 @@ def discover_laws(
     if w.shape != y.shape or not np.isfinite(w).all() or (w < 0).any():
         raise ValueError("sample weights are one finite number of at least 0 for each row")
     if not np.isfinite(x).all() or not np.isfinite(y).all():
-        raise ValueError("features and target must be finite numbers: there is NaN or inf among them")
+        raise ValueError(
+            "features and target must be finite numbers: there is NaN or inf among them"
+        )
     if loss == "logistic" and not ((y >= 0) & (y <= 1)).all():
-        raise ValueError("with the logistic loss the target is a probability: all values must be in [0, 1]")
+        raise ValueError(
+            "with the logistic loss the target is a probability: all values must be in [0, 1]"
+        )
     if loss == "poisson" and not (y >= 0).all():
-        raise ValueError("with the poisson loss the target is a count: all values must be at least 0")
+        raise ValueError(
+            "with the poisson loss the target is a count: all values must be at least 0"
+        )
     needed = FEWEST_POINTS
     if w.sum() < needed:
-        raise ValueError(f"a law needs at least {needed} points with a positive weight, got {w.sum():g}")
+        raise ValueError(
+            f"a law needs at least {needed} points with a positive weight, got {w.sum():g}"
+        )
     kept = w > 0
     labels = list(names) if names is not None else [f"x{d + 1}" for d in range(x.shape[1])]
     return Discovery(x[kept], y[kept], w[kept], settings, loss, seed, on_progress, labels).run()

@@ -28,25 +28,29 @@ LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts
 class EquationRegressor(RegressorMixin, EquationEstimator):
     """Explains numbers by a short law.
 
-    Every law of the Pareto front is found by a differentiable search over graphs of scalar operations, beside graphs
-    that are enumerated and drawn at random; all are refitted by Levenberg-Marquardt in float64 and pruned by their
-    description length. See `gradnas.laws.discover.discover_laws`, which does it, and `LawSettings`.
+    Every law of the Pareto front is found by a differentiable search over graphs of scalar
+    operations, beside graphs that are enumerated and drawn at random; all are refitted by
+    Levenberg-Marquardt in float64 and pruned by their description length. See
+    `gradnas.laws.discover.discover_laws`, which does it, and `LawSettings`.
 
     Args:
-        output: "real" (squared error), "probability" (targets in [0, 1]: a law for the log-odds, with cross-entropy)
-            or "counts" (targets of at least 0: a law for the logarithm of the rate, Poisson).
-        primitives: words such as "linear_exp" (`gradnas.laws.primitives.WORDS`) or `Primitive`s of one's
-            own; None takes those of `settings`.
+        output: "real" (squared error), "probability" (targets in [0, 1]: a law for the log-odds,
+            with cross-entropy) or "counts" (targets of at least 0: a law for the logarithm of the
+            rate, Poisson).
+        primitives: words such as "linear_exp" (`gradnas.laws.primitives.WORDS`) or `Primitive`s of
+            one's own; None takes those of `settings`.
         nodes: largest number of intermediate nodes; None takes that of `settings`.
         effort: multiplies the budget of `settings`.
         max_complexity: choose among the laws of at most this complexity (constants + operations).
-        settings: a `LawSettings`; None takes the default one. `LawSettings.plain_darts()` is DARTS as published.
-        random_state: a number, a NumPy `RandomState`, or None for another law each time. The same number gives the
-            same law.
+        settings: a `LawSettings`; None takes the default one. `LawSettings.plain_darts()` is DARTS
+            as published.
+        random_state: a number, a NumPy `RandomState`, or None for another law each time. The same
+            number gives the same law.
         progress: show a bar with the best law so far on stderr.
 
     Attributes:
-        equation_: the chosen law, a sympy expression in the feature names (`equations_` of several outputs).
+        equation_: the chosen law, a sympy expression in the feature names (`equations_` of several
+            outputs).
         pareto_: the Pareto front, a pandas frame.
         stability_: how many proposals agree on the chosen law.
         notes_: what was done to the data or left out, in sentences.
@@ -86,8 +90,8 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             sample_weight: (N,); whole numbers count repetitions, others are scaled to a mean of 1.
 
         Raises:
-            ValueError: something that is not a finite number, columns of the same name, a target that is constant or
-                outside of what `output` allows, fewer than 5 rows.
+            ValueError: something that is not a finite number, columns of the same name, a target
+                that is constant or outside of what `output` allows, fewer than 5 rows.
         """
         if self.output not in LOSSES:
             raise ValueError(f"output must be one of {', '.join(LOSSES)}, not {self.output!r}")
@@ -101,12 +105,16 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             self._check_target(y_NK[:, k], name)
         loss = LOSSES[self.output]
         self._formulas = {}
-        self.laws_ = [self._discover(x_ND, y_NK[:, k], w_N, loss, name, k) for k, name in enumerate(self._target_names)]
+        self.laws_ = [
+            self._discover(x_ND, y_NK[:, k], w_N, loss, name, k)
+            for k, name in enumerate(self._target_names)
+        ]
         self._keep(x_ND, y_NK)
         return self
 
     def predict(self, X: Any, law: int | None = None) -> np.ndarray:
-        """The expected target, of the shape that `fit` had it in. NaN, with a warning, where the law is undefined.
+        """The expected target, of the shape that `fit` had it in. NaN, with a warning, where the
+        law is undefined.
 
         Args:
             law: row of the Pareto front; by default the chosen law.
@@ -122,16 +130,26 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
 
     def _check_target(self, y_N: np.ndarray, name: str) -> None:
         if np.ptp(y_N) == 0.0:
-            raise ValueError(f"the target {name} has the same value, {y_N[0]:g}, in every row: there is no law to find")
+            raise ValueError(
+                f"the target {name} has the same value, {y_N[0]:g}, in every row: there is no law to find"
+            )
         low, high = float(y_N.min()), float(y_N.max())
         if self.output == "probability" and (low < 0.0 or high > 1.0):
-            raise ValueError(f"output='probability' needs targets from 0 to 1; {name} runs from {low:g} to {high:g}")
+            raise ValueError(
+                f"output='probability' needs targets from 0 to 1; {name} runs from {low:g} to {high:g}"
+            )
         if self.output == "counts" and low < 0.0:
-            raise ValueError(f"output='counts' needs targets of at least 0; the smallest of {name} is {low:g}")
+            raise ValueError(
+                f"output='counts' needs targets of at least 0; the smallest of {name} is {low:g}"
+            )
 
     def _expressions(self, law: int | None) -> tuple[sympy.Expr, ...]:
         self._check_fitted("equations_")
-        link: Callable[[Any], Any] = {"real": lambda v: v, "probability": _logistic, "counts": _exp}[self.output]
+        link: Callable[[Any], Any] = {
+            "real": lambda v: v,
+            "probability": _logistic,
+            "counts": _exp,
+        }[self.output]
         return tuple(link(self.formula(k, self._row(k, law))) for k in range(len(self.laws_)))
 
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
@@ -151,10 +169,11 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
 class EquationClassifier(ClassifierMixin, EquationEstimator):
     """Explains classes by short laws for their log-odds.
 
-    Two classes: one law for the log-odds of the second, fitted with cross-entropy; `equation_` is the probability of
-    the second class. More classes: one law for the log-odds of each class against the rest, fitted one by one with
-    cross-entropy; the softmax of the logarithms of their probabilities is what is predicted, which is to say the
-    probabilities divided by their sum, and `equations_` holds it for each class. `log_odds_` holds the laws themselves.
+    Two classes: one law for the log-odds of the second, fitted with cross-entropy; `equation_` is
+    the probability of the second class. More classes: one law for the log-odds of each class
+    against the rest, fitted one by one with cross-entropy; the softmax of the logarithms of their
+    probabilities is what is predicted, which is to say the probabilities divided by their sum, and
+    `equations_` holds it for each class. `log_odds_` holds the laws themselves.
 
     Arguments and attributes are those of `EquationRegressor`, without `output`, and `classes_`.
     """
@@ -175,7 +194,9 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         check_classification_targets(y_N)
         self._target_name = _names_of_target(y, 1)[0]
         self.classes_, index_N = np.unique(y_N, return_inverse=True)
-        x_ND, index_NK, w_N = self._prepare(x_ND, index_N.reshape(-1, 1).astype(np.float64), sample_weight)
+        x_ND, index_NK, w_N = self._prepare(
+            x_ND, index_N.reshape(-1, 1).astype(np.float64), sample_weight
+        )
         index_N = index_NK[:, 0].astype(np.int64)
         counts_K = np.bincount(index_N, w_N, minlength=len(self.classes_))
         if (counts_K > 0).sum() < 2:
@@ -195,8 +216,8 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         return self
 
     def predict_proba(self, X: Any, law: int | None = None) -> np.ndarray:
-        """(N, K) probabilities of `classes_`. Where a law is undefined: the shares of the classes in the training
-        data, with a warning.
+        """(N, K) probabilities of `classes_`. Where a law is undefined: the shares of the classes
+        in the training data, with a warning.
 
         Args:
             law: row of the Pareto front; by default the chosen law.
@@ -209,7 +230,9 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         if len(self.classes_) == 2:
             eta_NK = np.column_stack([-eta_NK, eta_NK])
         with np.errstate(invalid="ignore"):
-            score_NK = -np.logaddexp(0.0, -eta_NK)  # logarithms of the probabilities one against the rest
+            score_NK = -np.logaddexp(
+                0.0, -eta_NK
+            )  # logarithms of the probabilities one against the rest
             p_NK = np.exp(score_NK - score_NK.max(axis=1, keepdims=True))
             p_NK /= p_NK.sum(axis=1, keepdims=True)
         return np.where(np.isfinite(p_NK).all(axis=1, keepdims=True), p_NK, self._prior_K)
@@ -221,14 +244,17 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
 
     @property
     def log_odds_(self) -> tuple[sympy.Expr, ...]:
-        """The log-odds of each class against the rest (of two classes: of the second), as sympy expressions."""
+        """The log-odds of each class against the rest (of two classes: of the second), as sympy
+        expressions."""
         self._check_fitted("log_odds_")
         return tuple(self.formula(k) for k in range(len(self.laws_)))
 
     def _expressions(self, law: int | None) -> tuple[sympy.Expr, ...]:
         self._check_fitted("equations_")
         shares = [_logistic(self.formula(k, self._row(k, law))) for k in range(len(self.laws_))]
-        return tuple(shares if len(shares) == 1 else [share / sympy.Add(*shares) for share in shares])
+        return tuple(
+            shares if len(shares) == 1 else [share / sympy.Add(*shares) for share in shares]
+        )
 
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
         return self._probabilities(x_ND, law)[:, self._own()[output]]
@@ -242,7 +268,9 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         labels = self.classes_[self._own()]
         if latex:
             name = law_text.latex_name(self._target_name)
-            return [rf"P\left({name} = {law_text.latex_word(str(label))}\right)" for label in labels]
+            return [
+                rf"P\left({name} = {law_text.latex_word(str(label))}\right)" for label in labels
+            ]
         return [f"P({self._target_name}={label})" for label in labels]
 
     def _targets(self) -> list[str]:
@@ -253,12 +281,17 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         unknown = [label for label in np.unique(labels_N) if label not in self.classes_]
         if unknown:
             raise ValueError(f"y holds the class {unknown[0]!r}, which fit has not seen")
-        return np.column_stack([labels_N == label for label in self.classes_[self._own()]]).astype(np.float64)
+        return np.column_stack([labels_N == label for label in self.classes_[self._own()]]).astype(
+            np.float64
+        )
 
 
 def _exp(expression: Any) -> Any:
-    """As it stands: by itself sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
-    return sympy.exp(expression, evaluate=False) if expression.free_symbols else sympy.exp(expression)
+    """As it stands: by itself sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the
+    constant."""
+    return (
+        sympy.exp(expression, evaluate=False) if expression.free_symbols else sympy.exp(expression)
+    )
 
 
 def _logistic(expression: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What `EquationRegressor` and `EquationClassifier` share: checked input, fronts of laws, their forms and pictures.
+"""What `EquationRegressor` and `EquationClassifier` share: checked input, fronts of laws, their
+forms and pictures.
 
 Legend: N rows, D features, K outputs or classes.
 """
@@ -67,7 +68,7 @@ class EquationEstimator(BaseEstimator, ABC):
         self.random_state = random_state
         self.progress = progress
 
-    # -- the laws -------------------------------------------------------------------------------------------
+    # -- the laws ----------------------------------------------------------------------------------
 
     @property
     def equation_(self) -> sympy.Expr:
@@ -78,7 +79,9 @@ class EquationEstimator(BaseEstimator, ABC):
         """
         self._check_fitted("equation_")
         if len(self.equations_) != 1:
-            raise AttributeError(f"there are {len(self.equations_)} laws, not one; they are in equations_")
+            raise AttributeError(
+                f"there are {len(self.equations_)} laws, not one; they are in equations_"
+            )
         return self.equations_[0]
 
     @property
@@ -91,11 +94,12 @@ class EquationEstimator(BaseEstimator, ABC):
     def pareto_(self) -> Any:
         """The Pareto fronts as a pandas frame, by rising complexity.
 
-        Columns: `target` (with several outputs), `complexity` (constants + operations), `train_error` (mean squared
-        error, or cross entropy, or half the Poisson deviance), `valid_error` (the same by 5-fold cross-validation
-        with the structure fixed), `description_length` (what the choice goes by; lower is better), `agreement` (how
-        many proposals ended in this law), `chosen`, `equation` (before the link of a probability or a rate; its
-        constants are exact).
+        Columns: `target` (with several outputs), `complexity` (constants + operations),
+        `train_error` (mean squared error, or cross entropy, or half the Poisson deviance),
+        `valid_error` (the same by 5-fold cross-validation with the structure fixed),
+        `description_length` (what the choice goes by; lower is better), `agreement` (how many
+        proposals ended in this law), `chosen`, `equation` (before the link of a probability or a
+        rate; its constants are exact).
         """
         import pandas
 
@@ -118,7 +122,8 @@ class EquationEstimator(BaseEstimator, ABC):
 
     @property
     def chosen_(self) -> tuple[int, ...]:
-        """For each output, the place of the chosen law in its front (the smallest description length)."""
+        """For each output, the place of the chosen law in its front (the smallest description
+        length)."""
         self._check_fitted("chosen_")
         return tuple(self._chosen(k) for k in range(len(self.laws_)))
 
@@ -137,7 +142,9 @@ class EquationEstimator(BaseEstimator, ABC):
         self._check_fitted("formula")
         place = self._chosen(output) if law is None else law
         if (output, place) not in self._formulas:
-            self._formulas[output, place] = self.laws_[output].front[place].expression(self._names())
+            self._formulas[output, place] = (
+                self.laws_[output].front[place].expression(self._names())
+            )
         return self._formulas[output, place]
 
     @property
@@ -156,49 +163,68 @@ class EquationEstimator(BaseEstimator, ABC):
     def notes_(self) -> tuple[str, ...]:
         """What was done to the data or left out, in sentences."""
         self._check_fitted("notes_")
-        return tuple(dict.fromkeys([*self._notes, *(note for laws in self.laws_ for note in laws.notes)]))
+        return tuple(
+            dict.fromkeys([*self._notes, *(note for laws in self.laws_ for note in laws.notes)])
+        )
 
     def text(self, digits: int | None = 4, law: int | None = None) -> str:
-        """The law in one line, with constants of `digits` significant digits (None: exact); several stand below each
-        other.
+        """The law in one line, with constants of `digits` significant digits (None: exact); several
+        stand below each other.
 
         Args:
             law: row of the Pareto front; by default the chosen one.
         """
         pairs = zip(self.left_sides(), self._expressions(law), strict=True)
-        return "\n".join(f"{left} = {law_text.text(expression, digits)}" for left, expression in pairs)
+        return "\n".join(
+            f"{left} = {law_text.text(expression, digits)}" for left, expression in pairs
+        )
 
     @abstractmethod
     def left_sides(self, *, latex: bool = False) -> list[str]:
-        """What the equations are equal to: the names of the targets, or the probabilities of the classes."""
+        """What the equations are equal to: the names of the targets, or the probabilities of the
+        classes."""
 
     def latex(self, digits: int | None = None, law: int | None = None) -> str:
-        """What is predicted, as LaTeX for mathematics mode; several laws stand on lines of their own.
+        """What is predicted, as LaTeX for mathematics mode; several laws stand on lines of their
+        own.
 
         Args:
             digits: significant digits of the constants; None writes them exactly.
             law: row of the Pareto front; by default the chosen one.
         """
-        return "\n".join(law_text.latex(expression, digits) for expression in self._expressions(law))
+        return "\n".join(
+            law_text.latex(expression, digits) for expression in self._expressions(law)
+        )
 
     def to_python(self, law: int | None = None) -> str:
-        """Source of a module with `law(feature, ...)`, a NumPy function of the features in the order of the table.
+        """Source of a module with `law(feature, ...)`, a NumPy function of the features in the
+        order of the table.
 
-        It returns what is predicted: the target, or the probability of the second class; several outputs or classes
-        are returned as a tuple.
+        It returns what is predicted: the target, or the probability of the second class; several
+        outputs or classes are returned as a tuple.
 
         Args:
             law: row of the Pareto front; by default the chosen one.
         """
         names, targets = self._names(), self._targets()
-        lines = [f"{own}: {name}" for own, name in zip(law_text.python_names(names), names, strict=True) if own != name]
+        lines = [
+            f"{own}: {name}"
+            for own, name in zip(law_text.python_names(names), names, strict=True)
+            if own != name
+        ]
         title = f"{', '.join(targets)} as a function of {', '.join(names)}."
         return law_text.python_source(self._expressions(law), names, title, arguments=lines)
 
-    # -- pictures -------------------------------------------------------------------------------------------
+    # -- pictures ----------------------------------------------------------------------------------
 
     def plot(
-        self, X: Any = None, y: Any = None, *, law: int | None = None, output: int = 0, path: str | Path | None = None
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        law: int | None = None,
+        output: int = 0,
+        path: str | Path | None = None,
     ) -> Any:
         """Data against law, and the Pareto front, as a matplotlib figure.
 
@@ -231,12 +257,15 @@ class EquationEstimator(BaseEstimator, ABC):
             laws,
             self._row(output, law),
             self.text(law=law).splitlines()[output],
-            shares=self._law(output, law).loss == "logistic" and bool(np.isin(y_N, (0.0, 1.0)).all()),
+            shares=self._law(output, law).loss == "logistic"
+            and bool(np.isin(y_N, (0.0, 1.0)).all()),
         )
         figure = law_figure(shown)
         return figure if path is None else save_figure(figure, path)
 
-    def draw(self, *, law: int | None = None, output: int = 0, path: str | Path | None = None) -> Any:
+    def draw(
+        self, *, law: int | None = None, output: int = 0, path: str | Path | None = None
+    ) -> Any:
         """The computation graph of the law, as a matplotlib figure. Arguments as of `plot`."""
         from gradnas.laws.pictures import (
             graph_figure,
@@ -247,20 +276,24 @@ class EquationEstimator(BaseEstimator, ABC):
         figure = graph_figure(self._law(output, law), self._names(), self._targets()[output])
         return figure if path is None else save_figure(figure, path)
 
-    # -- fitting --------------------------------------------------------------------------------------------
+    # -- fitting -----------------------------------------------------------------------------------
 
     def _law_settings(self) -> LawSettings:
         settings = self.settings if self.settings is not None else LawSettings()
         if not isinstance(settings, LawSettings):
             raise ValueError(f"settings must be a LawSettings, not {type(settings).__name__}")
         if isinstance(self.primitives, str):
-            raise ValueError(f"primitives must be a list of words, such as ['linear', 'exp'], not {self.primitives!r}")
+            raise ValueError(
+                f"primitives must be a list of words, such as ['linear', 'exp'], not {self.primitives!r}"
+            )
         given = {
             "primitives": tuple(self.primitives) if self.primitives is not None else None,
             "nodes": self.nodes,
             "effort": settings.effort * self.effort,
         }
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        changes: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None
+        }
         return replace(settings, **changes)
 
     def _features(self, X: Any, *, reset: bool = False, **checks: Any) -> Any:
@@ -270,7 +303,9 @@ class EquationEstimator(BaseEstimator, ABC):
                 check_names(list(X.columns), "X")
             if not X.columns.has_duplicates:
                 check_numeric(X, "X")
-        found = validation.validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, **checks)
+        found = validation.validate_data(
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, **checks
+        )
         x_ND = found[0] if isinstance(found, tuple) else found
         wrong_N = ~np.isfinite(x_ND).all(axis=1)
         if wrong_N.any():
@@ -282,16 +317,22 @@ class EquationEstimator(BaseEstimator, ABC):
             )
         return found
 
-    def _prepare(self, x_ND: np.ndarray, y_NK: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, ...]:
+    def _prepare(
+        self, x_ND: np.ndarray, y_NK: np.ndarray, sample_weight: Any
+    ) -> tuple[np.ndarray, ...]:
         """Rows in an order of their own, equal ones merged, with their weights.
 
-        Neither the order of the rows nor whether a row stands twice or has the weight 2 changes the law. Weights that
-        are whole numbers count repetitions; others are scaled to a mean of 1.
+        Neither the order of the rows nor whether a row stands twice or has the weight 2 changes the
+        law. Weights that are whole numbers count repetitions; others are scaled to a mean of 1.
         """
         w_N = np.ones(len(x_ND))
         if sample_weight is not None:
             w_N = validation._check_sample_weight(
-                sample_weight, x_ND, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
+                sample_weight,
+                x_ND,
+                dtype=np.float64,
+                ensure_non_negative=True,
+                allow_all_zero_weights=False,
             )
             x_ND, y_NK, w_N = x_ND[w_N > 0], y_NK[w_N > 0], w_N[w_N > 0]
             if (w_N != np.round(w_N)).any():
@@ -302,7 +343,9 @@ class EquationEstimator(BaseEstimator, ABC):
                 f"{rows} with a positive weight cannot tell a law from chance: the smallest law has 2 parameters, and "
                 f"at least {FEWEST_ROWS} rows are needed"
             )
-        constant = [self._names(x_ND.shape[1])[d] for d in np.flatnonzero(np.ptp(x_ND, axis=0) == 0.0)]
+        constant = [
+            self._names(x_ND.shape[1])[d] for d in np.flatnonzero(np.ptp(x_ND, axis=0) == 0.0)
+        ]
         if constant:
             they = "they are" if len(constant) > 1 else "it is"
             self._warn(f"{', '.join(constant)}: the same value in every row; {they} not used")
@@ -322,7 +365,9 @@ class EquationEstimator(BaseEstimator, ABC):
         self._notes.append(note)
         warnings.warn(note, UserWarning, stacklevel=4)
 
-    def _discover(self, x_ND: np.ndarray, y_N: np.ndarray, w_N: np.ndarray, loss: Loss, target: str, k: int) -> Laws:
+    def _discover(
+        self, x_ND: np.ndarray, y_N: np.ndarray, w_N: np.ndarray, loss: Loss, target: str, k: int
+    ) -> Laws:
         settings = self._law_settings()
         _, table = resolve(settings.primitives)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
@@ -336,11 +381,13 @@ class EquationEstimator(BaseEstimator, ABC):
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))
         self._kept = (x_ND[rows], y_NK[rows])
 
-    # -- what was fitted ------------------------------------------------------------------------------------
+    # -- what was fitted ---------------------------------------------------------------------------
 
     def _check_fitted(self, name: str) -> None:
         # hasattr must be False before fit, and scikit-learn's NotFittedError is an AttributeError
-        validation.check_is_fitted(self, "laws_", msg=f"{name}: this %(name)s is not fitted yet; call 'fit' first")
+        validation.check_is_fitted(
+            self, "laws_", msg=f"{name}: this %(name)s is not fitted yet; call 'fit' first"
+        )
 
     def _names(self, features: int | None = None) -> list[str]:
         """Names of the features; x1, x2, ... where there are none."""
@@ -357,7 +404,9 @@ class EquationEstimator(BaseEstimator, ABC):
         small = [i for i, law in enumerate(laws.front) if law.complexity <= self.max_complexity]
         if not small:
             simplest = min(law.complexity for law in laws.front)
-            raise ValueError(f"max_complexity={self.max_complexity}: the simplest law has a complexity of {simplest}")
+            raise ValueError(
+                f"max_complexity={self.max_complexity}: the simplest law has a complexity of {simplest}"
+            )
         return min(small, key=lambda i: laws.front[i].description_length)
 
     def _law(self, k: int, law: int | None = None) -> Law:
@@ -371,15 +420,21 @@ class EquationEstimator(BaseEstimator, ABC):
         if len(self.laws_) > 1:
             raise ValueError("law= chooses from one front, but there are several outputs")
         if not -len(laws.front) <= law < len(laws.front):
-            raise ValueError(f"there is no law {law}: the front has {len(laws.front)}, counted from 0")
+            raise ValueError(
+                f"there is no law {law}: the front has {len(laws.front)}, counted from 0"
+            )
         return law % len(laws.front)
 
     def _values(self, x_ND: np.ndarray, law: int | None, *, linear: bool = False) -> np.ndarray:
         """(N, K) values of the laws, NaN where a law is undefined, with a warning then."""
         with np.errstate(all="ignore"):
-            x_ND = np.require(x_ND, requirements=["C", "W"])  # torch wants memory that it may write to
+            x_ND = np.require(
+                x_ND, requirements=["C", "W"]
+            )  # torch wants memory that it may write to
             laws = [self._law(k, law) for k in range(len(self.laws_))]
-            y_NK = np.column_stack([one.linear(x_ND) if linear else one.predict(x_ND) for one in laws])
+            y_NK = np.column_stack(
+                [one.linear(x_ND) if linear else one.predict(x_ND) for one in laws]
+            )
         undefined = int((~np.isfinite(y_NK)).any(axis=1).sum())
         if undefined:
             warnings.warn(
@@ -389,7 +444,7 @@ class EquationEstimator(BaseEstimator, ABC):
             )
         return y_NK
 
-    # -- given by the two estimators ------------------------------------------------------------------------
+    # -- given by the two estimators ---------------------------------------------------------------
 
     @abstractmethod
     def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:

@@ -24,11 +24,13 @@ Kind = Literal["sum", "product", "ratio"]
 
 @dataclass(frozen=True)
 class Edge:
-    """`function(a * x + b)`, or `(x + b) ** a` for `power`, of feature `source`, or of node `source - D`.
+    """`function(a * x + b)`, or `(x + b) ** a` for `power`, of feature `source`, or of node `source
+    - D`.
 
     Args:
         below: in a ratio, whether the edge is a term of the denominator.
-        fixed: whether `a` is a given number rather than a fitted constant. `b` is fitted where it is not zero.
+        fixed: whether `a` is a given number rather than a fitted constant. `b` is fitted where it
+            is not zero.
     """
 
     source: int
@@ -64,7 +66,8 @@ class Formula:
     bias: float = 0.0
 
     def __call__(self, x_ND: Tensor, primitives: Mapping[str, Primitive] = PRIMITIVES) -> Tensor:
-        """Its values at N points, in the true form of every function: NaN where a function is undefined."""
+        """Its values at N points, in the true form of every function: NaN where a function is
+        undefined."""
         values = list(x_ND.unbind(dim=1))
         total = torch.full_like(x_ND[:, 0], self.bias)
         for node, weight in zip(self.nodes, self.weights, strict=True):
@@ -83,7 +86,8 @@ class Formula:
 
     @property
     def operations(self) -> int:
-        """How many functions it applies, and how many edges and terms it joins (constants bring their own)."""
+        """How many functions it applies, and how many edges and terms it joins (constants bring
+        their own)."""
         edges = [edge for node in self.nodes for edge in node.edges]
         joins = sum(len(node.edges) - 1 for node in self.nodes)
         terms = sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
@@ -96,20 +100,27 @@ class Formula:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Formula:
         """The inverse of `to_dict`."""
-        nodes = tuple(Node(node["kind"], tuple(Edge(**edge) for edge in node["edges"])) for node in data["nodes"])
+        nodes = tuple(
+            Node(node["kind"], tuple(Edge(**edge) for edge in node["edges"]))
+            for node in data["nodes"]
+        )
         return Formula(data["features"], nodes, tuple(data["weights"]), data["bias"])
 
 
 def canonical(node: Node) -> Node:
-    """The same node without constants that others make redundant: a fixed `a` where a scale can be moved elsewhere.
+    """The same node without constants that others make redundant: a fixed `a` where a scale can be
+    moved elsewhere.
 
-    In a product (or a lone edge) the scale of `x + b`, its square and its reciprocal goes into whatever uses the node,
-    and so does the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the first
-    above and the first below. Constants are moved only where the values stay the same up to a scale.
+    In a product (or a lone edge) the scale of `x + b`, its square and its reciprocal goes into
+    whatever uses the node, and so does the factor `exp(b)`; in a sum of plain inputs the first has
+    the coefficient 1, in a ratio the first above and the first below. Constants are moved only
+    where the values stay the same up to a scale.
     """
     edges = node.edges
     if node.kind == "product" or len(edges) == 1:
-        return Node("sum" if len(edges) == 1 else "product", tuple(_as_factor(edge) for edge in edges))
+        return Node(
+            "sum" if len(edges) == 1 else "product", tuple(_as_factor(edge) for edge in edges)
+        )
     if any(edge.function != "identity" for edge in edges):
         return node
     done: list[Edge] = []

@@ -35,23 +35,26 @@ class LawSettings:
         primitives: words (see `gradnas.laws.primitives.WORDS`) or `Primitive`s of one's own.
         kinds: what a node may be.
         nodes: number of intermediate nodes of the supernets and of the random graphs.
-        proposals: "search": supernets are trained; "random": random graphs take their place (the baseline).
+        proposals: "search": supernets are trained; "random": random graphs take their place (the
+            baseline).
         restarts: supernets trained at once, or random graphs in their place.
         steps: training steps of a supernet.
         random_share: random graphs beside the supernets, as a share of `restarts`.
-        enumerate: whether small graphs are enumerated: every product and every sum of two atoms is scored, for the
-            target and for its simple transformations.
+        enumerate: whether small graphs are enumerated: every product and every sum of two atoms is
+            scored, for the target and for its simple transformations.
         improve: whether the best laws grow by the changes with the best scores.
         prune: whether laws are pruned by description length.
-        relaxation, gradient, bilevel, output_in_closed_form: see `gradnas.laws.engine.supernets.SupernetSearch`.
-        effort: multiplies restarts, the width of the growth and the work allowed; below 0.5 the other targets are left
-            out. 1.0 is about 0.2 to 5 seconds for 100 points.
-        work_seconds: what a search may do, in seconds that it takes about on one core for 100 points; with more points
-            (up to `max_points`) more in proportion. A stage that finds its share used up starts nothing new, and the
-            supernets become fewer (at least 8), with a note. It is computed from the sizes of what is done and not read
-            from a clock, so the same data and seed give the same laws on a fast machine and a slow one. None: no limit.
-        max_points: with more rows than this, structures are looked for on a random subset of this size; the constants
-            of the laws that are returned come from up to ten times as many.
+        relaxation, gradient, bilevel, output_in_closed_form: see
+            `gradnas.laws.engine.supernets.SupernetSearch`.
+        effort: multiplies restarts, the width of the growth and the work allowed; below 0.5 the
+            other targets are left out. 1.0 is about 0.2 to 5 seconds for 100 points.
+        work_seconds: what a search may do, in seconds that it takes about on one core for 100
+            points; with more points (up to `max_points`) more in proportion. A stage that finds its
+            share used up starts nothing new, and the supernets become fewer (at least 8), with a
+            note. It is computed from the sizes of what is done and not read from a clock, so the
+            same data and seed give the same laws on a fast machine and a slow one. None: no limit.
+        max_points: with more rows than this, structures are looked for on a random subset of this
+            size; the constants of the laws that are returned come from up to ten times as many.
     """
 
     primitives: tuple[str | Primitive, ...] = DEFAULT_WORDS
@@ -75,27 +78,45 @@ class LawSettings:
     def __post_init__(self) -> None:
         if self.proposals not in ("search", "random"):
             raise ValueError(f"proposals must be 'search' or 'random', not {self.proposals!r}")
-        if self.restarts < 0 or self.nodes < 1 or self.steps < 1 or not self.effort > 0 or self.max_points < 10:
+        if (
+            self.restarts < 0
+            or self.nodes < 1
+            or self.steps < 1
+            or not self.effort > 0
+            or self.max_points < 10
+        ):
             raise ValueError(
                 f"restarts >= 0, nodes >= 1, steps >= 1, effort > 0 and max_points >= 10 are needed, not restarts="
                 f"{self.restarts}, nodes={self.nodes}, steps={self.steps}, effort={self.effort}, "
                 f"max_points={self.max_points}"
             )
         if self.work_seconds is not None and not self.work_seconds > 0:
-            raise ValueError(f"work_seconds must be above 0, or None for no limit, not {self.work_seconds}")
+            raise ValueError(
+                f"work_seconds must be above 0, or None for no limit, not {self.work_seconds}"
+            )
         if not (self.enumerate or self.restarts):
             raise ValueError("without enumeration and restarts there is nothing to choose from")
         resolve(self.primitives)
 
     @staticmethod
     def plain_darts() -> LawSettings:
-        """DARTS as published for equations: one restart, sums, softmax, argmax per edge, no enumeration, no pruning.
+        """DARTS as published for equations: one restart, sums, softmax, argmax per edge, no
+        enumeration, no pruning.
 
-        The output is the plain sum of the nodes. What differs from autora-theorist-darts: its constants are fitted by
-        SGD, ours by Levenberg-Marquardt, and it trains both levels on the same points.
+        The output is the plain sum of the nodes. What differs from autora-theorist-darts: its
+        constants are fitted by SGD, ours by Levenberg-Marquardt, and it trains both levels on the
+        same points.
         """
         return LawSettings(
-            primitives=("none", "add", "subtract", "linear", "linear_logistic", "mult", "linear_relu"),
+            primitives=(
+                "none",
+                "add",
+                "subtract",
+                "linear",
+                "linear_logistic",
+                "mult",
+                "linear_relu",
+            ),
             kinds=("sum",),
             restarts=1,
             steps=300,
@@ -116,9 +137,12 @@ class Law:
     Attributes:
         formula: the discrete graph with its constants, in the units of the data.
         complexity: constants + operations.
-        train_error: mean loss on all points (squared error, or cross entropy, or Poisson deviance / 2).
-        valid_error: the same by 5-fold cross-validation with the structure fixed and the constants refitted.
-        description_length: `n ln MSE + (constants + operations) ln n`, plus a charge for the constants' size.
+        train_error: mean loss on all points (squared error, or cross entropy, or Poisson deviance /
+            2).
+        valid_error: the same by 5-fold cross-validation with the structure fixed and the constants
+            refitted.
+        description_length: `n ln MSE + (constants + operations) ln n`, plus a charge for the
+            constants' size.
         agreement: how many of the refitted proposals ended in this law.
     """
 
@@ -132,11 +156,15 @@ class Law:
     primitives: dict[str, Primitive] = field(default_factory=dict, repr=False)
 
     def linear(self, x_ND: np.ndarray) -> np.ndarray:
-        """The value of the formula: the mean, the log-odds (logistic), or the logarithm of the rate (poisson)."""
-        return self.formula(torch.as_tensor(np.asarray(x_ND, dtype=np.float64)), self.primitives).numpy()
+        """The value of the formula: the mean, the log-odds (logistic), or the logarithm of the rate
+        (poisson)."""
+        return self.formula(
+            torch.as_tensor(np.asarray(x_ND, dtype=np.float64)), self.primitives
+        ).numpy()
 
     def predict(self, x_ND: np.ndarray) -> np.ndarray:
-        """The expected target: `linear` through the inverse link. NaN where the law is undefined."""
+        """The expected target: `linear` through the inverse link. NaN where the law is
+        undefined."""
         eta_N = self.linear(x_ND)
         if self.loss == "logistic":
             return 1.0 / (1.0 + np.exp(-eta_N))
@@ -145,7 +173,8 @@ class Law:
     def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Any:
         """The formula (without the inverse link) as a sympy expression in the feature names.
 
-        Of a few ways to write it the shortest; those not found within `simplify_seconds` are left out.
+        Of a few ways to write it the shortest; those not found within `simplify_seconds` are left
+        out.
         """
         return shortest(to_sympy(self.formula, names, self.primitives), simplify_seconds)
 
@@ -154,7 +183,8 @@ class Law:
 class Laws:
     """Attributes:
     front: laws by rising complexity, each better than all simpler ones.
-    best: the place in `front` of the simplest law whose description length is within 6 of the smallest.
+    best: the place in `front` of the simplest law whose description length is within 6 of the
+    smallest.
     notes: sentences about what was done to the data or left out, for the user to read.
     counts: how many proposals came from where, how many restarts were dropped as non-finite.
     """
@@ -167,7 +197,8 @@ class Laws:
 
 @dataclass(frozen=True)
 class LawProgress:
-    """What `on_progress` is called with: share done in [0, 1], the stage in words, the best formula so far."""
+    """What `on_progress` is called with: share done in [0, 1], the stage in words, the best formula
+    so far."""
 
     share: float
     stage: str

@@ -1,7 +1,9 @@
-"""Pictures of laws: data against law beside the Pareto front, the computation graph, and the typeset law.
+"""Pictures of laws: data against law beside the Pareto front, the computation graph, and the
+typeset law.
 
-The graph is drawn as a tree from the features on the left to the target on the right, every edge in a row of its own,
-so nothing can cross or overlap; a feature or a node that is used twice stands there twice.
+The graph is drawn as a tree from the features on the left to the target on the right, every edge in
+a row of its own, so nothing can cross or overlap; a feature or a node that is used twice stands
+there twice.
 
 Legend: N rows, D features. Lengths are points (1/72 inch); y grows downwards.
 """
@@ -49,7 +51,11 @@ from gradnas.pictures.plots import (
 )
 from gradnas.runs import write_atomically
 
-SUFFIXES: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
+SUFFIXES: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "png": {},
+    "pdf": {"CreationDate": None},
+}
 SMALLEST_ERROR = 1e-32  # what stands on a logarithmic axis for an exact law
 LONGEST_NAME, LONGEST_TITLE = 24, 90  # characters
 DIGITS = 4
@@ -73,16 +79,21 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
         known = ", ".join(f".{name}" for name in SUFFIXES)
-        raise ValueError(f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, SUFFIXES)}")
+        raise ValueError(
+            f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, SUFFIXES)}"
+        )
     buffer = io.BytesIO()
     with _style():
-        figure.savefig(buffer, format=suffix, dpi=160 if suffix == "png" else 72, metadata=SUFFIXES[suffix])
+        figure.savefig(
+            buffer, format=suffix, dpi=160 if suffix == "png" else 72, metadata=SUFFIXES[suffix]
+        )
     write_atomically(path, buffer.getvalue())
     return path
 
 
 def page_svg(figure: Figure, name: str, label: str, *, paths: bool = False) -> str:
-    """A figure as an `<svg>` element of a page; `name` is its own there. `paths`: letters as paths, not as text."""
+    """A figure as an `<svg>` element of a page; `name` is its own there. `paths`: letters as paths,
+    not as text."""
     buffer = io.StringIO()
     with _style():
         if paths:  # a formula's letters stand where matplotlib's font has them
@@ -101,13 +112,17 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-# -- the typeset law ----------------------------------------------------------------------------------------
+# -- the typeset law -------------------------------------------------------------------------------
 
 
 @_style()
 def typeset(lines: Sequence[str], size: float = 15.0) -> Figure:
-    """Lines of LaTeX, as matplotlib's mathtext sets it. A line that it cannot set stands there as it is."""
-    boxes = [_text_size(f"${line}$", size, math=True) or _text_size(line, size) or (0.0, 0.0) for line in lines]
+    """Lines of LaTeX, as matplotlib's mathtext sets it. A line that it cannot set stands there as
+    it is."""
+    boxes = [
+        _text_size(f"${line}$", size, math=True) or _text_size(line, size) or (0.0, 0.0)
+        for line in lines
+    ]
     heights = [height + 14 for _, height in boxes]
     figure = _figure(max(width for width, _ in boxes) + 30, sum(heights) + 4)
     y = 2.0
@@ -116,7 +131,13 @@ def typeset(lines: Sequence[str], size: float = 15.0) -> Figure:
         text = f"${line}$" if math else line
         place = 1 - (y + height / 2) / (sum(heights) + 4)
         figure.text(
-            12 / figure.get_size_inches()[0] / 72, place, text, size=size, va="center", parse_math=math, color=INK
+            12 / figure.get_size_inches()[0] / 72,
+            place,
+            text,
+            size=size,
+            va="center",
+            parse_math=math,
+            color=INK,
         )
         y += height
     return figure
@@ -125,14 +146,16 @@ def typeset(lines: Sequence[str], size: float = 15.0) -> Figure:
 def _text_size(text: str, size: float, math: bool = False) -> tuple[float, float] | None:
     """Width and height of a line in points; None where mathtext cannot set it."""
     try:
-        path = TextPath((0, 0), text if math else text.replace("$", r"\$"), size=size, prop=FontProperties())
+        path = TextPath(
+            (0, 0), text if math else text.replace("$", r"\$"), size=size, prop=FontProperties()
+        )
     except ValueError:
         return None
     box = path.get_extents()
     return float(box.width), float(box.height)
 
 
-# -- data against law, and the front ------------------------------------------------------------------------
+# -- data against law, and the front ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -172,7 +195,9 @@ def law_figure(shown: Shown, size: tuple[float, float] = (630.0, 250.0)) -> Figu
     else:
         _observed(left, shown)
     _front(right, shown.laws, shown.place)
-    title = shown.title if len(shown.title) <= LONGEST_TITLE else shown.title[: LONGEST_TITLE - 1] + "…"
+    title = (
+        shown.title if len(shown.title) <= LONGEST_TITLE else shown.title[: LONGEST_TITLE - 1] + "…"
+    )
     figure.text(0.012, 0.94, title, size=11, weight="bold", color=INK)
     return figure
 
@@ -193,7 +218,8 @@ def _curve(axes: Axes, shown: Shown) -> None:
 
 
 def _shares(axes: Axes, x_N: np.ndarray, y_N: np.ndarray) -> None:
-    """Ticks at 0 and 1 for the rows, dots for the shares in tenths of the rows, with standard errors."""
+    """Ticks at 0 and 1 for the rows, dots for the shares in tenths of the rows, with standard
+    errors."""
     axes.plot(x_N, y_N, "|", ms=6, color=BLUE, alpha=0.4)
     means, shares, errors = _tenths(x_N, y_N)
     axes.errorbar(means, shares, errors, fmt="o", ms=4, color=BLUE, lw=1, label="share, by tenths")
@@ -201,7 +227,11 @@ def _shares(axes: Axes, x_N: np.ndarray, y_N: np.ndarray) -> None:
 
 
 def _tenths(x_N: np.ndarray, y_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    parts = [part for part in np.array_split(np.argsort(x_N, kind="stable"), min(10, len(x_N))) if len(part)]
+    parts = [
+        part
+        for part in np.array_split(np.argsort(x_N, kind="stable"), min(10, len(x_N)))
+        if len(part)
+    ]
     means = np.array([x_N[part].mean() for part in parts])
     shares = np.array([y_N[part].mean() for part in parts])
     return means, shares, np.sqrt(shares * (1 - shares) / np.array([len(part) for part in parts]))
@@ -228,20 +258,38 @@ def _observed(axes: Axes, shown: Shown) -> None:
     axes.legend(loc="upper left")
 
 
-ERRORS = {"squared": "mean squared error", "logistic": "cross entropy", "poisson": "half the Poisson deviance"}
+ERRORS = {
+    "squared": "mean squared error",
+    "logistic": "cross entropy",
+    "poisson": "half the Poisson deviance",
+}
 
 
 def _front(axes: Axes, laws: Laws, place: int) -> None:
     complexities = [law.complexity for law in laws.front]
     train = [max(law.train_error, SMALLEST_ERROR) for law in laws.front]
-    valid = [max(law.valid_error, SMALLEST_ERROR) if np.isfinite(law.valid_error) else np.nan for law in laws.front]
+    valid = [
+        max(law.valid_error, SMALLEST_ERROR) if np.isfinite(law.valid_error) else np.nan
+        for law in laws.front
+    ]
     axes.plot(complexities, train, "-o", ms=4, color=BLUE, label="all rows")
     axes.plot(complexities, valid, "--o", ms=4, color=GREEN, label="cross-validated", mfc="none")
-    axes.plot(complexities[place], train[place], "o", ms=11, mfc="none", mew=1.8, color=SEARCHED, label="shown")
+    axes.plot(
+        complexities[place],
+        train[place],
+        "o",
+        ms=11,
+        mfc="none",
+        mew=1.8,
+        color=SEARCHED,
+        label="shown",
+    )
     finite = [e for e in [*train, *valid] if np.isfinite(e)]
     if max(finite) > 20 * min(finite):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # the usual one writes formulas
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}")
+        )  # the usual one writes formulas
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("complexity (constants + operations)")
@@ -249,7 +297,7 @@ def _front(axes: Axes, laws: Laws, place: int) -> None:
     axes.legend(loc="best")
 
 
-# -- the computation graph ----------------------------------------------------------------------------------
+# -- the computation graph -------------------------------------------------------------------------
 
 
 @dataclass
@@ -272,7 +320,8 @@ class _Item:
 
 @_style()
 def graph_figure(law: Law, names: Sequence[str], target: str) -> Figure:
-    """The graph of a law: features, functions on the edges, nodes (Σ, Π, ÷), and the target with its constant."""
+    """The graph of a law: features, functions on the edges, nodes (Σ, Π, ÷), and the target with
+    its constant."""
     root = _tree(law, names, target)
     columns = _placed(root)
     rows = [item.y for items in columns for item in items]
@@ -281,7 +330,9 @@ def graph_figure(law: Law, names: Sequence[str], target: str) -> Figure:
     x = 16.0
     for items, width, line in zip(columns, widths, lines, strict=True):
         for item in items:
-            item.x = x + width - item.width if item.kind == "feature" else x + (width - item.width) / 2
+            item.x = (
+                x + width - item.width if item.kind == "feature" else x + (width - item.width) / 2
+            )
         x += width + GAP + line
     right = root.x + root.width + 16.0
     top, bottom = min(rows) - 24.0, max(rows) + 24.0
@@ -390,14 +441,27 @@ def _draw_item(axes: Axes, item: _Item) -> None:
         start, end = (child.x + child.width, child.y), (item.x, item.y)
         bend = end[0] - GAP / 2
         style = {"color": INK, "lw": 1.0, "ls": "--" if child.below else "-"}
-        axes.plot([start[0], bend, bend], [start[1], start[1], end[1]], solid_joinstyle="round", **style)
+        axes.plot(
+            [start[0], bend, bend], [start[1], start[1], end[1]], solid_joinstyle="round", **style
+        )
         arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", end, (bend, end[1]), arrowprops=arrow)
-        axes.text(bend - 3, start[1] - 4, _note(child), ha="right", va="bottom", size=SMALL - 1, color=INK)
+        axes.text(
+            bend - 3, start[1] - 4, _note(child), ha="right", va="bottom", size=SMALL - 1, color=INK
+        )
         _draw_item(axes, child)
     fill, border = FACES[item.kind]
     rounding = f"round,pad=0,rounding_size={11 if item.kind in ('node', 'feature') else 4}"
-    box = FancyBboxPatch((item.x, item.y - 11), item.width, 22, boxstyle=rounding, fc=fill, ec=border, lw=1.2, zorder=3)
+    box = FancyBboxPatch(
+        (item.x, item.y - 11),
+        item.width,
+        22,
+        boxstyle=rounding,
+        fc=fill,
+        ec=border,
+        lw=1.2,
+        zorder=3,
+    )
     axes.add_patch(box)
     size = SMALL + (3 if item.kind == "node" else 0)
     place = (item.x + item.width / 2, item.y)

@@ -1,7 +1,8 @@
 """The scalar operations that equations are made of.
 
-An edge of an equation carries `function(a * x + b)`; the edge `power` carries `(x + b) ** a`. Every primitive has its
-true form, used in refitting, prediction and print, and a safe form, finite everywhere, used in the supernet.
+An edge of an equation carries `function(a * x + b)`; the edge `power` carries `(x + b) ** a`. Every
+primitive has its true form, used in refitting, prediction and print, and a safe form, finite
+everywhere, used in the supernet.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ class Primitive:
 
     Args:
         name: how it is called in settings; not that of another primitive.
-        function: elementwise, tensor -> tensor of the same shape and dtype; the true form. NaN where it is undefined.
-        symbol: the same function for sympy, expression -> expression. The built-in ones have theirs in
-            `gradnas.laws.symbolic`.
+        function: elementwise, tensor -> tensor of the same shape and dtype; the true form. NaN
+            where it is undefined.
+        symbol: the same function for sympy, expression -> expression. The built-in ones have theirs
+            in `gradnas.laws.symbolic`.
         derivative: `(z, function(z)) -> function'(z)`; None: computed with autograd.
-        safe: a form that is finite for every finite number, for the mixture; None: `function` itself.
+        safe: a form that is finite for every finite number, for the mixture; None: `function`
+            itself.
         slopes: slopes `a` to start from, for a feature that runs from -1 to 1.
         centers: places of the feature, in [-1, 1], where `a * x + b` is zero at the start.
         positive: whether the function is defined for `z > 0` alone.
-        numpy: the function as NumPy source, with `{z}` for the argument (for laws written out as Python); None for a
-            primitive that only torch knows.
+        numpy: the function as NumPy source, with `{z}` for the argument (for laws written out as
+            Python); None for a primitive that only torch knows.
     """
 
     name: str
@@ -48,10 +51,13 @@ class Primitive:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name.startswith("linear_"):
-            raise ValueError(f"a primitive's name is an identifier that does not start with linear_, not {self.name!r}")
+            raise ValueError(
+                f"a primitive's name is an identifier that does not start with linear_, not {self.name!r}"
+            )
 
     def __reduce__(self) -> Any:
-        # The built-in ones hold functions without a name, so a pickle holds the primitive's own name instead.
+        # The built-in ones hold functions without a name, so a pickle holds the primitive's own
+        # name instead.
         if PRIMITIVES.get(self.name) is self:
             return built_in, (self.name,)
         return super().__reduce__()
@@ -174,10 +180,24 @@ def built_in(name: str) -> Primitive:
 
 
 POWER = "power"
-EXPONENTS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 2.5, 3.0, 4.0)  # that `power` starts from
+EXPONENTS = (
+    -4.0,
+    -3.0,
+    -2.0,
+    -1.5,
+    -1.0,
+    -0.5,
+    0.5,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+)  # that `power` starts from
 
-# What settings may name: the words of the reference (autora-theorist-darts) and what each stands for here.
-# word -> (function, whether `a` is fitted, whether `b` is fitted); `none` is the absent edge.
+# What settings may name: the words of the reference (autora-theorist-darts) and what each stands
+# for here. word -> (function, whether `a` is fitted, whether `b` is fitted); `none` is the absent
+# edge.
 WORDS: dict[str, tuple[str, bool, bool]] = {
     "add": ("identity", False, False),
     "subtract": ("identity", False, False),
@@ -188,7 +208,18 @@ WORDS: dict[str, tuple[str, bool, bool]] = {
     **{name: (name, False, False) for name in PRIMITIVES if name != "identity"},
     **{f"linear_{name}": (name, True, True) for name in PRIMITIVES if name != "identity"},
 }
-_OF_REFERENCE = ("relu", "logistic", "exp", "cos", "sin", "tanh", "reciprocal", "ln", "softplus", "softminus")
+_OF_REFERENCE = (
+    "relu",
+    "logistic",
+    "exp",
+    "cos",
+    "sin",
+    "tanh",
+    "reciprocal",
+    "ln",
+    "softplus",
+    "softminus",
+)
 REFERENCE_WORDS = (
     *("none", "add", "subtract", "mult", "linear"),
     *(word for name in _OF_REFERENCE for word in (name, f"linear_{name}")),
@@ -208,18 +239,21 @@ DEFAULT_WORDS = (
 
 
 def resolve(words: Iterable[str | Primitive]) -> tuple[tuple[str, ...], dict[str, Primitive]]:
-    """Checked words and the table of functions that they need (a `Primitive` of one's own is fitted as `linear_`).
+    """Checked words and the table of functions that they need (a `Primitive` of one's own is fitted
+    as `linear_`).
 
     Raises:
-        ValueError: a word that is not known (the message lists those that are), a primitive named like a built-in one,
-            nothing but `none`.
+        ValueError: a word that is not known (the message lists those that are), a primitive named
+            like a built-in one, nothing but `none`.
     """
     names: list[str] = []
     table = dict(PRIMITIVES)
     for word in words:
         if isinstance(word, Primitive):
             if word.name in WORDS or word.name in ("none", "identity"):
-                raise ValueError(f"there is a primitive named {word.name!r} already: give yours another name")
+                raise ValueError(
+                    f"there is a primitive named {word.name!r} already: give yours another name"
+                )
             table[word.name] = word
             names.append(word.name)
         elif word == "none" or word in WORDS:

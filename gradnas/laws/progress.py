@@ -1,4 +1,5 @@
-"""What a discovery shows in the terminal: a bar with the best law so far, or one plain line for each stage."""
+"""What a discovery shows in the terminal: a bar with the best law so far, or one plain line for
+each stage."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ class LawBar:
     """
 
     def __init__(
-        self, title: str, names: Sequence[str], primitives: Mapping[str, Primitive], enabled: bool = True
+        self,
+        title: str,
+        names: Sequence[str],
+        primitives: Mapping[str, Primitive],
+        enabled: bool = True,
     ) -> None:
         self.title, self.names, self.primitives, self.enabled = title, names, primitives, enabled
         self._bar: Any = None
@@ -35,7 +40,13 @@ class LawBar:
     def __enter__(self) -> LawBar:
         if self.enabled and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TaskProgressColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
             from rich.table import Column
 
             self._bar = Progress(
@@ -43,7 +54,11 @@ class LawBar:
                 BarColumn(bar_width=12),
                 TaskProgressColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[law]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+                TextColumn(
+                    "{task.fields[law]}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis"),
+                ),
                 console=Console(stderr=True),
             )
             self._task = self._bar.add_task("", total=1.0, stage=self.title, law="")
@@ -59,7 +74,9 @@ class LawBar:
         if not self.enabled:
             return
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress.share, stage=progress.stage, law=self._law(progress))
+            self._bar.update(
+                self._task, completed=progress.share, stage=progress.stage, law=self._law(progress)
+            )
         elif progress.stage != self._stage:
             print(
                 f"{self.title}: {100 * progress.share:3.0f}%  {progress.stage}  {self._law(progress)}",

@@ -47,7 +47,8 @@ class Found:
     frame: Any
 
     def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
-        """The chosen laws with their left sides; of several classes the log-odds, from which all else follows."""
+        """The chosen laws with their left sides; of several classes the log-odds, from which all
+        else follows."""
         estimator, written = self.estimator, law_text.latex if latex else law_text.text
         if len(estimator.laws_) == 1:
             (left,) = estimator.left_sides(latex=latex)
@@ -55,7 +56,10 @@ class Found:
         lefts = estimator.left_sides(latex=latex)
         logit = r"\mathrm{logit}\," if latex else "logit "
         formulas = [estimator.formula(k) for k in range(len(lefts))]
-        return [f"{logit}{left} = {written(one, digits)}" for left, one in zip(lefts, formulas, strict=True)]
+        return [
+            f"{logit}{left} = {written(one, digits)}"
+            for left, one in zip(lefts, formulas, strict=True)
+        ]
 
     @property
     def score_name(self) -> str:
@@ -71,10 +75,16 @@ class Found:
         good_N = np.isfinite(found_N)
         y_N = self.table.y_N[good_N]
         spread = float(((y_N - y_N.mean()) ** 2).sum()) if len(y_N) else 0.0
-        return 1.0 - float(((y_N - found_N[good_N]) ** 2).sum()) / spread if spread > 0 else float("nan")
+        return (
+            1.0 - float(((y_N - found_N[good_N]) ** 2).sum()) / spread
+            if spread > 0
+            else float("nan")
+        )
 
 
-def law_page(found: Found, name: str, config: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def law_page(
+    found: Found, name: str, config: Mapping[str, Any], environment: Mapping[str, Any]
+) -> str:
     """The page as HTML. `config` and `environment` are shown as tables."""
     estimator, table = found.estimator, found.table
     about = f"Law of {table.target} from {', '.join(table.names)}; {table.source}"
@@ -83,7 +93,10 @@ def law_page(found: Found, name: str, config: Mapping[str, Any], environment: Ma
         ("Pareto front", _fronts(found)),
         ("Computation graph", _graphs(found)),
     ]
-    sections += [("The law as LaTeX", _tex(found)), ("The law as Python", _pre(estimator.to_python()))]
+    sections += [
+        ("The law as LaTeX", _tex(found)),
+        ("The law as Python", _pre(estimator.to_python())),
+    ]
     sections.append(("Settings", _table(config)))
     sections.append(("Environment", _table(environment)))
     body = "\n".join(f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections)
@@ -119,9 +132,14 @@ def _typeset(found: Found) -> str:
 
 def _tiles(found: Found) -> str:
     estimator = found.estimator
-    laws = [laws.front[place] for laws, place in zip(estimator.laws_, estimator.chosen_, strict=True)]
+    laws = [
+        laws.front[place] for laws, place in zip(estimator.laws_, estimator.chosen_, strict=True)
+    ]
     tiles = [
-        (f"{found.score:.4g}", "R² on all rows" if found.score_name == "R2" else "accuracy on all rows"),
+        (
+            f"{found.score:.4g}",
+            "R² on all rows" if found.score_name == "R2" else "accuracy on all rows",
+        ),
         (", ".join(str(law.complexity) for law in laws), "complexity (constants + operations)"),
         (", ".join(str(law.agreement) for law in laws), "proposals that ended in this law"),
         (f"{len(found.table.x_ND):,}", "rows"),
@@ -135,7 +153,9 @@ def _tiles(found: Found) -> str:
 
 def _plots(found: Found) -> str:
     return "\n".join(
-        _figure(page_svg(found.estimator.plot(output=k), f"plot-{k}", f"data against law: {target}"))
+        _figure(
+            page_svg(found.estimator.plot(output=k), f"plot-{k}", f"data against law: {target}")
+        )
         for k, target in enumerate(found.estimator.targets_)
     )
 
@@ -146,16 +166,32 @@ def _fronts(found: Found) -> str:
     for k, laws in enumerate(estimator.laws_):
         rows = []
         for i, law in enumerate(laws.front):
-            numbers = (str(law.complexity), f"{law.train_error:.3g}", f"{law.valid_error:.3g}", str(law.agreement))
+            numbers = (
+                str(law.complexity),
+                f"{law.train_error:.3g}",
+                f"{law.valid_error:.3g}",
+                str(law.agreement),
+            )
             cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
             kind = ' class="chosen"' if i == estimator.chosen_[k] else ""
             rows.append(
                 f"<tr{kind}>{cells}<td><code>{_esc(law_text.text(estimator.formula(k, i), 4))}</code></td></tr>"
             )
-        names = ("complexity", "error", "validated", "agree", f"{estimator.targets_[k]}{_link(law.loss)}")
-        head = "".join(f'<th class="number">{_esc(name)}</th>' for name in names[:-1]) + f"<th>{_esc(names[-1])}</th>"
+        names = (
+            "complexity",
+            "error",
+            "validated",
+            "agree",
+            f"{estimator.targets_[k]}{_link(law.loss)}",
+        )
+        head = (
+            "".join(f'<th class="number">{_esc(name)}</th>' for name in names[:-1])
+            + f"<th>{_esc(names[-1])}</th>"
+        )
         parts.append(f'<table class="wide"><tr>{head}</tr>{"".join(rows)}</table>')
-    return "\n".join(parts) + f'\n<p class="caption">{_esc(estimator.stability_)}. {_esc(CHOICE)}</p>'
+    return (
+        "\n".join(parts) + f'\n<p class="caption">{_esc(estimator.stability_)}. {_esc(CHOICE)}</p>'
+    )
 
 
 def _link(loss: str) -> str:
@@ -164,7 +200,9 @@ def _link(loss: str) -> str:
 
 def _graphs(found: Found) -> str:
     figures = [
-        _figure(page_svg(found.estimator.draw(output=k), f"graph-{k}", f"computation graph of {target}"))
+        _figure(
+            page_svg(found.estimator.draw(output=k), f"graph-{k}", f"computation graph of {target}")
+        )
         for k, target in enumerate(found.estimator.targets_)
     ]
     caption = (
@@ -183,8 +221,15 @@ def _tex(found: Found) -> str:
 
 def _table(values: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in values.items() if key != "type" and value is not None}
-    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in shown.items()}
-    return "<table>" + "".join(f"<tr><th>{_esc(k)}</th><td>{_esc(v)}</td></tr>" for k, v in texts.items()) + "</table>"
+    texts = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in shown.items()
+    }
+    return (
+        "<table>"
+        + "".join(f"<tr><th>{_esc(k)}</th><td>{_esc(v)}</td></tr>" for k, v in texts.items())
+        + "</table>"
+    )
 
 
 def _figure(svg: str) -> str:

@@ -38,7 +38,11 @@ SYMBOLS: dict[str, Callable[[Any], Any]] = {
 
 
 def _number(value: float) -> Any:
-    return sympy.Integer(int(value)) if float(value).is_integer() and abs(value) < 1e6 else sympy.Float(value, 17)
+    return (
+        sympy.Integer(int(value))
+        if float(value).is_integer() and abs(value) < 1e6
+        else sympy.Float(value, 17)
+    )
 
 
 def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
@@ -46,12 +50,16 @@ def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
         return (x + _number(edge.b)) ** _number(edge.a)
     symbol = SYMBOLS.get(edge.function) or primitives[edge.function].symbol
     if symbol is None:
-        raise ValueError(f"primitive {edge.function!r} has no sympy form: give it one with Primitive(..., symbol=...)")
+        raise ValueError(
+            f"primitive {edge.function!r} has no sympy form: give it one with Primitive(..., symbol=...)"
+        )
     return symbol(_number(edge.a) * x + _number(edge.b))
 
 
 def to_sympy(
-    formula: Formula, names: Sequence[str] | None = None, primitives: Mapping[str, Primitive] = PRIMITIVES
+    formula: Formula,
+    names: Sequence[str] | None = None,
+    primitives: Mapping[str, Primitive] = PRIMITIVES,
 ) -> Any:
     """The formula as it stands, nothing simplified beyond what sympy does by itself.
 
@@ -88,14 +96,24 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             found.append(work())
-        except (_TimeIsUp, ArithmeticError, ValueError, TypeError, AttributeError, NotImplementedError, RecursionError):
+        except (
+            _TimeIsUp,
+            ArithmeticError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            NotImplementedError,
+            RecursionError,
+        ):
             return
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive() and thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeIsUp))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeIsUp)
+        )
         thread.join(0.2)
     return found[0] if found else None
 
@@ -107,7 +125,11 @@ def _with_positive_logs(expression: Any) -> Any:
         if not isinstance(factor, sympy.log):
             return False
         above, below = factor.args[0].as_numer_denom()
-        return bool(above.free_symbols and below.free_symbols) and not above.is_Add and not below.is_Add
+        return (
+            bool(above.free_symbols and below.free_symbols)
+            and not above.is_Add
+            and not below.is_Add
+        )
 
     def turned(term: Any) -> Any:
         own = next(factor for factor in term.args if ratio(factor))
@@ -119,7 +141,8 @@ def _with_positive_logs(expression: Any) -> Any:
 
 
 def shortest(expression: Any, seconds: float) -> Any:
-    """The shortest of a few ways to write an expression that keep its numerical values; itself if time runs out."""
+    """The shortest of a few ways to write an expression that keep its numerical values; itself if
+    time runs out."""
 
     def ways() -> Any:
         best = expression

@@ -1,7 +1,7 @@
 """Laws as text: one line, LaTeX, and Python source with NumPy.
 
-With `digits=None` every constant is written as the shortest decimal that gives the same double again, so all forms
-compute the same numbers; with `digits=4` they are for reading.
+With `digits=None` every constant is written as the shortest decimal that gives the same double
+again, so all forms compute the same numbers; with `digits=4` they are for reading.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ GREEK = frozenset(
 
 
 def number(value: Any, digits: int | None = None) -> str:
-    """A double as the shortest decimal that reads back the same, or rounded to `digits` significant digits."""
+    """A double as the shortest decimal that reads back the same, or rounded to `digits` significant
+    digits."""
     value = float(value)
     text = repr(value) if digits is None else f"{value:.{digits}g}"
     return text.removesuffix(".0")
@@ -124,8 +125,8 @@ def text(expression: Any, digits: int | None = None) -> str:
 
 
 def latex(expression: Any, digits: int | None = None) -> str:
-    """LaTeX, for mathematics mode. Names of one letter, of the form `x1` and of Greek letters are set as variables,
-    others upright as `\\mathrm{name}`."""
+    """LaTeX, for mathematics mode. Names of one letter, of the form `x1` and of Greek letters are
+    set as variables, others upright as `\\mathrm{name}`."""
     return _Latex(digits).doprint(expression)
 
 
@@ -142,7 +143,11 @@ def latex_name(name: str) -> str:
         return rf"\mathrm{{{_escaped(name)}}}"
     if not index:
         return letters
-    return f"{letters}_{{{index}}}" if index.isdigit() or len(index) == 1 else rf"{letters}_{{\mathrm{{{index}}}}}"
+    return (
+        f"{letters}_{{{index}}}"
+        if index.isdigit() or len(index) == 1
+        else rf"{letters}_{{\mathrm{{{index}}}}}"
+    )
 
 
 def latex_word(word: str) -> str:
@@ -179,7 +184,8 @@ def python_source(
     function: str = "law",
     arguments: Sequence[str] = (),
 ) -> str:
-    """Source of a module with one function of NumPy arrays, one argument per feature, in the order of the table.
+    """Source of a module with one function of NumPy arrays, one argument per feature, in the order
+    of the table.
 
     Several expressions are returned as a tuple.
 
@@ -199,11 +205,15 @@ def python_source(
         try:
             value = printer.doprint(expression)
         except (NotPrinted, TypeError) as error:
-            raise ValueError(f"the law {text(expression, 4)} cannot be written with NumPy: {error}") from error
+            raise ValueError(
+                f"the law {text(expression, 4)} cannot be written with NumPy: {error}"
+            ) from error
         if not expression.free_symbols:
             value = f"np.full(np.shape({own[0]}), {value})"
         values.append(value)
-    result = values[0] if len(values) == 1 else "(\n        " + ",\n        ".join(values) + ",\n    )"
+    result = (
+        values[0] if len(values) == 1 else "(\n        " + ",\n        ".join(values) + ",\n    )"
+    )
     title = title.replace("\\", "/").replace('"""', "'''")
     lines = [title, *(["", *arguments] if arguments else [])]
     doc = "\n    ".join(line for line in lines).replace("\n    \n", "\n\n")

@@ -17,11 +17,14 @@ class Objective(ABC):
     """A subclass is a frozen dataclass in a file of its own."""
 
     @abstractmethod
-    def __call__(self, outputs: Any, targets: Any, draw: Draw | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, outputs: Any, targets: Any, draw: Draw | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a scalar, and detached scalars to report (each a mean over the batch).
 
         Args:
             outputs: what the network returned.
             targets: the batch's targets.
-            draw: the mixing weights of this pass, for objectives with a cost; None outside a search.
+            draw: the mixing weights of this pass, for objectives with a cost; None outside a
+                search.
         """

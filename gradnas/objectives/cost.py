@@ -1,5 +1,5 @@
-"""Costs of an architecture in the objective: expected latency, multiply-adds or parameters, as a factor, a term or a
-budget."""
+"""Costs of an architecture in the objective: expected latency, multiply-adds or parameters, as a
+factor, a term or a budget."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ LIMITS: dict[str, Quantity] = {
     "target_macs": "macs",
     "target_params": "params",
 }
-_LOG_UNIT = {"latency": 1.0, "macs": 1e6, "params": 1e6}  # of the logarithms in mul#log: ms and millions
+_LOG_UNIT = {
+    "latency": 1.0,
+    "macs": 1e6,
+    "params": 1e6,
+}  # of the logarithms in mul#log: ms and millions
 
 
 @dataclass(frozen=True)
 class CostState:
-    """What a search with a budget remembers between steps: the Lagrange multiplier, in units of the task's loss."""
+    """What a search with a budget remembers between steps: the Lagrange multiplier, in units of the
+    task's loss."""
 
     multiplier: float = 0.0
 
@@ -42,31 +47,35 @@ class CostState:
 class ExpectedCost:
     """The expected cost E of an architecture, added to the loss of the alphas.
 
-    `E = fixed + sum over operations of p(operation) * cost(operation)` with p the probabilities of the draw, so that E
-    is differentiable in the alphas (ProxylessNAS, arXiv 1812.00332, eq. 6). One of the six limits says what is counted
-    and how it enters:
+    `E = fixed + sum over operations of p(operation) * cost(operation)` with p the probabilities of
+    the draw, so that E is differentiable in the alphas (ProxylessNAS, arXiv 1812.00332, eq. 6). One
+    of the six limits says what is counted and how it enters:
 
-    - a *target* T with `form="mul#log"`: `scale * task * (ln E / ln T) ^ power`, E and T in ms or in millions. Where T
-      is less than e, a smaller unit is taken in which it is e; a quotient below 1e-6 counts as 1e-6.
+    - a *target* T with `form="mul#log"`: `scale * task * (ln E / ln T) ^ power`, E and T in ms or
+      in millions. Where T is less than e, a smaller unit is taken in which it is e; a quotient
+      below 1e-6 counts as 1e-6.
     - a target T with `form="add#linear"`: `task + weight * (E - T) / T`.
     - a *budget* B, which the search must keep: with `g = E / B - 1` and the Lagrange multiplier m,
-      `task + max(0, m + penalty * g)^2 / (2 * penalty) - m^2 / (2 * penalty)`, the augmented Lagrangian of the
-      constraint g <= 0. After each step of the alphas `m <- max(0, m + multiplier_lr * g)`. The result of the search is
-      the best architecture within the budget, exactly.
+      `task + max(0, m + penalty * g)^2 / (2 * penalty) - m^2 / (2 * penalty)`, the augmented
+      Lagrangian of the constraint g <= 0. After each step of the alphas `m <- max(0, m +
+      multiplier_lr * g)`. The result of the search is the best architecture within the budget,
+      exactly.
 
-    The first two pull towards T and promise nothing; their defaults are those of the original script.
+    The first two pull towards T and promise nothing; their defaults are those of the original
+    script.
 
     Args:
         table: a latency table, or the path of one; needed for milliseconds alone.
-        budget_ms, budget_macs, budget_params, target_ms, target_macs, target_params: exactly one of them. Multiply-adds
-            are of one image.
+        budget_ms, budget_macs, budget_params, target_ms, target_macs, target_params: exactly one of
+            them. Multiply-adds are of one image.
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.
-        multiplier_lr, penalty: of a budget. A multiplier that moves much faster than the alphas can follow overshoots:
-            they settle on what is cheap before they know what the operations are worth, and leave a part of the budget
-            unused. So `multiplier_lr` is by default 0.03 times the learning rate of the alphas. The penalty damps it.
-            The result keeps the budget in any case.
+        multiplier_lr, penalty: of a budget. A multiplier that moves much faster than the alphas can
+            follow overshoots: they settle on what is cheap before they know what the operations are
+            worth, and leave a part of the budget unused. So `multiplier_lr` is by default 0.03
+            times the learning rate of the alphas. The penalty damps it. The result keeps the budget
+            in any case.
 
     Raises:
         ValueError: no limit or several, one that is not above 0, milliseconds without a table.
@@ -102,7 +111,9 @@ class ExpectedCost:
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be above 0, not {value}")
         if self.quantity == "latency" and self.table is None:
-            raise ValueError(f"{given[0]} needs a latency table: ExpectedCost(table, {given[0]}={self.limit:g})")
+            raise ValueError(
+                f"{given[0]} needs a latency table: ExpectedCost(table, {given[0]}={self.limit:g})"
+            )
 
     @property
     def limit_name(self) -> str:
@@ -131,8 +142,11 @@ class ExpectedCost:
         assert self.table is not None
         return self.table if isinstance(self.table, LatencyTable) else LatencyTable.load(self.table)
 
-    def combine(self, task_loss: Tensor, expected: Tensor, state: CostState = CostState()) -> Tensor:
-        """The loss of the alphas from the task's loss and E, both scalars; in the task's precision."""
+    def combine(
+        self, task_loss: Tensor, expected: Tensor, state: CostState = CostState()
+    ) -> Tensor:
+        """The loss of the alphas from the task's loss and E, both scalars; in the task's
+        precision."""
         if self.is_budget:
             excess = expected / self.limit - 1.0
             pushed = torch.clamp(state.multiplier + self.penalty * excess, min=0.0)
@@ -140,7 +154,9 @@ class ExpectedCost:
         elif self.form == "add#linear":
             term = self.weight * (expected - self.limit) / self.limit
         else:
-            return task_loss * (self.scale * self._log_ratio(expected) ** self.power).to(task_loss.dtype)
+            return task_loss * (self.scale * self._log_ratio(expected) ** self.power).to(
+                task_loss.dtype
+            )
         return task_loss + term.to(task_loss.dtype)
 
     def _log_ratio(self, expected: Tensor) -> Tensor:
@@ -149,22 +165,29 @@ class ExpectedCost:
         return ratio.clamp_min(1e-6)
 
     def paced(self, alpha_lr: float) -> ExpectedCost:
-        """The same with a `multiplier_lr` that fits alphas with this learning rate, unless it has one."""
-        return self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.03 * alpha_lr)
+        """The same with a `multiplier_lr` that fits alphas with this learning rate, unless it has
+        one."""
+        return (
+            self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.03 * alpha_lr)
+        )
 
     def advanced(self, state: CostState, expected: float) -> CostState:
         """The state after a step of the alphas that led to the expected cost `expected`."""
         if not self.is_budget:
             return state
         assert self.multiplier_lr is not None, "paced() first"
-        return CostState(max(0.0, state.multiplier + self.multiplier_lr * (expected / self.limit - 1.0)))
+        return CostState(
+            max(0.0, state.multiplier + self.multiplier_lr * (expected / self.limit - 1.0))
+        )
 
-    # ---- configuration files --------------------------------------------------------------------------------------
+    # ---- configuration files ---------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; the table by its path."""
         if isinstance(self.table, LatencyTable):
-            raise ValueError("a configuration names a latency table by its path: save it and give the path")
+            raise ValueError(
+                "a configuration names a latency table by its path: save it and give the path"
+            )
         fields: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
         fields[self.limit_name] = self.limit
         for name in ("form", "scale", "power", "weight", "multiplier_lr", "penalty"):
@@ -180,8 +203,11 @@ class ExpectedCost:
         return build(cls, data, where)
 
 
-def accuracy_latency_reward(accuracy: float, latency_ms: float, target_ms: float, exponent: float = 0.1) -> float:
-    """`accuracy * (target / latency) ^ exponent`, the reward of ProxylessNAS-R and MnasNet (accuracy in [0, 1]).
+def accuracy_latency_reward(
+    accuracy: float, latency_ms: float, target_ms: float, exponent: float = 0.1
+) -> float:
+    """`accuracy * (target / latency) ^ exponent`, the reward of ProxylessNAS-R and MnasNet
+    (accuracy in [0, 1]).
 
     Raises:
         ValueError: a latency or target that is not above 0.

@@ -18,13 +18,15 @@ from gradnas.objectives.base import Objective
 class TokenLikelihood(Objective):
     """Mean negative log-likelihood of the next token (nats), plus penalties on the cell's outputs.
 
-    `loss = NLL + activation * mean(dropped^2) + slowness * mean((h_{t+1} - h_t)^2)`. Part: `loss`, the first term.
+    `loss = NLL + activation * mean(dropped^2) + slowness * mean((h_{t+1} - h_t)^2)`. Part: `loss`,
+    the first term.
 
     Args:
         activation: weight of the squared outputs after dropout ("AR").
         slowness: weight of the squared differences of outputs that follow each other ("TAR").
 
-    Source: Merity, McCann, Socher, "Revisiting activation regularization for language RNNs" (arXiv 1708.01009).
+    Source: Merity, McCann, Socher, "Revisiting activation regularization for language RNNs" (arXiv
+    1708.01009).
 
     Raises:
         ValueError: a negative weight.

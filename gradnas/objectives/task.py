@@ -30,13 +30,17 @@ class CrossEntropy(Objective):
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
 
-    def __call__(self, outputs: Any, targets: Tensor, draw: Draw | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, outputs: Any, targets: Tensor, draw: Draw | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         del draw
         logits_BK, auxiliary_BK = outputs if isinstance(outputs, tuple) else (outputs, None)
         loss = F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.label_smoothing)
         accuracy = (logits_BK.detach().argmax(dim=1) == targets).double().mean()
         parts = {"loss": loss.detach(), "accuracy": accuracy}
         if auxiliary_BK is not None and self.auxiliary_weight:
-            auxiliary = F.cross_entropy(auxiliary_BK.float(), targets, label_smoothing=self.label_smoothing)
+            auxiliary = F.cross_entropy(
+                auxiliary_BK.float(), targets, label_smoothing=self.label_smoothing
+            )
             loss = loss + self.auxiliary_weight * auxiliary
         return loss, parts

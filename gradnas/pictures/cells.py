@@ -1,9 +1,10 @@
 """Pictures of cells: every operation is a labelled box in a row of its own.
 
-The layout cannot collide, whatever the genotype. States stand in columns by their longest path from the inputs, and
-every edge owns one row: its horizontal line, its box and its arrow lie there and nothing else does. Between two columns
-run vertical lanes, one per source state, which contain no boxes. Hence lines cross lines at right angles, and never a
-box or a label. A local search over the lanes and the order of a node's rows keeps the crossings few.
+The layout cannot collide, whatever the genotype. States stand in columns by their longest path from
+the inputs, and every edge owns one row: its horizontal line, its box and its arrow lie there and
+nothing else does. Between two columns run vertical lanes, one per source state, which contain no
+boxes. Hence lines cross lines at right angles, and never a box or a label. A local search over the
+lanes and the order of a node's rows keeps the crossings few.
 
 All lengths are points (1/72 inch); y grows downwards.
 """
@@ -46,7 +47,12 @@ PAGE = 675.0  # 900 pixels of a page; a wider picture breaks its labels into two
 MARGIN, PITCH, BAND_GAP, LANE, RADIUS = 12.0, 21.0, 9.0, 7.0, 5.0
 ARROW, PAD, FONT, LEADING = 16.0, 5.0, 8.5, 10.5
 
-INK, LINE, PALE, SECOND = "#1f2933", "#52606d", "#b8c2cc", "#0e7c86"  # SECOND: the second input and its lines
+INK, LINE, PALE, SECOND = (
+    "#1f2933",
+    "#52606d",
+    "#b8c2cc",
+    "#0e7c86",
+)  # SECOND: the second input and its lines
 # family: fill, border, and words in the names of its operations; the last family that fits counts
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "convolution": ("#d4e6f7", "#3f7fbf", ("conv",)),
@@ -68,8 +74,8 @@ METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
 
 def draw_cells(genotype: Genotype, path: Path | str, *, title: str | None = None) -> Path:
-    """Draw the cells of a genotype into an SVG, PNG or PDF file, by its suffix. The same genotype gives the same
-    bytes.
+    """Draw the cells of a genotype into an SVG, PNG or PDF file, by its suffix. The same genotype
+    gives the same bytes.
 
     Raises:
         ValueError: the suffix is another one, or the file cannot be written.
@@ -78,19 +84,22 @@ def draw_cells(genotype: Genotype, path: Path | str, *, title: str | None = None
 
 
 def save_figure(path: Path | str, draw: Callable[[], Figure]) -> Path:
-    """Write a figure by the suffix of its path. ValueError: another suffix, or the file cannot be written."""
+    """Write a figure by the suffix of its path. ValueError: another suffix, or the file cannot be
+    written."""
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in METADATA:
         known = ", ".join(f".{name}" for name in METADATA)
-        raise ValueError(f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, METADATA)}")
+        raise ValueError(
+            f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, METADATA)}"
+        )
     write_atomically(path, rendered(draw(), suffix))
     return path
 
 
 def cells_svg(genotype: Genotype, *, title: str | None = None) -> str:
-    """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself alone, so several
-    can stand in one page."""
+    """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself
+    alone, so several can stand in one page."""
     label = " and ".join(TITLES[name] for name, _ in genotype.cells)
     return svg_element(genotype_figure(genotype, title=title), label, f"{genotype} {title}")
 
@@ -133,11 +142,13 @@ def plain_style() -> Iterator[None]:
 @plain_style()
 def rendered(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=PNG_DPI if suffix == "png" else 72, metadata=METADATA[suffix])
+    figure.savefig(
+        buffer, format=suffix, dpi=PNG_DPI if suffix == "png" else 72, metadata=METADATA[suffix]
+    )
     return buffer.getvalue()
 
 
-# -- what is drawn ------------------------------------------------------------------------------------------
+# -- what is drawn ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,11 @@ class _Graph:
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(self.labels)))
         graph.add_edges_from((edge.source, edge.target) for edge in self.edges)
-        column = {state: i for i, states in enumerate(nx.topological_generations(graph)) for state in states}
+        column = {
+            state: i
+            for i, states in enumerate(nx.topological_generations(graph))
+            for state in states
+        }
         return [column[state] for state in range(len(self.labels))]
 
 
@@ -172,12 +187,16 @@ def _graph(cell: CellGenotype, kind: Kind) -> _Graph:
         edges = [_Edge(source, i // 2 + 2, name) for i, (name, source) in enumerate(cell.edges)]
         return _Graph(tuple(labels), tuple(edges), cell.concat, ("$c_{k}$", "concat"))
     labels = ["$x_{t}$", "$h_{t-1}$", *(f"$s_{{{i}}}$" for i in range(len(cell.edges) + 1))]
-    incoming = {i + 3: _Edge(source + 2, i + 3, name) for i, (name, source) in enumerate(cell.edges)}
+    incoming = {
+        i + 3: _Edge(source + 2, i + 3, name) for i, (name, source) in enumerate(cell.edges)
+    }
     # A tree: in preorder its lines do not cross
     tree = nx.DiGraph((edge.source, edge.target) for edge in incoming.values())
     edges = [_Edge(0, 2, None), _Edge(1, 2, None)]
     edges += [incoming[state] for state in nx.dfs_preorder_nodes(tree, 2) if state != 2]
-    return _Graph(tuple(labels), tuple(edges), tuple(i + 2 for i in cell.concat), ("$h_{t}$", "mean"))
+    return _Graph(
+        tuple(labels), tuple(edges), tuple(i + 2 for i in cell.concat), ("$h_{t}$", "mean")
+    )
 
 
 def _readable(operation: str) -> str:
@@ -187,16 +206,21 @@ def _readable(operation: str) -> str:
 
 
 def _family(operation: str) -> str:
-    fitting = [family for family, (_, _, words) in FAMILIES.items() if any(word in operation for word in words)]
+    fitting = [
+        family
+        for family, (_, _, words) in FAMILIES.items()
+        if any(word in operation for word in words)
+    ]
     return fitting[-1] if fitting else "other operation"
 
 
-# -- where it stands: the order of rows and lanes ------------------------------------------------------------
+# -- where it stands: the order of rows and lanes --------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The discrete part of a layout: edges from top to bottom, and the sources of the lanes right of a column."""
+    """The discrete part of a layout: edges from top to bottom, and the sources of the lanes right
+    of a column."""
 
     graph: _Graph
     columns: tuple[int, ...]
@@ -215,8 +239,9 @@ class _Plan:
     def state_levels(self) -> list[float]:
         """y of every state: that of its rows' middle, and for an input near the rows that it feeds.
 
-        An input's line must not lie in the row of another source, so it stands in one of its own rows, or at the
-        height of a node, or above or below everything. The first input stands above the second unless that is far.
+        An input's line must not lie in the row of another source, so it stands in one of its own
+        rows, or at the height of a node, or above or below everything. The first input stands above
+        the second unless that is far.
         """
         rows = list(zip(self.rows, self.row_levels(), strict=True))
         levels = [0.0, 0.0]
@@ -238,7 +263,9 @@ class _Plan:
     def crossings(self) -> int:
         """Twice the crossings among edges, plus those of an edge and a line to the output."""
         levels, rows = self.state_levels(), list(zip(self.rows, self.row_levels(), strict=True))
-        across = [(self.columns[i], 1e9, levels[i], i, 1) for i in self.graph.concat]  # from, to, y, source, weight
+        across = [
+            (self.columns[i], 1e9, levels[i], i, 1) for i in self.graph.concat
+        ]  # from, to, y, source, weight
         lanes = []
         for column, sources in enumerate(self.lanes):
             for i, source in enumerate(sources):
@@ -273,7 +300,9 @@ def _exchanged(items: tuple[Any, ...], i: int) -> tuple[Any, ...]:
 def _plan(graph: _Graph) -> _Plan:
     columns = tuple(graph.columns)
     sources = sorted({edge.source for edge in graph.edges})
-    lanes = (tuple(source for source in sources if columns[source] == i) for i in range(max(columns) + 1))
+    lanes = (
+        tuple(source for source in sources if columns[source] == i) for i in range(max(columns) + 1)
+    )
     plan = _Plan(graph, columns, graph.edges, tuple(lanes))
     best = plan.crossings()
     while True:  # ends: the crossings decrease
@@ -284,7 +313,7 @@ def _plan(graph: _Graph) -> _Plan:
         best, plan = count, other
 
 
-# -- where it stands: lengths -------------------------------------------------------------------------------
+# -- where it stands: lengths ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -334,21 +363,31 @@ def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
     for column, sources in enumerate(plan.lanes):
         own = [state for state in range(len(levels)) if plan.columns[state] == column]
         entering = [edge for edge in plan.rows if edge.target in own]
-        x += (ARROW if entering else 0.0) + (box_width if any(edge.operation for edge in entering) else 0.0)
+        x += (ARROW if entering else 0.0) + (
+            box_width if any(edge.operation for edge in entering) else 0.0
+        )
         width = max(widths[state] for state in own)
         for state in own:
-            rows = [y for edge, y in zip(plan.rows, ys, strict=True) if edge.target == state] or [0.0]
+            rows = [y for edge, y in zip(plan.rows, ys, strict=True) if edge.target == state] or [
+                0.0
+            ]
             height = max(rows) - min(rows) + 17.0
             states[state] = Box(x, levels[state], width, height, (plan.graph.labels[state],))
         x += width
         ends = [(edge.source, y) for edge, y in zip(plan.rows, ys, strict=True)]
-        bent = [source for source in sources if {y for own, y in ends if own == source} != {levels[source]}]
+        bent = [
+            source
+            for source in sources
+            if {y for own, y in ends if own == source} != {levels[source]}
+        ]
         lanes |= {source: x + LANE * (i + 1.2) for i, source in enumerate(bent)}
         x += LANE * (len(bent) + 1.4)
     rows = []
     for edge, y, lines in zip(plan.rows, ys, labels, strict=True):
         left = states[edge.target].x - ARROW - box_width
-        rows.append((edge, y, Box(left, y, box_width, box_height, lines) if edge.operation else None))
+        rows.append(
+            (edge, y, Box(left, y, box_width, box_height, lines) if edge.operation else None)
+        )
     ends = [levels[i] for i in plan.graph.concat]
     middle, height = (min(ends) + max(ends)) / 2, max(ends) - min(ends) + 30.0
     output = Box(x + ARROW, middle, 38.0, height, plan.graph.output)
@@ -357,7 +396,9 @@ def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
 
 def _layouts(plans: list[_Plan], wrap: int) -> list[_Layout]:
     """Layouts with boxes of one width and outputs in one line."""
-    lines = {line for plan in plans for edge in plan.rows for line in _wrapped(edge.operation, wrap)}
+    lines = {
+        line for plan in plans for edge in plan.rows for line in _wrapped(edge.operation, wrap)
+    }
     box_width = max(text_width(line, FONT) for line in lines) + 2 * PAD
     layouts = [_layout(plan, wrap, box_width) for plan in plans]
     x = max(layout.output.x for layout in layouts)
@@ -369,7 +410,8 @@ def _wrapped(operation: str | None, wrap: int) -> tuple[str, ...]:
 
 
 def _escaped(text: str) -> str:
-    """Only the labels of states, `$c_{k-2}$`, are mathematical text; a dollar in a name is a dollar."""
+    """Only the labels of states, `$c_{k-2}$`, are mathematical text; a dollar in a name is a
+    dollar."""
     return text if re.fullmatch(r"\$[a-z]_\{[^{}]*\}\$", text) else text.replace("$", r"\$")
 
 
@@ -377,11 +419,13 @@ def _escaped(text: str) -> str:
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     if not text:
         return 0.0
-    outline = TextPath((0, 0), _escaped(text), size=size, prop=FontProperties(family=TYPEFACE, weight=weight))
+    outline = TextPath(
+        (0, 0), _escaped(text), size=size, prop=FontProperties(family=TYPEFACE, weight=weight)
+    )
     return float(outline.get_extents().width)
 
 
-# -- painting -----------------------------------------------------------------------------------------------
+# -- painting --------------------------------------------------------------------------------------
 
 
 @plain_style()
@@ -396,7 +440,9 @@ def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
     width = max(widths) + 2 * MARGIN
     legend = _legend([family for family in FAMILIES if family in named], width - 2 * MARGIN)
     above = 17.0 * len(headings) + 9.0 if headings else 0.0
-    height = MARGIN + above + sum(layout.height + 40.0 for layout in layouts) + 16.0 * len(legend) + 4.0
+    height = (
+        MARGIN + above + sum(layout.height + 40.0 for layout in layouts) + 16.0 * len(legend) + 4.0
+    )
 
     figure = Figure(figsize=(width / 72, height / 72), dpi=PNG_DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -438,7 +484,11 @@ def _paint(canvas: Canvas, layout: _Layout) -> None:
         canvas.curve([(box.right, box.y), (output.x, box.y)], PALE, 0.9, 1)
         canvas.arrow(output.x, box.y, PALE)
     for source, box in enumerate(layout.states):
-        ends = [((own or layout.states[edge.target]).x, y) for edge, y, own in layout.rows if edge.source == source]
+        ends = [
+            ((own or layout.states[edge.target]).x, y)
+            for edge, y, own in layout.rows
+            if edge.source == source
+        ]
         if ends:
             colour = SECOND if source == 1 else LINE
             _paint_lines(canvas, (box.right, box.y), layout.lanes.get(source), ends, colour)
@@ -457,16 +507,20 @@ def _paint(canvas: Canvas, layout: _Layout) -> None:
     canvas.text(output.x + output.width / 2, output.y + 7, output.lines[1], FONT - 1, LINE)
 
 
-def _paint_lines(canvas: Canvas, start: Point, lane: float | None, ends: list[Point], colour: str) -> None:
-    """All lines of one source, with rounded corners. No part is painted twice: that would make it look bolder.
-    Where a horizontal line crosses the lane of another source, that lane is broken."""
+def _paint_lines(
+    canvas: Canvas, start: Point, lane: float | None, ends: list[Point], colour: str
+) -> None:
+    """All lines of one source, with rounded corners. No part is painted twice: that would make it
+    look bolder. Where a horizontal line crosses the lane of another source, that lane is broken."""
     x, y = start
     straight = [end for end, row in ends if row == y]
     if lane is None:  # a single line, straight ahead
         _paint_across(canvas, x, straight[0], y, colour)
         return
     for turn in (-RADIUS, RADIUS):  # upwards and downwards
-        rows = sorted((row for _, row in ends if (row - y) * turn > 0), key=lambda row: abs(row - y))
+        rows = sorted(
+            (row for _, row in ends if (row - y) * turn > 0), key=lambda row: abs(row - y)
+        )
         for row in rows:
             vertices = [(lane, row - turn), (lane, row), (lane + RADIUS, row)]
             codes = [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3]
@@ -499,10 +553,17 @@ class Canvas:
         self.axes.add_artist(patch)  # not add_patch, which spends its time on data limits
 
     def curve(
-        self, vertices: list[Point], colour: str, width: float, zorder: int, codes: list[Any] | None = None
+        self,
+        vertices: list[Point],
+        colour: str,
+        width: float,
+        zorder: int,
+        codes: list[Any] | None = None,
     ) -> None:
         path = Curve([(x + self.x, y + self.y) for x, y in vertices], codes)
-        patch = PathPatch(path, fill=False, edgecolor=colour, linewidth=width, zorder=zorder, capstyle="butt")
+        patch = PathPatch(
+            path, fill=False, edgecolor=colour, linewidth=width, zorder=zorder, capstyle="butt"
+        )
         patch.set_snap(False)  # snapped to pixels, lines and curves would not meet
         self._add(patch)
 
@@ -515,12 +576,18 @@ class Canvas:
     def box(self, box: Box, fill: str, border: str, ink: str = INK, size: float = FONT) -> None:
         corner = (box.x + self.x, box.y - box.height / 2 + self.y)
         style = f"round,pad=0,rounding_size={min(4.0, box.height / 2)}"
-        patch = FancyBboxPatch(corner, box.width, box.height, style, facecolor=fill, edgecolor=border, zorder=6)
+        patch = FancyBboxPatch(
+            corner, box.width, box.height, style, facecolor=fill, edgecolor=border, zorder=6
+        )
         self._add(patch)
         first = box.y - LEADING * (len(box.lines) - 1) / 2
         for i, line in enumerate(box.lines):
             self.text(box.x + box.width / 2, first + LEADING * i, line, size, ink)
 
-    def text(self, x: float, y: float, text: str, size: float, colour: str = INK, **style: Any) -> None:
+    def text(
+        self, x: float, y: float, text: str, size: float, colour: str = INK, **style: Any
+    ) -> None:
         style = {"family": TYPEFACE, "ha": "center", "va": "center_baseline", **style}
-        self.axes.text(x + self.x, y + self.y, _escaped(text), fontsize=size, color=colour, zorder=7, **style)
+        self.axes.text(
+            x + self.x, y + self.y, _escaped(text), fontsize=size, color=colour, zorder=7, **style
+        )

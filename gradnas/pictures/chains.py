@@ -39,7 +39,10 @@ from gradnas.spaces import MBConvChain
 KERNELS = {3: ("#d4e6f7", "#3f7fbf"), 5: ("#fde6c8", "#d18b1f"), 7: ("#e6dcf5", "#7d5bbe")}
 OTHER_KERNEL, SKIP, PLAIN = ("#f7d4e0", "#bf3f6b"), ("#dcf0d8", "#4f9d49"), ("#f1f3f5", LINE)
 HEIGHT, GAP, STAGE_GAP, ROW = 30.0, 11.0, 20.0, 74.0
-NARROW, PER_EXPANSION = 25.0, 4.0  # width of a block: a constant, and so much for each unit of expansion
+NARROW, PER_EXPANSION = (
+    25.0,
+    4.0,
+)  # width of a block: a constant, and so much for each unit of expansion
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class _Part:
 def draw_architecture(
     found: Genotype | Chain, path: Path | str, *, title: str | None = None, space: object = None
 ) -> Path:
-    """Draw cells or a chain into an SVG, PNG or PDF file, by its suffix; the same architecture gives the same bytes.
+    """Draw cells or a chain into an SVG, PNG or PDF file, by its suffix; the same architecture
+    gives the same bytes.
 
     Args:
         space: of a chain, where it is known: the picture then tells widths and sizes.
@@ -85,7 +89,10 @@ def chain_figure(chain: Chain, *, title: str | None = None, space: object = None
     headings = textwrap.wrap(title or "", 70)
     above = 17.0 * len(headings) + 9.0 if headings else 0.0
     right = max(x + part.width for row in rows for x, part in row)
-    width = max(right + GAP, *(text_width(line, FONT + 4, "bold") for line in headings), 320.0) + 2 * MARGIN
+    width = (
+        max(right + GAP, *(text_width(line, FONT + 4, "bold") for line in headings), 320.0)
+        + 2 * MARGIN
+    )
     height = 2 * MARGIN + above + ROW * len(rows) + 16.0
     figure = Figure(figsize=(width / 72, height / 72), dpi=PNG_DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -95,12 +102,16 @@ def chain_figure(chain: Chain, *, title: str | None = None, space: object = None
     for i, line in enumerate(headings):
         canvas.text(0, 8 + 17.0 * i, line, FONT + 4, ha="left", weight="bold")
     for i, row in enumerate(rows):
-        _paint_row(Canvas(axes, MARGIN, MARGIN + above + ROW * i), row, captions, last=i == len(rows) - 1)
+        _paint_row(
+            Canvas(axes, MARGIN, MARGIN + above + ROW * i), row, captions, last=i == len(rows) - 1
+        )
     _paint_legend(Canvas(axes, MARGIN, MARGIN + above + ROW * len(rows) + 4.0), parts)
     return figure
 
 
-def _parts(chain: Chain, space: MBConvChain | None) -> tuple[list[_Part], dict[int, tuple[str, str]]]:
+def _parts(
+    chain: Chain, space: MBConvChain | None
+) -> tuple[list[_Part], dict[int, tuple[str, str]]]:
     """The boxes in order, and for every stage the two lines below it."""
     parts, captions = [], {}
     if space is not None:
@@ -125,11 +136,18 @@ def _block(operation: str, stage: int) -> _Part:
         return _Part(("skip",), 26.0, SKIP, stage, "identity")
     expansion, kernel = found
     width = NARROW + PER_EXPANSION * min(expansion, 12)
-    return _Part((f"MB{expansion}", f"{kernel}×{kernel}"), width, KERNELS.get(kernel, OTHER_KERNEL), stage, str(kernel))
+    return _Part(
+        (f"MB{expansion}", f"{kernel}×{kernel}"),
+        width,
+        KERNELS.get(kernel, OTHER_KERNEL),
+        stage,
+        str(kernel),
+    )
 
 
 def _rows(parts: list[_Part]) -> list[list[tuple[float, _Part]]]:
-    """Boxes with their left sides, in rows that fit the page and break between stages where that is possible."""
+    """Boxes with their left sides, in rows that fit the page and break between stages where that is
+    possible."""
     rows: list[list[tuple[float, _Part]]] = [[]]
     x, start = 0.0, 0
     while start < len(parts):
@@ -168,13 +186,21 @@ def _paint_row(
         left, right = own[0][0], own[-1][0] + own[-1][1].width
         canvas.curve([(left, HEIGHT + 6), (right, HEIGHT + 6)], LINE, 0.8, 4)
         for i, line in enumerate(captions[stage]):
-            canvas.text((left + right) / 2, HEIGHT + 14 + 10.5 * i, line, FONT - 0.5, INK if i == 0 else LINE)
+            canvas.text(
+                (left + right) / 2,
+                HEIGHT + 14 + 10.5 * i,
+                line,
+                FONT - 0.5,
+                INK if i == 0 else LINE,
+            )
 
 
 def _paint_legend(canvas: Canvas, parts: list[_Part]) -> None:
     x = 0.0
     kernels = sorted({int(part.family) for part in parts if part.family and part.family.isdigit()})
-    entries = [(f"kernel {kernel}×{kernel}", KERNELS.get(kernel, OTHER_KERNEL)) for kernel in kernels]
+    entries = [
+        (f"kernel {kernel}×{kernel}", KERNELS.get(kernel, OTHER_KERNEL)) for kernel in kernels
+    ]
     if any(part.family == "identity" for part in parts):
         entries.append(("identity, or block removed", SKIP))
     for text, colours in entries:

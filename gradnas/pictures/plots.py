@@ -1,9 +1,11 @@
 """The plots of a report, as `<svg>` elements for one HTML page.
 
-Matplotlib's figures without pyplot. Text stays text, in the page's font. Every id carries the name of its plot, so that
-several plots can stand in one page, and nothing in them depends on the time, the machine or earlier plots.
+Matplotlib's figures without pyplot. Text stays text, in the page's font. Every id carries the name
+of its plot, so that several plots can stand in one page, and nothing in them depends on the time,
+the machine or earlier plots.
 
-Legend: E edges, O operations, N tables (one more than finished epochs). All lengths are CSS pixels; y grows downwards.
+Legend: E edges, O operations, N tables (one more than finished epochs). All lengths are CSS pixels;
+y grows downwards.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ SEARCHED, RANDOM = "#b3261e", "#7b8794"
 LONGEST_NAME = 24  # characters of an operation's name
 MOST_POINTS = 120  # of a line, more could not be told apart
 
-# A reader's matplotlibrc must not change a report. The salt makes the ids repeat; "none" keeps text as text.
+# A reader's matplotlibrc must not change a report. The salt makes the ids repeat; "none" keeps text
+# as text.
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "gradnas",
     "svg.fonttype": "none",
@@ -69,7 +72,8 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
 
-# words in an operation's name and the shades of its family, as in the pictures of cells; the last that fits counts
+# words in an operation's name and the shades of its family, as in the pictures of cells; the last
+# that fits counts
 FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("conv", "relu"), ("#15518c", "#5b9bd5", "#0e8ba0", "#8fb8de")),
     (("dil",), ("#6a42ad", "#b195dc", "#8b1e7d")),
@@ -79,7 +83,9 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 OTHERS = ("#b3261e", "#0f766e", "#a21caf", "#854d0e", "#334155", "#65a30d")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
-SEQUENTIAL = LinearSegmentedColormap.from_list("gradnas", ["#f7fafd", "#c9def1", "#86b5e0", "#2c6fb0", "#0b3a66"])
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "gradnas", ["#f7fafd", "#c9def1", "#86b5e0", "#2c6fb0", "#0b3a66"]
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ class Panel:
 
     Args:
         title: what is plotted, with its unit.
-        lines: from back to front; lines of one label share an entry in the legend, an empty one has none.
+        lines: from back to front; lines of one label share an entry in the legend, an empty one has
+            none.
         percent: values are shares, written as percentages.
         whole: values are counts.
         from_zero: the axis begins at 0, so that a small change looks small.
@@ -130,11 +137,14 @@ def readable(operation: str) -> str:
 
 
 def operation_styles(operations: Sequence[str]) -> list[tuple[str, Any]]:
-    """A colour and a dash pattern for each operation: families share a hue, and no two have the same style."""
+    """A colour and a dash pattern for each operation: families share a hue, and no two have the
+    same style."""
     used: dict[int, int] = {}
     styles = []
     for operation in operations:
-        fitting = [i for i, (words, _) in enumerate(FAMILIES) if any(word in operation for word in words)]
+        fitting = [
+            i for i, (words, _) in enumerate(FAMILIES) if any(word in operation for word in words)
+        ]
         family = fitting[-1] if fitting else -1
         shades = FAMILIES[family][1] if fitting else OTHERS
         number = used[family] = used.get(family, -1) + 1
@@ -148,7 +158,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-# -- plots --------------------------------------------------------------------------------------------------
+# -- plots -----------------------------------------------------------------------------------------
 
 
 @_style()
@@ -162,7 +172,13 @@ def curves(name: str, panels: Sequence[Panel], label: str) -> str:
         _draw_panel(axes, panel)
         if any(line.label for line in panel.lines):
             below = -(36.0 / height)
-            axes.legend(loc="upper left", bbox_to_anchor=(-0.02, below), ncols=2, borderaxespad=0, columnspacing=1.4)
+            axes.legend(
+                loc="upper left",
+                bbox_to_anchor=(-0.02, below),
+                ncols=2,
+                borderaxespad=0,
+                columnspacing=1.4,
+            )
     return figure.svg(name, label)
 
 
@@ -178,9 +194,11 @@ def comparison(
     factor: float = 100.0,
     others: str = "random cells",
 ) -> str:
-    """A dot for each random cell, their mean with one standard deviation, and the cell that is compared with them.
+    """A dot for each random cell, their mean with one standard deviation, and the cell that is
+    compared with them.
 
-    `label` says what is compared, and `factor` brings the values to its unit. An axis of percentages ends near 100.
+    `label` says what is compared, and `factor` brings the values to its unit. An axis of
+    percentages ends near 100.
     """
     row, top, left = 44.0, 30.0, 124.0
     stack = _stacked(random, [*random, accuracy])
@@ -199,7 +217,13 @@ def comparison(
     axes.text(factor * mean, -8, text, ha="center", size=SMALL, color="#52606d")
     axes.axvline(factor * mean, color="#52606d", lw=1.2, dashes=(4, 2))
     axes.plot(
-        [factor * a for a in random], [base - 10 * k for k in stack], "o", color=RANDOM, ms=8, mec="white", mew=0.8
+        [factor * a for a in random],
+        [base - 10 * k for k in stack],
+        "o",
+        color=RANDOM,
+        ms=8,
+        mec="white",
+        mew=0.8,
     )
     axes.plot([factor * accuracy], [row / 2], "D", color=SEARCHED, ms=9, mec="white", mew=0.8)
     low, high = min(mean - std, accuracy, *random), max(mean + std, accuracy, *random)
@@ -222,7 +246,8 @@ def heat_map(
 ) -> str:
     """A table of mixing weights; darker is larger, and cells (row, column) in `chosen` are framed.
 
-    `rows` are labels and groups (from 0, `nodes` of them); by default the edges by node. None stands for no operation.
+    `rows` are labels and groups (from 0, `nodes` of them); by default the edges by node. None
+    stands for no operation.
     """
     rows = rows if rows is not None else [(edge_label(*edge), edge[1]) for edge in edges(nodes)]
     left, row, gap = 74.0, 20.0, 7.0
@@ -240,7 +265,9 @@ def heat_map(
     largest = max(value for values in table_EO for value in values if value is not None) or 1.0
     for o, text in enumerate(names):
         turn: dict[str, Any] = (
-            {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {"ha": "center"}
+            {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
+            if slanted
+            else {"ha": "center"}
         )
         axes.text((o + 0.5) * width, -6, text, size=SMALL, **turn)
     for e, ((label, group), values) in enumerate(zip(rows, table_EO, strict=True)):
@@ -251,7 +278,9 @@ def heat_map(
                 continue
             share = value / largest
             frame: dict[str, Any] = (
-                {"edgecolor": SEARCHED, "linewidth": 2.0, "zorder": 3} if (e, o) in chosen else {"linewidth": 0}
+                {"edgecolor": SEARCHED, "linewidth": 2.0, "zorder": 3}
+                if (e, o) in chosen
+                else {"linewidth": 0}
             )
             box = (o * width + 1, y + 1), width - 2, row - 2
             axes.add_patch(Rectangle(*box, facecolor=to_hex(SEQUENTIAL(share)), **frame))
@@ -266,10 +295,14 @@ def heat_map(
 
 @_style()
 def mixing_lines(
-    name: str, tables_NEO: Sequence[Any], nodes: int, operations: Sequence[str], chosen: set[tuple[int, int]]
+    name: str,
+    tables_NEO: Sequence[Any],
+    nodes: int,
+    operations: Sequence[str],
+    chosen: set[tuple[int, int]],
 ) -> str:
-    """A small panel for each edge, rows by node and columns by predecessor, with a line for each operation; those of
-    (row, column) in `chosen` are thick."""
+    """A small panel for each edge, rows by node and columns by predecessor, with a line for each
+    operation; those of (row, column) in `chosen` are thick."""
     styles, epochs = operation_styles(operations), _thinned(len(tables_NEO))
     columns = min(len(operations), 4)
     left, top, gap = 70.0, 18.0 + 17.0 * -(-len(operations) // columns), 12.0
@@ -279,11 +312,15 @@ def mixing_lines(
     figure = _Figure(WIDTH, top + pitch * nodes + 34)
     largest = max(value for table in tables_NEO for row in table for value in row)
     for e, (predecessor, node) in enumerate(edges(nodes)):
-        axes = figure.axes(left + predecessor * (width + gap), top + node * pitch + 14, width, height)
+        axes = figure.axes(
+            left + predecessor * (width + gap), top + node * pitch + 14, width, height
+        )
         axes.set_title(edge_label(predecessor, node), fontsize=SMALL, fontweight="normal", pad=3)
         for o, (colour, dash) in enumerate(styles):
             width_px = 2.6 if (e, o) in chosen else 1.2
-            axes.plot(epochs, [tables_NEO[n][e][o] for n in epochs], color=colour, ls=dash, lw=width_px)
+            axes.plot(
+                epochs, [tables_NEO[n][e][o] for n in epochs], color=colour, ls=dash, lw=width_px
+            )
         axes.set_ylim(0, 1.06 * largest)
         _whole_epochs(axes, epochs[0], epochs[-1], 3)
         axes.yaxis.set_major_locator(MaxNLocator(3))
@@ -295,22 +332,34 @@ def mixing_lines(
     names = [readable(operation) for operation in operations]
     handles = [Line2D([], [], color=colour, ls=dash, lw=2) for colour, dash in styles]
     figure.figure.legend(
-        handles, names, loc="upper left", bbox_to_anchor=(left / WIDTH, 1.0), ncols=columns, borderpad=0
+        handles,
+        names,
+        loc="upper left",
+        bbox_to_anchor=(left / WIDTH, 1.0),
+        ncols=columns,
+        borderpad=0,
     )
     return figure.svg(name, "mixing weights over epochs, one panel per edge")
 
 
 @_style()
-def trade_off(name: str, points: Sequence[tuple[float, float, int]], cost: str, limit: float | None) -> str:
-    """Accuracy against cost, a point (cost, share, epoch) for each epoch, later ones darker; `limit` is a line."""
+def trade_off(
+    name: str, points: Sequence[tuple[float, float, int]], cost: str, limit: float | None
+) -> str:
+    """Accuracy against cost, a point (cost, share, epoch) for each epoch, later ones darker;
+    `limit` is a line."""
     figure = _Figure(WIDTH, 270)
     axes = figure.axes(58, 14, WIDTH - 90, 206)
     epochs = [epoch for _, _, epoch in points]
     span = max(1, max(epochs) - min(epochs))
     colours = [to_hex(SEQUENTIAL(0.25 + 0.65 * (epoch - min(epochs)) / span)) for epoch in epochs]
-    axes.scatter([x for x, _, _ in points], [100 * y for _, y, _ in points], c=colours, s=34, zorder=3)
+    axes.scatter(
+        [x for x, _, _ in points], [100 * y for _, y, _ in points], c=colours, s=34, zorder=3
+    )
     x, y, epoch = points[-1]
-    axes.annotate(f"epoch {epoch}", (x, 100 * y), xytext=(6, 4), textcoords="offset points", size=SMALL)
+    axes.annotate(
+        f"epoch {epoch}", (x, 100 * y), xytext=(6, 4), textcoords="offset points", size=SMALL
+    )
     if limit is not None:
         axes.axvline(limit, color=SEARCHED, lw=1.2, dashes=(4, 2))
         place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
@@ -321,7 +370,7 @@ def trade_off(name: str, points: Sequence[tuple[float, float, int]], cost: str, 
     return figure.svg(name, "accuracy against cost")
 
 
-# -- parts --------------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------
 
 
 class _Figure:
@@ -334,21 +383,29 @@ class _Figure:
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Axes whose left upper corner is (x, y)."""
-        box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
+        box = (
+            x / self.width,
+            1 - (y + height) / self.height,
+            width / self.width,
+            height / self.height,
+        )
         return self.figure.add_axes(box)
 
     def svg(self, name: str, label: str) -> str:
-        """The figure for an HTML page; `name` is its own in the page, `label` says what it shows."""
+        """The figure for an HTML page; `name` is its own in the page, `label` says what it
+        shows."""
         buffer = io.StringIO()
         with warnings.catch_warnings():
-            # Lengths are measured with a font that may lack a letter; the browser has one that does not.
+            # Lengths are measured with a font that may lack a letter; the browser has one that does
+            # not.
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return inline(buffer.getvalue(), name, label, self.width)
 
 
 def inline(svg: str, name: str, label: str, width: float) -> str:
-    """An SVG file of matplotlib as an element of a page: its ids and its style apply to itself alone."""
+    """An SVG file of matplotlib as an element of a page: its ids and its style apply to itself
+    alone."""
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = svg.replace("*{", f"#{name} *{{").replace("xlink:href=", "href=")
@@ -368,7 +425,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         label = line.label if line.label not in labels else ""
         labels.add(line.label)
         xs, ys = [x for x, _ in points], [scale * y for _, y in points]
-        marker: dict[str, Any] = {"marker": "o", "ms": 3} if len(points) <= 30 and line.width > 1 else {}
+        marker: dict[str, Any] = (
+            {"marker": "o", "ms": 3} if len(points) <= 30 and line.width > 1 else {}
+        )
         style = {"color": line.colour, "ls": line.dash, "lw": line.width, "label": label or "_"}
         axes.plot(xs, ys, **style, **marker)
     if panel.fill is not None:
@@ -376,7 +435,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         other = dict(upper.points)
         both = [(x, scale * y, scale * other[x]) for x, y in lower.points if x in other]
         shade = {"color": ORANGE, "alpha": 0.13, "lw": 0, "label": text}
-        axes.fill_between([x for x, _, _ in both], [y for _, y, _ in both], [z for _, _, z in both], **shade)
+        axes.fill_between(
+            [x for x, _, _ in both], [y for _, y, _ in both], [z for _, _, z in both], **shade
+        )
     xs = [x for line in panel.lines for x, _ in line.points]
     values = [scale * y for line in panel.lines for _, y in line.points]
     _whole_epochs(axes, min(xs), max(xs), 8)
@@ -384,14 +445,24 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for value, text in panel.levels:
         axes.axhline(scale * value, color=SEARCHED, lw=1, dashes=(4, 2))
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(text, (0.99, scale * value), xytext=(0, 3), ha="right", size=SMALL, color=SEARCHED, **place)
+        axes.annotate(
+            text,
+            (0.99, scale * value),
+            xytext=(0, 3),
+            ha="right",
+            size=SMALL,
+            color=SEARCHED,
+            **place,
+        )
     if panel.whole:
         axes.set_ylim(-0.15, 1.15 * max([*values, *(v for v, _ in panel.levels), 1]))
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     elif not panel.percent and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
         axes.set_title(f"{panel.title}, logarithmic")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # the usual one writes formulas
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}")
+        )  # the usual one writes formulas
         axes.yaxis.set_minor_locator(NullLocator())
     elif panel.from_zero:
         axes.set_ylim(0, 1.12 * max([*values, *(scale * v for v, _ in panel.levels)]))
@@ -425,7 +496,8 @@ def _legend_rows(panel: Panel) -> int:
 
 
 def _stacked(values: Sequence[float], all_values: Sequence[float]) -> list[int]:
-    """For each dot of a row, on which level it stands so that dots of nearly the same value do not hide each other."""
+    """For each dot of a row, on which level it stands so that dots of nearly the same value do not
+    hide each other."""
     apart = 0.018 * max(max(all_values) - min(all_values), 2e-3)
     levels: list[int] = []
     for i, value in enumerate(values):

@@ -1,7 +1,7 @@
 """A discovery from the command line: a table, the law, and a folder with what was found.
 
-The folder holds `config.json` (repeats the discovery), `environment.json`, `results.json` (the front, with exact
-constants), `law.tex`, `law.py`, `report.html`, `timings.jsonl` and `status.json`.
+The folder holds `config.json` (repeats the discovery), `environment.json`, `results.json` (the
+front, with exact constants), `law.tex`, `law.py`, `report.html`, `timings.jsonl` and `status.json`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class DiscoverConfig:
 
     Args:
         data: path of a CSV file; None with `example`.
-        example: name of a generated table (`gradnas.data.tabular.EXAMPLES`), of `rows` rows with normal `noise`, a
-            share of the target's deviation.
+        example: name of a generated table (`gradnas.data.tabular.EXAMPLES`), of `rows` rows with
+            normal `noise`, a share of the target's deviation.
         target: column to explain.
         features: columns to explain it with; None takes all others.
         weights: column of sample weights.
-        output: what the target is. "class" finds laws of probabilities of classes, which may be text.
+        output: what the target is. "class" finds laws of probabilities of classes, which may be
+            text.
         primitives: words; None takes the default ones.
         nodes: largest number of intermediate nodes; None takes the default.
         effort: multiplies the budget.
@@ -73,7 +74,9 @@ class DiscoverConfig:
         if (self.data is None) == (self.example is None):
             raise ValueError("give either a CSV file or --example NAME")
         if self.data is not None and not self.target:
-            raise ValueError("--target COLUMN is missing: which column of the table is to be explained?")
+            raise ValueError(
+                "--target COLUMN is missing: which column of the table is to be explained?"
+            )
         if not self.effort > 0.0:
             raise ValueError(f"effort must be above 0, not {self.effort}")
 
@@ -82,10 +85,14 @@ class DiscoverConfig:
         if self.example is None:
             assert self.data is not None and self.target is not None
             classes = self.output == "class"
-            return self, load_table(self.data, self.target, self.features, self.weights, classes=classes)
+            return self, load_table(
+                self.data, self.target, self.features, self.weights, classes=classes
+            )
         table, example = load_example(self.example, self.rows, self.noise, self.seed)
         if self.target not in (None, table.target) or self.features or self.weights:
-            raise ValueError(f"the example {self.example} has its own columns: leave out --target and --features")
+            raise ValueError(
+                f"the example {self.example} has its own columns: leave out --target and --features"
+            )
         output: Any = example.output
         return replace(self, output=output), table
 
@@ -109,11 +116,16 @@ class DiscoverConfig:
 def check_free(out: Path) -> None:
     """Refuse a folder that holds anything."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already and is not written over; choose another folder with --out")
+        raise ValueError(
+            f"{out} exists already and is not written over; choose another folder with --out"
+        )
 
 
-def discover(config: DiscoverConfig, *, progress: bool = True) -> tuple[DiscoverConfig, Found, float]:
-    """Read the table and find the laws. Returns the completed configuration, what was found, and the seconds.
+def discover(
+    config: DiscoverConfig, *, progress: bool = True
+) -> tuple[DiscoverConfig, Found, float]:
+    """Read the table and find the laws. Returns the completed configuration, what was found, and
+    the seconds.
 
     Raises:
         ValueError: everything that `load_table`, `load_example` and the estimators refuse.
@@ -140,11 +152,18 @@ def save_discovery(config: DiscoverConfig, found: Found, seconds: float, out: Pa
     estimator = found.estimator
     pairs = zip(estimator.left_sides(latex=True), estimator.latex().splitlines(), strict=True)
     lines = [f"{left} = {right}" for left, right in pairs]
-    runs.write_atomically(out / LAW_TEX, ("\\[\n" + "\n\\]\n\\[\n".join(lines) + "\n\\]\n").encode())
+    runs.write_atomically(
+        out / LAW_TEX, ("\\[\n" + "\n\\]\n\\[\n".join(lines) + "\n\\]\n").encode()
+    )
     runs.write_atomically(out / LAW_PY, estimator.to_python().encode())
     runs.write_json(out / runs.RESULTS, results(found))
     run.append(runs.TIMINGS, {"seconds": seconds})
-    page = law_page(found, out.resolve().name, to_json(config), runs.environment(torch.device("cpu"), config.seed))
+    page = law_page(
+        found,
+        out.resolve().name,
+        to_json(config),
+        runs.environment(torch.device("cpu"), config.seed),
+    )
     runs.write_atomically(out / runs.REPORT, page.encode())
     run.set_status("finished")
 

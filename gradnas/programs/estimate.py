@@ -1,4 +1,5 @@
-"""How much memory and time a search would take on this device: predicted from a few of its own steps."""
+"""How much memory and time a search would take on this device: predicted from a few of its own
+steps."""
 
 from __future__ import annotations
 
@@ -26,8 +27,10 @@ class Estimate:
     """What a search is expected to take.
 
     Attributes:
-        counted_mib: weights, gradients, optimisers and what autograd keeps: `peak_memory_mib` of the metrics.
-        process_mib: peak of the process (CUDA: of allocated memory): `measured_peak_memory_mib` of the timings.
+        counted_mib: weights, gradients, optimisers and what autograd keeps: `peak_memory_mib` of
+            the metrics.
+        process_mib: peak of the process (CUDA: of allocated memory): `measured_peak_memory_mib` of
+            the timings.
         step_seconds, warmup_step_seconds: one step with and one without a step of the alphas.
         evaluation_seconds: what follows the last step of an epoch.
         steps: of an epoch.
@@ -98,8 +101,11 @@ def estimate_search(config: SearchConfig, data: ImageData, device: torch.device)
     if warmup or config.alpha_every > 1:
         search.warmup_epochs = config.epochs
         warmup_step_seconds = _median_seconds(step, device)
-        step_seconds = warmup_step_seconds + (step_seconds - warmup_step_seconds) / config.alpha_every
-    # Evaluation costs a + b n for n batches: recalibration and building the network once, then the batches.
+        step_seconds = (
+            warmup_step_seconds + (step_seconds - warmup_step_seconds) / config.alpha_every
+        )
+    # Evaluation costs a + b n for n batches: recalibration and building the network once, then the
+    # batches.
     genotype, batches = search.result().genotype, len(state.held_out)
     few = min(3, batches)
 
@@ -107,8 +113,16 @@ def estimate_search(config: SearchConfig, data: ImageData, device: torch.device)
         return _seconds(lambda: state.evaluate(genotype, 0, number), device)
 
     first = evaluate(1)
-    evaluation = first if batches == 1 else first + (batches - 1) * max(0.0, evaluate(few) - first) / max(1, few - 1)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    evaluation = (
+        first
+        if batches == 1
+        else first + (batches - 1) * max(0.0, evaluate(few) - first) / max(1, few - 1)
+    )
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({torch.get_num_threads()} threads)"
+    )
     return Estimate(
         counted_mib=state.memory_mib,
         process_mib=measured_peak_mib(device),

@@ -1,4 +1,5 @@
-"""Evaluating networks: means over batches, accuracy, and BatchNorm statistics that belong to the weights."""
+"""Evaluating networks: means over batches, accuracy, and BatchNorm statistics that belong to the
+weights."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from gradnas.precision import autocast, cuda_products
 
 
 class Means:
-    """Running means of named scalars over an epoch, in float64 on the device; its state can be saved."""
+    """Running means of named scalars over an epoch, in float64 on the device; its state can be
+    saved."""
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self.totals: dict[str, Tensor] = dict(state["totals"]) if state else {}
@@ -36,15 +38,20 @@ class Means:
 
     def values(self, prefix: str = "") -> dict[str, float]:
         """The means, over all ranks."""
-        plain = {f"{prefix}{name}": total.item() / self.count for name, total in self.totals.items()}
+        plain = {
+            f"{prefix}{name}": total.item() / self.count for name, total in self.totals.items()
+        }
         return distributed.mean_of_values(plain)
 
 
 @torch.no_grad()
 def evaluate(
-    network: Callable[[Tensor], Any], batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
+    network: Callable[[Tensor], Any],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    precision: str = "fp32",
 ) -> dict[str, float]:
-    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the module's mode."""
+    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the
+    module's mode."""
     means = Means()
     for x_BCHW, y_B in batches:
         with cuda_products(precision), autocast(precision, x_BCHW.device):
@@ -57,7 +64,8 @@ def evaluate(
 def evaluate_text(
     model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
 ) -> dict[str, float]:
-    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text read once from the top.
+    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text read
+    once from the top.
 
     Every target counts once. The caller sets the module's mode.
 
@@ -77,18 +85,24 @@ def evaluate_text(
 
 
 def perplexity(loss: float) -> float:
-    """`exp` of a loss in nats for each token; a loss beyond 300 counts as one of 300, so that files can hold it."""
+    """`exp` of a loss in nats for each token; a loss beyond 300 counts as one of 300, so that files
+    can hold it."""
     return math.exp(min(loss, 300.0))
 
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in eval mode.
+    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in
+    eval mode.
 
-    A network that inherits a supernet's weights inherits statistics of another mixture: without this its accuracy is
-    meaningless.
+    A network that inherits a supernet's weights inherits statistics of another mixture: without
+    this its accuracy is meaningless.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

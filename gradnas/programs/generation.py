@@ -12,7 +12,10 @@ from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
 
 SAMPLES = 51  # stream of random numbers
-UNKNOWN = ("<unk>", "\ufffd")  # stand for words that the model never saw: nothing to read in a sample
+UNKNOWN = (
+    "<unk>",
+    "\ufffd",
+)  # stand for words that the model never saw: nothing to read in a sample
 
 
 @torch.no_grad()
@@ -24,16 +27,19 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> str:
-    """The prompt and what the model goes on with: `tokens` words (or characters), drawn from its probabilities.
+    """The prompt and what the model goes on with: `tokens` words (or characters), drawn from its
+    probabilities.
 
     Args:
         model: in eval mode.
         prompt: read first; empty begins a new line.
-        temperature: probabilities are raised to the power 1 / temperature; 0 takes the most probable token.
+        temperature: probabilities are raised to the power 1 / temperature; 0 takes the most
+            probable token.
         seed: the same seed gives the same text.
 
     Raises:
-        ValueError: a prompt with unknown words (names them), a number of tokens below 1, a negative temperature.
+        ValueError: a prompt with unknown words (names them), a number of tokens below 1, a negative
+            temperature.
     """
     if tokens < 1:
         raise ValueError(f"tokens must be at least 1, not {tokens}")
@@ -51,7 +57,11 @@ def generate(
         if temperature == 0.0:
             token = int(scores_V.argmax())
         else:
-            token = int(torch.multinomial(torch.softmax(scores_V / temperature, dim=0), 1, generator=numbers))
+            token = int(
+                torch.multinomial(
+                    torch.softmax(scores_V / temperature, dim=0), 1, generator=numbers
+                )
+            )
         written.append(token)
         log_prob_TBV, hidden_BH = model(torch.tensor([[token]], device=device), hidden_BH)
     return vocabulary.decode(written)

@@ -1,7 +1,7 @@
 """A search run: from a configuration to a genotype in a run folder; one program, top to bottom.
 
-Every random number is a function of (seed, step) or is saved, so a run that is killed and resumed ends with the same
-files as one that was not.
+Every random number is a function of (seed, step) or is saved, so a run that is killed and resumed
+ends with the same files as one that was not.
 """
 
 from __future__ import annotations
@@ -65,20 +65,23 @@ class SearchConfig:
     Args:
         space, relaxation, gradient: what is searched, and how.
         train_fraction: share of the training images for the weights; the rest is for the alphas.
-        split_seed: None splits by file order, as the original does (images sorted by class are shuffled with `seed`);
-            a number shuffles first.
-        valid_per_class: hold out so many images of every class for the alphas instead (chosen by `split_seed`, or by
-            `seed`); the rest is for the weights.
+        split_seed: None splits by file order, as the original does (images sorted by class are
+            shuffled with `seed`); a number shuffles first.
+        valid_per_class: hold out so many images of every class for the alphas instead (chosen by
+            `split_seed`, or by `seed`); the rest is for the weights.
         valid_augment: augment the alphas' images too, as the original does.
         label_smoothing: of the weights' loss; that of the alphas has none.
         warmup_epochs: epochs at the start in which the alphas wait.
         alpha_every: the alphas take a step before every so many steps of the weights.
         alphas: None takes the settings that fit the relaxation.
-        cost: an expected cost in the loss of the alphas, for one image of the data's size (milliseconds: for as many
-            images as the latency table was measured with). The run folder gets a copy of the table.
+        cost: an expected cost in the loss of the alphas, for one image of the data's size
+            (milliseconds: for as many images as the latency table was measured with). The run
+            folder gets a copy of the table.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
-        checkpoint_cells: compute the inside of every cell again in backward: less memory, more time.
-        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA only.
+        checkpoint_cells: compute the inside of every cell again in backward: less memory, more
+            time.
+        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA
+            only.
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
@@ -114,13 +117,16 @@ class SearchConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         CrossEntropy(self.label_smoothing)  # refuses what cannot be
         if self.capture and self.label_smoothing:
-            raise ValueError("capture records one loss for weights and alphas: it cannot have label_smoothing")
+            raise ValueError(
+                "capture records one loss for weights and alphas: it cannot have label_smoothing"
+            )
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
 
 class SearchRun:
-    """The state of a search run: the search, the streams of batches, the position, the trajectory of the alphas."""
+    """The state of a search run: the search, the streams of batches, the position, the trajectory
+    of the alphas."""
 
     def __init__(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -174,18 +180,27 @@ class SearchRun:
             cost=config.cost,
             example=example_input(config.cost, data),
         )
-        self.held_out = valid.batches(max(config.batch_size, 128), shuffle=False, device=device, workers=workers)
-        self.train_objective, self.valid_objective = CrossEntropy(config.label_smoothing), CrossEntropy()
+        self.held_out = valid.batches(
+            max(config.batch_size, 128), shuffle=False, device=device, workers=workers
+        )
+        self.train_objective, self.valid_objective = (
+            CrossEntropy(config.label_smoothing),
+            CrossEntropy(),
+        )
         self._valid: Iterator[tuple[Tensor, Tensor]] | None = None
         self._next_valid = -1
-        self.captured: CapturedStep | None = None  # made at the first step: a recording holds the tensors as they lie
+        self.captured: CapturedStep | None = (
+            None  # made at the first step: a recording holds the tensors as they lie
+        )
         if config.capture:
             check_capture(self.search)
         self.batch = 0  # the next batch of the epoch
         self.train_means, self.valid_means = Means(), Means()
         self.memory_mib = 0.0
         self.trajectory = {f"{name}/0000": table for name, table in supernet.tables().items()}
-        torch.manual_seed(mix(config.seed, TRAIN_ORDER, distributed.rank()))  # whatever the operations draw
+        torch.manual_seed(
+            mix(config.seed, TRAIN_ORDER, distributed.rank())
+        )  # whatever the operations draw
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -202,11 +217,15 @@ class SearchRun:
         """The inverse of `state_dict`."""
         self.search.load_state_dict(state["search"])
         self.batch, self.memory_mib = state["batch"], state["memory_mib"]
-        self.train_means, self.valid_means = Means(state["train_means"]), Means(state["valid_means"])
+        self.train_means, self.valid_means = (
+            Means(state["train_means"]),
+            Means(state["valid_means"]),
+        )
         self.trajectory = dict(state["trajectory"])
 
     def valid_batch(self) -> tuple[Tensor, Tensor] | None:
-        """The alphas' batch of the coming step, a function of the step alone; None where the alphas wait."""
+        """The alphas' batch of the coming step, a function of the step alone; None where the alphas
+        wait."""
         search, per_epoch = self.search, len(self.valid)
         if not search.alpha_due:
             return None
@@ -219,15 +238,20 @@ class SearchRun:
     def step(self, train_batch: tuple[Tensor, Tensor], recorded: bool = True) -> StepReport:
         """One step of alphas and weights; its losses and accuracies go into the epoch's means.
 
-        With `capture` in the configuration it is replayed, except for smaller batches or without `recorded`.
+        With `capture` in the configuration it is replayed, except for smaller batches or without
+        `recorded`.
         """
         parts: dict[str, Mapping[str, Tensor]] = {}
         valid_batch = self.valid_batch()
-        other = valid_batch if valid_batch is not None else train_batch  # a recording reads two, also while alphas wait
+        other = (
+            valid_batch if valid_batch is not None else train_batch
+        )  # a recording reads two, also while alphas wait
         whole = len(train_batch[1]) == len(other[1]) == self.config.batch_size
         if self.config.capture and recorded and whole:
             if self.captured is None:
-                self.captured = CapturedStep(self.search, lambda net, x, y: self.valid_objective(net(x), y))
+                self.captured = CapturedStep(
+                    self.search, lambda net, x, y: self.valid_objective(net(x), y)
+                )
             report, parts["train"], valid_parts = self.captured(train_batch, other)
             if report.valid_loss is not None:
                 parts["valid"] = valid_parts
@@ -236,12 +260,17 @@ class SearchRun:
         def loss(batch: tuple[Tensor, Tensor], name: str, objective: CrossEntropy) -> NetLoss:
             def evaluate_loss(net: BoundNet) -> Tensor:
                 total, parts[name] = objective(net(batch[0]), batch[1])
-                by_accuracy = name == "valid" and getattr(self.config.gradient, "reward", "loss") == "accuracy"
+                by_accuracy = (
+                    name == "valid"
+                    and getattr(self.config.gradient, "reward", "loss") == "accuracy"
+                )
                 return -parts[name]["accuracy"] if by_accuracy else total
 
             return evaluate_loss
 
-        valid_loss = None if valid_batch is None else loss(valid_batch, "valid", self.valid_objective)
+        valid_loss = (
+            None if valid_batch is None else loss(valid_batch, "valid", self.valid_objective)
+        )
         report = self.search.step(loss(train_batch, "train", self.train_objective), valid_loss)
         return self._note(report, parts, train_batch, other)
 
@@ -252,18 +281,23 @@ class SearchRun:
         train_batch: tuple[Tensor, Tensor],
         valid_batch: tuple[Tensor, Tensor],
     ) -> StepReport:
-        self.train_means.add(parts["train"], len(train_batch[1]))  # of the last call: the weight step's
+        self.train_means.add(
+            parts["train"], len(train_batch[1])
+        )  # of the last call: the weight step's
         if "valid" in parts:
             self.valid_means.add(parts["valid"], len(valid_batch[1]))
         self.batch += 1
         return report
 
     def counted_step(self, train_batch: tuple[Tensor, Tensor]) -> StepReport:
-        """A step that also counts the memory it needs: weights, gradients, optimisers, what autograd keeps."""
+        """A step that also counts the memory it needs: weights, gradients, optimisers, what
+        autograd keeps."""
         with SavedTensors() as kept:
             report = self.step(train_batch, recorded=False)
         search = self.search
-        self.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
+        self.memory_mib = step_mib(
+            kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer]
+        )
         return report
 
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
@@ -273,7 +307,12 @@ class SearchRun:
         search.finish_epoch()
         result = search.result()
         genotype = result.genotype
-        record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr, **self.train_means.values("train_")}
+        record: dict[str, Any] = {
+            "epoch": epoch,
+            "steps": search.steps,
+            "lr": lr,
+            **self.train_means.values("train_"),
+        }
         if self.valid_means.count:
             record |= self.valid_means.values("search_valid_")
         if evaluated:
@@ -285,13 +324,15 @@ class SearchRun:
         record["skip_connections"] = search.supernet.skip_count(genotype)
         record["genotype"] = genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
-        self.trajectory |= {f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()}
+        self.trajectory |= {
+            f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()
+        }
         self.batch, self.train_means, self.valid_means = 0, Means(), Means()
         return record
 
     def evaluate(self, genotype: Any, epoch: int, batches: int | None = None) -> dict[str, float]:
-        """Held-out loss and accuracy of the derived network with the supernet's weights, and of the mixture, if the
-        weights learn on mixtures.
+        """Held-out loss and accuracy of the derived network with the supernet's weights, and of the
+        mixture, if the weights learn on mixtures.
 
         `batches` limits the held-out batches, to see how long one takes.
         """
@@ -307,14 +348,21 @@ class SearchRun:
         network = supernet.derived(genotype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(network, (x for x, _ in islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)))
         derived = evaluate(network, held_out[1], self.config.precision)
-        found |= {"derived_valid_loss": derived["loss"], "derived_valid_accuracy": derived["accuracy"]}
+        found |= {
+            "derived_valid_loss": derived["loss"],
+            "derived_valid_accuracy": derived["accuracy"],
+        }
         if "valid_accuracy" in found:
             found["discretisation_gap"] = found["valid_accuracy"] - derived["accuracy"]
         return found
 
 
 def run_search(
-    config: SearchConfig, run: runs.Run, data: ImageData, device: torch.device, progress: bool = True
+    config: SearchConfig,
+    run: runs.Run,
+    data: ImageData,
+    device: torch.device,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Run a search to its end, from where its folder stands.
 
@@ -334,7 +382,10 @@ def run_search(
         state.load_state_dict(saved)
     search, per_epoch = state.search, len(state.train)
     bar = Progress("search", config.epochs, per_epoch, search.epoch, state.batch, progress and main)
-    with bar, runs.Keeper(run if main else None, state.state_dict, config.checkpoint_seconds) as keeper:
+    with (
+        bar,
+        runs.Keeper(run if main else None, state.state_dict, config.checkpoint_seconds) as keeper,
+    ):
         for sentence in [*notes, *([note] if note else [])]:
             bar.say(sentence)
         record: dict[str, Any] = {}
@@ -354,9 +405,13 @@ def run_search(
             if main:
                 run.append(runs.METRICS, record)
                 seconds = {"epoch": epoch, "seconds": time.monotonic() - began}
-                run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
+                run.append(
+                    runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)}
+                )
                 run.save_tensors(runs.ALPHAS, state.trajectory)
-            bar.epoch(epoch, {word: record[name] for name, word in _SHOWN.items() if name in record})
+            bar.epoch(
+                epoch, {word: record[name] for name, word in _SHOWN.items() if name in record}
+            )
             if (warning := config.space.collapse_note(record["skip_connections"])) is not None:
                 bar.say(f"warning: {warning}")
             keeper.after_step()
@@ -401,7 +456,8 @@ def _finish(state: SearchRun, run: runs.Run, last: Mapping[str, Any]) -> dict[st
 
 
 def start_search(config: SearchConfig, path: str, device: torch.device) -> runs.Run:
-    """Make the run folder of a search. ValueError, before there is one, for a setting that the device cannot follow."""
+    """Make the run folder of a search. ValueError, before there is one, for a setting that the
+    device cannot follow."""
     check_precision(config.precision, device)
     if config.capture and device.type != "cuda":
         raise ValueError(f"capture records CUDA graphs, but the device is {device}: leave it out")

@@ -1,7 +1,9 @@
-"""Training a derived network from scratch, with the recipes of DARTS (appendix A.2): one program, top to bottom.
+"""Training a derived network from scratch, with the recipes of DARTS (appendix A.2): one program,
+top to bottom.
 
-The test images are read once, after the last epoch. Whatever is selected on the way (nothing, by default: the weights
-are those of the last epoch) may only look at images held out from the training set.
+The test images are read once, after the last epoch. Whatever is selected on the way (nothing, by
+default: the weights are those of the last epoch) may only look at images held out from the training
+set.
 """
 
 from __future__ import annotations
@@ -45,23 +47,30 @@ class TrainConfig:
         space: the size of the network.
         genotype: its cells in the original text form, or its chain as a text.
         auxiliary, auxiliary_weight: a second classifier in training and its share of the loss.
-        lr, lr_end: learning rate; `schedule` leads from the first towards the second over the epochs.
-        schedule: `"cosine"`, `"linear"`, or `"exponential"` (times `gamma` after each epoch; `lr_end` is not used).
-        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs (per iteration: from 0 to lr).
+        lr, lr_end: learning rate; `schedule` leads from the first towards the second over the
+            epochs.
+        schedule: `"cosine"`, `"linear"`, or `"exponential"` (times `gamma` after each epoch;
+            `lr_end` is not used).
+        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs (per iteration:
+            from 0 to lr).
         per_iteration: the learning rate follows the schedule with every step, not with every epoch.
         nesterov: as in `torch.optim.SGD`.
-        no_decay: what weight decay leaves out: `"norms"` (the scales and shifts of BatchNorm), or `"norms and biases"`.
+        no_decay: what weight decay leaves out: `"norms"` (the scales and shifts of BatchNorm), or
+            `"norms and biases"`.
         clip_norm: largest global L2 norm of the gradient, None for no clipping.
-        drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e / n.
+        drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e
+            / n.
         valid_fraction: share of the training images that is held out and reported on each epoch.
-        precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
-        compile: `"default"` compiles the training step with `torch.compile` (minutes at the start, and a C++ compiler
-            on the CPU), `"reduce-overhead"` also captures it in CUDA graphs; `"no"` for neither.
-        random_cells: so many cells drawn at random are trained in the same way afterwards, each in a folder
-            `random/K` of the run, so that a reader sees whether the search helped.
+        precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"`
+            does not.
+        compile: `"default"` compiles the training step with `torch.compile` (minutes at the start,
+            and a C++ compiler on the CPU), `"reduce-overhead"` also captures it in CUDA graphs;
+            `"no"` for neither.
+        random_cells: so many cells drawn at random are trained in the same way afterwards, each in
+            a folder `random/K` of the run, so that a reader sees whether the search helped.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
-        threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend on it in their last
-            bits, and because one thread is faster for very small networks.
+        threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend
+            on it in their last bits, and because one thread is faster for very small networks.
         checkpoint_seconds: at the most so much work is lost when the process is killed.
     """
 
@@ -100,7 +109,9 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.compile not in ("no", "default", "reduce-overhead"):
-            raise ValueError(f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}")
+            raise ValueError(
+                f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}"
+            )
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
         if not 0.0 <= self.drop_path < 1.0:
@@ -111,7 +122,9 @@ class TrainConfig:
         if self.auxiliary and not self.space.has_auxiliary_head:
             raise ValueError(f"networks of {kind} have no auxiliary head: set auxiliary to false")
         if self.drop_path and not self.space.has_drop_path:
-            raise ValueError(f"networks of {kind} do not drop paths: set drop_path to 0, not {self.drop_path}")
+            raise ValueError(
+                f"networks of {kind} do not drop paths: set drop_path to 0, not {self.drop_path}"
+            )
 
     def lr_at(self, epoch: float) -> float:
         """Learning rate at a moment counted in epochs from 0."""
@@ -125,7 +138,8 @@ class TrainConfig:
 
 
 def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
-    """The freshly initialised network of a training run, a function of the configuration and the data's shape alone."""
+    """The freshly initialised network of a training run, a function of the configuration and the
+    data's shape alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
         return config.space.network(
@@ -201,7 +215,11 @@ class Training:
         """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.batch, self.memory_mib = state["epoch"], state["batch"], state["memory_mib"]
+        self.epoch, self.batch, self.memory_mib = (
+            state["epoch"],
+            state["batch"],
+            state["memory_mib"],
+        )
         self.means = Means(state["means"])
         set_random_state(state["random_state"], self.device)
 
@@ -245,7 +263,9 @@ class Training:
             with autocast(self.config.precision, self.device):
                 try:
                     loss, parts = self.objective(network(x_BCHW), y_B)
-                except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
+                except (
+                    torch._dynamo.exc.TorchDynamoException
+                ) as error:  # only a compiled network raises it
                     reason = str(error).strip().splitlines()[0]
                     raise ValueError(
                         f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton on CUDA: "
@@ -254,7 +274,11 @@ class Training:
             loss.backward()
         params = [p for p in self.network.parameters() if p.grad is not None]
         if distributed.world() > 1:
-            for p, mean in zip(params, distributed.mean([p.grad for p in params if p.grad is not None]), strict=True):
+            for p, mean in zip(
+                params,
+                distributed.mean([p.grad for p in params if p.grad is not None]),
+                strict=True,
+            ):
                 p.grad = mean
         limit = self.config.clip_norm if self.config.clip_norm is not None else math.inf
         size = nn.utils.clip_grad_norm_(params, limit)
@@ -292,8 +316,15 @@ def train(
     if state is not None:
         training.load_state_dict(state)
     network, per_epoch = training.network, len(training.batches)
-    bar = Progress(title, config.epochs, per_epoch, training.epoch, training.batch, progress and main)
-    with bar, runs.Keeper(run if main else None, training.state_dict, config.checkpoint_seconds) as keeper:
+    bar = Progress(
+        title, config.epochs, per_epoch, training.epoch, training.batch, progress and main
+    )
+    with (
+        bar,
+        runs.Keeper(
+            run if main else None, training.state_dict, config.checkpoint_seconds
+        ) as keeper,
+    ):
         if note:
             bar.say(note)
         stopped = False
@@ -310,7 +341,10 @@ def train(
                 training.means.add(parts, len(y_B))
                 training.batch += 1
                 bar.step(**parts)
-                stopped = config.max_steps is not None and epoch * per_epoch + training.batch >= config.max_steps
+                stopped = (
+                    config.max_steps is not None
+                    and epoch * per_epoch + training.batch >= config.max_steps
+                )
                 if stopped:
                     break
                 if training.batch < per_epoch:
@@ -321,7 +355,11 @@ def train(
                 seconds = time.monotonic() - began
                 run.append(
                     runs.TIMINGS,
-                    {"epoch": epoch, "seconds": seconds, "measured_peak_memory_mib": measured_peak_mib(device)},
+                    {
+                        "epoch": epoch,
+                        "seconds": seconds,
+                        "measured_peak_memory_mib": measured_peak_mib(device),
+                    },
                 )
             bar.epoch(epoch, {k: v for k, v in record.items() if k.endswith(("loss", "accuracy"))})
             keeper.after_step()
@@ -388,7 +426,9 @@ def _finish_epoch(training: Training, epoch: int) -> dict[str, Any]:
     }
     if training.valid is not None:
         training.network.eval()
-        record.update({f"valid_{k}": v for k, v in _evaluate_split(training, training.valid).items()})
+        record.update(
+            {f"valid_{k}": v for k, v in _evaluate_split(training, training.valid).items()}
+        )
     record["drop_path"] = config.drop_path * epoch / config.epochs
     record["peak_memory_mib"] = training.memory_mib
     training.epoch, training.batch, training.means = epoch + 1, 0, Means()
@@ -429,22 +469,32 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
 
 
 def load_trained(run: runs.Run, config: TrainConfig) -> nn.Module:
-    """The trained network of a finished run, in eval mode, on the CPU; `results.json` says what images it wants.
+    """The trained network of a finished run, in eval mode, on the CPU; `results.json` says what
+    images it wants.
 
     Raises:
-        ValueError: no weights yet, or weights of another network (names the first tensor that does not fit).
+        ValueError: no weights yet, or weights of another network (names the first tensor that does
+            not fit).
     """
     if not (run.path / runs.WEIGHTS).exists():
-        raise ValueError(f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}")
+        raise ValueError(
+            f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}"
+        )
     data = read_object(run.path / runs.RESULTS).get("data")
     if data is None:
-        raise ValueError(f"{run.path / runs.RESULTS} does not say what images the network was trained on ('data')")
+        raise ValueError(
+            f"{run.path / runs.RESULTS} does not say what images the network was trained on ('data')"
+        )
     decision = config.space.decision(config.genotype)
-    network = config.space.network(decision, data["num_classes"], data["in_channels"], auxiliary=config.auxiliary)
+    network = config.space.network(
+        decision, data["num_classes"], data["in_channels"], auxiliary=config.auxiliary
+    )
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
     except RuntimeError as error:
-        raise ValueError(f"{run.path / runs.WEIGHTS} does not fit its configuration: {error}") from error
+        raise ValueError(
+            f"{run.path / runs.WEIGHTS} does not fit its configuration: {error}"
+        ) from error
     return network.eval()
 
 

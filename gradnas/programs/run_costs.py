@@ -1,4 +1,5 @@
-"""Costs in a run: the latency table in its folder, the inputs that are meant, what each epoch records."""
+"""Costs in a run: the latency table in its folder, the inputs that are meant, what each epoch
+records."""
 
 from __future__ import annotations
 
@@ -25,23 +26,29 @@ RECORDED = {"latency": "latency_ms", "macs": "macs", "params": "params"}
 
 
 def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
-    """The cost with its latency table copied into a run folder that is about to be made, and named by that copy.
+    """The cost with its latency table copied into a run folder that is about to be made, and named
+    by that copy.
 
     So the folder can be moved and run again. Raises ValueError for a table that cannot be read.
     """
     if cost is None or (table := cost.latency_table()) is None:
         return cost
-    if not (folder / runs.CONFIG).exists():  # else making the run is refused, and nothing may change
+    if not (
+        folder / runs.CONFIG
+    ).exists():  # else making the run is refused, and nothing may change
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+            raise ValueError(
+                f"cannot make the folder {folder}: {error.strerror or error}"
+            ) from error
         table.save(folder / TABLE)
     return replace(cost, table=TABLE)
 
 
 def located(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
-    """The cost of a configuration file in `folder`: a relative path of a table means the file beside it, if any."""
+    """The cost of a configuration file in `folder`: a relative path of a table means the file
+    beside it, if any."""
     if cost is None or cost.table is None or isinstance(cost.table, LatencyTable):
         return cost
     beside = folder / cost.table
@@ -58,7 +65,8 @@ def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
 
 
 def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
-    """Metrics of an epoch: the expected cost, that of the derived architecture, the multiplier of a budget."""
+    """Metrics of an epoch: the expected cost, that of the derived architecture, the multiplier of a
+    budget."""
     if search.cost is None or result.cost is None:
         return {}
     name = RECORDED[search.cost.quantity]
@@ -72,14 +80,17 @@ def cost_sentence(cost: ExpectedCost, derived: float) -> str:
     """What the found architecture costs, and what was asked for."""
     unit = {"latency": " ms", "macs": " multiply-adds", "params": " parameters"}[cost.quantity]
     form = ",.3f" if cost.quantity == "latency" else ",.0f"
-    what = {"latency": "latency by the table", "macs": "multiply-adds", "params": "parameters"}[cost.quantity]
+    what = {"latency": "latency by the table", "macs": "multiply-adds", "params": "parameters"}[
+        cost.quantity
+    ]
     asked = "budget" if cost.is_budget else "target"
     return f"{what}: {derived:{form}}{unit if cost.quantity == 'latency' else ''} ({asked} {cost.limit:{form}})"
 
 
 @contextmanager
 def noted_warnings() -> Iterator[list[str]]:
-    """Collects the sentences of warnings about costs, so that a program can say them in its own way."""
+    """Collects the sentences of warnings about costs, so that a program can say them in its own
+    way."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -88,4 +99,6 @@ def noted_warnings() -> Iterator[list[str]]:
         if issubclass(warning.category, UserWarning):
             notes.append(f"warning: {warning.message}")
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

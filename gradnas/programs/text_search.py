@@ -1,8 +1,10 @@
-"""A search run on text: from a corpus to a recurrent genotype in a run folder; one program, top to bottom.
+"""A search run on text: from a corpus to a recurrent genotype in a run folder; one program, top to
+bottom.
 
-Two streams are read, each with its own position and its own hidden state: the training text for the weights, the
-validation text for the alphas. A hidden state moves on once for each chunk, by the weights that the search really has:
-neither the unrolled weights of an architecture step nor its perturbed ones leave a trace in it.
+Two streams are read, each with its own position and its own hidden state: the training text for the
+weights, the validation text for the alphas. A hidden state moves on once for each chunk, by the
+weights that the search really has: neither the unrolled weights of an architecture step nor its
+perturbed ones leave a trace in it.
 
 Legend: T time steps, B batch (streams of text), H hidden units.
 """
@@ -48,13 +50,14 @@ VOCABULARY = "vocabulary.json"
 
 @dataclass(frozen=True)
 class TextSearchConfig:
-    """A search run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055, appendix A.1.2).
+    """A search run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
+    appendix A.1.2).
 
     Args:
         space, relaxation, gradient: what is searched, and how.
         objective: of the weights; the alphas see the likelihood alone.
-        chunks: lengths of the training chunks; validation chunks have the base length. The learning rate of a step is
-            that of the epoch times length / base.
+        chunks: lengths of the training chunks; validation chunks have the base length. The learning
+            rate of a step is that of the epoch times length / base.
         batch_size: texts read side by side, in either stream.
         warmup_epochs: epochs at the start in which the alphas wait.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
@@ -72,9 +75,13 @@ class TextSearchConfig:
     max_steps: int | None = None
     batch_size: int = 256
     weights: WeightOptimizer = field(
-        default_factory=lambda: WeightOptimizer(lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25)
+        default_factory=lambda: WeightOptimizer(
+            lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        )
     )
-    alphas: AlphaOptimizer = field(default_factory=lambda: AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999)))
+    alphas: AlphaOptimizer = field(
+        default_factory=lambda: AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999))
+    )
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -91,7 +98,8 @@ class TextSearchConfig:
 
 
 class CarriedStream:
-    """A stream and the hidden state that belongs to its position: what a model was left with by all text before it."""
+    """A stream and the hidden state that belongs to its position: what a model was left with by all
+    text before it."""
 
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
@@ -160,28 +168,38 @@ class TextSearchRun:
         """The inverse of `state_dict`."""
         self.train.load_state_dict(state["train"])
         self.valid.load_state_dict(state["valid"])
-        self.train_means, self.valid_means = Means(state["train_means"]), Means(state["valid_means"])
+        self.train_means, self.valid_means = (
+            Means(state["train_means"]),
+            Means(state["valid_means"]),
+        )
         self.memory_mib, self.trajectory = state["memory_mib"], dict(state["trajectory"])
         self.search.load_state_dict(state["search"])
 
     def step(self) -> StepReport:
         """One step of alphas and weights on the next chunk of either stream."""
         search, config = self.search, self.config
-        length = config.chunks.draw(generator_for(config.seed, CHUNKS, search.epoch, self.train.stream.row))
+        length = config.chunks.draw(
+            generator_for(config.seed, CHUNKS, search.epoch, self.train.stream.row)
+        )
         chunk = self.train.next(length)
-        read: dict[str, tuple[dict[str, Tensor], Tensor]] = {}  # the parts and the hidden state of a stream's last pass
+        read: dict[
+            str, tuple[dict[str, Tensor], Tensor]
+        ] = {}  # the parts and the hidden state of a stream's last pass
         train_loss = self._loss(chunk, self.train, config.objective, "train", read)
         valid_loss = valid = after_now = None
         if not search.warming_up:
             valid = self.valid.next(config.chunks.base)
             valid_loss = self._loss(valid, self.valid, TokenLikelihood(), "valid", read)
-            # A first-order gradient reads the chunk by the weights of now; any other has a pass of its own for that.
+            # A first-order gradient reads the chunk by the weights of now; any other has a pass of
+            # its own for that.
             if config.gradient.needs_inner_step:
                 search.probe(valid_loss)
                 after_now = read["valid"][1]
         groups = search.weight_optimizer.param_groups
         rates = [group["lr"] for group in groups]
-        for group in groups:  # before the step, so that the inner step of an unrolled gradient has it too
+        for (
+            group
+        ) in groups:  # before the step, so that the inner step of an unrolled gradient has it too
             group["lr"] *= len(chunk.inputs_TB) / config.chunks.base
         report = search.step(train_loss, valid_loss)
         for group, rate in zip(groups, rates, strict=True):
@@ -195,7 +213,12 @@ class TextSearchRun:
         return report
 
     def _loss(
-        self, chunk: Chunk, carried: CarriedStream, objective: Objective, name: str, read: dict[str, Any]
+        self,
+        chunk: Chunk,
+        carried: CarriedStream,
+        objective: Objective,
+        name: str,
+        read: dict[str, Any],
     ) -> NetLoss:
         hidden_BH = carried.hidden_BH  # of now: every pass of the step begins with it
 
@@ -224,22 +247,30 @@ class TextSearchRun:
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
         record["genotype"] = search.result().genotype.to_text()
         record["peak_memory_mib"] = self.memory_mib
-        self.trajectory |= {f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()}
+        self.trajectory |= {
+            f"{name}/{epoch + 1:04}": table for name, table in search.supernet.tables().items()
+        }
         self.train_means, self.valid_means = Means(), Means()
         return record
 
     def _evaluate(self) -> dict[str, float]:
-        """Loss and perplexity of the mixture on the validation text. The derived cell has no BatchNorm, so with these
-        weights it says nothing about itself."""
+        """Loss and perplexity of the mixture on the validation text. The derived cell has no
+        BatchNorm, so with these weights it says nothing about itself."""
         supernet, draw = self.search.supernet, self.search.evaluation_draw()
         supernet.eval()
-        found = evaluate_text(lambda x, h, y: supernet(x, h, y, draw=draw), self.held_out, self.config.chunks.base)
+        found = evaluate_text(
+            lambda x, h, y: supernet(x, h, y, draw=draw), self.held_out, self.config.chunks.base
+        )
         supernet.train()
         return found
 
 
 def run_text_search(
-    config: TextSearchConfig, run: runs.Run, corpus: Corpus, device: torch.device, progress: bool = True
+    config: TextSearchConfig,
+    run: runs.Run,
+    corpus: Corpus,
+    device: torch.device,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Run a search on text to its end, from where its folder stands.
 
@@ -276,16 +307,24 @@ def run_text_search(
             record = state.finish_epoch(evaluated=not stopped)
             run.append(runs.METRICS, record)
             seconds = {"epoch": epoch, "seconds": time.monotonic() - began}
-            run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
+            run.append(
+                runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)}
+            )
             run.save_tensors(runs.ALPHAS, state.trajectory)
-            bar.epoch(epoch, {word: record[name] for name, word in _SHOWN.items() if name in record})
+            bar.epoch(
+                epoch, {word: record[name] for name, word in _SHOWN.items() if name in record}
+            )
             keeper.after_step()
         keeper.save()
     return _finish(state, run)
 
 
 # What the line of an epoch shows, in words short enough for 80 columns.
-_SHOWN = {"train_perplexity": "perplexity", "valid_perplexity": "valid", "entropy_recurrent": "entropy"}
+_SHOWN = {
+    "train_perplexity": "perplexity",
+    "valid_perplexity": "valid",
+    "entropy_recurrent": "entropy",
+}
 
 
 def _step(state: TextSearchRun) -> StepReport:
@@ -295,7 +334,9 @@ def _step(state: TextSearchRun) -> StepReport:
     with SavedTensors() as kept:
         report = state.step()
     search = state.search
-    state.memory_mib = step_mib(kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer])
+    state.memory_mib = step_mib(
+        kept, search.supernet, [search.weight_optimizer, search.alpha_optimizer]
+    )
     return report
 
 
@@ -310,11 +351,14 @@ def _finish(state: TextSearchRun, run: runs.Run) -> dict[str, Any]:
     return results
 
 
-def start_text_search(config: TextSearchConfig, path: str | Path, corpus: Corpus, device: torch.device) -> runs.Run:
+def start_text_search(
+    config: TextSearchConfig, path: str | Path, corpus: Corpus, device: torch.device
+) -> runs.Run:
     """Make the run folder of a search on text: configuration, environment, vocabulary.
 
     Raises:
-        ValueError: a text that is too short for the batch (says how long it must be); a folder that holds a run.
+        ValueError: a text that is too short for the batch (says how long it must be); a folder that
+            holds a run.
     """
     for name in ("train", "valid"):
         TextStream(corpus.split(name), config.batch_size, name=name)
@@ -327,10 +371,14 @@ def check_same_corpus(run: runs.Run, corpus: Corpus) -> None:
     """ValueError if the text is not the one that the run began with."""
     path = run.path / VOCABULARY
     if path.exists() and Vocabulary.from_json(read_object(path), str(path)) != corpus.vocabulary:
-        raise ValueError(f"the text of {corpus.name} has changed since {run.path} began: its vocabulary is another one")
+        raise ValueError(
+            f"the text of {corpus.name} has changed since {run.path} began: its vocabulary is another one"
+        )
 
 
 def one_process(what: str) -> None:
     """ValueError in a run of several processes."""
     if distributed.world() > 1:
-        raise ValueError(f"{what} runs in one process: start it without torchrun, with a larger batch on one device")
+        raise ValueError(
+            f"{what} runs in one process: start it without torchrun, with a larger batch on one device"
+        )

@@ -1,8 +1,8 @@
 """Training a language model with a derived recurrent cell: one program, top to bottom.
 
-SGD first; when the validation loss stops falling, averaged SGD: the same steps, judged and kept by the mean of the
-weights since then. The weights that are kept are those of the best validation loss; the test text is read once, with
-them, at the end.
+SGD first; when the validation loss stops falling, averaged SGD: the same steps, judged and kept by
+the mean of the weights since then. The weights that are kept are those of the best validation loss;
+the test text is read once, with them, at the end.
 """
 
 from __future__ import annotations
@@ -47,18 +47,22 @@ INIT, CHUNKS, NOISE = 41, 42, 43  # streams of random numbers
 
 @dataclass(frozen=True)
 class TextTrainConfig:
-    """A training run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055, appendix A.2.2).
+    """A training run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
+    appendix A.2.2).
 
     Args:
         space: the size of the network and its dropout.
         genotype: its cell, in the original text form.
         objective: the loss; reported losses are the likelihood alone.
         chunks: lengths of the training chunks; the learning rate of a step is lr * length / base.
-        batch_size, eval_batch_size, test_batch_size: texts read side by side in training, validation and test. Without
-            dropout they change only where a text begins without a context.
-        lr, weight_decay, clip_norm: of SGD, without momentum; clip_norm is the largest global L2 norm of the gradient.
-        patience: switch to averaged SGD after the first epoch whose validation loss is above the best of all but the
-            last `patience` ones before it ("non-monotone trigger"); None never switches.
+        batch_size, eval_batch_size, test_batch_size: texts read side by side in training,
+            validation and test. Without dropout they change only where a text begins without a
+            context.
+        lr, weight_decay, clip_norm: of SGD, without momentum; clip_norm is the largest global L2
+            norm of the gradient.
+        patience: switch to averaged SGD after the first epoch whose validation loss is above the
+            best of all but the last `patience` ones before it ("non-monotone trigger"); None never
+            switches.
         random_cells, max_steps, threads, checkpoint_seconds: as in `TrainConfig`.
 
     Source of the trigger: Merity, Keskar, Socher (arXiv 1708.02182), algorithm 1.
@@ -85,25 +89,37 @@ class TextTrainConfig:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        names = ("epochs", "batch_size", "eval_batch_size", "test_batch_size", "patience", "threads", "max_steps")
+        names = (
+            "epochs",
+            "batch_size",
+            "eval_batch_size",
+            "test_batch_size",
+            "patience",
+            "threads",
+            "max_steps",
+        )
         for name in names:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
         if not self.lr > 0 or not self.clip_norm > 0:
-            raise ValueError(f"lr and clip_norm must be positive, not {self.lr} and {self.clip_norm}")
+            raise ValueError(
+                f"lr and clip_norm must be positive, not {self.lr} and {self.clip_norm}"
+            )
 
 
 def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNetwork:
-    """The freshly initialised network of a training run, a function of the configuration and the vocabulary's size."""
+    """The freshly initialised network of a training run, a function of the configuration and the
+    vocabulary's size."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
         return config.space.network(config.space.decision(config.genotype), vocabulary)
 
 
 class AveragedWeights:
-    """The mean of a network's weights over all steps since it began (averaged SGD, Polyak and Juditsky 1992)."""
+    """The mean of a network's weights over all steps since it began (averaged SGD, Polyak and
+    Juditsky 1992)."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network, self.count = network, 0
@@ -131,16 +147,23 @@ class TextTraining:
     """The state of a training run on text; saved and resumed bit for bit.
 
     Args:
-        network: another language model than that of the configuration, with the same calls (for comparisons).
+        network: another language model than that of the configuration, with the same calls (for
+            comparisons).
     """
 
     def __init__(
-        self, config: TextTrainConfig, corpus: Corpus, device: torch.device, network: LanguageModel | None = None
+        self,
+        config: TextTrainConfig,
+        corpus: Corpus,
+        device: torch.device,
+        network: LanguageModel | None = None,
     ) -> None:
         one_process("a training on text")
         self.config, self.device = config, device
         self.network = (network or build_text_network(config, len(corpus.vocabulary))).to(device)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
         self.train = CarriedStream(TextStream(corpus.train, config.batch_size, device, "train"))
         self.valid = TextStream(corpus.valid, config.eval_batch_size, device, "valid")
         self.test = TextStream(corpus.test, config.test_batch_size, device, "test")
@@ -178,14 +201,21 @@ class TextTraining:
             self.averaged = AveragedWeights(self.network)
             self.averaged.load_state_dict(state["averaged"])
         self.valid_losses, self.best = list(state["valid_losses"]), dict(state["best"])
-        self.epoch, self.steps, self.memory_mib = state["epoch"], state["steps"], state["memory_mib"]
+        self.epoch, self.steps, self.memory_mib = (
+            state["epoch"],
+            state["steps"],
+            state["memory_mib"],
+        )
         self.means = Means(state["means"])
         set_random_state(state["random_state"], self.device)
 
     def step(self) -> dict[str, Tensor]:
-        """One step of SGD on the next chunk. Raises NonFiniteError before an update that would not be finite."""
+        """One step of SGD on the next chunk. Raises NonFiniteError before an update that would not
+        be finite."""
         config, stream = self.config, self.train.stream
-        length = config.chunks.draw(generator_for(config.seed, CHUNKS, self.epoch, stream.row % stream.rows))
+        length = config.chunks.draw(
+            generator_for(config.seed, CHUNKS, self.epoch, stream.row % stream.rows)
+        )
         chunk = self.train.next(length)
         found = self.network(chunk.inputs_TB, self.train.hidden_BH, chunk.targets_TB)
         loss, parts = config.objective(found, chunk.targets_TB)
@@ -209,7 +239,8 @@ class TextTraining:
 
     @contextmanager
     def judged_weights(self) -> Iterator[nn.Module]:
-        """The network in eval mode with the weights that are judged and kept: averaged ones after the switch."""
+        """The network in eval mode with the weights that are judged and kept: averaged ones after
+        the switch."""
         own = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         with torch.no_grad():
             if self.averaged is not None and self.averaged.count:
@@ -233,7 +264,9 @@ class TextTraining:
         record |= {"train_loss": loss, "train_perplexity": perplexity(loss)}
         with self.judged_weights() as network:
             found = evaluate_text(network, self.valid)
-            weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            weights = {
+                name: tensor.detach().clone() for name, tensor in network.state_dict().items()
+            }
         if not math.isfinite(found["loss"]):
             raise NonFiniteError(
                 f"epoch {self.epoch}: the validation loss is NaN or infinite. Try a smaller learning rate"
@@ -258,7 +291,8 @@ def train_text(
     title: str = "train",
     network: LanguageModel | None = None,
 ) -> dict[str, Any]:
-    """Run a training on text to its end, from where its folder stands; writes metrics, weights and results.
+    """Run a training on text to its end, from where its folder stands; writes metrics, weights and
+    results.
 
     Returns:
         The results: test and validation perplexity of the best weights, weight counts.
@@ -298,10 +332,17 @@ def train_text(
             record = training.finish_epoch()
             run.append(runs.METRICS, record)
             seconds = {"epoch": epoch, "seconds": time.monotonic() - began}
-            run.append(runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)})
-            bar.epoch(epoch, {"perplexity": record["train_perplexity"], "valid": record["valid_perplexity"]})
+            run.append(
+                runs.TIMINGS, {**seconds, "measured_peak_memory_mib": measured_peak_mib(device)}
+            )
+            bar.epoch(
+                epoch,
+                {"perplexity": record["train_perplexity"], "valid": record["valid_perplexity"]},
+            )
             if training.averaged is not None and not was_averaging:
-                bar.say(f"{title}: averaged SGD from epoch {epoch + 2} on: the validation loss has stopped falling")
+                bar.say(
+                    f"{title}: averaged SGD from epoch {epoch + 2} on: the validation loss has stopped falling"
+                )
             keeper.after_step()
         keeper.save()
     results = _finish(training, run, corpus)
@@ -334,38 +375,56 @@ def _finish(training: TextTraining, run: runs.Run, corpus: Corpus) -> dict[str, 
         "num_params": sum(p.numel() for p in network.parameters()),
         "genotype": config.genotype,
         "epochs": config.epochs,
-        "data": {"name": corpus.name, "level": corpus.vocabulary.level, "vocabulary": len(corpus.vocabulary)},
+        "data": {
+            "name": corpus.name,
+            "level": corpus.vocabulary.level,
+            "vocabulary": len(corpus.vocabulary),
+        },
     }
     run.save_tensors(runs.WEIGHTS, dict(network.state_dict()), {"format": "gradnas-weights"})
     runs.write_json(run.path / runs.RESULTS, results)
     return results
 
 
-def load_trained_text(run: runs.Run, config: TextTrainConfig) -> tuple[RecurrentNetwork, Vocabulary]:
+def load_trained_text(
+    run: runs.Run, config: TextTrainConfig
+) -> tuple[RecurrentNetwork, Vocabulary]:
     """The trained network of a finished run, in eval mode, on the CPU, and its vocabulary.
 
     Raises:
         ValueError: no weights yet, or weights of another network.
     """
     if not (run.path / runs.WEIGHTS).exists():
-        raise ValueError(f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}")
+        raise ValueError(
+            f"{run.path} holds no trained weights yet; finish it with: gradnas resume {run.path}"
+        )
     path = run.path / VOCABULARY
     vocabulary = Vocabulary.from_json(read_object(path), str(path))
     network = config.space.network(config.space.decision(config.genotype), len(vocabulary))
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
     except RuntimeError as error:
-        raise ValueError(f"{run.path / runs.WEIGHTS} does not fit its configuration: {error}") from error
+        raise ValueError(
+            f"{run.path / runs.WEIGHTS} does not fit its configuration: {error}"
+        ) from error
     return network.eval(), vocabulary
 
 
-def start_text_training(config: TextTrainConfig, path: str | Path, corpus: Corpus, device: torch.device) -> runs.Run:
-    """Make the run folder of a training on text: configuration, environment, genotype, picture, vocabulary.
+def start_text_training(
+    config: TextTrainConfig, path: str | Path, corpus: Corpus, device: torch.device
+) -> runs.Run:
+    """Make the run folder of a training on text: configuration, environment, genotype, picture,
+    vocabulary.
 
     Raises:
-        ValueError: a text that is too short for the batch (says how long it must be); a folder that holds a run.
+        ValueError: a text that is too short for the batch (says how long it must be); a folder that
+            holds a run.
     """
-    columns = {"train": config.batch_size, "valid": config.eval_batch_size, "test": config.test_batch_size}
+    columns = {
+        "train": config.batch_size,
+        "valid": config.eval_batch_size,
+        "test": config.test_batch_size,
+    }
     for name, number in columns.items():
         TextStream(corpus.split(name), number, name=name)
     run = runs.Run.create(path, to_json(config), config.seed, device)

@@ -20,7 +20,14 @@ from gradnas.spaces import MBConvChain, Stage
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
 CIFAR_SPACE = MBConvChain(
     stem_stride=1,
-    stages=(Stage(24, 4), Stage(40, 4, 2), Stage(80, 4, 2), Stage(96, 4), Stage(192, 4, 2), Stage(320, 1)),
+    stages=(
+        Stage(24, 4),
+        Stage(40, 4, 2),
+        Stage(80, 4, 2),
+        Stage(96, 4),
+        Stage(192, 4, 2),
+        Stage(320, 1),
+    ),
     image_size=32,
 )
 DIGITS_SPACE = MBConvChain(
@@ -43,7 +50,9 @@ def proxyless_imagenet() -> SearchConfig:
         data=DataConfig(
             source="ILSVRC/imagenet-1k",
             image_size=224,
-            augment=Augment(resized_crop=(0.08, 1.0), flip=True, color_jitter=(32.0 / 255.0, 0.0, 0.5, 0.0)),
+            augment=Augment(
+                resized_crop=(0.08, 1.0), flip=True, color_jitter=(32.0 / 255.0, 0.0, 0.5, 0.0)
+            ),
             workers=8,
         ),
         valid_per_class=50,
@@ -175,4 +184,7 @@ TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
     "proxyless-digits-eval": proxyless_digits_eval,
 }
 # What a chain that was found on these data is trained with when no recipe is named; else with proxyless-cifar10-eval.
-TRAINING_AFTER = {"digits": "proxyless-digits-eval", "ILSVRC/imagenet-1k": "proxyless-imagenet-eval"}
+TRAINING_AFTER = {
+    "digits": "proxyless-digits-eval",
+    "ILSVRC/imagenet-1k": "proxyless-imagenet-eval",
+}

@@ -38,7 +38,9 @@ def darts_cifar10() -> SearchConfig:
         data=DataConfig(source="cifar10", augment=CIFAR_AUGMENT),
         epochs=50,
         batch_size=64,
-        weights=WeightOptimizer(lr=0.025, lr_end=0.001, momentum=0.9, weight_decay=3e-4, clip_norm=5.0),
+        weights=WeightOptimizer(
+            lr=0.025, lr_end=0.001, momentum=0.9, weight_decay=3e-4, clip_norm=5.0
+        ),
         alphas=AlphaOptimizer(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
         seed=2,
     )
@@ -149,14 +151,18 @@ TRAINING_AFTER = {"digits": "digits-eval"}
 def search_recipe(name: str) -> AnySearch:
     """A search recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in SEARCHES:
-        raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, SEARCHES)}; searches: {', '.join(SEARCHES)}")
+        raise ValueError(
+            f"unknown recipe {name!r}{did_you_mean(name, SEARCHES)}; searches: {', '.join(SEARCHES)}"
+        )
     return SEARCHES[name]()
 
 
 def training_recipe(name: str, genotype: str) -> AnyTraining:
     """A training recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in TRAININGS:
-        raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, TRAININGS)}; trainings: {', '.join(TRAININGS)}")
+        raise ValueError(
+            f"unknown recipe {name!r}{did_you_mean(name, TRAININGS)}; trainings: {', '.join(TRAININGS)}"
+        )
     return TRAININGS[name](genotype)
 
 
@@ -201,13 +207,17 @@ def training_space(
     recurrent = isinstance(genotype, Genotype) and genotype.kind == "recurrent"
     if isinstance(space, RecurrentCell) != recurrent:
         kind = "a recurrent cell" if recurrent else "an architecture for images"
-        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+        raise ValueError(
+            f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe"
+        )
     if isinstance(space, RecurrentCell):
         assert isinstance(genotype, Genotype)
         return replace(space, nodes=len(genotype.recurrent))
     if isinstance(space, ConvCell) != isinstance(genotype, Genotype):
         kind = "cells" if isinstance(genotype, Genotype) else "a chain"
-        raise ValueError(f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe")
+        raise ValueError(
+            f"{what} is {kind}, and the recipe trains another kind of network: choose another --recipe"
+        )
     if isinstance(space, MBConvChain):
         own = space_of(what, searched)
         if not isinstance(own, MBConvChain):

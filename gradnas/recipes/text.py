@@ -29,7 +29,9 @@ def darts_ptb() -> TextSearchConfig:
         chunks=ChunkLengths(base=35, short_probability=0.05),
         epochs=50,
         batch_size=256,
-        weights=WeightOptimizer(lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
+        weights=WeightOptimizer(
+            lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        ),
         alphas=AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999), weight_decay=1e-3),
         seed=3,
     )
@@ -43,13 +45,17 @@ def darts_ptb_first_order() -> TextSearchConfig:
 def text() -> TextSearchConfig:
     """A search of about a minute and a half on the English help texts that every Python has."""
     return TextSearchConfig(
-        space=RecurrentCell(hidden=80, embedding=80, nodes=6, dropout=RecurrentDropout(output=0.1, input=0.1)),
+        space=RecurrentCell(
+            hidden=80, embedding=80, nodes=6, dropout=RecurrentDropout(output=0.1, input=0.1)
+        ),
         gradient=FirstOrder(),
         data=TextConfig(source="pydoc", level="word", min_count=3),
         epochs=6,
         warmup_epochs=1,
         batch_size=32,
-        weights=WeightOptimizer(lr=10.0, lr_end=2.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
+        weights=WeightOptimizer(
+            lr=10.0, lr_end=2.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        ),
         # some hundred steps instead of the 5,000 on Penn Treebank: the alphas must take larger ones
         alphas=AlphaOptimizer(lr=0.03, betas=(0.9, 0.999), weight_decay=1e-3),
         threads=1,  # matrices of this size are too small to share between threads
@@ -89,7 +95,9 @@ def darts_wikitext2_eval(genotype: str) -> TextTrainConfig:
 def text_eval(genotype: str) -> TextTrainConfig:
     """Training on the help texts of Python in some minutes."""
     return TextTrainConfig(
-        space=RecurrentCell(hidden=128, embedding=128, dropout=RecurrentDropout(output=0.3, input=0.2, state=0.1)),
+        space=RecurrentCell(
+            hidden=128, embedding=128, dropout=RecurrentDropout(output=0.3, input=0.2, state=0.1)
+        ),
         genotype=genotype,
         data=TextConfig(source="pydoc", level="word", min_count=3),
         chunks=ChunkLengths(base=35, short_probability=0.05, deviation=5.0),

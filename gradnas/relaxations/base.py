@@ -31,10 +31,12 @@ def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
 
 
 class Relaxation(ABC):
-    """Alphas -> `Draw`. A subclass is a frozen dataclass whose fields are its hyperparameters, in a file of its own.
+    """Alphas -> `Draw`. A subclass is a frozen dataclass whose fields are its hyperparameters, in a
+    file of its own.
 
-    A relaxation keeps nothing between calls. What is random comes in as `noise`, drawn once for each architecture or
-    weight step, so that all passes of one step see the same sample; how far the search has come comes in as `progress`.
+    A relaxation keeps nothing between calls. What is random comes in as `noise`, drawn once for
+    each architecture or weight step, so that all passes of one step see the same sample; how far
+    the search has come comes in as `progress`.
     """
 
     @property
@@ -43,11 +45,14 @@ class Relaxation(ABC):
         return False
 
     def noise(self, alphas: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The random numbers of one step, drawn on the CPU (so that every device sees the same); none by default."""
+        """The random numbers of one step, drawn on the CPU (so that every device sees the same);
+        none by default."""
         return {}
 
     @abstractmethod
-    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def draw(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         """Mixing weights for all choices.
 
         Args:
@@ -58,12 +63,14 @@ class Relaxation(ABC):
 
     @property
     def once_differentiable(self) -> bool:
-        """Whether the gradient of a draw cannot be differentiated again, as second derivatives would need."""
+        """Whether the gradient of a draw cannot be differentiated again, as second derivatives
+        would need."""
         return False
 
     @property
     def trains_mixtures(self) -> bool:
-        """Whether the weights learn on mixtures of operations, so that the mixture itself is a network to evaluate."""
+        """Whether the weights learn on mixtures of operations, so that the mixture itself is a
+        network to evaluate."""
         return True
 
     @property
@@ -72,10 +79,13 @@ class Relaxation(ABC):
         return {}
 
     def check_alpha_optimizer(self, betas: tuple[float, float], weight_decay: float) -> None:
-        """ValueError, with the reason, where alphas must not be trained with these settings of Adam."""
+        """ValueError, with the reason, where alphas must not be trained with these settings of
+        Adam."""
         del betas, weight_decay
 
-    def path(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def path(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         """The draw that the weights learn with; the same as for the alphas by default."""
         return self.draw(alphas, noise, progress)
 
@@ -91,5 +101,6 @@ class Relaxation(ABC):
         return after
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """The noise-free strength of each operation, same shape as `alpha`; derivation and metrics read it."""
+        """The noise-free strength of each operation, same shape as `alpha`; derivation and metrics
+        read it."""
         return torch.softmax(alpha, dim=-1)

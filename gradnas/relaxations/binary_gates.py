@@ -18,22 +18,25 @@ from gradnas.relaxations.base import Relaxation, straight_through
 
 @dataclass(frozen=True)
 class BinaryGates(Relaxation):
-    """One-hot gates g ~ softmax(alpha); the alphas learn by `dL/d alpha_i = sum_j dL/dg_j p_j (delta_ij - p_i)`.
+    """One-hot gates g ~ softmax(alpha); the alphas learn by `dL/d alpha_i = sum_j dL/dg_j p_j
+    (delta_ij - p_i)`.
 
-    `dL/dg_j = <dL/dy, o_j(x)>` needs the outputs of operations that were not sampled; they are computed without a
-    graph. The weights learn on one sampled path: the other operations are not run, and neither momentum, weight decay
-    nor running statistics touch them.
+    `dL/dg_j = <dL/dy, o_j(x)>` needs the outputs of operations that were not sampled; they are
+    computed without a graph. The weights learn on one sampled path: the other operations are not
+    run, and neither momentum, weight decay nor running statistics touch them.
 
     Args:
         mode: how the other outputs are had.
             `"full"`: all of them, in the forward pass; keeps one output of each operation.
-            `"recompute"`: all of them, in backward; needs the memory of one path (the authors' `full_v2`).
-            `"two"`: two operations are sampled without replacement; the active one is sampled from the softmax q over
-            their two alphas, `dL/d alpha_a = q_a q_b (dL/dg_a - dL/dg_b) = -dL/d alpha_b`, and after the optimiser's
-            step both are shifted so that the probability of no other operation has changed (the paper's algorithm).
+            `"recompute"`: all of them, in backward; needs the memory of one path (the authors'
+                `full_v2`).
+            `"two"`: two operations are sampled without replacement; the active one is sampled from
+            the softmax q over their two alphas, `dL/d alpha_a = q_a q_b (dL/dg_a - dL/dg_b) = -dL/d
+            alpha_b`, and after the optimiser's step both are shifted so that the probability of no
+            other operation has changed (the paper's algorithm).
 
-    A search with `"two"` needs Adam with beta1 = 0 and no weight decay: otherwise operations that were not sampled
-    would drift.
+    A search with `"two"` needs Adam with beta1 = 0 and no weight decay: otherwise operations that
+    were not sampled would drift.
 
     Source: Cai, Zhu, Han, "ProxylessNAS", ICLR 2019 (arXiv 1812.00332), sections 3.1 and 3.2.
 
@@ -71,11 +74,15 @@ class BinaryGates(Relaxation):
         """Uniform numbers in (0, 1): a column for each operation, and one for the active of two."""
         tiny = torch.finfo(torch.float64).tiny
         return {
-            name: torch.rand((*a.shape[:-1], a.shape[-1] + 1), generator=generator, dtype=torch.float64).clamp_min(tiny)
+            name: torch.rand(
+                (*a.shape[:-1], a.shape[-1] + 1), generator=generator, dtype=torch.float64
+            ).clamp_min(tiny)
             for name, a in alphas.items()
         }
 
-    def path(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def path(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         """One operation of every edge, drawn from softmax(alpha); its weight is exactly 1."""
         del progress
         mix, active = {}, {}
@@ -85,18 +92,30 @@ class BinaryGates(Relaxation):
             active[name] = _as_active(index_E1)
         return Draw(mix, active, _log_prob(alphas, active), _softmax(alphas))
 
-    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
-        """Gates to learn the alphas with: the active operation, and those that are probed beside it."""
+    def draw(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
+        """Gates to learn the alphas with: the active operation, and those that are probed beside
+        it."""
         if self.mode != "two":
             plain = self.path(alphas, noise, progress)
             assert plain.probability is not None
-            mix = {name: straight_through(plain.probability[name], plain.mix[name]) for name in alphas}
+            mix = {
+                name: straight_through(plain.probability[name], plain.mix[name]) for name in alphas
+            }
             probed = {
-                name: tuple(tuple(k for k in range(alphas[name].shape[-1]) if k not in row) for row in rows)
+                name: tuple(
+                    tuple(k for k in range(alphas[name].shape[-1]) if k not in row) for row in rows
+                )
                 for name, rows in plain.active.items()
             }
             return Draw(
-                mix, plain.active, plain.log_prob, plain.probability, probed=probed, deferred=self.mode == "recompute"
+                mix,
+                plain.active,
+                plain.log_prob,
+                plain.probability,
+                probed=probed,
+                deferred=self.mode == "recompute",
             )
         mix, active, probed, probability = {}, {}, {}, {}
         for name, logits_EO in _on_cpu(alphas).items():
@@ -105,7 +124,9 @@ class BinaryGates(Relaxation):
             second_E1 = (noise[name][..., -1:] >= both_E2[..., :1]).long()
             active[name] = _as_active(pair_E2.gather(-1, second_E1))
             probed[name] = _as_active(pair_E2.gather(-1, 1 - second_E1))
-            outside = torch.ones_like(alpha, dtype=torch.bool).scatter_(-1, pair_E2.to(alpha.device), False)
+            outside = torch.ones_like(alpha, dtype=torch.bool).scatter_(
+                -1, pair_E2.to(alpha.device), False
+            )
             probability[name] = torch.softmax(alpha.masked_fill(outside, -torch.inf), dim=-1)
             one_hot = _one_hot(alpha, pair_E2.gather(-1, second_E1))
             mix[name] = straight_through(probability[name], one_hot)
@@ -114,14 +135,17 @@ class BinaryGates(Relaxation):
     def after_update(
         self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """In `two`: both sampled alphas minus `ln((e^a' + e^b') / (e^a + e^b))`: all others keep their share."""
+        """In `two`: both sampled alphas minus `ln((e^a' + e^b') / (e^a + e^b))`: all others keep
+        their share."""
         if self.mode != "two":
             return dict(after)
         shifted = {}
         for name, logits_EO in _on_cpu(before).items():
             new = after[name].detach()
             pair_E2 = _pair(logits_EO, noise[name]).to(new.device)
-            old_E1 = torch.logsumexp(before[name].detach().gather(-1, pair_E2), dim=-1, keepdim=True)
+            old_E1 = torch.logsumexp(
+                before[name].detach().gather(-1, pair_E2), dim=-1, keepdim=True
+            )
             new_E1 = torch.logsumexp(new.gather(-1, pair_E2), dim=-1, keepdim=True)
             shifted[name] = new.scatter_add(-1, pair_E2, (old_E1 - new_E1).expand(pair_E2.shape))
         return shifted
@@ -131,15 +155,23 @@ def _on_cpu(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tables in float64 on the CPU, in one transfer: every device samples the same."""
     if not alphas:
         return {}
-    flat = torch.cat([alpha.detach().reshape(-1) for alpha in alphas.values()]).to("cpu", torch.float64)
+    flat = torch.cat([alpha.detach().reshape(-1) for alpha in alphas.values()]).to(
+        "cpu", torch.float64
+    )
     parts = flat.split([alpha.numel() for alpha in alphas.values()])
-    return {name: part.view(alpha.shape) for (name, alpha), part in zip(alphas.items(), parts, strict=True)}
+    return {
+        name: part.view(alpha.shape)
+        for (name, alpha), part in zip(alphas.items(), parts, strict=True)
+    }
 
 
 def _ordered(logits_EO: Tensor, noise: Tensor) -> Tensor:
-    """Operations in the order in which they are drawn from softmax(alpha) without replacement (Gumbel's order)."""
+    """Operations in the order in which they are drawn from softmax(alpha) without replacement
+    (Gumbel's order)."""
     gumbel_EO = -torch.log(-torch.log(noise[..., :-1]))
-    return (torch.log_softmax(logits_EO, dim=-1) + gumbel_EO).argsort(dim=-1, descending=True, stable=True)
+    return (torch.log_softmax(logits_EO, dim=-1) + gumbel_EO).argsort(
+        dim=-1, descending=True, stable=True
+    )
 
 
 def _pair(logits_EO: Tensor, noise: Tensor) -> Tensor:

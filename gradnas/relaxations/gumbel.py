@@ -14,17 +14,20 @@ from gradnas.relaxations.base import Relaxation, straight_through
 
 @dataclass(frozen=True)
 class GumbelSoftmax(Relaxation):
-    """`soft = softmax((log softmax(alpha) + g) / temperature)` with Gumbel noise g, one sample per edge and step.
+    """`soft = softmax((log softmax(alpha) + g) / temperature)` with Gumbel noise g, one sample per
+    edge and step.
 
     Args:
-        hard: use the one-hot of the largest entry with the gradient of `soft` (straight-through), so that only the
-            sampled operation of each edge is computed; False mixes all operations with `soft`.
+        hard: use the one-hot of the largest entry with the gradient of `soft` (straight-through),
+            so that only the sampled operation of each edge is computed; False mixes all operations
+            with `soft`.
         temperature: at the start of the search.
         temperature_end: at its end; linear in between, as in GDAS (10 to 0.1).
 
-    Sources: Dong, Yang, "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS), CVPR 2019, eq. 3 to 5;
-    Xie et al., "SNAS", ICLR 2019 (arXiv 1812.09926), eq. 5. Unlike the GDAS code, the operations that were not sampled
-    add no term to the alpha gradient: their outputs are not computed.
+    Sources: Dong, Yang, "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS), CVPR
+    2019, eq. 3 to 5; Xie et al., "SNAS", ICLR 2019 (arXiv 1812.09926), eq. 5. Unlike the GDAS code,
+    the operations that were not sampled add no term to the alpha gradient: their outputs are not
+    computed.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -53,7 +56,9 @@ class GumbelSoftmax(Relaxation):
         }
         return {name: -torch.log(-torch.log(u)) for name, u in uniform.items()}
 
-    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def draw(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         temperature = self.temperature + (self.temperature_end - self.temperature) * progress
         log_p = {name: torch.log_softmax(alpha, dim=-1) for name, alpha in alphas.items()}
         soft = {

@@ -14,14 +14,18 @@ from gradnas.relaxations.base import Relaxation
 
 @dataclass(frozen=True)
 class Sigmoid(Relaxation):
-    """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1), and they need not sum to one.
+    """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1), and they need not
+    sum to one.
 
-    Every operation runs in every pass. To push the weights towards 0 and 1, add `zero_one_loss` to the validation loss.
-    Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called "fair" in
-    autora-theorist-darts.
+    Every operation runs in every pass. To push the weights towards 0 and 1, add `zero_one_loss` to
+    the validation loss.
+    Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called
+    "fair" in autora-theorist-darts.
     """
 
-    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def draw(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         del noise, progress
         return Draw.dense({name: torch.sigmoid(alpha) for name, alpha in alphas.items()})
 

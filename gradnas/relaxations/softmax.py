@@ -16,9 +16,12 @@ from gradnas.relaxations.base import Relaxation
 class Softmax(Relaxation):
     """`mix = softmax(alpha)` over the operations of an edge, `none` included; no temperature.
 
-    Every operation runs in every pass. Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019 (arXiv 1806.09055), eq. 2.
+    Every operation runs in every pass. Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019 (arXiv
+    1806.09055), eq. 2.
     """
 
-    def draw(self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float) -> Draw:
+    def draw(
+        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
+    ) -> Draw:
         del noise, progress
         return Draw.dense({name: torch.softmax(alpha, dim=-1) for name, alpha in alphas.items()})

@@ -41,24 +41,36 @@ def chain_picture(folder: Folder) -> str:
     if not isinstance(folder.genotype, Chain):
         return ""
     early = folder.is_search and folder.state != "finished"
-    when = f" It is what the alphas said after epoch {len(folder.metrics.rows)}, and may still change." if early else ""
+    when = (
+        f" It is what the alphas said after epoch {len(folder.metrics.rows)}, and may still change."
+        if early
+        else ""
+    )
     space = folder.chain_space
     picture = architecture_svg(folder.genotype, space=space)
     picture = re.sub(r' xmlns(:\w+)?="[^"]*"', "", picture).replace("xlink:href=", "href=")
     code = None if space is None else space.short_code(space.decision(folder.genotype))
     written = f" Code: <code>{code}</code>." if code is not None else ""
-    text = "Colour: the kernel; width: the expansion; below each stage: channels × side² of its maps."
+    text = (
+        "Colour: the kernel; width: the expansion; below each stage: channels × side² of its maps."
+    )
     return f"<figure>\n{picture}\n<figcaption>{text}{written}{when}</figcaption></figure>"
 
 
 def chain_alphas(folder: Folder) -> str:
-    """Mixing weights of every block after the last epoch, and how decided they are over the epochs."""
+    """Mixing weights of every block after the last epoch, and how decided they are over the
+    epochs."""
     space = folder.chain_space
     if not folder.alphas or space is None:
         return ""
-    mixes = {name: folder.relaxation.probabilities(alphas_NO) for name, alphas_NO in folder.alphas.items()}
+    mixes = {
+        name: folder.relaxation.probabilities(alphas_NO)
+        for name, alphas_NO in folder.alphas.items()
+    }
     columns = _columns(space)
-    chosen_by = folder.genotype.blocks if isinstance(folder.genotype, Chain) else (None,) * space.num_blocks
+    chosen_by = (
+        folder.genotype.blocks if isinstance(folder.genotype, Chain) else (None,) * space.num_blocks
+    )
     rows, table, chosen = [], [], set()
     for block, operation in zip(space.blocks, chosen_by, strict=True):
         rows.append((f"{block.stage}.{block.place}", block.stage - 1))
@@ -70,7 +82,11 @@ def chain_alphas(folder: Folder) -> str:
     names = [plain(column) for column in columns]
     epochs = len(next(iter(mixes.values()))) - 1
     heat = plots.heat_map("plot-mix-chain", table, len(space.stages), names, chosen, rows)
-    entropies = torch.stack([torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()]).mean(0).tolist()
+    entropies = (
+        torch.stack([torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()])
+        .mean(0)
+        .tolist()
+    )
     undecided = sum(math.log(len(block.candidates)) for block in space.blocks) / len(mixes)
     panels = [
         Panel(
@@ -82,8 +98,12 @@ def chain_alphas(folder: Folder) -> str:
     ]
     removed = folder.metrics.series("skip_connections")
     if removed:
-        panels.append(Panel("Blocks removed", [Line("derived chain", removed, plots.GREEN)], whole=True))
-    decided = plots.curves("plot-decided", panels, "entropy and number of removed blocks over epochs")
+        panels.append(
+            Panel("Blocks removed", [Line("derived chain", removed, plots.GREEN)], whole=True)
+        )
+    decided = plots.curves(
+        "plot-decided", panels, "entropy and number of removed blocks over epochs"
+    )
     parts = [
         "<p>Blocks are written <i>stage.place</i>; the columns are their candidates.</p>",
         f"<figure>\n{heat}\n<figcaption>Mixing weights after {epochs} epochs; darker is larger. Framed: the derived "
@@ -101,7 +121,8 @@ def _columns(space: MBConvChain) -> list[str]:
 
 
 def cost_against_accuracy(folder: Folder) -> str:
-    """What the derived architecture of every epoch costs and how accurate it is; empty without a cost in the search."""
+    """What the derived architecture of every epoch costs and how accurate it is; empty without a
+    cost in the search."""
     for key, (what, unit, divisor) in COSTS.items():
         costs = dict(folder.metrics.series(f"derived_{key}"))
         accuracies = dict(folder.metrics.series("derived_valid_accuracy"))
@@ -110,7 +131,10 @@ def cost_against_accuracy(folder: Folder) -> str:
             continue
         limit = _limit(folder, key)
         plot = plots.trade_off(
-            "plot-cost", points, f"{what} of the derived network ({unit})", None if limit is None else limit / divisor
+            "plot-cost",
+            points,
+            f"{what} of the derived network ({unit})",
+            None if limit is None else limit / divisor,
         )
         text = (
             f"A point for the network derived after each epoch, with the supernet’s weights; darker is later. Its "

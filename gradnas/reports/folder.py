@@ -1,4 +1,5 @@
-"""What a report reads: the files of a run folder as checked values. Every error is a ValueError that names the file.
+"""What a report reads: the files of a run folder as checked values. Every error is a ValueError
+that names the file.
 
 Legend: E edges, O operations, N tables (one more than finished epochs).
 """
@@ -36,9 +37,13 @@ class Records:
     rows: tuple[dict[str, Any], ...]
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """(finished epochs, value) wherever the value is there. Raises ValueError for one that is not a number."""
+        """(finished epochs, value) wherever the value is there. Raises ValueError for one that is
+        not a number."""
         rows = [row for row in self.rows if key in row]
-        return [(row["epoch"] + 1, number(row[key], f"{self.path}: {key} of epoch {row['epoch']}")) for row in rows]
+        return [
+            (row["epoch"] + 1, number(row[key], f"{self.path}: {key} of epoch {row['epoch']}"))
+            for row in rows
+        ]
 
     def last(self, key: str) -> float | None:
         """The last value there is."""
@@ -47,8 +52,8 @@ class Records:
 
 @dataclass(frozen=True)
 class RandomCells:
-    """Test accuracies of random cells that were trained in the same way as the cell of a run; of language models their
-    test perplexities."""
+    """Test accuracies of random cells that were trained in the same way as the cell of a run; of
+    language models their test perplexities."""
 
     accuracies: tuple[float, ...]
     mean: float
@@ -82,7 +87,8 @@ class Folder:
 
     @property
     def state(self) -> str:
-        """`finished`, `running`, `interrupted`, `failed`, ..., or `unfinished` when nobody wrote it down."""
+        """`finished`, `running`, `interrupted`, `failed`, ..., or `unfinished` when nobody wrote it
+        down."""
         return plain(self.status.get("status", "unfinished"))
 
     @property
@@ -101,7 +107,8 @@ class Folder:
 
     @property
     def chain_space(self) -> MBConvChain | None:
-        """The space of a run on chains; None for cells. ValueError where the configuration is damaged."""
+        """The space of a run on chains; None for cells. ValueError where the configuration is
+        damaged."""
         space = self.setting("space", kind=dict)
         if space.get("type") != MBConvChain.__name__:
             return None
@@ -119,7 +126,9 @@ class Folder:
         key = "activations" if self.is_text else "operations"
         names = self.setting("space", key, kind=list)
         if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{self.path / runs.CONFIG}: space.{key} must be a list of names, not {names!r}")
+            raise ValueError(
+                f"{self.path / runs.CONFIG}: space.{key} must be a list of names, not {names!r}"
+            )
         return [plain(name) for name in names]
 
     @property
@@ -133,16 +142,26 @@ class Folder:
         where, found = self.path / runs.RESULTS, self.results.get("random_cells")
         if found is None:
             return None
-        one, many = ("test_perplexity", "test_perplexities") if self.is_text else ("test_accuracy", "test_accuracies")
+        one, many = (
+            ("test_perplexity", "test_perplexities")
+            if self.is_text
+            else ("test_accuracy", "test_accuracies")
+        )
         values = found.get(many) if isinstance(found, dict) else None
         if not isinstance(values, list) or not values:
             raise ValueError(f"{where}: 'random_cells' must hold a list of {many}, not {found!r}")
-        mean, std = (number(found.get(key), f"{where}: {key}") for key in (f"mean_{one}", f"std_{one}"))
+        mean, std = (
+            number(found.get(key), f"{where}: {key}") for key in (f"mean_{one}", f"std_{one}")
+        )
         return RandomCells(tuple(number(value, f"{where}: {many}") for value in values), mean, std)
 
     def result(self, key: str) -> float | None:
         """A number of `results.json`; None where it is not there."""
-        return number(self.results[key], f"{self.path / runs.RESULTS}: {key}") if key in self.results else None
+        return (
+            number(self.results[key], f"{self.path / runs.RESULTS}: {key}")
+            if key in self.results
+            else None
+        )
 
     def setting(self, *keys: str, kind: type) -> Any:
         """A value of `config.json`. Raises ValueError when it is missing or of another type."""
@@ -156,7 +175,8 @@ class Folder:
 
 
 def read_folder(path: Path) -> Folder:
-    """Read the folder of a search, with the training in `train/`, or of a training, with the random cells in `random/`.
+    """Read the folder of a search, with the training in `train/`, or of a training, with the random
+    cells in `random/`.
 
     Raises:
         ValueError: it is not a run folder, or a file in it is damaged.
@@ -165,7 +185,9 @@ def read_folder(path: Path) -> Folder:
     config = read_object(path / runs.CONFIG)
     kind = config.get("type")
     if kind not in (*SEARCHES, *TRAININGS):
-        raise ValueError(f"{path / runs.CONFIG} must be one of {', '.join((*SEARCHES, *TRAININGS))}, not {kind!r}")
+        raise ValueError(
+            f"{path / runs.CONFIG} must be one of {', '.join((*SEARCHES, *TRAININGS))}, not {kind!r}"
+        )
     child = path / "train"
     random = sorted((path / "random").glob("*"), key=lambda folder: (len(folder.name), folder.name))
     metrics = _records(path / runs.METRICS)
@@ -186,7 +208,8 @@ def read_folder(path: Path) -> Folder:
 
 
 def plain(text: object) -> str:
-    """Text that HTML and SVG can hold: a character that cannot be shown becomes a question mark in a diamond."""
+    """Text that HTML and SVG can hold: a character that cannot be shown becomes a question mark in
+    a diamond."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text))
 
 
@@ -198,7 +221,8 @@ def number(value: object, where: str) -> float:
 
 
 def edges(nodes: int) -> list[tuple[int, int]]:
-    """(predecessor, intermediate node) for every row of a table of alphas; predecessors 0 and 1 are a cell's inputs."""
+    """(predecessor, intermediate node) for every row of a table of alphas; predecessors 0 and 1 are
+    a cell's inputs."""
     return [(predecessor, node) for node in range(nodes) for predecessor in range(node + 2)]
 
 
@@ -213,7 +237,9 @@ def _records(path: Path) -> Records:
         raise ValueError(f"{path} is damaged: {error}") from error
     for row in rows:
         if not isinstance(row, dict) or type(row.get("epoch")) is not int:
-            raise ValueError(f"{path} is damaged: every line must be an object with a whole number 'epoch'")
+            raise ValueError(
+                f"{path} is damaged: every line must be an object with a whole number 'epoch'"
+            )
     return Records(path, tuple(rows))
 
 
@@ -241,24 +267,37 @@ def _alphas(folder: Folder) -> dict[str, Tensor]:
     space, what, example = folder.chain_space, "cell", "normal/0000"
     if space is not None:
         what, example = "block", "block01/0000"
-        shapes: dict[str, tuple[int, ...]] = {block.name: (len(block.candidates),) for block in space.blocks}
+        shapes: dict[str, tuple[int, ...]] = {
+            block.name: (len(block.candidates),) for block in space.blocks
+        }
     elif folder.is_text:
         example = "recurrent/0000"
         shapes = {"recurrent": (folder.nodes * (folder.nodes + 1) // 2, len(folder.operations))}
     else:
-        shapes = dict.fromkeys(("normal", "reduce"), (len(edges(folder.nodes)), len(folder.operations)))
+        shapes = dict.fromkeys(
+            ("normal", "reduce"), (len(edges(folder.nodes)), len(folder.operations))
+        )
     found: dict[str, dict[int, Tensor]] = {}
     for key, table in runs.read_tensors(file).items():
         parts = re.fullmatch(r"(\w+)/(\d+)", key)
         if parts is None or parts[1] not in shapes:
-            raise ValueError(f"{file}: {key!r} is not a {what} and a number of epochs, such as {example!r}")
+            raise ValueError(
+                f"{file}: {key!r} is not a {what} and a number of epochs, such as {example!r}"
+            )
         shape = shapes[parts[1]]
         if tuple(table.shape) != shape:
-            raise ValueError(f"{file}: {key!r} has the shape {tuple(table.shape)}, but {runs.CONFIG} says {shape}")
+            raise ValueError(
+                f"{file}: {key!r} has the shape {tuple(table.shape)}, but {runs.CONFIG} says {shape}"
+            )
         if not torch.isfinite(table).all():
             raise ValueError(f"{file}: {key!r} holds NaN or infinite values")
         found.setdefault(parts[1], {})[int(parts[2])] = table.double()
     for name, tables in found.items():
         if sorted(tables) != list(range(len(tables))):
-            raise ValueError(f"{file}: tables of the {name} cell are missing; there are only those of {sorted(tables)}")
-    return {name: torch.stack([tables[n] for n in sorted(tables)]) for name, tables in sorted(found.items())}
+            raise ValueError(
+                f"{file}: tables of the {name} cell are missing; there are only those of {sorted(tables)}"
+            )
+    return {
+        name: torch.stack([tables[n] for n in sorted(tables)])
+        for name, tables in sorted(found.items())
+    }

@@ -1,7 +1,8 @@
 """The report of a run: one HTML page that needs nothing else, made from the run folder alone.
 
-Whatever comes from files is escaped. The page holds no scripts and asks the net for nothing, and the same folder gives
-the same bytes. `report_folder` reads the folder, `report_words` says what came out, `report_plots` draws.
+Whatever comes from files is escaped. The page holds no scripts and asks the net for nothing, and
+the same folder gives the same bytes. `report_folder` reads the folder, `report_words` says what
+came out, `report_plots` draws.
 """
 
 from __future__ import annotations
@@ -64,23 +65,27 @@ CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 
 
 def write_report(run: runs.Run) -> Path:
-    """Write `report.html` into the folder of a search or of a training, finished or not, and return its path.
+    """Write `report.html` into the folder of a search or of a training, finished or not, and return
+    its path.
 
     Raises:
-        ValueError: it is no run folder, a file in it is damaged (the sentence names the file), or the page cannot be
-            written.
+        ValueError: it is no run folder, a file in it is damaged (the sentence names the file), or
+            the page cannot be written.
     """
     path = run.path / runs.REPORT
     runs.write_atomically(path, _page(read_folder(run.path)).encode())
     return path
 
 
-# -- the page -----------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def _page(folder: Folder) -> str:
     what = "search" if folder.is_search else "training"
-    name, lead = folder.path.resolve().name, text_summary(folder) if folder.is_text else summary(folder)
+    name, lead = (
+        folder.path.resolve().name,
+        text_summary(folder) if folder.is_text else summary(folder),
+    )
     about = f"{what.capitalize()} on {folder.source}, {folder.epochs} epochs, seed {folder.setting('seed', kind=int)}"
     chain = folder.chain_space is not None
     if folder.is_text:
@@ -105,8 +110,12 @@ def _page(folder: Folder) -> str:
         ("Time and memory", _timings(folder)),
         ("How to go on", _commands(folder)),
     ]
-    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections if text)
-    warnings = "\n".join(f'<p class="notice">{_esc(in_words_of(folder, text))}</p>' for text in notices(folder))
+    body = "\n".join(
+        f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections if text
+    )
+    warnings = "\n".join(
+        f'<p class="notice">{_esc(in_words_of(folder, text))}</p>' for text in notices(folder)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -132,7 +141,8 @@ def _page(folder: Folder) -> str:
 def _tiles(folder: Folder) -> str:
     found = text_numbers(folder) if folder.is_text else key_numbers(folder)
     tiles = "".join(
-        f"<div><b>{_esc(value)}</b><span>{_esc(in_words_of(folder, text))}</span></div>" for value, text in found
+        f"<div><b>{_esc(value)}</b><span>{_esc(in_words_of(folder, text))}</span></div>"
+        for value, text in found
     )
     return f'<div class="tiles">{tiles}</div>' if found else ""
 
@@ -142,7 +152,9 @@ def _cells(folder: Folder) -> str:
         return ""
     early = folder.is_search and folder.state != "finished"
     when = (
-        f" They are what the alphas said after epoch {len(folder.metrics.rows)}, and may still change." if early else ""
+        f" They are what the alphas said after epoch {len(folder.metrics.rows)}, and may still change."
+        if early
+        else ""
     )
     picture = re.sub(r' xmlns(:\w+)?="[^"]*"', "", cells_svg(_drawable(folder.genotype))).replace(
         "xlink:href=", "href="
@@ -177,10 +189,12 @@ def _comparison(folder: Folder) -> str:
     plot = plots.comparison(
         "plot-comparison", accuracy, random.accuracies, random.mean, random.std, name, others=others
     )
-    return _figure(plot) + _list(_esc(in_words_of(folder, note)) for note in comparison_notes(folder, training, random))
+    return _figure(plot) + _list(
+        _esc(in_words_of(folder, note)) for note in comparison_notes(folder, training, random)
+    )
 
 
-# -- curves -------------------------------------------------------------------------------------------------
+# -- curves ----------------------------------------------------------------------------------------
 
 
 def _curves(folder: Folder) -> str:
@@ -201,7 +215,11 @@ def _search_curves(folder: Folder) -> str:
         _line(folder, "valid_loss", "valid, supernet", plots.BLUE),
         _line(folder, "derived_valid_loss", "valid, derived network", plots.ORANGE),
     ]
-    accuracies = [_line(folder, "train_accuracy", "supernet, in training", plots.PALE), mixture, derived]
+    accuracies = [
+        _line(folder, "train_accuracy", "supernet, in training", plots.PALE),
+        mixture,
+        derived,
+    ]
     fill = (mixture, derived, "discretisation gap") if mixture.points and derived.points else None
     text = (
         "Training: the images that train the weights. Search-valid: those that train the alphas, in the middle of the "
@@ -221,7 +239,9 @@ def _training_curves(folder: Folder, title: str) -> str:
     pairs = []
     for kind in ("loss", "accuracy"):
         lines = [
-            _line(own, f"train_{kind}", in_words_of(folder, "random cells, training"), "#b8c2cc", 1.0)
+            _line(
+                own, f"train_{kind}", in_words_of(folder, "random cells, training"), "#b8c2cc", 1.0
+            )
             for own in folder.random
         ]
         lines.append(_line(folder, f"train_{kind}", "training images", plots.BLUE))
@@ -246,18 +266,21 @@ def _plot_pair(
     """Two plots side by side, of the lines that have points."""
     panels = [
         Panel("Loss (cross entropy)", [line for line in losses if line.points]),
-        Panel("Accuracy (%)", [line for line in accuracies if line.points], percent=True, fill=fill),
+        Panel(
+            "Accuracy (%)", [line for line in accuracies if line.points], percent=True, fill=fill
+        ),
     ]
     panels = [panel for panel in panels if panel.lines]
     if not panels:
         return ""
     heading = f"<h3>{title}</h3>\n" if title else ""
     return heading + _figure(
-        plots.curves(name, panels, f"{title or 'Training'}: loss and accuracy over epochs"), _esc(text)
+        plots.curves(name, panels, f"{title or 'Training'}: loss and accuracy over epochs"),
+        _esc(text),
     )
 
 
-# -- alphas -------------------------------------------------------------------------------------------------
+# -- alphas ----------------------------------------------------------------------------------------
 
 
 def _alphas(folder: Folder) -> str:
@@ -271,7 +294,9 @@ def _alphas(folder: Folder) -> str:
         "itself.</p>"
     )
     nodes, operations, relaxation = folder.nodes, folder.operations, folder.relaxation
-    mixes = {name: relaxation.probabilities(alphas_NEO) for name, alphas_NEO in folder.alphas.items()}
+    mixes = {
+        name: relaxation.probabilities(alphas_NEO) for name, alphas_NEO in folder.alphas.items()
+    }
     for name, mix_NEO in mixes.items():
         chosen, tables = _chosen(folder, name), mix_NEO.tolist()
         heat = plots.heat_map(f"plot-mix-{name}", tables[-1], nodes, operations, chosen)
@@ -280,7 +305,11 @@ def _alphas(folder: Folder) -> str:
         parts += [f"<h3>{CELLS[name]}</h3>", _figure(heat, after)]
         parts.append(_figure(lines, "The same over the epochs. Thick: the derived cell."))
     uniform = relaxation.probabilities(torch.zeros(1, 1, len(operations), dtype=torch.float64))
-    parts.append(_decidedness(folder, {name: _entropies(mix) for name, mix in mixes.items()}, _entropies(uniform)[0]))
+    parts.append(
+        _decidedness(
+            folder, {name: _entropies(mix) for name, mix in mixes.items()}, _entropies(uniform)[0]
+        )
+    )
     return "\n".join(parts)
 
 
@@ -291,19 +320,26 @@ def _entropies(mix_NEO: Tensor) -> list[float]:
 
 def _decidedness(folder: Folder, entropies: Mapping[str, list[float]], undecided: float) -> str:
     colours = {"normal": plots.BLUE, "reduce": plots.ORANGE}
-    lines = [Line(CELLS[name].lower(), list(enumerate(own)), colours[name]) for name, own in entropies.items()]
+    lines = [
+        Line(CELLS[name].lower(), list(enumerate(own)), colours[name])
+        for name, own in entropies.items()
+    ]
     levels = [(undecided, "undecided")]
     panels = [Panel("Entropy of the mixing weights (nats)", lines, from_zero=True, levels=levels)]
     skips = _line(folder, "skip_connections", "normal cell", plots.GREEN)
     if skips.points:
         levels = [(float(folder.nodes), "half of the operations")]
         panels.append(Panel("Skip connections", [skips], whole=True, levels=levels))
-    equal = " and ".join(f"{math.exp(own[-1]):.1f} in the {CELLS[name].lower()}" for name, own in entropies.items())
+    equal = " and ".join(
+        f"{math.exp(own[-1]):.1f} in the {CELLS[name].lower()}" for name, own in entropies.items()
+    )
     text = (
         f"Entropy falls as the search decides: from that of {math.exp(undecided):.1f} operations of equal weight to "
         f"that of {equal}. Skip connections for half of the normal cell or more mark a collapse."
     )
-    plot = plots.curves("plot-decided", panels, "entropy and number of skip connections over epochs")
+    plot = plots.curves(
+        "plot-decided", panels, "entropy and number of skip connections over epochs"
+    )
     return f"<h3>How decided, and how many skip connections</h3>\n{_figure(plot, text)}"
 
 
@@ -321,7 +357,7 @@ def _chosen(folder: Folder, name: str) -> set[tuple[int, int]]:
     return {(row, column) for row, column in found if row is not None and column is not None}
 
 
-# -- tables and texts ---------------------------------------------------------------------------------------
+# -- tables and texts ------------------------------------------------------------------------------
 
 
 def _genotype(folder: Folder) -> str:
@@ -335,7 +371,11 @@ def _side_by_side(folder: Folder, file: str) -> str:
     tables = []
     for own in (folder, folder.child):
         if own is not None:
-            heading = f"<h3>{'Search' if own.is_search else 'Training'}</h3>" if folder.child is not None else ""
+            heading = (
+                f"<h3>{'Search' if own.is_search else 'Training'}</h3>"
+                if folder.child is not None
+                else ""
+            )
             values = dict(getattr(own, file))
             if folder.genotype is not None and values.get("genotype") == folder.genotype.to_text():
                 values["genotype"] = "as above"
@@ -351,7 +391,9 @@ def _rows(values: Mapping[str, Any], depth: int = 0) -> str:
             continue
         nested = isinstance(value, dict)
         text = f"<b>{_esc(value.get('type', ''))}</b>" if nested else _esc(_value(value))
-        rows.append(f'<tr><th style="padding-left:{1.1 * depth:.1f}em">{_esc(key)}</th><td>{text}</td></tr>')
+        rows.append(
+            f'<tr><th style="padding-left:{1.1 * depth:.1f}em">{_esc(key)}</th><td>{text}</td></tr>'
+        )
         if nested:
             rows.append(_rows(value, depth + 1))
     return "".join(rows)
@@ -375,20 +417,39 @@ def _timings(folder: Folder) -> str:
     named = [("search", [folder])] if folder.is_search else []
     named += [("training", [training])] if training is not None else []
     others = in_words_of(folder, "random cells")
-    named += [(f"{others} ({len(training.random)})", list(training.random))] if training and training.random else []
+    named += (
+        [(f"{others} ({len(training.random)})", list(training.random))]
+        if training and training.random
+        else []
+    )
     rows = []
     for name, folders in named:
         seconds = [value for own in folders for _, value in own.timings.series("seconds")]
         if not seconds:
             continue
         counted = [value for own in folders for _, value in own.metrics.series("peak_memory_mib")]
-        measured = [value for own in folders for _, value in own.timings.series("measured_peak_memory_mib")]
+        measured = [
+            value for own in folders for _, value in own.timings.series("measured_peak_memory_mib")
+        ]
         memory = [f"{max(values):,.0f} MiB" if values else "" for values in (counted, measured)]
-        cells = [name, str(len(seconds)), f"{statistics.median(seconds):.3g} s", duration(sum(seconds)), *memory]
+        cells = [
+            name,
+            str(len(seconds)),
+            f"{statistics.median(seconds):.3g} s",
+            duration(sum(seconds)),
+            *memory,
+        ]
         rows.append("<tr>" + "".join(f"<td>{_esc(cell)}</td>" for cell in cells) + "</tr>")
     if not rows:
         return ""
-    names = ("", "epochs", "one epoch (median)", "all epochs", "memory, counted", "memory, measured")
+    names = (
+        "",
+        "epochs",
+        "one epoch (median)",
+        "all epochs",
+        "memory, counted",
+        "memory, measured",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     return (
         f'<table class="wide"><tr>{head}</tr>{"".join(rows)}</table>\n<p class="caption">Counted: weights, gradients, '
@@ -399,7 +460,9 @@ def _timings(folder: Folder) -> str:
 
 def _commands(folder: Folder) -> str:
     cells = ((_esc(command), _esc(purpose)) for command, purpose in commands(folder))
-    rows = "".join(f"<tr><td><code>{command}</code></td><td>{purpose}</td></tr>" for command, purpose in cells)
+    rows = "".join(
+        f"<tr><td><code>{command}</code></td><td>{purpose}</td></tr>" for command, purpose in cells
+    )
     return f'<table class="commands">{rows}</table>'
 
 

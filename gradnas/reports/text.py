@@ -1,4 +1,5 @@
-"""The parts of a report that are of language models: perplexities instead of accuracies, states instead of maps.
+"""The parts of a report that are of language models: perplexities instead of accuracies, states
+instead of maps.
 
 Legend: N tables (one more than finished epochs), E edges, O operations.
 """
@@ -27,7 +28,8 @@ from gradnas.reports.words import (
 
 
 def text_edges(nodes: int) -> list[tuple[int, int]]:
-    """(predecessor, node) for every row of the table of alphas; nodes count from 1, and 0 is the first state."""
+    """(predecessor, node) for every row of the table of alphas; nodes count from 1, and 0 is the
+    first state."""
     return [(predecessor, node) for node in range(1, nodes + 1) for predecessor in range(node)]
 
 
@@ -54,7 +56,9 @@ def text_summary(folder: Folder) -> Summary:
         return Summary(f"{reached}: no clear difference.")
     verdict = "better" if difference > 0 else "worse"
     if abs(difference) < 2 * random.std:
-        return Summary(f"{reached}: {verdict}, by less than two standard deviations, which is a hint and no proof.")
+        return Summary(
+            f"{reached}: {verdict}, by less than two standard deviations, which is a hint and no proof."
+        )
     return Summary(f"{reached}: {verdict} than random cells.", "good" if difference > 0 else "bad")
 
 
@@ -62,11 +66,17 @@ def _unfinished(folder: Folder) -> Summary:
     done, valid = len(folder.metrics.rows), folder.metrics.last("valid_perplexity")
     if not done:
         return Summary("No epoch is finished yet, so there are no results to show.")
-    after = "The search is finished:" if folder.state == "finished" else f"After {done} of {folder.epochs} epochs,"
+    after = (
+        "The search is finished:"
+        if folder.state == "finished"
+        else f"After {done} of {folder.epochs} epochs,"
+    )
     if valid is None:
         return Summary(f"The run has stopped after {done} epochs, before an evaluation.")
     if not folder.is_search:
-        return Summary(f"{after} the perplexity on the validation text is {valid:.1f}; the test text was not read yet.")
+        return Summary(
+            f"{after} the perplexity on the validation text is {valid:.1f}; the test text was not read yet."
+        )
     return Summary(
         f"{after} the mixture of all cells has a perplexity of {valid:.1f} on the validation text, which trains the "
         "alphas. How good the cell is once it is trained from scratch is not known yet."
@@ -80,7 +90,9 @@ def text_numbers(folder: Folder) -> list[tuple[str, str]]:
         found.append((f"{test:.1f}", f"test perplexity, {subject(folder)}"))
         if (random := training.random_cells) is not None:
             spread = f" ± {random.std:.1f}" if len(random.accuracies) > 1 else ""
-            found.append((f"{random.mean:.1f}{spread}", f"random cells, n = {len(random.accuracies)}"))
+            found.append(
+                (f"{random.mean:.1f}{spread}", f"random cells, n = {len(random.accuracies)}")
+            )
         if (weights := training.result("num_params")) is not None:
             found.append((f"{weights:,.0f}", "weights"))
     elif (valid := folder.metrics.last("valid_perplexity")) is not None:
@@ -105,7 +117,14 @@ def text_comparison(folder: Folder) -> str:
             "with <code>--random-cells 5</code>.</p>"
         )
     plot = plots.comparison(
-        "plot-comparison", found, random.accuracies, random.mean, random.std, subject(folder), "test perplexity", 1.0
+        "plot-comparison",
+        found,
+        random.accuracies,
+        random.mean,
+        random.std,
+        subject(folder),
+        "test perplexity",
+        1.0,
     )
     text = "Less is better. Every cell was trained once, with one seed: with another, each number would be another one."
     return _figure(plot, text)
@@ -120,18 +139,29 @@ def text_curves(folder: Folder) -> str:
             _line(folder, "search_valid_perplexity", "validation text, in the steps", plots.GREEN),
             _line(folder, "valid_perplexity", "validation text, after the epoch", plots.BLUE),
         ]
-        text = "Of the mixture. In the steps dropout is on, and the weights are those of the moment."
+        text = (
+            "Of the mixture. In the steps dropout is on, and the weights are those of the moment."
+        )
         parts.append(_perplexities("plot-search", "Search", lines, text))
     training = folder.training
     if training is not None:
-        lines = [_line(own, "valid_perplexity", "random cells, validation", "#b8c2cc") for own in training.random]
+        lines = [
+            _line(own, "valid_perplexity", "random cells, validation", "#b8c2cc")
+            for own in training.random
+        ]
         lines.append(_line(training, "train_perplexity", "training text", plots.BLUE))
         lines.append(_line(training, "valid_perplexity", "validation text", plots.ORANGE))
-        switched = next((row["epoch"] + 1 for row in training.metrics.rows if row.get("averaged") is True), None)
+        switched = next(
+            (row["epoch"] + 1 for row in training.metrics.rows if row.get("averaged") is True), None
+        )
         text = "Training text with dropout; the weights kept are those of the best validation."
         if switched is not None:
             text += f" From epoch {switched} on averaged SGD: the validation is that of the mean of the weights."
-        parts.append(_perplexities("plot-training", "Training from scratch" if folder.is_search else "", lines, text))
+        parts.append(
+            _perplexities(
+                "plot-training", "Training from scratch" if folder.is_search else "", lines, text
+            )
+        )
     return "\n".join(part for part in parts if part)
 
 
@@ -146,13 +176,16 @@ def _perplexities(name: str, title: str, lines: list[Line], text: str) -> str:
     if not lines:
         return ""
     plot = plots.curves(
-        name, [Panel("Perplexity (power of ten)", lines)], f"{title or 'Training'}: perplexity over epochs"
+        name,
+        [Panel("Perplexity (power of ten)", lines)],
+        f"{title or 'Training'}: perplexity over epochs",
     )
     return (f"<h3>{title}</h3>\n" if title else "") + _figure(plot, text)
 
 
 def text_alphas(folder: Folder) -> str:
-    """Mixing weights of every edge after the last epoch, and how decided they are over the epochs."""
+    """Mixing weights of every edge after the last epoch, and how decided they are over the
+    epochs."""
     if not folder.alphas:
         return ""
     (alphas_NEO,) = folder.alphas.values()
@@ -164,7 +197,9 @@ def text_alphas(folder: Folder) -> str:
         for node, (name, predecessor) in enumerate(folder.genotype.recurrent, start=1):
             if name in operations:
                 chosen.add((rows.index((predecessor, node)), operations.index(name)))
-    heat = plots.heat_map("plot-mix-recurrent", mix_NEO[-1].tolist(), folder.nodes, operations, chosen, labels)
+    heat = plots.heat_map(
+        "plot-mix-recurrent", mix_NEO[-1].tolist(), folder.nodes, operations, chosen, labels
+    )
     entropies = torch.special.entr(mix_NEO).sum(-1).mean(-1).tolist()
     line = Line("recurrent cell", list(enumerate(entropies)), plots.BLUE)
     levels = [(math.log(len(operations)), "undecided")]
@@ -173,11 +208,13 @@ def text_alphas(folder: Folder) -> str:
         [
             "<p>An edge is written as <i>from → to</i>; s₀ is made of the input and the last output.</p>",
             _figure(
-                heat, f"Mixing weights after {len(mix_NEO) - 1} epochs; darker is larger. Framed: the derived cell."
+                heat,
+                f"Mixing weights after {len(mix_NEO) - 1} epochs; darker is larger. Framed: the derived cell.",
             ),
             "<h3>How decided</h3>",
             _figure(
-                plots.curves("plot-decided", [panel], "entropy over epochs"), "Entropy falls as the search decides."
+                plots.curves("plot-decided", [panel], "entropy over epochs"),
+                "Entropy falls as the search decides.",
             ),
         ]
     )

@@ -1,4 +1,5 @@
-"""What a report says in plain words: what came out, how sure that is, and how far a run has come."""
+"""What a report says in plain words: what came out, how sure that is, and how far a run has
+come."""
 
 from __future__ import annotations
 
@@ -57,7 +58,11 @@ def duration(seconds: float) -> str:
 
 def in_words_of(folder: Folder, text: str) -> str:
     """The sentence with chains for cells, where the run is on chains."""
-    return re.sub(r"(?<![-\w])(c|C)ell(s?)\b", _chain_for_cell, text) if folder.chain_space is not None else text
+    return (
+        re.sub(r"(?<![-\w])(c|C)ell(s?)\b", _chain_for_cell, text)
+        if folder.chain_space is not None
+        else text
+    )
 
 
 def _chain_for_cell(found: re.Match[str]) -> str:
@@ -72,7 +77,7 @@ def subject(folder: Folder) -> str:
     return "searched cell" if training.genotype == folder.genotype else "trained cell"
 
 
-# -- the result ---------------------------------------------------------------------------------------------
+# -- the result ------------------------------------------------------------------------------------
 
 
 def summary(folder: Folder) -> Summary:
@@ -82,22 +87,36 @@ def summary(folder: Folder) -> Summary:
         return _trained(folder, training)
     if not folder.metrics.rows:
         return Summary("No epoch is finished yet, so there are no results to show.")
-    mixture, derived = (folder.metrics.last(key) for key in ("valid_accuracy", "derived_valid_accuracy"))
+    mixture, derived = (
+        folder.metrics.last(key) for key in ("valid_accuracy", "derived_valid_accuracy")
+    )
     done = len(folder.metrics.rows)
     if not folder.is_search:
         train = folder.metrics.last("train_accuracy")
         if train is None:
-            return Summary(f"{done} of {folder.epochs} epochs are done; the test accuracy is not known yet.")
+            return Summary(
+                f"{done} of {folder.epochs} epochs are done; the test accuracy is not known yet."
+            )
         reached = f" the network reaches {percent(train)} on the images that it is trained on;"
-        return Summary(f"After {done} of {folder.epochs} epochs{reached} its test accuracy is not known yet.")
-    after = "The search is finished:" if folder.state == "finished" else f"After {done} of {folder.epochs} epochs,"
+        return Summary(
+            f"After {done} of {folder.epochs} epochs{reached} its test accuracy is not known yet."
+        )
+    after = (
+        "The search is finished:"
+        if folder.state == "finished"
+        else f"After {done} of {folder.epochs} epochs,"
+    )
     if derived is None:
         steps = folder.metrics.last("steps")
         made = "" if steps is None else f" after {steps:.0f} steps"
-        return Summary(f"The search has stopped{made}, before an evaluation: how good its cell is was not looked at.")
+        return Summary(
+            f"The search has stopped{made}, before an evaluation: how good its cell is was not looked at."
+        )
     reaches = f"the network derived from it, with its weights, {percent(derived)}"
     if mixture is None:
-        reaches = f"the network derived from the supernet, with its weights, reaches {percent(derived)}"
+        reaches = (
+            f"the network derived from the supernet, with its weights, reaches {percent(derived)}"
+        )
     else:
         reaches = f"the supernet reaches {percent(mixture)} and {reaches}"
     return Summary(
@@ -121,26 +140,35 @@ def _trained(folder: Folder, training: Folder) -> Summary:
 
 
 def compared(
-    reaches: str, accuracy: float, random: RandomCells, images: float | None = None, *, searched: bool
+    reaches: str,
+    accuracy: float,
+    random: RandomCells,
+    images: float | None = None,
+    *,
+    searched: bool,
 ) -> Summary:
-    """The verdict on a cell beside random ones: a difference counts when it is larger than one standard deviation of
-    theirs and than one test image. `reaches` begins the sentence."""
+    """The verdict on a cell beside random ones: a difference counts when it is larger than one
+    standard deviation of theirs and than one test image. `reaches` begins the sentence."""
     number = len(random.accuracies)
-    others = (
-        f"{reaches}; {count(number, 'random cell')} trained in the same way {'reaches' if number == 1 else 'reach'}"
-    )
+    others = f"{reaches}; {count(number, 'random cell')} trained in the same way {'reaches' if number == 1 else 'reach'}"
     if number < FEWEST_RANDOM:
         values = " and ".join(percent(value, images) for value in random.accuracies)
-        question = "whether the search helped" if searched else "whether the cell is better than random ones"
-        return Summary(f"{others} {values}: {'one is' if number == 1 else 'two are'} too few to tell {question}.")
-    others += (
-        f" {percent(random.mean, images)} ± {percent(random.std, images)} (mean ± standard deviation, n = {number})"
-    )
+        question = (
+            "whether the search helped"
+            if searched
+            else "whether the cell is better than random ones"
+        )
+        return Summary(
+            f"{others} {values}: {'one is' if number == 1 else 'two are'} too few to tell {question}."
+        )
+    others += f" {percent(random.mean, images)} ± {percent(random.std, images)} (mean ± standard deviation, n = {number})"
     difference = accuracy - random.mean
     one_image = 1 / images if images else 0.0
     if abs(difference) <= max(random.std, one_image) + 1e-12:
         same = (
-            "the search made no clear difference" if searched else "the cell is not clearly different from random ones"
+            "the search made no clear difference"
+            if searched
+            else "the cell is not clearly different from random ones"
         )
         return Summary(f"{others}: {same}.")
     better, worse = ("the search helped", "the search did worse") if searched else (
@@ -158,11 +186,11 @@ def comparison_notes(folder: Folder, training: Folder, random: RandomCells) -> l
     assert accuracy is not None
     number, difference = len(random.accuracies), accuracy - random.mean
     other = "it" if number == 1 else "their mean"
-    first = (
-        f"The {subject(folder)} is {_rank(accuracy, random)}, and differs from {other} by {points(difference, images)}"
-    )
+    first = f"The {subject(folder)} is {_rank(accuracy, random)}, and differs from {other} by {points(difference, images)}"
     if number >= FEWEST_RANDOM:
-        first += f", {abs(difference) / random.std:.1f} standard deviations" if random.std > 0 else ""
+        first += (
+            f", {abs(difference) / random.std:.1f} standard deviations" if random.std > 0 else ""
+        )
         first += ". A difference counts when it is larger than one standard deviation of them and than one test image"
     notes = [f"{first}."]
     if images:
@@ -194,11 +222,12 @@ def _rank(accuracy: float, random: RandomCells) -> str:
     return f"better than {many} of the {count(number, 'random cell')}"
 
 
-# -- how far a run has come ---------------------------------------------------------------------------------
+# -- how far a run has come ------------------------------------------------------------------------
 
 
 def notices(folder: Folder) -> list[str]:
-    """What a reader must know before anything else: a run that is not finished or has failed, a collapsing search."""
+    """What a reader must know before anything else: a run that is not finished or has failed, a
+    collapsing search."""
     found = []
     for own in (folder, folder.child):
         if own is not None and own.state != "finished":
@@ -229,7 +258,12 @@ def _unfinished(folder: Folder, what: str) -> str:
 def collapse(folder: Folder) -> str | None:
     """A warning if at least half of the normal cell's operations are skip connections."""
     skips = folder.metrics.last("skip_connections")
-    if not folder.is_search or skips is None or folder.chain_space is not None or skips < folder.nodes:
+    if (
+        not folder.is_search
+        or skips is None
+        or folder.chain_space is not None
+        or skips < folder.nodes
+    ):
         return None
     return (
         f"{skips:.0f} of the {2 * folder.nodes} operations of the normal cell are skip connections: the search may "
@@ -253,7 +287,12 @@ def key_numbers(folder: Folder) -> list[tuple[str, str]]:
         found.append((percent(accuracy, images), f"test accuracy, {subject(folder)}"))
         if random is not None:
             spread = f" ± {percent(random.std, images)}" if len(random.accuracies) > 1 else ""
-            found.append((percent(random.mean, images) + spread, f"random cells, n = {len(random.accuracies)}"))
+            found.append(
+                (
+                    percent(random.mean, images) + spread,
+                    f"random cells, n = {len(random.accuracies)}",
+                )
+            )
         if (weights := training.result("num_params")) is not None:
             found.append((f"{weights:,.0f}", "weights"))
     elif (derived := folder.metrics.last("derived_valid_accuracy")) is not None:
@@ -268,29 +307,55 @@ def key_numbers(folder: Folder) -> list[tuple[str, str]]:
 
 
 def commands(folder: Folder) -> list[tuple[str, str]]:
-    """What can be done with the run next: command and purpose, with the folder's path as it was given."""
+    """What can be done with the run next: command and purpose, with the folder's path as it was
+    given."""
     path, training = _quoted(folder.path), folder.training
     found: list[tuple[str, str]] = []
     for own in (folder, folder.child):
         if own is not None and own.state != "finished":
             what = "search" if own.is_search else "training"
-            found.append((f"gradnas resume {_quoted(own.path)}", f"go on with the {what} from its last checkpoint"))
+            found.append(
+                (
+                    f"gradnas resume {_quoted(own.path)}",
+                    f"go on with the {what} from its last checkpoint",
+                )
+            )
     has_genotype = (folder.path / runs.GENOTYPE).exists()
     if folder.is_search and folder.child is None and has_genotype:
         found.append(
-            (f"gradnas train {path} --random-cells 5", "train the cell from scratch, and five random ones too")
+            (
+                f"gradnas train {path} --random-cells 5",
+                "train the cell from scratch, and five random ones too",
+            )
         )
     if training is not None and "test_perplexity" in training.results:
         found.append((f"gradnas evaluate {path}", "test perplexity of the trained model"))
         found.append((f"gradnas generate {path} --tokens 100", "text that the model writes"))
-        found.append((f"gradnas export {path} -o model.onnx", "the trained model for other programs (or .pt2)"))
+        found.append(
+            (
+                f"gradnas export {path} -o model.onnx",
+                "the trained model for other programs (or .pt2)",
+            )
+        )
     if training is not None and "test_accuracy" in training.results:
         found.append((f"gradnas evaluate {path}", "test accuracy of the trained network"))
-        found.append((f"gradnas export {path} -o model.onnx", "the trained network for other programs (or .pt2, .py)"))
+        found.append(
+            (
+                f"gradnas export {path} -o model.onnx",
+                "the trained network for other programs (or .pt2, .py)",
+            )
+        )
     if has_genotype:
-        found.append((f"gradnas draw {path} -o cells.pdf", "the cells as a picture (or .svg, .png)"))
+        found.append(
+            (f"gradnas draw {path} -o cells.pdf", "the cells as a picture (or .svg, .png)")
+        )
     again = "search" if folder.is_search else "train"
-    found.append((f"gradnas {again} {_quoted(folder.path / runs.CONFIG)}", "run the same again in a new folder"))
+    found.append(
+        (
+            f"gradnas {again} {_quoted(folder.path / runs.CONFIG)}",
+            "run the same again in a new folder",
+        )
+    )
     return found
 
 

@@ -1,7 +1,8 @@
 """`Search`: the bilevel loop over any supernet or any module with `Choice`s.
 
-One step, in the order of DARTS (algorithm 1): the alphas take a step on the validation loss, with the architecture
-gradient of choice; then the weights take a step on the train loss, on the same train batch, with the new alphas.
+One step, in the order of DARTS (algorithm 1): the alphas take a step on the validation loss, with
+the architecture gradient of choice; then the weights take a step on the train loss, on the same
+train batch, with the new alphas.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ ALPHA_NOISE, WEIGHT_NOISE = 1, 2  # streams of the relaxation's random numbers
 
 
 class BoundNet:
-    """What a loss is called with: the network with one particular setting of weights, alphas and sampled choices."""
+    """What a loss is called with: the network with one particular setting of weights, alphas and
+    sampled choices."""
 
     def __init__(self, supernet: Supernet, draw: Draw, tensors: Tensors | None) -> None:
         self._supernet, self._draw, self._tensors = supernet, draw, tensors
@@ -55,7 +57,8 @@ class BoundNet:
         return self._draw
 
     def __getattr__(self, name: str) -> Any:
-        # Reading through to the module would give the real weights where a probing pass needs others.
+        # Reading through to the module would give the real weights where a probing pass needs
+        # others.
         raise AttributeError(
             f"inside a loss the network can only be called: net(...); it has no attribute {name!r} here"
         )
@@ -77,7 +80,8 @@ class SearchResult:
     """What the search stands for at one moment.
 
     Attributes:
-        choices: choice name -> operation for a module with choices; the `Genotype` or `Chain` for a space.
+        choices: choice name -> operation for a module with choices; the `Genotype` or `Chain` for a
+            space.
         cost: of a search with a cost, what the decision costs (see `costs.unit`).
     """
 
@@ -87,7 +91,8 @@ class SearchResult:
 
     @property
     def genotype(self) -> Any:
-        """What was found: a `Genotype` or a `Chain`. ValueError for a module with choices: it has neither."""
+        """What was found: a `Genotype` or a `Chain`. ValueError for a module with choices: it has
+        neither."""
         if not isinstance(self.choices, (Genotype, Chain)):
             raise ValueError("a module with choices has no genotype; read result.choices")
         return self.choices
@@ -95,7 +100,8 @@ class SearchResult:
     def derive(self, weights: Weights = "keep") -> nn.Module:
         """The plain network of the decision: with the searched weights, or `"fresh"`.
 
-        For a module with choices, fresh weights are those that the module had when the search began.
+        For a module with choices, fresh weights are those that the module had when the search
+        began.
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
@@ -106,7 +112,10 @@ class SearchResult:
         if isinstance(self.choices, (Genotype, Chain)):
             self.choices.save(path)
         else:
-            write_json(Path(path), {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)})
+            write_json(
+                Path(path),
+                {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)},
+            )
 
 
 class Search:
@@ -116,19 +125,23 @@ class Search:
         net: a module with `Choice`s in it, or the supernet of a space. It is searched in place.
         relaxation: from alphas to mixing weights.
         gradient: how d L_valid / d alpha is computed.
-        weights: settings of SGD on the weights, or a function `params -> torch.optim.Optimizer` of your own (its
-            schedule is then yours too).
+        weights: settings of SGD on the weights, or a function `params -> torch.optim.Optimizer` of
+            your own (its schedule is then yours too).
         alphas: settings of Adam on the alphas; None takes those that fit the relaxation.
-        epochs: length of the search, for the schedules; None: constant learning rate. `fit` sets it.
+        epochs: length of the search, for the schedules; None: constant learning rate. `fit` sets
+            it.
         warmup_epochs: epochs at the start in which only the weights learn.
         alpha_every: the alphas take a step before every so many steps of the weights.
         steps_per_epoch: for a learning rate that falls with every step. `fit` sets it.
         seed: of the alphas' start and of everything a relaxation samples.
         device: where to move the network; None leaves it where it is.
-        precision: `"bf16"` runs the losses under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"` does not.
-        cost: an expected cost in the loss of the alphas; with a budget, the result is the best architecture within it.
-        example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple. For latencies their
-            shapes, batch included, must be those that were measured; for multiply-adds give one image.
+        precision: `"bf16"` runs the losses under autocast; `"tf32"` allows TF32 on a CUDA device,
+            `"fp32"` does not.
+        cost: an expected cost in the loss of the alphas; with a budget, the result is the best
+            architecture within it.
+        example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple.
+            For latencies their shapes, batch included, must be those that were measured; for
+            multiply-adds give one image.
 
     Raises:
         ValueError: a combination that cannot work, at once and with the reason.
@@ -139,7 +152,8 @@ class Search:
         net: nn.Module,
         relaxation: Relaxation = Softmax(),
         gradient: ArchitectureGradient = FirstOrder(),
-        weights: WeightOptimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] = WeightOptimizer(),
+        weights: WeightOptimizer
+        | Callable[[list[nn.Parameter]], torch.optim.Optimizer] = WeightOptimizer(),
         alphas: AlphaOptimizer | None = None,
         epochs: int | None = None,
         warmup_epochs: int = 0,
@@ -156,7 +170,12 @@ class Search:
             self.supernet.to(device)
         check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation, self.gradient, self.settings = relaxation, gradient, weights
-        self.epochs, self.warmup_epochs, self.seed, self.precision = epochs, warmup_epochs, seed, precision
+        self.epochs, self.warmup_epochs, self.seed, self.precision = (
+            epochs,
+            warmup_epochs,
+            seed,
+            precision,
+        )
         if alpha_every < 1:
             raise ValueError(f"alpha_every must be at least 1, not {alpha_every}")
         self.alpha_every, self.steps_per_epoch = alpha_every, steps_per_epoch
@@ -164,9 +183,14 @@ class Search:
         self.baseline: float | None = None  # of the rewards, where the gradient learns from those
         self._valid: tuple[Any, Iterator[Any]] | None = None
         self._valid_drawn = 0
-        # Alphas are told apart by identity: whatever else refers to them, they stay out of the weight optimiser.
+        # Alphas are told apart by identity: whatever else refers to them, they stay out of the
+        # weight optimiser.
         architecture = {id(p) for p in self.supernet.alphas.values()}
-        named = {k: p for k, p in self.supernet.named_parameters() if id(p) not in architecture and p.requires_grad}
+        named = {
+            k: p
+            for k, p in self.supernet.named_parameters()
+            if id(p) not in architecture and p.requires_grad
+        }
         if not named:
             raise ValueError("the network has no trainable weights besides its alphas")
         self.params: dict[str, nn.Parameter] = named
@@ -197,7 +221,7 @@ class Search:
             self.relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
         check_samples(self.relaxation, self.gradient)
 
-    # ---- the loop -------------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -223,13 +247,20 @@ class Search:
     @property
     def alpha_due(self) -> bool:
         """Whether the coming step begins with one of the alphas."""
-        return not self.warming_up and self.steps % self.alpha_every == 0 and (self.alpha_every == 1 or self.steps > 0)
+        return (
+            not self.warming_up
+            and self.steps % self.alpha_every == 0
+            and (self.alpha_every == 1 or self.steps > 0)
+        )
 
-    def pairs(self, train_loader: Iterable[Any], valid_loader: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def pairs(
+        self, train_loader: Iterable[Any], valid_loader: Iterable[Any]
+    ) -> Iterator[tuple[Any, Any]]:
         """One epoch of (train batch, validation batch), moved to the device of the weights.
 
-        The validation iterator goes on where the last epoch left it and starts over when it is exhausted: no worker
-        is restarted in each step. When the epoch is over, `epoch` moves on and the learning rate follows.
+        The validation iterator goes on where the last epoch left it and starts over when it is
+        exhausted: no worker is restarted in each step. When the epoch is over, `epoch` moves on and
+        the learning rate follows.
 
         Raises:
             ValueError: a loader yields nothing.
@@ -237,7 +268,10 @@ class Search:
         empty = True
         for train_batch in train_loader:
             empty = False
-            yield _to_device(train_batch, self.device), _to_device(self._next_valid(valid_loader), self.device)
+            yield (
+                _to_device(train_batch, self.device),
+                _to_device(self._next_valid(valid_loader), self.device),
+            )
         if empty:
             raise ValueError("the train loader yields no batch")
         self.finish_epoch()
@@ -252,8 +286,8 @@ class Search:
         """One step of the alphas (if it is due, and with a `valid_loss`), then one of the weights.
 
         Args:
-            train_loss, valid_loss: functions from the network to a scalar loss. They may be called several times, with
-                different weights; they must not change anything outside.
+            train_loss, valid_loss: functions from the network to a scalar loss. They may be called
+                several times, with different weights; they must not change anything outside.
 
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
@@ -284,7 +318,9 @@ class Search:
         except FloatingPointError as error:
             raise self.not_finite(str(error)) from error
         if not torch.isfinite(norm([*grads.values(), loss])):
-            raise self.not_finite("the validation loss or the architecture gradient is NaN or infinite")
+            raise self.not_finite(
+                "the validation loss or the architecture gradient is NaN or infinite"
+            )
         before = {name: alpha.detach().clone() for name, alpha in self.alphas.items()}
         for name, alpha in self.alphas.items():
             alpha.grad = grads[name]
@@ -304,7 +340,8 @@ class Search:
     def alpha_gradient(
         self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors, inner: SGDStep | None
     ) -> tuple[Tensors, Tensor]:
-        """The architecture gradient of one step, and the validation loss that was seen first; changes nothing."""
+        """The architecture gradient of one step, and the validation loss that was seen first;
+        changes nothing."""
         seen: list[Tensor] = []
 
         def with_cost(net: BoundNet) -> Tensor:
@@ -312,7 +349,9 @@ class Search:
             seen.append(loss.detach())
             if self.cost is None or self.costs is None:
                 return loss
-            return self.cost.combine(loss, self.costs.expected(net.draw.probabilities), self.cost_state)
+            return self.cost.combine(
+                loss, self.costs.expected(net.draw.probabilities), self.cost_state
+            )
 
         train = self._closure(train_loss, noise)
         valid = self._closure(with_cost, noise)
@@ -320,23 +359,33 @@ class Search:
         return grads, seen[0]
 
     def _sampled_gradient(self, valid_loss: NetLoss) -> tuple[Tensors, Tensor, float]:
-        """The gradient from the rewards of sampled networks, the mean loss, and the next baseline."""
+        """The gradient from the rewards of sampled networks, the mean loss, and the next
+        baseline."""
         assert isinstance(self.gradient, Reinforce)
         tables, log_probs, losses, sampled = leaves(self.alphas), [], [], []
         for sample in range(self.gradient.num_samples):
-            noise = self.relaxation.noise(self.alphas, generator_for(self.seed, ALPHA_NOISE, self.steps, sample))
+            noise = self.relaxation.noise(
+                self.alphas, generator_for(self.seed, ALPHA_NOISE, self.steps, sample)
+            )
             draw = self.relaxation.path(tables, noise, self.progress)
             log_probs.append(draw.log_prob)
             with torch.no_grad(), same_randomness([*self.params.values()]), self._autocast():
                 found = valid_loss(BoundNet(self.supernet, draw, self._with_own_buffers({})))
             losses.append(torch.as_tensor(found, dtype=torch.float64, device=self.device).detach())
             sampled.append(draw)
-        (mean_losses_M,) = distributed.mean([torch.stack(losses)])  # every rank sees its share of the batch
-        rewards = [self._reward(loss, draw) for loss, draw in zip(mean_losses_M, sampled, strict=True)]
+        (mean_losses_M,) = distributed.mean(
+            [torch.stack(losses)]
+        )  # every rank sees its share of the batch
+        rewards = [
+            self._reward(loss, draw) for loss, draw in zip(mean_losses_M, sampled, strict=True)
+        ]
         grads, baseline = self.gradient.estimate(log_probs, rewards, tables, self.baseline)
         if self.cost is not None and self.costs is not None and self.cost.is_budget:
-            # A budget binds the expected cost, whose gradient is known: sampling it would only add noise.
-            probabilities = {name: self.relaxation.probabilities(alpha) for name, alpha in tables.items()}
+            # A budget binds the expected cost, whose gradient is known: sampling it would only add
+            # noise.
+            probabilities = {
+                name: self.relaxation.probabilities(alpha) for name, alpha in tables.items()
+            }
             zero = torch.zeros((), dtype=torch.float64, device=self.device)
             term = self.cost.combine(zero, self.costs.expected(probabilities), self.cost_state)
             pulls = torch.autograd.grad(term, list(tables.values()), allow_unused=True)
@@ -353,21 +402,30 @@ class Search:
             return -loss.item()
         spent = self.costs.expected({name: mix.detach() for name, mix in draw.mix.items()})
         if self.gradient.reward == "accuracy":
-            return accuracy_latency_reward(-loss.item(), spent.item(), self.cost.limit, self.gradient.exponent)
+            return accuracy_latency_reward(
+                -loss.item(), spent.item(), self.cost.limit, self.gradient.exponent
+            )
         return -self.cost.combine(loss, spent.to(loss), self.cost_state).item()
 
     @torch.no_grad()
     def probe(self, loss: NetLoss) -> Tensor:
-        """The value of a loss in the coming architecture step: with the weights, alphas and samples of now.
+        """The value of a loss in the coming architecture step: with the weights, alphas and samples
+        of now.
 
-        Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees the same dropout).
+        Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees
+        the same dropout).
         """
         with same_randomness([*self.params.values(), *self.alphas.values()]):
-            value = self._closure(loss, self._noise(ALPHA_NOISE))(dict(self.params), dict(self.alphas))
+            value = self._closure(loss, self._noise(ALPHA_NOISE))(
+                dict(self.params), dict(self.alphas)
+            )
         return value
 
-    def weight_gradient(self, train_loss: NetLoss) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
-        """The train loss, the weights that have a gradient, and their gradients; updates running statistics alone."""
+    def weight_gradient(
+        self, train_loss: NetLoss
+    ) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
+        """The train loss, the weights that have a gradient, and their gradients; updates running
+        statistics alone."""
         tables = {name: a.detach() for name, a in self.alphas.items()}
         draw = self.relaxation.path(tables, self._noise(WEIGHT_NOISE), self.progress)
         with self._autocast():
@@ -405,7 +463,8 @@ class Search:
         epochs: int,
         progress: bool = True,
     ) -> SearchResult:
-        """Search for `epochs` epochs with batches `(inputs ..., target)` and `loss(net(inputs ...), target)`.
+        """Search for `epochs` epochs with batches `(inputs ..., target)` and `loss(net(inputs ...),
+        target)`.
 
         Raises:
             ValueError: batches of another form (then write your own loop with `pairs` and `step`).
@@ -420,73 +479,99 @@ class Search:
                 epoch, sums = self.epoch, {"train_loss": 0.0, "valid_loss": 0.0}
                 count = 0
                 for train_batch, valid_batch in self.pairs(train_loader, valid_loader):
-                    report = self.step(_supervised(loss, train_batch), _supervised(loss, valid_batch))
+                    report = self.step(
+                        _supervised(loss, train_batch), _supervised(loss, valid_batch)
+                    )
                     sums["train_loss"] += report.train_loss.item()
-                    sums["valid_loss"] += report.valid_loss.item() if report.valid_loss is not None else math.nan
+                    sums["valid_loss"] += (
+                        report.valid_loss.item() if report.valid_loss is not None else math.nan
+                    )
                     count += 1
                     bar.step(train_loss=report.train_loss)
-                bar.epoch(epoch, {name: total / count for name, total in sums.items() if total == total})
+                bar.epoch(
+                    epoch, {name: total / count for name, total in sums.items() if total == total}
+                )
         return self.result()
 
     def expected_cost(self) -> float:
-        """The expected cost of the alphas as they stand, without noise. ValueError for a search without a cost."""
+        """The expected cost of the alphas as they stand, without noise. ValueError for a search
+        without a cost."""
         if self.costs is None:
-            raise ValueError("this search has no cost: give Search(..., cost=ExpectedCost(...), example=inputs)")
-        tables = {name: self.relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
+            raise ValueError(
+                "this search has no cost: give Search(..., cost=ExpectedCost(...), example=inputs)"
+            )
+        tables = {
+            name: self.relaxation.probabilities(alpha.detach().double())
+            for name, alpha in self.alphas.items()
+        }
         return self.costs.expected(tables).item()
 
     def result(self, budget: float | None = None) -> SearchResult:
         """The decision that the alphas stand for now.
 
         Args:
-            budget: of a search with a cost, in the unit of the cost: the best architecture within it. By default the
-                budget of the cost, if it has one.
+            budget: of a search with a cost, in the unit of the cost: the best architecture within
+                it. By default the budget of the cost, if it has one.
 
         Raises:
-            ValueError: no architecture is within the budget (the cheapest is named); a budget without a cost.
+            ValueError: no architecture is within the budget (the cheapest is named); a budget
+                without a cost.
         """
         if budget is not None or (self.cost is not None and self.cost.is_budget):
             return self.results(1, budget)[0]
         decision = self.supernet.decide(self.relaxation)
         return SearchResult(
-            decision, self.supernet, None if self.costs is None else self.supernet.cost_of(decision, self.costs)
+            decision,
+            self.supernet,
+            None if self.costs is None else self.supernet.cost_of(decision, self.costs),
         )
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
-        """The `number` most probable architectures within a budget, the most probable first, or as many as there are.
+        """The `number` most probable architectures within a budget, the most probable first, or as
+        many as there are.
 
-        They are candidates: train each for a short time from fresh weights and keep the best on held-out data, as the
-        authors of DARTS let the results of several searches compete (arXiv 1806.09055, section 3).
+        They are candidates: train each for a short time from fresh weights and keep the best on
+        held-out data, as the authors of DARTS let the results of several searches compete (arXiv
+        1806.09055, section 3).
 
         Args:
             number: of architectures, at least 1.
-            budget: in the unit of the search's cost; by default the budget of the cost, if it has one.
+            budget: in the unit of the search's cost; by default the budget of the cost, if it has
+                one.
 
         Raises:
-            ValueError: no architecture is within the budget (the cheapest is named); no budget, or one without a cost;
-                a number below 1.
+            ValueError: no architecture is within the budget (the cheapest is named); no budget, or
+                one without a cost; a number below 1.
         """
         if number < 1:
             raise ValueError(f"number must be at least 1, not {number}")
         if self.cost is None or self.costs is None:
-            raise ValueError("a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)")
+            raise ValueError(
+                "a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)"
+            )
         if budget is None:
             if not self.cost.is_budget:
-                raise ValueError("the cost of this search has no budget: say within which, results(number, budget=...)")
+                raise ValueError(
+                    "the cost of this search has no budget: say within which, results(number, budget=...)"
+                )
             budget = self.cost.limit
         found = self.supernet.decide_within(self.relaxation, self.costs, budget, number)
         return [
-            SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs)) for decision in found
+            SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs))
+            for decision in found
         ]
 
     def evaluation_draw(self) -> Draw:
         """The noise-free mixture, for evaluating the supernet."""
-        return Draw.dense({name: self.relaxation.probabilities(a.detach()) for name, a in self.alphas.items()})
+        return Draw.dense(
+            {name: self.relaxation.probabilities(a.detach()) for name, a in self.alphas.items()}
+        )
 
-    # ---- state ----------------------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the search is: tensors and plain values only, so it loads with `weights_only=True`."""
+        """Everything that the search is: tensors and plain values only, so it loads with
+        `weights_only=True`."""
         initial = getattr(self.supernet, "initial", None)
         return {
             "supernet": self.supernet.state_dict(),
@@ -507,15 +592,24 @@ class Search:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state from `state_dict`, random state included.
 
-        A validation iterator is brought forward by counting batches, which repeats the original order where the loader
-        yields the same batches each time it is iterated.
+        A validation iterator is brought forward by counting batches, which repeats the original
+        order where the loader yields the same batches each time it is iterated.
 
         Raises:
             ValueError: the state is of another network.
         """
-        missing = {"supernet", "weight_optimizer", "alpha_optimizer", "epoch", "steps", "random_state"} - state.keys()
+        missing = {
+            "supernet",
+            "weight_optimizer",
+            "alpha_optimizer",
+            "epoch",
+            "steps",
+            "random_state",
+        } - state.keys()
         if missing:
-            raise ValueError(f"this is not the state of a Search: it lacks {', '.join(sorted(missing))}")
+            raise ValueError(
+                f"this is not the state of a Search: it lacks {', '.join(sorted(missing))}"
+            )
         try:
             self.supernet.load_state_dict(state["supernet"])
             self.weight_optimizer.load_state_dict(state["weight_optimizer"])
@@ -532,7 +626,7 @@ class Search:
             self.supernet.initial = dict(state["initial"])
         set_random_state(state["random_state"], self.device)
 
-    # ---- inside ---------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _set_learning_rate(self) -> None:
         if not isinstance(self.settings, WeightOptimizer) or self.epochs is None:
@@ -546,10 +640,13 @@ class Search:
                 )
             moment += min(1.0, (self.steps - self.steps_before_epoch) / self.steps_per_epoch)
         for group in self.weight_optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(min(moment, self.epochs), self.epochs, self.warmup_epochs)
+            group["lr"] = self.settings.lr_at(
+                min(moment, self.epochs), self.epochs, self.warmup_epochs
+            )
 
     def _noise(self, stream: int) -> Tensors:
-        # A pure function of (seed, step): nothing to save, and every rank samples the same architecture.
+        # A pure function of (seed, step): nothing to save, and every rank samples the same
+        # architecture.
         return self.relaxation.noise(self.alphas, generator_for(self.seed, stream, self.steps))
 
     def _draw(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
@@ -559,10 +656,13 @@ class Search:
         return autocast(self.precision, self.device)
 
     def _closure(self, loss: NetLoss, noise: Tensors) -> Loss:
-        """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics stay as they are."""
+        """`(params, alphas) -> loss` for probing passes: buffers are copies, so running statistics
+        stay as they are."""
 
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
-            tensors = self._with_own_buffers({**params, **{f"alphas.{name}": a for name, a in alphas.items()}})
+            tensors = self._with_own_buffers(
+                {**params, **{f"alphas.{name}": a for name, a in alphas.items()}}
+            )
             with self._autocast():
                 return loss(BoundNet(self.supernet, self._draw(alphas, noise), tensors))
 
@@ -584,9 +684,13 @@ class Search:
             )
         group = optimizer.param_groups[0]
         if group["dampening"] or group["maximize"]:
-            raise ValueError(f"{method} looks through the weight step and supports neither dampening nor maximize")
+            raise ValueError(
+                f"{method} looks through the weight step and supports neither dampening nor maximize"
+            )
         found = {
-            name: optimizer.state[p].get("momentum_buffer") for name, p in self.params.items() if p in optimizer.state
+            name: optimizer.state[p].get("momentum_buffer")
+            for name, p in self.params.items()
+            if p in optimizer.state
         }
         return SGDStep(
             lr=group["lr"],
@@ -640,8 +744,12 @@ def _costs(supernet: Supernet, cost: ExpectedCost, example: Any, device: torch.d
     """The costs of the operations. ValueError where the budget cannot be kept."""
     table = cost.latency_table()
     if example is None and not (table is not None and table.is_mobile):
-        raise ValueError(f"a cost needs example inputs of the network: Search(..., cost={cost!r}, example=inputs)")
-    inputs = _to_device(tuple(example) if isinstance(example, (tuple, list)) else (example,), device)
+        raise ValueError(
+            f"a cost needs example inputs of the network: Search(..., cost={cost!r}, example=inputs)"
+        )
+    inputs = _to_device(
+        tuple(example) if isinstance(example, (tuple, list)) else (example,), device
+    )
     costs = supernet.costs(cost.quantity, inputs, table)
     if table is not None:
         costs = costs.noted(*device_notes(table, Device.here(device)))

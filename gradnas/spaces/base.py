@@ -1,4 +1,5 @@
-"""What every search space is: something that builds a supernet, derives a discrete choice, and builds that network."""
+"""What every search space is: something that builds a supernet, derives a discrete choice, and
+builds that network."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ Weights = Literal["keep", "fresh"]
 class Supernet(nn.Module, ABC):
     """A network in which every choice is open.
 
-    `alphas` (choice name -> logits) are parameters, so `state_dict`, devices and checkpoints see them; `Search` keeps
-    them out of the weight optimiser.
+    `alphas` (choice name -> logits) are parameters, so `state_dict`, devices and checkpoints see
+    them; `Search` keeps them out of the weight optimiser.
     """
 
     alphas: nn.ParameterDict
@@ -35,23 +36,29 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def decide(self, relaxation: Relaxation = Softmax()) -> Any:
-        """The discrete architecture that the alphas stand for now (a genotype, or a dictionary of choices)."""
+        """The discrete architecture that the alphas stand for now (a genotype, or a dictionary of
+        choices)."""
 
     @abstractmethod
     def skip_count(self, decision: Any) -> int:
-        """How many of the chosen operations are skip connections: many of them are the mark of a collapsed search."""
+        """How many of the chosen operations are skip connections: many of them are the mark of a
+        collapsed search."""
 
     @abstractmethod
     def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
 
-    # ---- costs ----------------------------------------------------------------------------------------------------
+    # ---- costs -----------------------------------------------------------------------------------
 
     def cost_view(self) -> CostView:
         """How to run this network so that operations cost what they will cost in a derived one."""
-        raise ValueError(f"{type(self).__name__} does not say what its operations cost: it has no cost_view()")
+        raise ValueError(
+            f"{type(self).__name__} does not say what its operations cost: it has no cost_view()"
+        )
 
-    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
+    def costs(
+        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+    ) -> Costs:
         """What every operation costs with these inputs; latencies are read from `table`.
 
         Raises:
@@ -64,8 +71,11 @@ class Supernet(nn.Module, ABC):
         tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
         return costs.fixed + cheapest_cost(choice_options(costs, tables))
 
-    def decide_within(self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1) -> list[Any]:
-        """The `number` most probable architectures that cost at most `budget`, best first, or as many as there are.
+    def decide_within(
+        self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
+    ) -> list[Any]:
+        """The `number` most probable architectures that cost at most `budget`, best first, or as
+        many as there are.
 
         Exact, see `derivation.ranked_within`.
 
@@ -78,16 +88,26 @@ class Supernet(nn.Module, ABC):
                 f"no architecture is within the budget of {budget:g} {costs.unit}: the cheapest costs {cheapest:g} "
                 f"{costs.unit}"
             )
-        strengths = {name: relaxation.probabilities(alpha.detach().double()) for name, alpha in self.alphas.items()}
+        strengths = {
+            name: relaxation.probabilities(alpha.detach().double())
+            for name, alpha in self.alphas.items()
+        }
         return list(itertools.islice(self.ranked_within(strengths, costs, budget), number))
 
-    def ranked_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Iterator[Any]:
-        """The architectures that cost at most `budget`, in descending order of the product of their strengths."""
-        return map(self.decision, ranked_within(choice_options(costs, strengths), budget - costs.fixed))
+    def ranked_within(
+        self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
+    ) -> Iterator[Any]:
+        """The architectures that cost at most `budget`, in descending order of the product of their
+        strengths."""
+        return map(
+            self.decision, ranked_within(choice_options(costs, strengths), budget - costs.fixed)
+        )
 
     def decision(self, picks: Picks) -> Any:
         """The discrete architecture with these operations, given by their columns."""
-        raise ValueError(f"{type(self).__name__} cannot derive an architecture within a budget: it has no decision()")
+        raise ValueError(
+            f"{type(self).__name__} cannot derive an architecture within a budget: it has no decision()"
+        )
 
     def cost_of(self, decision: Any, costs: Costs) -> float:
         """The cost of one architecture."""
@@ -95,7 +115,9 @@ class Supernet(nn.Module, ABC):
 
     def one_hot_draw(self, decision: Any, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""
-        raise ValueError(f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()")
+        raise ValueError(
+            f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()"
+        )
 
     def tables(self) -> dict[str, Tensor]:
         """Detached copies of the alphas on the CPU, by name."""
@@ -123,23 +145,27 @@ class Space(ABC):
 
 
 class ImageSpace(Space):
-    """A space of image classifiers: what the programs that search and train on images need of it."""
+    """A space of image classifiers: what the programs that search and train on images need of
+    it."""
 
     @abstractmethod
     def supernet(  # type: ignore[override]
         self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
     ) -> Supernet:
-        """The network with every choice open; ValueError where there are no cells to compute again in backward."""
+        """The network with every choice open; ValueError where there are no cells to compute again
+        in backward."""
 
     @abstractmethod
     def network(  # type: ignore[override]
         self, decision: Any, num_classes: int = 10, in_channels: int = 3, *, auxiliary: bool = False
     ) -> nn.Module:
-        """The plain network of a discrete architecture; ValueError for an auxiliary head where there is none."""
+        """The plain network of a discrete architecture; ValueError for an auxiliary head where
+        there is none."""
 
     @abstractmethod
     def decision(self, what: Any) -> Any:
-        """A discrete architecture of this space from its text; one that is given is checked and returned."""
+        """A discrete architecture of this space from its text; one that is given is checked and
+        returned."""
 
     @abstractmethod
     def random_decision(self, generator: torch.Generator) -> Any:

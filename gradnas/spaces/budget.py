@@ -19,8 +19,8 @@ def choice_options(costs: Costs, strengths: Mapping[str, Tensor]) -> dict[str, l
         strengths: choice name -> strength of each operation, `(O,)`.
 
     Raises:
-        ValueError: a choice inside operations that is used in several places, whose cost then depends on several other
-            choices; a strength that is NaN.
+        ValueError: a choice inside operations that is used in several places, whose cost then
+            depends on several other choices; a strength that is NaN.
     """
     parents: dict[str, When] = {}
     for when in costs.nested:
@@ -37,7 +37,10 @@ def choice_options(costs: Costs, strengths: Mapping[str, Tensor]) -> dict[str, l
         for name, p_O in strengths.items():
             if parents.get(name, ()) != chain:
                 continue
-            scores = [math.log(max(p, 1e-300)) if p == p else math.nan for p in p_O.detach().double().tolist()]
+            scores = [
+                math.log(max(p, 1e-300)) if p == p else math.nan
+                for p in p_O.detach().double().tolist()
+            ]
             options = []
             for column, score in enumerate(scores):
                 here = (*chain, Place(name, 0, column))

@@ -1,8 +1,9 @@
 """The candidate operations of convolutional cells, as plain torch modules.
 
-Legend: B batch, C channels, H height, W width. Every operation maps C channels to C channels; with stride 2 it halves
-H and W. Convolutions have no bias. BatchNorm is affine in derived networks and not in supernets (DARTS, section 3).
-This file needs torch alone: exported model files are made of its source.
+Legend: B batch, C channels, H height, W width. Every operation maps C channels to C channels; with
+stride 2 it halves H and W. Convolutions have no bias. BatchNorm is affine in derived networks and
+not in supernets (DARTS, section 3). This file needs torch alone: exported model files are made of
+its source.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ class FactorizedReduce(nn.Module):
     """Halves H and W: a 1x1 convolution of the even pixels beside one of the odd pixels; BatchNorm.
 
     Raises:
-        ValueError: odd number of output channels; at a call, odd H or W (the two halves would differ in size).
+        ValueError: odd number of output channels; at a call, odd H or W (the two halves would
+            differ in size).
     """
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
         super().__init__()
         if channels_out % 2:
             raise ValueError(f"a reduction needs an even number of channels, not {channels_out}")
-        # A 1x1 convolution of stride 2 is one of stride 1 on every second pixel. Written so, it also keeps clear of a
-        # fault of torch 2.13 on the CPU: its channels-last backward for stride 2 corrupts memory for some small shapes.
+        # A 1x1 convolution of stride 2 is one of stride 1 on every second pixel. Written so, it
+        # also keeps clear of a fault of torch 2.13 on the CPU: its channels-last backward for
+        # stride 2 corrupts memory for some small shapes.
         self.conv_even = nn.Conv2d(channels_in, channels_out // 2, 1, bias=False)
         self.conv_odd = nn.Conv2d(channels_in, channels_out // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(channels_out, affine=affine)
@@ -47,7 +50,9 @@ class FactorizedReduce(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2:
             size = f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}"
-            raise ValueError(f"a reduction cell needs maps of even height and width, got {size}: change the image size")
+            raise ValueError(
+                f"a reduction cell needs maps of even height and width, got {size}: change the image size"
+            )
         x_BCHW = torch.relu(x_BCHW)
         halves = [self.conv_even(x_BCHW[:, :, ::2, ::2]), self.conv_odd(x_BCHW[:, :, 1::2, 1::2])]
         return self.bn(torch.cat(halves, dim=1))
@@ -56,17 +61,22 @@ class FactorizedReduce(nn.Module):
 def relu_conv_bn(channels_in: int, channels_out: int, affine: bool) -> nn.Sequential:
     """ReLU, 1x1 convolution, BatchNorm."""
     return nn.Sequential(
-        nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out, affine=affine)
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+        nn.BatchNorm2d(channels_out, affine=affine),
     )
 
 
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
-    """Twice: ReLU, depthwise convolution, pointwise convolution, BatchNorm; the first has the stride."""
+    """Twice: ReLU, depthwise convolution, pointwise convolution, BatchNorm; the first has the
+    stride."""
     layers: list[nn.Module] = []
     for step in (stride, 1):
         layers += [
             nn.ReLU(),
-            nn.Conv2d(channels, channels, kernel, step, (kernel - 1) // 2, groups=channels, bias=False),
+            nn.Conv2d(
+                channels, channels, kernel, step, (kernel - 1) // 2, groups=channels, bias=False
+            ),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels, affine=affine),
         ]
@@ -76,8 +86,8 @@ def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
 class DilatedConv2d(nn.Conv2d):
     """`nn.Conv2d`; under autocast on a CPU it computes in float32.
 
-    On CPUs with AMX the gradients of depthwise convolutions with dilation 2 are wrong or NaN in bf16 and channels-last
-    (oneDNN, seen with torch 2.13).
+    On CPUs with AMX the gradients of depthwise convolutions with dilation 2 are wrong or NaN in
+    bf16 and channels-last (oneDNN, seen with torch 2.13).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -96,7 +106,9 @@ def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     """Once: ReLU, depthwise convolution of dilation 2, pointwise convolution, BatchNorm."""
     return nn.Sequential(
         nn.ReLU(),
-        DilatedConv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
+        DilatedConv2d(
+            channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False
+        ),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     )
@@ -120,7 +132,9 @@ def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
 OPERATIONS: dict[str, Factory] = {
     "none": lambda channels, stride, affine: Zero(stride),
     "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(
+        3, stride, padding=1, count_include_pad=False
+    ),
     "skip_connect": skip_connect,
     "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
     "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),

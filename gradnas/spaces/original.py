@@ -1,9 +1,12 @@
-"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py` and `rnn/model.py`) for our networks.
+"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py` and `rnn/model.py`) for
+our networks.
 
-Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same shapes, under other
-names: the modules of an operation lie below `op` where the original wraps them in a class of its own, and the two
-convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones). Its recurrent model has the
-same matrices too, each node's by itself, and the embedding a second time as the decoder.
+Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same
+shapes, under other
+names: the modules of an operation lie below `op` where the original wraps them in a class of its
+own, and the two convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd
+ones). Its recurrent model has the same matrices too, each node's by itself, and the embedding a
+second time as the decoder.
 """
 
 from __future__ import annotations
@@ -29,22 +32,26 @@ _AUXILIARY = "auxiliary_head."
 _COUNTER = "num_batches_tracked"  # BatchNorm has it since torch 0.4.1; the released files are older
 
 
-def load_original_weights(network: ConvNetwork | RecurrentNetwork, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of the original authors' state dict into `network`: all of them, or on an error none.
+def load_original_weights(
+    network: ConvNetwork | RecurrentNetwork, state_dict: Mapping[str, Tensor]
+) -> None:
+    """Copy the tensors of the original authors' state dict into `network`: all of them, or on an
+    error none.
 
-    Tensors are converted to the network's device and floating-point type. Released files that come from torch 0.3 lack
-    BatchNorm's `num_batches_tracked`: those of the network stay as they are. Names that all begin with `module.`
-    (`DataParallel`) are accepted.
+    Tensors are converted to the network's device and floating-point type. Released files that come
+    from torch 0.3 lack BatchNorm's `num_batches_tracked`: those of the network stay as they are.
+    Names that all begin with `module.` (`DataParallel`) are accepted.
 
     Args:
-        network: of the genotype, channels, cells, stem, classes and auxiliary head that the file was made with, or of
-            the recurrent genotype, sizes and vocabulary.
-        state_dict: what `torch.load(path, map_location="cpu", weights_only=True)` gives for a CIFAR file, and its entry
-            `["state_dict"]` for an ImageNet checkpoint.
+        network: of the genotype, channels, cells, stem, classes and auxiliary head that the file
+            was made with, or of the recurrent genotype, sizes and vocabulary.
+        state_dict: what `torch.load(path, map_location="cpu", weights_only=True)` gives for a CIFAR
+            file, and its entry `["state_dict"]` for an ImageNet checkpoint.
 
     Raises:
-        ValueError: missing, surplus or misshapen tensors (by their original names), a whole checkpoint, an auxiliary
-            head on one side only, a network of another class or with operations that the original does not have.
+        ValueError: missing, surplus or misshapen tensors (by their original names), a whole
+            checkpoint, an auxiliary head on one side only, a network of another class or with
+            operations that the original does not have.
     """
     if not isinstance(network, (ConvNetwork, RecurrentNetwork)):
         raise ValueError(
@@ -77,7 +84,12 @@ def _recurrent_targets(network: RecurrentNetwork) -> dict[str, Tensor]:
     ours = network.state_dict()
     nodes = {f"rnns.0._Ws.{k}": matrix for k, matrix in enumerate(ours["node_weights"])}
     words = {"encoder.weight": ours["embedding.weight"], "decoder.weight": ours["embedding.weight"]}
-    return {**words, "decoder.bias": ours["decoder_bias"], "rnns.0._W0": ours["first_weight"], **nodes}
+    return {
+        **words,
+        "decoder.bias": ours["decoder_bias"],
+        "rnns.0._W0": ours["first_weight"],
+        **nodes,
+    }
 
 
 def original_names(network: ConvNetwork) -> dict[str, str]:
@@ -86,28 +98,45 @@ def original_names(network: ConvNetwork) -> dict[str, str]:
     Raises:
         ValueError: an operation that the original repository does not have.
     """
-    names = {name: name for name in network.state_dict()}  # stems, heads and classifiers are called the same
+    names = {
+        name: name for name in network.state_dict()
+    }  # stems, heads and classifiers are called the same
     for index, cell in enumerate(network.cells):
         assert isinstance(cell, ConvCellNetwork)
         here = f"cells.{index}."
-        modules = {f"{here}{name}": (f"{here}{name}", getattr(cell, name)) for name in ("preprocess0", "preprocess1")}
-        modules |= {f"{here}operations.{k}": (f"{here}_ops.{k}", module) for k, module in enumerate(cell.operations)}
+        modules = {
+            f"{here}{name}": (f"{here}{name}", getattr(cell, name))
+            for name in ("preprocess0", "preprocess1")
+        }
+        modules |= {
+            f"{here}operations.{k}": (f"{here}_ops.{k}", module)
+            for k, module in enumerate(cell.operations)
+        }
         for own, (original, module) in modules.items():
-            names |= {f"{own}.{name}": f"{original}.{theirs}" for name, theirs in _names_within(module, own).items()}
+            names |= {
+                f"{own}.{name}": f"{original}.{theirs}"
+                for name, theirs in _names_within(module, own).items()
+            }
     return names
 
 
 def _names_within(module: nn.Module, where: str) -> dict[str, str]:
-    """Our name -> original name for the tensors of one preprocessing or operation, both relative to it."""
+    """Our name -> original name for the tensors of one preprocessing or operation, both relative to
+    it."""
     names = list(module.state_dict())
     if isinstance(module, FactorizedReduce):
         return {name: _HALVES[name.partition(".")[0]] + name[name.index(".") :] for name in names}
     if not names:
         return {}
     layers = list(module) if isinstance(module, nn.Sequential) else []
-    if [nn.Conv2d if isinstance(layer, nn.Conv2d) else type(layer) for layer in layers] not in _LAYERS:
-        raise ValueError(f"{where} is not an operation of the original repository, so it has no original weights")
-    # 7x1-1x7 is a bare sequence there; every other operation is a class that holds its sequence as `op`
+    if [
+        nn.Conv2d if isinstance(layer, nn.Conv2d) else type(layer) for layer in layers
+    ] not in _LAYERS:
+        raise ValueError(
+            f"{where} is not an operation of the original repository, so it has no original weights"
+        )
+    # 7x1-1x7 is a bare sequence there; every other operation is a class that holds its sequence as
+    # `op`
     bare = isinstance(layers[1], nn.Conv2d) and layers[1].kernel_size == (1, 7)
     return {name: name if bare else f"op.{name}" for name in names}
 
@@ -115,14 +144,22 @@ def _names_within(module: nn.Module, where: str) -> dict[str, str]:
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict without the prefix of `DataParallel`; ValueError for what is no state dict."""
     if not isinstance(state_dict, Mapping):
-        raise ValueError(f"a state dict (tensors by name) is needed, not a {type(state_dict).__name__}")
+        raise ValueError(
+            f"a state dict (tensors by name) is needed, not a {type(state_dict).__name__}"
+        )
     if "state_dict" in state_dict:
-        raise ValueError('this is a whole checkpoint, not a state dict: pass its entry "state_dict"')
+        raise ValueError(
+            'this is a whole checkpoint, not a state dict: pass its entry "state_dict"'
+        )
     for name, tensor in state_dict.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"a state dict holds tensors by name, but its entry {name!r} is a {type(tensor).__name__}")
+            raise ValueError(
+                f"a state dict holds tensors by name, but its entry {name!r} is a {type(tensor).__name__}"
+            )
         if tensor.is_meta:
-            raise ValueError(f"the tensor {name!r} is on the device 'meta' and holds no data: load it to 'cpu'")
+            raise ValueError(
+                f"the tensor {name!r} is on the device 'meta' and holds no data: load it to 'cpu'"
+            )
     prefix = "module."
     if state_dict and all(name.startswith(prefix) for name in state_dict):
         return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
@@ -130,7 +167,10 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:
-    has, gets = network.auxiliary_head is not None, any(name.startswith(_AUXILIARY) for name in given)
+    has, gets = (
+        network.auxiliary_head is not None,
+        any(name.startswith(_AUXILIARY) for name in given),
+    )
     if gets and not has:
         raise ValueError(
             "these weights have an auxiliary head and the network has none: build the network with auxiliary=True, or "
@@ -143,13 +183,16 @@ def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:
 
 
 def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings: str) -> None:
-    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same shapes.
+    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same
+    shapes.
 
     `settings` are those that must be as they were when the weights were made.
     """
     missing = [name for name in expected if name not in given and not name.endswith(_COUNTER)]
     surplus = [name for name in given if name not in expected]
-    misshapen = [name for name in expected if name in given and not _alike(given[name], expected[name])]
+    misshapen = [
+        name for name in expected if name in given and not _alike(given[name], expected[name])
+    ]
     problems = []
     if missing:
         problems.append(f"the tensor {missing[0]!r} is missing{_more(missing)}")
@@ -158,7 +201,9 @@ def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings
     if misshapen:
         name = misshapen[0]
         found, needed = _form(given[name]), _form(expected[name])
-        problems.append(f"the tensor {name!r} is {found}, but the network's is {needed}{_more(misshapen)}")
+        problems.append(
+            f"the tensor {name!r} is {found}, but the network's is {needed}{_more(misshapen)}"
+        )
     if problems:
         own = any(".operations." in name or name == "node_weights" for name in given)
         advice = (
@@ -167,7 +212,9 @@ def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings
             else f"{settings} must be those the weights were made with"
         )
         listed = "; ".join(problems)
-        raise ValueError(f"these are not the original weights of this network, nothing was loaded: {listed}; {advice}")
+        raise ValueError(
+            f"these are not the original weights of this network, nothing was loaded: {listed}; {advice}"
+        )
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -177,7 +224,11 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 def _form(tensor: Tensor) -> str:
     """`16x3x3x3`, and the type where it is not one of floating-point numbers."""
     shape = "x".join(map(str, tensor.shape)) or "a single number"
-    return shape if tensor.is_floating_point() else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"
+    return (
+        shape
+        if tensor.is_floating_point()
+        else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"
+    )
 
 
 def _more(names: list[str]) -> str:

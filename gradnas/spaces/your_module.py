@@ -51,14 +51,19 @@ class ModuleSupernet(Supernet):
         generator = torch.Generator().manual_seed(seed)
         like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
         self.names = {name: choice.names for name, choice in found.items()}
-        tables = {name: 1e-3 * torch.randn(len(ops), generator=generator) for name, ops in self.names.items()}
+        tables = {
+            name: 1e-3 * torch.randn(len(ops), generator=generator)
+            for name, ops in self.names.items()
+        }
         self.alphas = nn.ParameterDict(
             {name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()}
         )
-        # "fresh" means the values the module had when the search began: whatever initialisation the user wrote, and
-        # for any kind of layer. Kept on the CPU.
+        # "fresh" means the values the module had when the search began: whatever initialisation the
+        # user wrote, and for any kind of layer. Kept on the CPU.
         self.initial: dict[str, torch.Tensor] | None
-        self.initial = {name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()}
+        self.initial = {
+            name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()
+        }
 
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
         with using(draw if draw is not None else self.dense_draw()):
@@ -80,10 +85,13 @@ class ModuleSupernet(Supernet):
         return {name: self.names[name][picks[name]] for name in self.names if name in picks}
 
     def one_hot_draw(self, decision: Mapping[str, str], /) -> Draw:
-        """Mixing weight 1 on what was decided; choices that cannot be reached have weight 0 everywhere."""
+        """Mixing weight 1 on what was decided; choices that cannot be reached have weight 0
+        everywhere."""
         choices = {name: [self.names[name].index(op)] for name, op in decision.items()}
         closed = {name: [None] for name in self.names if name not in choices}
-        return Draw.one_hot({**choices, **closed}, {name: alpha.detach() for name, alpha in self.alphas.items()})
+        return Draw.one_hot(
+            {**choices, **closed}, {name: alpha.detach() for name, alpha in self.alphas.items()}
+        )
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
         """Choices that were decided for an `nn.Identity`."""
@@ -122,10 +130,14 @@ def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
     """`module` with every Choice inside (or itself) replaced by what was decided."""
     while isinstance(module, Choice):
         if module.name not in decision:
-            raise ValueError(f"the decision says nothing about the choice {module.name!r}; it has {sorted(decision)}")
+            raise ValueError(
+                f"the decision says nothing about the choice {module.name!r}; it has {sorted(decision)}"
+            )
         chosen = decision[module.name]
         if chosen not in module.names:
-            raise ValueError(f"the choice {module.name!r} has no operation {chosen!r}, only {list(module.names)}")
+            raise ValueError(
+                f"the choice {module.name!r} has no operation {chosen!r}, only {list(module.names)}"
+            )
         module = module.operations[chosen]
     for name, child in module.named_children():
         replaced = _replace(child, decision)

@@ -12,7 +12,11 @@ from gradnas import Chain
 from gradnas.architectures.chain import bottleneck
 
 OPERATIONS = st.sampled_from(["mb3_k3", "mb6_k7", "mb1_k5", "mb12_k11", "zero", "identity"])
-CHAINS = st.lists(st.lists(OPERATIONS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=5).map(tuple).map(Chain)
+CHAINS = (
+    st.lists(st.lists(OPERATIONS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=5)
+    .map(tuple)
+    .map(Chain)
+)
 
 
 @settings(max_examples=50, deadline=None)

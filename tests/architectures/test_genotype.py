@@ -1,4 +1,5 @@
-"""Genotypes: published cells, the three written forms, validation, and texts that want to be executed."""
+"""Genotypes: published cells, the three written forms, validation, and texts that want to be
+executed."""
 
 import dataclasses
 import json
@@ -23,7 +24,9 @@ RECURRENT = [("tanh", 0), ("relu", 1), ("relu", 0)]
 
 names = st.one_of(
     st.sampled_from(["sep_conv_3x3", "skip_connect", "tanh"]),
-    st.text(min_size=1, max_size=8),  # also quotes, brackets, backslashes, line breaks, other scripts
+    st.text(
+        min_size=1, max_size=8
+    ),  # also quotes, brackets, backslashes, line breaks, other scripts
 )
 
 
@@ -56,19 +59,24 @@ def test_fields_read_as_in_the_original_named_tuples():
     cell = Genotype.recurrent_cell(RECURRENT)
     assert (cell.kind, cell.recurrent, cell.concat) == ("recurrent", tuple(RECURRENT), (1, 2, 3))
     assert cell.inputs("recurrent") == ((("tanh", 0),), (("relu", 1),), (("relu", 0),))
-    with pytest.raises(AttributeError, match="a recurrent genotype has no normal cell, only 'recurrent'"):
+    with pytest.raises(
+        AttributeError, match="a recurrent genotype has no normal cell, only 'recurrent'"
+    ):
         _ = cell.normal_concat
 
 
 def test_is_a_frozen_hashable_value():
     genotype = Genotype.conv(CONV, CONV)
     assert len({genotype, Genotype.conv(tuple(CONV), [list(edge) for edge in CONV])}) == 1
-    assert genotype != Genotype.conv(CONV, CONV, normal_concat=[3, 2])  # the order of the channels counts
+    assert genotype != Genotype.conv(
+        CONV, CONV, normal_concat=[3, 2]
+    )  # the order of the channels counts
     with pytest.raises(dataclasses.FrozenInstanceError):
         genotype.cells = ()
 
 
-# `gradnas/__init__.py` re-exports everything, so an empty package over the same folder takes its place
+# `gradnas/__init__.py` re-exports everything, so an empty package over the same folder takes its
+# place
 IMPORTED = """
 import importlib.util, sys, types
 package = types.ModuleType("gradnas")
@@ -103,7 +111,9 @@ def test_published_names():
         "ENAS",
     }
     assert Genotype.named("DARTS") == Genotype.named("DARTS_V2")
-    with pytest.raises(ValueError, match=re.escape("named 'darts_v3' (did you mean 'DARTS_V2'?); the names are")):
+    with pytest.raises(
+        ValueError, match=re.escape("named 'darts_v3' (did you mean 'DARTS_V2'?); the names are")
+    ):
         Genotype.named("darts_v3")
 
 
@@ -135,9 +145,12 @@ def test_published_second_order_cells():
     assert Genotype.named("AmoebaNet").to_text().endswith("reduce_concat=[3, 4, 6])")
 
 
-@pytest.mark.parametrize(("name", "num_nodes"), [("NASNet", 5), ("AmoebaNet", 5), ("PC_DARTS_image", 4)])
+@pytest.mark.parametrize(
+    ("name", "num_nodes"), [("NASNet", 5), ("AmoebaNet", 5), ("PC_DARTS_image", 4)]
+)
 def test_published_concat_is_what_no_node_consumes_or_all(name, num_nodes):
-    """NASNet and AmoebaNet concatenate exactly the nodes that feed no other node; DARTS all of them."""
+    """NASNet and AmoebaNet concatenate exactly the nodes that feed no other node; DARTS all of
+    them."""
     genotype = Genotype.named(name)
     for cell in ("normal", "reduce"):
         nodes = set(range(2, num_nodes + 2))
@@ -237,7 +250,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:60].encode("unicode_escape").decode())
+@pytest.mark.parametrize(
+    "text", HOSTILE, ids=lambda text: text[:60].encode("unicode_escape").decode()
+)
 def test_hostile_text_executes_nothing(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError):
@@ -260,12 +275,18 @@ def test_hostile_text_executes_nothing(text, tmp_path, monkeypatch):
             "Genotype(recurrent=[], concat=[], cnt=1)",
             "genotype text: unknown field 'cnt' (did you mean 'concat'?)",
         ),
-        ("Genotype(normal=[], reduce=[])", "genotype text: missing field 'normal_concat', 'reduce_concat'"),
+        (
+            "Genotype(normal=[], reduce=[])",
+            "genotype text: missing field 'normal_concat', 'reduce_concat'",
+        ),
         (
             "Genotype(recurrent=[('a', x)], concat=[1])",
             "genotype text: Name in line 1, column 27; only lists",
         ),
-        ("Genotype(recurrent=[('a', -1)], concat=[1])", "recurrent cell, node 1, edge 0: predecessor -1"),
+        (
+            "Genotype(recurrent=[('a', -1)], concat=[1])",
+            "recurrent cell, node 1, edge 0: predecessor -1",
+        ),
         (
             "Genotype(recurrent=[('a', 0)], concat=range(1, 5000))",
             "genotype text: range(1, 5000) is too long",
@@ -287,11 +308,27 @@ def test_text_errors(text, sentence):
         ([], None, ": it has no edges; it needs two per node"),
         (CONV[:3], None, ": 3 edges are an odd number; every node needs two"),
         (["ab", "cd"], None, ", node 0, edge 0: 'ab' is not an (operation, predecessor) pair"),
-        ([("a", 0, 0), ("a", 1)], None, ", node 0, edge 0: ('a', 0, 0) is not an (operation, predecessor)"),
-        ([("a", 0), ("", 1)], None, ", node 0, edge 1: the operation must be a non-empty string, not ''"),
-        ([(1, 0), ("a", 1)], None, ", node 0, edge 0: the operation must be a non-empty string, not 1"),
+        (
+            [("a", 0, 0), ("a", 1)],
+            None,
+            ", node 0, edge 0: ('a', 0, 0) is not an (operation, predecessor)",
+        ),
+        (
+            [("a", 0), ("", 1)],
+            None,
+            ", node 0, edge 1: the operation must be a non-empty string, not ''",
+        ),
+        (
+            [(1, 0), ("a", 1)],
+            None,
+            ", node 0, edge 0: the operation must be a non-empty string, not 1",
+        ),
         ([("a", "0"), ("a", 1)], None, ", node 0, edge 0: the predecessor must be an int, not '0'"),
-        ([("a", True), ("a", 1)], None, ", node 0, edge 0: the predecessor must be an int, not True"),
+        (
+            [("a", True), ("a", 1)],
+            None,
+            ", node 0, edge 0: the predecessor must be an int, not True",
+        ),
         (
             [("a", -1), ("a", 1)],
             None,
@@ -332,7 +369,11 @@ def test_conv_validation(normal, concat, sentence):
             None,
             "recurrent cell, node 1, edge 0: predecessor 1 does not precede it; it must be in 0..0",
         ),
-        ([("a", 0), ("a", 2)], None, "recurrent cell, node 2, edge 1: predecessor 2 does not precede it"),
+        (
+            [("a", 0), ("a", 2)],
+            None,
+            "recurrent cell, node 2, edge 1: predecessor 2 does not precede it",
+        ),
         (RECURRENT, [0], "recurrent cell: concat index 0 is not one of the nodes 1..3"),
         (RECURRENT, [4], "recurrent cell: concat index 4 is not one of the nodes 1..3"),
     ],
@@ -350,9 +391,18 @@ CELL = CellGenotype(tuple(CONV), (2, 3))
     [
         ([("normal", CELL)], "cells must be a tuple of (name, CellGenotype) pairs, not list"),
         ((CELL,), "cells must hold (name, CellGenotype) pairs, not CellGenotype("),
-        ((("normal", CELL),), "a genotype has the cells normal and reduce, or recurrent, not ('normal',)"),
-        ((("reduce", CELL), ("normal", CELL)), "normal and reduce, or recurrent, not ('reduce', 'normal')"),
-        ((("normal", CellGenotype(CONV, (2, 3))), ("reduce", CELL)), "normal cell: edges must be a tuple of"),
+        (
+            (("normal", CELL),),
+            "a genotype has the cells normal and reduce, or recurrent, not ('normal',)",
+        ),
+        (
+            (("reduce", CELL), ("normal", CELL)),
+            "normal and reduce, or recurrent, not ('reduce', 'normal')",
+        ),
+        (
+            (("normal", CellGenotype(CONV, (2, 3))), ("reduce", CELL)),
+            "normal cell: edges must be a tuple of",
+        ),
     ],
 )
 def test_cells_validation(cells, sentence):
@@ -378,17 +428,38 @@ def changed(**changes):
         (changed(version=2), "genotype: field 'version' must be 1, the one read here, not 2"),
         (changed(version=True), "genotype: field 'version' must be 1, the one read here, not True"),
         (changed(version=...), "genotype: field 'version' must be 1, the one read here, not None"),
-        (changed(space="ConvCel"), "'ConvCell' or 'RecurrentCell', not 'ConvCel' (did you mean 'ConvCell'?)"),
-        (changed(space=[]), "genotype: field 'space' must be 'ConvCell' or 'RecurrentCell', not []"),
+        (
+            changed(space="ConvCel"),
+            "'ConvCell' or 'RecurrentCell', not 'ConvCel' (did you mean 'ConvCell'?)",
+        ),
+        (
+            changed(space=[]),
+            "genotype: field 'space' must be 'ConvCell' or 'RecurrentCell', not []",
+        ),
         (changed(reduction={}), "genotype: unknown field 'reduction' (did you mean 'reduce'?)"),
         (changed(reduce=...), "genotype: missing field 'reduce'"),
         (changed(reduce=[]), "genotype: field 'reduce' must be an object, not list"),
         (changed(reduce={"edges": []}), "genotype: field 'reduce': missing field 'concat'"),
-        (changed(reduce={"edges": [], "concat": [], "x": 1}), "genotype: field 'reduce': unknown field 'x'"),
-        (changed(reduce={"edges": {}, "concat": []}), "field 'reduce.edges' must be a list, not dict"),
-        (changed(reduce={"edges": [], "concat": None}), "field 'reduce.concat' must be a list, not null"),
-        (changed(reduce={"edges": [1, 2], "concat": [2]}), "reduce cell, node 0, edge 0: 1 is not an (oper"),
-        (changed(reduce={"edges": CONV, "concat": [9]}), "reduce cell: concat index 9 is not one of the"),
+        (
+            changed(reduce={"edges": [], "concat": [], "x": 1}),
+            "genotype: field 'reduce': unknown field 'x'",
+        ),
+        (
+            changed(reduce={"edges": {}, "concat": []}),
+            "field 'reduce.edges' must be a list, not dict",
+        ),
+        (
+            changed(reduce={"edges": [], "concat": None}),
+            "field 'reduce.concat' must be a list, not null",
+        ),
+        (
+            changed(reduce={"edges": [1, 2], "concat": [2]}),
+            "reduce cell, node 0, edge 0: 1 is not an (oper",
+        ),
+        (
+            changed(reduce={"edges": CONV, "concat": [9]}),
+            "reduce cell: concat index 9 is not one of the",
+        ),
     ],
 )
 def test_json_errors(obj, sentence, tmp_path):

@@ -18,7 +18,20 @@ from cases import SHARED_DATA
 from gradnas import Genotype, runs
 from gradnas.cli.main import main
 
-TINY = ("--epochs", "1", "--channels", "2", "--cells", "2", "--batch-size", "256", "--threads", "1", "--device", "cpu")
+TINY = (
+    "--epochs",
+    "1",
+    "--channels",
+    "2",
+    "--cells",
+    "2",
+    "--batch-size",
+    "256",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+)
 
 
 @pytest.fixture
@@ -29,7 +42,11 @@ def fails(capsys):
         capsys.readouterr()
         assert main([str(a) for a in arguments]) == code
         errors = capsys.readouterr().err.strip()
-        assert errors.startswith("gradnas: ") and "Traceback" not in errors and len(errors.splitlines()) == 1
+        assert (
+            errors.startswith("gradnas: ")
+            and "Traceback" not in errors
+            and len(errors.splitlines()) == 1
+        )
         return errors
 
     return run
@@ -69,14 +86,18 @@ def test_search_train_evaluate_report_draw_and_export(trained, tmp_path, capsys)
         ok("draw", what, "-o", tmp_path / "cells.png")
         assert (tmp_path / "cells.png").read_bytes().startswith(b"\x89PNG")
     ok("export", trained, "-o", tmp_path / "model.py")
-    assert "gradnas" not in [line for line in (tmp_path / "model.py").read_text().splitlines() if "import" in line]
+    assert "gradnas" not in [
+        line for line in (tmp_path / "model.py").read_text().splitlines() if "import" in line
+    ]
 
 
 def test_a_config_file_repeats_the_run(trained, tmp_path):
     ok("search", trained / runs.CONFIG, "--out", tmp_path / "again")
     assert (tmp_path / "again" / runs.METRICS).read_bytes() == (trained / runs.METRICS).read_bytes()
     ok("train", trained / "train" / runs.CONFIG, "--out", tmp_path / "train")
-    assert (tmp_path / "train" / runs.METRICS).read_bytes() == (trained / "train" / runs.METRICS).read_bytes()
+    assert (tmp_path / "train" / runs.METRICS).read_bytes() == (
+        trained / "train" / runs.METRICS
+    ).read_bytes()
 
 
 def test_train_from_a_name_and_from_a_file(tmp_path, monkeypatch):
@@ -102,7 +123,9 @@ def folder_of_images(root, side, num, splits=("train", "val")):
         for k, name in enumerate(("dark", "bright")):
             (root / split / name).mkdir(parents=True)
             for i in range(num):
-                pixels = numbers.integers(0, 128, (side, side, 3), dtype=np.uint8) + np.uint8(120 * k)
+                pixels = numbers.integers(0, 128, (side, side, 3), dtype=np.uint8) + np.uint8(
+                    120 * k
+                )
                 Image.fromarray(pixels).save(root / split / name / f"{i}.png")
     return root
 
@@ -110,9 +133,30 @@ def folder_of_images(root, side, num, splits=("train", "val")):
 def test_an_image_folder_is_searched_and_trained(tmp_path, capsys):
     """Images sorted by class are shuffled before they are halved."""
     data = folder_of_images(tmp_path / "images", side=16, num=24)
-    ok("search", "darts-cifar10", "--data", data, "--out", tmp_path / "run", *TINY[:-6], "--batch-size", 8)
-    ok("train", tmp_path / "run", "--recipe", "cifar10-eval", "--no-auxiliary", *TINY[:-6], "--batch-size", 8)
-    assert json.loads((tmp_path / "run" / "train" / runs.RESULTS).read_text())["data"]["class_names"] == [
+    ok(
+        "search",
+        "darts-cifar10",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        *TINY[:-6],
+        "--batch-size",
+        8,
+    )
+    ok(
+        "train",
+        tmp_path / "run",
+        "--recipe",
+        "cifar10-eval",
+        "--no-auxiliary",
+        *TINY[:-6],
+        "--batch-size",
+        8,
+    )
+    assert json.loads((tmp_path / "run" / "train" / runs.RESULTS).read_text())["data"][
+        "class_names"
+    ] == [
         "bright",
         "dark",
     ]
@@ -121,14 +165,30 @@ def test_an_image_folder_is_searched_and_trained(tmp_path, capsys):
 def test_the_imagenet_recipe_streams_and_trains_with_its_auxiliary_head(tmp_path):
     data = folder_of_images(tmp_path / "images", side=230, num=4)
     size = ("--channels", 4, "--cells", 3, "--batch-size", 4, "--epochs", 1, "--workers", 2)
-    ok("train", "DARTS_V2", "--recipe", "imagenet-eval", "--data", data, "--out", tmp_path / "run", *size)
+    ok(
+        "train",
+        "DARTS_V2",
+        "--recipe",
+        "imagenet-eval",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        *size,
+    )
     config = json.loads((tmp_path / "run" / runs.CONFIG).read_text())
-    assert config["auxiliary"] and config["label_smoothing"] == 0.1 and config["schedule"] == "exponential"
+    assert (
+        config["auxiliary"]
+        and config["label_smoothing"] == 0.1
+        and config["schedule"] == "exponential"
+    )
     results = json.loads((tmp_path / "run" / runs.RESULTS).read_text())
     assert results["data"]["image_size"] == 224 and results["num_auxiliary_params"] > 0
 
 
-@pytest.mark.skipif(not (SHARED_DATA / "cifar10").is_dir(), reason="needs CIFAR-10 in ../shared/data/cifar10")
+@pytest.mark.skipif(
+    not (SHARED_DATA / "cifar10").is_dir(), reason="needs CIFAR-10 in ../shared/data/cifar10"
+)
 def test_the_cifar_recipes_on_real_images(tmp_path):
     import pyarrow.parquet as pq
 
@@ -146,26 +206,37 @@ def test_the_cifar_recipes_on_real_images(tmp_path):
 def test_recipes_are_listed_within_80_columns(capsys):
     ok("recipes")
     out = capsys.readouterr().out
-    for name in ("darts-cifar10", "darts-cifar10-first-order", "digits", "cifar10-eval", "imagenet-eval", "DARTS_V2"):
+    for name in (
+        "darts-cifar10",
+        "darts-cifar10-first-order",
+        "digits",
+        "cifar10-eval",
+        "imagenet-eval",
+        "DARTS_V2",
+    ):
         assert name in out
     assert max(map(len, out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["search", "train", "resume", "evaluate", "draw", "report", "export", "recipes"])
+@pytest.mark.parametrize(
+    "command", ["search", "train", "resume", "evaluate", "draw", "report", "export", "recipes"]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0 and "usage: gradnas" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "digits", "--epocs", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["serach"], ["search"], ["search", "digits", "--epocs", "3"]]
+)
 def test_wrong_usage(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
 
 
-# ---- bad input ----------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def test_unknown_recipe(fails):
@@ -174,14 +245,30 @@ def test_unknown_recipe(fails):
 
 
 def test_reinforce_replaces_the_gradient_of_a_recipe(fails, tmp_path):
-    tiny = ("--epochs", 2, "--warmup-epochs", 1, "--batch-size", 256, "--max-steps", 4, "--threads", 1)
+    tiny = (
+        "--epochs",
+        2,
+        "--warmup-epochs",
+        1,
+        "--batch-size",
+        256,
+        "--max-steps",
+        4,
+        "--threads",
+        1,
+    )
     ok("search", "proxyless-digits", "--reinforce", 3, "--out", tmp_path / "run", *tiny)
     config = json.loads((tmp_path / "run" / runs.CONFIG).read_text())
     assert config["gradient"]["type"] == "Reinforce" and config["gradient"]["samples"] == 3
     assert (tmp_path / "run" / runs.GENOTYPE).exists()
-    assert "samples must be at least 1, not 0" in fails("search", "proxyless-digits", "--reinforce", 0)
+    assert "samples must be at least 1, not 0" in fails(
+        "search", "proxyless-digits", "--reinforce", 0
+    )
     dense = fails("search", "digits", "--reinforce", 2, "--out", tmp_path / "dense", *TINY)
-    assert "use BinaryGates() or GumbelSoftmax(hard=True)" in dense and not (tmp_path / "dense").exists()
+    assert (
+        "use BinaryGates() or GumbelSoftmax(hard=True)" in dense
+        and not (tmp_path / "dense").exists()
+    )
 
 
 def test_unknown_config_field(fails, tmp_path):
@@ -197,7 +284,9 @@ def test_a_config_of_the_other_kind(fails, trained):
 
 
 def test_missing_data_folder(fails, tmp_path):
-    sentence = fails("search", "darts-cifar10", "--data", tmp_path / "nothing", "--out", tmp_path / "r")
+    sentence = fails(
+        "search", "darts-cifar10", "--data", tmp_path / "nothing", "--out", tmp_path / "r"
+    )
     assert "nothing" in sentence and "train-*.parquet" in sentence and "train/<class>" in sentence
     assert not (tmp_path / "r").exists()
 
@@ -224,11 +313,16 @@ def test_label_outside_the_classes(fails, tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     image = {"bytes": buffer.getvalue(), "path": None}
-    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "img": {"_type": "Image"}}
+    features = {
+        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+        "img": {"_type": "Image"},
+    }
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
     for split in ("train", "test"):
         table = pa.table({"img": [image] * 6, "label": pa.array([0, 1, 0, 7, 1, 0], pa.int64())})
-        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{split}-00000-of-00001.parquet")
+        pq.write_table(
+            table.replace_schema_metadata(metadata), tmp_path / f"{split}-00000-of-00001.parquet"
+        )
     sentence = fails("search", "darts-cifar10", "--data", tmp_path)
     assert "7" in sentence and "train-00000-of-00001.parquet" in sentence
 
@@ -243,7 +337,9 @@ def test_bad_genotypes(fails, tmp_path):
         path.write_text(json.dumps(good).replace(old, new, 1))
         assert wanted in fails("train", path, "--recipe", "digits-eval", "--out", tmp_path / "r")
     Genotype.named("ENAS").save(path)
-    assert "is a recurrent cell, and the recipe trains another kind" in fails("train", path, "--recipe", "digits-eval")
+    assert "is a recurrent cell, and the recipe trains another kind" in fails(
+        "train", path, "--recipe", "digits-eval"
+    )
     assert "did you mean 'DARTS_V2'" in fails("train", "DARTS_V22")
 
 
@@ -251,7 +347,10 @@ def test_hostile_genotypes_execute_nothing(fails, tmp_path, monkeypatch):
     """What is read is data: nothing in it runs."""
     monkeypatch.chdir(tmp_path)
     hostile = "__import__('os').system('touch PWNED')"
-    for text in (hostile, f"Genotype(normal={hostile}, normal_concat=[2], reduce=[], reduce_concat=[2])"):
+    for text in (
+        hostile,
+        f"Genotype(normal={hostile}, normal_concat=[2], reduce=[], reduce_concat=[2])",
+    ):
         (tmp_path / "g.json").write_text(text)
         fails("train", tmp_path / "g.json")
         fails("train", text)
@@ -302,7 +401,8 @@ def test_no_write_permission(fails, tmp_path):
 
 
 def test_full_disk(fails, tmp_path, monkeypatch):
-    """The disk is full from the fifth flush on: the sentence says so, and what was written is whole."""
+    """The disk is full from the fifth flush on: the sentence says so, and what was written is
+    whole."""
     write, writes = os.fsync, []
 
     def limited(handle):
@@ -324,21 +424,31 @@ def test_nan_loss(fails, trained, tmp_path):
     config["weights"] |= {"lr": 1e30, "lr_end": 1e30, "clip_norm": None}
     (tmp_path / "c.json").write_text(json.dumps(config))
     sentence = fails("search", tmp_path / "c.json", "--out", tmp_path / "run")
-    assert "step 1" in sentence and "smaller learning rate" in sentence and "last good state" in sentence
+    assert (
+        "step 1" in sentence
+        and "smaller learning rate" in sentence
+        and "last good state" in sentence
+    )
     assert runs.Run(tmp_path / "run").status()["status"] == "failed"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_asked_for_but_absent(fails, tmp_path):
-    assert "no usable CUDA device" in fails("search", "digits", "--device", "cuda", "--out", tmp_path / "r")
-    assert "unknown device 'gpu'" in fails("search", "digits", "--device", "gpu", "--out", tmp_path / "r")
+    assert "no usable CUDA device" in fails(
+        "search", "digits", "--device", "cuda", "--out", tmp_path / "r"
+    )
+    assert "unknown device 'gpu'" in fails(
+        "search", "digits", "--device", "gpu", "--out", tmp_path / "r"
+    )
     assert not (tmp_path / "r").exists()
 
 
 def test_numbers_out_of_range(fails, tmp_path):
     assert "epochs must be at least 1" in fails("search", "digits", "--epochs", "0")
     assert "cells must be" in fails("search", "digits", "--cells", "1")
-    assert "even height and width" in fails("search", "digits", "--image-size", "6", "--out", tmp_path / "r", *TINY)
+    assert "even height and width" in fails(
+        "search", "digits", "--image-size", "6", "--out", tmp_path / "r", *TINY
+    )
 
 
 def test_folders_that_are_no_runs(fails, tmp_path):
@@ -355,7 +465,17 @@ def test_a_search_that_was_not_trained_says_how(fails, tmp_path):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-m", "gradnas", "search", "digits", "--out", str(tmp_path / "run"), "--epochs", "200"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradnas",
+        "search",
+        "digits",
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "200",
+    ]
     process = subprocess.Popen([*command, "--channels", "2"], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     process.stderr.readline()  # the first epoch is done

@@ -28,7 +28,11 @@ def fails(capsys):
         capsys.readouterr()
         assert main([str(a) for a in arguments]) == 2
         errors = capsys.readouterr().err.strip()
-        assert errors.startswith("gradnas: ") and "Traceback" not in errors and len(errors.splitlines()) == 1
+        assert (
+            errors.startswith("gradnas: ")
+            and "Traceback" not in errors
+            and len(errors.splitlines()) == 1
+        )
         return errors
 
     return run
@@ -39,13 +43,28 @@ def trained(tmp_path_factory):
     """A searched and trained run folder on one text file."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "corpus.txt").write_text(WORDS * 60)
-    ok("search", "text", "--data", folder / "corpus.txt", "--out", folder / "run", "--nodes", "2", *TINY)
+    ok(
+        "search",
+        "text",
+        "--data",
+        folder / "corpus.txt",
+        "--out",
+        folder / "run",
+        "--nodes",
+        "2",
+        *TINY,
+    )
     ok("train", folder / "run", "--recipe", "text-eval", *TINY)
     return folder / "run"
 
 
 def test_from_a_text_file_to_generated_text(trained, capsys):
-    assert {p.name for p in trained.iterdir()} >= {runs.GENOTYPE, runs.PICTURE, runs.ALPHAS, runs.METRICS}
+    assert {p.name for p in trained.iterdir()} >= {
+        runs.GENOTYPE,
+        runs.PICTURE,
+        runs.ALPHAS,
+        runs.METRICS,
+    }
     config = read_object(trained / "train" / runs.CONFIG)
     assert config["data"]["source"].endswith("corpus.txt") and config["space"]["nodes"] == 2
     capsys.readouterr()
@@ -64,13 +83,19 @@ def test_draw_and_report(trained, tmp_path, capsys):
     assert (tmp_path / "cell.svg").read_text().startswith("<?xml")
     ok("report", trained)
     page = (trained / runs.REPORT).read_text()
-    assert "perplexity" in page and "<script" not in page and "Normal cell" not in page and "accuracy" not in page
+    assert (
+        "perplexity" in page
+        and "<script" not in page
+        and "Normal cell" not in page
+        and "accuracy" not in page
+    )
     ok("report", trained / "train")
     ok("draw", "ENAS", "-o", tmp_path / "enas.png")
 
 
 def test_exports_hand_on_the_hidden_state(trained, tmp_path):
-    """Token by token, a torch program and ONNX give the probabilities of the network on the whole text."""
+    """Token by token, a torch program and ONNX give the probabilities of the network on the whole
+    text."""
     from gradnas.export.programs import trained_run
     from gradnas.programs.text_training import load_trained_text
 
@@ -97,7 +122,8 @@ def test_exports_hand_on_the_hidden_state(trained, tmp_path):
 
 
 def test_bad_corpora(fails, tmp_path):
-    """An empty file, one that is not UTF-8, one that is too short, a missing split, one that is not there."""
+    """An empty file, one that is not UTF-8, one that is too short, a missing split, one that is not
+    there."""
     out = ("--out", tmp_path / "r")
     (tmp_path / "empty.txt").write_text("  \n")
     assert "empty.txt is empty" in fails("search", "text", "--data", tmp_path / "empty.txt", *out)
@@ -124,13 +150,17 @@ def test_bad_options(fails, trained, tmp_path):
     config = read_object(trained / runs.CONFIG)
     config["space"]["activations"][1] = "rleu"
     (tmp_path / "c.json").write_text(json.dumps(config))
-    assert "unknown activation 'rleu' (did you mean 'relu'?)" in fails("search", tmp_path / "c.json")
+    assert "unknown activation 'rleu' (did you mean 'relu'?)" in fails(
+        "search", tmp_path / "c.json"
+    )
     error = fails("generate", trained, "--prompt", "the catt sat on zebras")
     assert "unknown words 'catt' (did you mean 'cat'?), 'zebras'" in error
     assert "tokens must be at least 1" in fails("generate", trained, "--tokens", "0")
     assert "--channels is no setting of RecurrentCell" in fails("search", "text", "--channels", "4")
     assert "--level is no setting of DataConfig" in fails("search", "digits", "--level", "char")
-    assert "--precision is no setting of TextSearchConfig" in fails("search", "text", "--precision", "bf16")
+    assert "--precision is no setting of TextSearchConfig" in fails(
+        "search", "text", "--precision", "bf16"
+    )
     assert "an architecture for images" in fails("train", "DARTS_V2", "--recipe", "text-eval")
     assert "cannot be written as source" in fails("export", trained, "-o", tmp_path / "m.py")
     assert "unknown word" in fails("evaluate", trained, "--data", "pydoc")

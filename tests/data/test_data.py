@@ -1,6 +1,8 @@
-"""Splits, plans and batches in memory: what an epoch yields, and that nothing but (seed, epoch, batch) decides it.
+"""Splits, plans and batches in memory: what an epoch yields, and that nothing but (seed, epoch,
+batch) decides it.
 
-Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns of a draw.
+Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns
+of a draw.
 """
 
 import random
@@ -20,18 +22,26 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FULL = Augment(crop_padding=2, flip=True, cutout=3)
 
 
-def random_split(num: int = 50, size: int = 8, channels: int = 3, num_classes: int = 5) -> MemorySplit:
+def random_split(
+    num: int = 50, size: int = 8, channels: int = 3, num_classes: int = 5
+) -> MemorySplit:
     numbers = torch.Generator().manual_seed(1)
-    images_NCHW = torch.randint(0, 256, (num, channels, size, size), dtype=torch.uint8, generator=numbers)
+    images_NCHW = torch.randint(
+        0, 256, (num, channels, size, size), dtype=torch.uint8, generator=numbers
+    )
     labels = torch.randint(0, num_classes, (num,), generator=numbers)
     return MemorySplit(images_NCHW, labels, MEAN[:channels], STD[:channels])
 
 
 def coordinates_split(num: int, size: int) -> MemorySplit:
-    """Images whose channels say (row + 1, column + 1, image) of every pixel; black padding is 0 in the first two."""
+    """Images whose channels say (row + 1, column + 1, image) of every pixel; black padding is 0 in
+    the first two."""
     row_HW, column_HW = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     images_NCHW = torch.stack(
-        [torch.stack([row_HW + 1, column_HW + 1, torch.full_like(row_HW, n % 256)]) for n in range(num)]
+        [
+            torch.stack([row_HW + 1, column_HW + 1, torch.full_like(row_HW, n % 256)])
+            for n in range(num)
+        ]
     )
     return MemorySplit(images_NCHW.to(torch.uint8), torch.arange(num), (0.0,) * 3, (1 / 255,) * 3)
 
@@ -42,7 +52,8 @@ def listed(batches, epoch=0, start=0):
 
 def same(first, second) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(x, x2) and torch.equal(y, y2) for (x, y), (x2, y2) in zip(first, second, strict=True)
+        torch.equal(x, x2) and torch.equal(y, y2)
+        for (x, y), (x2, y2) in zip(first, second, strict=True)
     )
 
 
@@ -51,7 +62,12 @@ def same(first, second) -> bool:
 
 def test_mix_is_splitmix64_and_tells_all_neighbours_apart():
     assert mix(0) == 0xE220A8397B1DCDAF  # the first output of splitmix64 from state 0, as published
-    hashes = {mix(seed, epoch, index) & 0xFFFFFFFF for seed in range(20) for epoch in range(20) for index in range(20)}
+    hashes = {
+        mix(seed, epoch, index) & 0xFFFFFFFF
+        for seed in range(20)
+        for epoch in range(20)
+        for index in range(20)
+    }
     assert len(hashes) == 8000  # distinct even in the 32 bits that torch's CPU generator keeps
     assert len({mix(), mix(0), mix(0, 0), mix(1, 0), mix(0, 1), mix(-1)}) == 6
     flipped = [(mix(7) ^ mix(7 ^ (1 << bit))).bit_count() for bit in range(64)]
@@ -63,13 +79,16 @@ def test_no_global_random_state_is_read_or_changed():
         return torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
 
     split = random_split()
-    # Importing scikit-learn may import rich, which draws from Python's global generator as it is imported.
+    # Importing scikit-learn may import rich, which draws from Python's global generator as it is
+    # imported.
     load_images("digits")
     before = states()
     first = listed(split.batches(16, augment=FULL, shuffle=True, seed=3))
     halves(split, seed=1), stratified(split, 0.5, 1), load_images("digits")
     after = states()
-    assert torch.equal(before[0], after[0]) and (before[1] == after[1]).all() and before[2] == after[2]
+    assert (
+        torch.equal(before[0], after[0]) and (before[1] == after[1]).all() and before[2] == after[2]
+    )
     torch.manual_seed(99)
     assert same(first, listed(split.batches(16, augment=FULL, shuffle=True, seed=3)))
 
@@ -79,7 +98,9 @@ def test_no_global_random_state_is_read_or_changed():
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize(("size", "batch_size"), [(24, 12), (25, 12), (26, 12), (27, 12), (12, 12), (15, 4), (50, 16)])
+@pytest.mark.parametrize(
+    ("size", "batch_size"), [(24, 12), (25, 12), (26, 12), (27, 12), (12, 12), (15, 4), (50, 16)]
+)
 def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, drop_last, world):
     plans = [Plan(size, batch_size, True, 5, drop_last, rank, world) for rank in range(world)]
     single = Plan(size, batch_size, True, 5, drop_last)
@@ -98,7 +119,9 @@ def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, dro
     rest = size % batch_size
     assert seen == order_N[: size - rest if drop_last else size].tolist()
     if rest >= world or rest == 0 or drop_last:
-        assert [plans[0].span(i) for i in range(len(plans[0]))] == [single.span(i) for i in range(len(single))]
+        assert [plans[0].span(i) for i in range(len(plans[0]))] == [
+            single.span(i) for i in range(len(single))
+        ]
     else:  # too few for a batch of their own: they join the one before
         assert len(plans[0]) == len(single) - 1 and plans[0].span(len(plans[0]) - 1)[1] == size
 
@@ -110,7 +133,10 @@ def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, dro
         ({"batch_size": 3, "world": 4}, "batch_size=3, world=4"),
         ({"batch_size": 0}, "batch_size=0, world=1"),
         ({"size": 0}, "a split of 0 images is too small for 1 process"),
-        ({"batch_size": 64, "drop_last": True}, "drop_last leaves no batch: 50 images are fewer than batch_size=64"),
+        (
+            {"batch_size": 64, "drop_last": True},
+            "drop_last leaves no batch: 50 images are fewer than batch_size=64",
+        ),
     ],
 )
 def test_impossible_plans_are_refused(arguments, sentence):
@@ -127,7 +153,9 @@ def test_unaugmented_batches_are_exactly_the_normalised_images_in_order():
     assert [len(y) for _, y in listed(batches)] == [16, 16, 16, 2] and len(batches) == 4
     x_NCHW = torch.cat([x for x, _ in listed(batches)])
     mean, std = torch.tensor(MEAN).double().view(3, 1, 1), torch.tensor(STD).double().view(3, 1, 1)
-    torch.testing.assert_close(x_NCHW.double(), (split.images_NCHW / 255.0 - mean) / std, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        x_NCHW.double(), (split.images_NCHW / 255.0 - mean) / std, atol=1e-6, rtol=1e-6
+    )
     assert torch.equal(torch.cat([y for _, y in listed(batches)]), split.labels)
     x_BCHW, y_B = listed(batches)[0]
     assert x_BCHW.dtype == torch.float32 and y_B.dtype == torch.int64
@@ -141,7 +169,9 @@ def test_an_epoch_is_a_function_of_seed_and_epoch():
     assert same(first, listed(batches, 2))
     assert same(first, listed(random_split().batches(16, augment=FULL, shuffle=True, seed=7), 2))
     assert not same(first, listed(batches, 3))
-    assert not same(first, listed(random_split().batches(16, augment=FULL, shuffle=True, seed=8), 2))
+    assert not same(
+        first, listed(random_split().batches(16, augment=FULL, shuffle=True, seed=8), 2)
+    )
 
 
 def test_epochs_differ_in_order_and_in_augmentation():
@@ -173,7 +203,8 @@ def test_ranks_share_the_batches_of_one_process(world):
         for rank in range(world)
     ]
     joined = [
-        (torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])) for parts in zip(*ranks, strict=True)
+        (torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
+        for parts in zip(*ranks, strict=True)
     ]
     assert same(single, joined)
 
@@ -186,7 +217,9 @@ def test_drop_last_leaves_the_smaller_batch_out():
 def test_several_epochs_can_be_read_at_once():
     batches = random_split().batches(16, augment=FULL, shuffle=True)
     pairs = list(zip(batches.epoch(0), batches.epoch(1), strict=True))
-    assert same([pair[0] for pair in pairs], listed(batches, 0)) and same([p[1] for p in pairs], listed(batches, 1))
+    assert same([pair[0] for pair in pairs], listed(batches, 0)) and same(
+        [p[1] for p in pairs], listed(batches, 1)
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- augmentation
@@ -211,11 +244,16 @@ def test_crop_flip_and_cutout_agree_with_a_loop_over_images():
 def test_crop_offsets_are_uniform_and_half_of_the_images_are_flipped():
     padding, size, num = 2, 8, 20_000
     split = coordinates_split(256, size).subset([n % 256 for n in range(num)])
-    x_BCHW, _ = listed(split.batches(num, augment=Augment(crop_padding=padding, flip=True), shuffle=False))[0]
+    x_BCHW, _ = listed(
+        split.batches(num, augment=Augment(crop_padding=padding, flip=True), shuffle=False)
+    )[0]
     middle = x_BCHW[:, :, size // 2, size // 2 - 1 : size // 2 + 1]  # never in the padding
     mirrored_B = middle[:, 1, 1] < middle[:, 1, 0]
     down_B = (middle[:, 0, 0] - 1 - size // 2).long() + padding
-    leftmost_B = torch.where(mirrored_B, middle[:, 1, 1] - size // 2, middle[:, 1, 0] - size // 2).long() + padding
+    leftmost_B = (
+        torch.where(mirrored_B, middle[:, 1, 1] - size // 2, middle[:, 1, 0] - size // 2).long()
+        + padding
+    )
     counts = (down_B * 5 + leftmost_B).bincount(minlength=25)
     assert len(counts) == 25
     chi_squared = float(((counts - num / 25) ** 2 / (num / 25)).sum())
@@ -227,7 +265,10 @@ def test_crop_offsets_are_uniform_and_half_of_the_images_are_flipped():
 
 def test_cropping_pads_with_black_before_normalisation():
     split = MemorySplit(
-        torch.full((400, 3, 8, 8), 255, dtype=torch.uint8), torch.zeros(400, dtype=torch.long), MEAN, STD
+        torch.full((400, 3, 8, 8), 255, dtype=torch.uint8),
+        torch.zeros(400, dtype=torch.long),
+        MEAN,
+        STD,
     )
     x_BCHW, _ = listed(split.batches(400, augment=Augment(crop_padding=4), shuffle=False))[0]
     for channel in range(3):
@@ -240,7 +281,10 @@ def test_cropping_pads_with_black_before_normalisation():
 def test_cutout_has_the_area_of_a_clipped_square_with_uniform_centre(side):
     size, num = 12, 8000
     split = MemorySplit(
-        torch.full((num, 3, size, size), 200, dtype=torch.uint8), torch.zeros(num, dtype=torch.long), MEAN, STD
+        torch.full((num, 3, size, size), 200, dtype=torch.uint8),
+        torch.zeros(num, dtype=torch.long),
+        MEAN,
+        STD,
     )
     x_BCHW, _ = listed(split.batches(num, augment=Augment(cutout=side), shuffle=False))[0]
     hole_BHW = (x_BCHW == 0).all(1)
@@ -260,9 +304,13 @@ def test_switching_one_augmentation_on_leaves_the_others_as_they_were():
     assert torch.equal(torch.where(holed == 0, 0, plain), holed) and not torch.equal(plain, holed)
 
 
-@pytest.mark.parametrize("name, value", [("resized_crop", (0.1, 1.0)), ("color_jitter", (0.4, 0.4, 0.4, 0.1))])
+@pytest.mark.parametrize(
+    "name, value", [("resized_crop", (0.1, 1.0)), ("color_jitter", (0.4, 0.4, 0.4, 0.1))]
+)
 def test_augmentation_of_decoding_is_refused_for_images_in_memory(name, value):
-    with pytest.raises(ValueError, match=f"{name} works on images as they are decoded.*memory_limit_mib=0"):
+    with pytest.raises(
+        ValueError, match=f"{name} works on images as they are decoded.*memory_limit_mib=0"
+    ):
         random_split().batches(4, augment=Augment(**{name: value}), shuffle=True)
 
 
@@ -272,7 +320,9 @@ def test_augmentation_of_decoding_is_refused_for_images_in_memory(name, value):
 def test_subsets_pick_images_and_labels():
     split = random_split()
     part = split.subset([4, 2, 9, 7]).subset(torch.tensor([3, 0]))
-    assert torch.equal(part.images_NCHW, split.images_NCHW[[7, 4]]) and torch.equal(part.labels, split.labels[[7, 4]])
+    assert torch.equal(part.images_NCHW, split.images_NCHW[[7, 4]]) and torch.equal(
+        part.labels, split.labels[[7, 4]]
+    )
     x_BCHW, y_B = listed(part.batches(2, shuffle=False))[0]
     whole_BCHW, whole_B = listed(split.batches(50, shuffle=False))[0]
     assert torch.equal(x_BCHW, whole_BCHW[[7, 4]]) and torch.equal(y_B, whole_B[[7, 4]])
@@ -286,10 +336,17 @@ def test_subsets_pick_images_and_labels():
 
 
 def test_memory_splits_refuse_what_does_not_fit_together():
-    images_NCHW, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"images are uint8 of shape \(N, C, H, W\), not torch.float32"):
+    images_NCHW, labels = (
+        torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(4, dtype=torch.long),
+    )
+    with pytest.raises(
+        ValueError, match=r"images are uint8 of shape \(N, C, H, W\), not torch.float32"
+    ):
         MemorySplit(images_NCHW.float(), labels, MEAN, STD)
-    with pytest.raises(ValueError, match=r"labels are whole numbers of shape \(4,\), not torch.int64 \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"labels are whole numbers of shape \(4,\), not torch.int64 \(3,\)"
+    ):
         MemorySplit(images_NCHW, labels[:3], MEAN, STD)
     with pytest.raises(ValueError, match="labels are whole numbers"):
         MemorySplit(images_NCHW, labels.float(), MEAN, STD)
@@ -302,12 +359,19 @@ def test_memory_splits_refuse_what_does_not_fit_together():
 def test_halves_follow_the_order_of_the_files_or_a_seed():
     split = random_split(51)
     first, second = halves(split)
-    assert torch.equal(first.labels, split.labels[:25]) and torch.equal(second.labels, split.labels[25:])
+    assert torch.equal(first.labels, split.labels[:25]) and torch.equal(
+        second.labels, split.labels[25:]
+    )
     first, second = halves(coordinates_split(50, 4), 0.2, seed=3)
     rows = first.labels.tolist() + second.labels.tolist()
     assert len(first) == 10 and sorted(rows) == list(range(50))
-    assert first.labels.tolist() != list(range(10)) and first.labels.tolist() == sorted(first.labels.tolist())
-    again, other = halves(coordinates_split(50, 4), 0.2, seed=3)[0], halves(coordinates_split(50, 4), 0.2, seed=4)[0]
+    assert first.labels.tolist() != list(range(10)) and first.labels.tolist() == sorted(
+        first.labels.tolist()
+    )
+    again, other = (
+        halves(coordinates_split(50, 4), 0.2, seed=3)[0],
+        halves(coordinates_split(50, 4), 0.2, seed=4)[0],
+    )
     assert torch.equal(first.labels, again.labels) and not torch.equal(first.labels, other.labels)
 
 
@@ -347,11 +411,13 @@ def test_digits_are_scikit_learns_in_a_fixed_stratified_split():
     assert (data.name, data.num_classes, data.in_channels, data.image_size) == ("digits", 10, 1, 8)
     assert data.class_names == tuple("0123456789") and len(data.train) + len(data.test) == 1797
     assert 355 <= len(data.test) <= 363 and data.test.labels.bincount().min() >= 34
-    assert data.train.images_NCHW.max() == 255 and set(data.train.images_NCHW.unique().tolist()) <= {
-        round(level * 255 / 16) for level in range(17)
-    }
+    assert data.train.images_NCHW.max() == 255 and set(
+        data.train.images_NCHW.unique().tolist()
+    ) <= {round(level * 255 / 16) for level in range(17)}
     x_NCHW, _ = listed(data.train.batches(len(data.train), shuffle=False))[0]
-    assert float(x_NCHW.mean()) == pytest.approx(0, abs=1e-4) and float(x_NCHW.std()) == pytest.approx(1, abs=1e-3)
+    assert float(x_NCHW.mean()) == pytest.approx(0, abs=1e-4) and float(
+        x_NCHW.std()
+    ) == pytest.approx(1, abs=1e-3)
     again, other = load_images("digits"), load_images("digits", seed=1, test_fraction=0.5)
     assert torch.equal(data.test.images_NCHW, again.test.images_NCHW)
     assert 895 <= len(other.test) <= 902
@@ -370,12 +436,17 @@ def test_digits_can_be_resized():
     from PIL import Image
 
     for n in range(0, 100, 10):  # Pillow resizes the same way, by other code
-        picture = Image.fromarray(plain.train.images_NCHW[n, 0].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
+        picture = Image.fromarray(plain.train.images_NCHW[n, 0].numpy()).resize(
+            (16, 16), Image.Resampling.BILINEAR
+        )
         difference_HW = np.asarray(picture).astype(int) - data.train.images_NCHW[n, 0].numpy()
         assert np.abs(difference_HW).max() <= 1
 
 
 def test_words_import_with_torch_and_numpy_alone():
     blocked = "import sys\nfor name in ('PIL', 'pyarrow', 'sklearn', 'datasets', 'pandas'): sys.modules[name] = None\n"
-    program = blocked + "import gradnas.data, gradnas.data.base, gradnas.data.augment, gradnas.data.stream"
+    program = (
+        blocked
+        + "import gradnas.data, gradnas.data.base, gradnas.data.augment, gradnas.data.stream"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

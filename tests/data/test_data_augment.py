@@ -24,7 +24,9 @@ def gradient(width: int, height: int) -> Image.Image:
     """Red grows to the right, green downwards, from 0 to 255."""
     across_HW = np.broadcast_to(np.linspace(0, 255, width), (height, width))
     down_HW = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
-    return Image.fromarray(np.stack([across_HW, down_HW, across_HW * 0], axis=2).round().astype(np.uint8))
+    return Image.fromarray(
+        np.stack([across_HW, down_HW, across_HW * 0], axis=2).round().astype(np.uint8)
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,11 @@ def test_impossible_augmentations_are_refused(arguments, sentence):
 def test_an_augmentation_survives_json():
     augment = Augment(4, True, 16, (0.08, 1.0), (0.4, 0.4, 0.4, 0.2))
     again = Augment(**json.loads(json.dumps(dataclasses.asdict(augment))))
-    assert again == augment and hash(again) == hash(augment) and Augment() == Augment(0, False, 0, None, None)
+    assert (
+        again == augment
+        and hash(again) == hash(augment)
+        and Augment() == Augment(0, False, 0, None, None)
+    )
 
 
 def test_random_crops_have_the_declared_areas_ratios_and_places():
@@ -57,21 +63,31 @@ def test_random_crops_have_the_declared_areas_ratios_and_places():
     boxes = np.array([crop_box(width, height, scale, numbers) for _ in range(4000)])
     left, top, right, bottom = boxes.T
     assert left.min() >= 0 and top.min() >= 0 and right.max() <= width and bottom.max() <= height
-    area, ratio = (right - left) * (bottom - top) / (width * height), (right - left) / (bottom - top)
+    area, ratio = (
+        (right - left) * (bottom - top) / (width * height),
+        (right - left) / (bottom - top),
+    )
     assert area.min() > 0.078 and area.max() <= 1 and ratio.min() > 0.74 and ratio.max() < 1.35
     assert area.min() < 0.1 and area.max() > 0.9
-    # Large crops are rarer than small ones only through the tries that do not fit: below 0.5 (where all ratios fit at
-    # this shape) the area is uniform.
+    # Large crops are rarer than small ones only through the tries that do not fit: below 0.5 (where
+    # all ratios fit at this shape) the area is uniform.
     small = area[area < 0.5]
-    assert np.histogram(small, bins=6, range=(0.08, 0.5))[0] == pytest.approx(len(small) / 6, rel=0.15)
+    assert np.histogram(small, bins=6, range=(0.08, 0.5))[0] == pytest.approx(
+        len(small) / 6, rel=0.15
+    )
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.02)
-    assert np.log(ratio[area < 0.5]).std() == pytest.approx(math.log(16 / 9) / math.sqrt(12), rel=0.05)  # uniform
+    assert np.log(ratio[area < 0.5]).std() == pytest.approx(
+        math.log(16 / 9) / math.sqrt(12), rel=0.05
+    )  # uniform
     free = (left / (width - (right - left)))[area < 0.5]
-    assert free.mean() == pytest.approx(0.5, abs=0.03) and free.std() == pytest.approx(1 / math.sqrt(12), rel=0.05)
+    assert free.mean() == pytest.approx(0.5, abs=0.03) and free.std() == pytest.approx(
+        1 / math.sqrt(12), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(
-    "size, box", [((300, 20), (136, 0, 163, 20)), ((20, 300), (0, 136, 20, 163)), ((40, 40), (0, 0, 40, 40))]
+    "size, box",
+    [((300, 20), (136, 0, 163, 20)), ((20, 300), (0, 136, 20, 163)), ((40, 40), (0, 0, 40, 40))],
 )
 def test_shapes_that_no_try_fits_give_a_centred_crop(size, box):
     scale = (1.0, 1.0)  # the whole area with another ratio never fits
@@ -110,11 +126,14 @@ def test_an_image_of_the_right_size_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    "turns, color", [(1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255)), (0.5, (0, 255, 255)), (0.0, (255, 0, 0))]
+    "turns, color",
+    [(1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255)), (0.5, (0, 255, 255)), (0.0, (255, 0, 0))],
 )
 def test_turning_the_hue_of_red(turns, color):
     out = turn_hue(Image.new("RGB", (2, 2), (255, 0, 0)), turns).getpixel((0, 0))
-    assert out == pytest.approx(color, abs=6)  # one step of Pillow's hue, 1/256 of a turn, is 6 levels
+    assert out == pytest.approx(
+        color, abs=6
+    )  # one step of Pillow's hue, 1/256 of a turn, is 6 levels
 
 
 def test_jitter_of_strength_zero_changes_nothing():
@@ -125,20 +144,28 @@ def test_jitter_of_strength_zero_changes_nothing():
 def test_brightness_factors_are_uniform():
     image = Image.new("RGB", (1, 1), (100, 100, 100))
     numbers = generator()
-    factors = [color_jitter(image, (0.4, 0, 0, 0), numbers).getpixel((0, 0))[0] / 100 for _ in range(3000)]
+    factors = [
+        color_jitter(image, (0.4, 0, 0, 0), numbers).getpixel((0, 0))[0] / 100 for _ in range(3000)
+    ]
     assert min(factors) >= 0.59 and max(factors) <= 1.41
     assert np.mean(factors) == pytest.approx(1, abs=0.02)
     assert np.std(factors) == pytest.approx(0.8 / math.sqrt(12), rel=0.05)
     strong = [color_jitter(image, (2.0, 0, 0, 0), numbers).getpixel((0, 0))[0] for _ in range(300)]
-    assert max(strong) == 255 and 0 < np.mean(np.array(strong) < 30) < 0.2  # factors in 0..3, never below 0
+    assert (
+        max(strong) == 255 and 0 < np.mean(np.array(strong) < 30) < 0.2
+    )  # factors in 0..3, never below 0
 
 
 def test_contrast_moves_away_from_the_mean_and_saturation_from_grey():
-    image = gradient(32, 32).point([100 + level // 5 for level in range(256)] * 3)  # 100..151: nothing is clipped
+    image = gradient(32, 32).point(
+        [100 + level // 5 for level in range(256)] * 3
+    )  # 100..151: nothing is clipped
     mean = np.asarray(image.convert("L")).mean()
     for seed in range(10):
         wide = np.asarray(color_jitter(image, (0, 0.5, 0, 0), generator(seed))).astype(float)
-        grey = np.asarray(color_jitter(image.convert("L").convert("RGB"), (0, 0, 0.9, 0), generator(seed)))
+        grey = np.asarray(
+            color_jitter(image.convert("L").convert("RGB"), (0, 0, 0.9, 0), generator(seed))
+        )
         assert np.array_equal(grey, np.asarray(image.convert("L").convert("RGB")))
         factor = wide[..., 0].std() / np.asarray(image)[..., 0].std()
         clear = np.asarray(image)[16, 16].astype(float)

@@ -28,7 +28,7 @@ def refused(source, *arguments) -> str:
     return str(caught.value)
 
 
-# ---- corpora ----------------------------------------------------------------------------------------------------
+# ---- corpora -------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_three_files_by_the_rule_of_the_published_corpora(tmp_path):
@@ -105,7 +105,7 @@ def test_a_set_of_the_hub(monkeypatch):
     assert "lacks a valid split; it has train" in refused("owner/text")
 
 
-# ---- bad input --------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def test_what_is_wrong_with_a_corpus_is_said(tmp_path, monkeypatch):
@@ -138,7 +138,9 @@ def test_unknown_words_of_a_prompt_are_named():
     vocabulary = Vocabulary(("the", "lobster", "is", EOS))
     assert vocabulary.encode("the lobster").tolist() == [0, 1]
     assert vocabulary.encode("the\nlobster\n").tolist() == [0, 3, 1, 3]
-    with pytest.raises(ValueError, match=r"unknown words 'lobsters' \(did you mean 'lobster'\?\), 'blue'"):
+    with pytest.raises(
+        ValueError, match=r"unknown words 'lobsters' \(did you mean 'lobster'\?\), 'blue'"
+    ):
         vocabulary.encode("the lobsters is blue")
     with pytest.raises(ValueError, match="unknown character 'z'"):
         Vocabulary(("a", "b"), "char").encode("az")
@@ -149,11 +151,13 @@ def test_a_vocabulary_comes_back_from_json():
     assert Vocabulary.from_json(vocabulary.to_json(), "v.json") == vocabulary
     with pytest.raises(ValueError, match=r"v\.json holds no vocabulary"):
         Vocabulary.from_json({"tokens": "ab"}, "v.json")
-    with pytest.raises(ValueError, match=r"v\.json: a vocabulary is a non-empty list of different tokens"):
+    with pytest.raises(
+        ValueError, match=r"v\.json: a vocabulary is a non-empty list of different tokens"
+    ):
         Vocabulary.from_json({"tokens": ["a", "a"]}, "v.json")
 
 
-# ---- streams ----------------------------------------------------------------------------------------------------
+# ---- streams -------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -164,7 +168,10 @@ def test_a_vocabulary_comes_back_from_json():
 )
 def test_every_column_is_read_in_order_again_and_again(tokens, columns, lengths):
     if tokens // columns < 2:
-        with pytest.raises(ValueError, match=f"has {tokens} tokens, but {columns} streams .* at least {2 * columns} "):
+        with pytest.raises(
+            ValueError,
+            match=f"has {tokens} tokens, but {columns} streams .* at least {2 * columns} ",
+        ):
             TextStream(torch.arange(tokens), columns)
         return
     stream = TextStream(torch.arange(tokens), columns)
@@ -176,7 +183,9 @@ def test_every_column_is_read_in_order_again_and_again(tokens, columns, lengths)
             expected = 0
         assert starts == (expected == 0)
         rows = torch.arange(expected, expected + len(inputs_TB))
-        assert torch.equal(inputs_TB, rows[:, None] + run * torch.arange(columns))  # contiguous text in every column
+        assert torch.equal(
+            inputs_TB, rows[:, None] + run * torch.arange(columns)
+        )  # contiguous text in every column
         assert torch.equal(targets_TB, inputs_TB + 1)
         expected += len(inputs_TB)
         assert len(inputs_TB) == length or stream.finished

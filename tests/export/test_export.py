@@ -1,4 +1,5 @@
-"""Exported files give the network's logits, without gradnas, for any batch size, and say what images they want."""
+"""Exported files give the network's logits, without gradnas, for any batch size, and say what
+images they want."""
 
 import importlib.util
 import json
@@ -51,7 +52,11 @@ def trained(space=SPACE, genotype=GENOTYPE, auxiliary=False, data=DATA):
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
                 noise = torch.rand(tensor.shape, generator=rng)
-                tensor.copy_(0.5 + noise if tensor.dim() == 1 else 4 * (noise - 0.5) / tensor[0].numel() ** 0.5)
+                tensor.copy_(
+                    0.5 + noise
+                    if tensor.dim() == 1
+                    else 4 * (noise - 0.5) / tensor[0].numel() ** 0.5
+                )
             assert tensor.dim() <= 4, name
     return network.to(memory_format=torch.channels_last).train()
 
@@ -94,7 +99,7 @@ def program_file(network, tmp_path_factory):
     return path
 
 
-# ---- torch program ---------------------------------------------------------------------------------------------------
+# ---- torch program -------------------------------------------------------------------------------
 
 
 def test_program_gives_the_logits_for_any_batch(network, program_file):
@@ -121,7 +126,9 @@ def assert_no_folders(content):
 
 def test_the_network_is_left_as_it_was(tmp_path):
     space = ConvCell(channels=4, cells=2, nodes=1)
-    genotype = Genotype.conv([("sep_conv_3x3", 0), ("max_pool_3x3", 1)], [("skip_connect", 0), ("avg_pool_3x3", 1)])
+    genotype = Genotype.conv(
+        [("sep_conv_3x3", 0), ("max_pool_3x3", 1)], [("skip_connect", 0), ("avg_pool_3x3", 1)]
+    )
     data = {**DATA, "image_size": 32}
     network = trained(space, genotype, auxiliary=True, data=data)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -134,11 +141,16 @@ def test_the_network_is_left_as_it_was(tmp_path):
     assert network.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     module = load_file(tmp_path / "net.py")
     x = images(2, data)
-    assert torch.equal(module.load()(x), logits(network.to(memory_format=torch.contiguous_format), x))
-    assert not any(name.startswith("auxiliary_head") for name in torch.load(tmp_path / "net.pt", weights_only=True))
+    assert torch.equal(
+        module.load()(x), logits(network.to(memory_format=torch.contiguous_format), x)
+    )
+    assert not any(
+        name.startswith("auxiliary_head")
+        for name in torch.load(tmp_path / "net.pt", weights_only=True)
+    )
 
 
-# ---- ONNX ------------------------------------------------------------------------------------------------------------
+# ---- ONNX ----------------------------------------------------------------------------------------
 
 
 def test_onnx(network, tmp_path, capfd):
@@ -160,7 +172,9 @@ def test_onnx(network, tmp_path, capfd):
     assert about["data"] == DATA and Genotype.parse(about["genotype"]) == GENOTYPE
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 2, 8, 8]
+    assert [
+        d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim
+    ] == ["batch", 2, 8, 8]
     assert_no_folders(path.read_bytes())
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
 
@@ -168,12 +182,14 @@ def test_onnx(network, tmp_path, capfd):
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
 def test_onnx_without_the_extra(network, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ValueError, match=rf"an .onnx file needs {missing}: pip install 'gradnas\[onnx\]'"):
+    with pytest.raises(
+        ValueError, match=rf"an .onnx file needs {missing}: pip install 'gradnas\[onnx\]'"
+    ):
         export(network, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- source ----------------------------------------------------------------------------------------------------------
+# ---- source --------------------------------------------------------------------------------------
 
 PROGRAM = """
 import sys, torch
@@ -199,8 +215,19 @@ def test_files_need_no_gradnas(network, program_file, tmp_path):
     assert written == [tmp_path / "net.py", tmp_path / "net.pt"]
     x = images(3)
     torch.save(x, tmp_path / "x.pt")
-    command = [sys.executable, "-I", "-W", "error", "-c", PROGRAM, str(tmp_path), str(torch.get_num_threads())]
-    done = subprocess.run([*command, str(program_file)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    command = [
+        sys.executable,
+        "-I",
+        "-W",
+        "error",
+        "-c",
+        PROGRAM,
+        str(tmp_path),
+        str(torch.get_num_threads()),
+    ]
+    done = subprocess.run(
+        [*command, str(program_file)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     found = torch.load(tmp_path / "logits.pt", weights_only=True)
     mean, std = (torch.tensor(DATA[name]).view(-1, 1, 1) for name in ("mean", "std"))
@@ -226,19 +253,40 @@ def test_source_of_published_cells(name, stem, tmp_path):
     assert not re.search(r"^\s*(from|import) gradnas", text, re.MULTILINE)
     assert ("def sep_conv" in text) == any(operation.startswith("sep_conv") for operation in used)
     if stem == "cifar":
-        rules = ["check", "--select", "E,F,I,UP,B,W,RUF,SIM,PIE", "--ignore", "E501"], ["format", "--check"]
+        rules = (
+            ["check", "--select", "E,F,I,UP,B,W,RUF,SIM,PIE", "--ignore", "E501"],
+            ["format", "--check"],
+        )
         for rule in rules:
-            command = [sys.executable, "-m", "ruff", *rule, "--isolated", "--no-cache", "--line-length", "120"]
-            done = subprocess.run([*command, str(tmp_path / "net.py")], capture_output=True, text=True, check=False)
+            command = [
+                sys.executable,
+                "-m",
+                "ruff",
+                *rule,
+                "--isolated",
+                "--no-cache",
+                "--line-length",
+                "120",
+            ]
+            done = subprocess.run(
+                [*command, str(tmp_path / "net.py")], capture_output=True, text=True, check=False
+            )
             assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_source_says_what_the_images_are(network, tmp_path):
     export(network, tmp_path / "net.py")
     module = load_file(tmp_path / "net.py")
-    assert (list(module.MEAN), list(module.STD), module.IMAGE_SIZE) == (DATA["mean"], DATA["std"], 8)
+    assert (list(module.MEAN), list(module.STD), module.IMAGE_SIZE) == (
+        DATA["mean"],
+        DATA["std"],
+        8,
+    )
     assert (module.DATA, list(module.CLASS_NAMES)) == ("spots", DATA["class_names"])
-    assert Genotype.conv(module.NORMAL, module.REDUCE, module.NORMAL_CONCAT, module.REDUCE_CONCAT) == GENOTYPE
+    assert (
+        Genotype.conv(module.NORMAL, module.REDUCE, module.NORMAL_CONCAT, module.REDUCE_CONCAT)
+        == GENOTYPE
+    )
     assert "2x8x8" in module.__doc__
 
 
@@ -263,10 +311,13 @@ def test_source_refuses_operations_of_the_users_own(tmp_path):
     genotype = Genotype.conv([("mine", 0), ("skip_connect", 1)], [("mine", 0), ("mine", 1)])
     for name in ("mine", "sep_conv_3x3"):  # also under the name of a known one
         own = Genotype.parse(genotype.to_text().replace("mine", name))
-        space = ConvCell(channels=4, cells=2, nodes=1, operations={name: mine, "skip_connect": nn.Identity})
+        space = ConvCell(
+            channels=4, cells=2, nodes=1, operations={name: mine, "skip_connect": nn.Identity}
+        )
         network = trained(space, own)
         with pytest.raises(
-            ValueError, match=f"your own operation '{name}' cannot be written as source; export to .pt2"
+            ValueError,
+            match=f"your own operation '{name}' cannot be written as source; export to .pt2",
         ):
             export(network, tmp_path / "net.py", own, space)
     assert list(tmp_path.iterdir()) == []
@@ -283,12 +334,14 @@ def test_source_does_not_overwrite_a_foreign_weights_file(network, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net.pt", "net.py"]
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net", "net.ONNX", ".onnx"])
 def test_other_endings(network, tmp_path, name):
-    with pytest.raises(ValueError, match=rf"'{name}' must end in .pt2 \(torch program\), .onnx or .py"):
+    with pytest.raises(
+        ValueError, match=rf"'{name}' must end in .pt2 \(torch program\), .onnx or .py"
+    ):
         export(network, tmp_path / name)
 
 
@@ -313,7 +366,10 @@ def test_a_failed_write_leaves_what_was_there(network, tmp_path, monkeypatch, su
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ValueError, match=r"cannot write .*No space left on device; what was there before is unchanged"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot write .*No space left on device; what was there before is unchanged",
+    ):
         export(network, path)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
@@ -321,15 +377,22 @@ def test_a_failed_write_leaves_what_was_there(network, tmp_path, monkeypatch, su
 def test_networks_that_are_not_the_genotypes(network, tmp_path):
     path = tmp_path / "net.py"
     with pytest.raises(
-        ValueError, match=r"not the one of this genotype, space and data: tensor 'stem.0.weight' differs"
+        ValueError,
+        match=r"not the one of this genotype, space and data: tensor 'stem.0.weight' differs",
     ):
         export(network, path, space=ConvCell(channels=6, cells=3, nodes=2))
     with pytest.raises(ValueError, match=r"tensor 'classifier.weight' differs"):
         export(network, path, data={**DATA, "num_classes": 4})
-    pooled = Genotype.parse(GENOTYPE.to_text().replace("max_pool", "avg_pool"))  # has the same tensors
-    with pytest.raises(ValueError, match="not the one of this genotype and space: its logits differ"):
+    pooled = Genotype.parse(
+        GENOTYPE.to_text().replace("max_pool", "avg_pool")
+    )  # has the same tensors
+    with pytest.raises(
+        ValueError, match="not the one of this genotype and space: its logits differ"
+    ):
         export(network, path, pooled)
-    with pytest.raises(ValueError, match="only a ConvNetwork or a ChainNetwork can be exported, not a Linear"):
+    with pytest.raises(
+        ValueError, match="only a ConvNetwork or a ChainNetwork can be exported, not a Linear"
+    ):
         export(nn.Linear(2, 3), path)
     with pytest.raises(ValueError, match="needs a conv genotype"):
         export(network, path, Genotype.named("DARTS_V2_recurrent"))
@@ -357,12 +420,18 @@ def test_data_that_makes_no_sense(network, tmp_path, change, message):
 def test_data_may_hold_more_but_not_less(network, tmp_path):
     export(network, tmp_path / "net.py", data={**DATA, "licence": "CC0"})
     with pytest.raises(ValueError, match="the field 'std' is missing"):
-        export(network, tmp_path / "net.py", data={name: value for name, value in DATA.items() if name != "std"})
+        export(
+            network,
+            tmp_path / "net.py",
+            data={name: value for name, value in DATA.items() if name != "std"},
+        )
 
 
-# ---- run folders -----------------------------------------------------------------------------------------------------
+# ---- run folders ---------------------------------------------------------------------------------
 
-CONFIG = TrainConfig(space=SPACE, genotype=GENOTYPE.to_text(), data=DataConfig(source="digits"), auxiliary=False)
+CONFIG = TrainConfig(
+    space=SPACE, genotype=GENOTYPE.to_text(), data=DataConfig(source="digits"), auxiliary=False
+)
 
 
 def training_run(folder, network=None):
@@ -383,10 +452,10 @@ def test_export_of_a_training(network, tmp_path):
 
 
 def test_export_of_a_search_that_was_trained(network, tmp_path):
-    search = runs.Run.create(tmp_path / "found", to_json(SearchConfig(space=SPACE)), 0, torch.device("cpu"))
-    message = (
-        f"{re.escape(str(search.path))} was searched but not trained; run: gradnas train {re.escape(str(search.path))}$"
+    search = runs.Run.create(
+        tmp_path / "found", to_json(SearchConfig(space=SPACE)), 0, torch.device("cpu")
     )
+    message = f"{re.escape(str(search.path))} was searched but not trained; run: gradnas train {re.escape(str(search.path))}$"
     with pytest.raises(ValueError, match=message):
         export_run(search, tmp_path / "net.py")
     with pytest.raises(ValueError, match="was searched but not trained"):
@@ -401,7 +470,9 @@ def test_runs_that_cannot_be_exported(tmp_path):
     with pytest.raises(ValueError, match="there is no run folder"):
         trained_run(tmp_path / "nothing")
     run = training_run(tmp_path / "unfinished")
-    with pytest.raises(ValueError, match="holds no trained weights yet; finish it with: gradnas resume"):
+    with pytest.raises(
+        ValueError, match="holds no trained weights yet; finish it with: gradnas resume"
+    ):
         export_run(run, tmp_path / "net.py")
     with pytest.raises(ValueError, match="must end in"):  # before anything is read
         export_run(runs.Run(tmp_path / "nothing"), tmp_path / "net.txt")

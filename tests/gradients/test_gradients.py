@@ -48,7 +48,8 @@ def test_toy_problem_converges_to_the_optimum_with_second_order_only():
 
 
 def closures(dropout: float = 0.0, smooth: bool = True):
-    """Losses of the two-choice module over dictionaries, as a user of the bare gradients would write them."""
+    """Losses of the two-choice module over dictionaries, as a user of the bare gradients would
+    write them."""
     torch.manual_seed(0)
     net = ModuleSupernet(TwoChoices(dropout, smooth)).double()
     with torch.no_grad():
@@ -60,7 +61,11 @@ def closures(dropout: float = 0.0, smooth: bool = True):
 
     def loss_on(x, y):
         def loss(p, a):
-            tensors = {**p, **{f"alphas.{k}": v for k, v in a.items()}, **{k: b.clone() for k, b in buffers.items()}}
+            tensors = {
+                **p,
+                **{f"alphas.{k}": v for k, v in a.items()},
+                **{k: b.clone() for k, b in buffers.items()},
+            }
             return F.cross_entropy(functional_call(net, tensors, (x,)), y)
 
         return loss
@@ -70,7 +75,9 @@ def closures(dropout: float = 0.0, smooth: bool = True):
 
 def momentum_step(params, lr=0.1, nesterov=False):
     generator = torch.Generator().manual_seed(3)
-    buffers = {k: 0.1 * torch.randn(p.shape, generator=generator, dtype=D) for k, p in params.items()}
+    buffers = {
+        k: 0.1 * torch.randn(p.shape, generator=generator, dtype=D) for k, p in params.items()
+    }
     return SGDStep(lr=lr, momentum=0.9, weight_decay=3e-4, buffers=buffers, nesterov=nesterov)
 
 
@@ -133,14 +140,21 @@ def test_the_inner_step_is_that_of_torch():
 
 @pytest.mark.parametrize("solver", ["neumann", "cg"])
 def test_implicit_agrees_with_the_closed_form_on_a_quadratic(solver):
-    """L_train = w'Hw/2 - w'Ba, L_valid = |w - t|^2/2 + c'a: hypergradient = c + B'(H + decay I)^-1 (w - t)."""
+    """L_train = w'Hw/2 - w'Ba, L_valid = |w - t|^2/2 + c'a: hypergradient = c + B'(H + decay I)^-1
+    (w - t)."""
     generator = torch.Generator().manual_seed(0)
     n, m = 6, 3
     root = torch.randn(n, n, generator=generator, dtype=D)
     hessian = root @ root.T / n + torch.eye(n, dtype=D)
     cross = torch.randn(n, m, generator=generator, dtype=D)
-    target, c = torch.randn(n, generator=generator, dtype=D), torch.randn(m, generator=generator, dtype=D)
-    w, a = torch.randn(n, generator=generator, dtype=D), torch.randn(m, generator=generator, dtype=D)
+    target, c = (
+        torch.randn(n, generator=generator, dtype=D),
+        torch.randn(m, generator=generator, dtype=D),
+    )
+    w, a = (
+        torch.randn(n, generator=generator, dtype=D),
+        torch.randn(m, generator=generator, dtype=D),
+    )
     decay = 0.05
 
     def train(p, q):
@@ -157,7 +171,8 @@ def test_implicit_agrees_with_the_closed_form_on_a_quadratic(solver):
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_random_state_and_masks(gradient):
-    """Dropout masks are the same in all passes of one step, and the random state is left as it was."""
+    """Dropout masks are the same in all passes of one step, and the random state is left as it
+    was."""
     train, valid, params, alphas = closures(dropout=0.5)
     masks = []
 
@@ -192,7 +207,9 @@ def test_inputs_are_left_alone_and_keys_are_those_of_alphas(gradient):
     grads = gradient(train, valid, params, alphas, inner=momentum_step(params))
     assert list(grads) == list(alphas)
     assert all(g.shape == alphas[k].shape and not g.requires_grad for k, g in grads.items())
-    assert all(torch.equal(before[k], v) and v.grad is None for k, v in {**params, **alphas}.items())
+    assert all(
+        torch.equal(before[k], v) and v.grad is None for k, v in {**params, **alphas}.items()
+    )
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
@@ -203,7 +220,9 @@ def test_alphas_that_no_loss_reads_have_gradient_zero(gradient):
 
 
 def test_finite_difference_where_the_validation_loss_ignores_the_weights():
-    grads = Unrolled()(toy_train, lambda p, a: 3.0 * a["a"] + 0.0 * p["w"], *TOY, inner=SGDStep(lr=0.1))
+    grads = Unrolled()(
+        toy_train, lambda p, a: 3.0 * a["a"] + 0.0 * p["w"], *TOY, inner=SGDStep(lr=0.1)
+    )
     assert grads["a"].item() == 3.0
 
 
@@ -227,7 +246,10 @@ def test_finite_difference_refuses_a_validation_gradient_that_is_not_finite():
         (lambda: Implicit(damping=-1.0), "damping"),
         (lambda: Implicit(lr=0.0), "lr must be positive"),
         (lambda: Unrolled()(toy_train, toy_valid, *TOY), r"inner=SGDStep\(lr="),
-        (lambda: FirstOrder()(toy_train, lambda p, a: a["a"] * torch.ones(2), *TOY), "must be a scalar"),
+        (
+            lambda: FirstOrder()(toy_train, lambda p, a: a["a"] * torch.ones(2), *TOY),
+            "must be a scalar",
+        ),
     ],
 )
 def test_refusals(make, sentence):
@@ -249,7 +271,9 @@ def test_an_architecture_step_changes_neither_buffers_nor_the_weight_steps_rando
             buffers = {n: b.clone() for n, b in search.supernet.named_buffers()}
             state = torch.get_rng_state()
             if with_alpha_step:
-                search._alpha_step(lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(x), y))
+                search._alpha_step(
+                    lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(x), y)
+                )
             assert torch.equal(torch.get_rng_state(), state)
             assert all(torch.equal(b, buffers[n]) for n, b in search.supernet.named_buffers())
             search.step(lambda net: F.cross_entropy(net(x), y))

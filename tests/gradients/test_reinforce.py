@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from gradnas import AlphaOptimizer, BinaryGates, Choice, FirstOrder, GumbelSoftmax, Reinforce, Search, Softmax
+from gradnas import (
+    AlphaOptimizer,
+    BinaryGates,
+    Choice,
+    FirstOrder,
+    GumbelSoftmax,
+    Reinforce,
+    Search,
+    Softmax,
+)
 from gradnas.randomness import generator_for
 
 NAMES = ("first", "second", "third")
@@ -46,7 +55,8 @@ class Puzzle(nn.Module):
 
 
 def truth(seed):
-    """Data, and the loss of each of the 27 architectures with its best scale: found by enumeration."""
+    """Data, and the loss of each of the 27 architectures with its best scale: found by
+    enumeration."""
     torch.manual_seed(seed)
     puzzle = Puzzle(seed)
     x = torch.randn(64, 4, generator=generator_for(seed, 1))
@@ -89,16 +99,21 @@ def test_the_best_of_27_architectures_is_found(gradient, lr, steps, seed):
 
 
 def test_the_estimate_is_the_gradient_of_the_expected_reward():
-    """Mean over many samples against d/d alpha of sum_a p(a) r(a), in float64; with any baseline."""
+    """Mean over many samples against d/d alpha of sum_a p(a) r(a), in float64; with any
+    baseline."""
     generator = generator_for(3)
     alphas = {"a": torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()}
     reward = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
     expected = torch.autograd.grad(-(torch.softmax(alphas["a"], 0) * reward).sum(), alphas["a"])[0]
     n = 20_000
-    picks = torch.multinomial(torch.softmax(alphas["a"], 0).detach(), n, replacement=True, generator=generator).tolist()
+    picks = torch.multinomial(
+        torch.softmax(alphas["a"], 0).detach(), n, replacement=True, generator=generator
+    ).tolist()
     for baseline in (0.0, 0.7):
         log_p = torch.log_softmax(alphas["a"], 0)
-        found, _ = Reinforce().estimate([log_p[k] for k in picks], [reward[k].item() for k in picks], alphas, baseline)
+        found, _ = Reinforce().estimate(
+            [log_p[k] for k in picks], [reward[k].item() for k in picks], alphas, baseline
+        )
         assert torch.allclose(found["a"], expected, atol=0.03)
 
 
@@ -120,7 +135,9 @@ def test_the_baseline_is_formed_before_its_batch():
 def test_any_function_is_a_reward_and_the_baseline_is_saved():
     """Not a tensor, not differentiable; the baseline goes on after a reload."""
     puzzle, x, target, _ = truth(0)
-    search = Search(puzzle, GumbelSoftmax(temperature=1.0, temperature_end=1.0), Reinforce(samples=3))
+    search = Search(
+        puzzle, GumbelSoftmax(temperature=1.0, temperature_end=1.0), Reinforce(samples=3)
+    )
     seen = []
 
     def reward(net):
@@ -130,7 +147,9 @@ def test_any_function_is_a_reward_and_the_baseline_is_saved():
     for _ in range(5):
         search.step(lambda net: (net(x) - target).square().mean(), reward)
     assert len(seen) == 15 and search.baseline is not None and -2.0 <= search.baseline <= -1.0
-    other = Search(truth(0)[0], GumbelSoftmax(temperature=1.0, temperature_end=1.0), Reinforce(samples=3))
+    other = Search(
+        truth(0)[0], GumbelSoftmax(temperature=1.0, temperature_end=1.0), Reinforce(samples=3)
+    )
     other.load_state_dict(copy.deepcopy(search.state_dict()))
     assert other.baseline == search.baseline
     for one in (search, other):
@@ -145,7 +164,10 @@ def test_any_function_is_a_reward_and_the_baseline_is_saved():
         (lambda: Reinforce(samples=0), "samples must be at least 1"),
         (lambda: Reinforce(baseline_decay=1.0), "baseline_decay must be in"),
         (lambda: Reinforce(reward="speed"), "reward must be 'loss' or 'accuracy'"),
-        (lambda: Search(Puzzle(0), Softmax(), Reinforce()), "Softmax samples none; use BinaryGates"),
+        (
+            lambda: Search(Puzzle(0), Softmax(), Reinforce()),
+            "Softmax samples none; use BinaryGates",
+        ),
         (lambda: Reinforce()(None, None, {}, {}), "use it in a Search"),
     ],
 )

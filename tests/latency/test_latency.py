@@ -35,17 +35,25 @@ CPU = torch.device("cpu")
 
 
 class Nested(nn.Module):
-    """A choice inside an operation of another, a module that runs twice, a shared choice, and work without modules."""
+    """A choice inside an operation of another, a module that runs twice, a shared choice, and work
+    without modules."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.twice = nn.Conv2d(4, 4, 1)
-        inner = gradnas.Choice({"k1": nn.Conv2d(4, 4, 1), "k3": nn.Conv2d(4, 4, 3, padding=1)}, name="inner")
+        inner = gradnas.Choice(
+            {"k1": nn.Conv2d(4, 4, 1), "k3": nn.Conv2d(4, 4, 3, padding=1)}, name="inner"
+        )
         wrapped = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), inner, nn.ReLU())
-        self.outer = gradnas.Choice({"wrapped": wrapped, "skip": nn.Identity(), "full": nn.Conv2d(4, 4, 3, padding=1)})
+        self.outer = gradnas.Choice(
+            {"wrapped": wrapped, "skip": nn.Identity(), "full": nn.Conv2d(4, 4, 3, padding=1)}
+        )
         self.shared = nn.ModuleList(
-            gradnas.Choice({"a": nn.Conv2d(4, 4, 1), "b": nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())}, name="shared")
+            gradnas.Choice(
+                {"a": nn.Conv2d(4, 4, 1), "b": nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())},
+                name="shared",
+            )
             for _ in range(2)
         )
         self.scale = nn.Parameter(torch.ones(4))
@@ -132,7 +140,9 @@ def test_a_survey_leaves_the_network_as_it_was():
     measure(net, (batch(0)[0],), Timing(warmup=0, repeats=2))
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
-    assert all("forward" not in vars(module) and not module._forward_hooks for module in net.modules())
+    assert all(
+        "forward" not in vars(module) and not module._forward_hooks for module in net.modules()
+    )
 
 
 def test_an_operation_that_never_runs_is_refused():
@@ -144,16 +154,18 @@ def test_an_operation_that_never_runs_is_refused():
         survey(Lazy(), (batch(0)[0],))
 
 
-# ---- published networks -------------------------------------------------------------------------------------------
+# ---- published networks --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "expected_m"), [("cpu", 439.2), ("gpu", 465.3), ("mobile", 320.4)])
+@pytest.mark.parametrize(
+    ("name", "expected_m"), [("cpu", 439.2), ("gpu", 465.3), ("mobile", 320.4)]
+)
 def test_multiply_adds_of_the_published_networks(name, expected_m):
     network = gradnas.MBConvChain.named(f"proxyless_{name}").network(num_classes=1000)
     assert round(macs(network, torch.zeros(1, 3, 224, 224)) / 1e6, 1) == expected_m
 
 
-# ---- timing --------------------------------------------------------------------------------------------------------
+# ---- timing --------------------------------------------------------------------------------------
 
 
 def test_everything_takes_its_turn_in_every_round():
@@ -161,9 +173,14 @@ def test_everything_takes_its_turn_in_every_round():
     works = [lambda k=k: nullcontext(lambda: calls.append(k)) for k in range(5)]
     rounds: list[None] = []
     samples = time_interleaved(works, CPU, Timing(warmup=2, repeats=6), lambda: rounds.append(None))
-    assert len(rounds) == 8 and all(isinstance(s, Sample) and s.count == 6 and s.ms >= 0 for s in samples)
+    assert len(rounds) == 8 and all(
+        isinstance(s, Sample) and s.count == 6 and s.ms >= 0 for s in samples
+    )
     turns = [calls[5 * i : 5 * i + 5] for i in range(8)]
-    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns) and len({tuple(t) for t in turns}) > 1
+    assert (
+        all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
+        and len({tuple(t) for t in turns}) > 1
+    )
 
 
 def test_settings_of_a_timing_are_checked():
@@ -174,7 +191,7 @@ def test_settings_of_a_timing_are_checked():
         Timing(clock="cpu").check(torch.device("cuda"))
 
 
-# ---- tables --------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def _table(net: nn.Module, x: torch.Tensor, ms: float = 0.5) -> LatencyTable:
@@ -214,7 +231,9 @@ def test_a_prediction_says_that_it_is_one():
     assert "predicted, not measured: 1 of 9" in costs.notes[0] and "conv5" in costs.notes[0]
     rest = next(u for u in units if u.kind == "rest")
     with pytest.raises(ValueError, match="no entry"):  # what no module does is never guessed
-        table_without = LatencyTable({k: e for k, e in kept.items() if k != rest.key}, predictor=predictor)
+        table_without = LatencyTable(
+            {k: e for k, e in kept.items() if k != rest.key}, predictor=predictor
+        )
         costs_of(units, "latency", dict(ModuleSupernet(TwoChoices()).alphas.items()), table_without)
 
 
@@ -227,7 +246,11 @@ def test_a_table_of_another_device_is_named_with_this_one():
 
 PHONE = {
     mobile_key("Conv", (8, 8, 3), (4, 4, 8)): {"count": 10, "mean": 1.5, "var": 0.04},
-    mobile_key("expanded_conv", (4, 4, 8), (4, 4, 8), 3, 5, 1, True): {"count": 10, "mean": 2.25, "var": 0.0},
+    mobile_key("expanded_conv", (4, 4, 8), (4, 4, 8), 3, 5, 1, True): {
+        "count": 10,
+        "mean": 2.25,
+        "var": 0.0,
+    },
     mobile_key("Logits", (4, 4, 16), 10): {"count": 9, "mean": 1e-3, "var": 1e-6},
 }
 
@@ -235,18 +258,22 @@ PHONE = {
 def test_a_phone_table_reads_the_same_as_json_and_as_both_forms_of_yaml(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps(PHONE))
     block = "# a comment\n---\n" + "".join(
-        f"{key}:\n  count: {v['count']}\n  mean: {v['mean']}\n  var: {v['var']}\n" for key, v in PHONE.items()
+        f"{key}:\n  count: {v['count']}\n  mean: {v['mean']}\n  var: {v['var']}\n"
+        for key, v in PHONE.items()
     )
     (tmp_path / "t.yaml").write_text(block)
     flow = "".join(
-        f"'{key}': {{count: {v['count']}, mean: {v['mean']}, var: {v['var']}}}\n" for key, v in PHONE.items()
+        f"'{key}': {{count: {v['count']}, mean: {v['mean']}, var: {v['var']}}}\n"
+        for key, v in PHONE.items()
     )
     (tmp_path / "t.yml").write_text(flow)
     tables = [LatencyTable.load(tmp_path / name) for name in ("t.json", "t.yaml", "t.yml")]
     assert tables[0] == tables[1] == tables[2] and tables[0].is_mobile
     first = tables[0].entries["Conv-input:8x8x3-output:4x4x8"]
     assert (first.ms, first.spread_ms, first.count) == (1.5, 0.2, 10)
-    middle = tables[0].entries["expanded_conv-input:4x4x8-output:4x4x8-expand:3-kernel:5-stride:1-idskip:1"]
+    middle = tables[0].entries[
+        "expanded_conv-input:4x4x8-output:4x4x8-expand:3-kernel:5-stride:1-idskip:1"
+    ]
     assert middle.ms == 2.25 and middle.features["kernel"] == 5 and middle.features["skip"] == 1
 
 
@@ -262,13 +289,21 @@ def test_a_phone_table_reads_the_same_as_json_and_as_both_forms_of_yaml(tmp_path
         ("t.json", "{}", "no latencies"),
         ("t.json", "[]", "JSON object"),
         ("t.json", '{"format": "gradnas-genotype", "version": 1}', "not a latency table"),
-        ("t.json", '{"format": "gradnas-latency", "version": 1, "entries": {"a": {"ms": -1}}}', "'a'"),
+        (
+            "t.json",
+            '{"format": "gradnas-latency", "version": 1, "entries": {"a": {"ms": -1}}}',
+            "'a'",
+        ),
         (
             "t.json",
             '{"format": "gradnas-latency", "version": 1, "entries": {"a": {"ms": NaN, "spread_ms": 0, "count": 1}}}',
             "ms must be a number",
         ),
-        ("t.json", '{"format": "gradnas-latency", "version": 1, "entrys": {}}', "did you mean 'entries'"),
+        (
+            "t.json",
+            '{"format": "gradnas-latency", "version": 1, "entrys": {}}',
+            "did you mean 'entries'",
+        ),
     ],
 )
 def test_a_damaged_table_is_refused_with_the_place(tmp_path, name, text, message):
@@ -277,7 +312,7 @@ def test_a_damaged_table_is_refused_with_the_place(tmp_path, name, text, message
         LatencyTable.load(tmp_path / name)
 
 
-# ---- predictors ----------------------------------------------------------------------------------------------------
+# ---- predictors ----------------------------------------------------------------------------------
 
 
 def test_a_predictor_finds_costs_that_add_up_and_survives_a_file(tmp_path):
@@ -288,7 +323,9 @@ def test_a_predictor_finds_costs_that_add_up_and_survives_a_file(tmp_path):
     predictor = fit(features, truth)
     assert predictor.held_out_r2 > 0.999 and predictor.held_out_error < 0.01
     found = dict(zip(predictor.names, predictor.coefficients, strict=True))
-    assert found["calls"] == pytest.approx(0.1, rel=0.01) and found["nothing"] == pytest.approx(0.0, abs=1e-3)
+    assert found["calls"] == pytest.approx(0.1, rel=0.01) and found["nothing"] == pytest.approx(
+        0.0, abs=1e-3
+    )
     table = LatencyTable({"x": Entry(1.0, 0.0, 1)}, predictor=predictor)
     table.save(tmp_path / "t.json")
     assert LatencyTable.load(tmp_path / "t.json").predictor == predictor

@@ -1,4 +1,5 @@
-"""The scikit-learn estimators: scikit-learn's own checks, printed laws that compute what predict does, bad input."""
+"""The scikit-learn estimators: scikit-learn's own checks, printed laws that compute what predict
+does, bad input."""
 
 from __future__ import annotations
 
@@ -46,14 +47,21 @@ from gradnas.laws.pictures import (
 from gradnas.laws.primitives import PRIMITIVES
 
 # For data of a few rows: the checks of scikit-learn fit dozens of times
-QUICK = {"settings": LawSettings(restarts=4, steps=10, nodes=1), "effort": 0.02, "primitives": ["linear", "linear_exp"]}
+QUICK = {
+    "settings": LawSettings(restarts=4, steps=10, nodes=1),
+    "effort": 0.02,
+    "primitives": ["linear", "linear_exp"],
+}
 NAMES = ["x1", "dose", "T"]
 X = np.random.default_rng(0).uniform(0.2, 3.0, (40, 3))
 
 
 def front(*formulas, loss="squared"):
     """A front of hand-made laws, the last of them chosen."""
-    laws = [Law(f, 3 + i, 0.1 / (i + 1), 0.2, -float(i), i + 1, loss, PRIMITIVES) for i, f in enumerate(formulas)]
+    laws = [
+        Law(f, 3 + i, 0.1 / (i + 1), 0.2, -float(i), i + 1, loss, PRIMITIVES)
+        for i, f in enumerate(formulas)
+    ]
     return Laws(tuple(laws), len(laws) - 1)
 
 
@@ -68,16 +76,30 @@ FORMULAS = {
         if name not in ("identity",)
     },
     "power": one("sum", Edge(1, "power", 0.6180339887498949, 0.1)),
-    "product": one("product", Edge(0, "identity", 2.0), Edge(1, "exp", -1 / 3), Edge(2, "ln", 1.0, 1.0)),
-    "ratio": one("ratio", Edge(0, "identity"), Edge(0, "identity", below=True), Edge(2, "power", 2.5, below=True)),
-    "scales": one("sum", Edge(0, "identity", 3.3e-9), Edge(1, "exp", 2.2e-7), weight=4.4e8, bias=1.7e7),
+    "product": one(
+        "product", Edge(0, "identity", 2.0), Edge(1, "exp", -1 / 3), Edge(2, "ln", 1.0, 1.0)
+    ),
+    "ratio": one(
+        "ratio",
+        Edge(0, "identity"),
+        Edge(0, "identity", below=True),
+        Edge(2, "power", 2.5, below=True),
+    ),
+    "scales": one(
+        "sum", Edge(0, "identity", 3.3e-9), Edge(1, "exp", 2.2e-7), weight=4.4e8, bias=1.7e7
+    ),
     "nested": Formula(
         3,
-        (Node("sum", (Edge(0, "square"), Edge(1, "identity", -0.5))), Node("sum", (Edge(3, "tanh", 0.3, 0.2),))),
+        (
+            Node("sum", (Edge(0, "square"), Edge(1, "identity", -0.5))),
+            Node("sum", (Edge(3, "tanh", 0.3, 0.2),)),
+        ),
         (0.0, 7.0),
         0.25,
     ),
-    "powers of functions": Formula(3, (Node("sum", (Edge(0, "ln"),)), Node("sum", (Edge(3, "square"),))), (0.0, 2.0)),
+    "powers of functions": Formula(
+        3, (Node("sum", (Edge(0, "ln"),)), Node("sum", (Edge(3, "square"),))), (0.0, 2.0)
+    ),
     "constant": Formula(3, (), (), 2.5),
 }
 
@@ -95,7 +117,10 @@ def fixed(monkeypatch):
 
 def from_sympy(expressions, names, x):
     symbols = [sympy.Symbol(name, real=True) for name in names]
-    return [np.broadcast_to(sympy.lambdify(symbols, expression)(*x.T), len(x)) for expression in expressions]
+    return [
+        np.broadcast_to(sympy.lambdify(symbols, expression)(*x.T), len(x))
+        for expression in expressions
+    ]
 
 
 def from_python(source, x):
@@ -106,7 +131,8 @@ def from_python(source, x):
 
 
 def from_latex(line, names, x):
-    """Reads LaTeX with sympy's own parser. Names of several letters, which it does not know, become w_1, w_2, ..."""
+    """Reads LaTeX with sympy's own parser. Names of several letters, which it does not know, become
+    w_1, w_2, ..."""
     for i, name in enumerate(names):
         if (written := law_text.latex_name(name)).startswith(r"\mathrm"):
             line = line.replace(written, f"w_{{{i + 1}}}")
@@ -117,7 +143,9 @@ def from_latex(line, names, x):
         for i, name in enumerate(names)
         for s in (law_text.latex_name(name), f"w_{{{i + 1}}}")
     }
-    values = sympy.lambdify([f"v{i}" for i in range(len(names))], found.xreplace(symbols).doit())(*x.T)
+    values = sympy.lambdify([f"v{i}" for i in range(len(names))], found.xreplace(symbols).doit())(
+        *x.T
+    )
     return np.broadcast_to(values, len(x))
 
 
@@ -136,10 +164,12 @@ def assert_all_forms_agree(estimator, expected_NK, names, x):
             np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12, err_msg=form)
 
 
-# ---- scikit-learn ----------------------------------------------------------------------------------------------------
+# ---- scikit-learn --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", [EquationRegressor(**QUICK), EquationClassifier(**QUICK)], ids=["real", "class"])
+@pytest.mark.parametrize(
+    "estimator", [EquationRegressor(**QUICK), EquationClassifier(**QUICK)], ids=["real", "class"]
+)
 def test_all_checks_of_scikit_learn(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -166,7 +196,7 @@ def test_pipeline_grid_search_cross_validation_clone_and_pickle():
     assert fresh.fit(x, y).equation_ == fitted.equation_
 
 
-# ---- printed laws ----------------------------------------------------------------------------------------------------
+# ---- printed laws --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -178,7 +208,9 @@ def test_every_form_of_a_law_computes_what_predict_does(fixed, name):
     np.testing.assert_array_equal(estimator.predict(frame), expected)
     assert_all_forms_agree(estimator, expected[:, None], NAMES, X)
     typeset([estimator.latex(4)])
-    assert isinstance(graph_figure(estimator.laws_[0].front[1], NAMES, "y"), matplotlib.figure.Figure)
+    assert isinstance(
+        graph_figure(estimator.laws_[0].front[1], NAMES, "y"), matplotlib.figure.Figure
+    )
     ast.parse(estimator.to_python())
     # exact constants in the front's table too, in a notation that sympy reads
     text = estimator.pareto_.equation.iloc[-1]
@@ -202,12 +234,16 @@ def test_classes_are_the_softmax_of_their_laws(fixed):
     fixed(*(front(FORMULAS[name], loss="logistic") for name in ("tanh", "ratio", "sin")))
     labels = np.array(["a", "b", "c"])[np.arange(40) % 3]
     estimator = EquationClassifier().fit(X, labels)
-    expected = 1 / (1 + np.exp(-np.column_stack([laws.front[0].linear(X) for laws in estimator.laws_])))
+    expected = 1 / (
+        1 + np.exp(-np.column_stack([laws.front[0].linear(X) for laws in estimator.laws_]))
+    )
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(estimator.predict_proba(X), expected, rtol=1e-12)
     assert (estimator.predict(X) == estimator.classes_[expected.argmax(1)]).all()
     assert_all_forms_agree(estimator, expected, ["x1", "x2", "x3"], X)
-    assert estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 3
+    assert (
+        estimator.left_sides() == ["P(y=a)", "P(y=b)", "P(y=c)"] and len(estimator.log_odds_) == 3
+    )
     with pytest.raises(AttributeError, match="equations_"):
         _ = estimator.equation_
     estimator.plot(output=1)
@@ -215,7 +251,9 @@ def test_classes_are_the_softmax_of_their_laws(fixed):
 
 def test_two_classes_have_one_law(fixed):
     fixed(front(FORMULAS["tanh"], loss="logistic"))
-    estimator = EquationClassifier().fit(pandas.DataFrame(X, columns=NAMES), pandas.Series(X[:, 0] > 1, name="seen"))
+    estimator = EquationClassifier().fit(
+        pandas.DataFrame(X, columns=NAMES), pandas.Series(X[:, 0] > 1, name="seen")
+    )
     proba = estimator.predict_proba(pandas.DataFrame(X, columns=NAMES))
     assert_all_forms_agree(estimator, proba[:, 1:], NAMES, X)
     assert estimator.text().startswith("P(seen=True) = 1/(")
@@ -235,7 +273,9 @@ def test_several_outputs(fixed):
 
 def test_awkward_names_of_columns(fixed):
     names = ["reaction time (ms)", "lambda", "50%_dose $x$ \\ü"]
-    fixed(front(Formula(3, (Node("product", tuple(Edge(d, "identity") for d in range(3))),), (2.0,))))
+    fixed(
+        front(Formula(3, (Node("product", tuple(Edge(d, "identity") for d in range(3))),), (2.0,)))
+    )
     frame = pandas.DataFrame(X, columns=names)
     estimator = EquationRegressor().fit(frame, pandas.Series(X[:, 0], name='say "it" """'))
     (found,) = from_python(estimator.to_python(), X)
@@ -295,14 +335,16 @@ def test_a_primitive_without_a_numpy_form_is_refused_with_a_sentence(fixed):
     import torch
 
     own = Primitive("bump", lambda z: torch.exp(-z * z), symbol=lambda z: sympy.Function("bump")(z))
-    law = Law(one("sum", Edge(0, "bump")), 3, 0.1, 0.1, 0.0, 1, "squared", {**PRIMITIVES, "bump": own})
+    law = Law(
+        one("sum", Edge(0, "bump")), 3, 0.1, 0.1, 0.0, 1, "squared", {**PRIMITIVES, "bump": own}
+    )
     fixed(Laws((law,), 0))
     estimator = EquationRegressor(primitives=[own]).fit(X, X[:, 0])
     with pytest.raises(ValueError, match="cannot be written with NumPy"):
         estimator.to_python()
 
 
-# ---- input -----------------------------------------------------------------------------------------------------------
+# ---- input ---------------------------------------------------------------------------------------
 
 FRAME = pandas.DataFrame(X, columns=NAMES)
 
@@ -310,7 +352,12 @@ FRAME = pandas.DataFrame(X, columns=NAMES)
 @pytest.mark.parametrize(
     "x, y, options, words",
     [
-        (FRAME.assign(dose=np.where(X[:, 1] > 2.5, np.nan, X[:, 1])), X[:, 0], {}, ["'dose'", "NaN"]),
+        (
+            FRAME.assign(dose=np.where(X[:, 1] > 2.5, np.nan, X[:, 1])),
+            X[:, 0],
+            {},
+            ["'dose'", "NaN"],
+        ),
         (FRAME.assign(T=np.where(X[:, 2] > 2.9, np.inf, X[:, 2])), X[:, 0], {}, ["'T'", "inf"]),
         (np.where(X > 2.95, np.nan, X), X[:, 0], {}, ["x", "NaN"]),
         (FRAME.assign(who="ann", when="mon"), X[:, 0], {}, ["'who'", "'when'", "text", "'ann'"]),
@@ -394,7 +441,9 @@ def test_features_and_targets_of_any_scale_give_the_same_law():
     plain = EquationRegressor().fit(x, y)
     for scale, unit in (((1e-9, 1e9), 1.0), ((1e9, 1e-9), 1.0), ((1.0, 1.0), 1e-9)):
         scaled = EquationRegressor().fit(x * scale, y * unit)
-        rescaled = scaled.equation_.subs({symbol("x", d): factor * symbol("x", d) for d, factor in enumerate(scale)})
+        rescaled = scaled.equation_.subs(
+            {symbol("x", d): factor * symbol("x", d) for d, factor in enumerate(scale)}
+        )
         same = sympy.lambdify([symbol("x", 0), symbol("x", 1)], rescaled / unit)(*x.T)
         np.testing.assert_allclose(same, plain.predict(x), rtol=1e-9)
         front = scaled.laws_[0].front[scaled.chosen_[0]], plain.laws_[0].front[plain.chosen_[0]]
@@ -419,7 +468,9 @@ def test_laws_that_were_found_compute_what_predict_does():
             "latex": [from_latex(estimator.latex(law=law), ["x1", "x2"], x)],
         }
         for form, (found,) in forms.items():
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=f"{form} of law {law}")
+            np.testing.assert_allclose(
+                found, expected, rtol=1e-9, atol=1e-12, err_msg=f"{form} of law {law}"
+            )
 
 
 def test_a_million_rows_are_subsampled_with_a_word():
@@ -431,7 +482,16 @@ def test_a_million_rows_are_subsampled_with_a_word():
 
 def test_the_example_runs(tmp_path):
     example = ROOT / "examples" / "equation.py"
-    command = [sys.executable, "-W", "error", str(example), "--effort", "0.05", "--plot", str(tmp_path / "law.svg")]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(example),
+        "--effort",
+        "0.05",
+        "--plot",
+        str(tmp_path / "law.svg"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "rate = " in done.stdout and "def law(substrate, inhibitor):" in done.stdout

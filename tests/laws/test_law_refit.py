@@ -66,7 +66,10 @@ FORMULAS = [
         2,
         (
             Node("sum", (Edge(0, "ln", 1.2, 0.5), Edge(1, "tanh", 0.7, 0.3))),
-            Node("product", (Edge(2, "logistic", 0.8, 0.1), Edge(0, "power", 0.6), Edge(2, "square", 0.9, 0.3))),
+            Node(
+                "product",
+                (Edge(2, "logistic", 0.8, 0.1), Edge(0, "power", 0.6), Edge(2, "square", 0.9, 0.3)),
+            ),
         ),
         (0.0, 2.0),
         0.0,
@@ -75,13 +78,18 @@ FORMULAS = [
 
 
 def features(count: int = 2, points: int = 60) -> torch.Tensor:
-    return torch.rand(count, points, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.2
+    return (
+        torch.rand(count, points, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        + 0.2
+    )
 
 
 def data_of(formula: Formula, noise: float = 0.0, points: int = 60) -> LawData:
     x_DN = features(formula.features, points)
     y_N = formula(x_DN.T)
-    y_N = y_N + noise * y_N.std() * torch.randn(points, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y_N = y_N + noise * y_N.std() * torch.randn(
+        points, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     return LawData(x_DN, y_N, torch.ones(points, dtype=torch.float64))
 
 
@@ -100,7 +108,9 @@ def test_a_batch_gives_the_values_of_each_formula_and_autograds_jacobian():
     jacobian, _ = batch.backward(batch.forward(x_DN, theta), batch.weight[:, :-1])
     for c, formula in enumerate(formulas):
         scale = output(theta)[c].abs().max() + 1.0
-        assert torch.allclose(output(theta)[c] + formula.bias, formula(x_DN.T), rtol=1e-12, atol=1e-12 * float(scale))
+        assert torch.allclose(
+            output(theta)[c] + formula.bias, formula(x_DN.T), rtol=1e-12, atol=1e-12 * float(scale)
+        )
     numeric = torch.autograd.functional.jacobian(lambda t: output(t).sum(0), theta).permute(1, 2, 0)
     numeric = numeric * batch.slot_used.unsqueeze(-1)
     size = numeric.abs().amax((1, 2), keepdim=True) + 1e-30
@@ -111,7 +121,9 @@ def test_a_batch_gives_the_values_of_each_formula_and_autograds_jacobian():
 def test_refitting_recovers_the_constants(formula):
     data = data_of(formula)
     nodes = tuple(
-        Node(n.kind, tuple(replace(e, a=e.a if e.fixed else 1.3 * e.a, b=0.8 * e.b) for e in n.edges))
+        Node(
+            n.kind, tuple(replace(e, a=e.a if e.fixed else 1.3 * e.a, b=0.8 * e.b) for e in n.edges)
+        )
         for n in formula.nodes
     )
     (found,) = refit([Formula(2, nodes, (1.0,) * len(nodes), formula.bias and 1.0)], data, steps=60)
@@ -120,13 +132,20 @@ def test_refitting_recovers_the_constants(formula):
 
 def test_the_closed_form_agrees_with_a_fit_of_everything():
     formula = Formula(
-        2, (Node("sum", (Edge(0, "exp", 0.9),)), Node("sum", (Edge(1, "identity", fixed=True),))), (1.0, 1.0), 1.0
+        2,
+        (Node("sum", (Edge(0, "exp", 0.9),)), Node("sum", (Edge(1, "identity", fixed=True),))),
+        (1.0, 1.0),
+        1.0,
     )
     data = data_of(formula, noise=0.1)
     (found,) = refit([formula], data, steps=30)
     leaf = torch.tensor([0.9, 1.0, 1.0, 1.0], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [leaf], max_iter=300, tolerance_grad=1e-14, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+        [leaf],
+        max_iter=300,
+        tolerance_grad=1e-14,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> torch.Tensor:
@@ -147,11 +166,17 @@ def test_other_losses_reach_a_stationary_point(loss):
     eta = truth(x_DN.T)
     generator = torch.Generator().manual_seed(2)
     mean = torch.sigmoid(eta) if loss == "logistic" else torch.exp(eta)
-    y_N = torch.bernoulli(mean, generator=generator) if loss == "logistic" else torch.poisson(mean, generator=generator)
+    y_N = (
+        torch.bernoulli(mean, generator=generator)
+        if loss == "logistic"
+        else torch.poisson(mean, generator=generator)
+    )
     data = LawData(x_DN, y_N, torch.ones(400, dtype=torch.float64), loss)
     (found,) = refit([truth], data, steps=40)
     (edge,) = found.formula.nodes[0].edges
-    constants = torch.tensor([edge.a, edge.b, found.formula.weights[0], found.formula.bias], dtype=torch.float64)
+    constants = torch.tensor(
+        [edge.a, edge.b, found.formula.weights[0], found.formula.bias], dtype=torch.float64
+    )
     constants.requires_grad_()
     eta = constants[2] * torch.sin(constants[0] * x_DN[0] + constants[1]) + constants[3]
     value = mean_loss(eta.unsqueeze(0), data)[0]
@@ -177,7 +202,9 @@ def test_pruning_replaces_a_logistic_that_runs_off_by_the_exponential():
     (way,) = prune(fitted, data, ["identity", "exp", "logistic"], data.spread)
     (edge,) = way[-1].formula.nodes[0].edges
     assert edge.function == "exp" and edge.a == pytest.approx(-2.0, rel=0.1)
-    assert description_length(way[-1], data, data.spread) < description_length(fitted[0], data, data.spread)
+    assert description_length(way[-1], data, data.spread) < description_length(
+        fitted[0], data, data.spread
+    )
 
 
 def test_constants_are_rounded_as_far_as_the_data_allow():
@@ -188,7 +215,8 @@ def test_constants_are_rounded_as_far_as_the_data_allow():
         short = rounded(fitted, data)
         edge = short.formula.nodes[0].edges[0]
         digits = max(
-            len(f"{v:.10g}".replace(".", "").strip("-0")) for v in (edge.a, *short.formula.weights, short.formula.bias)
+            len(f"{v:.10g}".replace(".", "").strip("-0"))
+            for v in (edge.a, *short.formula.weights, short.formula.bias)
         )
         assert digits <= (2 if exact else 4)
         if exact:
@@ -201,7 +229,9 @@ def test_constants_are_rounded_as_far_as_the_data_allow():
 def test_a_formula_in_other_units_has_the_same_values(formula):
     scales, scale_y = [1e-9, 1e9], 1e3
     x_DN = features()
-    shrunk = Formula(2, tuple(canonical(node) for node in formula.nodes), formula.weights, formula.bias)
+    shrunk = Formula(
+        2, tuple(canonical(node) for node in formula.nodes), formula.weights, formula.bias
+    )
     own = unscaled(shrunk, scales, scale_y)
     big = x_DN * torch.tensor(scales, dtype=torch.float64).unsqueeze(1)
     assert torch.allclose(own(big.T), scale_y * shrunk(x_DN.T), rtol=1e-10)
@@ -216,7 +246,9 @@ def test_atoms_are_finite_and_each_signature_is_a_function_of_a_source():
     signatures = [{atoms.atoms[g].signature for g in atoms.members(s)} for s in range(count)]
     assert all(len(s) == 1 for s in signatures) and len(set.union(*signatures)) == count
     assert atoms.starts[-1] == len(atoms.atoms) > len(atoms.coarse) == atoms.coarse_starts[-1]
-    for s in range(count):  # every atom is a coarse one of its signature, or nearly a straight line of one
+    for s in range(
+        count
+    ):  # every atom is a coarse one of its signature, or nearly a straight line of one
         coarse = atoms.coarse[atoms.coarse_starts[s] : atoms.coarse_starts[s + 1]]
         assert set(coarse) <= set(atoms.members(s))
         for g in atoms.members(s):

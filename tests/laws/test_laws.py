@@ -75,7 +75,9 @@ def test_the_same_seed_gives_the_same_law():
     y_N = np.random.default_rng(3).standard_normal(50) * 0.1 + x_ND[:, 0]
     settings = LawSettings(restarts=8, steps=10, enumerate=False, improve=False)
     one, again = (discover_laws(x_ND, y_N, settings, seed=4) for _ in range(2))
-    assert [law.formula for law in one.front] == [law.formula for law in again.front] and one.counts == again.counts
+    assert [law.formula for law in one.front] == [
+        law.formula for law in again.front
+    ] and one.counts == again.counts
 
 
 def test_units_do_not_matter():
@@ -104,11 +106,15 @@ def test_scores_of_pairs_are_those_of_least_squares():
     def drop(*columns: torch.Tensor) -> float:
         basis = torch.stack([one_N, *columns], dim=1)
         return total - float(
-            ((basis @ torch.linalg.lstsq(basis, y_N.unsqueeze(1)).solution).squeeze() - y_N).square().sum()
+            ((basis @ torch.linalg.lstsq(basis, y_N.unsqueeze(1)).solution).squeeze() - y_N)
+            .square()
+            .sum()
         )
 
     products = best_pairs(residual_N, one_N.unsqueeze(0), one_N, atoms, atoms, 6)
-    assert products[0][0] == pytest.approx(max(drop(a * b) for a in atoms.value_GN for b in atoms.value_GN), rel=1e-3)
+    assert products[0][0] == pytest.approx(
+        max(drop(a * b) for a in atoms.value_GN for b in atoms.value_GN), rel=1e-3
+    )
     for gain, a, b in products:
         assert gain == pytest.approx(drop(value[a] * value[b]), rel=1e-3)
     for gain, a, b in best_sums(residual_N, one_N.unsqueeze(0) / 40**0.5, one_N, atoms, 6):
@@ -121,7 +127,9 @@ def test_sample_weights_take_rows_out():
     y_N[:20] = 100.0
     w_N = np.ones(80)
     w_N[:20] = 0.0
-    assert agrees(best(discover_laws(x_ND, y_N, SMALL, weights_N=w_N)), 2.0 * x_ND[:, 0] + 1.0, x_ND)
+    assert agrees(
+        best(discover_laws(x_ND, y_N, SMALL, weights_N=w_N)), 2.0 * x_ND[:, 0] + 1.0, x_ND
+    )
 
 
 def test_classes_and_counts():
@@ -130,24 +138,39 @@ def test_classes_and_counts():
     eta_N = 2.0 * x_ND[:, 0] - 3.0
     small = LawSettings(effort=0.2, restarts=0)
     law = best(
-        discover_laws(x_ND, (generator.random(300) < 1 / (1 + np.exp(-eta_N))).astype(float), small, loss="logistic")
+        discover_laws(
+            x_ND,
+            (generator.random(300) < 1 / (1 + np.exp(-eta_N))).astype(float),
+            small,
+            loss="logistic",
+        )
     )
     p_N = law.predict(x_ND)
     assert ((p_N > 0) & (p_N < 1)).all() and np.corrcoef(p_N, 1 / (1 + np.exp(-eta_N)))[0, 1] > 0.97
-    law = best(discover_laws(x_ND, generator.poisson(np.exp(0.5 * eta_N)).astype(float), small, loss="poisson"))
+    law = best(
+        discover_laws(
+            x_ND, generator.poisson(np.exp(0.5 * eta_N)).astype(float), small, loss="poisson"
+        )
+    )
     assert np.corrcoef(law.predict(x_ND), np.exp(0.5 * eta_N))[0, 1] > 0.97
 
 
 def test_random_proposals_and_plain_darts_and_a_primitive_of_ones_own():
     x_ND = table(1, 50)
     y_N = x_ND[:, 0] ** 3
-    random = discover_laws(x_ND, y_N, LawSettings(proposals="random", enumerate=False, improve=False, restarts=16))
+    random = discover_laws(
+        x_ND, y_N, LawSettings(proposals="random", enumerate=False, improve=False, restarts=16)
+    )
     assert random.counts["random graphs"] == 24 and "supernets" not in random.counts
     plain = discover_laws(x_ND, y_N, LawSettings.plain_darts())
     assert plain.counts["supernets"] == 1 and plain.counts["random graphs"] == 0
     assert all(node.kind == "sum" for node in best(plain).formula.nodes)
     own = Primitive("cube", lambda z: z**3, symbol=lambda z: z**3)
-    law = best(discover_laws(x_ND, y_N, LawSettings(primitives=("none", "linear", own), restarts=4, steps=5)))
+    law = best(
+        discover_laws(
+            x_ND, y_N, LawSettings(primitives=("none", "linear", own), restarts=4, steps=5)
+        )
+    )
     assert "x1**3" in str(law.expression()) and agrees(law, y_N, x_ND)
 
 
@@ -169,9 +192,13 @@ def test_bad_input_is_refused_and_what_was_left_out_is_said():
     crossing = np.column_stack([x_ND[:, 0] - 1.5, x_ND[:, 1], np.full(60, 7.0)])
     laws = discover_laws(crossing, crossing[:, 0] ** 2, SMALL, names=["height", "width", "zone"])
     said = " ".join(laws.notes)
-    assert "constant features" in said and "zone" in said and "height" in said and "positive" in said
+    assert (
+        "constant features" in said and "zone" in said and "height" in said and "positive" in said
+    )
     many = np.random.default_rng(0).uniform(0.5, 2.0, size=(1000, 9))
-    laws = discover_laws(many, many[:, 3] * many[:, 7], LawSettings(restarts=0, effort=0.4, max_points=60))
+    laws = discover_laws(
+        many, many[:, 3] * many[:, 7], LawSettings(restarts=0, effort=0.4, max_points=60)
+    )
     assert agrees(best(laws), many[:, 3] * many[:, 7], many)
     said = " ".join(laws.notes)
     assert "of 1000 rows" in said and "of 9 features" in said
@@ -183,7 +210,9 @@ def test_formulas_survive_json_and_progress_is_reported():
     law = best(discover_laws(x_ND, np.log(x_ND[:, 0]), SMALL, on_progress=seen.append))
     assert Formula.from_dict(law.formula.to_dict()) == law.formula
     assert (
-        seen[-1].share == 1.0 and seen[-1].best is not None and [p.share for p in seen] == sorted(p.share for p in seen)
+        seen[-1].share == 1.0
+        and seen[-1].best is not None
+        and [p.share for p in seen] == sorted(p.share for p in seen)
     )
     assert DEFAULT_WORDS[0] == "none"
 
@@ -196,10 +225,16 @@ def test_a_row_of_weight_three_counts_as_three_points():
     settings = LawSettings(restarts=0, steps=10, nodes=1, effort=0.1)
     rows, counts = np.unique(np.stack([x_N, y_N], axis=1), axis=0, return_counts=True)
     whole = discover_laws(x_N[:, None], y_N, settings, loss="logistic")
-    merged = discover_laws(rows[:, :1], rows[:, 1], settings, weights_N=counts.astype(float), loss="logistic")
+    merged = discover_laws(
+        rows[:, :1], rows[:, 1], settings, weights_N=counts.astype(float), loss="logistic"
+    )
     assert best(merged).complexity == best(whole).complexity
-    np.testing.assert_allclose(best(merged).predict(x_N[:, None]), best(whole).predict(x_N[:, None]), rtol=1e-6)
-    assert best(merged).description_length == pytest.approx(best(whole).description_length, rel=1e-6)
+    np.testing.assert_allclose(
+        best(merged).predict(x_N[:, None]), best(whole).predict(x_N[:, None]), rtol=1e-6
+    )
+    assert best(merged).description_length == pytest.approx(
+        best(whole).description_length, rel=1e-6
+    )
 
 
 def test_a_search_that_may_do_less_says_so():
@@ -207,7 +242,9 @@ def test_a_search_that_may_do_less_says_so():
     generator = np.random.default_rng(0)
     y_N = np.sin(9.0 * x_ND[:, 0]) * np.tanh(x_ND[:, 1] ** 3) + 0.3 * generator.normal(size=60)
     laws = discover_laws(x_ND, y_N, LawSettings(work_seconds=0.3))
-    assert laws.counts["supernets"] == 8 and "8 of 64 supernets were trained" in " ".join(laws.notes)
+    assert laws.counts["supernets"] == 8 and "8 of 64 supernets were trained" in " ".join(
+        laws.notes
+    )
     free = discover_laws(x_ND, y_N, LawSettings(work_seconds=None, enumerate=False, steps=10))
     assert free.counts["supernets"] == 64 and "were trained" not in " ".join(free.notes)
     with pytest.raises(ValueError, match="work_seconds must be above 0"):

@@ -29,10 +29,17 @@ from gradnas.spaces.chains.costs import (
 )
 from tests.cases import RELAXATIONS, TwoChoices, batch, name_of
 
-# ---- the released phone latencies ----------------------------------------------------------------------------------
+# ---- the released phone latencies ----------------------------------------------------------------
 
 # Sums over the ImageNet chain that the released table gives (ms), and some of its entries.
-FIXED, ALL_33, ALL_63, ALL_67, WITHOUT_OPTIONAL, UNIFORM = 11.3642, 76.0481, 136.4663, 191.0299, 29.6088, 113.9881
+FIXED, ALL_33, ALL_63, ALL_67, WITHOUT_OPTIONAL, UNIFORM = (
+    11.3642,
+    76.0481,
+    136.4663,
+    191.0299,
+    29.6088,
+    113.9881,
+)
 KNOWN = {
     mobile_key("Conv", (224, 224, 3), (112, 112, 32)): 4.0838,
     mobile_key("Conv_1", (7, 7, 320), (7, 7, 1280)): 3.0886,
@@ -48,10 +55,13 @@ KNOWN = {
 def _phone_table(space: gradnas.MBConvChain) -> dict[str, dict[str, float]]:
     """A table of the released grammar: the known entries, and others that give the known sums.
 
-    The released sums and samples do not determine the other entries, so those of one kind are equal here.
+    The released sums and samples do not determine the other entries, so those of one kind are equal
+    here.
     """
     ms = dict(KNOWN)
-    ms[mobile_key("Conv", (224, 224, 3), (112, 112, 32))] += FIXED - sum(list(KNOWN.values())[:4])  # the last digit
+    ms[mobile_key("Conv", (224, 224, 3), (112, 112, 32))] += FIXED - sum(
+        list(KNOWN.values())[:4]
+    )  # the last digit
     fixed_blocks = [b for b in space.blocks if not b.keeps_shape]
     optional = [b for b in space.blocks if b.keeps_shape]
 
@@ -66,7 +76,11 @@ def _phone_table(space: gradnas.MBConvChain) -> dict[str, dict[str, float]]:
     fill(space.blocks, "mb6_k3", ALL_63 - FIXED)
     fill(space.blocks, "mb6_k7", ALL_67 - FIXED)
     # With equal probabilities a block with Zero counts 1/7 of each of its operations, another 1/6.
-    seen = sum(ms[block_key(b, o)] / (7 if b.keeps_shape else 6) for b in space.blocks for o in ("mb3_k3", "mb6_k3"))
+    seen = sum(
+        ms[block_key(b, o)] / (7 if b.keeps_shape else 6)
+        for b in space.blocks
+        for o in ("mb3_k3", "mb6_k3")
+    )
     seen += sum(ms[block_key(b, "mb6_k7")] / (7 if b.keeps_shape else 6) for b in space.blocks)
     left = (UNIFORM - FIXED - seen) / 3 / (len(optional) / 7 + len(fixed_blocks) / 6)
     for block in space.blocks:
@@ -88,7 +102,9 @@ def phone(tmp_path_factory):
 
 def test_sums_of_the_released_phone_latencies(phone):
     space, supernet, costs, table = phone
-    assert table.is_mobile and len(table.entries) == 70  # 11 block shapes x 6, and the 4 fixed parts
+    assert (
+        table.is_mobile and len(table.entries) == 70
+    )  # 11 block shapes x 6, and the 4 fixed parts
     assert costs.fixed == pytest.approx(FIXED, abs=1e-9)
 
     def total(operation, optional=None):
@@ -100,7 +116,10 @@ def test_sums_of_the_released_phone_latencies(phone):
     assert total("mb6_k3") == pytest.approx(ALL_63, abs=1e-9)
     assert total("mb6_k7") == pytest.approx(ALL_67, abs=1e-9)
     assert total("mb3_k3", "zero") == pytest.approx(WITHOUT_OPTIONAL, abs=1e-9)
-    uniform = {name: torch.full(a.shape, 1.0 / a.numel(), dtype=torch.float64) for name, a in supernet.alphas.items()}
+    uniform = {
+        name: torch.full(a.shape, 1.0 / a.numel(), dtype=torch.float64)
+        for name, a in supernet.alphas.items()
+    }
     assert costs.expected(uniform).item() == pytest.approx(UNIFORM, abs=1e-9)
 
 
@@ -108,7 +127,9 @@ def test_a_phone_table_without_a_needed_key_and_a_space_it_cannot_express(phone)
     space, supernet, _, table = phone
     key = block_key(space.blocks[5], "mb6_k5")
     lacking = LatencyTable({k: e for k, e in table.entries.items() if k != key})
-    with pytest.raises(ValueError, match=r"no entry for mb6_k5 of block06: 'expanded_conv-input:28x28x40"):
+    with pytest.raises(
+        ValueError, match=r"no entry for mb6_k5 of block06: 'expanded_conv-input:28x28x40"
+    ):
         supernet.costs("latency", (), lacking)
     with pytest.raises(ValueError, match="no entry for stem"):
         phone_costs(gradnas.MBConvChain(image_size=192), table, {}, 1000, 3)
@@ -122,10 +143,14 @@ def test_a_predictor_on_a_phone_table_fills_what_it_lacks(phone):
     space, supernet, full, table = phone
     key = block_key(space.blocks[5], "mb6_k5")
     kept = {k: e for k, e in table.entries.items() if k != key}
-    fitted = LatencyTable(kept, predictor=fit([e.features for e in kept.values()], [e.ms for e in kept.values()]))
+    fitted = LatencyTable(
+        kept, predictor=fit([e.features for e in kept.values()], [e.ms for e in kept.values()])
+    )
     costs = supernet.costs("latency", (), fitted)
     assert "predicted, not measured: 1 of 70 latencies" in costs.notes[0]
-    assert costs.tables["block06"][3] > 0 and torch.equal(costs.tables["block01"], full.tables["block01"])
+    assert costs.tables["block06"][3] > 0 and torch.equal(
+        costs.tables["block01"], full.tables["block01"]
+    )
     assert fixed_keys(space, 1000)["classifier"] == "Logits-input:7x7x1280-output:1000"
 
 
@@ -147,20 +172,27 @@ def test_the_gradient_of_the_expected_latency_is_the_numerical_one(phone):
 
 def test_expected_cost_of_nested_choices_is_the_mean_over_architectures():
     inner = Choice({"a": nn.Conv2d(4, 4, 1), "b": nn.Conv2d(4, 4, 3, padding=1)}, name="inner")
-    outer = Choice({"deep": nn.Sequential(inner, nn.Conv2d(4, 4, 1)), "skip": nn.Identity()}, name="outer")
+    outer = Choice(
+        {"deep": nn.Sequential(inner, nn.Conv2d(4, 4, 1)), "skip": nn.Identity()}, name="outer"
+    )
     search = gradnas.Search(nn.Sequential(nn.Conv2d(3, 4, 1), outer))
     costs = search.supernet.costs("macs", (batch(0, size=1)[0],))
-    p = {name: torch.tensor(own, dtype=torch.float64) for name, own in (("inner", [0.3, 0.7]), ("outer", [0.4, 0.6]))}
+    p = {
+        name: torch.tensor(own, dtype=torch.float64)
+        for name, own in (("inner", [0.3, 0.7]), ("outer", [0.4, 0.6]))
+    }
     mean = 0.0
     for i, o in itertools.product(range(2), range(2)):
         decision = search.supernet.decision({"inner": i, "outer": o})
         mean += (p["inner"][i] * p["outer"][o]).item() * search.supernet.cost_of(decision, costs)
     assert costs.expected(p).item() == pytest.approx(mean, rel=1e-12)
     p = {name: table.requires_grad_() for name, table in p.items()}
-    assert torch.autograd.gradcheck(lambda a, b: costs.expected({"inner": a, "outer": b}), tuple(p.values()))
+    assert torch.autograd.gradcheck(
+        lambda a, b: costs.expected({"inner": a, "outer": b}), tuple(p.values())
+    )
 
 
-# ---- forms ---------------------------------------------------------------------------------------------------------
+# ---- forms ---------------------------------------------------------------------------------------
 
 
 START = CostState()
@@ -178,7 +210,9 @@ def test_forms_are_those_of_the_original_script():
     table = LatencyTable({})
     loss, grad = _value(ExpectedCost(table, target_ms=80), 2.0, 114.0)
     assert loss == pytest.approx(0.2 * 2.0 * (math.log(114) / math.log(80)) ** 0.3)
-    assert grad == pytest.approx(0.4 * 0.3 * (math.log(114) / math.log(80)) ** -0.7 / math.log(80) / 114)
+    assert grad == pytest.approx(
+        0.4 * 0.3 * (math.log(114) / math.log(80)) ** -0.7 / math.log(80) / 114
+    )
     loss, grad = _value(ExpectedCost(table, target_ms=80, form="add#linear"), 2.0, 114.0)
     assert (loss, grad) == (pytest.approx(2.0 + 0.1 * 34 / 80), pytest.approx(0.1 / 80))
     millions = _value(ExpectedCost(target_macs=300e6), 2.0, 500e6)[0]
@@ -235,10 +269,15 @@ def test_a_cost_that_makes_no_sense_is_refused(settings, message):
 
 
 def test_a_cost_is_part_of_a_configuration_file():
-    for cost in (ExpectedCost("t.json", budget_ms=8.0, penalty=3.0), ExpectedCost(target_macs=1e6, form="add#linear")):
+    for cost in (
+        ExpectedCost("t.json", budget_ms=8.0, penalty=3.0),
+        ExpectedCost(target_macs=1e6, form="add#linear"),
+    ):
         data = json.loads(json.dumps(to_json(cost)))
         again = from_json(ExpectedCost, data)
-        assert to_json(again) == data and again.limit == cost.limit and again.quantity == cost.quantity
+        assert (
+            to_json(again) == data and again.limit == cost.limit and again.quantity == cost.quantity
+        )
     with pytest.raises(ValueError, match="by its path"):
         to_json(ExpectedCost(LatencyTable({}), budget_ms=8.0))
     with pytest.raises(ValueError, match="did you mean 'budget_ms'"):
@@ -247,7 +286,7 @@ def test_a_cost_is_part_of_a_configuration_file():
         from_json(ExpectedCost, {"table": {}, "budget_ms": 8.0})
 
 
-# ---- the best within a budget --------------------------------------------------------------------------------------
+# ---- the best within a budget --------------------------------------------------------------------
 
 NUMBERS = st.sampled_from([-2.0, -1.0, -0.5, 0.0]) | st.floats(-3, 0)
 COSTS = st.sampled_from([0.0, 1.0, 2.0]) | st.floats(0, 3)
@@ -263,7 +302,13 @@ def _all(choices):
         for score, cost, picks in found:
             for k, option in enumerate(options):
                 for s, c, inner in _all(option.inside):
-                    grown.append((score + option.score + s, cost + option.cost + c, {**picks, name: k, **inner}))
+                    grown.append(
+                        (
+                            score + option.score + s,
+                            cost + option.cost + c,
+                            {**picks, name: k, **inner},
+                        )
+                    )
         found = grown
     return found
 
@@ -272,7 +317,10 @@ def _nested(groups, inner):
     """Choices, with more of them inside the first option of the first."""
     choices = {f"c{i}": options for i, options in enumerate(groups)}
     inside = {f"i{i}": options for i, options in enumerate(inner)}
-    choices["c0"] = [Option(choices["c0"][0].score, choices["c0"][0].cost, inside), *choices["c0"][1:]]
+    choices["c0"] = [
+        Option(choices["c0"][0].score, choices["c0"][0].cost, inside),
+        *choices["c0"][1:],
+    ]
     return choices
 
 
@@ -297,7 +345,9 @@ def test_the_best_within_a_budget_is_the_best_of_all(groups, inner, budget):
 @given(st.lists(LEAVES, min_size=1, max_size=3), st.lists(LEAVES, max_size=2), st.floats(-0.5, 8))
 def test_all_architectures_within_a_budget_come_once_and_in_order(groups, inner, budget):
     choices = _nested(groups, inner)
-    within = [(score, picks) for score, cost, picks in _all(choices) if cost <= budget * (1 + 1e-12)]
+    within = [
+        (score, picks) for score, cost, picks in _all(choices) if cost <= budget * (1 + 1e-12)
+    ]
     if not within:
         with pytest.raises(ValueError, match="the cheapest costs"):
             list(ranked_within(choices, budget))
@@ -312,8 +362,12 @@ def test_all_architectures_within_a_budget_come_once_and_in_order(groups, inner,
 
 
 def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
-    # The likelier operation wins although it opens another choice, which multiplies its probability.
-    p = {"outer": torch.tensor([0.4, 0.6]).double().flip(0), "inner": torch.full((4,), 0.25).double()}
+    # The likelier operation wins although it opens another choice, which multiplies its
+    # probability.
+    p = {
+        "outer": torch.tensor([0.4, 0.6]).double().flip(0),
+        "inner": torch.full((4,), 0.25).double(),
+    }
     tables = {"outer": torch.zeros(2).double(), "inner": torch.zeros(4).double()}
     nested = {(Place("outer", 0, 0), Place("inner", 0, k)): 1.0 + k for k in range(4)}
     costs = Costs("macs", 0.0, tables, nested)
@@ -324,7 +378,7 @@ def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
         choice_options(Costs("macs", 0.0, tables, nested), p)
 
 
-# ---- searches ------------------------------------------------------------------------------------------------------
+# ---- searches ------------------------------------------------------------------------------------
 
 
 def _losses(seed: int):
@@ -337,7 +391,9 @@ def _search(relaxation=RELAXATIONS[0], **limit):
     cost = ExpectedCost(**(limit or {"budget_macs": 9500.0}), multiplier_lr=0.05, penalty=1.0)
     alphas = gradnas.AlphaOptimizer(lr=0.1, betas=(0.0, 0.999), weight_decay=0.0)
     example = batch(0, size=1)[0]
-    return gradnas.Search(TwoChoices(), relaxation, alphas=alphas, cost=cost, example=example, epochs=3)
+    return gradnas.Search(
+        TwoChoices(), relaxation, alphas=alphas, cost=cost, example=example, epochs=3
+    )
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
@@ -352,13 +408,17 @@ def test_every_relaxation_searches_within_a_budget(relaxation):
     assert result.cost <= 9500.0
     assert result.cost == gradnas.macs(result.derive(), batch(0, size=1)[0])
     assert search.result(budget=1e9).choices == search.supernet.decide(search.relaxation)
-    with pytest.raises(ValueError, match=r"no architecture is within the budget of 10 multiply-adds: the cheapest"):
+    with pytest.raises(
+        ValueError, match=r"no architecture is within the budget of 10 multiply-adds: the cheapest"
+    ):
         search.result(budget=10)
 
 
 def test_the_multiplier_moves_with_the_learning_rate_of_the_alphas():
     alphas, example = gradnas.AlphaOptimizer(lr=0.02), batch(0, size=1)[0]
-    free = gradnas.Search(TwoChoices(), alphas=alphas, cost=ExpectedCost(budget_macs=9500.0), example=example)
+    free = gradnas.Search(
+        TwoChoices(), alphas=alphas, cost=ExpectedCost(budget_macs=9500.0), example=example
+    )
     free.step(_losses(0), _losses(1))
     excess = free.expected_cost() / 9500.0 - 1.0
     assert free.cost_state.multiplier == pytest.approx(0.03 * 0.02 * excess) and excess > 0
@@ -372,7 +432,10 @@ def test_the_most_probable_architectures_within_a_budget_are_candidates():
     for alpha in search.alphas.values():
         nn.init.normal_(alpha)
     found = search.results(4)
-    assert found[0].choices == search.result().choices and len({str(r.choices) for r in found}) == len(found) > 1
+    assert (
+        found[0].choices == search.result().choices
+        and len({str(r.choices) for r in found}) == len(found) > 1
+    )
     assert all(r.cost == gradnas.macs(r.derive(), batch(0, size=1)[0]) <= 9500.0 for r in found)
     everything = search.results(10_000, budget=1e9)
     assert len(everything) == len({str(r.choices) for r in everything}) > len(found)
@@ -386,7 +449,10 @@ def test_the_most_probable_architectures_within_a_budget_are_candidates():
 
 def test_a_budget_holds_where_a_target_only_pulls():
     def wants_the_dearest(net):
-        return F.cross_entropy(net(batch(1)[0]), batch(1)[1]) - 2.0 * net.draw.probabilities["first"][1]
+        return (
+            F.cross_entropy(net(batch(1)[0]), batch(1)[1])
+            - 2.0 * net.draw.probabilities["first"][1]
+        )
 
     budget, target = _search(), _search(target_macs=9500.0, form="add#linear")
     for i in range(80):
@@ -423,7 +489,9 @@ def test_a_warm_up_leaves_the_multiplier_alone():
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_at_once():
-    with pytest.raises(ValueError, match=r"budget_macs=100 cannot be kept: the cheapest architecture .* costs 4484"):
+    with pytest.raises(
+        ValueError, match=r"budget_macs=100 cannot be kept: the cheapest architecture .* costs 4484"
+    ):
         _search(budget_macs=100.0)
     with pytest.raises(ValueError, match="example"):
         gradnas.Search(TwoChoices(), cost=ExpectedCost(budget_macs=9500.0))
@@ -467,18 +535,22 @@ def test_reinforce_keeps_a_budget_by_the_gradient_of_the_expected_cost():
         cost=ExpectedCost(budget_macs=9500.0, multiplier_lr=0.05, penalty=1.0),
         example=batch(0, size=1)[0],
     )
-    grads, _, _ = search._sampled_gradient(lambda net: net(batch(0)[0]).sum() * 0.0)  # no reward: the budget alone
+    grads, _, _ = search._sampled_gradient(
+        lambda net: net(batch(0)[0]).sum() * 0.0
+    )  # no reward: the budget alone
     tables = {name: a.detach().double().requires_grad_() for name, a in search.alphas.items()}
     expected = search.costs.expected({name: torch.softmax(a, -1) for name, a in tables.items()})
     term = search.cost.combine(torch.zeros(()).double(), expected, search.cost_state)
-    for grad, own in zip(torch.autograd.grad(term, [*tables.values()]), grads.values(), strict=True):
+    for grad, own in zip(
+        torch.autograd.grad(term, [*tables.values()]), grads.values(), strict=True
+    ):
         assert torch.allclose(grad.float(), own, rtol=1e-4, atol=1e-7) and own.abs().sum() > 0
     for i in range(40):
         search.step(_losses(2 * i), _losses(2 * i + 1))
     assert search.expected_cost() < 9800.0 and search.result().cost <= 9500.0
 
 
-# ---- cells ---------------------------------------------------------------------------------------------------------
+# ---- cells ---------------------------------------------------------------------------------------
 
 
 def test_cells_cost_what_their_derived_network_costs_and_keep_budgets():
@@ -501,6 +573,8 @@ def test_cells_cost_what_their_derived_network_costs_and_keep_budgets():
     for share in (0.0, 0.3, 0.7):
         budget = least + share * (most - least)
         ranked = supernet.decide_within(softmax, own, budget, 5)
-        assert len(set(ranked)) == 5 and all(supernet.cost_of(genotype, own) <= budget for genotype in ranked)
+        assert len(set(ranked)) == 5 and all(
+            supernet.cost_of(genotype, own) <= budget for genotype in ranked
+        )
     with pytest.raises(ValueError, match="the cheapest costs"):
         supernet.decide_within(softmax, own, 0.9 * least)

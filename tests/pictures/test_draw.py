@@ -1,4 +1,5 @@
-"""Pictures of cells: nothing overlaps, nothing is missing, and the same genotype gives the same bytes."""
+"""Pictures of cells: nothing overlaps, nothing is missing, and the same genotype gives the same
+bytes."""
 
 import hashlib
 import itertools
@@ -60,7 +61,9 @@ def conv_genotypes(draw):
 def recurrent_genotypes(draw):
     names = st.sampled_from(["tanh", "relu", "sigmoid", "identity"])
     edges = [(draw(names), draw(st.integers(0, i))) for i in range(draw(st.integers(1, 12)))]
-    return Genotype.recurrent_cell(edges, draw(st.lists(st.integers(1, len(edges)), min_size=1, unique=True)))
+    return Genotype.recurrent_cell(
+        edges, draw(st.lists(st.integers(1, len(edges)), min_size=1, unique=True))
+    )
 
 
 # -- geometry
@@ -70,19 +73,28 @@ BORDER = 1.0 * POINT
 
 
 def texts_and_boxes(figure):
-    """Extents of the texts, and of the rounded boxes with their borders. All lengths here are pixels of a PNG."""
+    """Extents of the texts, and of the rounded boxes with their borders. All lengths here are
+    pixels of a PNG."""
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     renderer = canvas.get_renderer()
-    texts = {text: text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()}
-    boxes = [box.get_window_extent(renderer).padded(BORDER / 2) for box in figure.findobj(FancyBboxPatch)]
+    texts = {
+        text: text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()
+    }
+    boxes = [
+        box.get_window_extent(renderer).padded(BORDER / 2) for box in figure.findobj(FancyBboxPatch)
+    ]
     return texts, boxes
 
 
 def lines(figure):
     """Corners of every painted line, with its colour, its width in points and its layer."""
     for patch in figure.findobj(PathPatch):
-        path = patch.get_transform().transform_path(patch.get_path()).cleaned(curves=False, simplify=False)
+        path = (
+            patch.get_transform()
+            .transform_path(patch.get_path())
+            .cleaned(curves=False, simplify=False)
+        )
         points = path.vertices[path.codes != path.STOP]
         yield points, patch.get_edgecolor(), patch.get_linewidth(), patch.get_zorder()
 
@@ -93,9 +105,12 @@ def overlap(first, second):
 
 
 def enters(points, boxes):
-    """Whether a line runs inside a box. Its pieces are horizontal, vertical, or a short part of a rounded corner, so
-    their extents may stand for them."""
-    low, high = np.minimum(points[:-1], points[1:])[:, None], np.maximum(points[:-1], points[1:])[:, None]
+    """Whether a line runs inside a box. Its pieces are horizontal, vertical, or a short part of a
+    rounded corner, so their extents may stand for them."""
+    low, high = (
+        np.minimum(points[:-1], points[1:])[:, None],
+        np.maximum(points[:-1], points[1:])[:, None],
+    )
     corners = np.array([[box.min, box.max] for box in boxes])
     return bool(((high > corners[:, 0]) & (low < corners[:, 1])).all(axis=-1).any())
 
@@ -110,11 +125,20 @@ def check_geometry(figure: Figure) -> None:
         around = [box for box in boxes if overlap(box, extent)]
         assert len(around) <= 1
         for box in around:
-            assert box.x0 < extent.x0 and extent.x1 < box.x1, f"{text.get_text()!r} is wider than its box"
-            assert box.y0 < extent.y0 and extent.y1 < box.y1, f"{text.get_text()!r} is higher than its box"
+            assert box.x0 < extent.x0 and extent.x1 < box.x1, (
+                f"{text.get_text()!r} is wider than its box"
+            )
+            assert box.y0 < extent.y0 and extent.y1 < box.y1, (
+                f"{text.get_text()!r} is higher than its box"
+            )
     page = figure.bbox
     for extent in (*texts.values(), *boxes):
-        assert page.x0 < extent.x0 and extent.x1 < page.x1 and page.y0 < extent.y0 and extent.y1 < page.y1
+        assert (
+            page.x0 < extent.x0
+            and extent.x1 < page.x1
+            and page.y0 < extent.y0
+            and extent.y1 < page.y1
+        )
 
     inner = [box.padded(-1.5 * BORDER) for box in boxes]  # lines end at the borders
     free = [extent for extent in texts.values() if not any(overlap(box, extent) for box in boxes)]
@@ -125,15 +149,17 @@ def check_geometry(figure: Figure) -> None:
 
 
 def check_no_line_upon_line(painted):
-    """No two lines share a stretch: each could be taken for the other. (A line to the output may begin under the
-    line of the same state to its lane.)"""
+    """No two lines share a stretch: each could be taken for the other. (A line to the output may
+    begin under the line of the same state to its lane.)"""
     for axis in (0, 1):
         stretches = {}
         for points in painted:
             for start, stop in itertools.pairwise(points):
                 if abs(start[axis] - stop[axis]) < 1e-6:
                     key = round(float(start[axis]), 3)
-                    stretches.setdefault(key, []).append(sorted((float(start[1 - axis]), float(stop[1 - axis]))))
+                    stretches.setdefault(key, []).append(
+                        sorted((float(start[1 - axis]), float(stop[1 - axis])))
+                    )
         for own in stretches.values():
             for (a, b), (c, d) in itertools.combinations(own, 2):
                 shared = min(b, d) - max(a, c)
@@ -151,7 +177,9 @@ def test_published_cells_are_clean(name):
 
 @pytest.mark.parametrize("name", ["DARTS_V2", "DARTS_V1_recurrent"])  # the narrowest and the widest
 def test_long_titles_are_broken(name):
-    check_geometry(genotype_figure(Genotype.named(name), title="runs/a rather long name of a folder/" * 5))
+    check_geometry(
+        genotype_figure(Genotype.named(name), title="runs/a rather long name of a folder/" * 5)
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -171,7 +199,9 @@ def test_the_check_sees_collisions():
     genotype = Genotype.named("DARTS")
     for kind in (Text, FancyBboxPatch):
         figure = genotype_figure(genotype)
-        first, second = [item for item in figure.findobj(kind) if getattr(item, "get_text", lambda: "x")()][:2]
+        first, second = [
+            item for item in figure.findobj(kind) if getattr(item, "get_text", lambda: "x")()
+        ][:2]
         if isinstance(first, Text):
             first.set_position(second.get_position())
         else:
@@ -180,7 +210,9 @@ def test_the_check_sees_collisions():
             check_geometry(figure)
     figure = genotype_figure(genotype)
     box = figure.findobj(FancyBboxPatch)[3]
-    figure.axes[0].add_patch(PathPatch(matplotlib.path.Path([(0, box.get_y() + 3), (300, box.get_y() + 3)])))
+    figure.axes[0].add_patch(
+        PathPatch(matplotlib.path.Path([(0, box.get_y() + 3), (300, box.get_y() + 3)]))
+    )
     with pytest.raises(AssertionError):
         check_geometry(figure)
 
@@ -189,14 +221,22 @@ def test_the_check_sees_collisions():
 
 
 def read_back(figure):
-    """The edges (operation, source, target) of a picture of one cell, found by following its lines by eye, so to say:
-    two lines are one wire where the end of one lies upon the other; a mere crossing joins nothing."""
+    """The edges (operation, source, target) of a picture of one cell, found by following its lines
+    by eye, so to say: two lines are one wire where the end of one lies upon the other; a mere
+    crossing joins nothing."""
     texts, boxes = texts_and_boxes(figure)
     names = {}
     for box in boxes:
-        inside = sorted((text for text, own in texts.items() if overlap(own, box)), key=lambda text: -texts[text].y0)
+        inside = sorted(
+            (text for text, own in texts.items() if overlap(own, box)),
+            key=lambda text: -texts[text].y0,
+        )
         names[box] = " ".join(text.get_text() for text in inside)
-    painted = [points for points, colour, width, _ in lines(figure) if width > 1.0 and colour[:3] != (1.0, 1.0, 1.0)]
+    painted = [
+        points
+        for points, colour, width, _ in lines(figure)
+        if width > 1.0 and colour[:3] != (1.0, 1.0, 1.0)
+    ]
     wires = nx.Graph()
     wires.add_nodes_from(range(len(painted)))
     for i, j in itertools.permutations(range(len(painted)), 2):
@@ -232,10 +272,16 @@ def at(end, x, box):
 
 def expected_edges(name, genotype):
     def readable(operation):
-        return "skip" if operation == "skip_connect" else re.sub(r"(\d)x(\d)", r"\1×\2", operation.replace("_", " "))
+        return (
+            "skip"
+            if operation == "skip_connect"
+            else re.sub(r"(\d)x(\d)", r"\1×\2", operation.replace("_", " "))
+        )
 
     if name == "recurrent":
-        edges = [(op, f"$s_{{{i}}}$", f"$s_{{{k + 1}}}$") for k, (op, i) in enumerate(genotype.recurrent)]
+        edges = [
+            (op, f"$s_{{{i}}}$", f"$s_{{{k + 1}}}$") for k, (op, i) in enumerate(genotype.recurrent)
+        ]
         return sorted(edges)
     label = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(9))]
     edges = enumerate(genotype.cell(name).edges)
@@ -260,7 +306,9 @@ def test_every_part_of_a_conv_cell_is_drawn():
     genotype = Genotype.named("AmoebaNet")
     found = readable_texts(cell_figure("reduce", genotype.cell("reduce"), "conv"))
     operations = ["avg pool 3×3", "sep conv 3×3", "max pool 3×3", "sep conv 7×7", "conv 7×1 1×7"]
-    assert {name: found.count(name) for name in operations} == dict(zip(operations, [2, 2, 3, 2, 1], strict=True))
+    assert {name: found.count(name) for name in operations} == dict(
+        zip(operations, [2, 2, 3, 2, 1], strict=True)
+    )
     assert {"Reduction cell", "$c_{k-2}$", "$c_{k-1}$", "$c_{k}$", "concat", *"01234"} <= set(found)
     assert {"convolution", "pooling"} <= set(found) and "skip connection" not in found  # the legend
     both = readable_texts(genotype_figure(genotype, title="AmoebaNet-A"))
@@ -271,7 +319,9 @@ def test_every_part_of_a_conv_cell_is_drawn():
 def test_every_part_of_a_recurrent_cell_is_drawn():
     found = readable_texts(genotype_figure(Genotype.named("ENAS")))
     assert (found.count("tanh"), found.count("relu")) == (4, 7)
-    assert {"$x_{t}$", "$h_{t-1}$", "$h_{t}$", "mean", *(f"$s_{{{i}}}$" for i in range(12))} <= set(found)
+    assert {"$x_{t}$", "$h_{t-1}$", "$h_{t}$", "mean", *(f"$s_{{{i}}}$" for i in range(12))} <= set(
+        found
+    )
 
 
 @pytest.mark.parametrize("name", ["NASNet", "AmoebaNet", "DARTS_V2", "ENAS"])
@@ -285,7 +335,9 @@ def test_one_line_leads_to_the_output_per_concat_node(name):
 def test_text_is_legible_on_a_page_of_900_pixels(name):
     figure = genotype_figure(Genotype.named(name))
     scale = min(1.0, 900 / (figure.get_figwidth() * 96))
-    smallest = min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) * 96 / 72
+    smallest = (
+        min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) * 96 / 72
+    )
     assert smallest * scale > 9.0
 
 
@@ -305,7 +357,13 @@ def test_names_of_operations_are_plain_text():
 @pytest.mark.parametrize("name", ["DARTS_V2", "DARTS_V2_recurrent"])
 def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
     first = draw_cells(Genotype.named(name), tmp_path / f"a.{suffix}", title=name)
-    user = {"savefig.bbox": "tight", "font.size": 30, "patch.linewidth": 4, "svg.fonttype": "none", "savefig.dpi": 50}
+    user = {
+        "savefig.bbox": "tight",
+        "font.size": 30,
+        "patch.linewidth": 4,
+        "svg.fonttype": "none",
+        "savefig.dpi": 50,
+    }
     with matplotlib.rc_context(user):
         second = draw_cells(Genotype.named(name), str(tmp_path / f"b.{suffix}"), title=name)
         assert matplotlib.rcParams["font.size"] == 30  # and the settings are as they were
@@ -322,8 +380,13 @@ def test_the_same_bytes_in_another_process():
         "print(hashlib.sha256(cells_svg(Genotype.named('AmoebaNet')).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "17"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.strip() == hashlib.sha256(cells_svg(Genotype.named("AmoebaNet")).encode()).hexdigest()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (
+        done.stdout.strip()
+        == hashlib.sha256(cells_svg(Genotype.named("AmoebaNet")).encode()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize(
@@ -358,6 +421,10 @@ def test_svgs_can_share_a_page():
         assert picture.startswith("<svg ") and picture.endswith("</svg>\n")
         assert "<metadata" not in picture and "<!DOCTYPE" not in picture
         style = root.find(".//{http://www.w3.org/2000/svg}style")
-        assert style is not None and style.text is not None and style.text.startswith(f"#{root.get('id')} *")
+        assert (
+            style is not None
+            and style.text is not None
+            and style.text.startswith(f"#{root.get('id')} *")
+        )
         assert root.get("width") is None and "max-width" in root.get("style", "")
         assert root.get("aria-label")

@@ -1,4 +1,5 @@
-"""Whole runs on chains: reproducible, resumable in the middle of warm-up and of the search, exported, reported."""
+"""Whole runs on chains: reproducible, resumable in the middle of warm-up and of the search,
+exported, reported."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def contents(path, names=FILES):
     ids=["two", "recompute", "reinforce"],
 )
 def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_path, monkeypatch):
-    """In the middle of the warm-up, of the search and between: the state is rebuilt from disk after every step."""
+    """In the middle of the warm-up, of the search and between: the state is rebuilt from disk after
+    every step."""
     config = replace(SMALL, **changes)
     search(config, tmp_path / "whole")
     run = start_search(config, tmp_path / "pieces", CPU)
@@ -140,7 +142,11 @@ def test_the_same_seed_gives_the_same_files_and_the_folder_repeats_the_run(tmp_p
     chain = Chain.load(tmp_path / "one" / runs.GENOTYPE)
     assert results["code"] == SPACE.code(chain) and SPACE.decision(results["code"]) == chain
     records = Run(tmp_path / "one").records()
-    assert [("search_valid_loss" in r) for r in records] == [False, True, True]  # the alphas wait in the warm-up
+    assert [("search_valid_loss" in r) for r in records] == [
+        False,
+        True,
+        True,
+    ]  # the alphas wait in the warm-up
     tables = Run(tmp_path / "one").load_tensors(runs.ALPHAS)
     assert torch.equal(tables["block01/0000"], tables["block01/0001"])
     assert not torch.equal(tables["block01/0001"], tables["block01/0003"])
@@ -155,7 +161,8 @@ def macs_of(chain):
 
 
 def test_the_schedule_of_the_search():
-    """Warm-up and search have a cosine each, that falls with every step; alphas take every second step."""
+    """Warm-up and search have a cosine each, that falls with every step; alphas take every second
+    step."""
     state = SearchRun(SMALL, DIGITS, CPU)
     rates, due = [], []
     for _ in range(3):
@@ -171,15 +178,25 @@ def test_the_schedule_of_the_search():
 
 def test_the_validation_images_are_balanced_and_plain():
     train_split, valid = balanced(DIGITS.train, 20, seed=0)
-    assert valid.labels.bincount().tolist() == [20] * 10 and len(train_split) + 200 == len(DIGITS.train)
-    with pytest.raises(ValueError, match=r"class 0 has .* images: 500 of each class cannot be held out"):
+    assert valid.labels.bincount().tolist() == [20] * 10 and len(train_split) + 200 == len(
+        DIGITS.train
+    )
+    with pytest.raises(
+        ValueError, match=r"class 0 has .* images: 500 of each class cannot be held out"
+    ):
         balanced(DIGITS.train, 500, seed=0)
     few = replace(SMALL.data, per_class=7).load()
     assert few.train.labels.bincount().tolist() == [7] * 10 and len(few.test) == len(DIGITS.test)
 
 
 def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypatch):
-    train(SMALL_TRAIN, start_training(SMALL_TRAIN, tmp_path / "whole", CPU), DIGITS, CPU, progress=False)
+    train(
+        SMALL_TRAIN,
+        start_training(SMALL_TRAIN, tmp_path / "whole", CPU),
+        DIGITS,
+        CPU,
+        progress=False,
+    )
     run = start_training(SMALL_TRAIN, tmp_path / "pieces", CPU)
 
     def stop(keeper):
@@ -202,7 +219,12 @@ def test_batch_norm_is_not_decayed_and_the_rate_falls_with_every_step():
     training = Training(SMALL_TRAIN, DIGITS, CPU)
     decays = [group["weight_decay"] for group in training.optimizer.param_groups]
     assert decays == [SMALL_TRAIN.weight_decay, 0.0]
-    norms = {id(p) for m in training.network.modules() if "BatchNorm" in type(m).__name__ for p in m.parameters()}
+    norms = {
+        id(p)
+        for m in training.network.modules()
+        if "BatchNorm" in type(m).__name__
+        for p in m.parameters()
+    }
     assert {id(p) for p in training.optimizer.param_groups[1]["params"]} == norms
     both = Training(replace(SMALL_TRAIN, no_decay="norms and biases"), DIGITS, CPU)
     assert any(p.numel() == 10 for p in both.optimizer.param_groups[1]["params"])
@@ -224,9 +246,18 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
     spec.loader.exec_module(module)
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(module.load()(x), network(x))
-    assert "gradnas" not in {name.partition(".")[0] for name in module.__dict__ if name in sys.modules}
+    assert "gradnas" not in {
+        name.partition(".")[0] for name in module.__dict__ if name in sys.modules
+    }
     page = write_report(Run(tmp_path / "s")).read_text()
-    for part in ("Chain", "Cost against accuracy", "Blocks removed", "random chain", "stage 2", chain.to_text()):
+    for part in (
+        "Chain",
+        "Cost against accuracy",
+        "Blocks removed",
+        "random chain",
+        "stage 2",
+        chain.to_text(),
+    ):
         assert part in page, part
     assert "random cell" not in page and "<script" not in page
     assert write_report(Run(tmp_path / "s")).read_text() == page
@@ -236,8 +267,15 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
 def test_pictures_repeat_and_fit(suffix, tmp_path):
     for name in ("proxyless_gpu", "proxyless_mobile"):
         chain, space = Chain.named(name), MBConvChain.named(name)
-        one = draw_architecture(chain, tmp_path / f"a.{suffix}", space=space, title=name).read_bytes()
-        assert one == draw_architecture(chain, tmp_path / f"b.{suffix}", space=space, title=name).read_bytes()
+        one = draw_architecture(
+            chain, tmp_path / f"a.{suffix}", space=space, title=name
+        ).read_bytes()
+        assert (
+            one
+            == draw_architecture(
+                chain, tmp_path / f"b.{suffix}", space=space, title=name
+            ).read_bytes()
+        )
         plain = draw_architecture(chain, tmp_path / f"c.{suffix}").read_bytes()
         assert plain != one
 
@@ -251,7 +289,11 @@ def test_recipes_are_configurations(name):
     training = recipes.training_recipe(
         recipes.training_after(chain, "genotype.json", config.data.source), chain.to_text()
     )
-    assert training.lr_at(training.epochs) == 0.0 and training.nesterov and training.no_decay == "norms"
+    assert (
+        training.lr_at(training.epochs) == 0.0
+        and training.nesterov
+        and training.no_decay == "norms"
+    )
     trained = recipes.training_space(training, chain, "runs/x", to_json(space))
     assert trained == replace(space, dropout=training.space.dropout)
 
@@ -259,21 +301,33 @@ def test_recipes_are_configurations(name):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: replace(SMALL_TRAIN, auxiliary=True), "networks of MBConvChain have no auxiliary head"),
+        (
+            lambda: replace(SMALL_TRAIN, auxiliary=True),
+            "networks of MBConvChain have no auxiliary head",
+        ),
         (lambda: replace(SMALL_TRAIN, drop_path=0.1), "networks of MBConvChain do not drop paths"),
         (lambda: SPACE.network("mb1_k3 zero | zero zero"), "'zero' would leave nothing"),
         (lambda: SPACE.supernet(checkpoint_cells=True), "no cells to compute again"),
         (lambda: replace(SMALL, alpha_every=0), "alpha_every must be at least 1"),
-        (lambda: SearchRun(replace(SMALL, alphas=AlphaOptimizer()), DIGITS, CPU), r"needs AlphaOptimizer\(betas=\(0.0"),
+        (
+            lambda: SearchRun(replace(SMALL, alphas=AlphaOptimizer()), DIGITS, CPU),
+            r"needs AlphaOptimizer\(betas=\(0.0",
+        ),
         (
             lambda: recipes.training_space(
                 recipes.training_recipe("cifar10-eval", ""), Chain.named("proxyless_cpu"), "x", None
             ),
             "x is a chain, and the recipe trains another kind",
         ),
-        (lambda: from_json(SearchConfig, {"space": {"type": "MBConvChan"}}), "did you mean 'MBConvChain'"),
         (
-            lambda: from_json(SearchConfig, {"space": {"type": "MBConvChain", "candidates": ["mb3_k3", "mb3_k9x"]}}),
+            lambda: from_json(SearchConfig, {"space": {"type": "MBConvChan"}}),
+            "did you mean 'MBConvChain'",
+        ),
+        (
+            lambda: from_json(
+                SearchConfig,
+                {"space": {"type": "MBConvChain", "candidates": ["mb3_k3", "mb3_k9x"]}},
+            ),
             "unknown operation 'mb3_k9x'",
         ),
         (lambda: replace(SMALL, space=ConvCell(), relaxation=BinaryGates("tow")), "mode must be"),

@@ -1,4 +1,5 @@
-"""Costs in runs and on the command line: tables in run folders, budgets that hold, resume, bad input."""
+"""Costs in runs and on the command line: tables in run folders, budgets that hold, resume, bad
+input."""
 
 from __future__ import annotations
 
@@ -39,7 +40,12 @@ def table(tmp_path_factory):
     """A measured table of the space above."""
     path = tmp_path_factory.mktemp("tables") / "table.json"
     torch.manual_seed(0)
-    found = measure(SPACE.supernet(1, 10).cost_view(), (torch.randn(2, 1, 8, 8),), Timing(1, 3), {"batch_size": 2})
+    found = measure(
+        SPACE.supernet(1, 10).cost_view(),
+        (torch.randn(2, 1, 8, 8),),
+        Timing(1, 3),
+        {"batch_size": 2},
+    )
     found.save(path)
     return path
 
@@ -86,7 +92,8 @@ def test_a_run_with_a_budget_keeps_it_carries_its_table_and_can_be_moved(table, 
     assert {"expected_latency_ms", "budget_multiplier"} <= records[0].keys()
     assert json.loads((run.path / runs.CONFIG).read_text())["cost"]["table"] == "latency.json"
     assert LatencyTable.load(run.path / "latency.json") == LatencyTable.load(table)
-    # From the moved folder alone: the same run again, to the byte, also when it stops on the way and is resumed.
+    # From the moved folder alone: the same run again, to the byte, also when it stops on the way
+    # and is resumed.
     moved = tmp_path / "moved"
     run.path.rename(moved)
     assert main(["search", str(moved / runs.CONFIG), "--out", str(tmp_path / "again")]) == 0
@@ -97,7 +104,9 @@ def test_a_search_with_a_budget_resumes_to_the_bit(table, tmp_path, monkeypatch)
     _, budget = _limits(table)
     config = _config(ExpectedCost(table, budget_ms=budget))
     data = config.data.load()
-    run_search(config, start_search(config, str(tmp_path / "whole"), CPU), data, CPU, progress=False)
+    run_search(
+        config, start_search(config, str(tmp_path / "whole"), CPU), data, CPU, progress=False
+    )
     run = start_search(config, str(tmp_path / "pieces"), CPU)
     counts = {"steps": 0}
     after_step = Keeper.after_step
@@ -127,10 +136,12 @@ def test_multiply_adds_need_no_table_and_are_those_of_one_image(tmp_path):
     state = SearchRun(config, data, CPU)
     chain = SPACE.decision("mb3_k5 zero | mb2_k3 zero")
     network = SPACE.network(chain, num_classes=10, in_channels=1)
-    assert state.search.supernet.cost_of(chain, state.search.costs) == macs(network, torch.zeros(1, 1, 8, 8))
+    assert state.search.supernet.cost_of(chain, state.search.costs) == macs(
+        network, torch.zeros(1, 1, 8, 8)
+    )
 
 
-# ---- the command line ----------------------------------------------------------------------------------------------
+# ---- the command line ----------------------------------------------------------------------------
 
 
 def _fails(capsys, *arguments) -> str:
@@ -144,7 +155,21 @@ def _fails(capsys, *arguments) -> str:
 def test_measure_fit_show_and_search_on_the_command_line(tmp_path, capsys):
     table, run = tmp_path / "t.json", tmp_path / "run"
     quick = ("--repeats", "2", "--warmup", "0")
-    assert main(["latency", "measure", "proxyless-digits", "--out", str(table), *quick, "--batch-size", "2"]) == 0
+    assert (
+        main(
+            [
+                "latency",
+                "measure",
+                "proxyless-digits",
+                "--out",
+                str(table),
+                *quick,
+                "--batch-size",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert "cheapest architecture" in capsys.readouterr().out
     assert main(["latency", "fit", str(table)]) == 0
     assert "R2" in capsys.readouterr().out and LatencyTable.load(table).predictor is not None
@@ -152,7 +177,10 @@ def test_measure_fit_show_and_search_on_the_command_line(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "batch size 2" in shown and "more (--rows" in shown
     short = ("--max-steps", "2", "--device", "cpu", "--threads", "1", "--out", str(run))
-    assert main(["search", "proxyless-digits", "--latency", str(table), "--budget-ms", "1000", *short]) == 0
+    assert (
+        main(["search", "proxyless-digits", "--latency", str(table), "--budget-ms", "1000", *short])
+        == 0
+    )
     assert "(budget 1,000.000)" in capsys.readouterr().out
     assert main(["latency", "measure", str(run), "--out", str(table), *quick]) == 0
     measured = capsys.readouterr().out
@@ -162,7 +190,12 @@ def test_measure_fit_show_and_search_on_the_command_line(tmp_path, capsys):
 
 def test_cells_are_measured_edge_by_edge(tmp_path, capsys):
     table = tmp_path / "t.json"
-    assert main(["latency", "measure", "digits", "--out", str(table), "--repeats", "2", "--warmup", "0"]) == 0
+    assert (
+        main(
+            ["latency", "measure", "digits", "--out", str(table), "--repeats", "2", "--warmup", "0"]
+        )
+        == 0
+    )
     kinds = {key.partition("-")[0] for key in LatencyTable.load(table).entries}
     assert {"Identity", "MaxPool2d", "AvgPool2d", "FactorizedReduce", "Sequential", "rest"} <= kinds
     capsys.readouterr()
@@ -176,8 +209,12 @@ def test_bad_input_about_costs_is_one_sentence(table, tmp_path, capsys):
     assert "only one of --budget-ms and --target-macs" in _fails(
         capsys, *start, "--latency", table, "--budget-ms", "8", "--target-macs", "5"
     )
-    assert "budget_ms must be above 0, not -8" in _fails(capsys, *start, "--latency", table, "--budget-ms", "-8")
-    assert "cannot read" in _fails(capsys, *start, "--latency", tmp_path / "none.json", "--budget-ms", "8")
+    assert "budget_ms must be above 0, not -8" in _fails(
+        capsys, *start, "--latency", table, "--budget-ms", "-8"
+    )
+    assert "cannot read" in _fails(
+        capsys, *start, "--latency", tmp_path / "none.json", "--budget-ms", "8"
+    )
     assert "no entry for" in _fails(capsys, *start, "--latency", table, "--budget-ms", "8")
     assert "cannot be kept: the cheapest architecture of this space costs" in _fails(
         capsys, *start[:-1], tmp_path / "no2", "--budget-macs", "10"

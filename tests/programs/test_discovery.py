@@ -24,7 +24,15 @@ from gradnas.laws.formula import (
 )
 from gradnas.laws.primitives import PRIMITIVES
 
-FILES = {"config.json", "environment.json", "results.json", "law.tex", "law.py", "report.html", "status.json"}
+FILES = {
+    "config.json",
+    "environment.json",
+    "results.json",
+    "law.tex",
+    "law.py",
+    "report.html",
+    "status.json",
+}
 
 
 @pytest.fixture
@@ -35,7 +43,11 @@ def fails(capsys):
         capsys.readouterr()
         assert main([str(a) for a in arguments]) == 2
         errors = capsys.readouterr().err.strip()
-        assert errors.startswith("gradnas: ") and "Traceback" not in errors and len(errors.splitlines()) == 1
+        assert (
+            errors.startswith("gradnas: ")
+            and "Traceback" not in errors
+            and len(errors.splitlines()) == 1
+        )
         return errors
 
     return run
@@ -54,7 +66,8 @@ def quick(monkeypatch):
         ]
         formulas.append(Formula(d, (long,), (1.0,), 0.1))
         front = tuple(
-            Law(f, k, 0.5 / k, 0.6 / k, -k % 4, k, loss, PRIMITIVES) for f, k in zip(formulas, (1, 4, 30), strict=True)
+            Law(f, k, 0.5 / k, 0.6 / k, -k % 4, k, loss, PRIMITIVES)
+            for f, k in zip(formulas, (1, 4, 30), strict=True)
         )
         return Laws(front, 1, ("ln is undefined for x <= 0 <b>and left out</b>",), {"search": 9})
 
@@ -65,7 +78,9 @@ def quick(monkeypatch):
 def table(tmp_path):
     """A CSV file of 30 rows."""
     random = np.random.default_rng(0)
-    frame = pandas.DataFrame({"dose": random.uniform(0, 4, 30), "age <i>": random.uniform(1, 9, 30)})
+    frame = pandas.DataFrame(
+        {"dose": random.uniform(0, 4, 30), "age <i>": random.uniform(1, 9, 30)}
+    )
     frame["response"] = 2 * frame.dose / (0.5 + frame.dose)
     frame["who"] = ["ann", "bob", "eve"] * 10
     frame["weight"] = 1.0
@@ -88,7 +103,9 @@ def test_an_example_from_front_to_report(tmp_path, capsys):
     assert last.endswith(f" in {out}")
     assert {p.name for p in out.iterdir()} == FILES | {"timings.jsonl"}
     results = json.loads((out / "results.json").read_text())
-    assert results["score"] > 0.999 and json.loads((out / "status.json").read_text()) == {"status": "finished"}
+    assert results["score"] > 0.999 and json.loads((out / "status.json").read_text()) == {
+        "status": "finished"
+    }
     space = {}
     exec(compile((out / "law.py").read_text(), "law.py", "exec"), space)
     trial = np.linspace(0, 15, 20)
@@ -121,11 +138,29 @@ def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
     # self-contained, without scripts, and what comes from files is escaped
     assert not re.search(r"<script|(src|href)=[\"'](?!#)|@import|url\((?!#)", page)
     assert "<b>and" not in page and "age <i>" not in page and "age &lt;i&gt;" in page
-    for title in ("Data against law", "Pareto front", "Computation graph", "The law as LaTeX", "The law as Python"):
+    for title in (
+        "Data against law",
+        "Pareto front",
+        "Computation graph",
+        "The law as LaTeX",
+        "The law as Python",
+    ):
         assert f"<h2>{title}</h2>" in page
-    discover(table, "--target", "response", "--features", "dose", "--output", "real", "--max-complexity", "1")
+    discover(
+        table,
+        "--target",
+        "response",
+        "--features",
+        "dose",
+        "--output",
+        "real",
+        "--max-complexity",
+        "1",
+    )
     assert "runs/discover-trial-2" in capsys.readouterr().out
-    discover(table, "--target", "who", "--features", "dose", "--output", "class", "--out", "classes")
+    discover(
+        table, "--target", "who", "--features", "dose", "--output", "class", "--out", "classes"
+    )
     printed = capsys.readouterr().out
     assert "P(who=ann)" in printed and max(map(len, printed.splitlines())) <= 80
     assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 3
@@ -140,7 +175,9 @@ def test_nothing_is_written_over(quick, table, tmp_path, fails):
     assert (out / "law.py").read_text() == "mine" and len(list(out.iterdir())) == 1
     discover(*command[1:], "--out", tmp_path / "new")
     assert "not written over" in fails(*command, "--out", tmp_path / "new")
-    assert "gradnas discover" in fails("resume", tmp_path / "new") or "finished" in fails("resume", tmp_path / "new")
+    assert "gradnas discover" in fails("resume", tmp_path / "new") or "finished" in fails(
+        "resume", tmp_path / "new"
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,12 +212,16 @@ def test_bad_tables_are_refused_with_a_sentence(text, target, words, tmp_path, f
 def test_bad_usage(tmp_path, table, fails):
     assert "cannot read" in fails("discover", tmp_path / "none.csv", "--target", "a")
     assert "CSV file or --example" in fails("discover")
-    assert "CSV file or --example" in fails("discover", table, "--example", "stevens", "--target", "a")
+    assert "CSV file or --example" in fails(
+        "discover", table, "--example", "stevens", "--target", "a"
+    )
     assert "--target COLUMN is missing" in fails("discover", table)
     assert "did you mean 'stevens'" in fails("discover", "--example", "steven")
     assert "linear_exq" in fails("discover", "--example", "stevens", "--primitives", "linear_exq")
     assert "effort must be above 0" in fails("discover", "--example", "stevens", "--effort", "0")
-    assert "cannot be a feature" in fails("discover", table, "--target", "dose", "--features", "dose")
+    assert "cannot be a feature" in fails(
+        "discover", table, "--target", "dose", "--features", "dose"
+    )
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     assert "UTF-8" in fails("discover", tmp_path / "bytes.csv", "--target", "a")
     (tmp_path / "c.json").write_text('{"type": "DiscoverConfig", "exampel": "stevens"}')
@@ -191,4 +232,8 @@ def test_separators_marks_and_quotes(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeff"a, b"\tc\n1\t2\n3\t4\n'.encode())
     read = load_table(path, "c")
-    assert read.names == ("a, b",) and read.x_ND.tolist() == [[1.0], [3.0]] and read.y_N.tolist() == [2.0, 4.0]
+    assert (
+        read.names == ("a, b",)
+        and read.x_ND.tolist() == [[1.0], [3.0]]
+        and read.y_N.tolist() == [2.0, 4.0]
+    )

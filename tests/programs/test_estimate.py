@@ -36,7 +36,9 @@ def test_warm_up_epochs_are_probed_without_a_step_of_the_alphas(monkeypatch):
     def step(self, *batches, **options):
         before = {name: alpha.detach().clone() for name, alpha in self.search.alphas.items()}
         report = original(self, *batches, **options)
-        calls.append(any(not torch.equal(before[name], alpha) for name, alpha in self.search.alphas.items()))
+        calls.append(
+            any(not torch.equal(before[name], alpha) for name, alpha in self.search.alphas.items())
+        )
         return report
 
     monkeypatch.setattr(room.SearchRun, "step", step)
@@ -60,7 +62,13 @@ def test_epochs_add_up_and_are_said_in_words_of_80_columns():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.1234, "0.123 s"), (89.0, "89 s"), (300.0, "5 min"), (3700.0, "1 h 2 min"), (9e4, "1 d 1 h")],
+    [
+        (0.1234, "0.123 s"),
+        (89.0, "89 s"),
+        (300.0, "5 min"),
+        (3700.0, "1 h 2 min"),
+        (9e4, "1 d 1 h"),
+    ],
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
@@ -69,7 +77,17 @@ def test_durations(seconds, words):
 def test_the_command_makes_no_run_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(room, "PROBE_STEPS", (1, 1))
     monkeypatch.chdir(tmp_path)
-    arguments = ["search", "digits", "--estimate", "--channels", "2", "--cells", "2", "--batch-size", "256"]
+    arguments = [
+        "search",
+        "digits",
+        "--estimate",
+        "--channels",
+        "2",
+        "--cells",
+        "2",
+        "--batch-size",
+        "256",
+    ]
     assert main([*arguments, "--device", "cpu"]) == 0
     assert "whole search" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,16 @@ import pytest
 import torch
 from cases import RELAXATIONS, name_of
 
-from gradnas import AlphaOptimizer, ConvCell, FirstOrder, Genotype, GumbelSoftmax, NonFiniteError, Unrolled, runs
+from gradnas import (
+    AlphaOptimizer,
+    ConvCell,
+    FirstOrder,
+    Genotype,
+    GumbelSoftmax,
+    NonFiniteError,
+    Unrolled,
+    runs,
+)
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig
 from gradnas.programs.evaluation import (
@@ -119,7 +128,9 @@ def test_metrics_say_everything(finished):
         assert record["discretisation_gap"] == pytest.approx(gap)
         assert 0 < record["entropy_normal"] <= torch.tensor(8.0).log().item() + 1e-9
         genotype = Genotype.parse(record["genotype"])
-        assert record["skip_connections"] == sum(name == "skip_connect" for name, _ in genotype.normal)
+        assert record["skip_connections"] == sum(
+            name == "skip_connect" for name, _ in genotype.normal
+        )
         assert 0 < record["peak_memory_mib"] < 1000
     assert Genotype.load(finished / runs.GENOTYPE).to_text() == records[-1]["genotype"]
     timings = Run.open(finished).records(runs.TIMINGS)
@@ -128,7 +139,9 @@ def test_metrics_say_everything(finished):
 
 def test_the_trajectory_holds_a_table_for_each_choice_and_epoch(finished):
     tables = Run.open(finished).load_tensors(runs.ALPHAS)
-    assert set(tables) == {f"{kind}/{epoch:04}" for kind in ("normal", "reduce") for epoch in range(3)}
+    assert set(tables) == {
+        f"{kind}/{epoch:04}" for kind in ("normal", "reduce") for epoch in range(3)
+    }
     last = {kind: tables[f"{kind}/0002"] for kind in ("normal", "reduce")}
     assert SMALL.space.derive(last) == Genotype.load(finished / runs.GENOTYPE)
     assert not torch.equal(tables["normal/0000"], tables["normal/0002"])
@@ -156,7 +169,9 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
 
     monkeypatch.setattr(runs.Keeper, "after_step", stop)
     for _ in range(100):
-        torch.manual_seed(random.randrange(1000))  # a new process would not have the old random state either
+        torch.manual_seed(
+            random.randrange(1000)
+        )  # a new process would not have the old random state either
         try:
             run_search(config, run, DIGITS, CPU, progress=False)
             break
@@ -194,7 +209,8 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
     config = replace(SMALL, epochs=10, batch_size=64, checkpoint_seconds=0.1)
     search(config, tmp_path / "whole")
     start_search(config, tmp_path / "killed", CPU)
-    # The process says when it begins to search, so that the kills fall into the search and not into the imports.
+    # The process says when it begins to search, so that the kills fall into the search and not into
+    # the imports.
     program = (
         "import sys, gradnas.cli.main as cli\n"
         "work = cli.run_search\n"
@@ -205,7 +221,10 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
     kills = 0
     for _ in range(40):
         process = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "begins\n", process.stderr.read()
@@ -248,7 +267,11 @@ def test_nan_stops_and_keeps_the_last_good_state(tmp_path):
     with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch \d+\)"):
         run_search(config, run, DIGITS, CPU, progress=False)
     state, _ = run.load_checkpoint()
-    assert all(torch.isfinite(t).all() for k, t in state["search"]["supernet"].items() if "running" not in k)
+    assert all(
+        torch.isfinite(t).all()
+        for k, t in state["search"]["supernet"].items()
+        if "running" not in k
+    )
 
 
 def test_max_steps_stops_without_evaluation(tmp_path):
@@ -260,7 +283,9 @@ def test_max_steps_stops_without_evaluation(tmp_path):
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_every_relaxation_runs(relaxation, tmp_path):
     alphas = AlphaOptimizer(**{"lr": 0.05, **relaxation.alpha_defaults})
-    results = search(replace(SMALL, relaxation=relaxation, alphas=alphas, epochs=1), tmp_path / "run")
+    results = search(
+        replace(SMALL, relaxation=relaxation, alphas=alphas, epochs=1), tmp_path / "run"
+    )
     assert 0 <= results["derived_valid_accuracy"] <= 1
 
 
@@ -286,7 +311,10 @@ def test_training_learns_and_saves_what_it_evaluated(tmp_path):
     again = evaluate(network, DIGITS.test.batches(100, shuffle=False).epoch(0))
     assert again["accuracy"] == pytest.approx(results["test_accuracy"], abs=1e-9)
     random_cells = results["random_cells"]
-    assert len(random_cells["test_accuracies"]) == 1 and random_cells["genotypes"][0] != config.genotype
+    assert (
+        len(random_cells["test_accuracies"]) == 1
+        and random_cells["genotypes"][0] != config.genotype
+    )
     child = read_object(run.path / "random" / "0" / runs.CONFIG)
     assert {k: v for k, v in child.items() if k not in ("genotype", "random_cells")} == {
         k: v for k, v in to_json(config).items() if k not in ("genotype", "random_cells")
@@ -334,8 +362,12 @@ def test_recalibration_gives_the_statistics_of_the_batches():
     batches = [3 + 2 * torch.randn(64, 2, 8, 8) for _ in range(4)]
     recalibrate(network, batches)
     norm = network[0]
-    assert torch.allclose(norm.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0), atol=1e-5)
-    assert torch.allclose(norm.running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0), atol=1e-4)
+    assert torch.allclose(
+        norm.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0), atol=1e-5
+    )
+    assert torch.allclose(
+        norm.running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0), atol=1e-4
+    )
     assert norm.momentum == 0.1 and not network.training
 
 
@@ -344,7 +376,11 @@ def test_a_compiled_training_is_the_same_training(tmp_path, monkeypatch):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     real, counts = torch.compile, CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch, "compile", lambda network, dynamic, mode: real(network, dynamic=dynamic, backend=counts))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda network, dynamic, mode: real(network, dynamic=dynamic, backend=counts),
+    )
     config = replace(SMALL_TRAIN, epochs=3, valid_fraction=0.0)
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     train(config, start_training(config, plain, CPU), DIGITS, CPU, progress=False)
@@ -353,13 +389,18 @@ def test_a_compiled_training_is_the_same_training(tmp_path, monkeypatch):
     assert counts.frame_count == 1
     for eager, other in zip(Run(plain).records(), Run(compiled).records(), strict=True):
         assert eager.keys() == other.keys() and eager["drop_path"] == other["drop_path"]
-        # Epoch 0 drops nothing: the same numbers. Later ones draw other masks only where the random stream differs.
+        # Epoch 0 drops nothing: the same numbers. Later ones draw other masks only where the random
+        # stream differs.
         if eager["epoch"] == 0:
             assert other["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-3)
 
 
 def test_what_cannot_be_compiled_is_refused():
-    with pytest.raises(ValueError, match="compile must be 'no', 'default' or 'reduce-overhead', not 'yes'"):
+    with pytest.raises(
+        ValueError, match="compile must be 'no', 'default' or 'reduce-overhead', not 'yes'"
+    ):
         replace(SMALL_TRAIN, compile="yes")
-    with pytest.raises(ValueError, match="captures CUDA graphs, but the device is cpu: use 'default'"):
+    with pytest.raises(
+        ValueError, match="captures CUDA graphs, but the device is cpu: use 'default'"
+    ):
         Training(replace(SMALL_TRAIN, compile="reduce-overhead"), DIGITS, CPU)

@@ -1,4 +1,5 @@
-"""Whole runs on text: hidden states that belong to their position, resume bit for bit, averaged SGD, generation."""
+"""Whole runs on text: hidden states that belong to their position, resume bit for bit, averaged
+SGD, generation."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ def small_search(corpus, **changes):
         chunks=ChunkLengths(base=9, short_probability=0.3),
         epochs=2,
         batch_size=7,
-        weights=WeightOptimizer(lr=5.0, lr_end=5.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25),
+        weights=WeightOptimizer(
+            lr=5.0, lr_end=5.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        ),
         alphas=AlphaOptimizer(lr=0.05),
         threads=1,
         checkpoint_seconds=0.0,
@@ -106,19 +109,23 @@ def small_training(corpus, **changes):
 
 def search(config, path):
     data = config.data.load()
-    return run_text_search(config, start_text_search(config, path, data, CPU), data, CPU, progress=False)
+    return run_text_search(
+        config, start_text_search(config, path, data, CPU), data, CPU, progress=False
+    )
 
 
 def training(config, path):
     data = config.data.load()
-    return train_text(config, start_text_training(config, path, data, CPU), data, CPU, progress=False)
+    return train_text(
+        config, start_text_training(config, path, data, CPU), data, CPU, progress=False
+    )
 
 
 def contents(path, names=REPRODUCED):
     return {name: (path / name).read_bytes() for name in names}
 
 
-# ---- streams and hidden states --------------------------------------------------------------------------------------
+# ---- streams and hidden states -------------------------------------------------------------------
 
 
 @settings(max_examples=8, deadline=None)
@@ -129,9 +136,11 @@ def contents(path, names=REPRODUCED):
     batch_size=st.integers(2, 6),
     first_order=st.booleans(),
 )
-def test_a_hidden_state_is_that_of_the_text_before_it(corpus, steps, seed, base, batch_size, first_order):
-    """With weights that stand still, reading either text from its top in one go gives the carried states: whatever the
-    lengths of the chunks and however often the texts began again."""
+def test_a_hidden_state_is_that_of_the_text_before_it(
+    corpus, steps, seed, base, batch_size, first_order
+):
+    """With weights that stand still, reading either text from its top in one go gives the carried
+    states: whatever the lengths of the chunks and however often the texts began again."""
     config = small_search(
         corpus,
         space=RecurrentCell(hidden=5, embedding=5, nodes=2),
@@ -159,9 +168,12 @@ def test_a_hidden_state_is_that_of_the_text_before_it(corpus, steps, seed, base,
     assert wrapped["valid"] == (steps * base - 1) // rows["valid"] or rows["valid"] % base
 
 
-@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(clip=True), Unrolled(mode="exact", clip=True)])
+@pytest.mark.parametrize(
+    "gradient", [FirstOrder(), Unrolled(clip=True), Unrolled(mode="exact", clip=True)]
+)
 def test_hidden_states_move_on_by_the_real_weights(corpus, gradient):
-    """Once for each chunk, with the weights of before the step and its dropout, not with unrolled or perturbed ones."""
+    """Once for each chunk, with the weights of before the step and its dropout, not with unrolled
+    or perturbed ones."""
     config = small_search(corpus, gradient=gradient)
     state = TextSearchRun(config, config.data.load(), CPU)
     for _ in range(3):
@@ -192,12 +204,13 @@ def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(cor
     assert all(step.clip_norm == 0.25 for step in seen)
 
 
-# ---- the same files -------------------------------------------------------------------------------------------------
+# ---- the same files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(clip=True)])
 def test_search_repeats_and_resumes_bit_for_bit(corpus, tmp_path, gradient, monkeypatch):
-    """Stopped after every third step, in the middle of a pass through the text; the same files in the end."""
+    """Stopped after every third step, in the middle of a pass through the text; the same files in
+    the end."""
     config = small_search(corpus, gradient=gradient)
     search(config, tmp_path / "whole")
     data, counted = config.data.load(), []
@@ -252,7 +265,8 @@ def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, mo
 
 @pytest.mark.parametrize("kind", ["search", "training"])
 def test_kill_and_resume(corpus, tmp_path, kind):
-    """`kill -9` twice, of the training also after its switch; then the files of an undisturbed run."""
+    """`kill -9` twice, of the training also after its switch; then the files of an undisturbed
+    run."""
     if kind == "search":
         config = small_search(corpus, epochs=6, checkpoint_seconds=0.05)
         search(config, tmp_path / "whole")
@@ -261,8 +275,12 @@ def test_kill_and_resume(corpus, tmp_path, kind):
         config = small_training(corpus, epochs=10, checkpoint_seconds=0.05)
         training(config, tmp_path / "whole")
         run = start_text_training(config, tmp_path / "killed", config.data.load(), CPU)
-    program = f"import sys, gradnas.cli.main as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
-    for goal in (0, 3) if kind == "search" else (1, 7):  # epochs; it is killed somewhere in the next one
+    program = (
+        f"import sys, gradnas.cli.main as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
+    )
+    for goal in (
+        (0, 3) if kind == "search" else (1, 7)
+    ):  # epochs; it is killed somewhere in the next one
         process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
         while len(run.records()) <= goal or not (run.path / runs.CHECKPOINT).exists():
             assert process.poll() is None
@@ -281,15 +299,22 @@ def test_another_text_is_refused_on_resume(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("other words here now\n" * 50)
     with pytest.raises(ValueError, match="has changed since"):
-        run_text_search(config, runs.Run(tmp_path / "run"), TextConfig(source=str(other)).load(), CPU, progress=False)
+        run_text_search(
+            config,
+            runs.Run(tmp_path / "run"),
+            TextConfig(source=str(other)).load(),
+            CPU,
+            progress=False,
+        )
 
 
-# ---- averaged SGD ---------------------------------------------------------------------------------------------------
+# ---- averaged SGD --------------------------------------------------------------------------------
 
 
 def test_the_trigger_and_the_mean(corpus, tmp_path):
-    """The switch comes after the first epoch whose loss is above the best of all but the last `patience` before it, and
-    from then on the validation loss is that of the mean of the weights."""
+    """The switch comes after the first epoch whose loss is above the best of all but the last
+    `patience` before it, and from then on the validation loss is that of the mean of the
+    weights."""
     config = small_training(corpus)
     training(config, tmp_path / "run")
     rows = runs.Run(tmp_path / "run").records()
@@ -300,7 +325,9 @@ def test_the_trigger_and_the_mean(corpus, tmp_path):
             expected = True
         losses.append(row["valid_loss"])
     results = read_object(tmp_path / "run" / runs.RESULTS)
-    assert results["valid_loss"] == min(losses) and results["best_epoch"] == losses.index(min(losses))
+    assert results["valid_loss"] == min(losses) and results["best_epoch"] == losses.index(
+        min(losses)
+    )
     state = TextTraining(config, config.data.load(), CPU)
     state.averaged = AveragedWeights(state.network)
     seen = []
@@ -315,7 +342,9 @@ def test_the_trigger_and_the_mean(corpus, tmp_path):
 
 def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
     """Also in averaged SGD, where torch's own ASGD would use it one step later."""
-    config = small_training(corpus, space=RecurrentCell(hidden=8, embedding=8), objective=TokenLikelihood())
+    config = small_training(
+        corpus, space=RecurrentCell(hidden=8, embedding=8), objective=TokenLikelihood()
+    )
     state = TextTraining(config, config.data.load(), CPU)
     state.averaged = AveragedWeights(state.network)
     for _ in range(5):
@@ -332,11 +361,13 @@ def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
         factor = min(1.0, 0.25 / (size.item() + 1e-6))
         lr = 100.0 * (len(inputs_TB) - 1) / 9
         for (name, p), g in zip(before.items(), grads, strict=True):
-            assert torch.allclose(after[name], p - lr * (factor * g + config.weight_decay * p), atol=1e-5)
+            assert torch.allclose(
+                after[name], p - lr * (factor * g + config.weight_decay * p), atol=1e-5
+            )
         state.network.load_state_dict(after)
 
 
-# ---- results --------------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_path):
@@ -347,7 +378,10 @@ def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_pa
     results = training(config, tmp_path / "run")
     assert results["test_perplexity"] < 3.5  # 13 words; all but the first of a line are certain
     random = results["random_cells"]
-    assert len(random["test_perplexities"]) == 2 and (tmp_path / "run" / "random" / "1" / runs.RESULTS).exists()
+    assert (
+        len(random["test_perplexities"]) == 2
+        and (tmp_path / "run" / "random" / "1" / runs.RESULTS).exists()
+    )
     network, vocabulary = load_trained_text(runs.Run(tmp_path / "run"), config)
     assert generate(network, vocabulary, "a0 b1 c2", tokens=2, temperature=0.0) == "a0 b1 c2 d0 a1"
     texts = {generate(network, vocabulary, "a0", tokens=30, seed=seed) for seed in (1, 1, 2)}
@@ -374,16 +408,27 @@ def test_nan_stops_and_keeps_the_last_good_state(corpus, tmp_path):
 def test_recipes_are_those_of_the_paper():
     """Numbers of the original's search and evaluation."""
     ptb = search_recipe("darts-ptb")
-    assert isinstance(ptb, TextSearchConfig) and ptb.gradient == Unrolled(mode="finite_difference", clip=True)
+    assert isinstance(ptb, TextSearchConfig) and ptb.gradient == Unrolled(
+        mode="finite_difference", clip=True
+    )
     assert (ptb.batch_size, ptb.epochs, ptb.weights.lr_at(30, 50)) == (256, 50, 20.0)
     assert search_recipe("darts-ptb-first-order").gradient == FirstOrder()
-    for name, hidden, state, decay in (("darts-ptb-eval", 850, 0.25, 8e-7), ("darts-wikitext2-eval", 700, 0.15, 5e-7)):
+    for name, hidden, state, decay in (
+        ("darts-ptb-eval", 850, 0.25, 8e-7),
+        ("darts-wikitext2-eval", 700, 0.15, 5e-7),
+    ):
         config = training_recipe(name, Genotype.named("DARTS_V2_recurrent").to_text())
         assert isinstance(config, TextTrainConfig)
-        assert (config.space.hidden, config.space.dropout.state, config.weight_decay) == (hidden, state, decay)
+        assert (config.space.hidden, config.space.dropout.state, config.weight_decay) == (
+            hidden,
+            state,
+            decay,
+        )
         assert (config.patience, config.chunks.deviation, config.test_batch_size) == (5, 5.0, 1)
     for name, recipe in {**SEARCHES, **TRAININGS}.items():
-        config = recipe() if name in SEARCHES else recipe(Genotype.named("DARTS_V2_recurrent").to_text())
+        config = (
+            recipe() if name in SEARCHES else recipe(Genotype.named("DARTS_V2_recurrent").to_text())
+        )
         assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
 
 
@@ -401,7 +446,10 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(corpus):
     [
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch_size": 2000}, "the train split has .* tokens, but 2000 streams of a batch need at least 4000"),
+        (
+            {"batch_size": 2000},
+            "the train split has .* tokens, but 2000 streams of a batch need at least 4000",
+        ),
     ],
 )
 def test_refusals(corpus, change, sentence):

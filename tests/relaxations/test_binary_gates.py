@@ -90,7 +90,9 @@ def prepared(name):
     supernet = copy.deepcopy(SUPERNETS[name]).double()
     with torch.no_grad():
         for k, alpha in enumerate(supernet.alphas.values()):
-            alpha.copy_(torch.randn(alpha.shape, generator=generator_for(7, k), dtype=torch.float64))
+            alpha.copy_(
+                torch.randn(alpha.shape, generator=generator_for(7, k), dtype=torch.float64)
+            )
     return supernet
 
 
@@ -100,16 +102,21 @@ def loss_of(supernet, draw):
 
 
 def gate_gradients(supernet, draw):
-    """dL/dg of every gate, by running every operation with a graph and multiplying it by its gate."""
+    """dL/dg of every gate, by running every operation with a graph and multiplying it by its
+    gate."""
     gates = {name: mix.detach().clone().requires_grad_() for name, mix in draw.mix.items()}
     loss = loss_of(supernet, Draw.dense(gates))
     found = torch.autograd.grad(loss, gates.values(), allow_unused=True)
-    return {k: torch.zeros_like(gates[k]) if g is None else g for k, g in zip(gates, found, strict=True)}
+    return {
+        k: torch.zeros_like(gates[k]) if g is None else g for k, g in zip(gates, found, strict=True)
+    }
 
 
 def alpha_gradients(supernet, relaxation, noise):
     draw = relaxation.draw(dict(supernet.alphas), noise, 0.0)
-    found = torch.autograd.grad(loss_of(supernet, draw), list(supernet.alphas.values()), allow_unused=True)
+    found = torch.autograd.grad(
+        loss_of(supernet, draw), list(supernet.alphas.values()), allow_unused=True
+    )
     tables = zip(supernet.alphas.items(), found, strict=True)
     return draw, {name: torch.zeros_like(alpha) if g is None else g for (name, alpha), g in tables}
 
@@ -120,8 +127,8 @@ def close(a, b, tolerance=1e-10):
         assert (a[name] - b[name]).abs().max() <= tolerance * scale, name
 
 
-# Where an operation drops units at random, the masks of operations run one after the other differ from those of each
-# run alone: there the two modes are compared with each other only.
+# Where an operation drops units at random, the masks of operations run one after the other differ
+# from those of each run alone: there the two modes are compared with each other only.
 @pytest.mark.parametrize("name", [name for name in SUPERNETS if name != "random"])
 @pytest.mark.parametrize("sample", range(3))
 def test_full_and_recompute_are_the_estimator_written_out(name, sample):
@@ -144,9 +151,14 @@ def test_full_and_recompute_are_the_estimator_written_out(name, sample):
 @pytest.mark.parametrize("name", SUPERNETS)
 @pytest.mark.parametrize("mode", ["full", "recompute"])
 def test_probes_leave_everything_as_it_was(name, mode):
-    """Loss, running statistics and random state are those of the one sampled path; both modes agree to the bit."""
+    """Loss, running statistics and random state are those of the one sampled path; both modes agree
+    to the bit."""
     outcomes = []
-    for relaxation in (BinaryGates(mode), BinaryGates("full" if mode == "recompute" else "recompute"), None):
+    for relaxation in (
+        BinaryGates(mode),
+        BinaryGates("full" if mode == "recompute" else "recompute"),
+        None,
+    ):
         supernet = prepared(name)
         gates = relaxation or BinaryGates()
         noise = gates.noise(dict(supernet.alphas), generator_for(4))
@@ -155,9 +167,15 @@ def test_probes_leave_everything_as_it_was(name, mode):
             draw = relaxation.draw(dict(supernet.alphas), noise, 0.0)
         loss = loss_of(supernet, draw)
         loss.backward()
-        grads = {k: p.grad for k, p in supernet.named_parameters() if "alphas" not in k and p.grad is not None}
+        grads = {
+            k: p.grad
+            for k, p in supernet.named_parameters()
+            if "alphas" not in k and p.grad is not None
+        }
         alphas = [a.grad for a in supernet.alphas.values()]
-        outcomes.append((loss, dict(supernet.named_buffers()), torch.get_rng_state(), grads, alphas))
+        outcomes.append(
+            (loss, dict(supernet.named_buffers()), torch.get_rng_state(), grads, alphas)
+        )
     (loss, buffers, state, grads, alphas), again, plain = outcomes
     if name != "fused cell":  # whose own arithmetic the plain path has
         assert torch.equal(loss, plain[0]) and grads.keys() == plain[3].keys()
@@ -177,20 +195,27 @@ def test_two_is_the_formula_of_the_pair(name):
         draw, found = alpha_gradients(supernet, BinaryGates("two"), noise)
         assert draw.probed is not None and draw.probability is not None
         for key, G in gate_gradients(supernet, draw).items():
-            G_EO, alpha_EO = G.reshape(-1, G.shape[-1]), supernet.alphas[key].detach().reshape(-1, G.shape[-1])
+            G_EO, alpha_EO = (
+                G.reshape(-1, G.shape[-1]),
+                supernet.alphas[key].detach().reshape(-1, G.shape[-1]),
+            )
             expected_EO = torch.zeros_like(G_EO)
             q_EO = draw.probability[key].reshape(G_EO.shape)
             for e, ((a,), (b,)) in enumerate(zip(draw.active[key], draw.probed[key], strict=True)):
                 assert a != b
                 q_a, q_b = torch.softmax(alpha_EO[e, [a, b]], 0)
-                assert torch.allclose(q_EO[e, [a, b]], torch.stack([q_a, q_b])) and (q_EO[e] > 0).sum() == 2
+                assert (
+                    torch.allclose(q_EO[e, [a, b]], torch.stack([q_a, q_b]))
+                    and (q_EO[e] > 0).sum() == 2
+                )
                 expected_EO[e, a] = q_a * q_b * (G_EO[e, a] - G_EO[e, b])
                 expected_EO[e, b] = -expected_EO[e, a]
             close({key: found[key].reshape(G_EO.shape)}, {key: expected_EO})
 
 
 def test_zero_is_an_operation_like_any_other():
-    """Active or beside the active one: its output is 0, so its gate gradient is 0, and the pair's other term counts."""
+    """Active or beside the active one: its output is 0, so its gate gradient is 0, and the pair's
+    other term counts."""
     supernet = prepared("chain")
     names = CHAIN.blocks[1].candidates
     zero = names.index("zero")
@@ -209,12 +234,17 @@ def test_zero_is_an_operation_like_any_other():
         sign = 1 if active == zero else -1
         expected = sign * q_O[active] * q_O[other] * (G_O[active] - G_O[other])
         assert found["block02"][zero].item() == pytest.approx(expected.item(), rel=1e-9)
-        assert found["block02"][zero].abs() > 1e-8 or names[other] == "identity" or names[active] == "identity"
+        assert (
+            found["block02"][zero].abs() > 1e-8
+            or names[other] == "identity"
+            or names[active] == "identity"
+        )
     assert seen == {True, False}
 
 
 def test_two_leaves_unsampled_probabilities_as_they_were():
-    """1,000 random updates with Adam: probabilities outside the pair move by less than 1e-12, alphas not at all."""
+    """1,000 random updates with Adam: probabilities outside the pair move by less than 1e-12,
+    alphas not at all."""
     generator = torch.Generator().manual_seed(0)
     gates = BinaryGates("two")
     tables = {
@@ -228,7 +258,8 @@ def test_two_leaves_unsampled_probabilities_as_they_were():
         before = {name: t.detach().clone() for name, t in tables.items()}
         draw = gates.draw(tables, noise, 0.0)
         loss = sum(
-            (draw.mix[k] * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for k, t in tables.items()
+            (draw.mix[k] * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum()
+            for k, t in tables.items()
         )
         optimizer.zero_grad()
         loss.backward()
@@ -238,7 +269,10 @@ def test_two_leaves_unsampled_probabilities_as_they_were():
             table.data.copy_(after[name])
             pair = draw.probability[name] > 0
             change = (torch.softmax(table.detach(), -1) - torch.softmax(before[name], -1)).abs()
-            worst, moved = max(worst, change[~pair].max().item()), max(moved, change[pair].max().item())
+            worst, moved = (
+                max(worst, change[~pair].max().item()),
+                max(moved, change[pair].max().item()),
+            )
             assert torch.equal(table.detach()[~pair], before[name][~pair])
     print(f"largest change of an unsampled probability {worst:.1e}, of a sampled one {moved:.2f}")
     assert worst < 1e-12 and moved > 1e-3
@@ -262,7 +296,8 @@ def test_two_points_the_way_of_full():
 
 
 def test_samples_follow_the_probabilities():
-    """One path: softmax(alpha). A pair: drawn without replacement, its active operation by the softmax of two."""
+    """One path: softmax(alpha). A pair: drawn without replacement, its active operation by the
+    softmax of two."""
     logits = torch.tensor([0.5, -1.0, 1.0, 0.0], dtype=torch.float64)
     p = torch.softmax(logits, 0)
     tables, n = {"a": logits.expand(40_000, 4).contiguous()}, 40_000
@@ -270,7 +305,9 @@ def test_samples_follow_the_probabilities():
     path = BinaryGates().path(tables, noise, 0.0)
     assert torch.allclose(path.mix["a"].mean(0), p, atol=0.01)
     assert torch.equal(path.mix["a"].argmax(1), torch.tensor(path.active["a"])[:, 0])
-    assert path.log_prob.item() == pytest.approx((path.mix["a"].mean(0) * p.log()).sum().item() * n, rel=1e-9)
+    assert path.log_prob.item() == pytest.approx(
+        (path.mix["a"].mean(0) * p.log()).sum().item() * n, rel=1e-9
+    )
     two = BinaryGates("two").draw(tables, noise, 0.0)
     active, other = torch.tensor(two.active["a"])[:, 0], torch.tensor(two.probed["a"])[:, 0]
     for a in range(4):
@@ -278,15 +315,20 @@ def test_samples_follow_the_probabilities():
             if a != b:
                 in_pair = p[a] * p[b] / (1 - p[a]) + p[b] * p[a] / (1 - p[b])
                 expected = in_pair * p[a] / (p[a] + p[b])
-                assert ((active == a) & (other == b)).double().mean().item() == pytest.approx(expected.item(), abs=0.01)
+                assert ((active == a) & (other == b)).double().mean().item() == pytest.approx(
+                    expected.item(), abs=0.01
+                )
 
 
 @pytest.mark.parametrize("name", ["chain", "cell", "fused cell", "choices"])
 @pytest.mark.parametrize("mode", ["full", "recompute", "two"])
 def test_unsampled_operations_are_untouched(name, mode):
-    """Parameters, momentum buffers and running statistics: bit-identical after a step, with decay and momentum."""
+    """Parameters, momentum buffers and running statistics: bit-identical after a step, with decay
+    and momentum."""
     supernet = copy.deepcopy(SUPERNETS[name])
-    search = Search(supernet, BinaryGates(mode), FirstOrder(), WeightOptimizer(lr=0.1, weight_decay=0.1), seed=3)
+    search = Search(
+        supernet, BinaryGates(mode), FirstOrder(), WeightOptimizer(lr=0.1, weight_decay=0.1), seed=3
+    )
     x, y = X.float(), Y
 
     def step():
@@ -353,7 +395,8 @@ def places(supernet):
 
 @pytest.mark.parametrize("name", ["chain", "random", "cell"])
 def test_second_order_steps_agree_between_modes(name):
-    """Finite differences run the network with other weights than its own: recomputing must see those."""
+    """Finite differences run the network with other weights than its own: recomputing must see
+    those."""
     results = []
     for mode in ("full", "recompute"):
         search = Search(
@@ -365,14 +408,21 @@ def test_second_order_steps_agree_between_modes(name):
         )
         torch.manual_seed(1)
         for _ in range(2):
-            search.step(lambda net: F.cross_entropy(net(X), Y), lambda net: F.cross_entropy(net(X.flip(3)), Y))
+            search.step(
+                lambda net: F.cross_entropy(net(X), Y),
+                lambda net: F.cross_entropy(net(X.flip(3)), Y),
+            )
         results.append(torch.cat([a.detach().reshape(-1) for a in search.alphas.values()]))
     assert torch.allclose(*results, atol=1e-10, rtol=0)
 
 
 def test_recomputing_needs_the_memory_of_one_path():
     """Bytes that autograd keeps; the test of the default chain is a benchmark."""
-    space = replace(CHAIN, stages=((8, 6, 1),), candidates=("mb3_k3", "mb6_k3", "mb3_k5", "mb6_k5", "mb3_k7", "mb6_k7"))
+    space = replace(
+        CHAIN,
+        stages=((8, 6, 1),),
+        candidates=("mb3_k3", "mb6_k3", "mb3_k5", "mb6_k5", "mb3_k7", "mb6_k7"),
+    )
     supernet = space.supernet(num_classes=5)
     x, y = batch(0, side=16)
 
@@ -385,7 +435,8 @@ def test_recomputing_needs_the_memory_of_one_path():
     one = peak(BinaryGates().path({k: a.detach() for k, a in supernet.alphas.items()}, noise, 0.0))
     dense = peak(Draw.dense({k: torch.softmax(a, -1) for k, a in supernet.alphas.items()}))
     ratios = {
-        m: peak(BinaryGates(m).draw(dict(supernet.alphas), noise, 0.0)) / one for m in ("recompute", "two", "full")
+        m: peak(BinaryGates(m).draw(dict(supernet.alphas), noise, 0.0)) / one
+        for m in ("recompute", "two", "full")
     }
     assert ratios["recompute"] < ratios["two"] < 1.2 * ratios["recompute"] < 1.2**2
     assert ratios["two"] < ratios["full"] < 0.5 * dense / one
@@ -399,8 +450,14 @@ def test_recomputing_needs_the_memory_of_one_path():
             lambda: Search(TwoChoices(), BinaryGates(), alphas=AlphaOptimizer()),
             r"needs AlphaOptimizer\(betas=\(0.0, ...\), weight_decay=0.0\), not betas=\(0.5, 0.999\)",
         ),
-        (lambda: Search(TwoChoices(), BinaryGates(), Unrolled(mode="exact")), "Unrolled needs second derivatives"),
-        (lambda: Search(TwoChoices(), BinaryGates("full"), Implicit()), "Implicit needs second derivatives"),
+        (
+            lambda: Search(TwoChoices(), BinaryGates(), Unrolled(mode="exact")),
+            "Unrolled needs second derivatives",
+        ),
+        (
+            lambda: Search(TwoChoices(), BinaryGates("full"), Implicit()),
+            "Implicit needs second derivatives",
+        ),
     ],
 )
 def test_refusals(make, sentence):
@@ -409,7 +466,9 @@ def test_refusals(make, sentence):
 
 
 def test_probed_outputs_of_another_shape_are_an_error():
-    net = nn.Sequential(nn.Linear(3, 3), Choice({"a": nn.Identity(), "b": nn.Linear(3, 4)}, name="c"))
+    net = nn.Sequential(
+        nn.Linear(3, 3), Choice({"a": nn.Identity(), "b": nn.Linear(3, 4)}, name="c")
+    )
     search = Search(net, BinaryGates("full"))
     x = torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"Choice 'c': operation \d gives"):

@@ -9,7 +9,10 @@ from cases import RELAXATIONS, name_of
 from gradnas import GumbelSoftmax, Sigmoid, Softmax
 from gradnas.randomness import generator_for
 
-ALPHAS = {"cells": torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), "one": torch.tensor([0.1, -0.3, 0.5])}
+ALPHAS = {
+    "cells": torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),
+    "one": torch.tensor([0.1, -0.3, 0.5]),
+}
 
 
 def drawn(relaxation, alphas=ALPHAS, seed=0, progress=0.5):
@@ -31,7 +34,11 @@ def test_weights_are_distributions_and_active_operations_are_those_with_weight(r
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_a_draw_is_a_function_of_its_noise(relaxation):
-    one, same, other = drawn(relaxation, seed=1), drawn(relaxation, seed=1), drawn(relaxation, seed=2)
+    one, same, other = (
+        drawn(relaxation, seed=1),
+        drawn(relaxation, seed=1),
+        drawn(relaxation, seed=2),
+    )
     assert all(torch.equal(one.mix[k], same.mix[k]) for k in ALPHAS)
     if relaxation.noise(ALPHAS, generator_for(0)):
         assert any(not torch.equal(one.mix[k], other.mix[k]) for k in ALPHAS)

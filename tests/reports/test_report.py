@@ -29,7 +29,7 @@ SPACE = ConvCell(channels=4, cells=2, nodes=2, operations=OPERATIONS)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
-# -- run folders ----------------------------------------------------------------------------------------------
+# -- run folders -----------------------------------------------------------------------------------
 
 
 def begin(path, config, status="finished", **more):
@@ -41,7 +41,10 @@ def begin(path, config, status="finished", **more):
 def add_epochs(run, records):
     for epoch, record in enumerate(records):
         run.append(runs.METRICS, {"epoch": epoch, **record, "peak_memory_mib": 60.5})
-        run.append(runs.TIMINGS, {"epoch": epoch, "seconds": 1.25 + epoch, "measured_peak_memory_mib": 400.0})
+        run.append(
+            runs.TIMINGS,
+            {"epoch": epoch, "seconds": 1.25 + epoch, "measured_peak_memory_mib": 400.0},
+        )
 
 
 def make_search(path, epochs=3, done=3, status="finished", genotype=CELL, space=SPACE, **more):
@@ -55,7 +58,11 @@ def make_search(path, epochs=3, done=3, status="finished", genotype=CELL, space=
             "lr": 0.05,
             "train_loss": 2.0 / (n + 1),
             "train_accuracy": 1 - 0.7 / (n + 1),
-            **({"search_valid_loss": 1.9 / (n + 1), "search_valid_accuracy": 1 - 0.8 / (n + 1)} if n else {}),
+            **(
+                {"search_valid_loss": 1.9 / (n + 1), "search_valid_accuracy": 1 - 0.8 / (n + 1)}
+                if n
+                else {}
+            ),
             "valid_loss": 2.1 / (n + 1),
             "valid_accuracy": 1 - 0.75 / (n + 1),
             "derived_valid_loss": 2.2 / (n + 1),
@@ -70,27 +77,55 @@ def make_search(path, epochs=3, done=3, status="finished", genotype=CELL, space=
     ]
     add_epochs(run, records)
     if done:
-        table = torch.linspace(-1, 1, space.num_edges * len(space.names)).reshape(space.num_edges, -1)
+        table = torch.linspace(-1, 1, space.num_edges * len(space.names)).reshape(
+            space.num_edges, -1
+        )
         steps = range(done + 1)
-        run.save_tensors(runs.ALPHAS, {f"{name}/{n:04}": table * n for name in ("normal", "reduce") for n in steps})
+        run.save_tensors(
+            runs.ALPHAS,
+            {f"{name}/{n:04}": table * n for name in ("normal", "reduce") for n in steps},
+        )
     if status == "finished":
         genotype.save(run.path / runs.GENOTYPE)
-        runs.write_json(run.path / runs.RESULTS, {"genotype": genotype.to_text(), "steps": 5 * done})
+        runs.write_json(
+            run.path / runs.RESULTS, {"genotype": genotype.to_text(), "steps": 5 * done}
+        )
     return run
 
 
-def make_training(path, accuracy=0.981, random=None, done=2, status="finished", genotype=CELL, weights=5000, **more):
-    """The folder of a training as `training.train` leaves it; `random` are the test accuracies of random cells."""
+def make_training(
+    path,
+    accuracy=0.981,
+    random=None,
+    done=2,
+    status="finished",
+    genotype=CELL,
+    weights=5000,
+    **more,
+):
+    """The folder of a training as `training.train` leaves it; `random` are the test accuracies of
+    random cells."""
     config = dataclasses.replace(
-        recipes.digits_eval(genotype.to_text()), space=SPACE, epochs=2, random_cells=len(random or [])
+        recipes.digits_eval(genotype.to_text()),
+        space=SPACE,
+        epochs=2,
+        random_cells=len(random or []),
     )
     run = begin(path, config, status, **more)
     genotype.save(run.path / runs.GENOTYPE)
-    losses = [{"lr": 0.05, "train_loss": 1.0 / (n + 1), "train_accuracy": 0.5 + 0.2 * n} for n in range(done)]
+    losses = [
+        {"lr": 0.05, "train_loss": 1.0 / (n + 1), "train_accuracy": 0.5 + 0.2 * n}
+        for n in range(done)
+    ]
     add_epochs(run, losses)
     if status != "finished":
         return run
-    results = {"test_accuracy": accuracy, "test_loss": 0.1, "num_test_images": 360, "num_params": weights}
+    results = {
+        "test_accuracy": accuracy,
+        "test_loss": 0.1,
+        "num_test_images": 360,
+        "num_params": weights,
+    }
     if random:
         results["random_cells"] = {
             "test_accuracies": random,
@@ -145,17 +180,36 @@ class Checker(html.parser.HTMLParser):
 
 
 def check(page):
-    """The page is well-formed, asks for nothing from elsewhere, runs nothing, and its pictures do not collide."""
+    """The page is well-formed, asks for nothing from elsewhere, runs nothing, and its pictures do
+    not collide."""
     found = Checker(page)
     assert len(found.ids) == len(set(found.ids))
-    assert all(reference.startswith("#") and reference[1:] in found.ids for reference in found.references)
-    assert not found.tags & {"script", "link", "iframe", "img", "image", "object", "embed", "base", "form"}
-    assert "http" not in page and "@import" not in page and "//" not in re.sub(r"<pre>.*?</pre>", "", page)
+    assert all(
+        reference.startswith("#") and reference[1:] in found.ids for reference in found.references
+    )
+    assert not found.tags & {
+        "script",
+        "link",
+        "iframe",
+        "img",
+        "image",
+        "object",
+        "embed",
+        "base",
+        "form",
+    }
+    assert (
+        "http" not in page
+        and "@import" not in page
+        and "//" not in re.sub(r"<pre>.*?</pre>", "", page)
+    )
     for picture in re.findall(r"<svg\b.*?</svg>", page, flags=re.DOTALL):
         root = ET.fromstring(picture)
         own = {element.get("id") for element in root.iter()}
         assert root.get("id") is not None
-        assert {name[1:] for name in re.findall(r'(?:href="|url\()(#[^")]*)', picture)} <= {f"{i}" for i in own}
+        assert {name[1:] for name in re.findall(r'(?:href="|url\()(#[^")]*)', picture)} <= {
+            f"{i}" for i in own
+        }
         for style in root.iter("style"):
             assert (style.text or "").strip().startswith(f"#{root.get('id')} *")
     return found
@@ -169,7 +223,7 @@ def whole(tmp_path_factory):
     return run, page_of(run)
 
 
-# -- what it tells --------------------------------------------------------------------------------------------
+# -- what it tells ---------------------------------------------------------------------------------
 
 
 def test_search_with_training(whole):
@@ -183,7 +237,10 @@ def test_search_with_training(whole):
     assert "better than five of the five random cells" in text
     assert "+0.6 points, 1.6 standard deviations" in text
     assert "One test image is 0.28 points" in text
-    assert "5,000 weights, those of the random cells 4,000 to 4,400; being the largest may be a part" in text
+    assert (
+        "5,000 weights, those of the random cells 4,000 to 4,400; being the largest may be a part"
+        in text
+    )
     assert CELL.to_text() in text
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == [
@@ -198,13 +255,18 @@ def test_search_with_training(whole):
         "How to go on",
     ]
     assert (
-        "discretisation gap, by which the supernet is better than the network derived from it, is +28.3 points" in text
+        "discretisation gap, by which the supernet is better than the network derived from it, is +28.3 points"
+        in text
     )
     assert "batch_size 64" in text and "weights WeightOptimizer lr 0.05" in text
     assert "genotype as above" in text
     assert "search 3 2.25 s 6.75 s 60 MiB 400 MiB" in text
     assert "random cells (5) 10 1.75 s 17.5 s" in text
-    assert f"gradnas evaluate '{run.path}'" in text and "gradnas resume" not in text and "gradnas train" not in text
+    assert (
+        f"gradnas evaluate '{run.path}'" in text
+        and "gradnas resume" not in text
+        and "gradnas train" not in text
+    )
     pictures = re.findall(r'<svg id="(plot-[^"]*)"', page)
     assert pictures == [
         "plot-comparison",
@@ -228,7 +290,9 @@ def test_heat_map_shows_the_tables_with_names_from_the_configuration(whole):
     last = run.load_tensors(runs.ALPHAS)["normal/0003"].softmax(-1)
     written = [float(text) for text in texts if re.fullmatch(r"0\.\d\d", text)]
     assert written == pytest.approx(last.flatten().tolist(), abs=0.0051)
-    assert picture.count("stroke: #b3261e") == len(CELL.normal)  # the operations of the derived cell are framed
+    assert picture.count("stroke: #b3261e") == len(
+        CELL.normal
+    )  # the operations of the derived cell are framed
 
 
 @pytest.mark.parametrize("random", [None, [0.9], [0.9, 0.95, 0.92]], ids=["none", "one", "three"])
@@ -239,7 +303,9 @@ def test_training_alone(tmp_path, random):
     assert "The cell reaches 95.0% on 360 held-out test images" in text
     assert "Mixing weights" not in text and "searched" not in text
     assert ("No random cells were trained in the same way" in text) == (random is None)
-    assert ("one is too few to tell whether the cell is better than random ones" in text) == (random == [0.9])
+    assert ("one is too few to tell whether the cell is better than random ones" in text) == (
+        random == [0.9]
+    )
     assert f"gradnas train {tmp_path}/train/config.json" in text
 
 
@@ -250,7 +316,11 @@ def test_unfinished_search(tmp_path, done, status):
     page = page_of(run)
     check(page)
     text = text_of(page)
-    words = {"running": "not finished", "interrupted": "was interrupted", "failed": "has failed (the loss is NaN)"}
+    words = {
+        "running": "not finished",
+        "interrupted": "was interrupted",
+        "failed": "has failed (the loss is NaN)",
+    }
     assert words[status] in text and f"{done} of 3 epochs are done" in text
     assert f"gradnas resume {run.path}" in text and "gradnas draw" not in text
     assert ("No epoch is finished yet" in text) == (done == 0)
@@ -267,7 +337,9 @@ def test_unfinished_training(tmp_path):
     assert f"gradnas resume {run.path}/train" in text
     assert "How good the cell is once it is trained from scratch is not known yet" in text
     text = text_of(page_of(runs.Run(run.path / "train")))
-    assert "After 1 of 2 epochs the network reaches 50.0% on the images that it is trained on" in text
+    assert (
+        "After 1 of 2 epochs the network reaches 50.0% on the images that it is trained on" in text
+    )
 
 
 def test_training_whose_random_cells_are_under_way(tmp_path):
@@ -280,7 +352,9 @@ def test_training_whose_random_cells_are_under_way(tmp_path):
 
 def test_search_cut_short_by_max_steps(tmp_path):
     run = make_search(tmp_path / "run", done=0)
-    add_epochs(run, [{"steps": 3, "train_loss": 2.0, "train_accuracy": 0.1, "genotype": CELL.to_text()}])
+    add_epochs(
+        run, [{"steps": 3, "train_loss": 2.0, "train_accuracy": 0.1, "genotype": CELL.to_text()}]
+    )
     text = text_of(page_of(run))
     assert "has stopped after 3 steps, before an evaluation" in text
 
@@ -288,7 +362,10 @@ def test_search_cut_short_by_max_steps(tmp_path):
 def test_collapse_is_said_in_plain_words(tmp_path):
     text = text_of(page_of(make_search(tmp_path / "run", genotype=COLLAPSED)))
     assert (
-        text.count("2 of the 4 operations of the normal cell are skip connections: the search may have collapsed") == 2
+        text.count(
+            "2 of the 4 operations of the normal cell are skip connections: the search may have collapsed"
+        )
+        == 2
     )
     assert "use a second-order gradient" in text
     assert "collapsed" not in text_of(page_of(make_search(tmp_path / "healthy")))
@@ -303,7 +380,7 @@ def test_another_cell_than_the_searched_one_is_not_called_so(tmp_path):
     assert "search helped" not in text
 
 
-# -- the verdict ----------------------------------------------------------------------------------------------
+# -- the verdict -----------------------------------------------------------------------------------
 
 
 def random_cells(mean, std, number=5):
@@ -314,30 +391,72 @@ def random_cells(mean, std, number=5):
     ("accuracy", "random", "images", "words", "tone"),
     [
         (0.990, random_cells(0.976, 0.004), 10_000, "the search helped.", "good"),
-        (0.982, random_cells(0.976, 0.004), 10_000, "the search helped, though by less than two standard", "open"),
+        (
+            0.982,
+            random_cells(0.976, 0.004),
+            10_000,
+            "the search helped, though by less than two standard",
+            "open",
+        ),
         (0.979, random_cells(0.976, 0.004), 10_000, "the search made no clear difference.", "open"),
         (0.973, random_cells(0.976, 0.004), 10_000, "the search made no clear difference.", "open"),
-        (0.980, random_cells(0.976, 0.004), 10_000, "the search made no clear difference.", "open"),  # exactly one
-        (0.970, random_cells(0.976, 0.004), 10_000, "the search did worse, though by less than two standard", "open"),
+        (
+            0.980,
+            random_cells(0.976, 0.004),
+            10_000,
+            "the search made no clear difference.",
+            "open",
+        ),  # exactly one
+        (
+            0.970,
+            random_cells(0.976, 0.004),
+            10_000,
+            "the search did worse, though by less than two standard",
+            "open",
+        ),
         (0.960, random_cells(0.976, 0.004), 10_000, "the search did worse.", "bad"),
-        (0.978, random_cells(0.976, 0.0), 360, "the search made no clear difference.", "open"),  # less than one image
+        (
+            0.978,
+            random_cells(0.976, 0.0),
+            360,
+            "the search made no clear difference.",
+            "open",
+        ),  # less than one image
         (0.980, random_cells(0.976, 0.0), 360, "the search helped.", "good"),
-        (0.999, random_cells(0.9, 0.0, 1), 360, "one is too few to tell whether the search helped.", "open"),
-        (0.999, random_cells(0.9, 0.001, 2), 360, "two are too few to tell whether the search helped.", "open"),
+        (
+            0.999,
+            random_cells(0.9, 0.0, 1),
+            360,
+            "one is too few to tell whether the search helped.",
+            "open",
+        ),
+        (
+            0.999,
+            random_cells(0.9, 0.001, 2),
+            360,
+            "two are too few to tell whether the search helped.",
+            "open",
+        ),
         (0.980, random_cells(0.976, 0.001), None, "the search helped.", "good"),
     ],
 )
 def test_verdict(accuracy, random, images, words, tone):
     found = compared("The searched cell reaches so much", accuracy, random, images, searched=True)
     assert words in found.sentence and found.tone == tone
-    assert sum(claim in found.sentence for claim in (": the search helped", "no clear difference", "did worse")) <= 1
+    assert (
+        sum(
+            claim in found.sentence
+            for claim in (": the search helped", "no clear difference", "did worse")
+        )
+        <= 1
+    )
     if len(random.accuracies) > 2:
         assert f"(mean ± standard deviation, n = {len(random.accuracies)})" in found.sentence
     other = compared("The cell reaches so much", accuracy, random, images, searched=False)
     assert "search" not in other.sentence and other.tone == tone
 
 
-# -- what it may never do -------------------------------------------------------------------------------------
+# -- what it may never do --------------------------------------------------------------------------
 
 HOSTILE = "<script>alert('1')</script> & \"$x^2$ ]]> --> \x00\x1b\u202e\ud800"
 
@@ -369,7 +488,9 @@ def test_settings_of_matplotlib_do_not_change_it(whole):
     import matplotlib
 
     run, page = whole
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9, "axes.grid": False}):
+    with matplotlib.rc_context(
+        {"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9, "axes.grid": False}
+    ):
         assert page_of(run) == page
 
 
@@ -391,7 +512,10 @@ def test_settings_of_matplotlib_do_not_change_it(whole):
         (runs.GENOTYPE, b"Genotype("),
         ("train/results.json", b'{"test_accuracy": "high"}'),
         ("train/results.json", b'{"test_accuracy": 0.9, "random_cells": {"test_accuracies": []}}'),
-        ("train/results.json", b'{"test_accuracy": 0.9, "random_cells": {"test_accuracies": [0.9]}}'),
+        (
+            "train/results.json",
+            b'{"test_accuracy": 0.9, "random_cells": {"test_accuracies": [0.9]}}',
+        ),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content):

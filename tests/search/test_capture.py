@@ -1,4 +1,5 @@
-"""The recorded search step: the same program without a recording equals `Search.step`; what cannot be recorded."""
+"""The recorded search step: the same program without a recording equals `Search.step`; what cannot
+be recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from cases import TwoChoices, batch
 
-from gradnas import AlphaOptimizer, ConvCell, FirstOrder, GumbelSoftmax, Implicit, Search, Unrolled, WeightOptimizer
+from gradnas import (
+    AlphaOptimizer,
+    ConvCell,
+    FirstOrder,
+    GumbelSoftmax,
+    Implicit,
+    Search,
+    Unrolled,
+    WeightOptimizer,
+)
 from gradnas.runs import NonFiniteError
 from gradnas.search.capture import CapturedStep
 from gradnas.spaces.cells.fused_cell import FusedCell
@@ -28,21 +38,31 @@ def search_of(gradient, **settings):
 
 
 def batches(count):
-    return [tuple(batch(2 * k + i, size=4, dtype=D, side=8) for i in range(2)) for k in range(count)]
+    return [
+        tuple(batch(2 * k + i, size=4, dtype=D, side=8) for i in range(2)) for k in range(count)
+    ]
 
 
 @pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled()], ids=["first", "second"])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_program_without_a_recording_is_the_ordinary_step(gradient, nesterov, monkeypatch):
-    """Five steps over a warm-up epoch and two more, grouped as on a GPU: weights, alphas, optimisers, statistics."""
+    """Five steps over a warm-up epoch and two more, grouped as on a GPU: weights, alphas,
+    optimisers, statistics."""
     monkeypatch.setattr(FusedCell, "grouped", True)
     searches = [search_of(gradient, weights=WeightOptimizer(nesterov=nesterov)) for _ in range(2)]
     captured = CapturedStep(searches[1], loss, capture=False)
     for k, (train, valid) in enumerate(batches(5)):
-        report = searches[0].step(lambda net: loss(net, *train)[0], lambda net: loss(net, *valid)[0])
+        report = searches[0].step(
+            lambda net: loss(net, *train)[0], lambda net: loss(net, *valid)[0]
+        )
         found, train_parts, valid_parts = captured(train, valid)
         assert (found.train_loss - report.train_loss).abs() < 1e-12
-        assert (found.valid_loss is None) == (report.valid_loss is None) == (not valid_parts) == (k < 2)
+        assert (
+            (found.valid_loss is None)
+            == (report.valid_loss is None)
+            == (not valid_parts)
+            == (k < 2)
+        )
         assert train_parts["loss"] == found.train_loss
         if k in (1, 3):
             for search in searches:
@@ -66,7 +86,10 @@ def test_a_step_that_is_not_finite_is_undone():
     captured = CapturedStep(search, loss, capture=False)
     (train, valid), _ = batches(2)
     captured(train, valid)
-    before = [t.clone() for t in flat(search.state_dict()["supernet"]) + flat(search.weight_optimizer.state_dict())]
+    before = [
+        t.clone()
+        for t in flat(search.state_dict()["supernet"]) + flat(search.weight_optimizer.state_dict())
+    ]
     with pytest.raises(NonFiniteError, match="step 1 "):
         captured(train, (valid[0] * torch.nan, valid[1]))
     after = flat(search.state_dict()["supernet"]) + flat(search.weight_optimizer.state_dict())
@@ -79,10 +102,16 @@ def test_a_step_that_is_not_finite_is_undone():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Search(TwoChoices(), relaxation=GumbelSoftmax(), epochs=2), "draws other operations in every step"),
+        (
+            lambda: Search(TwoChoices(), relaxation=GumbelSoftmax(), epochs=2),
+            "draws other operations in every step",
+        ),
         (lambda: Search(TwoChoices(), gradient=Implicit()), "is not FirstOrder"),
         (lambda: Search(TwoChoices(), gradient=Unrolled(mode="exact")), "is not FirstOrder"),
-        (lambda: Search(TwoChoices(), weights=lambda p: torch.optim.SGD(p, lr=0.1)), "the SGD of WeightOptimizer"),
+        (
+            lambda: Search(TwoChoices(), weights=lambda p: torch.optim.SGD(p, lr=0.1)),
+            "the SGD of WeightOptimizer",
+        ),
         (lambda: Search(TwoChoices(dropout=0.5)), "dropout draws its masks"),
         (lambda: Search(SPACE.supernet(3, 5, checkpoint_cells=True)), "checkpoint_cells saves"),
     ],
@@ -93,5 +122,7 @@ def test_what_cannot_be_recorded_is_refused(make, sentence):
 
 
 def test_a_recording_needs_cuda():
-    with pytest.raises(ValueError, match=r"a CUDA graph needs a CUDA device, not cpu; use Search\.step"):
+    with pytest.raises(
+        ValueError, match=r"a CUDA graph needs a CUDA device, not cpu; use Search\.step"
+    ):
         CapturedStep(search_of(FirstOrder()), loss)

@@ -13,7 +13,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradnas
-from gradnas import AlphaOptimizer, Choice, ConvCell, FirstOrder, GumbelSoftmax, Search, Unrolled, WeightOptimizer
+from gradnas import (
+    AlphaOptimizer,
+    Choice,
+    ConvCell,
+    FirstOrder,
+    GumbelSoftmax,
+    Search,
+    Unrolled,
+    WeightOptimizer,
+)
 
 BATCHES = [batch(k) for k in range(4)]
 VALID = [batch(10 + k) for k in range(3)]
@@ -46,10 +55,13 @@ def test_every_combination_runs_and_repeats(relaxation, gradient):
 
 
 def test_one_step_written_out():
-    """Alpha first by Adam on the validation loss, then w by clipped SGD on the train loss with the new alpha (A6)."""
+    """Alpha first by Adam on the validation loss, then w by clipped SGD on the train loss with the
+    new alpha (A6)."""
     torch.manual_seed(0)
     net = TwoChoices().double()
-    search = Search(net, gradient=FirstOrder(), weights=WeightOptimizer(lr=0.1, clip_norm=0.05), seed=4)
+    search = Search(
+        net, gradient=FirstOrder(), weights=WeightOptimizer(lr=0.1, clip_norm=0.05), seed=4
+    )
     twin = copy.deepcopy(search.supernet)
     (x, y), (xv, yv) = batch(0, dtype=torch.float64), batch(1, dtype=torch.float64)
     report = search.step(lambda m: F.cross_entropy(m(x), y), lambda m: F.cross_entropy(m(xv), yv))
@@ -75,11 +87,14 @@ def test_one_step_written_out():
 
 
 def test_the_unrolled_step_looks_through_the_step_that_is_taken():
-    """With alpha fixed and no clipping, the validation loss at w' is the next step's loss on the same batch."""
+    """With alpha fixed and no clipping, the validation loss at w' is the next step's loss on the
+    same batch."""
     torch.manual_seed(0)
     seen = []
     settings = WeightOptimizer(lr=0.1, clip_norm=None)
-    search = Search(TwoChoices().double(), gradient=Unrolled(), weights=settings, alphas=AlphaOptimizer(lr=0.0))
+    search = Search(
+        TwoChoices().double(), gradient=Unrolled(), weights=settings, alphas=AlphaOptimizer(lr=0.0)
+    )
     (x, y), (xv, yv) = batch(0, dtype=torch.float64), batch(1, dtype=torch.float64)
 
     def valid(net):
@@ -103,14 +118,18 @@ def test_alphas_stay_out_of_the_weight_optimiser_and_its_clip():
 
 def test_operations_that_were_not_sampled_are_untouched():
     torch.manual_seed(0)
-    net = nn.Sequential(Choice({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}, name="c"), nn.Linear(3, 2))
+    net = nn.Sequential(
+        Choice({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}, name="c"), nn.Linear(3, 2)
+    )
     search = Search(net, relaxation=GumbelSoftmax(temperature=1.0, temperature_end=1.0))
     x = torch.randn(4, 3)
     for _ in range(6):
         before = copy.deepcopy(net.state_dict())
         search.step(lambda m: m(x).square().mean(), lambda m: m(x).square().mean())
         changed = {
-            k.split(".")[2] for k, v in net.state_dict().items() if k.startswith("0.") and not torch.equal(before[k], v)
+            k.split(".")[2]
+            for k, v in net.state_dict().items()
+            if k.startswith("0.") and not torch.equal(before[k], v)
         }
         assert len(changed) == 1  # no decay, no momentum on the other
 
@@ -121,7 +140,9 @@ def test_warm_up_epochs_leave_the_alphas_alone():
     before = search.supernet.tables()
     for epoch in range(2):
         for (x, y), (xv, yv) in search.pairs(BATCHES, VALID):
-            search.step(lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv))
+            search.step(
+                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
+            )
         assert same(before, search.supernet.tables()) == (epoch == 0)
 
 
@@ -161,7 +182,9 @@ def test_loaders_without_batches_are_an_error():
 def test_fit_takes_torch_loaders():
     dataset = TensorDataset(torch.cat([x for x, _ in BATCHES]), torch.cat([y for _, y in BATCHES]))
     loader = DataLoader(dataset, batch_size=8, shuffle=True)
-    result = Search(TwoChoices()).fit(loader, loader, loss=F.cross_entropy, epochs=1, progress=False)
+    result = Search(TwoChoices()).fit(
+        loader, loader, loss=F.cross_entropy, epochs=1, progress=False
+    )
     assert result.choices["second"] in ("depthwise", "pointwise")
 
 
@@ -182,13 +205,16 @@ def test_fit_takes_several_inputs_and_refuses_other_batches():
 
 @pytest.mark.parametrize("relaxation", [*RELAXATIONS[:2], RELAXATIONS[-1]], ids=name_of)
 def test_state_dict_resumes_bit_for_bit(relaxation):
-    """Through a file that is loaded with weights_only=True, into a module with other initial weights."""
+    """Through a file that is loaded with weights_only=True, into a module with other initial
+    weights."""
     whole = fit(epochs=4, relaxation=relaxation, gradient=Unrolled())
     torch.manual_seed(0)
     first = Search(TwoChoices(), relaxation=relaxation, gradient=Unrolled(), epochs=4)
     for _ in range(2):
         for (x, y), (xv, yv) in first.pairs(BATCHES, VALID):
-            first.step(lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv))
+            first.step(
+                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
+            )
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
@@ -204,7 +230,9 @@ def test_state_dict_resumes_bit_for_bit(relaxation):
 def test_a_state_of_another_network_is_refused():
     with pytest.raises(ValueError, match=r"lacks .*supernet"):
         Search(TwoChoices()).load_state_dict({})
-    other = Search(nn.Sequential(Choice({"a": nn.Linear(3, 3), "b": nn.Identity()}, name="c"), nn.Linear(3, 1)))
+    other = Search(
+        nn.Sequential(Choice({"a": nn.Linear(3, 3), "b": nn.Identity()}, name="c"), nn.Linear(3, 1))
+    )
     with pytest.raises(ValueError, match="another network"):
         Search(TwoChoices()).load_state_dict(other.state_dict())
 
@@ -231,14 +259,20 @@ def test_a_derived_module_computes_what_the_one_hot_mixture_computes():
     search = fit()
     result = search.result()
     names = search.supernet.names
-    draw = gradnas.Draw.one_hot({k: [names[k].index(v)] for k, v in result.choices.items()}, search.supernet.tables())
+    draw = gradnas.Draw.one_hot(
+        {k: [names[k].index(v)] for k, v in result.choices.items()}, search.supernet.tables()
+    )
     x, _ = batch(0)
-    assert torch.allclose(search.supernet.eval()(x, draw=draw), result.derive().eval()(x), atol=1e-6)
+    assert torch.allclose(
+        search.supernet.eval()(x, draw=draw), result.derive().eval()(x), atol=1e-6
+    )
 
 
 def test_choices_of_one_name_share_one_alpha_and_nest():
     def conv():
-        return Choice({"three": nn.Conv2d(4, 4, 3, padding=1), "one": nn.Conv2d(4, 4, 1)}, name="conv")
+        return Choice(
+            {"three": nn.Conv2d(4, 4, 3, padding=1), "one": nn.Conv2d(4, 4, 1)}, name="conv"
+        )
 
     outer = Choice({"deep": nn.Sequential(conv(), conv()), "same": nn.Identity()}, name="outer")
     search = Search(nn.Sequential(conv(), outer))
@@ -256,14 +290,20 @@ def test_choices_of_one_name_share_one_alpha_and_nest():
 
 def test_a_choice_that_cannot_be_reached_any_more_is_not_reported():
     inner = Choice({"a": nn.Linear(2, 2), "b": nn.Identity()}, name="inner")
-    search = Search(nn.Sequential(Choice({"inner": inner, "same": nn.Identity()}, name="outer"), nn.Linear(2, 2)))
+    search = Search(
+        nn.Sequential(
+            Choice({"inner": inner, "same": nn.Identity()}, name="outer"), nn.Linear(2, 2)
+        )
+    )
     with torch.no_grad():
         search.alphas["outer"].copy_(torch.tensor([0.0, 1.0]))
     assert search.result().choices == {"outer": "same"}
 
 
 def test_unnamed_choices_are_named_by_their_path():
-    net = nn.ModuleDict({"block": nn.Sequential(Choice({"a": nn.Linear(2, 2), "b": nn.Identity()}))})
+    net = nn.ModuleDict(
+        {"block": nn.Sequential(Choice({"a": nn.Linear(2, 2), "b": nn.Identity()}))}
+    )
     assert list(Search(net).alphas) == ["block/0"]
 
 
@@ -286,10 +326,14 @@ def test_nan_stops_before_the_update(where):
         return value * float("nan") if broken else value
 
     with pytest.raises(gradnas.NonFiniteError, match=r"step 4 \(epoch 1\).*smaller learning rate"):
-        search.step(lambda net: loss(net, where == "train"), lambda net: loss(net, where == "valid"))
+        search.step(
+            lambda net: loss(net, where == "train"), lambda net: loss(net, where == "valid")
+        )
     after = search.supernet.state_dict()
     assert all(
-        torch.equal(before[k], after[k]) for k in before if "alphas" not in k and "running" not in k and "num_" not in k
+        torch.equal(before[k], after[k])
+        for k in before
+        if "alphas" not in k and "running" not in k and "num_" not in k
     )
     if where == "valid":
         assert same(before, after)
@@ -303,7 +347,9 @@ def test_bf16_runs_under_autocast():
             seen.append(x.dtype)
             return x
 
-    net = nn.Sequential(nn.Linear(4, 4), Watch(), Choice({"a": nn.Linear(4, 4), "b": nn.Identity()}, name="c"))
+    net = nn.Sequential(
+        nn.Linear(4, 4), Watch(), Choice({"a": nn.Linear(4, 4), "b": nn.Identity()}, name="c")
+    )
     search = Search(net, gradient=Unrolled(), precision="bf16")
     x = torch.randn(2, 4)
     search.step(lambda m: m(x).float().square().mean(), lambda m: m(x).float().square().mean())
@@ -327,15 +373,32 @@ def test_inside_a_loss_the_network_can_only_be_called():
     [
         (lambda: Search(nn.Linear(2, 2)), "holds no gradnas.Choice"),
         (lambda: Search(TwoChoices(), precision="fp16"), "precision must be"),
-        (lambda: Search(TwoChoices(), precision="tf32"), "'tf32' is a format of CUDA devices; on cpu use 'fp32'"),
         (
-            lambda: Search(TwoChoices(), gradient=Unrolled(), weights=lambda p: torch.optim.Adam(p)),
+            lambda: Search(TwoChoices(), precision="tf32"),
+            "'tf32' is a format of CUDA devices; on cpu use 'fp32'",
+        ),
+        (
+            lambda: Search(
+                TwoChoices(), gradient=Unrolled(), weights=lambda p: torch.optim.Adam(p)
+            ),
             "needs torch.optim.SGD with one parameter group, not Adam",
         ),
-        (lambda: Search(Choice({"a": nn.Identity(), "b": nn.ReLU()}, name="c")), "no trainable weights"),
-        (lambda: Search(TwoChoices(), relaxation=GumbelSoftmax()).progress, r"Search\(..., epochs=N\)"),
-        (lambda: Search(TwoChoices()).fit(BATCHES, VALID, loss=F.cross_entropy, epochs=0), "epochs must be at least 1"),
-        (lambda: Search(TwoChoices()).step(lambda net: net(batch(0)[0])), "must be a scalar tensor"),
+        (
+            lambda: Search(Choice({"a": nn.Identity(), "b": nn.ReLU()}, name="c")),
+            "no trainable weights",
+        ),
+        (
+            lambda: Search(TwoChoices(), relaxation=GumbelSoftmax()).progress,
+            r"Search\(..., epochs=N\)",
+        ),
+        (
+            lambda: Search(TwoChoices()).fit(BATCHES, VALID, loss=F.cross_entropy, epochs=0),
+            "epochs must be at least 1",
+        ),
+        (
+            lambda: Search(TwoChoices()).step(lambda net: net(batch(0)[0])),
+            "must be a scalar tensor",
+        ),
         (lambda: fit(epochs=1).result().genotype, "no genotype"),
         (
             lambda: Search(

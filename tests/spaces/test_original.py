@@ -1,7 +1,9 @@
-"""Loading the original authors' weights, against a functional network that reads the tensors by their original names.
+"""Loading the original authors' weights, against a functional network that reads the tensors by
+their original names.
 
-The oracle is written from the description of the original repository (DARTS, arXiv 1806.09055, and its code's layout):
-it has no modules, and knows nothing of gradnas but the edges and concats of a genotype.
+The oracle is written from the description of the original repository (DARTS, arXiv 1806.09055, and
+its code's layout): it has no modules, and knows nothing of gradnas but the edges and concats of a
+genotype.
 """
 
 from dataclasses import dataclass
@@ -21,12 +23,13 @@ CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "
 CIFAR_RELEASE_PARAMS = 3_349_342  # DARTS_V2, C 36, L 20, ten classes, without the auxiliary head
 
 
-# ---- the oracle ------------------------------------------------------------------------------------------------------
+# ---- the oracle ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Original:
-    """A derived network of the original repository: its tensors' shapes by name, and its forward pass."""
+    """A derived network of the original repository: its tensors' shapes by name, and its forward
+    pass."""
 
     normal: tuple
     normal_concat: tuple
@@ -39,7 +42,8 @@ class Original:
     auxiliary: bool
 
     def plan(self):
-        """For each cell: reduction or not, edges, concat, channels, inputs' channels, reduction before or not."""
+        """For each cell: reduction or not, edges, concat, channels, inputs' channels, reduction
+        before or not."""
         C = self.channels
         before, last = (C, C) if self.imagenet else (3 * C, 3 * C)
         halved = self.imagenet
@@ -48,7 +52,11 @@ class Original:
             reduction = i == self.layers // 3 or i == 2 * self.layers // 3
             if reduction:
                 C *= 2
-            edges, concat = (self.reduce, self.reduce_concat) if reduction else (self.normal, self.normal_concat)
+            edges, concat = (
+                (self.reduce, self.reduce_concat)
+                if reduction
+                else (self.normal, self.normal_concat)
+            )
             cells.append((reduction, edges, concat, C, before, last, halved))
             before, last, halved = last, C * len(concat), reduction
         return cells, last
@@ -117,7 +125,8 @@ class Original:
         return table
 
     def state(self, dtype=torch.float32, seed=0):
-        """Random tensors of these shapes, scaled so that activations stay near 1; random running statistics."""
+        """Random tensors of these shapes, scaled so that activations stay near 1; random running
+        statistics."""
         rng = torch.Generator().manual_seed(seed)
         state = {}
         for name, shape in self.shapes().items():
@@ -134,18 +143,27 @@ class Original:
         return state
 
     def forward(self, sd, x, training):
-        """Logits, and those of the auxiliary head (None in evaluation). In training `sd`'s statistics are updated."""
+        """Logits, and those of the auxiliary head (None in evaluation). In training `sd`'s
+        statistics are updated."""
 
         def bn(name, x):
             mean, var = sd[f"{name}.running_mean"], sd[f"{name}.running_var"]
-            return F.batch_norm(x, mean, var, sd[f"{name}.weight"], sd[f"{name}.bias"], training, 0.1, 1e-5)
+            return F.batch_norm(
+                x, mean, var, sd[f"{name}.weight"], sd[f"{name}.bias"], training, 0.1, 1e-5
+            )
 
         def conv(name, x, **kw):
             return F.conv2d(x, sd[f"{name}.weight"], None, **kw)
 
         def factorized(name, x):
             x = F.relu(x)
-            y = torch.cat([conv(f"{name}.conv_1", x, stride=2), conv(f"{name}.conv_2", x[:, :, 1:, 1:], stride=2)], 1)
+            y = torch.cat(
+                [
+                    conv(f"{name}.conv_1", x, stride=2),
+                    conv(f"{name}.conv_2", x[:, :, 1:, 1:], stride=2),
+                ],
+                1,
+            )
             return bn(f"{name}.bn", y)
 
         def relu_conv_bn(name, x):
@@ -164,7 +182,9 @@ class Original:
                 return bn(f"{name}.3", conv(f"{name}.2", x, stride=(stride, 1), padding=(3, 0)))
             k = int(op[-1])
             if op.startswith("dil"):
-                x = conv(f"{name}.op.1", F.relu(x), stride=stride, padding=k - 1, dilation=2, groups=C)
+                x = conv(
+                    f"{name}.op.1", F.relu(x), stride=stride, padding=k - 1, dilation=2, groups=C
+                )
                 return bn(f"{name}.op.3", conv(f"{name}.op.2", x))
             for at, s in ((1, stride), (5, 1)):
                 x = conv(f"{name}.op.{at}", F.relu(x), stride=s, padding=k // 2, groups=C)
@@ -195,7 +215,9 @@ class Original:
                 a = conv("auxiliary_head.features.5", a)
                 a = F.relu(a if self.imagenet else bn("auxiliary_head.features.6", a))
                 aux = F.linear(
-                    a.flatten(1), sd["auxiliary_head.classifier.weight"], sd["auxiliary_head.classifier.bias"]
+                    a.flatten(1),
+                    sd["auxiliary_head.classifier.weight"],
+                    sd["auxiliary_head.classifier.bias"],
                 )
         pooled = F.adaptive_avg_pool2d(s1, 1).reshape(len(s1), -1)
         return F.linear(pooled, sd["classifier.weight"], sd["classifier.bias"]), aux
@@ -217,7 +239,8 @@ def poison(network):
 
 
 def compare(oracle, network, x, *, tolerance, seed=0, training=True):
-    """Loads the same tensors into both, and compares logits in evaluation, and logits and statistics in training."""
+    """Loads the same tensors into both, and compares logits in evaluation, and logits and
+    statistics in training."""
     state = oracle.state(x.dtype, seed)
     network.to(x.dtype)
     poison(network)
@@ -225,7 +248,9 @@ def compare(oracle, network, x, *, tolerance, seed=0, training=True):
     close = {"rtol": tolerance, "atol": tolerance}
     with torch.no_grad():
         expected, _ = oracle.forward(state, x, training=False)
-        assert 0.1 < expected.std() < 100  # neither dead nor exploded, else the comparison says nothing
+        assert (
+            0.1 < expected.std() < 100
+        )  # neither dead nor exploded, else the comparison says nothing
         torch.testing.assert_close(network.eval()(x), expected, **close)
         if not training:
             return
@@ -242,10 +267,12 @@ def compare(oracle, network, x, *, tolerance, seed=0, training=True):
 
 
 def images(batch, size, dtype=torch.float32):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return torch.randn(
+        batch, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype
+    )
 
 
-# ---- the same function -----------------------------------------------------------------------------------------------
+# ---- the same function ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CONV_NAMES)
@@ -271,28 +298,52 @@ def test_random_cells(seed):
 
 
 def test_full_size_cifar():
-    oracle, network = make(Genotype.named("DARTS_V2"), channels=36, cells=20, auxiliary=True, classes=10)
-    params = [p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary_head.")]
+    oracle, network = make(
+        Genotype.named("DARTS_V2"), channels=36, cells=20, auxiliary=True, classes=10
+    )
+    params = [
+        p.numel()
+        for name, p in network.named_parameters()
+        if not name.startswith("auxiliary_head.")
+    ]
     assert sum(params) == CIFAR_RELEASE_PARAMS
     compare(oracle, network, images(1, 32, torch.float64), tolerance=1e-10, training=False)
 
 
 def test_full_size_imagenet_names():
-    oracle, network = make(Genotype.named("DARTS_V2"), 48, 14, imagenet=True, auxiliary=True, classes=1000)
+    oracle, network = make(
+        Genotype.named("DARTS_V2"), 48, 14, imagenet=True, auxiliary=True, classes=1000
+    )
     shapes = oracle.shapes()
-    trained = {n: torch.Size(s).numel() for n, s in shapes.items() if not n.endswith(("running_mean", "running_var"))}
-    assert sum(trained.values()) == 4_718_752 + 1_260_776  # the published network and its auxiliary head
+    trained = {
+        n: torch.Size(s).numel()
+        for n, s in shapes.items()
+        if not n.endswith(("running_mean", "running_var"))
+    }
+    assert (
+        sum(trained.values()) == 4_718_752 + 1_260_776
+    )  # the published network and its auxiliary head
     ours = network.state_dict()
-    names = {own: original for own, original in original_names(network).items() if not own.endswith("tracked")}
+    names = {
+        own: original
+        for own, original in original_names(network).items()
+        if not own.endswith("tracked")
+    }
     assert {original: tuple(ours[own].shape) for own, original in names.items()} == shapes
     assert set(original_names(network)) == set(ours)
 
 
-# ---- what a file may look like ---------------------------------------------------------------------------------------
+# ---- what a file may look like -------------------------------------------------------------------
 
 
 def small(auxiliary=False, imagenet=False):
-    return make(Genotype.named("PC_DARTS_image"), channels=4, cells=3, auxiliary=auxiliary, imagenet=imagenet)
+    return make(
+        Genotype.named("PC_DARTS_image"),
+        channels=4,
+        cells=3,
+        auxiliary=auxiliary,
+        imagenet=imagenet,
+    )
 
 
 @pytest.mark.parametrize("imagenet", [False, True])
@@ -329,7 +380,9 @@ def test_tensors_are_converted_and_not_shared():
     oracle, network = small()
     state = oracle.state(torch.float64)
     load_original_weights(network, state)
-    assert network.classifier.weight.dtype == torch.float32 and network.classifier.weight.requires_grad
+    assert (
+        network.classifier.weight.dtype == torch.float32 and network.classifier.weight.requires_grad
+    )
     assert torch.equal(network.classifier.weight, state["classifier.weight"].float())
     state["classifier.weight"].zero_()
     assert network.classifier.weight.abs().sum() > 0
@@ -339,7 +392,7 @@ def test_public_name():
     assert getattr(gradnas, "load_original_weights", load_original_weights) is load_original_weights
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 def without(state, *prefixes):
@@ -348,8 +401,14 @@ def without(state, *prefixes):
 
 REFUSALS = {
     "one missing": (lambda s: without(s, "stem.0"), "the tensor 'stem.0.weight' is missing;"),
-    "many missing": (lambda s: without(s, "cells.0."), r"'cells.0.preprocess0.op.1.weight' is missing \(and \d+ more"),
-    "surplus": (lambda s: {**s, "cells.9.a": s["stem.0.weight"]}, "there is no place for the tensor 'cells.9.a';"),
+    "many missing": (
+        lambda s: without(s, "cells.0."),
+        r"'cells.0.preprocess0.op.1.weight' is missing \(and \d+ more",
+    ),
+    "surplus": (
+        lambda s: {**s, "cells.9.a": s["stem.0.weight"]},
+        "there is no place for the tensor 'cells.9.a';",
+    ),
     "misshapen": (
         lambda s: {**s, "classifier.weight": torch.zeros(9, 32)},
         "the tensor 'classifier.weight' is 9x32, but the network's is 7x64;",
@@ -363,22 +422,34 @@ REFUSALS = {
         "'classifier.bias' is 7 of int8, but the network's is 7;",
     ),
     "all three": (
-        lambda s: {**without(s, "stem.0"), "x": torch.zeros(1), "classifier.bias": torch.tensor(0.0)},
+        lambda s: {
+            **without(s, "stem.0"),
+            "x": torch.zeros(1),
+            "classifier.bias": torch.tensor(0.0),
+        },
         "'stem.0.weight' is missing; .* no place for the tensor 'x'; .* 'classifier.bias' is a single number",
     ),
     "partly prefixed": (
-        lambda s: {("module." if name == "stem.0.weight" else "") + name: t for name, t in s.items()},
+        lambda s: {
+            ("module." if name == "stem.0.weight" else "") + name: t for name, t in s.items()
+        },
         "'stem.0.weight' is missing; there is no place for the tensor 'module.stem.0.weight'",
     ),
     "empty": (lambda s: {}, "'stem.0.weight' is missing"),
-    "checkpoint": (lambda s: {"epoch": 249, "state_dict": s}, 'a whole checkpoint, .* pass its entry "state_dict"'),
+    "checkpoint": (
+        lambda s: {"epoch": 249, "state_dict": s},
+        'a whole checkpoint, .* pass its entry "state_dict"',
+    ),
     "no tensors": (lambda s: {**s, "epoch": 3}, "its entry 'epoch' is a int"),
     "no dictionary": (lambda s: list(s), "is needed, not a list"),
     "auxiliary head": (
         lambda s: {**s, "auxiliary_head.classifier.bias": torch.zeros(7)},
         "build the network with auxiliary=True",
     ),
-    "meta": (lambda s: {name: tensor.to("meta") for name, tensor in s.items()}, "holds no data: load it to"),
+    "meta": (
+        lambda s: {name: tensor.to("meta") for name, tensor in s.items()},
+        "holds no data: load it to",
+    ),
 }
 
 
@@ -395,39 +466,51 @@ def test_refusals_leave_the_network_untouched(case):
 
 def test_weights_without_the_auxiliary_head():
     oracle, network = small(auxiliary=True)
-    with pytest.raises(ValueError, match="these weights have none: build the network with auxiliary=False"):
+    with pytest.raises(
+        ValueError, match="these weights have none: build the network with auxiliary=False"
+    ):
         load_original_weights(network, without(oracle.state(), "auxiliary_head."))
 
 
 def test_weights_of_another_size_name_what_must_agree():
     oracle, _ = make(Genotype.named("PC_DARTS_image"), channels=6, cells=3)
     _, network = small()
-    with pytest.raises(ValueError, match=r"'stem.0.weight' is 18x3x3x3, but .* is 12x3x3x3.*genotype, channels"):
+    with pytest.raises(
+        ValueError, match=r"'stem.0.weight' is 18x3x3x3, but .* is 12x3x3x3.*genotype, channels"
+    ):
         load_original_weights(network, oracle.state())
 
 
 def test_our_own_names():
     _, network = small()
-    with pytest.raises(ValueError, match=r"these names are gradnas's own: use network.load_state_dict"):
+    with pytest.raises(
+        ValueError, match=r"these names are gradnas's own: use network.load_state_dict"
+    ):
         load_original_weights(network, network.state_dict())
 
 
 def test_networks_of_another_class():
     state = small()[0].state()
     for network in (torch.nn.Linear(2, 2), ConvCell(channels=4, cells=3).supernet()):
-        with pytest.raises(ValueError, match=f"RecurrentNetwork, not a {type(network).__name__}; build one with"):
+        with pytest.raises(
+            ValueError, match=f"RecurrentNetwork, not a {type(network).__name__}; build one with"
+        ):
             load_original_weights(network, state)
 
 
 def test_operations_that_the_original_lacks():
-    own = {"mine": lambda channels, stride, affine: torch.nn.Conv2d(channels, channels, 3, stride, 1)}
+    own = {
+        "mine": lambda channels, stride, affine: torch.nn.Conv2d(channels, channels, 3, stride, 1)
+    }
     space = ConvCell(channels=4, cells=2, nodes=1, operations=own)
     network = space.network(Genotype.conv([("mine", 0), ("mine", 1)], [("mine", 0), ("mine", 1)]))
-    with pytest.raises(ValueError, match=r"cells.0.operations.0 is not an operation of the original repository"):
+    with pytest.raises(
+        ValueError, match=r"cells.0.operations.0 is not an operation of the original repository"
+    ):
         load_original_weights(network, {})
 
 
-# ---- the recurrent model --------------------------------------------------------------------------------------------
+# ---- the recurrent model -------------------------------------------------------------------------
 
 
 def original_recurrent_state(hidden, vocabulary, nodes):
@@ -443,31 +526,43 @@ def original_recurrent_state(hidden, vocabulary, nodes):
 
 
 def original_recurrent_forward(state, genotype, tokens, hidden):
-    """What the original model computes in eval mode, written from its description over its own tensors: one token after
-    the other, one row of text after the other."""
-    steps = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x}
+    """What the original model computes in eval mode, written from its description over its own
+    tensors: one token after the other, one row of text after the other."""
+    steps = {
+        "tanh": torch.tanh,
+        "relu": torch.relu,
+        "sigmoid": torch.sigmoid,
+        "identity": lambda x: x,
+    }
     size = state["rnns.0._W0"].shape[1] // 2
     outputs = []
     for column in range(tokens.shape[1]):
         h, rows = hidden[column], []
         for token in tokens[:, column]:
-            gate, candidate = (torch.cat([state["encoder.weight"][token], h]) @ state["rnns.0._W0"]).split(size)
+            gate, candidate = (
+                torch.cat([state["encoder.weight"][token], h]) @ state["rnns.0._W0"]
+            ).split(size)
             states = [h + torch.sigmoid(gate) * (torch.tanh(candidate) - h)]
             for k, (name, predecessor) in enumerate(genotype.recurrent):
                 before = states[predecessor]
                 gate, candidate = (before @ state[f"rnns.0._Ws.{k}"]).split(size)
                 states.append(before + torch.sigmoid(gate) * (steps[name](candidate) - before))
             h = sum(states[i] for i in genotype.concat) / len(genotype.concat)
-            rows.append(torch.log_softmax(state["decoder.weight"] @ h + state["decoder.bias"], dim=0))
+            rows.append(
+                torch.log_softmax(state["decoder.weight"] @ h + state["decoder.bias"], dim=0)
+            )
         outputs.append((torch.stack(rows), h))
     return torch.stack([o for o, _ in outputs], dim=1), torch.stack([h for _, h in outputs])
 
 
 @pytest.mark.parametrize("name", ["DARTS_V1_recurrent", "DARTS_V2_recurrent", "ENAS"])
 def test_recurrent_log_probabilities_are_the_originals(name):
-    """To 1e-5 in eval mode, also from a hidden state that is not zero, with a network that has dropout."""
+    """To 1e-5 in eval mode, also from a hidden state that is not zero, with a network that has
+    dropout."""
     genotype = Genotype.named(name)
-    dropout = gradnas.RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1)
+    dropout = gradnas.RecurrentDropout(
+        output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1
+    )
     space = gradnas.RecurrentCell(hidden=12, embedding=12, dropout=dropout)
     network = space.network(genotype, vocabulary=31)
     state = original_recurrent_state(12, 31, len(genotype.recurrent))
@@ -483,13 +578,24 @@ def test_recurrent_log_probabilities_are_the_originals(name):
     ("change", "sentence"),
     [
         (lambda s: s.pop("rnns.0._Ws.3"), r"the tensor 'rnns\.0\._Ws\.3' is missing"),
-        (lambda s: s.update({"rnns.0._Ws.8": s["rnns.0._Ws.0"]}), r"no place for the tensor 'rnns\.0\._Ws\.8'"),
-        (lambda s: s.update({"decoder.bias": torch.zeros(30)}), "'decoder.bias' is 30, but the network's is 31"),
-        (lambda s: s.update({"decoder.weight": s["decoder.weight"] + 1}), "decoder.weight differs from encoder.weight"),
+        (
+            lambda s: s.update({"rnns.0._Ws.8": s["rnns.0._Ws.0"]}),
+            r"no place for the tensor 'rnns\.0\._Ws\.8'",
+        ),
+        (
+            lambda s: s.update({"decoder.bias": torch.zeros(30)}),
+            "'decoder.bias' is 30, but the network's is 31",
+        ),
+        (
+            lambda s: s.update({"decoder.weight": s["decoder.weight"] + 1}),
+            "decoder.weight differs from encoder.weight",
+        ),
     ],
 )
 def test_recurrent_weights_that_do_not_fit_are_refused(change, sentence):
-    network = gradnas.RecurrentCell(hidden=12, embedding=12).network(Genotype.named("DARTS_V2_recurrent"), 31)
+    network = gradnas.RecurrentCell(hidden=12, embedding=12).network(
+        Genotype.named("DARTS_V2_recurrent"), 31
+    )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state = original_recurrent_state(12, 31, 8)
     change(state)

@@ -34,7 +34,8 @@ HERE = -1  # source of an atom's edge that reads the atom's own stem
 
 @dataclass(frozen=True)
 class Atom:
-    """A function of a feature, or of a small node over features (its stem), with constants to start from."""
+    """A function of a feature, or of a small node over features (its stem), with constants to start
+    from."""
 
     edge: Edge
     stem: Node | None = None
@@ -42,8 +43,16 @@ class Atom:
     @property
     def signature(self) -> tuple[object, ...]:
         """What it is apart from its constants."""
-        stem = None if self.stem is None else (self.stem.kind, tuple((e.source, e.function) for e in self.stem.edges))
-        return (stem, self.edge.source, "sin" if self.edge.function == "cos" else self.edge.function)
+        stem = (
+            None
+            if self.stem is None
+            else (self.stem.kind, tuple((e.source, e.function) for e in self.stem.edges))
+        )
+        return (
+            stem,
+            self.edge.source,
+            "sin" if self.edge.function == "cos" else self.edge.function,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class Atoms:
         value_GN: scaled to a largest size of 1.
         sizes: what they were scaled by.
         starts: the first atom of each signature, and last the number of atoms.
-        coarse: those atoms of each signature that are not nearly a straight line of another coarse one.
+        coarse: those atoms of each signature that are not nearly a straight line of another coarse
+            one.
         coarse_starts: as `starts`, in `coarse`.
     """
 
@@ -75,7 +85,8 @@ class Atoms:
 
 
 def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
-    """Function -> whether its `a` and `b` are fitted; of a word and its `linear_` form the latter counts."""
+    """Function -> whether its `a` and `b` are fitted; of a word and its `linear_` form the latter
+    counts."""
     found: dict[str, bool] = {}
     for word in words:
         if word != "none":
@@ -85,13 +96,18 @@ def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
 
 
 def make_atoms(
-    words: Sequence[str], data: LawData, scales_D: Sequence[float], stems: Sequence[Node | int], rich: bool = False
+    words: Sequence[str],
+    data: LawData,
+    scales_D: Sequence[float],
+    stems: Sequence[Node | int],
+    rich: bool = False,
 ) -> Atoms:
     """Atoms of features (an index) and stems (a node over features).
 
     Args:
         words: the primitives of the settings.
-        scales_D: unit of each feature: a function without constants is applied to the unscaled feature.
+        scales_D: unit of each feature: a function without constants is applied to the unscaled
+            feature.
         rich: with atoms that are rare, or that a product of others can stand for.
     """
     functions = allowed_functions(words)
@@ -129,7 +145,8 @@ def make_atoms(
 
 
 def _coarse(value_GN: Tensor, starts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each signature the first atom, and each whose correlation with those taken before is below `ALIKE`."""
+    """Of each signature the first atom, and each whose correlation with those taken before is below
+    `ALIKE`."""
     centred = value_GN - value_GN.mean(1, keepdim=True)
     unit = centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-30)
     taken, begins = [], [0]
@@ -146,12 +163,23 @@ def _coarse(value_GN: Tensor, starts: Sequence[int]) -> tuple[np.ndarray, np.nda
 
 
 def _edges(
-    function: str, fitted: bool, value_N: Tensor, source: int, data: LawData, scale: float, rich: bool, shifts: bool
+    function: str,
+    fitted: bool,
+    value_N: Tensor,
+    source: int,
+    data: LawData,
+    scale: float,
+    rich: bool,
+    shifts: bool,
 ) -> list[Edge]:
     low, high = float(value_N.min()), float(value_N.max())
     if function == "identity":
         # Inside a product the point where a feature counts as zero matters: x - 1 times something.
-        offsets = (-0.5 * (low + high), 0.1 * (high - low) - low, 0.1 * (low - high) - high) if shifts else ()
+        offsets = (
+            (-0.5 * (low + high), 0.1 * (high - low) - low, 0.1 * (low - high) - high)
+            if shifts
+            else ()
+        )
         return [Edge(source, function, 1.0, b, fixed=True) for b in (0.0, *offsets)]
     if function == POWER:
         powers = [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
@@ -161,12 +189,17 @@ def _edges(
         return powers
     primitive = data.primitives[function]
     if not fitted:
-        return [] if primitive.positive and low <= 0 else [Edge(source, function, scale, 0.0, fixed=True)]
+        return (
+            []
+            if primitive.positive and low <= 0
+            else [Edge(source, function, scale, 0.0, fixed=True)]
+        )
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     if half <= 1e-9 * max(abs(low), abs(high)):
         return []
     if function == "square":
-        # The square about a point is a square and a straight line; the point itself matters inside other functions.
+        # The square about a point is a square and a straight line; the point itself matters inside
+        # other functions.
         about = [Edge(source, function, 1.0, -middle, fixed=True)] if rich else []
         return [Edge(source, function, fixed=True), *about]
     edges = []
@@ -191,7 +224,8 @@ def _edges(
 
 
 def pair_stems(data: LawData, features: Sequence[int]) -> list[Node]:
-    """Squares, sums, differences, products and ratios of two features, the sum and the product of three or more.
+    """Squares, sums, differences, products and ratios of two features, the sum and the product of
+    three or more.
 
     Ratios by a feature that is zero somewhere are left out.
     """
@@ -216,7 +250,7 @@ def pair_stems(data: LawData, features: Sequence[int]) -> list[Node]:
     return stems
 
 
-# ---- formulas that grow -------------------------------------------------------------------------------------------
+# ---- formulas that grow --------------------------------------------------------------------------
 
 
 def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
@@ -225,7 +259,10 @@ def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
 
     def moved(node: Node) -> Node:
         return Node(
-            node.kind, tuple(replace(e, source=e.source + more) if e.source >= first else e for e in node.edges)
+            node.kind,
+            tuple(
+                replace(e, source=e.source + more) if e.source >= first else e for e in node.edges
+            ),
         )
 
     later = tuple(moved(node) for node in formula.nodes[at:])
@@ -287,7 +324,9 @@ def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None
     nodes = [
         node
         if j <= at + 1
-        else Node(node.kind, tuple(replace(e, source=new) if e.source == old else e for e in node.edges))
+        else Node(
+            node.kind, tuple(replace(e, source=new) if e.source == old else e for e in node.edges)
+        )
         for j, node in enumerate(grown.nodes)
     ]
     weights = list(grown.weights)
@@ -295,8 +334,11 @@ def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None
     return replace(grown, nodes=tuple(nodes), weights=tuple(weights))
 
 
-def add_inside(formula: Formula, at: int, edge: int, atom: Atom, amount: float, times_source: bool) -> Formula:
-    """With the input `s` of an edge replaced by `s + amount * atom`, or by `s + amount * s * atom`."""
+def add_inside(
+    formula: Formula, at: int, edge: int, atom: Atom, amount: float, times_source: bool
+) -> Formula:
+    """With the input `s` of an edge replaced by `s + amount * atom`, or by `s + amount * s *
+    atom`."""
     source = formula.nodes[at].edges[edge].source
     nodes: list[Node] = []
     first = formula.features + at
@@ -312,21 +354,31 @@ def add_inside(formula: Formula, at: int, edge: int, atom: Atom, amount: float, 
     else:
         nodes.append(canonical(Node("sum", (read,))))
         added = first + len(nodes) - 1
-    nodes.append(Node("sum", (Edge(source, "identity", 1.0, fixed=True), Edge(added, "identity", amount))))
+    nodes.append(
+        Node("sum", (Edge(source, "identity", 1.0, fixed=True), Edge(added, "identity", amount)))
+    )
     grown = insert(formula, at, nodes)
     target = at + len(nodes)
     edges = list(grown.nodes[target].edges)
     edges[edge] = replace(edges[edge], source=first + len(nodes) - 1)
     return replace(
         grown,
-        nodes=(*grown.nodes[:target], Node(grown.nodes[target].kind, tuple(edges)), *grown.nodes[target + 1 :]),
+        nodes=(
+            *grown.nodes[:target],
+            Node(grown.nodes[target].kind, tuple(edges)),
+            *grown.nodes[target + 1 :],
+        ),
     )
 
 
 def structure(formula: Formula) -> tuple[object, ...]:
     """What a formula is apart from its constants: equal for two that refitting would make equal."""
     nodes = tuple(
-        (node.kind, weight != 0.0, tuple((e.source, e.function, e.below, e.fixed, e.b != 0.0) for e in node.edges))
+        (
+            node.kind,
+            weight != 0.0,
+            tuple((e.source, e.function, e.below, e.fixed, e.b != 0.0) for e in node.edges),
+        )
         for node, weight in zip(formula.nodes, formula.weights, strict=True)
     )
     return (*nodes, formula.bias != 0.0)

@@ -1,6 +1,8 @@
-"""Many formulas at once: their values, and the derivatives by all constants, as one set of tensor operations.
+"""Many formulas at once: their values, and the derivatives by all constants, as one set of tensor
+operations.
 
-Legend: C formulas, J nodes, E edges of a node, N points, D features, P fitted constants inside the nodes.
+Legend: C formulas, J nodes, E edges of a node, N points, D features, P fitted constants inside the
+nodes.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ class FormulaBatch:
         count = len(self.formulas)
         J = max(1, max(len(f.nodes) for f in formulas))
         E = max([1, *(len(node.edges) for f in formulas for node in f.nodes)])
-        names = sorted({edge.function for f in formulas for node in f.nodes for edge in node.edges} | {"identity"})
+        names = sorted(
+            {edge.function for f in formulas for node in f.nodes for edge in node.edges}
+            | {"identity"}
+        )
         code = {name: i for i, name in enumerate(names)}
         self.names = names
         source = np.zeros((count, J, E), dtype=np.int64)
@@ -73,7 +78,9 @@ class FormulaBatch:
                     free_a[c, j, e], free_b[c, j, e] = not edge.fixed, edge.b != 0.0
         self.source, self.function = torch.from_numpy(source), torch.from_numpy(function)
         self.a, self.b = torch.from_numpy(a), torch.from_numpy(b)
-        self.free = torch.from_numpy(np.concatenate([free_a.reshape(count, -1), free_b.reshape(count, -1)], axis=1))
+        self.free = torch.from_numpy(
+            np.concatenate([free_a.reshape(count, -1), free_b.reshape(count, -1)], axis=1)
+        )
         self.below, self.kind = torch.from_numpy(below), torch.from_numpy(kind)
         self.weight = torch.from_numpy(weight)
         self.in_output = self.weight != 0.0
@@ -96,7 +103,9 @@ class FormulaBatch:
                     if len(index):
                         groups.append((name, index))
             self.by_function.append(groups)
-            self.by_kind.append(((kinds == PRODUCT).nonzero().flatten(), (kinds == RATIO).nonzero().flatten()))
+            self.by_kind.append(
+                ((kinds == PRODUCT).nonzero().flatten(), (kinds == RATIO).nonzero().flatten())
+            )
             source = self.source[:, j]
             inner = (source >= self.features).reshape(-1).nonzero().flatten()
             target = (self.rows * J + source - self.features).reshape(-1)[inner]
@@ -111,7 +120,17 @@ class FormulaBatch:
         other = object.__new__(FormulaBatch)
         other.primitives, other.names, other.features = self.primitives, self.names, self.features
         other.formulas = [self.formulas[i] for i in index.tolist()]
-        for name in ("source", "function", "a", "b", "free", "below", "kind", "weight", "in_output"):
+        for name in (
+            "source",
+            "function",
+            "a",
+            "b",
+            "free",
+            "below",
+            "kind",
+            "weight",
+            "in_output",
+        ):
             setattr(other, name, getattr(self, name)[index])
         other._index()
         return other
@@ -194,11 +213,14 @@ class FormulaBatch:
             under = (chosen * below).sum(1)
             ratio = (chosen * ~below).sum(1) / under
             node_CN[ratios] = ratio
-            by_edge[ratios] = torch.where(below, -ratio.unsqueeze(1), torch.ones_like(chosen)) / under.unsqueeze(1)
+            by_edge[ratios] = torch.where(
+                below, -ratio.unsqueeze(1), torch.ones_like(chosen)
+            ) / under.unsqueeze(1)
         return node_CN, by_edge
 
     def backward(self, values: Values, weight_CJ: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Derivatives of `sum_j weight_j node_j` by the fitted constants, `(C, P, N)`, and by each edge's input."""
+        """Derivatives of `sum_j weight_j node_j` by the fitted constants, `(C, P, N)`, and by each
+        edge's input."""
         count, J, E = self.source.shape
         N = values.node_CJN.shape[-1]
         adjoint = weight_CJ.unsqueeze(-1).expand(count, J, N).clone()
@@ -227,11 +249,15 @@ class FormulaBatch:
                 Node(
                     node.kind,
                     tuple(
-                        edge if edge.fixed and edge.b == 0.0 else replace(edge, a=a[c][j][e], b=b[c][j][e])
+                        edge
+                        if edge.fixed and edge.b == 0.0
+                        else replace(edge, a=a[c][j][e], b=b[c][j][e])
                         for e, edge in enumerate(node.edges)
                     ),
                 )
                 for j, node in enumerate(formula.nodes)
             )
-            found.append(Formula(formula.features, nodes, tuple(weights[c][: len(nodes)]), weights[c][-1]))
+            found.append(
+                Formula(formula.features, nodes, tuple(weights[c][: len(nodes)]), weights[c][-1])
+            )
         return found

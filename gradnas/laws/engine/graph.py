@@ -1,6 +1,7 @@
 """`EquationGraph`: the space of equations, as a supernet of many restarts at once.
 
-Legend: K restarts, N points, D features, J nodes, E edges of the whole graph, I edges into one node, O primitives.
+Legend: K restarts, N points, D features, J nodes, E edges of the whole graph, I edges into one
+node, O primitives.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ SMALLEST, LARGEST = 1e-3, 1e3  # bounds of what a node passes on in the mixture
 class EquationGraph(Space):
     """Graphs of scalar operations: every node reads all features and all nodes before it.
 
-    An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges, their product, and
-    the ratio of two sums of them; the output is a linear combination of all nodes. Features should be of size 1.
+    An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges,
+    their product, and the ratio of two sums of them; the output is a linear combination of all
+    nodes. Features should be of size 1.
 
     Args:
         features: their number D.
@@ -57,7 +59,9 @@ class EquationGraph(Space):
 
     def __post_init__(self) -> None:
         if self.features < 1 or self.nodes < 1:
-            raise ValueError(f"a graph has features and nodes, not features={self.features}, nodes={self.nodes}")
+            raise ValueError(
+                f"a graph has features and nodes, not features={self.features}, nodes={self.nodes}"
+            )
         unknown = [kind for kind in self.kinds if kind not in ("sum", "product", "ratio")]
         if unknown or not self.kinds:
             raise ValueError(f"kinds are of 'sum', 'product', 'ratio', not {list(self.kinds)}")
@@ -82,9 +86,14 @@ class EquationGraph(Space):
         """`restarts` (1) supernets side by side, with `generator` for their weights."""
         return EquationSupernet(self, task.pop("restarts", 1), task.pop("generator", None))
 
-    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> list[dict[str, list[int]]]:
-        """Per restart the strongest primitive of each edge, the strongest kind of each node, the side in a ratio."""
-        strengths = {name: relaxation.probabilities(alpha.detach()) for name, alpha in alphas.items()}
+    def derive(
+        self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()
+    ) -> list[dict[str, list[int]]]:
+        """Per restart the strongest primitive of each edge, the strongest kind of each node, the
+        side in a ratio."""
+        strengths = {
+            name: relaxation.probabilities(alpha.detach()) for name, alpha in alphas.items()
+        }
         restarts = next(iter(strengths.values())).shape[0]
         return [
             {name: [best_operation(row) for row in table[k]] for name, table in strengths.items()}
@@ -96,7 +105,9 @@ class EquationGraph(Space):
         del task
         return FormulaModule(decision, self.table)
 
-    def formula(self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor) -> Formula | None:
+    def formula(
+        self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
+    ) -> Formula | None:
         """The discrete equation of one restart; None where every edge is `none`."""
         nodes: list[Node] = []
         place: dict[int, int] = {}
@@ -111,11 +122,18 @@ class EquationGraph(Space):
                     continue
                 o = choice["edges"][e]
                 below = kind == "ratio" and choice["sides"][e] == 1
-                edges.append(self._edge(word, place.get(source, source), float(a_EO[e, o]), float(b_EO[e, o]), below))
+                edges.append(
+                    self._edge(
+                        word, place.get(source, source), float(a_EO[e, o]), float(b_EO[e, o]), below
+                    )
+                )
             if not edges:
                 continue
             if len({edge.below for edge in edges}) < 2 and kind == "ratio":
-                kind, edges = "sum", [Edge(e.source, e.function, e.a, e.b, False, e.fixed) for e in edges]
+                kind, edges = (
+                    "sum",
+                    [Edge(e.source, e.function, e.a, e.b, False, e.fixed) for e in edges],
+                )
             nodes.append(canonical(Node("sum" if len(edges) == 1 else kind, tuple(edges))))  # type: ignore[arg-type]
             place[self.features + j] = self.features + len(nodes) - 1
         if not nodes:
@@ -133,11 +151,13 @@ class EquationGraph(Space):
 class EquationSupernet(Supernet):
     """K supernets of one space, as one set of tensors.
 
-    `alphas`: "edges" `(K, E, O)`, "nodes" `(K, J, kinds)`, and, where ratios are allowed, "sides" `(K, E, 2)` (above,
-    below). Weights: `a`, `b`, `(K, E, O)`, of every primitive on every edge.
+    `alphas`: "edges" `(K, E, O)`, "nodes" `(K, J, kinds)`, and, where ratios are allowed, "sides"
+    `(K, E, 2)` (above, below). Weights: `a`, `b`, `(K, E, O)`, of every primitive on every edge.
     """
 
-    def __init__(self, space: EquationGraph, restarts: int = 1, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, space: EquationGraph, restarts: int = 1, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
         if restarts < 1:
             raise ValueError(f"there is at least one restart, not {restarts}")
@@ -148,7 +168,10 @@ class EquationSupernet(Supernet):
         if "ratio" in space.kinds:
             tables["sides"] = (restarts, E, 2)
         self.alphas = nn.ParameterDict(
-            {name: nn.Parameter(0.3 * torch.randn(s, generator=generator)) for name, s in tables.items()}
+            {
+                name: nn.Parameter(0.3 * torch.randn(s, generator=generator))
+                for name, s in tables.items()
+            }
         )
         self.a = nn.Parameter(1.5 * torch.randn(shape, generator=generator))
         self.b = nn.Parameter(0.5 * torch.randn(shape, generator=generator))
@@ -174,7 +197,9 @@ class EquationSupernet(Supernet):
                 if word == "none":
                     absent = mix_OKI[o]
                 else:
-                    sum_KIN = sum_KIN + mix_OKI[o] * _safe(word, input_KIN, a_OKI[o], b_OKI[o], table)
+                    sum_KIN = sum_KIN + mix_OKI[o] * _safe(
+                        word, input_KIN, a_OKI[o], b_OKI[o], table
+                    )
             parts = []
             for kind in space.kinds:
                 if kind == "sum":
@@ -187,21 +212,30 @@ class EquationSupernet(Supernet):
                     below = (sum_KIN * sides[..., 1:2]).sum(1)
                     parts.append(above * below / (below * below + SMALLEST))
             kinds = mixture["nodes"][:, j]
-            value = sum(kinds[:, k, None] * part.clamp(-LARGEST, LARGEST) for k, part in enumerate(parts))
+            value = sum(
+                kinds[:, k, None] * part.clamp(-LARGEST, LARGEST) for k, part in enumerate(parts)
+            )
             assert isinstance(value, Tensor)
             values.append(value)
             nodes.append(value)
         return torch.stack(nodes, dim=1)
 
     def decide(self, relaxation: Relaxation = Softmax()) -> list[Formula | None]:
-        """One formula for each restart, with the supernet's weights; None where every edge is `none`."""
+        """One formula for each restart, with the supernet's weights; None where every edge is
+        `none`."""
         choices = self.space.derive(dict(self.alphas.items()), relaxation)
         a, b = self.a.detach(), self.b.detach()
         return [self.space.formula(choice, a[k], b[k]) for k, choice in enumerate(choices)]
 
     def skip_count(self, decision: Any) -> int:
         """Plain edges of all formulas."""
-        return sum(e.function == "identity" for f in decision if f is not None for n in f.nodes for e in n.edges)
+        return sum(
+            e.function == "identity"
+            for f in decision
+            if f is not None
+            for n in f.nodes
+            for e in n.edges
+        )
 
     def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
         """The formula of one restart as a module."""
@@ -221,7 +255,8 @@ class FormulaModule(nn.Module):
 
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:
-    """What a primitive passes on in the mixture: finite, and without a gradient that could overflow."""
+    """What a primitive passes on in the mixture: finite, and without a gradient that could
+    overflow."""
     function, fits_a, fits_b = WORDS.get(word, (word, True, True))
     if function == POWER:
         return torch.exp((a * torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))).clamp(-7.0, 7.0))
@@ -232,7 +267,8 @@ def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primit
 
 
 def random_formulas(space: EquationGraph, count: int, generator: torch.Generator) -> list[Formula]:
-    """Formulas drawn from the space: kinds and primitives uniformly, half of the edges `none`, normal constants."""
+    """Formulas drawn from the space: kinds and primitives uniformly, half of the edges `none`,
+    normal constants."""
     words, found = space.words, []
     absent = words.index("none") if "none" in words else -1
     present = [o for o, word in enumerate(words) if word != "none"]

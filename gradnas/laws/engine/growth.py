@@ -1,9 +1,11 @@
-"""How formulas grow: the score of every possible small change, from one pass, and the best of them refitted.
+"""How formulas grow: the score of every possible small change, from one pass, and the best of them
+refitted.
 
-A change adds `amount * direction` to the formula's value, to first order. Its score is the drop of the squared error
-that the best amount gives when the constants that are there may move too: `(r . d)^2 / |d'|^2`, where r is the residual
-and d' the direction less its projection on the span of the Jacobian. All atoms in all places are scored by a few matrix
-products; it is the gradient of the loss by the weight of an edge that is not there yet, in its natural units.
+A change adds `amount * direction` to the formula's value, to first order. Its score is the drop of
+the squared error that the best amount gives when the constants that are there may move too: `(r .
+d)^2 / |d'|^2`, where r is the residual and d' the direction less its projection on the span of the
+Jacobian. All atoms in all places are scored by a few matrix products; it is the gradient of the
+loss by the weight of an edge that is not there yet, in its natural units.
 
 Legend: N points, G atoms, K columns of a basis, S places.
 """
@@ -40,7 +42,8 @@ ROWS = 96  # of atoms, in one block of scores of pairs
 
 @dataclass(frozen=True)
 class Change:
-    """A formula that a change leads to, not yet refitted, and the error that it promises to remove."""
+    """A formula that a change leads to, not yet refitted, and the error that it promises to
+    remove."""
 
     gain: float
     formula: Formula
@@ -54,18 +57,26 @@ def _orthonormal(basis_KN: Tensor) -> Tensor:
 
 
 def _best_two(
-    score: Callable[[np.ndarray, np.ndarray], Tensor], first: Atoms, second: Atoms, count: int, coarse: bool
+    score: Callable[[np.ndarray, np.ndarray], Tensor],
+    first: Atoms,
+    second: Atoms,
+    count: int,
+    coarse: bool,
 ) -> list[tuple[float, Atom, Atom]]:
-    """The best pairs of an atom of `first` and one of `second`, one per pair of signatures, best first.
+    """The best pairs of an atom of `first` and one of `second`, one per pair of signatures, best
+    first.
 
     Args:
-        coarse: pairs of signatures are compared by their coarse atoms; all atoms are looked at in the best of them.
-        score: gains of the pairs of some atoms of `first` with some of `second`; symmetric if the two are the same. It
-            is called for some signatures at a time, so that its matrices stay in the cache.
+        coarse: pairs of signatures are compared by their coarse atoms; all atoms are looked at in
+            the best of them.
+        score: gains of the pairs of some atoms of `first` with some of `second`; symmetric if the
+            two are the same. It is called for some signatures at a time, so that its matrices stay
+            in the cache.
     """
     same = first is second
     (row, rows), (column, columns) = (
-        (a.coarse, a.coarse_starts) if coarse else (np.arange(len(a.atoms)), a.starts) for a in (first, second)
+        (a.coarse, a.coarse_starts) if coarse else (np.arange(len(a.atoms)), a.starts)
+        for a in (first, second)
     )
     best = np.zeros((len(rows) - 1, len(columns) - 1), dtype=np.float32)
     s = 0
@@ -116,10 +127,12 @@ def best_pairs(
 def best_sums(
     residual_N: Tensor, q_KN: Tensor, root_w_N: Tensor, atoms: Atoms, count: int
 ) -> list[tuple[float, Atom, Atom]]:
-    """Pairs of atoms that together explain most of a residual as two terms, one per pair of signatures.
+    """Pairs of atoms that together explain most of a residual as two terms, one per pair of
+    signatures.
 
-    The drop of the squared error by both at once, from their inner products: what neither shows alone is found, too.
-    For unit vectors that explain b and b' of it and meet at the cosine c it is `b^2 + (b' - c b)^2 / (1 - c^2)`.
+    The drop of the squared error by both at once, from their inner products: what neither shows
+    alone is found, too. For unit vectors that explain b and b' of it and meet at the cosine c it is
+    `b^2 + (b' - c b)^2 / (1 - c^2)`.
     """
     if len(atoms.starts) < 3:
         return []
@@ -144,7 +157,8 @@ def best_sums(
 
 @dataclass(frozen=True)
 class Tangent:
-    """A formula at its fit: residual, weights of the points, and the directions in which its constants move it."""
+    """A formula at its fit: residual, weights of the points, and the directions in which its
+    constants move it."""
 
     residual_N: Tensor
     root_w_N: Tensor
@@ -178,7 +192,8 @@ def tangent(fitted: Fitted, data: LawData) -> Tangent:
 
 @dataclass(frozen=True)
 class _Option:
-    """A change that was scored and not built yet; `cost` is what it adds to the complexity, about."""
+    """A change that was scored and not built yet; `cost` is what it adds to the complexity,
+    about."""
 
     kind: str
     gain: float
@@ -189,12 +204,14 @@ class _Option:
 COSTS = {"term": 3, "pair": 5, "sum": 6, "factor": 2, "swap": 0, "inside": 3}
 
 
-def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: int, inside: bool = True) -> list[Change]:
+def changes(
+    fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: int, inside: bool = True
+) -> list[Change]:
     """The most promising changes of a formula, by the description length that the score promises.
 
-    Another term (an atom of `large`, or a product of two of `small`), two terms more for a formula of one, another
-    factor of a term or another in the place of one, and something added to the input of any edge; each kind has its
-    share of the `count`.
+    Another term (an atom of `large`, or a product of two of `small`), two terms more for a formula
+    of one, another factor of a term or another in the place of one, and something added to the
+    input of any edge; each kind has its share of the `count`.
     """
     formula = fitted.formula
     t = tangent(fitted, data)
@@ -214,7 +231,9 @@ def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: in
     places = 1 + 3 * sum(weight != 0.0 for weight in formula.weights)
     data.work.scores(len(small.atoms) ** 2, len(large.coarse) ** 2, places * large.value_GN.numel())
     place = _Place(t, q, t.residual_N, 0.0, count)
-    options += place.scored("term", ones_N, large, lambda g, amount: add_term(free, [large.atoms[g]]))
+    options += place.scored(
+        "term", ones_N, large, lambda g, amount: add_term(free, [large.atoms[g]])
+    )
     for j, weight in enumerate(formula.weights):
         if weight != 0.0:
             options += _on_term(formula, t, j, large, count)
@@ -235,12 +254,15 @@ def changes(fitted: Fitted, data: LawData, small: Atoms, large: Atoms, count: in
         if taken[option.kind] <= share:
             chosen.append(option)
     kept = {id(option) for option in chosen}
-    chosen += [option for option in options if id(option) not in kept][: max(0, count - len(chosen))]
+    chosen += [option for option in options if id(option) not in kept][
+        : max(0, count - len(chosen))
+    ]
     return [Change(option.gain, option.build()) for option in chosen]
 
 
 def _on_term(formula: Formula, t: Tangent, j: int, atoms: Atoms, count: int) -> list[_Option]:
-    """Factors for a term of the output: the term itself gives way, so it is part of what is to be explained."""
+    """Factors for a term of the output: the term itself gives way, so it is part of what is to be
+    explained."""
     weight, node = formula.weights[j], formula.nodes[j]
     others = t.basis_KN.clone()
     others[j] = 0.0
@@ -250,11 +272,16 @@ def _on_term(formula: Formula, t: Tangent, j: int, atoms: Atoms, count: int) -> 
     full = full - (full @ q.T) @ q
     lost = float((full**2).sum() - (t.residual_N**2 * t.root_w_N**2).sum())
     place = _Place(t, q, open_N, lost, count)
-    found = place.scored("factor", t.node_JN[j], atoms, lambda g, amount: add_factor(formula, j, atoms.atoms[g]))
+    found = place.scored(
+        "factor", t.node_JN[j], atoms, lambda g, amount: add_factor(formula, j, atoms.atoms[g])
+    )
     if node.kind == "product" and len(node.edges) > 1:
         for e in range(len(node.edges)):
             found += place.scored(
-                "swap", t.by_edge[j][e], atoms, lambda g, amount, e=e: add_factor(formula, j, atoms.atoms[g], instead=e)
+                "swap",
+                t.by_edge[j][e],
+                atoms,
+                lambda g, amount, e=e: add_factor(formula, j, atoms.atoms[g], instead=e),
             )
     return found
 
@@ -270,17 +297,22 @@ def _in_edges(formula: Formula, t: Tangent, j: int, place: _Place, atoms: Atoms)
         for times in (False, True):
             largest = 0.3 if times else 0.3 * size
 
-            def build(g: int, amount: float, e: int = e, times: bool = times, largest: float = largest) -> Formula:
+            def build(
+                g: int, amount: float, e: int = e, times: bool = times, largest: float = largest
+            ) -> Formula:
                 bounded = max(-largest, min(largest, amount)) / atoms.size(g)
                 return add_inside(formula, j, e, atoms.atoms[g], bounded, times)
 
-            found += place.scored("inside", t.inputs[j][e] * (source_N if times else 1.0), atoms, build)
+            found += place.scored(
+                "inside", t.inputs[j][e] * (source_N if times else 1.0), atoms, build
+            )
     return found
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where atoms may go: what is to be explained there, and what the constants that are there explain anyway."""
+    """Where atoms may go: what is to be explained there, and what the constants that are there
+    explain anyway."""
 
     t: Tangent
     q_KN: Tensor
@@ -288,7 +320,9 @@ class _Place:
     lost: float
     count: int
 
-    def scored(self, kind: str, times_N: Tensor, atoms: Atoms, build: Callable[[int, float], Formula]) -> list[_Option]:
+    def scored(
+        self, kind: str, times_N: Tensor, atoms: Atoms, build: Callable[[int, float], Formula]
+    ) -> list[_Option]:
         """The best atoms, multiplied by `times_N`; one per signature."""
         if not atoms.atoms or not bool(torch.isfinite(times_N).all()):
             return []
@@ -325,7 +359,9 @@ def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
         rest = rest - (rest @ q.T) @ q
         left = d_GN - (d_GN @ q.T) @ q
         size = (left**2).sum(1)
-        score = torch.where(size > 1e-8 * (d_GN**2).sum(1), (left @ rest) ** 2 / size.clamp(min=1e-300), -1.0)
+        score = torch.where(
+            size > 1e-8 * (d_GN**2).sum(1), (left @ rest) ** 2 / size.clamp(min=1e-300), -1.0
+        )
         for g, atom in enumerate(atoms.atoms):
             if atom.edge.source in chosen:
                 score[g] = -1.0

@@ -64,17 +64,21 @@ class Pool:
         return any(item.loss < EXACT * self.spread for _, item in self.members.values())
 
     def settled(self, complexity: int) -> bool:
-        """Whether the best member is this simple and has grown without gain: its residuals look like noise.
+        """Whether the best member is this simple and has grown without gain: its residuals look
+        like noise.
 
         Growing tried every atom and every product and sum of two of them against the residuals.
         """
         key, (_, item) = min(self.members.items(), key=lambda m: m[1][0])
-        return key in self.expanded and item.formula.constants + item.formula.operations <= complexity
+        return (
+            key in self.expanded and item.formula.constants + item.formula.operations <= complexity
+        )
 
     def front(self) -> list[tuple[object, Fitted]]:
         """The members that no simpler one equals, by rising complexity."""
         ordered = sorted(
-            self.members.items(), key=lambda m: (m[1][1].formula.constants + m[1][1].formula.operations, m[1][1].loss)
+            self.members.items(),
+            key=lambda m: (m[1][1].formula.constants + m[1][1].formula.operations, m[1][1].loss),
         )
         kept, lowest = [], math.inf
         for key, (_, item) in ordered:
@@ -86,8 +90,9 @@ class Pool:
     def unexpanded(self, count: int) -> list[Fitted]:
         """Members to grow from that have not grown yet; they are marked.
 
-        Half of them are the best by description length. The others are the best if errors below a share of the spread
-        did not matter: without noise the description length alone would always prefer the longest approximation.
+        Half of them are the best by description length. The others are the best if errors below a
+        share of the spread did not matter: without noise the description length alone would always
+        prefer the longest approximation.
         """
         chosen: dict[object, Fitted] = {}
         open_ = [(key, pair) for key, pair in self.members.items() if key not in self.expanded]
@@ -123,7 +128,8 @@ def constant(data: LawData) -> Fitted:
 
 
 def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) -> None:
-    """One-term formulas: every atom, and the products of an atom of features with any other, by score."""
+    """One-term formulas: every atom, and the products of an atom of features with any other, by
+    score."""
     null = constant(pool.data)
     pool.add([null])
     if count == 0:
@@ -132,7 +138,8 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
     pool.data.work.scores(len(small.atoms) * len(large.atoms), 0, 0)
     ones = torch.ones_like(t.root_w_N).unsqueeze(0)
     proposals = [
-        add_term(null.formula, [a, b]) for _, a, b in best_pairs(t.residual_N, ones, t.root_w_N, small, large, count)
+        add_term(null.formula, [a, b])
+        for _, a, b in best_pairs(t.residual_N, ones, t.root_w_N, small, large, count)
     ]
     proposals += [c.formula for c in changes(null, pool.data, small, large, count, inside=False)]
     pool.expanded.add(structure(null.formula))
@@ -149,7 +156,14 @@ def _new(proposals: Sequence[Formula], pool: Pool) -> list[Formula]:
 
 
 def grow(
-    pool: Pool, small: Atoms, large: Atoms, rounds: int, width: int, count: int, steps: int, share: float = 1.0
+    pool: Pool,
+    small: Atoms,
+    large: Atoms,
+    rounds: int,
+    width: int,
+    count: int,
+    steps: int,
+    share: float = 1.0,
 ) -> None:
     """Rounds in which the best members grow by their most promising changes.
 
@@ -169,7 +183,15 @@ def grow(
         fresh = _new(proposals, pool)
         if not fresh:
             return
-        pool.add(refit(fresh, pool.data, steps, groups=[groups[structure(f)] for f in fresh], keep=max(6, count // 3)))
+        pool.add(
+            refit(
+                fresh,
+                pool.data,
+                steps,
+                groups=[groups[structure(f)] for f in fresh],
+                keep=max(6, count // 3),
+            )
+        )
         waited = waited + 1 if pool.length > before - 1.0 else 0
         if waited > 1:
             return

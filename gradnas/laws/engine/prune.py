@@ -1,4 +1,5 @@
-"""Shorter formulas from longer ones: pruning by description length, and constants rounded as far as the data allow.
+"""Shorter formulas from longer ones: pruning by description length, and constants rounded as far as
+the data allow.
 
 Legend: N points, K constants.
 """
@@ -31,7 +32,8 @@ from gradnas.laws.formula import (
 )
 from gradnas.laws.primitives import POWER
 
-# What a function turns into when its constants run off: the simpler candidates that are tried in its place.
+# What a function turns into when its constants run off: the simpler candidates that are tried in
+# its place.
 SIMPLER = {
     POWER: ("identity", "square", "reciprocal"),
     "logistic": ("identity", "exp"),
@@ -49,7 +51,8 @@ NICE_EXPONENTS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 3.0, 4.0)
 
 
 def without_dead_nodes(formula: Formula) -> Formula:
-    """Without the nodes that the output does not depend on, and with lone plain edges read through."""
+    """Without the nodes that the output does not depend on, and with lone plain edges read
+    through."""
     D = formula.features
     alive = [weight != 0.0 for weight in formula.weights]
     for j in reversed(range(len(formula.nodes))):
@@ -71,7 +74,9 @@ def without_dead_nodes(formula: Formula) -> Formula:
             if lone.b == 0.0 and weight == 0.0:
                 place[D + j] = lone.source
                 continue
-            used = any(edge.source == D + j for later in formula.nodes[j + 1 :] for edge in later.edges)
+            used = any(
+                edge.source == D + j for later in formula.nodes[j + 1 :] for edge in later.edges
+            )
             if not used and lone.source >= D and weights[lone.source - D] == 0.0:
                 weights[lone.source - D] = weight
                 bias += weight * lone.b
@@ -110,13 +115,25 @@ def shorter(formula: Formula, functions: Sequence[str]) -> list[Formula]:
                 found.append(_swap(formula, j, rest))
 
             def put(new: Edge, j: int = j, e: int = e, node: Node = node) -> None:
-                found.append(_swap(formula, j, [new if k == e else other for k, other in enumerate(node.edges)]))
+                found.append(
+                    _swap(
+                        formula, j, [new if k == e else other for k, other in enumerate(node.edges)]
+                    )
+                )
 
             if edge.b != 0.0:
                 put(replace(edge, b=0.0))
             for simpler in SIMPLER.get(edge.function, ()):
                 if simpler in functions:
-                    put(Edge(edge.source, simpler, edge.a if simpler == "exp" else 1.0, edge.b, edge.below))
+                    put(
+                        Edge(
+                            edge.source,
+                            simpler,
+                            edge.a if simpler == "exp" else 1.0,
+                            edge.b,
+                            edge.below,
+                        )
+                    )
             if edge.function == POWER and not edge.fixed:
                 near = sorted(NICE_EXPONENTS, key=lambda p: abs(p - edge.a))[:2]
                 for exponent in near:
@@ -125,9 +142,14 @@ def shorter(formula: Formula, functions: Sequence[str]) -> list[Formula]:
 
 
 def prune(
-    items: Sequence[Fitted], data: LawData, functions: Sequence[str], spread: float, rounds: int = 12
+    items: Sequence[Fitted],
+    data: LawData,
+    functions: Sequence[str],
+    spread: float,
+    rounds: int = 12,
 ) -> list[list[Fitted]]:
-    """Greedy backward elimination of each formula by description length; all of them are refitted together.
+    """Greedy backward elimination of each formula by description length; all of them are refitted
+    together.
 
     Returns:
         For every formula the way that it went, the last being the shortest.
@@ -161,13 +183,16 @@ def prune(
     return ways
 
 
-# ---- units ----------------------------------------------------------------------------------------------------------
+# ---- units ---------------------------------------------------------------------------------------
 
 
 def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> Formula:
-    """The formula for features `x * scale` and a target `y * scale_y`: the same law in the units of the data."""
+    """The formula for features `x * scale` and a target `y * scale_y`: the same law in the units of
+    the data."""
     D = formula.features
-    sizes = {d: 1.0 / scale for d, scale in enumerate(scales_D)}  # what a source was, as a multiple of what it is now
+    sizes = {
+        d: 1.0 / scale for d, scale in enumerate(scales_D)
+    }  # what a source was, as a multiple of what it is now
     place = {d: d for d in range(D)}
     nodes: list[Node] = []
     weights: list[float] = []
@@ -199,13 +224,23 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
                 a *= sign
                 edges.append(replace(edge, a=sign, b=edge.b / a, fixed=True))
                 gain *= {"identity": a, "square": a * a, "reciprocal": 1.0 / a}[edge.function]
-            elif factor and edge.function == "ln" and len(node.edges) == 1 and edge.fixed and weight != 0.0 and a > 0:
+            elif (
+                factor
+                and edge.function == "ln"
+                and len(node.edges) == 1
+                and edge.fixed
+                and weight != 0.0
+                and a > 0
+            ):
                 edges.append(replace(edge, a=1.0, b=edge.b / a))
                 moved += weight * math.log(a)
             else:
                 edges.append(replace(edge, a=a))
         if not factor and all(edge.function == "identity" for edge in edges):
-            first = {below: next((abs(e.a) for e in edges if e.below is below), 1.0) for below in (False, True)}
+            first = {
+                below: next((abs(e.a) for e in edges if e.below is below), 1.0)
+                for below in (False, True)
+            }
             edges = [replace(e, a=e.a / first[e.below], b=e.b / first[e.below]) for e in edges]
             gain = first[False] / (first[True] if node.kind == "ratio" else 1.0)
         place[D + j] = put(Node(node.kind, tuple(edges)), weight * gain * scale_y)
@@ -213,7 +248,7 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
     return Formula(D, tuple(nodes), tuple(weights), (formula.bias + moved) * scale_y)
 
 
-# ---- digits ---------------------------------------------------------------------------------------------------------
+# ---- digits --------------------------------------------------------------------------------------
 
 _Place = tuple[str, int, int]
 
@@ -240,15 +275,18 @@ def _replaced(formula: Formula, values: dict[_Place, float]) -> Formula:
         ]
         nodes.append(Node(node.kind, tuple(edges)))
     weights = tuple(values.get(("weight", j, 0), w) for j, w in enumerate(formula.weights))
-    return Formula(formula.features, tuple(nodes), weights, values.get(("bias", 0, 0), formula.bias))
+    return Formula(
+        formula.features, tuple(nodes), weights, values.get(("bias", 0, 0), formula.bias)
+    )
 
 
 def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
-    """With each constant rounded to as few significant digits as a description length of its digits asks for.
+    """With each constant rounded to as few significant digits as a description length of its digits
+    asks for.
 
-    A digit costs ln 10 and the fit `n/2 ln MSE` (both times two). Constants are rounded one after the other, the best
-    determined last, and those not rounded yet make up for the change, by the quadratic model of the loss at its
-    optimum; the loss of the result is computed, not modelled.
+    A digit costs ln 10 and the fit `n/2 ln MSE` (both times two). Constants are rounded one after
+    the other, the best determined last, and those not rounded yet make up for the change, by the
+    quadratic model of the loss at its optimum; the loss of the result is computed, not modelled.
     """
     formula = fitted.formula
     batch = FormulaBatch([formula], data.primitives)
@@ -256,24 +294,33 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
     places = _places(formula)
     P = int(batch.slot_used[0].sum())
     J = batch.source.shape[1]
-    kept = [*range(P), *(state.theta_CP.shape[1] + j for j in range(J + 1) if bool(batch.in_output[0, j]))]
+    kept = [
+        *range(P),
+        *(state.theta_CP.shape[1] + j for j in range(J + 1) if bool(batch.in_output[0, j])),
+    ]
     matrix = state.matrix[0][kept][:, kept]
     n = data.n
     loss = max(float(state.loss_C[0]), EXACT * data.spread)
-    unit = 1.0 / loss if data.loss == "squared" else 1.0  # from the change of the summed loss to that of n ln MSE
+    unit = (
+        1.0 / loss if data.loss == "squared" else 1.0
+    )  # from the change of the summed loss to that of n ln MSE
     current = torch.tensor([value for _, value in places], dtype=torch.float64)
     open_ = list(range(len(places)))
     if not places or not bool(torch.isfinite(matrix).all()):
         return fitted
     scale = matrix.diagonal().clamp(min=1e-200).rsqrt()
-    matrix = matrix * scale.unsqueeze(0) * scale.unsqueeze(1) + 1e-12 * torch.eye(len(places), dtype=matrix.dtype)
+    matrix = matrix * scale.unsqueeze(0) * scale.unsqueeze(1) + 1e-12 * torch.eye(
+        len(places), dtype=matrix.dtype
+    )
     done: dict[_Place, float] = {}
     while open_:
         index = torch.tensor(open_)
         inverse = torch.linalg.pinv(matrix[index][:, index], hermitian=True)
         deviation = inverse.diagonal().clamp(min=1e-300).sqrt() * scale[index]
         relative = deviation / current[index].abs().clamp(min=1e-300)
-        pick = int(relative.argmax())  # the least certain first: the others can still make up for it
+        pick = int(
+            relative.argmax()
+        )  # the least certain first: the others can still make up for it
         k = open_[pick]
         value = float(current[k])
         options = []
@@ -281,9 +328,15 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
             options.append((unit * (value / float(deviation[pick])) ** 2, 0.0))
         for d in range(1, digits + 1):
             candidate = float(f"{value:.{d - 1}e}")
-            cost = unit * ((candidate - value) / float(deviation[pick])) ** 2 + 2.0 * d * math.log(10.0)
+            cost = unit * ((candidate - value) / float(deviation[pick])) ** 2 + 2.0 * d * math.log(
+                10.0
+            )
             options.append((cost, candidate))
-        full = 2.0 * math.log(10.0) * min(15.0, max(digits, 1)) if loss <= 2 * EXACT * data.spread else math.inf
+        full = (
+            2.0 * math.log(10.0) * min(15.0, max(digits, 1))
+            if loss <= 2 * EXACT * data.spread
+            else math.inf
+        )
         cost, chosen = min(options)
         if cost > full:
             chosen = value
@@ -313,14 +366,16 @@ def _mark_ones(formula: Formula) -> Formula:
     nodes = []
     for node in formula.nodes:
         edges = [
-            replace(edge, fixed=edge.fixed or (edge.function != POWER and abs(edge.a) == 1.0)) for edge in node.edges
+            replace(edge, fixed=edge.fixed or (edge.function != POWER and abs(edge.a) == 1.0))
+            for edge in node.edges
         ]
         nodes.append(Node(node.kind, tuple(edges)))
     return replace(formula, nodes=tuple(nodes))
 
 
 def pareto(items: Sequence[Fitted], error: Callable[[Fitted], float]) -> list[Fitted]:
-    """Those that no simpler one equals, by rising complexity; errors below `EXACT` of the spread count as equal."""
+    """Those that no simpler one equals, by rising complexity; errors below `EXACT` of the spread
+    count as equal."""
     ordered = sorted(items, key=lambda f: (f.formula.constants + f.formula.operations, error(f)))
     kept: list[Fitted] = []
     lowest = math.inf

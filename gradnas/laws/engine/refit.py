@@ -1,6 +1,8 @@
-"""The constants of many formulas, fitted at once: Levenberg-Marquardt with variable projection, in float64.
+"""The constants of many formulas, fitted at once: Levenberg-Marquardt with variable projection, in
+float64.
 
-Legend: C formulas, J nodes, N points, D features, P constants inside the nodes, L = J + 1 output weights and the bias.
+Legend: C formulas, J nodes, N points, D features, P constants inside the nodes, L = J + 1 output
+weights and the bias.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ CHUNK = 120_000  # formulas x nodes x edges x points in one set of tensors: larg
 class Work:
     """What a search has done, and what it may do, in seconds that one core takes for it, about.
 
-    Computed from the sizes of what is done, never read from a clock: a search ends at the same place on every machine.
-    The coefficients were measured on one; a processor twice as fast needs half the time.
+    Computed from the sizes of what is done, never read from a clock: a search ends at the same
+    place on every machine. The coefficients were measured on one; a processor twice as fast needs
+    half the time.
     """
 
     limit: float = math.inf
@@ -45,7 +48,8 @@ class Work:
         self.spent += 2.4e-3 + 9e-8 * batch.source.numel() * points
 
     def scores(self, products: int, sums: int, places: int) -> None:
-        """Scores of so many products and sums of two atoms, and of so many numbers of atoms in places."""
+        """Scores of so many products and sums of two atoms, and of so many numbers of atoms in
+        places."""
         self.spent += 5e-3 + 1e-8 * products + 4e-9 * sums + 2e-9 * places
 
     @staticmethod
@@ -67,8 +71,8 @@ class LawData:
         y_N: target.
         w_N: weights with mean 1.
         loss: squared error, cross entropy of the log-odds, or Poisson deviance of the log-rate.
-        points: how many points the rows stand for, where that is not their number: equal rows may be one row of
-            larger weight.
+        points: how many points the rows stand for, where that is not their number: equal rows may
+            be one row of larger weight.
         work: what was done with these data; parts and transformations of them count there, too.
     """
 
@@ -100,7 +104,13 @@ class LawData:
         w = self.w_N[index_M]
         points = self.n * float(w.sum() / self.w_N.sum())
         return LawData(
-            self.x_DN[:, index_M], self.y_N[index_M], w / w.mean(), self.loss, self.primitives, points, self.work
+            self.x_DN[:, index_M],
+            self.y_N[index_M],
+            w / w.mean(),
+            self.loss,
+            self.primitives,
+            points,
+            self.work,
         )
 
 
@@ -111,7 +121,12 @@ def mean_loss(eta_CN: Tensor, data: LawData) -> Tensor:
     elif data.loss == "logistic":
         loss = F.softplus(eta_CN) - data.y_N * eta_CN
     else:
-        loss = torch.exp(eta_CN) - data.y_N * eta_CN + torch.special.xlogy(data.y_N, data.y_N) - data.y_N
+        loss = (
+            torch.exp(eta_CN)
+            - data.y_N * eta_CN
+            + torch.special.xlogy(data.y_N, data.y_N)
+            - data.y_N
+        )
     mean = (data.w_N * loss).mean(-1)
     return torch.where(torch.isfinite(mean), mean, torch.inf)
 
@@ -128,7 +143,8 @@ class _State:
 
 
 def _curvature(eta_CN: Tensor, data: LawData) -> tuple[Tensor, Tensor]:
-    """Weights of the points in the normal equations, and the (weighted) residuals: Fisher scoring."""
+    """Weights of the points in the normal equations, and the (weighted) residuals: Fisher
+    scoring."""
     if data.loss == "squared":
         return data.w_N.expand_as(eta_CN), data.w_N * (data.y_N - eta_CN)
     mean = torch.sigmoid(eta_CN) if data.loss == "logistic" else torch.exp(eta_CN.clamp(max=50.0))
@@ -144,7 +160,9 @@ def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
     scaled = torch.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0)
     factor, info = torch.linalg.cholesky_ex(scaled)
     good = (info == 0).view(-1, 1)
-    factor = torch.where(good.unsqueeze(-1), factor, torch.eye(matrix.shape[-1], dtype=matrix.dtype))
+    factor = torch.where(
+        good.unsqueeze(-1), factor, torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    )
     found = torch.cholesky_solve((vector * scale).unsqueeze(-1), factor).squeeze(-1) * scale
     return torch.where(good, torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
 
@@ -156,7 +174,8 @@ def _basis(batch: FormulaBatch, values: Values) -> Tensor:
 
 
 def _point(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: LawData) -> _State:
-    """Values, output weights (in closed form for the squared error), loss and normal equations at some constants."""
+    """Values, output weights (in closed form for the squared error), loss and normal equations at
+    some constants."""
     values = batch.forward(data.x_DN, theta_CP)
     basis = _basis(batch, values)
     if data.loss == "squared":
@@ -175,7 +194,9 @@ def _point(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: LawDa
     return _State(theta_CP, weight_CL, loss, matrix, gradient)
 
 
-def _descend(batch: FormulaBatch, data: LawData, steps: int, state: _State | None, damping: Tensor) -> _State:
+def _descend(
+    batch: FormulaBatch, data: LawData, steps: int, state: _State | None, damping: Tensor
+) -> _State:
     """`steps` Levenberg-Marquardt steps of every formula; `damping` is changed in place."""
     if state is None:
         state = _point(batch, batch.theta(), batch.weight, data)
@@ -191,9 +212,13 @@ def _descend(batch: FormulaBatch, data: LawData, steps: int, state: _State | Non
         step = _solve(state.matrix + torch.diag_embed(extra), state.gradient)
         trial = _point(batch, state.theta_CP + step[:, :P], state.weight_CL + step[:, P:], data)
         better = trial.loss_C < state.loss_C
-        damping.copy_(torch.where(better, (damping / 6.0).clamp(min=1e-12), (damping * 5.0).clamp(max=1e10)))
+        damping.copy_(
+            torch.where(better, (damping / 6.0).clamp(min=1e-12), (damping * 5.0).clamp(max=1e10))
+        )
         gain = (state.loss_C - trial.loss_C)[better]
-        small = bool((gain < 1e-9 * state.loss_C[better]).all()) and bool((damping[~better] > 1e6).all())
+        small = bool((gain < 1e-9 * state.loss_C[better]).all()) and bool(
+            (damping[~better] > 1e6).all()
+        )
         state = _State(
             *(
                 torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
@@ -223,14 +248,16 @@ def refit(
 ) -> list[Fitted]:
     """The formulas with constants that minimise the loss, from the constants that they have.
 
-    One formula that fits exactly ends its batch. Formulas are batched by their size; a batch is cut so that its tensors
-    stay in the cache.
+    One formula that fits exactly ends its batch. Formulas are batched by their size; a batch is cut
+    so that its tensors stay in the cache.
 
     Args:
-        steps: Levenberg-Marquardt steps (Marquardt, 1963). The output weights of a squared error are solved for in each
-            step and the others move along the Jacobian with those projected out (Golub and Pereyra, 1973, in the form
-            of Kaufman, 1975); cross entropy and Poisson deviance use the Fisher information in place of `J^T J`.
-        groups: a group for each formula; the best `keep` of each group go on after `race_steps` steps. None: all go on.
+        steps: Levenberg-Marquardt steps (Marquardt, 1963). The output weights of a squared error
+            are solved for in each step and the others move along the Jacobian with those projected
+            out (Golub and Pereyra, 1973, in the form of Kaufman, 1975); cross entropy and Poisson
+            deviance use the Fisher information in place of `J^T J`.
+        groups: a group for each formula; the best `keep` of each group go on after `race_steps`
+            steps. None: all go on.
 
     Returns:
         In the order of `formulas`; those that lost the race with the constants they had then.
@@ -257,8 +284,11 @@ def refit(
             batch, damping = batch.select(kept), damping[kept]
             members = [members[i] for i in kept.tolist()]
             width = batch.slots.shape[1]
-            # The columns of a narrower batch are the first ones: a slot's place depends on its own formula alone.
-            columns = torch.cat([torch.arange(width), torch.arange(state.theta_CP.shape[1], state.matrix.shape[1])])
+            # The columns of a narrower batch are the first ones: a slot's place depends on its own
+            # formula alone.
+            columns = torch.cat(
+                [torch.arange(width), torch.arange(state.theta_CP.shape[1], state.matrix.shape[1])]
+            )
             state = _State(
                 state.theta_CP[kept][:, :width],
                 state.weight_CL[kept],
@@ -288,7 +318,9 @@ def _size(formula: Formula) -> tuple[int, int]:
     return max(1, len(formula.nodes)), max([1, *(len(node.edges) for node in formula.nodes)])
 
 
-def _write(found: list[Fitted | None], members: Sequence[int], batch: FormulaBatch, state: _State) -> None:
+def _write(
+    found: list[Fitted | None], members: Sequence[int], batch: FormulaBatch, state: _State
+) -> None:
     weights = torch.where(batch.in_output, state.weight_CL, 0.0)
     written = batch.written(state.theta_CP, weights)
     for i, formula, loss in zip(members, written, state.loss_C.tolist(), strict=True):
@@ -296,11 +328,12 @@ def _write(found: list[Fitted | None], members: Sequence[int], batch: FormulaBat
 
 
 def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
-    """`n ln MSE + (constants + operations) ln n + 2 sum of the constants' excess size`; lower is better.
+    """`n ln MSE + (constants + operations) ln n + 2 sum of the constants' excess size`; lower is
+    better.
 
-    For other losses `n ln MSE` is twice the summed loss. A constant is charged for what lies outside [0.01, 100] (in
-    units in which features and target have size 1), so that the degenerate limits of a function lose against the
-    simpler function that they imitate.
+    For other losses `n ln MSE` is twice the summed loss. A constant is charged for what lies
+    outside [0.01, 100] (in units in which features and target have size 1), so that the degenerate
+    limits of a function lose against the simpler function that they imitate.
     """
     n = data.n
     formula = fitted.formula

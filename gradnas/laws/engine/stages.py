@@ -1,7 +1,8 @@
 """One search for laws, stage by stage.
 
-Enumeration of small graphs, then, unless a law fits exactly, other targets, supernets and random graphs; in between the
-best laws are pruned and grow. What is found is refitted on all points, in the units of the data, and rounded.
+Enumeration of small graphs, then, unless a law fits exactly, other targets, supernets and random
+graphs; in between the best laws are pruned and grow. What is found is refitted on all points, in
+the units of the data, and rounded.
 
 Legend: N points, D features, F features that are searched.
 """
@@ -73,7 +74,8 @@ LONGEST_FRONT = 10
 SIMPLE = 7  # complexity up to which a law that no change improves ends the search
 STRONG = 6.0  # a difference of description lengths below this is no strong evidence (Kass and Raftery, 1995)
 POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
-# Shares of the work after which a stage starts nothing new; what is left over goes to the next ones.
+# Shares of the work after which a stage starts nothing new; what is left over goes to the next
+# ones.
 GROWTH, TARGETS, PROPOSALS = 0.5, 0.65, 0.9
 FEWEST_RESTARTS = 8
 SUBSET, RANDOM, FOLD = 2, 3, 4  # streams of random numbers
@@ -106,7 +108,9 @@ class Discovery:
         self.scales = [float(row.abs().max()) or 1.0 for row in x]
         self.scale_y = (float(y.abs().max()) or 1.0) if loss == "squared" else 1.0
         scaled = x / torch.tensor(self.scales, dtype=torch.float64).unsqueeze(1)
-        scaled_data = LawData(scaled, y / self.scale_y, whole.w_N, loss, self.table, points=whole.points)
+        scaled_data = LawData(
+            scaled, y / self.scale_y, whole.w_N, loss, self.table, points=whole.points
+        )
         self.data = scaled_data.rows(order[: settings.max_points].sort().values)
         if len(y) > settings.max_points:
             self.notes.append(
@@ -115,7 +119,9 @@ class Discovery:
             )
         self.work = self.data.work
         if settings.work_seconds is not None:
-            self.work.limit = settings.work_seconds * settings.effort * max(1.0, len(self.data.y_N) / POINTS)
+            self.work.limit = (
+                settings.work_seconds * settings.effort * max(1.0, len(self.data.y_N) / POINTS)
+            )
         self.features = self._choose_features()
         self._note_domains()
 
@@ -124,7 +130,9 @@ class Discovery:
         varied = [d for d, row in enumerate(self.data.x_DN) if float(row.max() - row.min()) > 0.0]
         constant = [self.names[d] for d in range(len(self.data.x_DN)) if d not in varied]
         if constant:
-            self.notes.append(f"constant features cannot matter and were left out: {', '.join(constant)}")
+            self.notes.append(
+                f"constant features cannot matter and were left out: {', '.join(constant)}"
+            )
         if len(varied) > MOST_FEATURES:
             atoms = make_atoms(self.words, self.data, self.scales, varied)
             chosen = most_telling(self.data, atoms, MOST_FEATURES)
@@ -146,17 +154,21 @@ class Discovery:
                 "but where something makes it positive"
             )
 
-    # ---- stages ----------------------------------------------------------------------------------------------------
+    # ---- stages ----------------------------------------------------------------------------------
 
     def run(self) -> Laws:
         """All stages."""
         settings, data = self.settings, self.data
         pool = Pool(data, data.spread)
-        first = self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
+        first = (
+            self.features if len(self.features) <= MOST_IN_PAIRS else self.features[:MOST_IN_PAIRS]
+        )
         small = make_atoms(self.words, data, self.scales, self.features)
         effort, large = settings.effort, small
         if effort >= 0.1:  # pairs of features are most of the cost of small data
-            large = make_atoms(self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True)
+            large = make_atoms(
+                self.words, data, self.scales, [*self.features, *pair_stems(data, first)], rich=True
+            )
         width, count = max(1, round(4 * effort)), max(6, round(24 * min(1.0, effort)))
         seeds = max(8, round(40 * min(1.0, effort))) if settings.enumerate and self.features else 0
         seed_pool(pool, small, large, count=seeds, steps=10)
@@ -179,7 +191,15 @@ class Discovery:
             self._propose(pool)
         self._prune(pool)
         if settings.improve:
-            grow(pool, small, large, rounds=3 if effort >= 0.5 else 1, width=width, count=count, steps=10)
+            grow(
+                pool,
+                small,
+                large,
+                rounds=3 if effort >= 0.5 else 1,
+                width=width,
+                count=count,
+                steps=10,
+            )
             self._report(pool, 0.9, "growth")
             self._prune(pool)
         return self._front(pool)
@@ -204,7 +224,10 @@ class Discovery:
                 small, large = common
             else:
                 stems = [*self.features, *pair_stems(data, paired)]
-                small, large = (make_atoms(self.words, data, self.scales, some) for some in (self.features, stems))
+                small, large = (
+                    make_atoms(self.words, data, self.scales, some)
+                    for some in (self.features, stems)
+                )
                 common = (small, large) if whole else common
             side = Pool(data, data.spread)
             seed_pool(side, small, large, count=20, steps=8)
@@ -221,29 +244,46 @@ class Discovery:
 
     def _back(self, target: Target, side: Pool, pool: Pool) -> float:
         """Take a target's best laws to the pool of y; the best description length among them."""
-        chosen = {id(item): item for item in [*side.best(4), *(item for _, item in side.front()[-6:])]}
+        chosen = {
+            id(item): item for item in [*side.best(4), *(item for _, item in side.front()[-6:])]
+        }
         back = [target.back(item.formula) for item in chosen.values() if item.formula.nodes]
         back += [replace(formula, bias=1e-3) for formula in back]
         found = refit(back, self.data, steps=12)
         pool.add(found)
-        return min((description_length(item, self.data, pool.spread) for item in found), default=math.inf)
+        return min(
+            (description_length(item, self.data, pool.spread) for item in found), default=math.inf
+        )
 
     def _propose(self, pool: Pool) -> None:
         """Supernets, trained and derived, and random graphs; all are refitted."""
         settings = self.settings
-        restarts = round(settings.restarts * settings.effort) if settings.restarts > 1 else settings.restarts
+        restarts = (
+            round(settings.restarts * settings.effort)
+            if settings.restarts > 1
+            else settings.restarts
+        )
         count = round(settings.random_share * restarts)
-        space = EquationGraph(len(self.features), settings.nodes, settings.primitives, settings.kinds)
+        space = EquationGraph(
+            len(self.features), settings.nodes, settings.primitives, settings.kinds
+        )
         proposals: list[Formula] = []
         data = self.data
         if settings.proposals == "random":
             count += restarts
         elif restarts:
-            none, one = (self.work.supernets(k, len(space.edges) * len(space.words), len(data.y_N)) for k in (0, 1))
-            room = ((PROPOSALS * self.work.limit - self.work.spent) / settings.steps - none) / (one - none)
+            none, one = (
+                self.work.supernets(k, len(space.edges) * len(space.words), len(data.y_N))
+                for k in (0, 1)
+            )
+            room = ((PROPOSALS * self.work.limit - self.work.spent) / settings.steps - none) / (
+                one - none
+            )
             if restarts > max(room, FEWEST_RESTARTS):
                 asked, restarts = restarts, max(int(room), FEWEST_RESTARTS)
-                self.notes.append(f"{restarts} of {asked} supernets were trained: the work allowed was done by then")
+                self.notes.append(
+                    f"{restarts} of {asked} supernets were trained: the work allowed was done by then"
+                )
             how = SupernetSearch(
                 restarts=restarts,
                 steps=settings.steps,
@@ -258,7 +298,9 @@ class Discovery:
             self.counts["supernets"] = restarts
             self.counts["supernets dropped as not finite"] = outcome.dropped
             if outcome.dropped:
-                self.notes.append(f"{outcome.dropped} of {restarts} supernets stopped being finite and were dropped")
+                self.notes.append(
+                    f"{outcome.dropped} of {restarts} supernets stopped being finite and were dropped"
+                )
         proposals += random_formulas(space, count, generator_for(self.seed, RANDOM))
         self.counts["random graphs"] = count
         wide = [self._widened(formula) for formula in proposals]
@@ -271,7 +313,9 @@ class Discovery:
         place = {f: d for f, d in enumerate(self.features)}
         place |= {len(self.features) + j: D + j for j in range(len(formula.nodes))}
         nodes = tuple(
-            replace(node, edges=tuple(replace(edge, source=place[edge.source]) for edge in node.edges))
+            replace(
+                node, edges=tuple(replace(edge, source=place[edge.source]) for edge in node.edges)
+            )
             for node in formula.nodes
         )
         return replace(formula, features=D, nodes=nodes)
@@ -279,18 +323,24 @@ class Discovery:
     def _prune(self, pool: Pool, count: int = 6) -> None:
         if self.settings.prune:
             few = self.settings.effort < 0.5 or self.work.over(PROPOSALS)
-            for way in prune(pool.best(2 if few else count), self.data, self.functions, pool.spread):
+            for way in prune(
+                pool.best(2 if few else count), self.data, self.functions, pool.spread
+            ):
                 pool.add(way[1:])
 
-    # ---- the front -------------------------------------------------------------------------------------------------
+    # ---- the front -------------------------------------------------------------------------------
 
     def _front(self, pool: Pool) -> Laws:
         """The Pareto front in the units of the data."""
         spread = pool.spread
         best = pool.best(1)[0]
-        if not self.settings.prune:  # nothing is selected by its length: the law is what the search ended in
+        if (
+            not self.settings.prune
+        ):  # nothing is selected by its length: the law is what the search ended in
             best = min((item for _, item in pool.members.values()), key=lambda item: item.loss)
-        items = [item for _, item in pool.members.values() if item.loss >= best.loss or item is best]
+        items = [
+            item for _, item in pool.members.values() if item.loss >= best.loss or item is best
+        ]
         kept = pareto(items, lambda f: max(f.loss, EXACT * spread))
         if best not in kept:
             kept.append(best)
@@ -298,7 +348,9 @@ class Discovery:
         plain = [unscaled(item.formula, self.scales, self.scale_y) for item in kept]
         fitted = [
             new if math.isfinite(new.loss) else Fitted(formula, item.loss * self.scale_y**2)
-            for formula, item, new in zip(plain, kept, refit(plain, self.all, steps=30), strict=True)
+            for formula, item, new in zip(
+                plain, kept, refit(plain, self.all, steps=30), strict=True
+            )
         ]
         short = [rounded(item, self.all) for item in fitted]
         valid = self._validated([item.formula for item in short])
@@ -306,11 +358,26 @@ class Discovery:
         for item, new, error in zip(kept, short, valid, strict=True):
             near = 1.01 * max(item.loss, EXACT * spread)
             agreement = sum(abs(loss) <= near and loss >= item.loss * 0.99 for loss in pool.losses)
-            agreement = agreement if item.loss > EXACT * spread else sum(loss <= near for loss in pool.losses)
+            agreement = (
+                agreement
+                if item.loss > EXACT * spread
+                else sum(loss <= near for loss in pool.losses)
+            )
             f = new.formula
             length = description_length(item, self.data, spread)
             complexity = f.constants + f.operations
-            laws.append(Law(f, complexity, new.loss, error, length, max(1, agreement), self.loss, dict(self.table)))
+            laws.append(
+                Law(
+                    f,
+                    complexity,
+                    new.loss,
+                    error,
+                    length,
+                    max(1, agreement),
+                    self.loss,
+                    dict(self.table),
+                )
+            )
         shortest = min(law.description_length for law in laws)
         near = [law for law in laws if law.description_length < shortest + STRONG]
         near = near if self.settings.prune else [laws[kept.index(best)]]
@@ -326,7 +393,8 @@ class Discovery:
         return Laws(tuple(front), front.index(chosen), tuple(self.notes), self.counts)
 
     def _validated(self, formulas: Sequence[Formula]) -> list[float]:
-        """Mean loss by cross-validation: the structures stay, their constants are refitted without each fold."""
+        """Mean loss by cross-validation: the structures stay, their constants are refitted without
+        each fold."""
         n = len(self.all.y_N)
         order = torch.randperm(n, generator=generator_for(self.seed, FOLD))
         totals = torch.zeros(len(formulas), dtype=torch.float64)

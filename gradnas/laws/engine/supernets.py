@@ -32,12 +32,14 @@ class SupernetSearch:
     Args:
         restarts: K; they share nothing but the tensors that they are computed in.
         steps: training steps.
-        relaxation, gradient: any of the library's. A gradient that looks through the weight step makes that step SGD.
-        bilevel: alphas on one half of the points and weights on the other; False: both on all points.
+        relaxation, gradient: any of the library's. A gradient that looks through the weight step
+            makes that step SGD.
+        bilevel: alphas on one half of the points and weights on the other; False: both on all
+            points.
         weight_lr, alpha_lr: of Adam on the weights (or of SGD) and of Adam on the alphas.
         clip_norm: largest gradient norm of the weights of one restart.
-        output_in_closed_form: the output layer is solved for in every step; False: its weights are 1 and its bias the
-            mean of the target, as in the published DARTS for equations.
+        output_in_closed_form: the output layer is solved for in every step; False: its weights are
+            1 and its bias the mean of the target, as in the published DARTS for equations.
     """
 
     restarts: int = 64
@@ -62,19 +64,24 @@ class SearchOutcome:
     dropped: int
 
 
-def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: int) -> SearchOutcome:
+def search(
+    space: EquationGraph, data: LawData, settings: SupernetSearch, seed: int
+) -> SearchOutcome:
     """Train the supernets and derive a formula from each.
 
-    The temperature of the alphas falls from 1 to 0.15, so that the mixture ends near one primitive for each edge. The
-    output weights are the ridge solution on the training points (variable projection): the alpha gradient passes
-    through that solution, so this layer needs no unrolled step.
+    The temperature of the alphas falls from 1 to 0.15, so that the mixture ends near one primitive
+    for each edge. The output weights are the ridge solution on the training points (variable
+    projection): the alpha gradient passes through that solution, so this layer needs no unrolled
+    step.
     """
     generator = generator_for(seed, 1)
     net = space.supernet(restarts=settings.restarts, generator=generator)
     target_N, x_DN = _working(data), data.x_DN.float()
     order = torch.randperm(len(target_N), generator=generator)
     half = len(order) // 2
-    train, valid = (order[:half], order[half:]) if settings.bilevel and half >= 4 else (order, order)
+    train, valid = (
+        (order[:half], order[half:]) if settings.bilevel and half >= 4 else (order, order)
+    )
     alphas: dict[str, Tensor] = dict(net.alphas.items())
     params: dict[str, Tensor] = {"a": net.a, "b": net.b}
     alive_K = torch.ones(settings.restarts, dtype=torch.bool)
@@ -98,7 +105,9 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
             cooled = {name: alpha / temperature for name, alpha in alphas.items()}
             draw = settings.relaxation.draw(cooled, noise, progress)
             node_KJN = functional_call(net, params, (x_DN,), {"draw": draw})
-            return _output_loss(node_KJN, target_N, w_N, train, rows, settings.output_in_closed_form)
+            return _output_loss(
+                node_KJN, target_N, w_N, train, rows, settings.output_in_closed_form
+            )
 
         def train_loss(params: Tensors, alphas: Tensors) -> Tensor:
             return torch.where(alive_K, losses(params, alphas, train), 0.0).sum()
@@ -115,15 +124,24 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
             _assign(alphas, alpha_grads, alive_K, None)
             alpha_optimizer.step()
             loss_K = losses(params, {k: v.detach() for k, v in alphas.items()}, train)
-            grads = torch.autograd.grad(torch.where(alive_K, loss_K, 0.0).sum(), list(params.values()))
+            grads = torch.autograd.grad(
+                torch.where(alive_K, loss_K, 0.0).sum(), list(params.values())
+            )
         else:
             loss_K = losses(params, alphas, train)
             both = torch.autograd.grad(
-                torch.where(alive_K, loss_K, 0.0).sum(), [*params.values(), *alphas.values()], allow_unused=True
+                torch.where(alive_K, loss_K, 0.0).sum(),
+                [*params.values(), *alphas.values()],
+                allow_unused=True,
             )
             grads = both[: len(params)]
             found = zip(alphas.items(), both[len(params) :], strict=True)
-            _assign(alphas, {k: torch.zeros_like(a) if g is None else g for (k, a), g in found}, alive_K, None)
+            _assign(
+                alphas,
+                {k: torch.zeros_like(a) if g is None else g for (k, a), g in found},
+                alive_K,
+                None,
+            )
             alpha_optimizer.step()
         alive_K = alive_K & torch.isfinite(loss_K.detach())
         alive_K = alive_K & torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads]).all(0)
@@ -137,7 +155,8 @@ def search(space: EquationGraph, data: LawData, settings: SupernetSearch, seed: 
 
 
 def _working(data: LawData) -> Tensor:
-    """What the supernets fit by least squares: the target, or for other losses a step of Fisher scoring."""
+    """What the supernets fit by least squares: the target, or for other losses a step of Fisher
+    scoring."""
     if data.loss == "squared":
         return data.y_N.float()
     mean = (data.w_N * data.y_N).mean()
@@ -146,8 +165,11 @@ def _working(data: LawData) -> Tensor:
     return ((data.y_N - mean) / mean).float()
 
 
-def _output_loss(node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows: Tensor, closed_form: bool) -> Tensor:
-    """Squared error per restart as a share of the variance, at `rows`, the output layer solved on `train`."""
+def _output_loss(
+    node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows: Tensor, closed_form: bool
+) -> Tensor:
+    """Squared error per restart as a share of the variance, at `rows`, the output layer solved on
+    `train`."""
     ones = torch.ones_like(node_KJN[:, :1])
     variance = (w_N * (y_N - (w_N * y_N).mean()) ** 2).mean().clamp(min=1e-30)
     if not closed_form:
@@ -168,7 +190,9 @@ def _output_loss(node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows
 def _assign(tensors: Tensors, grads: Tensors, alive_K: Tensor, clip_norm: float | None) -> None:
     """Gradients of the restarts that are alive, each clipped to its own norm."""
     clean = {
-        name: torch.where(alive_K.view(-1, *[1] * (g.dim() - 1)), torch.nan_to_num(g, 0.0, 0.0, 0.0), 0.0)
+        name: torch.where(
+            alive_K.view(-1, *[1] * (g.dim() - 1)), torch.nan_to_num(g, 0.0, 0.0, 0.0), 0.0
+        )
         for name, g in grads.items()
     }
     if clip_norm is not None:

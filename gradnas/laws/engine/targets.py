@@ -1,7 +1,9 @@
-"""Other targets in which a law may be simpler: ln y, 1/y, y^2, the root of y, the log-odds of y, y over a feature.
+"""Other targets in which a law may be simpler: ln y, 1/y, y^2, the root of y, the log-odds of y, y
+over a feature.
 
-A sum of terms that fits one of these is turned into a formula for y itself (its outer function applied), and refitted
-there. A change of the target changes the noise: its points are weighted by the inverse square of the derivative.
+A sum of terms that fits one of these is turned into a formula for y itself (its outer function
+applied), and refitted there. A change of the target changes the noise: its points are weighted by
+the inverse square of the derivative.
 
 Legend: N points, D features.
 """
@@ -33,8 +35,11 @@ class Target:
     back: Callable[[Formula], Formula]
 
 
-def _summed(formula: Formula, outer: Callable[[int, float, float], list[Edge]], signed: bool = False) -> Formula:
-    """`outer(a S + b)` as the only term, S being the formula's terms: `outer(source, a, b)` gives the factors.
+def _summed(
+    formula: Formula, outer: Callable[[int, float, float], list[Edge]], signed: bool = False
+) -> Formula:
+    """`outer(a S + b)` as the only term, S being the formula's terms: `outer(source, a, b)` gives
+    the factors.
 
     Args:
         signed: whether `a` must be positive, so that the sign of a lone term goes into S.
@@ -57,7 +62,8 @@ def _summed(formula: Formula, outer: Callable[[int, float, float], list[Edge]], 
 
 
 def _exponential(formula: Formula) -> Formula:
-    """exp of a sum, as a product: `exp(w ln g)` is the power `g^w`, the others stay exponentials."""
+    """exp of a sum, as a product: `exp(w ln g)` is the power `g^w`, the others stay
+    exponentials."""
     D, factors = formula.features, []
     for j, (node, w) in enumerate(zip(formula.nodes, formula.weights, strict=True)):
         if w == 0.0:
@@ -69,7 +75,10 @@ def _exponential(formula: Formula) -> Formula:
             factors.append(Edge(lone.source, "exp", w))
         else:
             factors.append(Edge(D + j, "exp", w))
-    nodes = (*formula.nodes, canonical(Node("product" if len(factors) > 1 else "sum", tuple(factors))))
+    nodes = (
+        *formula.nodes,
+        canonical(Node("product" if len(factors) > 1 else "sum", tuple(factors))),
+    )
     return Formula(D, nodes, (*(0.0 for _ in formula.nodes), 1.0), 0.0)
 
 
@@ -78,15 +87,26 @@ def _power(exponent: float) -> Callable[[int, float, float], list[Edge]]:
 
 
 def targets(
-    data: LawData, scale_y: float, functions: Sequence[str], kinds: Sequence[str], features: Sequence[int]
+    data: LawData,
+    scale_y: float,
+    functions: Sequence[str],
+    kinds: Sequence[str],
+    features: Sequence[int],
 ) -> list[Target]:
-    """The targets that the data and the allowed functions admit; the squared error alone has any."""
+    """The targets that the data and the allowed functions admit; the squared error alone has
+    any."""
     if data.loss != "squared":
         return []
     found: list[Target] = []
     y = data.y_N
 
-    def add(name: str, value_N: Tensor, slope_N: Tensor, keep: Tensor, back: Callable[[Formula], Formula]) -> None:
+    def add(
+        name: str,
+        value_N: Tensor,
+        slope_N: Tensor,
+        keep: Tensor,
+        back: Callable[[Formula], Formula],
+    ) -> None:
         keep = keep & torch.isfinite(value_N) & torch.isfinite(slope_N) & (slope_N != 0)
         if int(keep.sum()) < max(8, 0.8 * len(y)):
             return
@@ -97,10 +117,16 @@ def targets(
             return
         x_DN = data.x_DN[:, rows]
         n = data.rows(rows).n
-        shrunk = LawData(x_DN, value_N[rows] / scale, w / w.mean(), "squared", data.primitives, n, data.work)
+        shrunk = LawData(
+            x_DN, value_N[rows] / scale, w / w.mean(), "squared", data.primitives, n, data.work
+        )
 
         def rescaled(formula: Formula) -> Formula:
-            grown = replace(formula, weights=tuple(v * scale for v in formula.weights), bias=formula.bias * scale)
+            grown = replace(
+                formula,
+                weights=tuple(v * scale for v in formula.weights),
+                bias=formula.bias * scale,
+            )
             return back(grown)
 
         found.append(Target(name, shrunk, rescaled))
@@ -120,7 +146,13 @@ def targets(
     if POWER in functions:
         add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(f, _power(0.5), signed=True))
     if POWER in functions:
-        add("1 / y squared", y**-2, -2.0 * y**-3, positive, lambda f: _summed(f, _power(-0.5), signed=True))
+        add(
+            "1 / y squared",
+            y**-2,
+            -2.0 * y**-3,
+            positive,
+            lambda f: _summed(f, _power(-0.5), signed=True),
+        )
     if "square" in functions:
         add(
             "root of y",
@@ -148,7 +180,11 @@ def targets(
                 1.0 / x_N,
                 away,
                 lambda f, d=d: _summed(
-                    f, lambda s, a, b: [Edge(d, "identity", fixed=True), Edge(s, "identity", a, b, fixed=True)]
+                    f,
+                    lambda s, a, b: [
+                        Edge(d, "identity", fixed=True),
+                        Edge(s, "identity", a, b, fixed=True),
+                    ],
                 ),
             )
             if "reciprocal" in functions:
@@ -158,7 +194,11 @@ def targets(
                     x_N,
                     away,
                     lambda f, d=d: _summed(
-                        f, lambda s, a, b: [Edge(d, "reciprocal", fixed=True), Edge(s, "identity", a, b, fixed=True)]
+                        f,
+                        lambda s, a, b: [
+                            Edge(d, "reciprocal", fixed=True),
+                            Edge(s, "identity", a, b, fixed=True),
+                        ],
                     ),
                 )
     return found

@@ -61,15 +61,18 @@ DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS
 
 @dataclass(frozen=True)
 class ConvCell(ImageSpace):
-    """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections 2.1 and 3.1).
+    """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections
+    2.1 and 3.1).
 
     Args:
         channels: of the first cell; doubled at each of the two reduction cells.
         cells: at least 2; the reduction cells sit at one third and two thirds.
-        nodes: intermediate nodes of a cell, each with an edge from both inputs and from every earlier node.
+        nodes: intermediate nodes of a cell, each with an edge from both inputs and from every
+            earlier node.
         stem: `"cifar"` keeps the resolution, `"imagenet"` divides it by 8.
-        operations: candidate operations in alpha's column order: names of known ones, or a dictionary from names to
-            factories `(channels, stride, affine) -> nn.Module`, e.g. `{**DARTS_OPERATIONS, "my_op": my_factory}`.
+        operations: candidate operations in alpha's column order: names of known ones, or a
+            dictionary from names to factories `(channels, stride, affine) -> nn.Module`, e.g.
+            `{**DARTS_OPERATIONS, "my_op": my_factory}`.
 
     Raises:
         ValueError: a setting outside its range, an unknown operation (the nearest name is given).
@@ -85,7 +88,9 @@ class ConvCell(ImageSpace):
         for name, least in (("channels", 2), ("cells", 2), ("nodes", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, not {value!r}"
+                )
         if self.stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', not {self.stem!r}")
         operations = self.operations
@@ -106,7 +111,7 @@ class ConvCell(ImageSpace):
     def __hash__(self) -> int:
         return hash((self.channels, self.cells, self.nodes, self.stem, self.names))
 
-    # ---- description ----------------------------------------------------------------------------------------------
+    # ---- description -----------------------------------------------------------------------------
 
     @property
     def factories(self) -> dict[str, Factory]:
@@ -142,9 +147,13 @@ class ConvCell(ImageSpace):
 
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; operations by name."""
-        unknown = [name for name, factory in self.factories.items() if OPERATIONS.get(name) is not factory]
+        unknown = [
+            name for name, factory in self.factories.items() if OPERATIONS.get(name) is not factory
+        ]
         if unknown:
-            raise ValueError(f"your own operation {unknown[0]!r} cannot be written into a configuration file")
+            raise ValueError(
+                f"your own operation {unknown[0]!r} cannot be written into a configuration file"
+            )
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**fields, "operations": list(self.names)}
 
@@ -161,23 +170,30 @@ class ConvCell(ImageSpace):
         except ValueError as error:
             raise ValueError(f"{where}.operations: {error}") from error
 
-    # ---- what it builds -------------------------------------------------------------------------------------------
+    # ---- what it builds --------------------------------------------------------------------------
 
     def supernet(  # type: ignore[override]
-        self, in_channels: int = 3, num_classes: int = 10, fused: bool = True, checkpoint_cells: bool = False
+        self,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        fused: bool = True,
+        checkpoint_cells: bool = False,
     ) -> ConvSupernet:
-        """The network with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS.
+        """The network with every choice open; alphas start at 1e-3 times a standard normal, as in
+        DARTS.
 
         Args:
-            fused: compute the cells by source node (`FusedCell`); False computes them edge by edge, as published: the
-                same function, parameters and `state_dict`, several times slower.
-            checkpoint_cells: keep only the inputs of each cell and compute its inside again in backward (Chen et al.,
-                arXiv 1604.06174): the memory of about one cell for one more forward pass.
+            fused: compute the cells by source node (`FusedCell`); False computes them edge by edge,
+                as published: the same function, parameters and `state_dict`, several times slower.
+            checkpoint_cells: keep only the inputs of each cell and compute its inside again in
+                backward (Chen et al., arXiv 1604.06174): the memory of about one cell for one more
+                    forward pass.
         """
         return ConvSupernet(self, in_channels, num_classes, fused, checkpoint_cells)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
-        """The two strongest edges into every node with their best operation (DARTS, section 2.4)."""
+        """The two strongest edges into every node with their best operation (DARTS, section
+        2.4)."""
         cells = {}
         names = self.names
         excluded = [k for k, name in enumerate(names) if name == "none"]
@@ -211,20 +227,30 @@ class ConvCell(ImageSpace):
         )
 
     def random_decision(self, generator: torch.Generator) -> Genotype:
-        """A cell pair drawn uniformly: two distinct predecessors for each node, operations other than `none`."""
+        """A cell pair drawn uniformly: two distinct predecessors for each node, operations other
+        than `none`."""
         names = [name for name in self.names if name != "none"]
 
         def cell() -> list[tuple[str, int]]:
             edges = []
             for count in self.predecessors:
                 for predecessor in torch.randperm(count, generator=generator)[:2].tolist():
-                    edges.append((names[int(torch.randint(len(names), (1,), generator=generator))], predecessor))
+                    edges.append(
+                        (
+                            names[int(torch.randint(len(names), (1,), generator=generator))],
+                            predecessor,
+                        )
+                    )
             return edges
 
         return Genotype.conv(normal=cell(), reduce=cell())
 
     def network(  # type: ignore[override]
-        self, genotype: Genotype, num_classes: int = 10, in_channels: int = 3, auxiliary: bool = False
+        self,
+        genotype: Genotype,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        auxiliary: bool = False,
     ) -> ConvNetwork:
         """The plain network of a genotype at this size, freshly initialised.
 
@@ -233,12 +259,16 @@ class ConvCell(ImageSpace):
         """
         if not isinstance(genotype, Genotype) or genotype.kind != "conv":
             kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
-            raise ValueError(f"a convolutional network needs a conv genotype, not one of kind {kind!r}")
+            raise ValueError(
+                f"a convolutional network needs a conv genotype, not one of kind {kind!r}"
+            )
         known = {**OPERATIONS, **self.factories}
         for kind, edges in (("normal", genotype.normal), ("reduce", genotype.reduce)):
             for name, _ in edges:
                 if name not in known:
-                    raise ValueError(f"unknown operation {name!r} in the {kind} cell{did_you_mean(name, known)}")
+                    raise ValueError(
+                        f"unknown operation {name!r} in the {kind} cell{did_you_mean(name, known)}"
+                    )
         return ConvNetwork(
             genotype.normal,
             genotype.normal_concat,
@@ -255,7 +285,8 @@ class ConvCell(ImageSpace):
 
 
 class ConvSupernet(Supernet):
-    """The network of cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
+    """The network of cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are
+    `(E, O)`."""
 
     def __init__(
         self,
@@ -284,8 +315,13 @@ class ConvSupernet(Supernet):
             self.cells.append(make(space, (before, last), channels, reduction, reduction_before))
             reduction_before, before, last = reduction, last, space.nodes * channels
         self.classifier = nn.Linear(last, num_classes)
-        tables = {kind: 1e-3 * torch.randn(space.num_edges, len(space.names)) for kind in ("normal", "reduce")}
-        self.alphas = nn.ParameterDict({kind: nn.Parameter(table) for kind, table in tables.items()})
+        tables = {
+            kind: 1e-3 * torch.randn(space.num_edges, len(space.names))
+            for kind in ("normal", "reduce")
+        }
+        self.alphas = nn.ParameterDict(
+            {kind: nn.Parameter(table) for kind, table in tables.items()}
+        )
 
     def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:  # type: ignore[override]
         """Images to logits `(B, K)`."""
@@ -299,7 +335,9 @@ class ConvSupernet(Supernet):
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
             gates = (draw.mix[kind], draw.active[kind])
-            if draw.probed is not None:  # edge by edge, whatever the cell: a probe needs each operation on its own
+            if (
+                draw.probed is not None
+            ):  # edge by edge, whatever the cell: a probe needs each operation on its own
                 if self.checkpoint_cells:
                     raise ValueError(
                         "checkpoint_cells computes a cell again in backward, and this relaxation computes operations "
@@ -321,24 +359,35 @@ class ConvSupernet(Supernet):
         return self.space.derive(dict(self.alphas.items()), relaxation)
 
     def skip_count(self, decision: Genotype) -> int:
-        """Skip connections among the operations of the normal cell (the collapse of DARTS shows there)."""
+        """Skip connections among the operations of the normal cell (the collapse of DARTS shows
+        there)."""
         return sum(name == "skip_connect" for name, _ in decision.normal)
 
     def cost_view(self) -> CostView:
-        with torch.random.fork_rng(devices=[]):  # its weights are of no interest, and must not cost random numbers
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # its weights are of no interest, and must not cost random numbers
             plain = ConvSupernet(self.space, self.in_channels, self.num_classes, fused=False)
             view = cell_view(plain)
         view.net.to(self.classifier.weight.device, self.classifier.weight.dtype)
         return view
 
-    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
+    def costs(
+        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+    ) -> Costs:
         """As for every supernet; in an expectation each of the n edges into a node counts 2 / n."""
-        return dataclasses.replace(super().costs(quantity, inputs, table), shares=cell_shares(self.space))
+        return dataclasses.replace(
+            super().costs(quantity, inputs, table), shares=cell_shares(self.space)
+        )
 
     def cheapest(self, costs: Costs) -> float:
-        return costs.fixed + cheapest_cost(cell_options(self.space, costs, dict(self.alphas.items())))
+        return costs.fixed + cheapest_cost(
+            cell_options(self.space, costs, dict(self.alphas.items()))
+        )
 
-    def ranked_within(self, strengths: Mapping[str, Tensor], costs: Costs, budget: float) -> Iterator[Genotype]:
+    def ranked_within(
+        self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
+    ) -> Iterator[Genotype]:
         ranked = ranked_within(cell_options(self.space, costs, strengths), budget - costs.fixed)
         return (cells_of(self.space, costs, strengths, picks) for picks in ranked)
 
@@ -354,10 +403,11 @@ class ConvSupernet(Supernet):
         return Draw.one_hot(choices, {kind: table.detach() for kind, table in self.alphas.items()})
 
     def derived(self, decision: Genotype, weights: Weights = "keep") -> ConvNetwork:
-        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's tensors.
+        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's
+        tensors.
 
-        Kept BatchNorms start at scale 1 and shift 0, as in the supernet; their running statistics are those of the
-        supernet's mixture: recalibrate them before evaluation.
+        Kept BatchNorms start at scale 1 and shift 0, as in the supernet; their running statistics
+        are those of the supernet's mixture: recalibrate them before evaluation.
 
         Raises:
             ValueError: the genotype is not one of this space.
@@ -387,9 +437,13 @@ class ConvSupernet(Supernet):
                 )
             for name, _ in edges:
                 if name not in names:
-                    raise ValueError(f"the supernet has no operation {name!r}{did_you_mean(name, names)}")
+                    raise ValueError(
+                        f"the supernet has no operation {name!r}{did_you_mean(name, names)}"
+                    )
 
-    def _inherit_cell(self, source: EdgeCell, target: nn.Module, edges: Sequence[tuple[str, int]]) -> None:
+    def _inherit_cell(
+        self, source: EdgeCell, target: nn.Module, edges: Sequence[tuple[str, int]]
+    ) -> None:
         for name in ("preprocess0", "preprocess1"):
             _copy(getattr(source, name).state_dict(), getattr(target, name))
         for k, (name, predecessor) in enumerate(edges):
@@ -397,11 +451,13 @@ class ConvSupernet(Supernet):
             _copy(source.operation_state(row, name), target.operations[k])  # type: ignore[index]
 
 
-def _checkpointed(cell: nn.Module, before: Tensor, last: Tensor, mix_EO: Tensor, active: Active) -> Tensor:
+def _checkpointed(
+    cell: nn.Module, before: Tensor, last: Tensor, mix_EO: Tensor, active: Active
+) -> Tensor:
     """The output of a cell whose inside is computed again in backward, at any order of derivative.
 
-    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put back others. Running
-    statistics are updated by the first computation alone.
+    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put
+    back others. Running statistics are updated by the first computation alone.
     """
     params, buffers = dict(cell.named_parameters()), dict(cell.named_buffers())
     first = True

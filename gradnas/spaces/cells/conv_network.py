@@ -1,7 +1,7 @@
 """Networks of convolutional cells with every choice made: plain torch modules.
 
-Legend: B batch, C channels, H height, W width, K classes. This file needs torch and the operations alone: exported
-model files are made of its source.
+Legend: B batch, C channels, H height, W width, K classes. This file needs torch and the operations
+alone: exported model files are made of its source.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from torch import Tensor, nn
 
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, relu_conv_bn
 
-Edges = Sequence[tuple[str, int]]  # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
+Edges = Sequence[
+    tuple[str, int]
+]  # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
 
 
 def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
     """Zero whole samples with `probability` and scale the rest by 1 / (1 - probability)."""
     keep = 1.0 - probability
-    mask = torch.empty(x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype).bernoulli_(keep)
+    mask = torch.empty(
+        x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype
+    ).bernoulli_(keep)
     return x_BCHW * (mask / keep)
 
 
 class ConvCellNetwork(nn.Module):
-    """A cell: two inputs, intermediate nodes that each add two operations, and their concatenation."""
+    """A cell: two inputs, intermediate nodes that each add two operations, and their
+    concatenation."""
 
     def __init__(
         self,
@@ -38,7 +43,9 @@ class ConvCellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         before, last = channels_in
-        if reduction_before:  # the output of the cell before the last is twice as large as that of the last
+        if (
+            reduction_before
+        ):  # the output of the cell before the last is twice as large as that of the last
             self.preprocess0 = FactorizedReduce(before, channels, affine=True)
         else:
             self.preprocess0 = relu_conv_bn(before, channels, affine=True)
@@ -46,12 +53,19 @@ class ConvCellNetwork(nn.Module):
         self.predecessors = tuple(predecessor for _, predecessor in edges)
         self.concat = tuple(concat)
         strides = [2 if reduction and predecessor < 2 else 1 for predecessor in self.predecessors]
-        built = [operations[name](channels, s, True) for (name, _), s in zip(edges, strides, strict=True)]
+        built = [
+            operations[name](channels, s, True) for (name, _), s in zip(edges, strides, strict=True)
+        ]
         self.operations = nn.ModuleList(built)
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float | Tensor = 0.0) -> Tensor:
-        # A tensor stands for a probability that changes under a compiled network: its value is not looked at here.
-        dropping = self.training and (isinstance(drop_probability, Tensor) or drop_probability > 0.0)
+    def forward(
+        self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float | Tensor = 0.0
+    ) -> Tensor:
+        # A tensor stands for a probability that changes under a compiled network: its value is not
+        # looked at here.
+        dropping = self.training and (
+            isinstance(drop_probability, Tensor) or drop_probability > 0.0
+        )
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         for first in range(0, len(self.predecessors), 2):
             parts = []
@@ -66,12 +80,14 @@ class ConvCellNetwork(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier on the maps after two thirds of the cells, for training only (DARTS, appendix A.2)."""
+    """A second classifier on the maps after two thirds of the cells, for training only (DARTS,
+    appendix A.2)."""
 
     def __init__(self, channels: int, num_classes: int, stem: str) -> None:
         super().__init__()
-        # 8x8 maps on CIFAR (stride 3), 7x7 on ImageNet (stride 2): both pool to 2x2. The ImageNet head of the original
-        # leaves out its last BatchNorm by oversight and keeps it out for consistency with the published numbers.
+        # 8x8 maps on CIFAR (stride 3), 7x7 on ImageNet (stride 2): both pool to 2x2. The ImageNet
+        # head of the original leaves out its last BatchNorm by oversight and keeps it out for
+        # consistency with the published numbers.
         self.map_size = 8 if stem == "cifar" else 7
         layers: list[nn.Module] = [
             nn.ReLU(),
@@ -96,11 +112,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class ConvNetwork(nn.Module):
-    """The network of a genotype: stem, cells with reductions at one and two thirds, pooling, classifier.
+    """The network of a genotype: stem, cells with reductions at one and two thirds, pooling,
+    classifier.
 
-    In training mode with an auxiliary head the output is `(logits_BK, auxiliary_logits_BK)`, otherwise `logits_BK`.
-    `drop_path_probability` is 0 until a training program raises it; a scalar tensor in a network that is compiled, as
-    `torch.compile` would compile again for each value of a plain number.
+    In training mode with an auxiliary head the output is `(logits_BK, auxiliary_logits_BK)`,
+    otherwise `logits_BK`. `drop_path_probability` is 0 until a training program raises it; a scalar
+    tensor in a network that is compiled, as `torch.compile` would compile again for each value of a
+    plain number.
     """
 
     def __init__(
@@ -126,20 +144,26 @@ class ConvNetwork(nn.Module):
             self.stem = cifar_stem(in_channels, 3 * channels)
             before = last = 3 * channels
         self.cells = nn.ModuleList()
-        reduction_before = stem == "imagenet"  # the second stem halves the maps, as a reduction cell would
+        reduction_before = (
+            stem == "imagenet"
+        )  # the second stem halves the maps, as a reduction cell would
         auxiliary_channels = 0
         for index in range(cells):
             reduction = index in (cells // 3, 2 * cells // 3)
             channels = 2 * channels if reduction else channels
             edges, concat = (reduce, reduce_concat) if reduction else (normal, normal_concat)
             self.cells.append(
-                ConvCellNetwork(edges, concat, (before, last), channels, reduction, reduction_before, operations)
+                ConvCellNetwork(
+                    edges, concat, (before, last), channels, reduction, reduction_before, operations
+                )
             )
             reduction_before, before, last = reduction, last, len(concat) * channels
             if index == 2 * cells // 3:
                 auxiliary_channels = last
         self.auxiliary_index = 2 * cells // 3
-        self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
+        self.auxiliary_head = (
+            AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
+        )
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -159,11 +183,14 @@ class ConvNetwork(nn.Module):
 
 def cifar_stem(in_channels: int, channels: int) -> nn.Sequential:
     """3x3 convolution and BatchNorm (affine in the search too), full resolution."""
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+    )
 
 
 def imagenet_stem(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Two stems, of stride 4 and 8 in all: 224 -> 56 (first cell's older input) -> 28 (its newer one)."""
+    """Two stems, of stride 4 and 8 in all: 224 -> 56 (first cell's older input) -> 28 (its newer
+    one)."""
     first = nn.Sequential(
         nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels // 2),
@@ -172,6 +199,8 @@ def imagenet_stem(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Se
         nn.BatchNorm2d(channels),
     )
     second = nn.Sequential(
-        nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
     )
     return first, second

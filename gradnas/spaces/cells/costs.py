@@ -28,11 +28,12 @@ KINDS = ("normal", "reduce")
 
 
 def cell_view(plain: ConvSupernet) -> CostView:
-    """How to time a supernet of cells edge by edge; `plain` is a fresh one with unfused cells, and is changed.
+    """How to time a supernet of cells edge by edge; `plain` is a fresh one with unfused cells, and
+    is changed.
 
-    Every operation gets the form that it has in derived networks (a pooling without BatchNorm). The rest of a network
-    is timed with two edges into every node, as derived cells have; it includes a multiplication for each of them that a
-    derived network does not make.
+    Every operation gets the form that it has in derived networks (a pooling without BatchNorm). The
+    rest of a network is timed with two edges into every node, as derived cells have; it includes a
+    multiplication for each of them that a derived network does not make.
     """
     space = plain.space
     places: dict[nn.Module, Place] = {}
@@ -49,7 +50,9 @@ def cell_view(plain: ConvSupernet) -> CostView:
         for module in cell.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.affine:  # as derived cells have
                 module.affine = True
-                module.weight, module.bias = (nn.Parameter(torch.ones(module.num_features)) for _ in range(2))
+                module.weight, module.bias = (
+                    nn.Parameter(torch.ones(module.num_features)) for _ in range(2)
+                )
     some = space.random_decision(torch.Generator().manual_seed(0))
     dense, sparse = plain.dense_draw(), plain.one_hot_draw(some)
     plain.alphas = nn.ParameterDict()  # no part of a derived network
@@ -57,13 +60,17 @@ def cell_view(plain: ConvSupernet) -> CostView:
 
 
 def cell_shares(space: ConvCell) -> dict[str, list[float]]:
-    """How much an edge counts in an expectation: a node with n edges keeps two of them, so each counts 2 / n."""
+    """How much an edge counts in an expectation: a node with n edges keeps two of them, so each
+    counts 2 / n."""
     shares = [2.0 / count for count in space.predecessors for _ in range(count)]
     return {kind: shares for kind in KINDS}
 
 
-def cell_options(space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor]) -> dict[str, list[Option]]:
-    """For every node of both cells the ways to take two edges, each with an operation other than `none`."""
+def cell_options(
+    space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor]
+) -> dict[str, list[Option]]:
+    """For every node of both cells the ways to take two edges, each with an operation other than
+    `none`."""
     return {
         f"{kind}/{node}": [option for option, _ in _ways(space, costs, strengths, kind, node)]
         for kind in KINDS
@@ -71,8 +78,11 @@ def cell_options(space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor])
     }
 
 
-def cells_of(space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor], picks: Picks) -> Genotype:
-    """The genotype of picks among `cell_options`; inputs of a node in descending order of strength, as in DARTS."""
+def cells_of(
+    space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor], picks: Picks
+) -> Genotype:
+    """The genotype of picks among `cell_options`; inputs of a node in descending order of strength,
+    as in DARTS."""
     cells = {}
     for kind in KINDS:
         kept_EO = torch.full_like(strengths[kind], -1.0)
@@ -100,4 +110,7 @@ def _ways(
             score = math.log(max(p, 1e-300)) + math.log(max(q, 1e-300)) - reference
             if p != p or q != q:
                 score = math.nan
-            yield Option(score, float(cost_EO[first, a] + cost_EO[second, b])), ((first, a), (second, b))
+            yield (
+                Option(score, float(cost_EO[first, a] + cost_EO[second, b])),
+                ((first, a), (second, b)),
+            )

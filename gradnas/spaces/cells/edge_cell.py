@@ -1,4 +1,5 @@
-"""The cell with every edge open, computed edge by edge as published: the oracle that the fused cell is tested against.
+"""The cell with every edge open, computed edge by edge as published: the oracle that the fused cell
+is tested against.
 
 Legend: B batch, C channels, H height, W width, E edges, O operations.
 """
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
 
 
 class EdgeCell(nn.Module):
-    """A cell of the supernet, computed edge by edge: every operation of every edge is a module of its own.
+    """A cell of the supernet, computed edge by edge: every operation of every edge is a module of
+    its own.
 
     `FusedCell` has the same modules and arguments and computes the same function.
     """
 
     def __init__(
-        self, space: ConvCell, channels_in: tuple[int, int], channels: int, reduction: bool, reduction_before: bool
+        self,
+        space: ConvCell,
+        channels_in: tuple[int, int],
+        channels: int,
+        reduction: bool,
+        reduction_before: bool,
     ):
         super().__init__()
         self.space = space
@@ -41,7 +48,10 @@ class EdgeCell(nn.Module):
         for count in space.predecessors:
             for predecessor in range(count):
                 stride = 2 if reduction and predecessor < 2 else 1
-                operations = {name: _open(f(channels, stride, False), channels) for name, f in space.factories.items()}
+                operations = {
+                    name: _open(f(channels, stride, False), channels)
+                    for name, f in space.factories.items()
+                }
                 self.edges.append(nn.ModuleDict(operations))
 
     def forward(
@@ -53,7 +63,8 @@ class EdgeCell(nn.Module):
         beside: Active | None = None,
         deferred: bool = False,
     ) -> Tensor:
-        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction cell.
+        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction
+        cell.
 
         Args:
             mix_EO: mixing weights.
@@ -73,11 +84,17 @@ class EdgeCell(nn.Module):
                         continue  # it keeps its share of the softmax, but there is nothing to compute
                     parts.append(operations[k](states[predecessor]) * mix_EO[row, k])
                 if beside is not None and mix_EO.requires_grad and torch.is_grad_enabled():
-                    others = {k: operations[k] for k in beside[row] if not isinstance(operations[k], Zero)}
-                    parts = [self._probed(parts, states[predecessor], row, mix_EO[row], others, deferred)]
+                    others = {
+                        k: operations[k] for k in beside[row] if not isinstance(operations[k], Zero)
+                    }
+                    parts = [
+                        self._probed(parts, states[predecessor], row, mix_EO[row], others, deferred)
+                    ]
                 for part in parts:
                     total = part if total is None else total + part
-            states.append(torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total)
+            states.append(
+                torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total
+            )
         return torch.cat(states[2:], dim=1)
 
     def _probed(

@@ -1,37 +1,42 @@
-"""The cell with every edge open, computed by source node instead of edge by edge: the same function, far cheaper.
+"""The cell with every edge open, computed by source node instead of edge by edge: the same
+function, far cheaper.
 
-Legend: B batch, C channels, H height, W width, P pixels (B * H * W), E edges, O operations (in `mix_EO`); in the fold K
-convolutions, T pools, I channels in, O channels out. Maps are `(B, C, H, W)` in channels-last memory.
+Legend: B batch, C channels, H height, W width, P pixels (B * H * W), E edges, O operations (in
+`mix_EO`); in the fold K convolutions, T pools, I channels in, O channels out. Maps are `(B, C, H,
+W)` in channels-last memory.
 
-What is shared. Every convolution starts with the ReLU of its source node, so one pass over a source computes the
-depthwise convolutions of all its edges. A pool depends on the source (and stride) alone: once for all edges. The
-identity costs nothing and `none` is not computed. Between the halves of a separable convolution, BatchNorm, ReLU and
-depthwise convolution are one pass that keeps only the input of the BatchNorm.
+What is shared. Every convolution starts with the ReLU of its source node, so one pass over a source
+computes the depthwise convolutions of all its edges. A pool depends on the source (and stride)
+alone: once for all edges. The identity costs nothing and `none` is not computed. Between the halves
+of a separable convolution, BatchNorm, ReLU and depthwise convolution are one pass that keeps only
+the input of the BatchNorm.
 
-The fold. Every convolution ends with a pointwise product and a BatchNorm without scale and shift, and all that is done
-with the result is to multiply it by its mixing weight and add it up:
+The fold. Every convolution ends with a pointwise product and a BatchNorm without scale and shift,
+and all that is done with the result is to multiply it by its mixing weight and add it up:
 
-    y = sum_k a_k BN(D_k W_k^T),    D_k (P, I) the output of the depthwise convolution, W_k (O, I), a_k a scalar.
+    y = sum_k a_k BN(D_k W_k^T),    D_k (P, I) the output of the depthwise convolution, W_k (O, I),
+    a_k a scalar.
 
-The statistics of Z_k = D_k W_k^T follow from those of D_k. With m_k = mean(D_k), X_k = D_k - m_k and
-V_k = X_k^T X_k / P, the mean of Z_k is W_k m_k and its variance is v_k = diag(W_k V_k W_k^T). With
-r_k = (v_k + eps)^(-1/2),
+The statistics of Z_k = D_k W_k^T follow from those of D_k. With m_k = mean(D_k), X_k = D_k - m_k
+and V_k = X_k^T X_k / P, the mean of Z_k is W_k m_k and its variance is v_k = diag(W_k V_k W_k^T).
+With r_k = (v_k + eps)^(-1/2),
 
     y = sum_k X_k M_k,    M_k = a_k W_k^T diag(r_k)    (I, O),
 
-which is one matrix product over all inputs side by side: no Z_k, no normalised Z_k is ever formed. Centring before the
-product V_k = X^T X is what keeps float32 accurate; E[D D^T] - m m^T loses the digits. For the gradient, let g = dL/dy
-and A_k = X_k^T g (which is dL/dM_k). Then
+which is one matrix product over all inputs side by side: no Z_k, no normalised Z_k is ever formed.
+Centring before the product V_k = X^T X is what keeps float32 accurate; E[D D^T] - m m^T loses the
+digits. For the gradient, let g = dL/dy and A_k = X_k^T g (which is dL/dM_k). Then
 
-    dL/da_k = sum_io A_io W_oi r_o,      dL/dr_o = a_k sum_i A_io W_oi,      s_o = dL/dv_o = -1/2 r_o^3 dL/dr_o,
-    dL/dW_oi = a_k r_o A_io + 2 s_o (W_k V_k)_oi,
+    dL/da_k = sum_io A_io W_oi r_o,      dL/dr_o = a_k sum_i A_io W_oi,      s_o = dL/dv_o = -1/2
+    r_o^3 dL/dr_o, dL/dW_oi = a_k r_o A_io + 2 s_o (W_k V_k)_oi,
     dL/dD_k = (g - mean(g)) M_k^T + X_k S_k,      S_k = 2/P W_k^T diag(s) W_k,
 
-the last term because dv_o = 2/P (W_k X^T dX W_k^T)_oo; X has mean zero, so it needs no centring of its own. A pool with
-its BatchNorm is the same with W_k = 1, and everything diagonal.
+the last term because dv_o = 2/P (W_k X^T dX W_k^T)_oo; X has mean zero, so it needs no centring of
+its own. A pool with its BatchNorm is the same with W_k = 1, and everything diagonal.
 
-Second derivatives (`Unrolled(mode="exact")`, `Implicit`): with `create_graph` the explicit backwards below step aside
-and autograd differentiates the plain form of the same operation, as often as it likes.
+Second derivatives (`Unrolled(mode="exact")`, `Implicit`): with `create_graph` the explicit
+backwards below step aside and autograd differentiates the plain form of the same operation, as
+often as it likes.
 """
 
 from __future__ import annotations
@@ -65,7 +70,8 @@ from gradnas.spaces.cells.stencils import (
 )
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 
-# operation -> dilation of its (first) depthwise convolution, whether it is separable: a second half follows
+# operation -> dilation of its (first) depthwise convolution, whether it is separable: a second half
+# follows
 CONVOLUTIONS = {
     "sep_conv_3x3": (1, True),
     "sep_conv_5x5": (1, True),
@@ -75,7 +81,9 @@ CONVOLUTIONS = {
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
-Running = tuple[Tensor, Tensor]  # per channel: mean, and variance with P - 1 in the denominator, as BatchNorm keeps it
+Running = tuple[
+    Tensor, Tensor
+]  # per channel: mean, and variance with P - 1 in the denominator, as BatchNorm keeps it
 
 
 def _rounded(t: Tensor, like: Tensor) -> Tensor:
@@ -83,11 +91,12 @@ def _rounded(t: Tensor, like: Tensor) -> Tensor:
     return t.to(like.dtype).double()
 
 
-# ---- the fold -------------------------------------------------------------------------------------------------------
+# ---- the fold ------------------------------------------------------------------------------------
 
 
 class _Fold(torch.autograd.Function):
-    """`maps` are K inputs of pointwise products, then T pools, then any number of maps that are only scaled."""
+    """`maps` are K inputs of pointwise products, then T pools, then any number of maps that are
+    only scaled."""
 
     @staticmethod
     def plain(
@@ -95,7 +104,9 @@ class _Fold(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         B, C, H, W = maps[0].shape
         K, T, pixels = len(weight_KOI), num_pools, B * H * W
-        with torch.autocast(maps[0].device.type, enabled=False):  # statistics need more digits than bf16 has
+        with torch.autocast(
+            maps[0].device.type, enabled=False
+        ):  # statistics need more digits than bf16 has
             dtype = mix_N.dtype
             X_NPC = [m.permute(0, 2, 3, 1).reshape(pixels, C).to(dtype) for m in maps]
             D_KPI = torch.stack(X_NPC[:K]) if K else mix_N.new_zeros(0, pixels, C)
@@ -128,18 +139,25 @@ class _Fold(torch.autograd.Function):
         K, T, pixels = len(weight_KOI), num_pools, maps[0].numel() // maps[0].shape[1]
         W_KOI, a_N = weight_KOI.double(), mix_N.double()
         empty_C = a_N.new_zeros(0, maps[0].shape[1])
-        covariances, moments = [native.covariance(d) for d in maps[:K]], [native.moments(q) for q in maps[K : K + T]]
+        covariances, moments = (
+            [native.covariance(d) for d in maps[:K]],
+            [native.moments(q) for q in maps[K : K + T]],
+        )
         V_KII = torch.stack([v for _, v in covariances]) if K else W_KOI
         mean_NC = torch.cat([empty_C, *(m[None] for m, _ in [*covariances, *moments])])
         var_NC = torch.cat([((W_KOI @ V_KII) * W_KOI).sum(2), *(v[None] for _, v in moments)])
         scale_NC = (var_NC + EPS).rsqrt()
         # Rounded as the kernel will: what is subtracted must be the mean of what it adds up.
-        M_KIO = _rounded(((a_N[:K, None] * scale_NC[:K])[:, :, None] * W_KOI).transpose(1, 2), maps[0])
+        M_KIO = _rounded(
+            ((a_N[:K, None] * scale_NC[:K])[:, :, None] * W_KOI).transpose(1, 2), maps[0]
+        )
         factors_TC = _rounded(a_N[K : K + T, None] * scale_NC[K:], maps[0])
         bias_C = -(mean_NC[:K, None, :] @ M_KIO).sum((0, 1)) - (mean_NC[K:] * factors_TC).sum(0)
         ones = torch.ones_like(bias_C)
         factors = [*factors_TC, *(a * ones for a in a_N[K + T :])]
-        y_BCHW = native.sum_products(maps[:K], M_KIO, list(zip(maps[K:], factors, strict=True)), bias_C)
+        y_BCHW = native.sum_products(
+            maps[:K], M_KIO, list(zip(maps[K:], factors, strict=True)), bias_C
+        )
         ctx.num_pools = num_pools
         ctx.save_for_backward(mix_N, weight_KOI, *maps, mean_NC, V_KII, scale_NC)
         mean_NC = torch.cat([(W_KOI @ mean_NC[:K, :, None]).squeeze(2), mean_NC[K:]])
@@ -159,12 +177,16 @@ class _Fold(torch.autograd.Function):
         grad, W_KOI, a_N = channels_last(grad), weight_KOI.double(), mix_N.double()
         sum_C = native.sums(grad)
         mean_C = sum_C / pixels
-        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a pool only the diagonal
+        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a
+        # pool only the diagonal
         near_C = _rounded(mean_C, grad)
         crosses = [native.cross(d, grad, mean_y=near_C.to(grad.dtype)) for d in maps[:K]]
         A_KOI = torch.stack(crosses).transpose(1, 2) if K else W_KOI
         A_KOI = A_KOI + pixels * (near_C - mean_C)[:, None] * mean_NC[:K, None, :]
-        sums = [native.sums(grad, q) - m * sum_C for q, m in zip(maps[K : K + T], mean_NC[K:], strict=True)]
+        sums = [
+            native.sums(grad, q) - m * sum_C
+            for q, m in zip(maps[K : K + T], mean_NC[K:], strict=True)
+        ]
         A_NC = torch.cat([(A_KOI * W_KOI).sum(2), *(s[None] for s in sums)])
         grad_mix = torch.zeros_like(a_N)
         grad_mix[: K + T] = (A_NC * scale_NC).sum(1)
@@ -172,10 +194,14 @@ class _Fold(torch.autograd.Function):
         slope_NC = -0.5 * scale_NC.square() * factor_NC * A_NC  # dL/d variance
         grad_weight = None
         if needs[1]:
-            grad_weight = factor_NC[:K, :, None] * A_KOI + 2.0 * slope_NC[:K, :, None] * (W_KOI @ V_KII)
+            grad_weight = factor_NC[:K, :, None] * A_KOI + 2.0 * slope_NC[:K, :, None] * (
+                W_KOI @ V_KII
+            )
             grad_weight = grad_weight.to(weight_KOI.dtype)
         M_KOI = _rounded(factor_NC[:K, :, None] * W_KOI, grad)
-        S_KII = _rounded((2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI)), grad)
+        S_KII = _rounded(
+            (2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI)), grad
+        )
         bias_KI = -(mean_C @ M_KOI) - (mean_NC[:K, None, :] @ S_KII).squeeze(1)
         both_K2OI = torch.stack([M_KOI, S_KII], dim=1).to(grad.dtype)
         slope_NC, factor_NC = _rounded((2.0 / pixels) * slope_NC, grad), _rounded(factor_NC, grad)
@@ -186,7 +212,9 @@ class _Fold(torch.autograd.Function):
             if not need:
                 grad_maps.append(None)
             elif n < K:
-                grad_maps.append(native.sum_products([grad, x_BCHW], both_K2OI[n], bias_O=bias_KI[n]))
+                grad_maps.append(
+                    native.sum_products([grad, x_BCHW], both_K2OI[n], bias_O=bias_KI[n])
+                )
             elif n < K + T:
                 bias_C = -(factor_NC[n] * mean_C + slope_NC[n] * mean_NC[n])
                 pairs = [(grad, factor_NC[n]), (x_BCHW, slope_NC[n])]
@@ -203,7 +231,8 @@ def fold_mix(
     maps: Sequence[Tensor],
     running: Running | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`sum_k a_k BN(D_k W_k^T) + sum_t a_t BN(Q_t) + sum_s a_s X_s`, and the statistics of the BatchNorms.
+    """`sum_k a_k BN(D_k W_k^T) + sum_t a_t BN(Q_t) + sum_s a_s X_s`, and the statistics of the
+    BatchNorms.
 
     Args:
         mix_N: the mixing weights a, of the convolutions, the pools, and what is only scaled.
@@ -219,21 +248,30 @@ def fold_mix(
     """
     K, channels = len(weights), maps[0].shape[1]
     if running is None and K + num_pools and maps[0].numel() == channels:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {maps[0].shape}")
-    weight_KOI = torch.stack([w.flatten(1) for w in weights]) if weights else mix_N.new_zeros(0, channels, channels)
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {maps[0].shape}"
+        )
+    weight_KOI = (
+        torch.stack([w.flatten(1) for w in weights])
+        if weights
+        else mix_N.new_zeros(0, channels, channels)
+    )
     method = _Fold.plain if running is not None or kernels(*maps) is None else _Fold.apply
     return method(num_pools, running, mix_N, weight_KOI, *maps)
 
 
-# ---- the cell -------------------------------------------------------------------------------------------------------
+# ---- the cell ------------------------------------------------------------------------------------
 
 
 class _Node:
-    """What enters a node: places (row, column) of mixing weights, pointwise weights, BatchNorms, maps, by kind."""
+    """What enters a node: places (row, column) of mixing weights, pointwise weights, BatchNorms,
+    maps, by kind."""
 
     def __init__(self) -> None:
         self.convolutions: list[tuple[int, int, Tensor, nn.BatchNorm2d, Tensor]] = []
-        self.reductions: list[tuple[int, int, Tensor, nn.BatchNorm2d, Tensor]] = []  # in pairs: the two halves
+        self.reductions: list[
+            tuple[int, int, Tensor, nn.BatchNorm2d, Tensor]
+        ] = []  # in pairs: the two halves
         self.pools: list[tuple[int, int, nn.BatchNorm2d, Tensor]] = []
         self.others: list[tuple[int, int, Tensor]] = []
 
@@ -241,9 +279,9 @@ class _Node:
 class FusedCell(EdgeCell):
     """`EdgeCell`, computed as described at the top of this file.
 
-    Same arguments, parameters, buffers and `state_dict`: only `forward` differs. Operations that are not in the tables
-    above (a user's own, or a name given to another factory) run edge by edge as modules. Forward hooks of the modules
-    of fused operations do not run.
+    Same arguments, parameters, buffers and `state_dict`: only `forward` differs. Operations that
+    are not in the tables above (a user's own, or a name given to another factory) run edge by edge
+    as modules. Forward hooks of the modules of fused operations do not run.
     """
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
@@ -256,11 +294,12 @@ class FusedCell(EdgeCell):
         active: Active,
         statistics: Statistics | None = None,
     ) -> Tensor:
-        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed in groups.
+        """As `EdgeCell.forward`; the result is in channels-last memory, except where it is computed
+        in groups.
 
         Args:
-            statistics: where given, what is computed in groups adds what its BatchNorms saw, and the caller updates
-                them, for many cells at once.
+            statistics: where given, what is computed in groups adds what its BatchNorms saw, and
+                the caller updates them, for many cells at once.
         """
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)
@@ -280,7 +319,9 @@ class FusedCell(EdgeCell):
         update_running_statistics(updates)
         return torch.cat(states[2:], dim=1)
 
-    def _leave(self, source: int, x_BCHW: Tensor, nodes: list[_Node], active: Active, updates: Updates) -> None:
+    def _leave(
+        self, source: int, x_BCHW: Tensor, nodes: list[_Node], active: Active, updates: Updates
+    ) -> None:
         """Compute what leaves a source node, up to the last pointwise products and BatchNorms."""
         stride = 2 if self.reduction and source < 2 else 1
         names, factories = self.space.names, self.space.factories
@@ -308,7 +349,9 @@ class FusedCell(EdgeCell):
             return
         weights, dilations = [c[3][1].weight for c in convolutions], [c[4][0] for c in convolutions]
         maps = relu_depthwise(x_BCHW, weights, dilations, stride)
-        for D_BCHW, (node, row, column, operation, (_, separable)) in zip(maps, convolutions, strict=True):
+        for D_BCHW, (node, row, column, operation, (_, separable)) in zip(
+            maps, convolutions, strict=True
+        ):
             if separable:
                 D_BCHW = self._second_half(D_BCHW, operation, updates)
             node.convolutions.append((row, column, operation[-2].weight, operation[-1], D_BCHW))
@@ -320,7 +363,9 @@ class FusedCell(EdgeCell):
         if not self.training:
             return depthwise(torch.relu(norm(z_BCHW)), weight, 1)
         if z_BCHW.numel() == z_BCHW.shape[1]:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {z_BCHW.shape}")
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {z_BCHW.shape}"
+            )
         D_BCHW, mean_C, var_C = norm_relu_depthwise(z_BCHW, weight)
         updates.append((norm, mean_C, var_C))
         return D_BCHW
@@ -336,14 +381,21 @@ class FusedCell(EdgeCell):
         norms: list[Any] = [part[3] for part in products] + [pool[2] for pool in node.pools]
         running = None
         if not self.training and norms:
-            running = torch.stack([n.running_mean for n in norms]), torch.stack([n.running_var for n in norms])
+            running = (
+                torch.stack([n.running_mean for n in norms]),
+                torch.stack([n.running_var for n in norms]),
+            )
         weights, maps = [part[2] for part in products], [part[-1] for part in parts]
         y_BCHW, mean_NC, var_NC = fold_mix(mix_N, weights, len(node.pools), maps, running)
         if self.training:
             found, first = list(zip(norms, mean_NC, var_NC, strict=True)), len(node.convolutions)
             last = first + len(node.reductions)
             pairs = zip(found[first:last:2], found[first + 1 : last : 2], strict=True)
-            updates += found[:first] + found[last:] + [(n, m + mo, v + vo) for (n, m, v), (_, mo, vo) in pairs]
+            updates += (
+                found[:first]
+                + found[last:]
+                + [(n, m + mo, v + vo) for (n, m, v), (_, mo, vo) in pairs]
+            )
         return y_BCHW
 
 
@@ -357,7 +409,8 @@ def _halves(x_BCHW: Tensor) -> list[Tensor]:
 
 
 def _side_by_side(reduction: FactorizedReduce) -> tuple[Tensor, Tensor]:
-    """Its two convolutions as two that add up, `(O, I)` each: zero rows for the channels that the other one gives."""
+    """Its two convolutions as two that add up, `(O, I)` each: zero rows for the channels that the
+    other one gives."""
     even, odd = reduction.conv_even.weight.flatten(1), reduction.conv_odd.weight.flatten(1)
     return F.pad(even, (0, 0, 0, len(odd))), F.pad(odd, (0, 0, len(even), 0))
 
@@ -395,5 +448,7 @@ def update_running_statistics(updates: Updates) -> None:
             ([u[0].running_var for u in updates], [u[2] for u in updates]),
         ):
             torch._foreach_mul_(kept, 1.0 - momentum)
-            torch._foreach_add_(kept, [n.to(k.dtype) for n, k in zip(new, kept, strict=True)], alpha=momentum)
+            torch._foreach_add_(
+                kept, [n.to(k.dtype) for n, k in zip(new, kept, strict=True)], alpha=momentum
+            )
         torch._foreach_add_([u[0].num_batches_tracked for u in updates], 1)

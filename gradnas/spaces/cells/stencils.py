@@ -1,14 +1,18 @@
-"""Operations of the fused cell; on the CPU by C++ kernels (`stencils.cpp`), compiled at first use, called with ctypes.
+"""Operations of the fused cell; on the CPU by C++ kernels (`stencils.cpp`), compiled at first use,
+called with ctypes.
 
-Legend: B batch, C channels, H height, W width, P pixels (B * H * W), K kernel width, I channels in, O channels out.
+Legend: B batch, C channels, H height, W width, P pixels (B * H * W), K kernel width, I channels in,
+O channels out.
 
-`kernels(x)` gives the compiled functions for tensors like `x`, or None where there is no compiler, another device,
-another dtype or a number of channels that does not fill a vector; callers then compute the same with torch operations.
+`kernels(x)` gives the compiled functions for tensors like `x`, or None where there is no compiler,
+another device, another dtype or a number of channels that does not fill a vector; callers then
+compute the same with torch operations.
 
-Why not torch's own operations: at 16 to 64 channels a depthwise convolution or a matrix product is bound by memory, and
-each library call reads and writes whole maps. Here one call does, while a map is in the cache: normalise, ReLU, all the
-depthwise convolutions that read it, or their gradients; and one call adds all the operations that enter a node.
-All sums over pixels are accumulated in float64. The work of the threads is split the same way in every run.
+Why not torch's own operations: at 16 to 64 channels a depthwise convolution or a matrix product is
+bound by memory, and each library call reads and writes whole maps. Here one call does, while a map
+is in the cache: normalise, ReLU, all the depthwise convolutions that read it, or their gradients;
+and one call adds all the operations that enter a node. All sums over pixels are accumulated in
+float64. The work of the threads is split the same way in every run.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ SOURCE = Path(__file__).with_name("stencils.cpp")
 
 
 def kernels(*tensors: Tensor) -> Kernels | None:
-    """The functions for maps like `tensors` (B, C, H, W), or None: then torch's operations have to do.
+    """The functions for maps like `tensors` (B, C, H, W), or None: then torch's operations have to
+    do.
 
     The tensors must agree in dtype and lie on the CPU; no vector may be left half full of channels.
     """
@@ -64,7 +69,8 @@ def channels_last(x_BCHW: Tensor) -> Tensor:
 
 
 class Kernels:
-    """The compiled functions; all maps are `(B, C, H, W)` in channels-last memory, of the dtype of the library."""
+    """The compiled functions; all maps are `(B, C, H, W)` in channels-last memory, of the dtype of
+    the library."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._library, self._dtype = library, dtype
@@ -77,7 +83,8 @@ class Kernels:
         stride: int,
         normal: tuple[Tensor, Tensor] | None = None,
     ) -> list[Tensor]:
-        """Depthwise convolutions `(C, 1, K, K)` of `relu(x)`, or of `relu(scale * x + shift)`; zeros around."""
+        """Depthwise convolutions `(C, 1, K, K)` of `relu(x)`, or of `relu(scale * x + shift)`;
+        zeros around."""
         weights = [w.contiguous() for w in weights]
         out = [self._strided(x_BCHW, stride) for _ in weights]
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
@@ -94,7 +101,8 @@ class Kernels:
         normal: tuple[Tensor, Tensor] | None = None,
         with_weights: bool = True,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Gradients of `depthwise`: of x, where `scale` and `shift` are taken as those of x's BatchNorm; of weights."""
+        """Gradients of `depthwise`: of x, where `scale` and `shift` are taken as those of x's
+        BatchNorm; of weights."""
         weights, grads = [w.contiguous() for w in weights], [channels_last(g) for g in grads]
         grad_x = torch.empty_like(x_BCHW)
         grad_weights = [torch.empty_like(w) for w in weights] if with_weights else []
@@ -112,24 +120,49 @@ class Kernels:
         relu: bool = False,
         gate: Tensor | None = None,
     ) -> Tensor:
-        """`bias + sum_k x_k M_k + sum_t q_t * coefficient_t` for every pixel, `scaled` being pairs (q, coefficient).
+        """`bias + sum_k x_k M_k + sum_t q_t * coefficient_t` for every pixel, `scaled` being pairs
+        (q, coefficient).
 
-        With `relu` there is one x and its ReLU is taken; with `gate` the result is 0 where the gate is not positive.
+        With `relu` there is one x and its ReLU is taken; with `gate` the result is 0 where the gate
+        is not positive.
         """
         like = xs[0] if xs else scaled[0][0]
         out_channels = matrices_KIO.shape[2] if xs else like.shape[1]
         B, _, H, W = like.shape
-        y = torch.empty((B, out_channels, H, W), dtype=self._dtype, memory_format=torch.channels_last)
+        y = torch.empty(
+            (B, out_channels, H, W), dtype=self._dtype, memory_format=torch.channels_last
+        )
         matrices = matrices_KIO.to(self._dtype).contiguous()
-        bias = torch.zeros(out_channels, dtype=self._dtype) if bias_O is None else bias_O.to(self._dtype).contiguous()
+        bias = (
+            torch.zeros(out_channels, dtype=self._dtype)
+            if bias_O is None
+            else bias_O.to(self._dtype).contiguous()
+        )
         coefficients = torch.stack([c for _, c in scaled]).to(self._dtype) if scaled else bias
         maps = [q for q, _ in scaled]
-        xs_spec = (B * H * W, like.shape[1], out_channels, len(xs), _pointers(xs), matrices, int(relu), gate)
+        xs_spec = (
+            B * H * W,
+            like.shape[1],
+            out_channels,
+            len(xs),
+            _pointers(xs),
+            matrices,
+            int(relu),
+            gate,
+        )
         self._call("sum_products", *xs_spec, len(maps), _pointers(maps), coefficients, bias, y)
         return y
 
-    def cross(self, x: Tensor, y: Tensor, mean_x: Tensor | None = None, mean_y: Tensor | None = None, relu=False):
-        """`sum over pixels of (x - mean_x)^T (y - mean_y)`, `(I, O)` in float64; with `relu`, of x's ReLU."""
+    def cross(
+        self,
+        x: Tensor,
+        y: Tensor,
+        mean_x: Tensor | None = None,
+        mean_y: Tensor | None = None,
+        relu=False,
+    ):
+        """`sum over pixels of (x - mean_x)^T (y - mean_y)`, `(I, O)` in float64; with `relu`, of
+        x's ReLU."""
         out = torch.empty((x.shape[1], y.shape[1]), dtype=torch.float64)
         sizes = (x.numel() // x.shape[1], x.shape[1], y.shape[1])
         self._call("cross", *sizes, x, int(relu), mean_x, y, mean_y, None, out)
@@ -161,7 +194,9 @@ class Kernels:
         self._call("pools", B, H, W, C, stride, x_BCHW, largest, average)
         return largest, average
 
-    def pools_backward(self, x_BCHW: Tensor, stride: int, grad_largest: Tensor, grad_average: Tensor) -> Tensor:
+    def pools_backward(
+        self, x_BCHW: Tensor, stride: int, grad_largest: Tensor, grad_average: Tensor
+    ) -> Tensor:
         """Gradient of `pools`; that of a maximum goes to its first pixel."""
         B, C, H, W = x_BCHW.shape
         grad_x = torch.empty_like(x_BCHW)
@@ -173,10 +208,18 @@ class Kernels:
         size = (B, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
         return torch.empty(size, dtype=self._dtype, memory_format=torch.channels_last)
 
-    def _spec(self, x: Tensor, stride: int, normal, weights: Sequence[Tensor], dilations: Sequence[int]) -> tuple:
+    def _spec(
+        self, x: Tensor, stride: int, normal, weights: Sequence[Tensor], dilations: Sequence[int]
+    ) -> tuple:
         for w, dilation in zip(weights, dilations, strict=True):
-            if w.dtype != self._dtype or w.shape[2] not in KERNEL_WIDTHS or dilation not in DILATIONS:
-                raise ValueError(f"no kernel for weights {tuple(w.shape)}, {w.dtype}, dilation {dilation}")
+            if (
+                w.dtype != self._dtype
+                or w.shape[2] not in KERNEL_WIDTHS
+                or dilation not in DILATIONS
+            ):
+                raise ValueError(
+                    f"no kernel for weights {tuple(w.shape)}, {w.dtype}, dilation {dilation}"
+                )
         B, C, H, W = x.shape
         scale, shift = (t.to(self._dtype).contiguous() for t in normal) if normal else (None, None)
         widths = _integers([w.shape[2] for w in weights])
@@ -202,7 +245,7 @@ def _integers(values: Sequence[int]) -> ctypes.Array:
     return (ctypes.c_int64 * len(values))(*values)
 
 
-# ---- operations of the cell: `plain` says what they compute, forward and backward do it with the kernels -------------
+# ---- operations of the cell: `plain` says what they compute, forward and backward do it with the kernels
 
 EPS = 1e-5  # of nn.BatchNorm2d
 
@@ -211,11 +254,13 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, dilation: int, stride: int = 1) ->
     padding = dilation * (weight.shape[2] // 2)
     if dilation > 1 and half_on_cpu(x_BCHW):  # see DilatedConv2d
         with torch.autocast("cpu", enabled=False):
-            return F.conv2d(x_BCHW.float(), weight, None, stride, padding, dilation, groups=weight.shape[0])
+            return F.conv2d(
+                x_BCHW.float(), weight, None, stride, padding, dilation, groups=weight.shape[0]
+            )
     return F.conv2d(x_BCHW, weight, None, stride, padding, dilation, groups=weight.shape[0])
 
 
-# ---- all depthwise convolutions of a source node --------------------------------------------------------------------
+# ---- all depthwise convolutions of a source node -------------------------------------------------
 
 
 class _ReluDepthwise(torch.autograd.Function):
@@ -223,7 +268,9 @@ class _ReluDepthwise(torch.autograd.Function):
     def plain(spec: tuple, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         dilations, stride = spec
         x_BCHW = torch.relu(x_BCHW)
-        return tuple(depthwise(x_BCHW, w, d, stride) for w, d in zip(weights, dilations, strict=True))
+        return tuple(
+            depthwise(x_BCHW, w, d, stride) for w, d in zip(weights, dilations, strict=True)
+        )
 
     @staticmethod
     def forward(ctx: Any, spec: tuple, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -246,19 +293,23 @@ class _ReluDepthwise(torch.autograd.Function):
         return None, grad_x, *(found or [None] * len(weights))
 
 
-def relu_depthwise(x_BCHW: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride: int) -> tuple:
+def relu_depthwise(
+    x_BCHW: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride: int
+) -> tuple:
     """`depthwise_k(relu(x))` for every weight `(C, 1, K, K)`, zeros around."""
     method = _ReluDepthwise.plain if kernels(x_BCHW) is None else _ReluDepthwise.apply
     return method((tuple(dilations), stride), x_BCHW, *weights)
 
 
-# ---- BatchNorm, ReLU and depthwise convolution, between the halves of a separable convolution -----------------------
+# ---- BatchNorm, ReLU and depthwise convolution, between the halves of a separable convolution ----
 
 
 class _NormReluDepthwise(torch.autograd.Function):
     @staticmethod
     def plain(z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean_C, var_C = (torch.zeros(z_BCHW.shape[1], device=z_BCHW.device, dtype=weight.dtype) for _ in range(2))
+        mean_C, var_C = (
+            torch.zeros(z_BCHW.shape[1], device=z_BCHW.device, dtype=weight.dtype) for _ in range(2)
+        )
         # momentum 1 makes the "running" statistics those of this batch
         x_BCHW = F.batch_norm(z_BCHW, mean_C, var_C, training=True, momentum=1.0, eps=EPS)
         return depthwise(torch.relu(x_BCHW), weight, 1), mean_C, var_C
@@ -282,16 +333,20 @@ class _NormReluDepthwise(torch.autograd.Function):
             plain = lambda z, w: _NormReluDepthwise.plain(z, w)[:1]  # noqa: E731
             return tuple(differentiable(plain, (z_BCHW, weight), ctx.needs_input_grad, [grad]))
         native, with_weight = compiled(z_BCHW), ctx.needs_input_grad[1]
-        grad_z, found = native.depthwise_backward(z_BCHW, [weight], [1], 1, [grad], (scale_C, shift_C), with_weight)
+        grad_z, found = native.depthwise_backward(
+            z_BCHW, [weight], [1], 1, [grad], (scale_C, shift_C), with_weight
+        )
         return grad_z, found[0] if with_weight else None
 
 
 def norm_relu_depthwise(z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`depthwise(relu(BN(z)))` with the statistics of this batch; and those statistics."""
-    return (_NormReluDepthwise.plain if kernels(z_BCHW) is None else _NormReluDepthwise.apply)(z_BCHW, weight)
+    return (_NormReluDepthwise.plain if kernels(z_BCHW) is None else _NormReluDepthwise.apply)(
+        z_BCHW, weight
+    )
 
 
-# ---- the pointwise convolution of an input of the cell --------------------------------------------------------------
+# ---- the pointwise convolution of an input of the cell -------------------------------------------
 
 
 class _ReluPointwise(torch.autograd.Function):
@@ -309,12 +364,20 @@ class _ReluPointwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         x_BIHW, weight = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return tuple(differentiable(_ReluPointwise.plain, (x_BIHW, weight), ctx.needs_input_grad, grads))
+            return tuple(
+                differentiable(_ReluPointwise.plain, (x_BIHW, weight), ctx.needs_input_grad, grads)
+            )
         native, grad = compiled(x_BIHW), channels_last(grads[0])
-        grad_x = native.sum_products([grad], weight.flatten(1)[None], gate=x_BIHW) if ctx.needs_input_grad[0] else None
+        grad_x = (
+            native.sum_products([grad], weight.flatten(1)[None], gate=x_BIHW)
+            if ctx.needs_input_grad[0]
+            else None
+        )
         grad_weight = None
         if ctx.needs_input_grad[1]:
-            grad_weight = native.cross(x_BIHW, grad, relu=True).t().to(weight.dtype).reshape(weight.shape)
+            grad_weight = (
+                native.cross(x_BIHW, grad, relu=True).t().to(weight.dtype).reshape(weight.shape)
+            )
         return grad_x, grad_weight
 
 
@@ -324,7 +387,7 @@ def relu_pointwise(x_BIHW: Tensor, weight: Tensor) -> Tensor:
     return (_ReluPointwise.plain if native is None else _ReluPointwise.apply)(x_BIHW, weight)[0]
 
 
-# ---- pools ----------------------------------------------------------------------------------------------------------
+# ---- pools ---------------------------------------------------------------------------------------
 
 
 class _Pools(torch.autograd.Function):

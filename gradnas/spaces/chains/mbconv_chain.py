@@ -1,4 +1,5 @@
-"""The chain space of ProxylessNAS: inverted bottlenecks one after the other, each with its own candidates.
+"""The chain space of ProxylessNAS: inverted bottlenecks one after the other, each with its own
+candidates.
 
 Legend: B batch, C channels, H height, W width, O operations, K classes.
 """
@@ -45,7 +46,8 @@ PROXYLESS_NAMES = ("mb3_k3", "mb6_k3", "mb3_k5", "mb6_k5", "mb3_k7", "mb6_k7", "
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels`, one more where that would take away more than a tenth."""
+    """The multiple of `divisor` nearest to `channels`, one more where that would take away more
+    than a tenth."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -62,7 +64,8 @@ def _check_stride(name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one width: the first of them has the stride and changes the width, the others keep the shape."""
+    """Blocks of one width: the first of them has the stride and changes the width, the others keep
+    the shape."""
 
     width: int
     blocks: int
@@ -82,7 +85,8 @@ class Block:
         name: of its alpha, if it has more than one candidate.
         stage, place: of the block, from 1.
         channels_in, channels_out, stride: its shape.
-        size_in, size_out: side in pixels of the maps that enter and leave, for images of the space's size.
+        size_in, size_out: side in pixels of the maps that enter and leave, for images of the
+            space's size.
         candidates: in alpha's column order.
     """
 
@@ -115,36 +119,47 @@ class Block:
             raise ValueError(f"{where}: {error}") from error
 
 
-DEFAULT_STAGES = (Stage(24, 4, 2), Stage(40, 4, 2), Stage(80, 4, 2), Stage(96, 4), Stage(192, 4, 2), Stage(320, 1))
+DEFAULT_STAGES = (
+    Stage(24, 4, 2),
+    Stage(40, 4, 2),
+    Stage(80, 4, 2),
+    Stage(96, 4),
+    Stage(192, 4, 2),
+    Stage(320, 1),
+)
 
 
 @dataclass(frozen=True)
 class MBConvChain(ImageSpace):
-    """A chain of blocks in stages (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332, section 4.2).
+    """A chain of blocks in stages (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332,
+    section 4.2).
 
     The defaults are the released ImageNet space: 21 searchable blocks with 141 candidates in all.
 
     Args:
         stem_width, stem_stride: of the 3x3 convolution at the start.
-        first_width: of the fixed block after the stem (expansion 1, kernel 3, stride 1); None for no such block.
+        first_width: of the fixed block after the stem (expansion 1, kernel 3, stride 1); None for
+            no such block.
         stages: `Stage(width, blocks, stride)`, or plain `(width, blocks, stride)`.
-        candidates: for every block, in alpha's column order, out of `mbE_kK` (expansion E, kernel K), `zero` and
-            `identity`; `zero` is left out where the shape changes. Or one tuple for each block, taken as it is. A
-            block with one candidate is not searched.
+        candidates: for every block, in alpha's column order, out of `mbE_kK` (expansion E, kernel
+            K), `zero` and `identity`; `zero` is left out where the shape changes. Or one tuple for
+            each block, taken as it is. A block with one candidate is not searched.
         activation: `"relu6"` or `"relu"`.
         last_width: of the 1x1 convolution at the end.
-        width_mult: factor of all widths, which are then rounded to multiples of 8 (`make_divisible`); the last one
-            does not shrink. 1 leaves all widths as given.
-        image_size: side in pixels of the images that sizes and costs are told for; other sizes run too.
+        width_mult: factor of all widths, which are then rounded to multiples of 8
+            (`make_divisible`); the last one does not shrink. 1 leaves all widths as given.
+        image_size: side in pixels of the images that sizes and costs are told for; other sizes run
+            too.
         dropout: before the classifier of derived networks; the supernet has it too.
-        chain: the architecture that `network()` builds when none is given: a text or a published name.
+        chain: the architecture that `network()` builds when none is given: a text or a published
+            name.
 
-    `identity` passes its input on; where width or stride change it is a 1x1 convolution with that stride, with
-    BatchNorm. `zero` removes the block, so that its shortcut alone is left.
+    `identity` passes its input on; where width or stride change it is a 1x1 convolution with that
+    stride, with BatchNorm. `zero` removes the block, so that its shortcut alone is left.
 
     Raises:
-        ValueError: a setting outside its range, an unknown candidate (the nearest name is given), `zero` on a block
-            that changes the shape, a chain that does not fit.
+        ValueError: a setting outside its range, an unknown candidate (the nearest name is given),
+            `zero` on a block that changes the shape, a chain that does not fit.
     """
 
     stem_width: int = 32
@@ -168,23 +183,35 @@ class MBConvChain(ImageSpace):
         if self.activation not in ACTIVATIONS:
             hint = did_you_mean(str(self.activation), ACTIVATIONS)
             raise ValueError(f"activation must be 'relu6' or 'relu', not {self.activation!r}{hint}")
-        if isinstance(self.width_mult, bool) or not isinstance(self.width_mult, (int, float)) or self.width_mult <= 0:
+        if (
+            isinstance(self.width_mult, bool)
+            or not isinstance(self.width_mult, (int, float))
+            or self.width_mult <= 0
+        ):
             raise ValueError(f"width_mult must be a number above 0, not {self.width_mult!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
         if isinstance(self.stages, (str, Mapping)) or not self.stages:
-            raise ValueError(f"stages must be a sequence of Stage(width, blocks, stride), not {self.stages!r}")
-        stages = tuple(stage if isinstance(stage, Stage) else Stage(*stage) for stage in self.stages)
+            raise ValueError(
+                f"stages must be a sequence of Stage(width, blocks, stride), not {self.stages!r}"
+            )
+        stages = tuple(
+            stage if isinstance(stage, Stage) else Stage(*stage) for stage in self.stages
+        )
         object.__setattr__(self, "stages", stages)
         if isinstance(self.candidates, str) or not self.candidates:
-            raise ValueError(f"candidates must be a sequence of operations, not {self.candidates!r}")
+            raise ValueError(
+                f"candidates must be a sequence of operations, not {self.candidates!r}"
+            )
         exact = tuple(c if isinstance(c, str) else tuple(c) for c in self.candidates)
         object.__setattr__(self, "candidates", exact)
         for block in self.blocks:
             if not block.candidates:
                 raise ValueError(f"block {block.place} of stage {block.stage} has no candidates")
             if len(set(block.candidates)) < len(block.candidates):
-                raise ValueError(f"block {block.place} of stage {block.stage} offers a candidate twice")
+                raise ValueError(
+                    f"block {block.place} of stage {block.stage} offers a candidate twice"
+                )
             for operation in block.candidates:
                 block.check(operation)
         if self.chain is not None:
@@ -192,11 +219,14 @@ class MBConvChain(ImageSpace):
 
     @classmethod
     def named(cls, name: str) -> MBConvChain:
-        """A published space: `proxyless` (the default), those of the four published networks, whose `network()` is
-        that network, and `nas-bench-macro`. ValueError, with the nearest name, for any other."""
+        """A published space: `proxyless` (the default), those of the four published networks, whose
+        `network()` is that network, and `nas-bench-macro`. ValueError, with the nearest name, for
+        any other."""
         if name not in _NAMED:
             known = ", ".join(_NAMED)
-            raise ValueError(f"unknown chain space {name!r}{did_you_mean(str(name), _NAMED)}; the names are {known}")
+            raise ValueError(
+                f"unknown chain space {name!r}{did_you_mean(str(name), _NAMED)}; the names are {known}"
+            )
         return cls(**_NAMED[name])
 
     @classmethod
@@ -204,7 +234,7 @@ class MBConvChain(ImageSpace):
         """Every name that `named` knows."""
         return tuple(_NAMED)
 
-    # ---- description ----------------------------------------------------------------------------------------------
+    # ---- description -----------------------------------------------------------------------------
 
     def scaled(self, width: int) -> int:
         """A width times `width_mult`."""
@@ -225,7 +255,9 @@ class MBConvChain(ImageSpace):
         """All searchable blocks in order."""
         count = self.num_blocks
         flat = all(isinstance(c, str) for c in self.candidates)
-        if not flat and (len(self.candidates) != count or any(isinstance(c, str) for c in self.candidates)):
+        if not flat and (
+            len(self.candidates) != count or any(isinstance(c, str) for c in self.candidates)
+        ):
             raise ValueError(
                 f"candidates are operations for every block, or one tuple for each of the {count} blocks; got "
                 f"{len(self.candidates)} entries"
@@ -242,17 +274,20 @@ class MBConvChain(ImageSpace):
                 if flat and not keeps_shape:
                     offered = tuple(operation for operation in offered if operation != ZERO)
                 name, size_out = f"block{index + 1:02}", _halved(size, stride)
-                blocks.append(Block(name, number, place, channels, width, stride, size, size_out, offered))
+                blocks.append(
+                    Block(name, number, place, channels, width, stride, size, size_out, offered)
+                )
                 channels, size = width, size_out
         return tuple(blocks)
 
-    # ---- discrete architectures -----------------------------------------------------------------------------------
+    # ---- discrete architectures ------------------------------------------------------------------
 
     def decision(self, what: Chain | str) -> Chain:
         """A chain of this space from its text, a published name, or the code that `code` writes.
 
         Raises:
-            ValueError: none of these, other numbers of stages or blocks, or an operation that does not fit its block.
+            ValueError: none of these, other numbers of stages or blocks, or an operation that does
+                not fit its block.
         """
         if isinstance(what, str):
             chain = self._read(what.strip())
@@ -260,9 +295,14 @@ class MBConvChain(ImageSpace):
             chain = what
         else:
             raise ValueError(f"a chain is a Chain or a text, not a {type(what).__name__}")
-        lengths, found = [stage.blocks for stage in self.stages], [len(stage) for stage in chain.stages]
+        lengths, found = (
+            [stage.blocks for stage in self.stages],
+            [len(stage) for stage in chain.stages],
+        )
         if found != lengths:
-            raise ValueError(f"a chain of this space has stages of {lengths} blocks, not of {found}")
+            raise ValueError(
+                f"a chain of this space has stages of {lengths} blocks, not of {found}"
+            )
         for block, operation in zip(self.blocks, chain.blocks, strict=True):
             block.check(operation)
         return chain
@@ -271,7 +311,9 @@ class MBConvChain(ImageSpace):
         if text.isascii() and text.isdigit():
             blocks = self.blocks
             if len(text) != len(blocks):
-                raise ValueError(f"the code of a chain of this space has {len(blocks)} digits, not {len(text)}: {text}")
+                raise ValueError(
+                    f"the code of a chain of this space has {len(blocks)} digits, not {len(text)}: {text}"
+                )
             operations = []
             for place, (digit, block) in enumerate(zip(text, blocks, strict=True), 1):
                 if int(digit) >= len(block.candidates):
@@ -284,7 +326,8 @@ class MBConvChain(ImageSpace):
         return Chain.named(text) if text in Chain.names() else Chain.parse(text)
 
     def code(self, chain: Chain | str) -> str:
-        """One digit for each block, its column among the candidates: the way NAS-Bench-Macro writes architectures.
+        """One digit for each block, its column among the candidates: the way NAS-Bench-Macro writes
+        architectures.
 
         Raises:
             ValueError: a block with more than ten candidates, an operation that is none of them.
@@ -292,16 +335,22 @@ class MBConvChain(ImageSpace):
         digits = []
         for block, operation in zip(self.blocks, self.decision(chain).blocks, strict=True):
             if operation not in block.candidates:
-                raise ValueError(f"{operation!r} is no candidate of {block.name}: {', '.join(block.candidates)}")
+                raise ValueError(
+                    f"{operation!r} is no candidate of {block.name}: {', '.join(block.candidates)}"
+                )
             digits.append(block.candidates.index(operation))
         if max(digits) > 9:
-            raise ValueError("a code has one digit for each block, but a block here has more than ten candidates")
+            raise ValueError(
+                "a code has one digit for each block, but a block here has more than ten candidates"
+            )
         return "".join(map(str, digits))
 
     def short_code(self, decision: Chain) -> str | None:
         """`code`, or None where there is none."""
         pairs = zip(self.blocks, decision.blocks, strict=True)
-        return self.code(decision) if all(o in block.candidates[:10] for block, o in pairs) else None
+        return (
+            self.code(decision) if all(o in block.candidates[:10] for block, o in pairs) else None
+        )
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Chain:
         """The best operation of every block (ProxylessNAS, section 3.2.1); ties go to the first."""
@@ -309,17 +358,21 @@ class MBConvChain(ImageSpace):
         for block in self.blocks:
             index = 0
             if len(block.candidates) > 1:
-                index = best_operation(relaxation.probabilities(alphas[block.name].detach().double()))
+                index = best_operation(
+                    relaxation.probabilities(alphas[block.name].detach().double())
+                )
             operations.append(block.candidates[index])
         return Chain.of(operations, [stage.blocks for stage in self.stages])
 
     def random_decision(self, generator: torch.Generator) -> Chain:
         """A chain drawn uniformly from the candidates."""
-        picks = [int(torch.randint(len(b.candidates), (1,), generator=generator)) for b in self.blocks]
+        picks = [
+            int(torch.randint(len(b.candidates), (1,), generator=generator)) for b in self.blocks
+        ]
         operations = [block.candidates[k] for block, k in zip(self.blocks, picks, strict=True)]
         return Chain.of(operations, [stage.blocks for stage in self.stages])
 
-    # ---- what it builds -------------------------------------------------------------------------------------------
+    # ---- what it builds --------------------------------------------------------------------------
 
     def supernet(  # type: ignore[override]
         self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
@@ -346,24 +399,34 @@ class MBConvChain(ImageSpace):
         """The plain network of a chain, freshly initialised.
 
         Args:
-            chain: a `Chain`, its text, its code, or a published name; None takes the space's own `chain`.
+            chain: a `Chain`, its text, its code, or a published name; None takes the space's own
+                `chain`.
 
         Raises:
-            ValueError: no chain at all, one that does not fit (see `decision`), or an auxiliary head: there is none.
+            ValueError: no chain at all, one that does not fit (see `decision`), or an auxiliary
+                head: there is none.
         """
         if auxiliary:
             raise ValueError("a chain has no auxiliary head: set auxiliary to False")
         if chain is None:
             if self.chain is None:
-                raise ValueError("which chain? This space has none of its own: network(chain, num_classes=...)")
+                raise ValueError(
+                    "which chain? This space has none of its own: network(chain, num_classes=...)"
+                )
             chain = self.chain
         operations = self.decision(chain).blocks
         shapes = [(block.channels_in, block.channels_out, block.stride) for block in self.blocks]
-        built = [chain_block(o, *shape, self.activation) for o, shape in zip(operations, shapes, strict=True)]
+        built = [
+            chain_block(o, *shape, self.activation)
+            for o, shape in zip(operations, shapes, strict=True)
+        ]
         return self.assembled(built, in_channels, num_classes)
 
-    def assembled(self, blocks: Sequence[nn.Module], in_channels: int, num_classes: int) -> ChainNetwork:
-        """A network around these modules for the searchable blocks, everything freshly initialised."""
+    def assembled(
+        self, blocks: Sequence[nn.Module], in_channels: int, num_classes: int
+    ) -> ChainNetwork:
+        """A network around these modules for the searchable blocks, everything freshly
+        initialised."""
         stem, first = self.scaled(self.stem_width), []
         if self.first_width is not None:
             first = [MBConv(stem, self.scaled(self.first_width), 1, 3, 1, self.activation)]
@@ -381,15 +444,19 @@ class MBConvChain(ImageSpace):
 
 
 class ChainSupernet(ModuleSupernet):
-    """The chain with every choice open: `net` is a `ChainNetwork` whose blocks hold a `Choice` each.
+    """The chain with every choice open: `net` is a `ChainNetwork` whose blocks hold a `Choice`
+    each.
 
-    `alphas["block01"]` and so on are `(O,)`. The shortcut lies outside the choice: a block gives `x + sum_k mix_k
-    o_k(x)`, so `zero` (and `identity` where the shape stays) is an operation whose output is 0.
+    `alphas["block01"]` and so on are `(O,)`. The shortcut lies outside the choice: a block gives `x
+    + sum_k mix_k o_k(x)`, so `zero` (and `identity` where the shape stays) is an operation whose
+    output is 0.
     """
 
     def __init__(self, space: MBConvChain, in_channels: int, num_classes: int) -> None:
         if all(len(block.candidates) == 1 for block in space.blocks):
-            raise ValueError("there is nothing to search: every block of this space has one candidate")
+            raise ValueError(
+                "there is nothing to search: every block of this space has one candidate"
+            )
         blocks = [_open_block(block, space.activation) for block in space.blocks]
         net = space.assembled(blocks, in_channels, num_classes)
         super().__init__(net, seed=int(torch.randint(2**31, ())))
@@ -401,13 +468,20 @@ class ChainSupernet(ModuleSupernet):
 
     def cost_view(self) -> CostView:
         like = next(self.net.parameters())
-        plain = plain_choices(self.space, self.in_channels, self.num_classes).to(like.device, like.dtype)
+        plain = plain_choices(self.space, self.in_channels, self.num_classes).to(
+            like.device, like.dtype
+        )
         return CostView(plain)
 
-    def costs(self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None) -> Costs:
-        """As for every supernet; a table of a phone is read for images of the space's size, whatever the inputs."""
+    def costs(
+        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+    ) -> Costs:
+        """As for every supernet; a table of a phone is read for images of the space's size,
+        whatever the inputs."""
         if quantity == "latency" and table is not None and table.is_mobile:
-            return phone_costs(self.space, table, dict(self.alphas.items()), self.num_classes, self.in_channels)
+            return phone_costs(
+                self.space, table, dict(self.alphas.items()), self.num_classes, self.in_channels
+            )
         return super().costs(quantity, inputs, table)
 
     def decision(self, picks: Picks) -> Chain:  # type: ignore[override]
@@ -422,7 +496,8 @@ class ChainSupernet(ModuleSupernet):
         )
 
     def one_hot_draw(self, chain: Chain | str) -> Draw:  # type: ignore[override]
-        """Mixing weight 1 on the chain's operations. ValueError for an operation that is no candidate."""
+        """Mixing weight 1 on the chain's operations. ValueError for an operation that is no
+        candidate."""
         chain = self._fitting(chain)
         pairs = zip(self.space.blocks, chain.blocks, strict=True)
         choices = {b.name: [b.candidates.index(o)] for b, o in pairs if b.name in self.alphas}
@@ -431,8 +506,8 @@ class ChainSupernet(ModuleSupernet):
     def derived(self, decision: Chain | str, weights: Weights = "keep") -> ChainNetwork:  # type: ignore[override]
         """The plain network of a chain; `"keep"` copies the supernet's tensors.
 
-        The running statistics of kept BatchNorms are those of the supernet's mixture: recalibrate them before
-        evaluation.
+        The running statistics of kept BatchNorms are those of the supernet's mixture: recalibrate
+        them before evaluation.
 
         Raises:
             ValueError: the chain is not one of this space.
@@ -445,7 +520,8 @@ class ChainSupernet(ModuleSupernet):
             tensors = self.net.state_dict()
             renamed = {}
             for name in network.state_dict():
-                # blocks.3.operation.0.weight of the derived network is ...operation.operations.mb3_k5.0.weight here
+                # blocks.3.operation.0.weight of the derived network is
+                # ...operation.operations.mb3_k5.0.weight here
                 renamed[name] = tensors[self._source(name, network, chain)]
             network.load_state_dict(renamed)
         return network
@@ -480,7 +556,9 @@ def _open_block(block: Block, activation: str) -> nn.Module:
         if block.keeps_shape and operation in (ZERO, IDENTITY):
             operations[operation] = Zero(1)  # beside the shortcut there is nothing
         else:
-            plain = chain_block(operation, block.channels_in, block.channels_out, block.stride, activation)
+            plain = chain_block(
+                operation, block.channels_in, block.channels_out, block.stride, activation
+            )
             operations[operation] = plain.operation if isinstance(plain, Residual) else plain
     if len(operations) == 1:
         (only,) = operations.values()
@@ -495,7 +573,9 @@ def _halved(size: int, stride: int) -> int:
 
 def _stages(*widths: int) -> tuple[Stage, ...]:
     """The stages of ProxylessNAS with other widths."""
-    return tuple(dataclasses.replace(stage, width=w) for stage, w in zip(DEFAULT_STAGES, widths, strict=True))
+    return tuple(
+        dataclasses.replace(stage, width=w) for stage, w in zip(DEFAULT_STAGES, widths, strict=True)
+    )
 
 
 # Widths and dropout of the authors' released network descriptions
@@ -516,7 +596,8 @@ _NAMED: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
         "chain": "proxyless_mobile_14",
     },
-    # Su et al., CVPR 2021, arXiv 2106.09298: three stages for 32x32 images, three candidates for each block
+    # Su et al., CVPR 2021, arXiv 2106.09298: three stages for 32x32 images, three candidates for
+    # each block
     "nas-bench-macro": {
         "stem_stride": 1,
         "first_width": None,

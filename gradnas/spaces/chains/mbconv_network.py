@@ -1,7 +1,7 @@
 """Chains of inverted bottlenecks as plain torch modules.
 
-Legend: B batch, C channels, H height, W width, K classes. Convolutions have no bias. This file needs torch alone:
-exported model files are made of its source.
+Legend: B batch, C channels, H height, W width, K classes. Convolutions have no bias. This file
+needs torch alone: exported model files are made of its source.
 """
 
 from __future__ import annotations
@@ -17,20 +17,31 @@ BN_EPS = 1e-3
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
-def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1) -> list[nn.Module]:
+def conv_bn(
+    channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1
+) -> list[nn.Module]:
     """Convolution that keeps or divides the size, and BatchNorm."""
     return [
-        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.Conv2d(
+            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
+        ),
         nn.BatchNorm2d(channels_out, eps=BN_EPS),
     ]
 
 
 class MBConv(nn.Sequential):
-    """Inverted bottleneck: 1x1 convolution to `expansion` times the channels (left out where that is 1), depthwise
-    convolution with the stride, 1x1 convolution; BatchNorm after each, the activation after the first two."""
+    """Inverted bottleneck: 1x1 convolution to `expansion` times the channels (left out where that
+    is 1), depthwise convolution with the stride, 1x1 convolution; BatchNorm after each, the
+    activation after the first two."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, expansion: int, kernel: int, stride: int, activation: str
+        self,
+        channels_in: int,
+        channels_out: int,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        activation: str,
     ) -> None:
         middle = channels_in * expansion
         act = ACTIVATIONS[activation]
@@ -52,8 +63,9 @@ class StridedIdentity(nn.Module):
         self.conv, self.bn = conv_bn(channels_in, channels_out, 1, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        # A 1x1 convolution of stride 2 is one of stride 1 on every second pixel. Written so, it also keeps clear of a
-        # fault of torch 2.13 on the CPU: its channels-last backward for stride 2 corrupts memory for some small shapes.
+        # A 1x1 convolution of stride 2 is one of stride 1 on every second pixel. Written so, it
+        # also keeps clear of a fault of torch 2.13 on the CPU: its channels-last backward for
+        # stride 2 corrupts memory for some small shapes.
         return self.bn(self.conv(x_BCHW[:, :, :: self.stride, :: self.stride]))
 
 
@@ -69,8 +81,11 @@ class Residual(nn.Module):
         return x_BCHW + y_BCHW if self.shortcut else y_BCHW
 
 
-def chain_block(operation: str, channels_in: int, channels_out: int, stride: int, activation: str) -> nn.Module:
-    """The plain block of an operation, `mbE_kK`, `identity` or `zero`, with its shortcut where the shape allows one."""
+def chain_block(
+    operation: str, channels_in: int, channels_out: int, stride: int, activation: str
+) -> nn.Module:
+    """The plain block of an operation, `mbE_kK`, `identity` or `zero`, with its shortcut where the
+    shape allows one."""
     keeps_shape = stride == 1 and channels_in == channels_out
     if operation in ("identity", "zero"):
         return nn.Identity() if keeps_shape else StridedIdentity(channels_in, channels_out, stride)
@@ -80,7 +95,8 @@ def chain_block(operation: str, channels_in: int, channels_out: int, stride: int
 
 
 class ChainNetwork(nn.Module):
-    """A chain: stem (3x3 convolution), blocks one after the other, 1x1 convolution, pooling, dropout, classifier.
+    """A chain: stem (3x3 convolution), blocks one after the other, 1x1 convolution, pooling,
+    dropout, classifier.
 
     Images `(B, C, H, W)` to logits `(B, K)`.
     """
@@ -100,7 +116,9 @@ class ChainNetwork(nn.Module):
         """`channels`: those that leave the last block."""
         super().__init__()
         act = ACTIVATIONS[activation]
-        self.stem = nn.Sequential(*conv_bn(in_channels, stem_width, 3, stem_stride), act(inplace=True))
+        self.stem = nn.Sequential(
+            *conv_bn(in_channels, stem_width, 3, stem_stride), act(inplace=True)
+        )
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(*conv_bn(channels, last_width, 1, 1), act(inplace=True))
         self.dropout = nn.Dropout(dropout)
@@ -117,10 +135,13 @@ class ChainNetwork(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
-    """Convolutions: normal with variance 2 / (kernel area * output channels), also where they are depthwise; the
+    """Convolutions: normal with variance 2 / (kernel area * output channels), also where they are
+    depthwise; the
     classifier: uniform within 1 / sqrt(inputs), bias 0 (ProxylessNAS)."""
     if isinstance(module, nn.Conv2d):
-        module.weight.normal_(0.0, math.sqrt(2.0 / (module.weight[0, 0].numel() * module.out_channels)))
+        module.weight.normal_(
+            0.0, math.sqrt(2.0 / (module.weight[0, 0].numel() * module.out_channels))
+        )
     elif isinstance(module, nn.Linear):
         bound = 1.0 / math.sqrt(module.in_features)
         module.weight.uniform_(-bound, bound)

@@ -1,13 +1,15 @@
-"""The time loop of recurrent cells: the search cell (all predecessors, all activations) and the derived cell.
+"""The time loop of recurrent cells: the search cell (all predecessors, all activations) and the
+derived cell.
 
-Legend: T time steps, B batch, H hidden units, G = 2 H (gate, then candidate), N nodes, E edges, F activations,
-i a node from 1 to N, p a predecessor (0 is the first state s_0).
+Legend: T time steps, B batch, H hidden units, G = 2 H (gate, then candidate), N nodes, E edges, F
+activations, i a node from 1 to N, p a predecessor (0 is the first state s_0).
 
 `search_cell` and `derived_cell` say in torch what is computed. On the CPU, with the activations
-of DARTS, the same is done with a backward pass of its own: matrix products in torch, everything between two products in
-one C++ kernel (`recurrence.cpp`). The search cell multiplies all predecessors of a node by its matrix at once, the
-derived cell a state by the matrices of all its successors at once; gradients of weights are products over all time
-steps where the layout allows it. A backward pass of a backward pass (`Unrolled(mode="exact")`) takes the torch form.
+of DARTS, the same is done with a backward pass of its own: matrix products in torch, everything
+between two products in one C++ kernel (`recurrence.cpp`). The search cell multiplies all
+predecessors of a node by its matrix at once, the derived cell a state by the matrices of all its
+successors at once; gradients of weights are products over all time steps where the layout allows
+it. A backward pass of a backward pass (`Unrolled(mode="exact")`) takes the torch form.
 """
 
 from __future__ import annotations
@@ -27,17 +29,23 @@ from gradnas.spaces.native import differentiable, library
 Activation = Callable[[Tensor], Tensor]
 
 SOURCE = Path(__file__).with_name("recurrence.cpp")
-NATIVE = ("tanh", "relu", "sigmoid", "identity")  # in the order of the kernels' weights, after that of the state itself
+NATIVE = (
+    "tanh",
+    "relu",
+    "sigmoid",
+    "identity",
+)  # in the order of the kernels' weights, after that of the state itself
 EPS = 1e-5  # of nn.BatchNorm1d
 SHORT = 8  # time steps; fewer without gradients take the torch form of the derived cell
 _DTYPES = (torch.float32, torch.float64)
 
 
-# ---- what is computed, in torch operations ---------------------------------------------------------------------------
+# ---- what is computed, in torch operations -------------------------------------------------------
 
 
 def normalised(s_BH: Tensor) -> Tensor:
-    """BatchNorm over the batch, without affine part and always with the statistics of the batch itself."""
+    """BatchNorm over the batch, without affine part and always with the statistics of the batch
+    itself."""
     centred_BH = s_BH - s_BH.mean(0)
     return centred_BH * torch.rsqrt(centred_BH.square().mean(0) + EPS)
 
@@ -57,14 +65,17 @@ def search_cell(
     nodes_NHG: Tensor,
     mix_EF: Tensor,
 ) -> Tensor:
-    """The mixture of all edges and activations (DARTS, arXiv 1806.09055, appendix A.1.2, and the authors' code).
+    """The mixture of all edges and activations (DARTS, arXiv 1806.09055, appendix A.1.2, and the
+    authors' code).
 
-    `s_i = BatchNorm(sum_j sum_f mix_f (s_j + sigmoid(c_j) (f(x_j) - s_j)))` with `[c_j, x_j] = (mask * s_j) W_i`.
+    `s_i = BatchNorm(sum_j sum_f mix_f (s_j + sigmoid(c_j) (f(x_j) - s_j)))` with `[c_j, x_j] =
+    (mask * s_j) W_i`.
 
     Args:
         mask_BH: dropout mask of the hidden state and of all states, or None.
         input_TBG: the input's part of the pre-activation of s_0, without the hidden state's.
-        mix_EF: mixing weight of each activation on each edge; they need not sum to one (`none` keeps its share).
+        mix_EF: mixing weight of each activation on each edge; they need not sum to one (`none`
+            keeps its share).
 
     Returns:
         The outputs (T, B, H), each the mean of the states 1 to N.
@@ -72,7 +83,9 @@ def search_cell(
     outputs, N = [], nodes_NHG.shape[0]
     for pre_BG in input_TBG:
         fed_BH = hidden_BH if mask_BH is None else hidden_BH * mask_BH
-        states = normalised(_highway(hidden_BH, pre_BG + fed_BH @ recurrent_HG, torch.tanh)).unsqueeze(0)
+        states = normalised(
+            _highway(hidden_BH, pre_BG + fed_BH @ recurrent_HG, torch.tanh)
+        ).unsqueeze(0)
         for i in range(N):
             fed = states if mask_BH is None else states * mask_BH
             c, x = (fed @ nodes_NHG[i]).chunk(2, dim=-1)
@@ -96,7 +109,8 @@ def derived_cell(
     recurrent_HG: Tensor,
     nodes_NHG: Tensor,
 ) -> Tensor:
-    """The cell of a genotype: node i has one predecessor and one activation, and there is no BatchNorm.
+    """The cell of a genotype: node i has one predecessor and one activation, and there is no
+    BatchNorm.
 
     Arguments as in `search_cell`; the output is the mean of the nodes in `concat`.
     """
@@ -112,7 +126,7 @@ def derived_cell(
     return torch.stack(outputs)
 
 
-# ---- the kernels -----------------------------------------------------------------------------------------------------
+# ---- the kernels ---------------------------------------------------------------------------------
 
 
 class Kernels:
@@ -125,7 +139,15 @@ class Kernels:
         self.node_forward.argtypes = [*head, ctypes.c_double, *[pointer] * 3, ctypes.c_int]
         self.node_backward.argtypes = [*head, *[pointer] * 7, ctypes.c_int]
         self.token_rows = found.token_rows
-        self.token_rows.argtypes = [i64, i64, pointer, pointer, ctypes.c_double, pointer, ctypes.c_int]
+        self.token_rows.argtypes = [
+            i64,
+            i64,
+            pointer,
+            pointer,
+            ctypes.c_double,
+            pointer,
+            ctypes.c_int,
+        ]
         for function in (self.node_forward, self.node_backward, self.token_rows):
             function.restype = None
 
@@ -161,7 +183,8 @@ def contiguous(tensors: Sequence[Tensor | None]) -> list[Any]:
 
 
 class _SearchCell(torch.autograd.Function):
-    """`search_cell` for the activations of `NATIVE`; the weights of a predecessor are `(sum of mix, mix ...)`."""
+    """`search_cell` for the activations of `NATIVE`; the weights of a predecessor are `(sum of mix,
+    mix ...)`."""
 
     @staticmethod
     def plain(mask_BH: Tensor | None, *tensors: Tensor) -> tuple[Tensor]:
@@ -171,7 +194,9 @@ class _SearchCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keep: bool, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5 = contiguous([mask_BH, *tensors])
+        mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5 = contiguous(
+            [mask_BH, *tensors]
+        )
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
         H, E, steps = G // 2, weights_E5.shape[0], T if keep else 1
         native = native_kernels(input_TBG.dtype)
@@ -182,7 +207,11 @@ class _SearchCell(torch.autograd.Function):
         edges = input_TBG.new_empty(steps, E * B, G)
         outputs, fed_BH = input_TBG.new_empty(T, B, H), torch.empty_like(hidden_BH)
         one = _only_tanh(input_TBG)
-        threads, mask, width = torch.get_num_threads(), _address(mask_BH), H * B * input_TBG.element_size()
+        threads, mask, width = (
+            torch.get_num_threads(),
+            _address(mask_BH),
+            H * B * input_TBG.element_size(),
+        )
         line, table = H * input_TBG.element_size(), 5 * input_TBG.element_size()
         for t in range(T):
             k = t if keep else 0
@@ -191,7 +220,20 @@ class _SearchCell(torch.autograd.Function):
             fed = before if mask_BH is None else torch.mul(before, mask_BH, out=fed_BH)
             torch.addmm(input_TBG[t], fed, recurrent_HG, out=first[k])
             native.node_forward(
-                1, B, H, G, before.data_ptr(), first[k].data_ptr(), one.data_ptr(), mask, 1, EPS, s, m, inv, threads
+                1,
+                B,
+                H,
+                G,
+                before.data_ptr(),
+                first[k].data_ptr(),
+                one.data_ptr(),
+                mask,
+                1,
+                EPS,
+                s,
+                m,
+                inv,
+                threads,
             )
             for i in range(1, N + 1):
                 row = i * (i - 1) // 2
@@ -254,7 +296,9 @@ class _SearchCell(torch.autograd.Function):
                 d_first[t].data_ptr(), d_hidden.data_ptr(), None, threads,
             )  # fmt: skip
             _through(d_hidden, d_first[t], recurrent_HG, mask_BH)
-        d_recurrent = _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
+        d_recurrent = (
+            _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
+        )
         found = None if d_weights is None else d_weights.to(weights_E5.dtype)
         return None, None, d_first, d_hidden, d_recurrent, d_nodes, found
 
@@ -264,7 +308,9 @@ def _only_tanh(like: Tensor) -> Tensor:
     return like.new_tensor([1.0, 1.0, 0.0, 0.0, 0.0])
 
 
-def _through(d_hidden_BH: Tensor, d_pre_BG: Tensor, recurrent_HG: Tensor, mask_BH: Tensor | None) -> None:
+def _through(
+    d_hidden_BH: Tensor, d_pre_BG: Tensor, recurrent_HG: Tensor, mask_BH: Tensor | None
+) -> None:
     """Add to the hidden state's gradient what comes through its product."""
     if mask_BH is None:
         d_hidden_BH.addmm_(d_pre_BG, recurrent_HG.t())
@@ -272,7 +318,9 @@ def _through(d_hidden_BH: Tensor, d_pre_BG: Tensor, recurrent_HG: Tensor, mask_B
         d_hidden_BH.addcmul_(d_pre_BG @ recurrent_HG.t(), mask_BH)
 
 
-def _recurrent_gradient(hidden_BH: Tensor, outputs_TBH: Tensor, mask_BH: Tensor | None, d_first_TBG: Tensor) -> Tensor:
+def _recurrent_gradient(
+    hidden_BH: Tensor, outputs_TBH: Tensor, mask_BH: Tensor | None, d_first_TBG: Tensor
+) -> Tensor:
     before_TBH = torch.cat([hidden_BH.unsqueeze(0), outputs_TBH[:-1]])
     fed_TBH = before_TBH if mask_BH is None else before_TBH * mask_BH
     return fed_TBH.flatten(0, 1).t() @ d_first_TBG.flatten(0, 1)
@@ -281,8 +329,8 @@ def _recurrent_gradient(hidden_BH: Tensor, outputs_TBH: Tensor, mask_BH: Tensor 
 class _DerivedCell(torch.autograd.Function):
     """`derived_cell` for the activations of `NATIVE`. `spec` is (names, predecessors, concat).
 
-    States are stored node by node, so that the matrices of all successors of a state have one product for their
-    gradient over all time steps.
+    States are stored node by node, so that the matrices of all successors of a state have one
+    product for their gradient over all time steps.
     """
 
     @staticmethod
@@ -292,7 +340,9 @@ class _DerivedCell(torch.autograd.Function):
         return (derived_cell(functions, predecessors, concat, mask_BH, *tensors),)  # type: ignore[arg-type]
 
     @staticmethod
-    def forward(ctx: Any, keep: bool, spec: tuple, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(
+        ctx: Any, keep: bool, spec: tuple, mask_BH: Tensor | None, *tensors: Tensor
+    ) -> Tensor:  # type: ignore[override]
         mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG = contiguous([mask_BH, *tensors])
         names, predecessors, concat = spec
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
@@ -317,7 +367,11 @@ class _DerivedCell(torch.autograd.Function):
             for i in range(N + 1):
                 if i > 0:
                     p = predecessors[i - 1]
-                    source, stride, weights = states[p, k], len(successors[p]) * G, table[i - 1].data_ptr()
+                    source, stride, weights = (
+                        states[p, k],
+                        len(successors[p]) * G,
+                        table[i - 1].data_ptr(),
+                    )
                     pre = pres[p][k].data_ptr() + successors[p].index(i - 1) * G * size
                 native.node_forward(
                     1, B, H, stride, source.data_ptr(), pre, weights, mask, 0, EPS,
@@ -329,7 +383,17 @@ class _DerivedCell(torch.autograd.Function):
         if keep:
             ctx.spec = spec
             ctx.save_for_backward(
-                mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, outputs, states, masked, first, *pres, *matrices
+                mask_BH,
+                input_TBG,
+                hidden_BH,
+                recurrent_HG,
+                nodes_NHG,
+                outputs,
+                states,
+                masked,
+                first,
+                *pres,
+                *matrices,
             )
         return outputs
 
@@ -349,7 +413,11 @@ class _DerivedCell(torch.autograd.Function):
         successors = [[i for i in range(N) if predecessors[i] == p] for p in range(N + 1)]
         pres, matrices = rest[: N + 1], rest[N + 1 :]
         d_first, d_pres = torch.empty_like(first), [torch.empty_like(pre) for pre in pres]
-        d_states, d_masked, d_hidden = grad_TBH.new_empty(N + 1, B, H), grad_TBH.new_zeros(N + 1, B, H), grad_TBH[0] * 0
+        d_states, d_masked, d_hidden = (
+            grad_TBH.new_empty(N + 1, B, H),
+            grad_TBH.new_zeros(N + 1, B, H),
+            grad_TBH[0] * 0,
+        )
         table, one, concat = _one_hot(names, input_TBG), _only_tanh(input_TBG), list(concat)
         threads, mask, size = torch.get_num_threads(), _address(mask_BH), input_TBG.element_size()
         for t in reversed(range(T)):
@@ -372,7 +440,9 @@ class _DerivedCell(torch.autograd.Function):
                     d_states[i].data_ptr(), d_masked[i].data_ptr(), d_pre, target.data_ptr(), None, threads,
                 )  # fmt: skip
             _through(d_hidden, d_first[t], recurrent_HG, mask_BH)
-        d_recurrent = _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
+        d_recurrent = (
+            _recurrent_gradient(hidden_BH, outputs, mask_BH, d_first) if needs[2] else None
+        )
         d_nodes = torch.empty_like(nodes_NHG) if needs[3] else None
         if d_nodes is not None:
             for p, own in enumerate(successors):
@@ -395,7 +465,7 @@ def _one_hot(names: Sequence[str], like: Tensor) -> Tensor:
     return like.new_tensor([[1.0, *(float(name == known) for known in NATIVE)] for name in names])
 
 
-# ---- what spaces call ------------------------------------------------------------------------------------------------
+# ---- what spaces call ----------------------------------------------------------------------------
 
 # The known activations, by name
 ACTIVATIONS: dict[str, Activation] = {
@@ -427,7 +497,9 @@ def run_search_cell(
     columns = [mix_EF.sum(1)]
     names = list(activations)
     for name in NATIVE:
-        columns.append(mix_EF[:, names.index(name)] if name in names else torch.zeros_like(columns[0]))
+        columns.append(
+            mix_EF[:, names.index(name)] if name in names else torch.zeros_like(columns[0])
+        )
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, mix_EF))
     return _SearchCell.apply(keep, mask_BH, *tensors, torch.stack(columns, dim=1))
 
@@ -441,10 +513,16 @@ def run_derived_cell(
     *tensors: Tensor,
 ) -> Tensor:
     """`derived_cell`, by the kernels where they can do it; `names` are those of the activations."""
-    native = all(name in NATIVE and f is ACTIVATIONS[name] for name, f in zip(names, activations, strict=True))
+    native = all(
+        name in NATIVE and f is ACTIVATIONS[name]
+        for name, f in zip(names, activations, strict=True)
+    )
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    # For a few tokens, as in generation, laying matrices side by side would cost more than it saves.
+    # For a few tokens, as in generation, laying matrices side by side would cost more than it
+    # saves.
     short = not keep and len(tensors[0]) < SHORT
     if not native or short or kernels(*tensors, mask_BH) is None:
         return derived_cell(activations, predecessors, concat, mask_BH, *tensors)  # type: ignore[arg-type]
-    return _DerivedCell.apply(keep, (tuple(names), tuple(predecessors), tuple(concat)), mask_BH, *tensors)
+    return _DerivedCell.apply(
+        keep, (tuple(names), tuple(predecessors), tuple(concat)), mask_BH, *tensors
+    )

@@ -1,7 +1,7 @@
 """The recurrent cell space of DARTS for language models: the space and its supernet.
 
-Legend: T time steps, B batch (streams of text), V vocabulary, H hidden units, G = 2 H, E edges, O activations with
-`none`, F activations without it.
+Legend: T time steps, B batch (streams of text), V vocabulary, H hidden units, G = 2 H, E edges, O
+activations with `none`, F activations without it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
 @dataclass(frozen=True)
 class RecurrentCell(Space):
-    """One recurrent cell in a language model (DARTS, arXiv 1806.09055, section 3.2 and appendix A.1.2).
+    """One recurrent cell in a language model (DARTS, arXiv 1806.09055, section 3.2 and appendix
+    A.1.2).
 
     Args:
         hidden, embedding: sizes, equal: the decoder shares the embedding's weights.
         nodes: searched nodes; node i has an edge from the first state and from every earlier node.
-        activations: candidates in alpha's column order: names of known ones, or a dictionary from names to elementwise
-            functions, e.g. `{"none": None, "tanh": torch.tanh, "sine": torch.sin}`.
+        activations: candidates in alpha's column order: names of known ones, or a dictionary from
+            names to elementwise functions, e.g. `{"none": None, "tanh": torch.tanh, "sine":
+            torch.sin}`.
         dropout: of the supernet and of the network, in training mode.
 
     Raises:
@@ -78,7 +80,9 @@ class RecurrentCell(Space):
             given = {name: ACTIVATIONS.get(name) for name in given}
         for name, function in given.items():
             if not isinstance(name, str) or not name or (name != "none" and not callable(function)):
-                raise ValueError(f"activation {name!r} needs a name and a function from tensor to tensor")
+                raise ValueError(
+                    f"activation {name!r} needs a name and a function from tensor to tensor"
+                )
         if all(name == "none" for name in given):
             raise ValueError("a cell needs at least one activation besides 'none'")
         object.__setattr__(self, "activations", dict(given))
@@ -86,7 +90,7 @@ class RecurrentCell(Space):
     def __hash__(self) -> int:
         return hash((self.hidden, self.nodes, self.names, self.dropout))
 
-    # ---- description ----------------------------------------------------------------------------------------------
+    # ---- description -----------------------------------------------------------------------------
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,9 +120,15 @@ class RecurrentCell(Space):
         """Fields for a configuration file; activations by name."""
         unknown = [name for name, f in self.functions.items() if ACTIVATIONS.get(name) is not f]
         if unknown:
-            raise ValueError(f"your own activation {unknown[0]!r} cannot be written into a configuration file")
+            raise ValueError(
+                f"your own activation {unknown[0]!r} cannot be written into a configuration file"
+            )
         sizes = {name: getattr(self, name) for name in ("hidden", "embedding", "nodes")}
-        return {**sizes, "activations": list(self.names), "dropout": dataclasses.asdict(self.dropout)}
+        return {
+            **sizes,
+            "activations": list(self.names),
+            "dropout": dataclasses.asdict(self.dropout),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str) -> RecurrentCell:
@@ -133,22 +143,27 @@ class RecurrentCell(Space):
         except ValueError as error:
             raise ValueError(f"{where}.activations: {error}") from error
 
-    # ---- what it builds -------------------------------------------------------------------------------------------
+    # ---- what it builds --------------------------------------------------------------------------
 
     def supernet(self, vocabulary: int = 10000) -> RecurrentSupernet:  # type: ignore[override]
-        """The model with every choice open; alphas start at 1e-3 times a standard normal, as in DARTS."""
+        """The model with every choice open; alphas start at 1e-3 times a standard normal, as in
+        DARTS."""
         return RecurrentSupernet(self, vocabulary)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
-        """For every node its strongest predecessor with its best activation (DARTS, section 2.4)."""
+        """For every node its strongest predecessor with its best activation (DARTS, section
+        2.4)."""
         excluded = [k for k, name in enumerate(self.names) if name == "none"]
         # float64: strengths that differ in alpha must not tie by rounding
         strength_EO = relaxation.probabilities(alphas["recurrent"].detach().double())
         pairs = top_edges(strength_EO, self.predecessors, excluded, keep=1)
-        return Genotype.recurrent_cell([(self.names[operation], predecessor) for operation, predecessor in pairs])
+        return Genotype.recurrent_cell(
+            [(self.names[operation], predecessor) for operation, predecessor in pairs]
+        )
 
     def decision(self, what: Genotype | str) -> Genotype:
-        """A recurrent genotype from its original text form; one that is given is checked and returned.
+        """A recurrent genotype from its original text form; one that is given is checked and
+        returned.
 
         Raises:
             ValueError: a genotype of another space, or with an activation that is not known here.
@@ -156,24 +171,32 @@ class RecurrentCell(Space):
         genotype = Genotype.parse(what) if isinstance(what, str) else what
         if not isinstance(genotype, Genotype) or genotype.kind != "recurrent":
             kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
-            raise ValueError(f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}")
+            raise ValueError(
+                f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}"
+            )
         known = {**ACTIVATIONS, **self.functions}
         for name, _ in genotype.recurrent:
             if name not in known:
-                raise ValueError(f"unknown activation {name!r} in the cell{did_you_mean(name, known)}")
+                raise ValueError(
+                    f"unknown activation {name!r} in the cell{did_you_mean(name, known)}"
+                )
         return genotype
 
     def random_decision(self, generator: torch.Generator) -> Genotype:
-        """A cell drawn uniformly: one predecessor and one activation other than `none` for each node."""
+        """A cell drawn uniformly: one predecessor and one activation other than `none` for each
+        node."""
         names = list(self.functions)
 
         def pick(count: int) -> int:
             return int(torch.randint(count, (1,), generator=generator))
 
-        return Genotype.recurrent_cell([(names[pick(len(names))], pick(count)) for count in self.predecessors])
+        return Genotype.recurrent_cell(
+            [(names[pick(len(names))], pick(count)) for count in self.predecessors]
+        )
 
     def network(self, genotype: Genotype, vocabulary: int = 10000) -> RecurrentNetwork:  # type: ignore[override]
-        """The plain network of a genotype at this size (with the genotype's number of nodes), freshly initialised.
+        """The plain network of a genotype at this size (with the genotype's number of nodes),
+        freshly initialised.
 
         Raises:
             ValueError: a genotype of another space, or with an activation that is not known here.
@@ -192,9 +215,10 @@ class RecurrentCell(Space):
 class RecurrentSupernet(LanguageModel, Supernet):
     """The model with every choice open; `alphas["recurrent"]` is `(E, O)`.
 
-    All predecessors of a node share its matrix. One BatchNorm without affine part follows the first state and every
-    node; it always uses the statistics of the batch, also in evaluation (the original's running statistics mix those of
-    all nodes and time steps and distort its evaluation), so there have to be at least two texts.
+    All predecessors of a node share its matrix. One BatchNorm without affine part follows the first
+    state and every node; it always uses the statistics of the batch, also in evaluation (the
+    original's running statistics mix those of all nodes and time steps and distort its evaluation),
+    so there have to be at least two texts.
     """
 
     def __init__(self, space: RecurrentCell, vocabulary: int) -> None:
@@ -210,20 +234,29 @@ class RecurrentSupernet(LanguageModel, Supernet):
         targets_TB: Tensor | None = None,
         draw: Draw | None = None,
     ) -> tuple[Tensor, Tensor] | LanguageLoss:
-        """As `RecurrentNetwork.forward`, for the mixture that `draw` describes (without one, `softmax(alpha)`).
+        """As `RecurrentNetwork.forward`, for the mixture that `draw` describes (without one,
+        `softmax(alpha)`).
 
         Raises:
             ValueError: a shape that does not fit, or less than two texts.
         """
         if tokens_TB.dim() == 2 and tokens_TB.shape[1] < 2:
-            raise ValueError("the search cell normalises over the batch: it needs at least two texts (columns)")
-        return self.run(tokens_TB, hidden_BH, targets_TB, self.dense_draw() if draw is None else draw)
+            raise ValueError(
+                "the search cell normalises over the batch: it needs at least two texts (columns)"
+            )
+        return self.run(
+            tokens_TB, hidden_BH, targets_TB, self.dense_draw() if draw is None else draw
+        )
 
-    def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Draw) -> Tensor:
+    def recur(
+        self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Draw
+    ) -> Tensor:
         names, functions = self.space.names, self.space.functions
         mix_EF = draw.mix["recurrent"][:, [k for k, name in enumerate(names) if name != "none"]]
         recurrent_HG = self.first_weight[self.hidden :]
-        return run_search_cell(functions, mask_BH, input_TBG, hidden_BH, recurrent_HG, self.node_weights, mix_EF)
+        return run_search_cell(
+            functions, mask_BH, input_TBG, hidden_BH, recurrent_HG, self.node_weights, mix_EF
+        )
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.space.derive(dict(self.alphas.items()), relaxation)
@@ -241,9 +274,11 @@ class RecurrentSupernet(LanguageModel, Supernet):
         return Draw.one_hot({"recurrent": row}, {"recurrent": self.alphas["recurrent"].detach()})
 
     def derived(self, decision: Genotype, weights: Weights = "keep") -> RecurrentNetwork:
-        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's weights.
+        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's
+        weights.
 
-        The derived cell has no BatchNorm, so kept weights are a start for training and no model yet.
+        The derived cell has no BatchNorm, so kept weights are a start for training and no model
+        yet.
 
         Raises:
             ValueError: the genotype is not one of this space.
@@ -265,4 +300,6 @@ class RecurrentSupernet(LanguageModel, Supernet):
             )
         for name, _ in genotype.recurrent:
             if name not in names:
-                raise ValueError(f"the supernet has no activation {name!r}{did_you_mean(name, names)}")
+                raise ValueError(
+                    f"the supernet has no activation {name!r}{did_you_mean(name, names)}"
+                )

@@ -1,7 +1,8 @@
-"""Language models around a recurrent cell: what all of them share, and the plain network of a genotype.
+"""Language models around a recurrent cell: what all of them share, and the plain network of a
+genotype.
 
-Legend: T time steps, B batch (streams of text), V vocabulary, E embedding, H hidden units (= E: the decoder is tied),
-G = 2 H, N nodes.
+Legend: T time steps, B batch (streams of text), V vocabulary, E embedding, H hidden units (= E: the
+decoder is tied), G = 2 H, N nodes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ INIT = 0.04  # weights start uniform in [-INIT, INIT], as in the original
 
 @dataclass(frozen=True)
 class RecurrentDropout:
-    """Dropout probabilities of a language model; masks are divided by what they keep, and drawn once for each chunk.
+    """Dropout probabilities of a language model; masks are divided by what they keep, and drawn
+    once for each chunk.
 
     Args:
         output: of the cell's outputs, one mask for all time steps ("dropout" of the original).
@@ -37,7 +39,8 @@ class RecurrentDropout:
         embedding: of the embedded words ("dropouti").
         words: of whole words of the vocabulary ("dropoute").
 
-    Sources: Gal and Ghahramani (arXiv 1512.05287); Merity, Keskar, Socher (arXiv 1708.02182); as in DARTS' code.
+    Sources: Gal and Ghahramani (arXiv 1512.05287); Merity, Keskar, Socher (arXiv 1708.02182); as in
+    DARTS' code.
     """
 
     output: float = 0.0
@@ -53,7 +56,8 @@ class RecurrentDropout:
 
 
 class LanguageLoss(NamedTuple):
-    """What a language model gives when it is told the targets: what training needs, without all the probabilities."""
+    """What a language model gives when it is told the targets: what training needs, without all the
+    probabilities."""
 
     nll: Tensor  # scalar: mean negative log-likelihood of the targets, nats
     hidden_BH: Tensor
@@ -62,8 +66,8 @@ class LanguageLoss(NamedTuple):
 
 
 class LanguageModel(nn.Module, ABC):
-    """Embedding, dropout, one recurrent layer, decoder tied to the embedding: `(tokens_TB, hidden_BH)` to
-    `(log_prob_TBV, hidden_BH)`."""
+    """Embedding, dropout, one recurrent layer, decoder tied to the embedding: `(tokens_TB,
+    hidden_BH)` to `(log_prob_TBV, hidden_BH)`."""
 
     def __init__(self, vocabulary: int, hidden: int, nodes: int, dropout: RecurrentDropout) -> None:
         super().__init__()
@@ -72,7 +76,9 @@ class LanguageModel(nn.Module, ABC):
         self.vocabulary, self.hidden, self.dropout = vocabulary, hidden, dropout
         self.embedding = nn.Embedding(vocabulary, hidden)
         self.decoder_bias = nn.Parameter(torch.zeros(vocabulary))
-        self.first_weight = nn.Parameter(torch.empty(2 * hidden, 2 * hidden))  # rows: input, then hidden state
+        self.first_weight = nn.Parameter(
+            torch.empty(2 * hidden, 2 * hidden)
+        )  # rows: input, then hidden state
         self.node_weights = nn.Parameter(torch.empty(nodes, hidden, 2 * hidden))
         for weight in (self.embedding.weight, self.first_weight, self.node_weights):
             nn.init.uniform_(weight, -INIT, INIT)
@@ -82,14 +88,24 @@ class LanguageModel(nn.Module, ABC):
         return self.decoder_bias.new_zeros(batch, self.hidden)
 
     @abstractmethod
-    def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any) -> Tensor:
+    def recur(
+        self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any
+    ) -> Tensor:
         """The cell's outputs (T, B, H), given the input's part of the first pre-activations."""
 
-    def run(self, tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor | None, draw: Any = None) -> Any:
+    def run(
+        self,
+        tokens_TB: Tensor,
+        hidden_BH: Tensor | None,
+        targets_TB: Tensor | None,
+        draw: Any = None,
+    ) -> Any:
         """The whole model; see `forward`."""
         hidden_BH = self._checked(tokens_TB, hidden_BH)
         if targets_TB is not None and targets_TB.shape != tokens_TB.shape:
-            raise ValueError(f"targets of the shape {tuple(tokens_TB.shape)} are needed, not {tuple(targets_TB.shape)}")
+            raise ValueError(
+                f"targets of the shape {tuple(tokens_TB.shape)} are needed, not {tuple(targets_TB.shape)}"
+            )
         B, H, drop = tokens_TB.shape[1], self.hidden, self.dropout
         x_TBE = self.embedding(tokens_TB)
         if self.training and drop.words > 0:
@@ -98,7 +114,8 @@ class LanguageModel(nn.Module, ABC):
             mask = self._mask(probability, B, H)
             x_TBE = x_TBE if mask is None else x_TBE * mask
         mask_BH = self._mask(drop.state, B, H)
-        # The input's product for all time steps at once; the hidden state's has to wait for its turn.
+        # The input's product for all time steps at once; the hidden state's has to wait for its
+        # turn.
         states_TBH = self.recur(mask_BH, x_TBE @ self.first_weight[:H], hidden_BH, draw)
         mask = self._mask(drop.output, B, H)
         dropped_TBH = states_TBH if mask is None else states_TBH * mask
@@ -116,7 +133,11 @@ class LanguageModel(nn.Module, ABC):
         return self.decoder_bias.new_empty(shape, requires_grad=False).bernoulli_(keep).div_(keep)
 
     def _checked(self, tokens_TB: Tensor, hidden_BH: Tensor | None) -> Tensor:
-        if tokens_TB.dim() != 2 or tokens_TB.dtype not in (torch.int64, torch.int32) or not tokens_TB.shape[0]:
+        if (
+            tokens_TB.dim() != 2
+            or tokens_TB.dtype not in (torch.int64, torch.int32)
+            or not tokens_TB.shape[0]
+        ):
             raise ValueError(
                 "tokens are whole numbers of shape (time steps, batch), at least one step, not "
                 f"{tokens_TB.dtype} {tuple(tokens_TB.shape)}"
@@ -140,7 +161,8 @@ class RecurrentNetwork(LanguageModel):
         activations: name -> function for names that are not known.
 
     Raises:
-        ValueError: an unknown activation (the nearest name is given), a vocabulary of less than two.
+        ValueError: an unknown activation (the nearest name is given), a vocabulary of less than
+            two.
     """
 
     def __init__(
@@ -156,7 +178,9 @@ class RecurrentNetwork(LanguageModel):
         known = {**ACTIVATIONS, **(activations or {})}
         for name, _ in edges:
             if name not in known:
-                raise ValueError(f"unknown activation {name!r} in the cell{did_you_mean(name, known)}")
+                raise ValueError(
+                    f"unknown activation {name!r} in the cell{did_you_mean(name, known)}"
+                )
         super().__init__(vocabulary, hidden, len(edges), dropout)
         self.names = tuple(name for name, _ in edges)
         self.predecessors = tuple(predecessor for _, predecessor in edges)
@@ -166,7 +190,8 @@ class RecurrentNetwork(LanguageModel):
     def forward(
         self, tokens_TB: Tensor, hidden_BH: Tensor | None = None, targets_TB: Tensor | None = None
     ) -> tuple[Tensor, Tensor] | LanguageLoss:
-        """`(log_prob_TBV, hidden_BH)`: natural logarithms of the next token's probabilities, and the state after it.
+        """`(log_prob_TBV, hidden_BH)`: natural logarithms of the next token's probabilities, and
+        the state after it.
 
         Args:
             tokens_TB: int64; each column is a text.
@@ -178,7 +203,9 @@ class RecurrentNetwork(LanguageModel):
         """
         return self.run(tokens_TB, hidden_BH, targets_TB)
 
-    def recur(self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any) -> Tensor:
+    def recur(
+        self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Any
+    ) -> Tensor:
         del draw
         return run_derived_cell(
             self.names,

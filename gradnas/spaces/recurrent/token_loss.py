@@ -29,8 +29,9 @@ def token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tenso
 
 
 class _TokenLoss(torch.autograd.Function):
-    """`token_loss` without the table of all probabilities: rows come in blocks that stay in the cache, and give their
-    gradients at once (a loss is a scalar, so that a backward pass can only scale them)."""
+    """`token_loss` without the table of all probabilities: rows come in blocks that stay in the
+    cache, and give their gradients at once (a loss is a scalar, so that a backward pass can only
+    scale them)."""
 
     @staticmethod
     def plain(targets_N: Tensor, *tensors: Tensor) -> tuple[Tensor]:
@@ -42,13 +43,17 @@ class _TokenLoss(torch.autograd.Function):
         N, V, targets_N = len(x_NH), len(weight_VH), targets_N.contiguous()
         native = native_kernels(x_NH.dtype)
         assert native is not None
-        d_x, d_weight, d_bias = (torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
+        d_x, d_weight, d_bias = (
+            torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True)
+        )
         nll_N, logits_RV = x_NH.new_empty(N), x_NH.new_empty(min(ROWS, N), V)
         for n in range(0, N, ROWS):
             x_RH = x_NH[n : n + ROWS]
             out_RV = torch.addmm(bias_V, x_RH, weight_VH.t(), out=logits_RV[: len(x_RH)])
             target, nll = targets_N[n:].data_ptr(), nll_N[n:].data_ptr()
-            native.token_rows(len(x_RH), V, out_RV.data_ptr(), target, 1.0 / N, nll, torch.get_num_threads())
+            native.token_rows(
+                len(x_RH), V, out_RV.data_ptr(), target, 1.0 / N, nll, torch.get_num_threads()
+            )
             if d_x is not None:
                 torch.mm(out_RV, weight_VH, out=d_x[n : n + ROWS])
             if d_weight is not None:
@@ -64,7 +69,11 @@ class _TokenLoss(torch.autograd.Function):
         targets_N, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = functools.partial(_TokenLoss.plain, targets_N)
-            return None, None, *differentiable(plain, tensors[:3], ctx.needs_input_grad[2:], (grad,))
+            return (
+                None,
+                None,
+                *differentiable(plain, tensors[:3], ctx.needs_input_grad[2:], (grad,)),
+            )
         return None, None, *(None if d is None else d * grad for d in tensors[3:])
 
 

@@ -1,4 +1,5 @@
-"""The graph of equations: supernets side by side, derivation, formulas, every primitive's printed form."""
+"""The graph of equations: supernets side by side, derivation, formulas, every primitive's printed
+form."""
 
 from __future__ import annotations
 
@@ -87,9 +88,17 @@ def test_a_primitive_of_ones_own_is_searched_fitted_and_printed():
     space = EquationGraph(1, 1, ("none", own))
     formula = next(f for f in random_formulas(space, 20, torch.Generator().manual_seed(0)))
     x_ND = X_DN[:1].T
-    data = LawData(X_DN[:1], (2.0 * x_ND[:, 0] - 1.0) ** 3, torch.ones(40, dtype=torch.float64), "squared", space.table)
+    data = LawData(
+        X_DN[:1],
+        (2.0 * x_ND[:, 0] - 1.0) ** 3,
+        torch.ones(40, dtype=torch.float64),
+        "squared",
+        space.table,
+    )
     assert refit([formula], data, 40)[0].loss < 1e-20
-    printed = sympy.lambdify("x1", to_sympy(formula, primitives=space.table), "numpy")(x_ND[:, 0].numpy())
+    printed = sympy.lambdify("x1", to_sympy(formula, primitives=space.table), "numpy")(
+        x_ND[:, 0].numpy()
+    )
     assert np.allclose(printed, formula(x_ND, space.table).numpy(), rtol=1e-12)
     with pytest.raises(ValueError, match="sympy form"):
         to_sympy(formula, primitives={**PRIMITIVES, "cube": Primitive("cube", cube)})
@@ -109,7 +118,9 @@ def test_restarts_do_not_know_each_other():
 
 
 def test_a_one_hot_mixture_is_the_derived_formula():
-    space = EquationGraph(2, 2, ("none", "linear", "linear_exp", "linear_sin", "mult"), kinds=("sum", "product"))
+    space = EquationGraph(
+        2, 2, ("none", "linear", "linear_exp", "linear_sin", "mult"), kinds=("sum", "product")
+    )
     net = space.supernet(restarts=12, generator=torch.Generator().manual_seed(4)).double()
     with torch.no_grad():
         for alpha in net.alphas.values():
@@ -181,9 +192,9 @@ def test_simplification_stops_at_its_time_limit():
     x = sympy.Symbol("x1", real=True)
     expression = 2.5 * x * sympy.exp(x) + 2.5 * sympy.exp(x)
     found = shortest(expression, 5.0)
-    assert sympy.count_ops(found) < sympy.count_ops(expression) and float(found.subs(x, 0.7)) == pytest.approx(
-        float(expression.subs(x, 0.7))
-    )
+    assert sympy.count_ops(found) < sympy.count_ops(expression) and float(
+        found.subs(x, 0.7)
+    ) == pytest.approx(float(expression.subs(x, 0.7)))
     assert shortest(expression, 0.0) is expression
 
 

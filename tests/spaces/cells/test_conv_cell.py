@@ -29,7 +29,9 @@ def weights(module, skip=()):
 
 
 @pytest.mark.parametrize(
-    ("space", "count"), [(ConvCell(), 1_930_618), (ConvCell(channels=6, cells=20), 897_640)], ids=["C16 L8", "C6 L20"]
+    ("space", "count"),
+    [(ConvCell(), 1_930_618), (ConvCell(channels=6, cells=20), 897_640)],
+    ids=["C16 L8", "C6 L20"],
 )
 def test_weights_of_the_supernet(space, count):
     """As in the paper and its code."""
@@ -59,7 +61,9 @@ def test_shapes_of_derived_networks(name):
     logits, auxiliary = net(x)
     assert logits.shape == auxiliary.shape == (2, 7)
     assert net.eval()(x).shape == (2, 7)
-    imagenet = ConvCell(channels=8, cells=5, stem="imagenet").network(genotype, num_classes=7, auxiliary=True)
+    imagenet = ConvCell(channels=8, cells=5, stem="imagenet").network(
+        genotype, num_classes=7, auxiliary=True
+    )
     logits, auxiliary = imagenet(torch.randn(2, 3, 224, 224))
     assert logits.shape == auxiliary.shape == (2, 7)
 
@@ -103,11 +107,15 @@ def test_the_mixture_is_the_sum_over_operations_written_out(fused):
         total = 0.0
         for j, row in enumerate(rows):
             for k, name in enumerate(space.names):
-                total = total + p[row, k] * cell.edges[row][name](states[j])  # `none` multiplies zeros
+                total = total + p[row, k] * cell.edges[row][name](
+                    states[j]
+                )  # `none` multiplies zeros
         states.append(total)
     draw = supernet.dense_draw()
     assert torch.allclose(
-        cell(stem, stem, draw.mix["reduce"], draw.active["reduce"]), torch.cat(states[2:], 1), atol=1e-12
+        cell(stem, stem, draw.mix["reduce"], draw.active["reduce"]),
+        torch.cat(states[2:], 1),
+        atol=1e-12,
     )
 
 
@@ -121,7 +129,9 @@ def test_pools_are_normalised_in_the_supernet_only():
 
 def test_operations_that_were_not_drawn_do_not_run():
     space = ConvCell(channels=4, cells=3)
-    supernet = space.supernet(3, 5, fused=False)  # of the fused cell's modules no hook runs: see test_fused_cell.py
+    supernet = space.supernet(
+        3, 5, fused=False
+    )  # of the fused cell's modules no hook runs: see test_fused_cell.py
     genotype = space.random_decision(generator_for(0))
     ran = set()
     for c, cell in enumerate(supernet.cells):
@@ -145,7 +155,9 @@ def test_a_draw_of_none_everywhere_gives_zeros_not_an_error():
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_a_step_of_search_with_every_relaxation(relaxation):
     torch.manual_seed(0)
-    search = Search(ConvCell(channels=4, cells=2, nodes=2).supernet(3, 5), relaxation=relaxation, epochs=2)
+    search = Search(
+        ConvCell(channels=4, cells=2, nodes=2).supernet(3, 5), relaxation=relaxation, epochs=2
+    )
     x, y = batch(0, side=8)
     loss = nn.functional.cross_entropy
     before = {k: a.detach().clone() for k, a in search.alphas.items()}
@@ -156,7 +168,8 @@ def test_a_step_of_search_with_every_relaxation(relaxation):
 def test_ones_own_operation_is_searched_derived_and_trained():
     def squeeze(channels, stride, affine):
         return nn.Sequential(
-            nn.Conv2d(channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels, affine=affine)
+            nn.Conv2d(channels, channels, 1, stride, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
         )
 
     space = ConvCell(channels=4, cells=3, operations={**DARTS_OPERATIONS, "squeeze": squeeze})
@@ -215,14 +228,20 @@ def test_drop_path_drops_whole_samples_and_spares_identities():
         (lambda: ConvCell(operations=("none", "sep_conv_3x4")), "did you mean 'sep_conv_3x3'"),
         (lambda: ConvCell(operations=("none",)), "besides 'none'"),
         (lambda: ConvCell(operations={"x": 3}), "factory"),
-        (lambda: ConvCell().network(Genotype.named("ENAS")), "conv genotype, not one of kind 'recurrent'"),
+        (
+            lambda: ConvCell().network(Genotype.named("ENAS")),
+            "conv genotype, not one of kind 'recurrent'",
+        ),
         (
             lambda: ConvCell().network(
                 Genotype.conv(normal=[("sep_conv_3x4", 0), ("none", 1)], reduce=[("none", 0)] * 2)
             ),
             "unknown operation 'sep_conv_3x4' in the normal cell .did you mean 'sep_conv_3x3'",
         ),
-        (lambda: ConvCell(channels=4, cells=3).supernet()(torch.randn(2, 3, 9, 9)), "even height and width, got 9x9"),
+        (
+            lambda: ConvCell(channels=4, cells=3).supernet()(torch.randn(2, 3, 9, 9)),
+            "even height and width, got 9x9",
+        ),
         (
             lambda: ConvCell(channels=4, cells=3).network(Genotype.named("DARTS"), auxiliary=True)(
                 torch.randn(2, 3, 8, 8)
@@ -230,7 +249,9 @@ def test_drop_path_drops_whole_samples_and_spares_identities():
             "auxiliary head needs maps of 8x8",
         ),
         (
-            lambda: ConvCell(channels=4, cells=2, nodes=2).supernet().derived(Genotype.named("DARTS")),
+            lambda: (
+                ConvCell(channels=4, cells=2, nodes=2).supernet().derived(Genotype.named("DARTS"))
+            ),
             "has 4 nodes .*; a cell of this supernet has 2 nodes",
         ),
     ],

@@ -1,4 +1,5 @@
-"""The fused cell against the cell that is computed edge by edge, with compiled kernels and with torch operations."""
+"""The fused cell against the cell that is computed edge by edge, with compiled kernels and with
+torch operations."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from gradnas.spaces.cells.stencils import (
 from gradnas.spaces.operations import OPERATIONS
 
 D = torch.float64
-needs_compiler = pytest.mark.skipif(kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    kernels(torch.zeros(1, 16, 2, 2)) is None, reason="no C++ compiler"
+)
 
 
 @pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch", "grouped"])
@@ -46,7 +49,8 @@ def backend(request, monkeypatch):
 
 
 def pair(space, seed=0, dtype=D, classes=5):
-    """A per-edge supernet with alphas far from uniform, and a fused one with copies of its tensors."""
+    """A per-edge supernet with alphas far from uniform, and a fused one with copies of its
+    tensors."""
     torch.manual_seed(seed)
     plain = space.supernet(3, classes, fused=False).to(dtype)
     with torch.no_grad():
@@ -68,7 +72,10 @@ def worst(found, expected):
     """Largest absolute difference; a missing gradient is zero."""
     pairs = [(a, b) for a, b in zip(found, expected, strict=True) if not (a is None and b is None)]
     zero = torch.zeros(())
-    return max(((zero if a is None else a) - (zero if b is None else b)).abs().max().item() for a, b in pairs)
+    return max(
+        ((zero if a is None else a) - (zero if b is None else b)).abs().max().item()
+        for a, b in pairs
+    )
 
 
 def states_differ(one, other):
@@ -79,7 +86,8 @@ def states_differ(one, other):
 
 # 6 channels fill no vector, and with them the compiled backend falls back as well
 @pytest.mark.parametrize(
-    ("stem", "nodes", "channels"), [("cifar", 2, 8), ("cifar", 4, 4), ("imagenet", 3, 4), ("cifar", 3, 6)]
+    ("stem", "nodes", "channels"),
+    [("cifar", 2, 8), ("cifar", 4, 4), ("imagenet", 3, 4), ("cifar", 3, 6)],
 )
 def test_outputs_gradients_and_statistics_are_those_of_the_edges(backend, stem, nodes, channels):
     """Normal and reduction cells, a normal cell after a reduction; float64, 1e-9."""
@@ -117,9 +125,12 @@ def test_four_search_steps_end_with_the_same_weights_alphas_and_statistics(backe
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(), Unrolled(mode="exact")], ids=["first", "fd", "exact"])
+@pytest.mark.parametrize(
+    "gradient", [FirstOrder(), Unrolled(), Unrolled(mode="exact")], ids=["first", "fd", "exact"]
+)
 def test_checkpointed_cells_change_nothing_but_memory(fused, gradient):
-    """Weights, alphas and running statistics after three steps, to the bit or nearly; less is kept for backward."""
+    """Weights, alphas and running statistics after three steps, to the bit or nearly; less is kept
+    for backward."""
     space = ConvCell(channels=4, cells=3, nodes=2)
     train, valid = (batch(seed, size=4, dtype=D, side=8) for seed in (0, 1))
     nets, kept = [], []
@@ -141,13 +152,16 @@ def test_checkpointed_cells_change_nothing_but_memory(fused, gradient):
 
 
 def test_hard_sampled_steps_are_the_same(backend):
-    """Only drawn operations run, and what was not drawn keeps its weights, without decay or momentum."""
+    """Only drawn operations run, and what was not drawn keeps its weights, without decay or
+    momentum."""
     nets = pair(ConvCell(channels=4, cells=3, nodes=3))
     x, y = batch(0, size=4, dtype=D, side=8)
     for net in nets:
         search = Search(net, relaxation=GumbelSoftmax(), epochs=3, seed=7)
         for _ in range(6):
-            search.step(lambda n: F.cross_entropy(n(x), y % 5), lambda n: F.cross_entropy(n(x), y % 5))
+            search.step(
+                lambda n: F.cross_entropy(n(x), y % 5), lambda n: F.cross_entropy(n(x), y % 5)
+            )
     assert states_differ(*nets) < 1e-9
 
 
@@ -182,7 +196,8 @@ def test_nothing_drawn_gives_zeros(backend):
 def test_ones_own_operations_run_per_edge_beside_the_known_ones(backend):
     def squeeze(channels, stride, affine):
         return nn.Sequential(
-            nn.Conv2d(channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels, affine=affine)
+            nn.Conv2d(channels, channels, 1, stride, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
         )
 
     names = {
@@ -210,10 +225,11 @@ def test_spaces_of_one_operation(backend, names):
 
 @needs_compiler
 def test_float32_gradients_are_as_accurate_as_those_of_the_edges():
-    """Error of all gradients together, relative to float64: at most 1.5 times that of the plain network.
+    """Error of all gradients together, relative to float64: at most 1.5 times that of the plain
+    network.
 
-    The median over three networks: where rounding moves a value across the kink of a ReLU, in either network, the
-    gradient jumps by much more than the rounding.
+    The median over three networks: where rounding moves a value across the kink of a ReLU, in
+    either network, the gradient jumps by much more than the rounding.
     """
     ratios = []
     for seed in range(3):
@@ -222,7 +238,9 @@ def test_float32_gradients_are_as_accurate_as_those_of_the_edges():
         exact = torch.cat([g.flatten() for g in gradients(plain, x.requires_grad_(), y % 5)])
         errors = []
         for net in (fused, plain):
-            grads = gradients(copy.deepcopy(net).float(), x.detach().float().requires_grad_(), y % 5)
+            grads = gradients(
+                copy.deepcopy(net).float(), x.detach().float().requires_grad_(), y % 5
+            )
             errors.append((torch.cat([g.flatten() for g in grads]).double() - exact).norm().item())
         ratios.append(errors[0] / errors[1])
     assert sorted(ratios)[1] < 1.5, ratios
@@ -245,24 +263,28 @@ def test_states_move_between_the_two_cells_and_into_the_derived_network():
     sep = ConvCell(channels=4, cells=3, operations=tuple(n for n in space.names if "pool" not in n))
     _, fused = pair(sep)
     genotype = sep.random_decision(generator_for(1))
-    assert (fused(x, draw=fused.one_hot_draw(genotype)) - fused.derived(genotype)(x)).abs().max() < 1e-9
+    assert (
+        fused(x, draw=fused.one_hot_draw(genotype)) - fused.derived(genotype)(x)
+    ).abs().max() < 1e-9
 
 
 def test_the_number_of_weights_is_unchanged():
     with torch.device("meta"):
         supernet = ConvCell().supernet()
-    assert sum(p.numel() for n, p in supernet.named_parameters() if not n.startswith("alphas")) == 1_930_618
+    assert (
+        sum(p.numel() for n, p in supernet.named_parameters() if not n.startswith("alphas"))
+        == 1_930_618
+    )
 
 
 class Launches(TorchDispatchMode):
-    """Operations that are no views; a convolution's backward counts once for each gradient that it gives."""
+    """Operations that are no views; a convolution's backward counts once for each gradient that it
+    gives."""
 
     count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        views = (
-            "view expand permute transpose split unsqueeze squeeze select slice unbind detach alias empty t as_strided"
-        )
+        views = "view expand permute transpose split unsqueeze squeeze select slice unbind detach alias empty t as_strided"
         name = func.overloadpacket.__name__
         if not name.strip("_").startswith(tuple(views.split()[:-2])) and name not in views.split():
             self.count += sum(args[-1]) if name == "convolution_backward" else 1
@@ -270,7 +292,8 @@ class Launches(TorchDispatchMode):
 
 
 def test_a_pass_on_a_gpu_takes_few_launches(monkeypatch):
-    """Forward and backward at the depth of the paper: at most 1,650 (the network as published: more than 12,000)."""
+    """Forward and backward at the depth of the paper: at most 1,650 (the network as published: more
+    than 12,000)."""
     monkeypatch.setattr(FusedCell, "grouped", True)
     supernet = ConvCell(channels=4).supernet()
     x, y = batch(0, size=2, side=16)
@@ -299,7 +322,9 @@ def test_autocast_and_bf16():
         half = fused(x)
     assert (half - plain(x)).abs().max() < 0.1 * plain(x).abs().max()
     search = Search(fused, gradient=Unrolled(), precision="bf16")
-    report = search.step(lambda n: F.cross_entropy(n(x), y % 5), lambda n: F.cross_entropy(n(x), y % 5))
+    report = search.step(
+        lambda n: F.cross_entropy(n(x), y % 5), lambda n: F.cross_entropy(n(x), y % 5)
+    )
     assert torch.isfinite(report.train_loss)
 
 
@@ -319,7 +344,7 @@ def test_dilated_convolutions_have_right_gradients_in_bf16():
             assert (a - b).norm() < 0.03 * b.norm()
 
 
-# ---- the pieces -----------------------------------------------------------------------------------------------------
+# ---- the pieces ----------------------------------------------------------------------------------
 
 
 @needs_compiler
@@ -339,11 +364,17 @@ def test_kernels_against_torch(channels, size, stride):
                 for w, d in zip(weights, dilations, strict=True)
             ],
         ),
-        (pools(x, stride), [F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)]),
+        (
+            pools(x, stride),
+            [F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)],
+        ),
     ):
         assert worst(fused, expected) < 1e-12
         heads = [torch.randn_like(e) for e in expected]
-        both = [torch.autograd.grad(o, [x, *weights], heads, allow_unused=True) for o in (fused, expected)]
+        both = [
+            torch.autograd.grad(o, [x, *weights], heads, allow_unused=True)
+            for o in (fused, expected)
+        ]
         assert worst(*both) < 1e-11
 
 
@@ -371,7 +402,9 @@ def test_first_and_second_derivatives_by_finite_differences(backend):
     mix = torch.randn(4, dtype=D).requires_grad_()
 
     def fold(mix, weight, *maps):
-        return fold_mix(mix, [weight, 2 * weight], 1, [maps[0], maps[1], maps[2], maps[0] * maps[1]])[0]
+        return fold_mix(
+            mix, [weight, 2 * weight], 1, [maps[0], maps[1], maps[2], maps[0] * maps[1]]
+        )[0]
 
     cases = [
         (lambda z, w: norm_relu_depthwise(z, w)[0], (z, weight)),

@@ -1,4 +1,5 @@
-"""The recurrent space: sizes, derivation, and supernet and derived network against plain implementations."""
+"""The recurrent space: sizes, derivation, and supernet and derived network against plain
+implementations."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from gradnas.spaces.recurrent import recurrence
 
 D = torch.float64
 DROPOUT = RecurrentDropout(output=0.5, state=0.25, input=0.5, embedding=0.2, words=0.1)
-SMALL = RecurrentCell(hidden=70, embedding=70, nodes=3, dropout=DROPOUT)  # 70: not a whole number of vectors
+SMALL = RecurrentCell(
+    hidden=70, embedding=70, nodes=3, dropout=DROPOUT
+)  # 70: not a whole number of vectors
 V = 23
 
 
@@ -39,7 +42,8 @@ def tokens(seed, T=5, B=4):
 
 
 def twins(make, other, training=True):
-    """Our model and the plain one with the same weights (larger than fresh ones, so that nothing is nearly zero)."""
+    """Our model and the plain one with the same weights (larger than fresh ones, so that nothing is
+    nearly zero)."""
     torch.manual_seed(0)
     ours = make().double().train(training)
     with torch.no_grad():
@@ -70,7 +74,7 @@ def assert_same(one, other, tolerance=1e-9):
         assert (a - b).abs().max() <= tolerance * max(1.0, b.abs().max().item())
 
 
-# ---- sizes and derivation -------------------------------------------------------------------------------------------
+# ---- sizes and derivation ------------------------------------------------------------------------
 
 
 def test_sizes_of_the_paper():
@@ -84,12 +88,15 @@ def test_sizes_of_the_paper():
             (700, 33278, "DARTS_V2_recurrent", 33_127_878),
             (850, 10000, "ENAS", 27_295_000),
         ):
-            network = RecurrentCell(hidden=hidden, embedding=hidden).network(Genotype.named(name), vocabulary)
+            network = RecurrentCell(hidden=hidden, embedding=hidden).network(
+                Genotype.named(name), vocabulary
+            )
             assert num_weights(network) == size
 
 
 def test_derivation():
-    """Ties go to the lowest predecessor and column, `none` is never chosen but keeps its share of the softmax."""
+    """Ties go to the lowest predecessor and column, `none` is never chosen but keeps its share of
+    the softmax."""
     space = RecurrentCell(hidden=4, embedding=4, nodes=3)
     flat = torch.zeros(6, 5)
     assert space.derive({"recurrent": flat}).recurrent == (("tanh", 0), ("tanh", 0), ("tanh", 0))
@@ -100,7 +107,11 @@ def test_derivation():
     alphas[space.edge(3, 1), 0] = 0.0
     alphas[space.edge(3, 2), 3] = 3.0  # the larger alpha, but none takes nearly all of this edge
     genotype = space.derive({"recurrent": alphas})
-    assert genotype.recurrent == (("tanh", 0), ("identity", 1), ("relu", 1)) and genotype.concat == (1, 2, 3)
+    assert genotype.recurrent == (
+        ("tanh", 0),
+        ("identity", 1),
+        ("relu", 1),
+    ) and genotype.concat == (1, 2, 3)
     assert Genotype.parse(genotype.to_text()) == genotype
     assert space.random_decision(generator_for(1)).kind == "recurrent"
 
@@ -113,12 +124,13 @@ def test_configuration_round_trip():
         to_json(own)
 
 
-# ---- against the plain implementation -------------------------------------------------------------------------------
+# ---- against the plain implementation ------------------------------------------------------------
 
 
 @pytest.fixture(params=["kernels", "torch"])
 def way(request, monkeypatch):
-    """Both ways of computing: where there is no compiler, the kernels' way is not there to be tested."""
+    """Both ways of computing: where there is no compiler, the kernels' way is not there to be
+    tested."""
     if request.param == "torch":
         monkeypatch.setattr(recurrence, "native_kernels", lambda dtype: None)
     elif recurrence.kernels(torch.zeros(1)) is None:
@@ -128,7 +140,8 @@ def way(request, monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_supernet_is_the_plain_one(way, training):
-    """Outputs, the gradients of weights, alphas and hidden state, in float64 to 1e-9, with all dropout on."""
+    """Outputs, the gradients of weights, alphas and hidden state, in float64 to 1e-9, with all
+    dropout on."""
     ours, plain = twins(lambda: SMALL.supernet(V), lambda: plain_supernet(SMALL, V), training)
     hidden = torch.randn(4, 70, dtype=D)
     assert_same(results(ours, hidden), results(plain, hidden))
@@ -140,26 +153,36 @@ def test_the_supernet_is_the_plain_one(way, training):
 @pytest.mark.parametrize("name", ["DARTS_V1_recurrent", "DARTS_V2_recurrent", "ENAS"])
 def test_the_derived_network_is_the_plain_one(way, name, training):
     genotype = Genotype.named(name)
-    ours, plain = twins(lambda: SMALL.network(genotype, V), lambda: plain_network(SMALL, genotype, V), training)
+    ours, plain = twins(
+        lambda: SMALL.network(genotype, V), lambda: plain_network(SMALL, genotype, V), training
+    )
     hidden = torch.randn(4, 70, dtype=D)
     assert_same(results(ours, hidden), results(plain, hidden))
 
 
 def test_any_number_of_nodes_and_any_activations():
-    """Other activations, known ones and the user's own, go through torch and are the plain ones too."""
-    names = {"none": None, "sine": torch.sin, **{name: ACTIVATIONS[name] for name in ("gelu", "relu")}}
+    """Other activations, known ones and the user's own, go through torch and are the plain ones
+    too."""
+    names = {
+        "none": None,
+        "sine": torch.sin,
+        **{name: ACTIVATIONS[name] for name in ("gelu", "relu")},
+    }
     space = RecurrentCell(hidden=8, embedding=8, nodes=2, activations=names)
     ours, plain = twins(lambda: space.supernet(V), lambda: plain_supernet(space, V))
     assert ours.alphas["recurrent"].shape == (3, 4)
     hidden = torch.randn(4, 8, dtype=D)
     assert_same(results(ours, hidden), results(plain, hidden))
     genotype = Genotype.recurrent_cell([("sine", 0), ("gelu", 1)])
-    ours, plain = twins(lambda: space.network(genotype, V), lambda: plain_network(space, genotype, V))
+    ours, plain = twins(
+        lambda: space.network(genotype, V), lambda: plain_network(space, genotype, V)
+    )
     assert_same(results(ours, hidden), results(plain, hidden))
 
 
 def test_float32_and_a_large_batch_of_logits(way):
-    """Single precision is near double precision, also where the logits come in several blocks of rows."""
+    """Single precision is near double precision, also where the logits come in several blocks of
+    rows."""
     space = RecurrentCell(hidden=16, embedding=16, nodes=2)
     torch.manual_seed(0)
     double = space.supernet(V).double()
@@ -169,7 +192,8 @@ def test_float32_and_a_large_batch_of_logits(way):
     losses = [net(ids[0], None, ids[1]).nll for net in (double, single)]
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
     found = [
-        torch.autograd.grad(loss, list(net.parameters())) for loss, net in zip(losses, (double, single), strict=True)
+        torch.autograd.grad(loss, list(net.parameters()))
+        for loss, net in zip(losses, (double, single), strict=True)
     ]
     assert norm([a - b.double() for a, b in zip(*found, strict=True)]) <= 1e-4 * norm(found[0])
 
@@ -188,7 +212,8 @@ def test_the_result_does_not_depend_on_the_number_of_threads(way):
 
 
 def test_kept_weights_and_batch_statistics():
-    """`derived` copies the weights; the supernet has no running statistics, so evaluation changes nothing in it."""
+    """`derived` copies the weights; the supernet has no running statistics, so evaluation changes
+    nothing in it."""
     supernet = SMALL.supernet(V)
     assert not list(supernet.buffers())
     genotype = supernet.decide()
@@ -198,31 +223,44 @@ def test_kept_weights_and_batch_statistics():
     assert not torch.equal(supernet.derived(genotype, "fresh").node_weights, supernet.node_weights)
 
 
-# ---- the second-order gradient --------------------------------------------------------------------------------------
+# ---- the second-order gradient -------------------------------------------------------------------
 
 
 def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
-    """The architecture gradient of one search step, by `mode`; also whether the inner gradient was clipped."""
+    """The architecture gradient of one search step, by `mode`; also whether the inner gradient was
+    clipped."""
     torch.manual_seed(1)
-    space = replace(SMALL, dropout=dropout, activations=("none", "tanh", "sigmoid", "identity"))  # smooth
+    space = replace(
+        SMALL, dropout=dropout, activations=("none", "tanh", "sigmoid", "identity")
+    )  # smooth
     supernet = space.supernet(V).double()
     with torch.no_grad():
         for p in supernet.parameters():
             p.copy_(torch.randn(p.shape, dtype=D) * 0.2)
     weights = WeightOptimizer(lr=5.0, momentum=0.0, weight_decay=5e-7, clip_norm=clip)
-    search = Search(supernet, gradient=Unrolled(mode=mode, epsilon=epsilon, clip=True), weights=weights)
+    search = Search(
+        supernet, gradient=Unrolled(mode=mode, epsilon=epsilon, clip=True), weights=weights
+    )
     inner = search.inner_step()
     assert inner.clip_norm == clip
     inner = replace(inner, differentiate_clip=differentiate)
-    train, valid = (search._closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {}) for k in (10, 20))
-    return search.gradient(train, valid, search.params, search.alphas, inner=inner)["recurrent"], (train, valid, search)
+    train, valid = (
+        search._closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {})
+        for k in (10, 20)
+    )
+    return search.gradient(train, valid, search.params, search.alphas, inner=inner)["recurrent"], (
+        train,
+        valid,
+        search,
+    )
 
 
 @pytest.mark.parametrize("clip", [0.05, 1e9])
 @pytest.mark.parametrize("differentiate", [False, True])
 @pytest.mark.parametrize(("dropout", "tolerance"), [(DROPOUT, 1e-4), (RecurrentDropout(), 1e-6)])
 def test_finite_difference_is_exact(dropout, tolerance, clip, differentiate):
-    """With shared masks the published finite difference is the exact gradient, also where the inner step clips."""
+    """With shared masks the published finite difference is the exact gradient, also where the inner
+    step clips."""
     exact, _ = second_order("exact", dropout, clip, differentiate=differentiate)
     finite, _ = second_order("finite_difference", dropout, clip, differentiate=differentiate)
     assert (finite - exact).norm() <= tolerance * exact.norm()
@@ -231,8 +269,11 @@ def test_finite_difference_is_exact(dropout, tolerance, clip, differentiate):
 
 
 def test_the_derivative_through_the_clip_is_that_of_the_step():
-    """With `differentiate_clip`, exact mode is the numerical derivative of L_valid(w'(alpha), alpha)."""
-    exact, (train, valid, search) = second_order("exact", RecurrentDropout(), clip=0.05, differentiate=True)
+    """With `differentiate_clip`, exact mode is the numerical derivative of L_valid(w'(alpha),
+    alpha)."""
+    exact, (train, valid, search) = second_order(
+        "exact", RecurrentDropout(), clip=0.05, differentiate=True
+    )
     inner = replace(search.inner_step(), differentiate_clip=True)
     params = {k: p.detach().requires_grad_() for k, p in search.params.items()}
 
@@ -253,12 +294,15 @@ def test_the_clip_factor_never_exceeds_one():
     """A small gradient is not made larger (the original code does that)."""
     grads = [torch.full((2,), 0.01)]
     for through in (False, True):
-        assert SGDStep(lr=1.0, clip_norm=0.25, differentiate_clip=through).clip_factor(grads).item() == 1.0
+        assert (
+            SGDStep(lr=1.0, clip_norm=0.25, differentiate_clip=through).clip_factor(grads).item()
+            == 1.0
+        )
     with pytest.raises(ValueError, match="clip_norm must be positive"):
         SGDStep(lr=1.0, clip_norm=0.0)
 
 
-# ---- bad input ------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,18 +310,33 @@ def test_the_clip_factor_never_exceeds_one():
     [
         (lambda: RecurrentCell(hidden=4, embedding=5), "hidden and embedding must be equal"),
         (lambda: RecurrentCell(nodes=0), "nodes must be a whole number of at least 1"),
-        (lambda: RecurrentCell(activations=("none", "tahn")), "unknown activation 'tahn'.*did you mean 'tanh'"),
+        (
+            lambda: RecurrentCell(activations=("none", "tahn")),
+            "unknown activation 'tahn'.*did you mean 'tanh'",
+        ),
         (lambda: RecurrentCell(activations=("none",)), "at least one activation besides 'none'"),
         (lambda: RecurrentDropout(output=1.0), r"dropout 'output' must be in \[0, 1\)"),
         (lambda: SMALL.network(Genotype.named("DARTS_V2"), V), "needs a recurrent genotype"),
-        (lambda: SMALL.network(Genotype.recurrent_cell([("rleu", 0)]), V), "unknown activation 'rleu'.*'relu'"),
+        (
+            lambda: SMALL.network(Genotype.recurrent_cell([("rleu", 0)]), V),
+            "unknown activation 'rleu'.*'relu'",
+        ),
         (lambda: SMALL.supernet(1), "at least 2"),
         (lambda: SMALL.supernet(V)(tokens(0, B=1)), "at least two texts"),
         (lambda: SMALL.supernet(V)(tokens(0).float()), "whole numbers of shape"),
         (lambda: SMALL.supernet(V)(tokens(0), torch.zeros(3, 70)), r"has the shape \(4, 70\)"),
-        (lambda: SMALL.supernet(V)(tokens(0), None, tokens(0, T=4)), r"targets of the shape \(5, 4\)"),
-        (lambda: SMALL.supernet(V)(tokens(0), None, tokens(0) + V), "targets must be tokens in 0..22"),
-        (lambda: SMALL.supernet(V).one_hot_draw(Genotype.named("ENAS")), "a cell of this supernet has 3 nodes"),
+        (
+            lambda: SMALL.supernet(V)(tokens(0), None, tokens(0, T=4)),
+            r"targets of the shape \(5, 4\)",
+        ),
+        (
+            lambda: SMALL.supernet(V)(tokens(0), None, tokens(0) + V),
+            "targets must be tokens in 0..22",
+        ),
+        (
+            lambda: SMALL.supernet(V).one_hot_draw(Genotype.named("ENAS")),
+            "a cell of this supernet has 3 nodes",
+        ),
         (lambda: TokenLikelihood(slowness=-1.0), "must not be negative"),
     ],
 )
