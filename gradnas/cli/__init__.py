@@ -1,1 +1,3 @@
 """The command line: one file a command."""
+
+from gradnas.cli.main import main as main
