@@ -2,6 +2,6 @@
 
 import sys
 
-from gradnas.cli.main import main
+from gradnas.cli import main
 
 sys.exit(main())

@@ -16,7 +16,7 @@ import torch
 from cases import SHARED_DATA
 
 from gradnas import Genotype, runs
-from gradnas.cli.main import main
+from gradnas.cli import main
 
 TINY = (
     "--epochs",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradnas import Genotype, runs
-from gradnas.cli.main import main
+from gradnas.cli import main
 from gradnas.config import read_object
 
 WORDS = "the cat sat on the mat\nthe dog sat on the log\n"

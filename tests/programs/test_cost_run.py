@@ -12,7 +12,7 @@ import torch
 import gradnas
 from gradnas import ExpectedCost, runs
 from gradnas.architectures.chain import Chain
-from gradnas.cli.main import main
+from gradnas.cli import main
 from gradnas.data import DataConfig
 from gradnas.latency import LatencyTable, Timing, macs, measure
 from gradnas.programs.image_search import (

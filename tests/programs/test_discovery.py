@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from gradnas import runs
-from gradnas.cli.main import main
+from gradnas.cli import main
 from gradnas.data.tabular import EXAMPLES, load_example, load_table
 from gradnas.laws import estimator as equation_estimator
 from gradnas.laws.discover import (

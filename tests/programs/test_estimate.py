@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_experiment import CPU, DIGITS, SMALL, search
 
-from gradnas.cli.main import main
+from gradnas.cli import main
 from gradnas.programs import estimate as room
 from gradnas.programs.estimate import (
     Estimate,

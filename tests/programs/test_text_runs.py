@@ -276,7 +276,7 @@ def test_kill_and_resume(corpus, tmp_path, kind):
         training(config, tmp_path / "whole")
         run = start_text_training(config, tmp_path / "killed", config.data.load(), CPU)
     program = (
-        f"import sys, gradnas.cli.main as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
+        f"import sys, gradnas.cli as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
     )
     for goal in (
         (0, 3) if kind == "search" else (1, 7)
