@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,12 @@ from torch import Tensor
 
 from gradnas import distributed, runs
 from gradnas.config import to_json
-from gradnas.data import Augment, DataConfig, ImageData, balanced, halves
+from gradnas.data import Augment, ImageData, balanced, halves
 from gradnas.data.base import sorted_by_class
-from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import CrossEntropy
-from gradnas.objectives.cost import ExpectedCost
-from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.pictures.chains import draw_architecture
-from gradnas.precision import Precision, check_precision
+from gradnas.precision import check_precision
 from gradnas.programs.evaluation import (
     Means,
     evaluate,
@@ -41,7 +38,6 @@ from gradnas.programs.run_costs import (
 )
 from gradnas.progress import Progress
 from gradnas.randomness import mix
-from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.capture import (
     CapturedStep,
     check_capture,
@@ -52,76 +48,10 @@ from gradnas.search.search import (
     Search,
     StepReport,
 )
-from gradnas.spaces import ConvCell, ImageSpace
+from gradnas.tasks.images.settings import SearchConfig
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
 RECALIBRATION_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """A search run.
-
-    Args:
-        space, relaxation, gradient: what is searched, and how.
-        train_fraction: share of the training images for the weights; the rest is for the alphas.
-        split_seed: None splits by file order, as the original does (images sorted by class are
-            shuffled with `seed`); a number shuffles first.
-        valid_per_class: hold out so many images of every class for the alphas instead (chosen by
-            `split_seed`, or by `seed`); the rest is for the weights.
-        valid_augment: augment the alphas' images too, as the original does.
-        label_smoothing: of the weights' loss; that of the alphas has none.
-        warmup_epochs: epochs at the start in which the alphas wait.
-        alpha_every: the alphas take a step before every so many steps of the weights.
-        alphas: None takes the settings that fit the relaxation.
-        cost: an expected cost in the loss of the alphas, for one image of the data's size
-            (milliseconds: for as many images as the latency table was measured with). The run
-            folder gets a copy of the table.
-        max_steps: stop after so many steps, without evaluation (to try a setting out).
-        checkpoint_cells: compute the inside of every cell again in backward: less memory, more
-            time.
-        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA
-            only.
-        threads, checkpoint_seconds: as in `TrainConfig`.
-    """
-
-    space: ImageSpace = field(default_factory=ConvCell)
-    relaxation: Relaxation = field(default_factory=Softmax)
-    gradient: ArchitectureGradient = field(default_factory=Unrolled)
-    data: DataConfig = field(default_factory=DataConfig)
-    train_fraction: float = 0.5
-    split_seed: int | None = None
-    valid_per_class: int | None = None
-    valid_augment: bool = False
-    label_smoothing: float = 0.0
-    epochs: int = 50
-    warmup_epochs: int = 0
-    alpha_every: int = 1
-    max_steps: int | None = None
-    batch_size: int = 64
-    weights: WeightOptimizer = field(default_factory=WeightOptimizer)
-    alphas: AlphaOptimizer | None = None
-    cost: ExpectedCost | None = None
-    precision: Precision = "fp32"
-    checkpoint_cells: bool = False
-    capture: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    checkpoint_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every")
-        for name in names:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        CrossEntropy(self.label_smoothing)  # refuses what cannot be
-        if self.capture and self.label_smoothing:
-            raise ValueError(
-                "capture records one loss for weights and alphas: it cannot have label_smoothing"
-            )
-        if not 0.0 < self.train_fraction < 1.0:
-            raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
 
 class SearchRun:

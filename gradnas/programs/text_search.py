@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,9 @@ from torch import Tensor
 
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
-from gradnas.data import Chunk, ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
-from gradnas.gradients import ArchitectureGradient, Unrolled
+from gradnas.data import Chunk, Corpus, TextStream, Vocabulary
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import Objective, TokenLikelihood
-from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.pictures.cells import draw_cells
 from gradnas.programs.evaluation import (
     Means,
@@ -35,66 +32,16 @@ from gradnas.programs.evaluation import (
 )
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix
-from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.search import (
     BoundNet,
     NetLoss,
     Search,
     StepReport,
 )
-from gradnas.spaces import RecurrentCell
+from gradnas.tasks.text.settings import TextSearchConfig
 
 INIT, CHUNKS, NOISE = 31, 32, 33  # streams of random numbers
 VOCABULARY = "vocabulary.json"
-
-
-@dataclass(frozen=True)
-class TextSearchConfig:
-    """A search run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
-    appendix A.1.2).
-
-    Args:
-        space, relaxation, gradient: what is searched, and how.
-        objective: of the weights; the alphas see the likelihood alone.
-        chunks: lengths of the training chunks; validation chunks have the base length. The learning
-            rate of a step is that of the epoch times length / base.
-        batch_size: texts read side by side, in either stream.
-        warmup_epochs: epochs at the start in which the alphas wait.
-        max_steps: stop after so many steps, without evaluation (to try a setting out).
-        threads, checkpoint_seconds: as in `TrainConfig`.
-    """
-
-    space: RecurrentCell = field(default_factory=RecurrentCell)
-    relaxation: Relaxation = field(default_factory=Softmax)
-    gradient: ArchitectureGradient = field(default_factory=lambda: Unrolled(clip=True))
-    data: TextConfig = field(default_factory=TextConfig)
-    objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
-    chunks: ChunkLengths = field(default_factory=ChunkLengths)
-    epochs: int = 50
-    warmup_epochs: int = 0
-    max_steps: int | None = None
-    batch_size: int = 256
-    weights: WeightOptimizer = field(
-        default_factory=lambda: WeightOptimizer(
-            lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
-        )
-    )
-    alphas: AlphaOptimizer = field(
-        default_factory=lambda: AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999))
-    )
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    checkpoint_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "threads", "max_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.batch_size < 2:
-            raise ValueError(
-                f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises over it"
-            )
 
 
 class CarriedStream:

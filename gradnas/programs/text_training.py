@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from torch import Tensor, nn
 from gradnas import runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
-from gradnas.data import ChunkLengths, Corpus, TextConfig, TextStream, Vocabulary
+from gradnas.data import Corpus, TextStream, Vocabulary
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
-from gradnas.objectives import TokenLikelihood
 from gradnas.pictures.cells import draw_cells
 from gradnas.programs.evaluation import (
     Means,
@@ -40,73 +38,10 @@ from gradnas.programs.text_search import (
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix, random_state, set_random_state
 from gradnas.runs import NonFiniteError
-from gradnas.spaces import LanguageModel, RecurrentCell, RecurrentNetwork
+from gradnas.spaces import LanguageModel, RecurrentNetwork
+from gradnas.tasks.text.settings import TextTrainConfig
 
 INIT, CHUNKS, NOISE = 41, 42, 43  # streams of random numbers
-
-
-@dataclass(frozen=True)
-class TextTrainConfig:
-    """A training run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
-    appendix A.2.2).
-
-    Args:
-        space: the size of the network and its dropout.
-        genotype: its cell, in the original text form.
-        objective: the loss; reported losses are the likelihood alone.
-        chunks: lengths of the training chunks; the learning rate of a step is lr * length / base.
-        batch_size, eval_batch_size, test_batch_size: texts read side by side in training,
-            validation and test. Without dropout they change only where a text begins without a
-            context.
-        lr, weight_decay, clip_norm: of SGD, without momentum; clip_norm is the largest global L2
-            norm of the gradient.
-        patience: switch to averaged SGD after the first epoch whose validation loss is above the
-            best of all but the last `patience` ones before it ("non-monotone trigger"); None never
-            switches.
-        random_cells, max_steps, threads, checkpoint_seconds: as in `TrainConfig`.
-
-    Source of the trigger: Merity, Keskar, Socher (arXiv 1708.02182), algorithm 1.
-    """
-
-    space: RecurrentCell
-    genotype: str
-    data: TextConfig = field(default_factory=TextConfig)
-    objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
-    chunks: ChunkLengths = field(default_factory=lambda: ChunkLengths(deviation=5.0))
-    epochs: int = 8000
-    batch_size: int = 64
-    eval_batch_size: int = 10
-    test_batch_size: int = 1
-    lr: float = 20.0
-    weight_decay: float = 8e-7
-    clip_norm: float = 0.25
-    patience: int | None = 5
-    random_cells: int = 0
-    max_steps: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    checkpoint_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        names = (
-            "epochs",
-            "batch_size",
-            "eval_batch_size",
-            "test_batch_size",
-            "patience",
-            "threads",
-            "max_steps",
-        )
-        for name in names:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.random_cells < 0:
-            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
-        if not self.lr > 0 or not self.clip_norm > 0:
-            raise ValueError(
-                f"lr and clip_norm must be positive, not {self.lr} and {self.clip_norm}"
-            )
 
 
 def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNetwork:

@@ -1,0 +1,181 @@
+"""The configurations of a search and of a training on images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradnas.data import DataConfig
+from gradnas.gradients import ArchitectureGradient, Unrolled
+from gradnas.objectives import CrossEntropy
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces import ConvCell, ImageSpace
+from gradnas.tasks.base import SearchSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class SearchConfig(SearchSettings):
+    """A search run.
+
+    Args:
+        space, relaxation, gradient: what is searched, and how.
+        train_fraction: share of the training images for the weights; the rest is for the alphas.
+        split_seed: None splits by file order, as the original does (images sorted by class are
+            shuffled with `seed`); a number shuffles first.
+        valid_per_class: hold out so many images of every class for the alphas instead (chosen by
+            `split_seed`, or by `seed`); the rest is for the weights.
+        valid_augment: augment the alphas' images too, as the original does.
+        label_smoothing: of the weights' loss; that of the alphas has none.
+        warmup_epochs: epochs at the start in which the alphas wait.
+        alpha_every: the alphas take a step before every so many steps of the weights.
+        alphas: None takes the settings that fit the relaxation.
+        cost: an expected cost in the loss of the alphas, for one image of the data's size
+            (milliseconds: for as many images as the latency table was measured with). The run
+            folder gets a copy of the table.
+        max_steps: stop after so many steps, without evaluation (to try a setting out).
+        checkpoint_cells: compute the inside of every cell again in backward: less memory, more
+            time.
+        capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA
+            only.
+        threads, checkpoint_seconds: as in `TrainConfig`.
+    """
+
+    space: ImageSpace = field(default_factory=ConvCell)
+    relaxation: Relaxation = field(default_factory=Softmax)
+    gradient: ArchitectureGradient = field(default_factory=Unrolled)
+    data: DataConfig = field(default_factory=DataConfig)
+    train_fraction: float = 0.5
+    split_seed: int | None = None
+    valid_per_class: int | None = None
+    valid_augment: bool = False
+    label_smoothing: float = 0.0
+    epochs: int = 50
+    warmup_epochs: int = 0
+    alpha_every: int = 1
+    max_steps: int | None = None
+    batch_size: int = 64
+    weights: WeightOptimizer = field(default_factory=WeightOptimizer)
+    alphas: AlphaOptimizer | None = None
+    cost: ExpectedCost | None = None
+    precision: Precision = "fp32"
+    checkpoint_cells: bool = False
+    capture: bool = False
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every")
+        for name in names:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        CrossEntropy(self.label_smoothing)  # refuses what cannot be
+        if self.capture and self.label_smoothing:
+            raise ValueError(
+                "capture records one loss for weights and alphas: it cannot have label_smoothing"
+            )
+        if not 0.0 < self.train_fraction < 1.0:
+            raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
+
+
+@dataclass(frozen=True)
+class TrainConfig(TrainSettings):
+    """A training run.
+
+    Args:
+        space: the size of the network.
+        genotype: its cells in the original text form, or its chain as a text.
+        auxiliary, auxiliary_weight: a second classifier in training and its share of the loss.
+        lr, lr_end: learning rate; `schedule` leads from the first towards the second over the
+            epochs.
+        schedule: `"cosine"`, `"linear"`, or `"exponential"` (times `gamma` after each epoch;
+            `lr_end` is not used).
+        warmup_epochs: epochs at the start with lr * (epoch + 1) / warmup_epochs (per iteration:
+            from 0 to lr).
+        per_iteration: the learning rate follows the schedule with every step, not with every epoch.
+        nesterov: as in `torch.optim.SGD`.
+        no_decay: what weight decay leaves out: `"norms"` (the scales and shifts of BatchNorm), or
+            `"norms and biases"`.
+        clip_norm: largest global L2 norm of the gradient, None for no clipping.
+        drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e
+            / n.
+        valid_fraction: share of the training images that is held out and reported on each epoch.
+        precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"`
+            does not.
+        compile: `"default"` compiles the training step with `torch.compile` (minutes at the start,
+            and a C++ compiler on the CPU), `"reduce-overhead"` also captures it in CUDA graphs;
+            `"no"` for neither.
+        random_cells: so many cells drawn at random are trained in the same way afterwards, each in
+            a folder `random/K` of the run, so that a reader sees whether the search helped.
+        max_steps: stop after so many steps, and evaluate (to try a setting out).
+        threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend
+            on it in their last bits, and because one thread is faster for very small networks.
+        checkpoint_seconds: at the most so much work is lost when the process is killed.
+    """
+
+    space: ImageSpace
+    genotype: str
+    data: DataConfig = field(default_factory=DataConfig)
+    epochs: int = 600
+    batch_size: int = 96
+    auxiliary: bool = True
+    auxiliary_weight: float = 0.4
+    label_smoothing: float = 0.0
+    lr: float = 0.025
+    lr_end: float = 0.0
+    schedule: Literal["cosine", "linear", "exponential"] = "cosine"
+    gamma: float = 0.97
+    warmup_epochs: int = 0
+    per_iteration: bool = False
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    no_decay: Literal["nothing", "norms", "norms and biases"] = "nothing"
+    clip_norm: float | None = 5.0
+    drop_path: float = 0.2
+    valid_fraction: float = 0.0
+    precision: Precision = "fp32"
+    compile: Literal["no", "default", "reduce-overhead"] = "no"
+    random_cells: int = 0
+    max_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "threads", "max_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.compile not in ("no", "default", "reduce-overhead"):
+            raise ValueError(
+                f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}"
+            )
+        if self.random_cells < 0:
+            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path}")
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ValueError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+        kind = type(self.space).__name__
+        if self.auxiliary and not self.space.has_auxiliary_head:
+            raise ValueError(f"networks of {kind} have no auxiliary head: set auxiliary to false")
+        if self.drop_path and not self.space.has_drop_path:
+            raise ValueError(
+                f"networks of {kind} do not drop paths: set drop_path to 0, not {self.drop_path}"
+            )
+
+    def lr_at(self, epoch: float) -> float:
+        """Learning rate at a moment counted in epochs from 0."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch if self.per_iteration else epoch + 1) / self.warmup_epochs
+        if self.schedule == "exponential":
+            return self.lr * self.gamma**epoch
+        done = epoch / self.epochs
+        share = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0 - done
+        return self.lr_end + (self.lr - self.lr_end) * share

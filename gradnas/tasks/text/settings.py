@@ -1,0 +1,126 @@
+"""The configurations of a search and of a training on text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gradnas.data import ChunkLengths, TextConfig
+from gradnas.gradients import ArchitectureGradient, Unrolled
+from gradnas.objectives import TokenLikelihood
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces import RecurrentCell
+from gradnas.tasks.base import SearchSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class TextSearchConfig(SearchSettings):
+    """A search run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
+    appendix A.1.2).
+
+    Args:
+        space, relaxation, gradient: what is searched, and how.
+        objective: of the weights; the alphas see the likelihood alone.
+        chunks: lengths of the training chunks; validation chunks have the base length. The learning
+            rate of a step is that of the epoch times length / base.
+        batch_size: texts read side by side, in either stream.
+        warmup_epochs: epochs at the start in which the alphas wait.
+        max_steps: stop after so many steps, without evaluation (to try a setting out).
+        threads, checkpoint_seconds: as in `TrainConfig`.
+    """
+
+    space: RecurrentCell = field(default_factory=RecurrentCell)
+    relaxation: Relaxation = field(default_factory=Softmax)
+    gradient: ArchitectureGradient = field(default_factory=lambda: Unrolled(clip=True))
+    data: TextConfig = field(default_factory=TextConfig)
+    objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
+    chunks: ChunkLengths = field(default_factory=ChunkLengths)
+    epochs: int = 50
+    warmup_epochs: int = 0
+    max_steps: int | None = None
+    batch_size: int = 256
+    weights: WeightOptimizer = field(
+        default_factory=lambda: WeightOptimizer(
+            lr=20.0, lr_end=20.0, momentum=0.0, weight_decay=5e-7, clip_norm=0.25
+        )
+    )
+    alphas: AlphaOptimizer = field(
+        default_factory=lambda: AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999))
+    )
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "threads", "max_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise ValueError(
+                f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises over it"
+            )
+
+
+@dataclass(frozen=True)
+class TextTrainConfig(TrainSettings):
+    """A training run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
+    appendix A.2.2).
+
+    Args:
+        space: the size of the network and its dropout.
+        genotype: its cell, in the original text form.
+        objective: the loss; reported losses are the likelihood alone.
+        chunks: lengths of the training chunks; the learning rate of a step is lr * length / base.
+        batch_size, eval_batch_size, test_batch_size: texts read side by side in training,
+            validation and test. Without dropout they change only where a text begins without a
+            context.
+        lr, weight_decay, clip_norm: of SGD, without momentum; clip_norm is the largest global L2
+            norm of the gradient.
+        patience: switch to averaged SGD after the first epoch whose validation loss is above the
+            best of all but the last `patience` ones before it ("non-monotone trigger"); None never
+            switches.
+        random_cells, max_steps, threads, checkpoint_seconds: as in `TrainConfig`.
+
+    Source of the trigger: Merity, Keskar, Socher (arXiv 1708.02182), algorithm 1.
+    """
+
+    space: RecurrentCell
+    genotype: str
+    data: TextConfig = field(default_factory=TextConfig)
+    objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
+    chunks: ChunkLengths = field(default_factory=lambda: ChunkLengths(deviation=5.0))
+    epochs: int = 8000
+    batch_size: int = 64
+    eval_batch_size: int = 10
+    test_batch_size: int = 1
+    lr: float = 20.0
+    weight_decay: float = 8e-7
+    clip_norm: float = 0.25
+    patience: int | None = 5
+    random_cells: int = 0
+    max_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        names = (
+            "epochs",
+            "batch_size",
+            "eval_batch_size",
+            "test_batch_size",
+            "patience",
+            "threads",
+            "max_steps",
+        )
+        for name in names:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.random_cells < 0:
+            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
+        if not self.lr > 0 or not self.clip_norm > 0:
+            raise ValueError(
+                f"lr and clip_norm must be positive, not {self.lr} and {self.clip_norm}"
+            )
