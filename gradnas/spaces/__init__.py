@@ -6,11 +6,11 @@ from gradnas.spaces.base import Supernet as Supernet
 from gradnas.spaces.cells.conv_cell import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces.cells.conv_cell import ConvCell as ConvCell
 from gradnas.spaces.cells.conv_network import ConvNetwork as ConvNetwork
-from gradnas.spaces.chains.mbconv_chain import ChainSupernet as ChainSupernet
 from gradnas.spaces.chains.mbconv_chain import MBConvChain as MBConvChain
-from gradnas.spaces.chains.mbconv_chain import Stage as Stage
-from gradnas.spaces.chains.mbconv_chain import make_divisible as make_divisible
 from gradnas.spaces.chains.mbconv_network import ChainNetwork as ChainNetwork
+from gradnas.spaces.chains.shape import Stage as Stage
+from gradnas.spaces.chains.shape import make_divisible as make_divisible
+from gradnas.spaces.chains.supernet import ChainSupernet as ChainSupernet
 from gradnas.spaces.operations import OPERATIONS as OPERATIONS
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS as ACTIVATIONS
 from gradnas.spaces.recurrent.recurrent_cell import RecurrentCell as RecurrentCell
