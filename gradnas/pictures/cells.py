@@ -11,48 +11,45 @@ All lengths are points (1/72 inch); y grows downwards.
 
 from __future__ import annotations
 
-import hashlib
-import html
-import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import matplotlib
 import networkx as nx
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
-from matplotlib.textpath import TextPath
 
-from gradnas.architectures.genotype import (
-    CellGenotype,
-    Genotype,
-    Kind,
+from gradnas.architectures.genotype import CellGenotype, Genotype, Kind
+from gradnas.pictures.canvas import (
+    FONT,
+    INK,
+    LEADING,
+    LINE,
+    MARGIN,
+    PAGE,
+    PALE,
+    Box,
+    Canvas,
+    Heading,
+    Point,
+    blank,
+    plain_style,
+    save_figure,
+    svg_element,
+    text_width,
 )
-from gradnas.config import did_you_mean
-from gradnas.runs import write_atomically
 
-Point: TypeAlias = tuple[float, float]
+PITCH = 21.0  # between the rows of one node
+BAND_GAP = 9.0  # more between the rows of two nodes
+LANE = 7.0
+RADIUS = 5.0
+ARROW = 16.0
+PAD = 5.0
 
-PAGE = 675.0  # 900 pixels of a page; a wider picture breaks its labels into two lines
-MARGIN, PITCH, BAND_GAP, LANE, RADIUS = 12.0, 21.0, 9.0, 7.0, 5.0
-ARROW, PAD, FONT, LEADING = 16.0, 5.0, 8.5, 10.5
-
-INK, LINE, PALE, SECOND = (
-    "#1f2933",
-    "#52606d",
-    "#b8c2cc",
-    "#0e7c86",
-)  # SECOND: the second input and its lines
+SECOND = "#0e7c86"  # the second input and its lines
 # family: fill, border, and words in the names of its operations; the last family that fits counts
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "convolution": ("#d4e6f7", "#3f7fbf", ("conv",)),
@@ -64,88 +61,29 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "identity": ("#dcf0d8", "#4f9d49", ("identity",)),
     "other operation": ("#e9ecef", "#7b8794", ()),
 }
-TYPEFACE = "DejaVu Sans"  # comes with matplotlib
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell", "recurrent": "Recurrent cell"}
 
-# A fixed salt, so that the ids in an SVG repeat
-STYLE = {"svg.hashsalt": "gradnas", "svg.fonttype": "path", "mathtext.fontset": "dejavusans"}
-PNG_DPI = 200
-METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
-
-def draw_cells(genotype: Genotype, path: Path | str, *, title: str | None = None) -> Path:
-    """Draw the cells of a genotype into an SVG, PNG or PDF file, by its suffix. The same genotype
-    gives the same bytes.
+def picture(genotype: Genotype, path: Path | str, *, title: str | None = None) -> Path:
+    """The cells of a genotype in an SVG, PNG or PDF file, by its suffix. The same genotype gives
+    the same bytes.
 
     Raises:
         ValueError: the suffix is another one, or the file cannot be written.
     """
-    return save_figure(path, lambda: genotype_figure(genotype, title=title))
+    return save_figure(path, lambda: figure(genotype, title=title))
 
 
-def save_figure(path: Path | str, draw: Callable[[], Figure]) -> Path:
-    """Write a figure by the suffix of its path. ValueError: another suffix, or the file cannot be
-    written."""
-    path = Path(path)
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in METADATA:
-        known = ", ".join(f".{name}" for name in METADATA)
-        raise ValueError(
-            f"{path}: a picture ends in {known}, not {path.suffix!r}{did_you_mean(suffix, METADATA)}"
-        )
-    write_atomically(path, rendered(draw(), suffix))
-    return path
-
-
-def cells_svg(genotype: Genotype, *, title: str | None = None) -> str:
+def svg(genotype: Genotype, *, title: str | None = None) -> str:
     """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself
     alone, so several can stand in one page."""
     label = " and ".join(TITLES[name] for name, _ in genotype.cells)
-    return svg_element(genotype_figure(genotype, title=title), label, f"{genotype} {title}")
+    return svg_element(figure(genotype, title=title), label, f"{genotype} {title}")
 
 
-def svg_element(figure: Figure, label: str, key: str) -> str:
-    """A figure as an `<svg>` element of its own; `key` tells it from others in the same page."""
-    svg = rendered(figure, "svg").decode()
-    prefix = "cells-" + hashlib.sha256(key.encode()).hexdigest()[:8]
-    root, body = svg[svg.index("<svg") :].split(">", 1)
-    size = root.split('viewBox="0 0 ')[1].split('"')[0]
-    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", body)
-    body = body.replace("*{", f"#{prefix} *{{", 1)  # matplotlib's style would reach the whole page
-    return (
-        f'<svg id="{prefix}" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {size}" '
-        f'style="width:100%;max-width:{size.split()[0]}pt;height:auto" '
-        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
-    )
-
-
-def genotype_figure(genotype: Genotype, *, title: str | None = None) -> Figure:
+def figure(genotype: Genotype, *, title: str | None = None) -> Figure:
     """All cells of a genotype, one above the other, with a legend."""
     return _figure([(name, _graph(cell, genotype.kind)) for name, cell in genotype.cells], title)
-
-
-def cell_figure(name: str, cell: CellGenotype, kind: Kind) -> Figure:
-    """One cell, with a legend."""
-    return _figure([(name, _graph(cell, kind))], None)
-
-
-@contextmanager
-def plain_style() -> Iterator[None]:
-    """matplotlib's own settings and `STYLE`, whatever the user has set."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-@plain_style()
-def rendered(figure: Figure, suffix: str) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format=suffix, dpi=PNG_DPI if suffix == "png" else 72, metadata=METADATA[suffix]
-    )
-    return buffer.getvalue()
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -317,21 +255,6 @@ def _plan(graph: _Graph) -> _Plan:
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rounded rectangle with a text in its middle."""
-
-    x: float  # left
-    y: float  # middle
-    width: float
-    height: float
-    lines: tuple[str, ...]
-
-    @property
-    def right(self) -> float:
-        return self.x + self.width
-
-
-@dataclass(frozen=True)
 class _Layout:
     plan: _Plan
     states: tuple[Box, ...]
@@ -409,22 +332,6 @@ def _wrapped(operation: str | None, wrap: int) -> tuple[str, ...]:
     return tuple(textwrap.wrap(_readable(operation), wrap)) if operation else ("",)
 
 
-def _escaped(text: str) -> str:
-    """Only the labels of states, `$c_{k-2}$`, are mathematical text; a dollar in a name is a
-    dollar."""
-    return text if re.fullmatch(r"\$[a-z]_\{[^{}]*\}\$", text) else text.replace("$", r"\$")
-
-
-@lru_cache(maxsize=4096)
-def text_width(text: str, size: float, weight: str = "normal") -> float:
-    if not text:
-        return 0.0
-    outline = TextPath(
-        (0, 0), _escaped(text), size=size, prop=FontProperties(family=TYPEFACE, weight=weight)
-    )
-    return float(outline.get_extents().width)
-
-
 # -- painting --------------------------------------------------------------------------------------
 
 
@@ -434,34 +341,41 @@ def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
     layouts = _layouts(plans, wrap=16)
     if layouts[0].output.right + 2 * MARGIN > PAGE:
         layouts = _layouts(plans, wrap=9)
-    named = {_family(edge.operation) for plan in plans for edge in plan.rows if edge.operation}
-    headings = textwrap.wrap(title or "", 70)
-    widths = [layouts[0].output.right, *(text_width(line, FONT + 4, "bold") for line in headings)]
-    width = max(widths) + 2 * MARGIN
-    legend = _legend([family for family in FAMILIES if family in named], width - 2 * MARGIN)
-    above = 17.0 * len(headings) + 9.0 if headings else 0.0
+    heading = Heading.of(title)
+    width = max(layouts[0].output.right, heading.width) + 2 * MARGIN
+    legend = _legend(_families(plans), width - 2 * MARGIN)
     height = (
-        MARGIN + above + sum(layout.height + 40.0 for layout in layouts) + 16.0 * len(legend) + 4.0
+        MARGIN
+        + heading.height
+        + sum(layout.height + 40.0 for layout in layouts)
+        + 16.0 * len(legend)
+        + 4.0
     )
 
-    figure = Figure(figsize=(width / 72, height / 72), dpi=PNG_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    canvas = Canvas(axes, MARGIN, MARGIN)
-    for i, line in enumerate(headings):
-        canvas.text(0, 8 + 17.0 * i, line, FONT + 4, ha="left", weight="bold")
-    y = MARGIN + above
+    drawn, canvas = blank(width, height)
+    heading.paint(canvas)
+    y = MARGIN + heading.height
     for (name, _), layout in zip(cells, layouts, strict=True):
-        Canvas(axes, MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
-        _paint(Canvas(axes, MARGIN, y + 22.0 - layout.top), layout)
+        canvas.at(MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
+        _paint(canvas.at(MARGIN, y + 22.0 - layout.top), layout)
         y += layout.height + 40.0
     for i, row in enumerate(legend):
-        canvas = Canvas(axes, MARGIN, y + 16.0 * i)
+        below = canvas.at(MARGIN, y + 16.0 * i)
         for x, family in row:
-            canvas.box(Box(x, 4, 12, 9, ()), *FAMILIES[family][:2])
-            canvas.text(x + 17, 4, family, FONT, LINE, ha="left")
-    return figure
+            fill, border, _ = FAMILIES[family]
+            below.box(Box(x, 4, 12, 9, ()), fill, border)
+            below.text(x + 17, 4, family, FONT, LINE, ha="left")
+    return drawn
+
+
+def _families(plans: list[_Plan]) -> list[str]:
+    """The families of all operations in the picture, in the order of the table."""
+    there = set()
+    for plan in plans:
+        for edge in plan.rows:
+            if edge.operation:
+                there.add(_family(edge.operation))
+    return [family for family in FAMILIES if family in there]
 
 
 def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
@@ -538,56 +452,3 @@ def _paint_lines(
 def _paint_across(canvas: Canvas, left: float, right: float, y: float, colour: str) -> None:
     canvas.curve([(left + 1, y), (right, y)], "white", 3.6, 3)
     canvas.curve([(left, y), (right, y)], colour, 1.1, 4)
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """Axes in points, with an origin."""
-
-    axes: Axes
-    x: float
-    y: float
-
-    def _add(self, patch: Patch) -> None:
-        patch.set_clip_on(False)  # nothing lies outside, and the SVG is shorter
-        self.axes.add_artist(patch)  # not add_patch, which spends its time on data limits
-
-    def curve(
-        self,
-        vertices: list[Point],
-        colour: str,
-        width: float,
-        zorder: int,
-        codes: list[Any] | None = None,
-    ) -> None:
-        path = Curve([(x + self.x, y + self.y) for x, y in vertices], codes)
-        patch = PathPatch(
-            path, fill=False, edgecolor=colour, linewidth=width, zorder=zorder, capstyle="butt"
-        )
-        patch.set_snap(False)  # snapped to pixels, lines and curves would not meet
-        self._add(patch)
-
-    def arrow(self, x: float, y: float, colour: str) -> None:
-        """The head of an arrow to the right, with its point at (x, y)."""
-        x, y = x + self.x - 1, y + self.y
-        points = [(x, y), (x - 5, y - 2.6), (x - 5, y + 2.6)]
-        self._add(Polygon(points, closed=True, facecolor=colour, edgecolor="none", zorder=5))
-
-    def box(self, box: Box, fill: str, border: str, ink: str = INK, size: float = FONT) -> None:
-        corner = (box.x + self.x, box.y - box.height / 2 + self.y)
-        style = f"round,pad=0,rounding_size={min(4.0, box.height / 2)}"
-        patch = FancyBboxPatch(
-            corner, box.width, box.height, style, facecolor=fill, edgecolor=border, zorder=6
-        )
-        self._add(patch)
-        first = box.y - LEADING * (len(box.lines) - 1) / 2
-        for i, line in enumerate(box.lines):
-            self.text(box.x + box.width / 2, first + LEADING * i, line, size, ink)
-
-    def text(
-        self, x: float, y: float, text: str, size: float, colour: str = INK, **style: Any
-    ) -> None:
-        style = {"family": TYPEFACE, "ha": "center", "va": "center_baseline", **style}
-        self.axes.text(
-            x + self.x, y + self.y, _escaped(text), fontsize=size, color=colour, zorder=7, **style
-        )

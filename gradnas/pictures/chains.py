@@ -5,29 +5,24 @@ All lengths are points (1/72 inch); y grows downwards.
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gradnas.architectures.chain import (
-    Chain,
-    bottleneck,
-)
+from gradnas.architectures.chain import Chain, bottleneck
 from gradnas.architectures.genotype import Genotype
-from gradnas.pictures.cells import (
+from gradnas.pictures import cells
+from gradnas.pictures.canvas import (
     FONT,
     INK,
     LINE,
     MARGIN,
     PAGE,
-    PNG_DPI,
     Box,
     Canvas,
-    cells_svg,
-    draw_cells,
+    Heading,
+    blank,
     plain_style,
     save_figure,
     svg_element,
@@ -37,12 +32,17 @@ from gradnas.spaces import MBConvChain
 
 # kernel: fill and border
 KERNELS = {3: ("#d4e6f7", "#3f7fbf"), 5: ("#fde6c8", "#d18b1f"), 7: ("#e6dcf5", "#7d5bbe")}
-OTHER_KERNEL, SKIP, PLAIN = ("#f7d4e0", "#bf3f6b"), ("#dcf0d8", "#4f9d49"), ("#f1f3f5", LINE)
-HEIGHT, GAP, STAGE_GAP, ROW = 30.0, 11.0, 20.0, 74.0
-NARROW, PER_EXPANSION = (
-    25.0,
-    4.0,
-)  # width of a block: a constant, and so much for each unit of expansion
+OTHER_KERNEL = ("#f7d4e0", "#bf3f6b")
+SKIP = ("#dcf0d8", "#4f9d49")
+PLAIN = ("#f1f3f5", LINE)
+
+HEIGHT = 30.0  # of a block
+GAP = 11.0
+STAGE_GAP = 20.0
+ROW = 74.0
+# The width of a block: a constant, and so much for each unit of expansion.
+NARROW = 25.0
+PER_EXPANSION = 4.0
 
 
 @dataclass(frozen=True)
@@ -56,57 +56,42 @@ class _Part:
     family: str | None = None
 
 
-def draw_architecture(
-    found: Genotype | Chain, path: Path | str, *, title: str | None = None, space: object = None
+def picture(
+    chain: Chain, path: Path | str, *, title: str | None = None, space: MBConvChain | None = None
 ) -> Path:
-    """Draw cells or a chain into an SVG, PNG or PDF file, by its suffix; the same architecture
-    gives the same bytes.
+    """The chain in an SVG, PNG or PDF file, by its suffix. The same chain gives the same bytes.
 
     Args:
-        space: of a chain, where it is known: the picture then tells widths and sizes.
+        space: where it is known, the picture tells widths and sizes.
 
     Raises:
         ValueError: the suffix is another one, or the file cannot be written.
     """
-    if isinstance(found, Genotype):
-        return draw_cells(found, path, title=title)
-    return save_figure(path, lambda: chain_figure(found, title=title, space=space))
+    return save_figure(path, lambda: figure(chain, title=title, space=space))
 
 
-def architecture_svg(found: Genotype | Chain, *, space: object = None) -> str:
+def svg(chain: Chain, *, space: MBConvChain | None = None) -> str:
     """The picture as an `<svg>` element for an HTML page."""
-    if isinstance(found, Genotype):
-        return cells_svg(found)
-    return svg_element(chain_figure(found, space=space), "Chain of blocks", f"{found} {space}")
+    return svg_element(figure(chain, space=space), "Chain of blocks", f"{chain} {space}")
 
 
 @plain_style()
-def chain_figure(chain: Chain, *, title: str | None = None, space: object = None) -> Figure:
+def figure(chain: Chain, *, title: str | None = None, space: MBConvChain | None = None) -> Figure:
     """The blocks in rows, stage by stage, with a legend."""
-    described = space if isinstance(space, MBConvChain) else None
-    parts, captions = _parts(chain, described)
+    parts, captions = _parts(chain, space)
     rows = _rows(parts)
-    headings = textwrap.wrap(title or "", 70)
-    above = 17.0 * len(headings) + 9.0 if headings else 0.0
+    heading = Heading.of(title)
     right = max(x + part.width for row in rows for x, part in row)
-    width = (
-        max(right + GAP, *(text_width(line, FONT + 4, "bold") for line in headings), 320.0)
-        + 2 * MARGIN
-    )
-    height = 2 * MARGIN + above + ROW * len(rows) + 16.0
-    figure = Figure(figsize=(width / 72, height / 72), dpi=PNG_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    canvas = Canvas(axes, MARGIN, MARGIN)
-    for i, line in enumerate(headings):
-        canvas.text(0, 8 + 17.0 * i, line, FONT + 4, ha="left", weight="bold")
+    width = max(right + GAP, heading.width, 320.0) + 2 * MARGIN
+    height = 2 * MARGIN + heading.height + ROW * len(rows) + 16.0
+
+    drawn, canvas = blank(width, height)
+    heading.paint(canvas)
+    top = MARGIN + heading.height
     for i, row in enumerate(rows):
-        _paint_row(
-            Canvas(axes, MARGIN, MARGIN + above + ROW * i), row, captions, last=i == len(rows) - 1
-        )
-    _paint_legend(Canvas(axes, MARGIN, MARGIN + above + ROW * len(rows) + 4.0), parts)
-    return figure
+        _paint_row(canvas.at(MARGIN, top + ROW * i), row, captions, last=i == len(rows) - 1)
+    _paint_legend(canvas.at(MARGIN, top + ROW * len(rows) + 4.0), parts)
+    return drawn
 
 
 def _parts(
@@ -204,7 +189,18 @@ def _paint_legend(canvas: Canvas, parts: list[_Part]) -> None:
     if any(part.family == "identity" for part in parts):
         entries.append(("identity, or block removed", SKIP))
     for text, colours in entries:
-        canvas.box(replace(Box(x, 4, 12, 9, ()), lines=()), *colours)
+        canvas.box(Box(x, 4, 12, 9, ()), *colours)
         canvas.text(x + 17, 4, text, FONT, LINE, ha="left")
         x += 17.0 + text_width(text, FONT) + 16.0
     canvas.text(x, 4, "width: expansion", FONT, LINE, ha="left")
+
+
+def draw_architecture(
+    found: Genotype | Chain, path: Path | str, *, title: str | None = None, space: object = None
+) -> Path:
+    """The picture of cells or of a chain; of a chain with its widths and sizes, where the space is
+    known."""
+    if isinstance(found, Genotype):
+        return cells.picture(found, path, title=title)
+    known = space if isinstance(space, MBConvChain) else None
+    return picture(found, path, title=title, space=known)

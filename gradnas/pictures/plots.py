@@ -28,12 +28,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gradnas.reports.folder import edges
-
 WIDTH = 840.0  # of the page's text
 FONT, SMALL = 11.0, 10.0
 INK, PALE, GRID = "#1f2933", "#7b8794", "#e4e9ee"
-BLUE, ORANGE, GREEN, VIOLET = "#2368a8", "#c96f12", "#3c8a3a", "#7451b0"
+BLUE = "#2368a8"
+ORANGE = "#c96f12"
+GREEN = "#3c8a3a"
 SEARCHED, RANDOM = "#b3261e", "#7b8794"
 LONGEST_NAME = 24  # characters of an operation's name
 MOST_POINTS = 120  # of a line, more could not be told apart
@@ -121,6 +121,12 @@ class Panel:
     from_zero: bool = False
     levels: Sequence[tuple[float, str]] = ()
     fill: tuple[Line, Line, str] | None = None
+
+
+def edges(nodes: int) -> list[tuple[int, int]]:
+    """(predecessor, intermediate node) for every row of a table of alphas; predecessors 0 and 1 are
+    a cell's inputs."""
+    return [(predecessor, node) for node in range(nodes) for predecessor in range(node + 2)]
 
 
 def edge_label(predecessor: int, node: int) -> str:

@@ -24,7 +24,7 @@ from gradnas.config import read_object, to_json
 from gradnas.data import Chunk, Corpus, TextStream, Vocabulary
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
 from gradnas.objectives import Objective, TokenLikelihood
-from gradnas.pictures.cells import draw_cells
+from gradnas.pictures import cells
 from gradnas.programs.evaluation import (
     Means,
     evaluate_text,
@@ -292,7 +292,7 @@ def _finish(state: TextSearchRun, run: runs.Run) -> dict[str, Any]:
     results = {"genotype": genotype.to_text(), "steps": state.search.steps}
     results |= {key: last[key] for key in ("valid_perplexity", "valid_loss") if key in last}
     genotype.save(run.path / runs.GENOTYPE)
-    draw_cells(genotype, run.path / runs.PICTURE)
+    cells.picture(genotype, run.path / runs.PICTURE)
     runs.write_json(run.path / runs.RESULTS, results)
     run.set_status("finished")
     return results

@@ -22,7 +22,7 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
 from gradnas.data import Corpus, TextStream, Vocabulary
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
-from gradnas.pictures.cells import draw_cells
+from gradnas.pictures import cells
 from gradnas.programs.evaluation import (
     Means,
     evaluate_text,
@@ -365,6 +365,6 @@ def start_text_training(
     run = runs.Run.create(path, to_json(config), config.seed, device)
     genotype = Genotype.parse(config.genotype)
     genotype.save(run.path / runs.GENOTYPE)
-    draw_cells(genotype, run.path / runs.PICTURE)
+    cells.picture(genotype, run.path / runs.PICTURE)
     runs.write_json(run.path / VOCABULARY, corpus.vocabulary.to_json())
     return run

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 
 import torch
 
@@ -16,16 +15,13 @@ from gradnas.architectures.chain import (
     ZERO,
     Chain,
 )
-from gradnas.pictures import plots
-from gradnas.pictures.chains import architecture_svg
+from gradnas.pictures import chains, plots
+from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import (
     Line,
     Panel,
 )
-from gradnas.reports.folder import (
-    Folder,
-    plain,
-)
+from gradnas.reports.folder import Folder
 from gradnas.spaces import MBConvChain
 
 # keys of metrics.jsonl: what they are, unit, divisor
@@ -47,8 +43,7 @@ def chain_picture(folder: Folder) -> str:
         else ""
     )
     space = folder.chain_space
-    picture = architecture_svg(folder.genotype, space=space)
-    picture = re.sub(r' xmlns(:\w+)?="[^"]*"', "", picture).replace("xlink:href=", "href=")
+    picture = in_html(chains.svg(folder.genotype, space=space))
     code = None if space is None else space.short_code(space.decision(folder.genotype))
     written = f" Code: <code>{code}</code>." if code is not None else ""
     text = (

@@ -22,6 +22,8 @@ from gradnas.architectures.chain import (
 )
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import from_json, read_object
+from gradnas.pictures.canvas import plain
+from gradnas.pictures.plots import edges
 from gradnas.relaxations import Relaxation
 from gradnas.spaces import ImageSpace, MBConvChain
 
@@ -207,23 +209,11 @@ def read_folder(path: Path) -> Folder:
     return replace(folder, alphas=_alphas(folder)) if folder.is_search else folder
 
 
-def plain(text: object) -> str:
-    """Text that HTML and SVG can hold: a character that cannot be shown becomes a question mark in
-    a diamond."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text))
-
-
 def number(value: object, where: str) -> float:
     """A finite number; ValueError that names `where` otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
         raise ValueError(f"{where} must be a finite number, not {value!r}")
     return float(value)
-
-
-def edges(nodes: int) -> list[tuple[int, int]]:
-    """(predecessor, intermediate node) for every row of a table of alphas; predecessors 0 and 1 are
-    a cell's inputs."""
-    return [(predecessor, node) for node in range(nodes) for predecessor in range(node + 2)]
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,12 +22,9 @@ from gradnas.architectures.genotype import (
     CellGenotype,
     Genotype,
 )
-from gradnas.pictures import plots
-from gradnas.pictures.cells import cells_svg
-from gradnas.pictures.plots import (
-    Line,
-    Panel,
-)
+from gradnas.pictures import cells, plots
+from gradnas.pictures.canvas import in_html, plain
+from gradnas.pictures.plots import Line, Panel, edges
 from gradnas.reports.chains import (
     chain_alphas,
     chain_picture,
@@ -36,8 +32,6 @@ from gradnas.reports.chains import (
 )
 from gradnas.reports.folder import (
     Folder,
-    edges,
-    plain,
     read_folder,
 )
 from gradnas.reports.text import (
@@ -156,9 +150,7 @@ def _cells(folder: Folder) -> str:
         if early
         else ""
     )
-    picture = re.sub(r' xmlns(:\w+)?="[^"]*"', "", cells_svg(_drawable(folder.genotype))).replace(
-        "xlink:href=", "href="
-    )
+    picture = in_html(cells.svg(_drawable(folder.genotype)))
     text = "Operations stand on the edges; c<sub>k-1</sub> and c<sub>k-2</sub> are the two cells before."
     if folder.is_text:
         text = "Activations stand on the edges between states; every edge has its node’s matrix and gate before them."

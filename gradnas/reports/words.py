@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from gradnas import runs
-from gradnas.reports.folder import (
-    Folder,
-    RandomCells,
-    plain,
-)
+from gradnas.pictures.canvas import plain
+from gradnas.reports.folder import Folder, RandomCells
 
 FEWEST_RANDOM = 3  # random cells; fewer have no spread worth the name
 SMALL_TEST = 5000  # images; with fewer, a second decimal of a percentage means nothing

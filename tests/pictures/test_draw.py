@@ -22,13 +22,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.pictures.cells import (
-    PNG_DPI,
-    cell_figure,
-    cells_svg,
-    draw_cells,
-    genotype_figure,
-)
+from gradnas.pictures import cells
+from gradnas.pictures.canvas import PNG_DPI
 
 PUBLISHED = Genotype.names()
 CONV_OPERATIONS = [
@@ -44,7 +39,12 @@ CONV_OPERATIONS = [
 ]
 
 
-def cells(draw, least=4):
+def cell_figure(name, cell, kind):
+    """A picture of one cell alone."""
+    return cells._figure([(name, cells._graph(cell, kind))], None)
+
+
+def drawn_cells(draw, least=4):
     num_nodes = draw(st.integers(least, 7))
     names = st.sampled_from(CONV_OPERATIONS[: draw(st.sampled_from([8, 9]))])
     edges = [(draw(names), draw(st.integers(0, i + 1))) for i in range(num_nodes) for _ in range(2)]
@@ -53,7 +53,7 @@ def cells(draw, least=4):
 
 @st.composite
 def conv_genotypes(draw):
-    (normal, normal_concat), (reduce, reduce_concat) = cells(draw), cells(draw, least=1)
+    (normal, normal_concat), (reduce, reduce_concat) = drawn_cells(draw), drawn_cells(draw, least=1)
     return Genotype.conv(normal, reduce, normal_concat, reduce_concat)
 
 
@@ -172,33 +172,33 @@ def readable_texts(figure):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_cells_are_clean(name):
-    check_geometry(genotype_figure(Genotype.named(name), title=name))
+    check_geometry(cells.figure(Genotype.named(name), title=name))
 
 
 @pytest.mark.parametrize("name", ["DARTS_V2", "DARTS_V1_recurrent"])  # the narrowest and the widest
 def test_long_titles_are_broken(name):
     check_geometry(
-        genotype_figure(Genotype.named(name), title="runs/a rather long name of a folder/" * 5)
+        cells.figure(Genotype.named(name), title="runs/a rather long name of a folder/" * 5)
     )
 
 
 @settings(max_examples=15, deadline=None)
 @given(conv_genotypes())
 def test_random_conv_cells_are_clean(genotype):
-    check_geometry(genotype_figure(genotype))
+    check_geometry(cells.figure(genotype))
 
 
 @settings(max_examples=15, deadline=None)
 @given(recurrent_genotypes())
 def test_random_recurrent_cells_are_clean(genotype):
-    check_geometry(genotype_figure(genotype))
+    check_geometry(cells.figure(genotype))
 
 
 def test_the_check_sees_collisions():
     """The oracle above is not vacuous: a moved text, box and line are found."""
     genotype = Genotype.named("DARTS")
     for kind in (Text, FancyBboxPatch):
-        figure = genotype_figure(genotype)
+        figure = cells.figure(genotype)
         first, second = [
             item for item in figure.findobj(kind) if getattr(item, "get_text", lambda: "x")()
         ][:2]
@@ -208,7 +208,7 @@ def test_the_check_sees_collisions():
             first.set_x(second.get_x() + 3), first.set_y(second.get_y())
         with pytest.raises(AssertionError):
             check_geometry(figure)
-    figure = genotype_figure(genotype)
+    figure = cells.figure(genotype)
     box = figure.findobj(FancyBboxPatch)[3]
     figure.axes[0].add_patch(
         PathPatch(matplotlib.path.Path([(0, box.get_y() + 3), (300, box.get_y() + 3)]))
@@ -311,13 +311,13 @@ def test_every_part_of_a_conv_cell_is_drawn():
     )
     assert {"Reduction cell", "$c_{k-2}$", "$c_{k-1}$", "$c_{k}$", "concat", *"01234"} <= set(found)
     assert {"convolution", "pooling"} <= set(found) and "skip connection" not in found  # the legend
-    both = readable_texts(genotype_figure(genotype, title="AmoebaNet-A"))
+    both = readable_texts(cells.figure(genotype, title="AmoebaNet-A"))
     assert {"AmoebaNet-A", "Normal cell", "Reduction cell", "skip"} <= set(both)
     assert both.count("$c_{k}$") == 2
 
 
 def test_every_part_of_a_recurrent_cell_is_drawn():
-    found = readable_texts(genotype_figure(Genotype.named("ENAS")))
+    found = readable_texts(cells.figure(Genotype.named("ENAS")))
     assert (found.count("tanh"), found.count("relu")) == (4, 7)
     assert {"$x_{t}$", "$h_{t-1}$", "$h_{t}$", "mean", *(f"$s_{{{i}}}$" for i in range(12))} <= set(
         found
@@ -327,13 +327,13 @@ def test_every_part_of_a_recurrent_cell_is_drawn():
 @pytest.mark.parametrize("name", ["NASNet", "AmoebaNet", "DARTS_V2", "ENAS"])
 def test_one_line_leads_to_the_output_per_concat_node(name):
     genotype = Genotype.named(name)
-    thin = [line for line in lines(genotype_figure(genotype)) if line[2] < 1.0]
+    thin = [line for line in lines(cells.figure(genotype)) if line[2] < 1.0]
     assert len(thin) == sum(len(cell.concat) for _, cell in genotype.cells)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_text_is_legible_on_a_page_of_900_pixels(name):
-    figure = genotype_figure(Genotype.named(name))
+    figure = cells.figure(Genotype.named(name))
     scale = min(1.0, 900 / (figure.get_figwidth() * 96))
     smallest = (
         min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) * 96 / 72
@@ -346,8 +346,8 @@ def test_names_of_operations_are_plain_text():
     names = ["$x^2$", "a$b", "<b>&\n", "--> <!-- *{", "\t", "\\frac", "a" * 70]
     edges = [(name, i % 2) for i, name in enumerate([*names, "none"])]
     genotype = Genotype.conv(edges, edges)
-    check_geometry(genotype_figure(genotype))
-    ET.fromstring(cells_svg(genotype, title="<script>$alert$</script> & --> *{"))
+    check_geometry(cells.figure(genotype))
+    ET.fromstring(cells.svg(genotype, title="<script>$alert$</script> & --> *{"))
 
 
 # -- files
@@ -356,7 +356,7 @@ def test_names_of_operations_are_plain_text():
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf", "SVG"])
 @pytest.mark.parametrize("name", ["DARTS_V2", "DARTS_V2_recurrent"])
 def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
-    first = draw_cells(Genotype.named(name), tmp_path / f"a.{suffix}", title=name)
+    first = cells.picture(Genotype.named(name), tmp_path / f"a.{suffix}", title=name)
     user = {
         "savefig.bbox": "tight",
         "font.size": 30,
@@ -365,7 +365,7 @@ def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
         "savefig.dpi": 50,
     }
     with matplotlib.rc_context(user):
-        second = draw_cells(Genotype.named(name), str(tmp_path / f"b.{suffix}"), title=name)
+        second = cells.picture(Genotype.named(name), str(tmp_path / f"b.{suffix}"), title=name)
         assert matplotlib.rcParams["font.size"] == 30  # and the settings are as they were
     assert first.read_bytes() == second.read_bytes()
     assert sorted(os.listdir(tmp_path)) == [f"a.{suffix}", f"b.{suffix}"]
@@ -375,9 +375,9 @@ def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
 
 def test_the_same_bytes_in_another_process():
     code = (
-        "import hashlib; from gradnas.pictures.cells import cells_svg; "
+        "import hashlib; from gradnas.pictures import cells; "
         "from gradnas.architectures.genotype import Genotype; "
-        "print(hashlib.sha256(cells_svg(Genotype.named('AmoebaNet')).encode()).hexdigest())"
+        "print(hashlib.sha256(cells.svg(Genotype.named('AmoebaNet')).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "17"}
     done = subprocess.run(
@@ -385,7 +385,7 @@ def test_the_same_bytes_in_another_process():
     )
     assert (
         done.stdout.strip()
-        == hashlib.sha256(cells_svg(Genotype.named("AmoebaNet")).encode()).hexdigest()
+        == hashlib.sha256(cells.svg(Genotype.named("AmoebaNet")).encode()).hexdigest()
     )
 
 
@@ -399,18 +399,18 @@ def test_the_same_bytes_in_another_process():
 )
 def test_unknown_suffix(file, sentence, tmp_path):
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        draw_cells(Genotype.named("DARTS"), tmp_path / file)
+        cells.picture(Genotype.named("DARTS"), tmp_path / file)
     assert os.listdir(tmp_path) == []
 
 
 def test_unwritable_file(tmp_path):
     with pytest.raises(ValueError, match=r"none/cells\.svg"):
-        draw_cells(Genotype.named("DARTS"), tmp_path / "none" / "cells.svg")
+        cells.picture(Genotype.named("DARTS"), tmp_path / "none" / "cells.svg")
 
 
 def test_svgs_can_share_a_page():
     names = ["DARTS_V1", "DARTS_V2", "ENAS"]
-    pictures = [cells_svg(Genotype.named(name), title=name) for name in names]
+    pictures = [cells.svg(Genotype.named(name), title=name) for name in names]
     ids = [set(re.findall(r'\bid="([^"]*)"', picture)) for picture in pictures]
     for first, second in itertools.combinations(ids, 2):
         assert not first & second
