@@ -17,7 +17,7 @@ from gradnas import (
     distributed,
     runs,
 )
-from gradnas.architectures.chain import load_architecture
+from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved
 from gradnas.latency.fit import fit_table

@@ -25,13 +25,11 @@ from gradnas import (
     precision,
     runs,
 )
-from gradnas.architectures.chain import (
-    Chain,
-    load_architecture,
-)
+from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
+from gradnas.architectures.registry import load_architecture, published
 from gradnas.cli.latency import LatencyCommand
-from gradnas.config import did_you_mean, from_json, read_object
+from gradnas.config import from_json, read_object
 from gradnas.data import Corpus, TextStream
 from gradnas.export.language import export_trained
 from gradnas.export.programs import trained_run
@@ -768,7 +766,7 @@ def _typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
     return kinds[found], description
 
 
-def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
+def _architecture(what: str) -> tuple[Any, dict[str, Any]]:
     """Cells or a chain from a run folder, a file or a name, and the configuration of the run."""
     path = Path(what)
     if path.is_dir():
@@ -780,15 +778,10 @@ def _architecture(what: str) -> tuple[Genotype | Chain, dict[str, Any]]:
         return load_architecture(path / runs.GENOTYPE), read_object(run.path / runs.CONFIG)
     if path.suffix == ".json" or path.is_file():
         return load_architecture(path), {}
-    if what in Chain.names():
-        return Chain.named(what), {}
     try:
-        return Genotype.named(what), {}
+        return published(what), {}
     except ValueError as error:
-        hint = did_you_mean(what, Chain.names())
-        raise ValueError(
-            f"{what!r} is no run folder, no file and no published chain{hint}; {error}"
-        ) from error
+        raise ValueError(f"{what!r} is no run folder, no file and {error}") from error
 
 
 def _free_folder(stem: str) -> Path:

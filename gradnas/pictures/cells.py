@@ -22,7 +22,7 @@ import networkx as nx
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Curve
 
-from gradnas.architectures.genotype import CellGenotype, Genotype, Kind
+from gradnas.architectures.genotype import CellGenotype, CellKind, Genotype
 from gradnas.pictures.canvas import (
     FONT,
     INK,
@@ -119,7 +119,7 @@ class _Graph:
         return [column[state] for state in range(len(self.labels))]
 
 
-def _graph(cell: CellGenotype, kind: Kind) -> _Graph:
+def _graph(cell: CellGenotype, kind: CellKind) -> _Graph:
     if kind == "conv":
         labels = ["$c_{k-2}$", "$c_{k-1}$", *(str(i) for i in range(len(cell.edges) // 2))]
         edges = [_Edge(source, i // 2 + 2, name) for i, (name, source) in enumerate(cell.edges)]

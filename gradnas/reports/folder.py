@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from gradnas import runs
-from gradnas.architectures.chain import (
-    Chain,
-    load_architecture,
-)
+from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
+from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.pictures.canvas import plain
 from gradnas.pictures.plots import edges
@@ -233,7 +231,7 @@ def _records(path: Path) -> Records:
     return Records(path, tuple(rows))
 
 
-def _genotype(path: Path, config: Mapping[str, Any], metrics: Records) -> Genotype | Chain | None:
+def _genotype(path: Path, config: Mapping[str, Any], metrics: Records) -> Any:
     if (path / runs.GENOTYPE).exists():
         return load_architecture(path / runs.GENOTYPE)
     where, text = path / runs.CONFIG, config.get("genotype")

@@ -1,0 +1,60 @@
+"""Every kind of architecture: which one a file holds, and which one has a published name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.chain import Chain
+from gradnas.architectures.choices import Choices
+from gradnas.architectures.genotype import Genotype
+from gradnas.config import did_you_mean
+
+# In the order in which texts and names are looked at. The errors of cells are the best known ones:
+# what is nothing at all is refused as a genotype.
+ARCHITECTURES: tuple[type[Architecture], ...] = (Genotype, Chain, Choices)
+BY_FORMAT: dict[str, type[Architecture]] = {kind.format: kind for kind in ARCHITECTURES}
+
+
+def load_architecture(path: Path | str) -> Architecture:
+    """Read a file of `Architecture.save`, or of any kind's text form.
+
+    Raises ValueError, naming the file, for any other.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        obj = json.loads(text) if text.lstrip().startswith("{") else None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not hold a genotype: {error}") from error
+    if obj is not None:
+        return BY_FORMAT.get(str(obj.get("format")), Genotype).load(path)
+    for kind in ARCHITECTURES:
+        if kind.resembles(text):
+            return kind.load(path)
+    return Genotype.load(path)
+
+
+def published(name: str) -> Architecture:
+    """A published architecture of any kind.
+
+    Raises ValueError, with the nearest name, for a name not in `published_names()`.
+    """
+    for kind in ARCHITECTURES:
+        if name in kind.names():
+            return kind.named(name)
+    try:
+        return Genotype.named(name)
+    except ValueError as error:
+        hint = did_you_mean(name, Chain.names())
+        raise ValueError(f"no published {Chain.noun}{hint}; {error}") from error
+
+
+def published_names() -> tuple[str, ...]:
+    """Every name that `published` knows."""
+    names: list[str] = []
+    for kind in ARCHITECTURES:
+        names.extend(kind.names())
+    return tuple(names)
