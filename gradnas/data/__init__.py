@@ -5,19 +5,17 @@ Images:
 
 `load_images` gives an `ImageData` with two `Split`s; `Split.batches` gives `Batches`;
 `Batches.epoch` gives tensors. Within the room imports go down: `augment`, `base` (torch and numpy
-alone), `stream` (decoding while training), the kinds of sources `folder`, `parquet`, `hub`, then
-the sets `digits`, `cifar10`, `images`. Pillow, pyarrow, scikit-learn and `datasets` are imported
-when a set that needs them is loaded.
+alone), `stream` (decoding while training), the kinds of sources `folder`, `parquet`, `hub`, the
+sets `digits`, `cifar10`, `images`, then `load`, which picks one, and `config`. Pillow, pyarrow,
+scikit-learn and `datasets` are imported when a set that needs them is loaded.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from gradnas.data import cifar10
 from gradnas.data.augment import Augment
 from gradnas.data.base import Batches, ImageData, MemorySplit, Split, balanced, halves, stratified
 from gradnas.data.config import DataConfig, describe
+from gradnas.data.load import load_images
 from gradnas.data.stream import StreamSplit
 from gradnas.data.text import (
     Chunk,
@@ -50,64 +48,3 @@ __all__ = [
     "load_images",
     "stratified",
 ]
-
-
-def load_images(
-    data: str | Path,
-    *,
-    image_size: int | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
-    memory_limit_mib: int = 4096,
-) -> ImageData:
-    """Labelled images by name or from a folder.
-
-    `data` is the first of these that fits:
-    - a folder with parquet files in the hub's layout: `train-*.parquet` and `test-*.parquet` or
-      `validation-*.parquet` (see `parquet`), in it or in its subfolder `data/`;
-    - a folder with `train/<class>/*.jpg` (or .png, ...) and `test/<class>/` or `val/<class>/`;
-    - "digits": scikit-learn's 1,797 grey 8x8 digits, split once by `seed`;
-    - "cifar10", which is "uoft-cs/cifar10", or any other `owner/name` of the Hugging Face hub.
-
-    Images are held in memory if all have one square size, or `image_size` (pixels) is given, and
-    training and test images together take at most `memory_limit_mib` MiB as RGB bytes; their mean
-    and standard deviation are those of the training images, or CIFAR-10's published ones if the set
-    is CIFAR-10 or a part of it (`cifar10.is_cifar10`). They are grey, one channel, only if every
-    image is. Otherwise images are decoded as they are needed (`StreamSplit`), RGB, `image_size` 224
-    by default, with ImageNet's statistics; in memory or not, a resized image has the same pixels.
-    Parquet and hub images of several sizes that would fit into memory are an error that asks for
-    `image_size`; folders of them stream.
-
-    `test_fraction` of each class, chosen by `seed`, is the test split of a set that has none of its
-    own (digits: 0.2). If a set has both a test and a validation split, the test split is used,
-    unless its labels are hidden (all -1, or a folder without classes).
-
-    ValueError, always one sentence that says what is wrong, where, and what would be right.
-    """
-    name = str(data)
-    folder = Path(data).expanduser()
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size is a number of pixels of at least 1, not {image_size}")
-    if test_fraction is not None and not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is between 0 and 1, not {test_fraction}")
-    from gradnas.data import images
-
-    hub_name = cifar10.HUB_NAME if name == "cifar10" else name
-    if folder.is_dir():
-        found = images.find_folder(folder)
-    elif name == "digits":
-        from gradnas.data.digits import TEST_FRACTION, load_digits
-
-        return load_digits(
-            image_size, TEST_FRACTION if test_fraction is None else test_fraction, seed
-        )
-    elif folder.is_file():
-        raise ValueError(f"{folder} is a file: expected a folder with {images.LAYOUTS}")
-    elif isinstance(data, str) and images.is_hub_name(hub_name):
-        found = images.find_hub(hub_name)
-    else:
-        raise ValueError(
-            f"there is no folder {folder} and no set of that name: expected 'digits', 'cifar10', an owner/name of "
-            f"the Hugging Face hub, or a folder with {images.LAYOUTS}"
-        )
-    return images.load_found(found, image_size, test_fraction, seed, memory_limit_mib)

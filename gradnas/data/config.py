@@ -7,6 +7,7 @@ from typing import Any
 
 from gradnas.data.augment import Augment
 from gradnas.data.base import ImageData, balanced
+from gradnas.data.load import load_images
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class DataConfig:
         # Random crops of other sizes and colour jitter work on single images as they are decoded,
         # not on a batch.
         streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
-        from gradnas.data import load_images  # which imports this file
-
+        memory_limit_mib = 0 if streamed else 4096
         data = load_images(
-            self.source, image_size=self.image_size, memory_limit_mib=0 if streamed else 4096
+            self.source, image_size=self.image_size, memory_limit_mib=memory_limit_mib
         )
         if self.per_class is None:
             return data
-        return replace(data, train=balanced(data.train, self.per_class, seed=0)[1])
+        _, chosen = balanced(data.train, self.per_class, seed=0)
+        return replace(data, train=chosen)
 
 
 def describe(data: ImageData) -> dict[str, Any]:
