@@ -77,14 +77,14 @@ class _Mean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor) -> Tensor:
         total = x.contiguous().clone()
         dist.all_reduce(total)
         return total / world()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _Mean.apply(grad)
+    def backward(ctx, *grads: Tensor) -> Tensor:
+        return _Mean.apply(*grads)
 
 
 def mean_with_autograd(tensors: Sequence[Tensor]) -> list[Tensor]:

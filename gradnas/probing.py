@@ -87,7 +87,7 @@ class _Probed(torch.autograd.Function):
     probed operation k."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, probes: Probes, deferred: bool, num_outputs: int, mix_O: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         outputs, kept = tensors[:num_outputs], tensors[num_outputs:]
@@ -104,18 +104,23 @@ class _Probed(torch.autograd.Function):
         )  # views could not be changed in place by what comes next
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        shape, dtype, device = ctx.mix_like
-        grad_mix_O = torch.zeros(shape, dtype=dtype, device=device)
-        for place, column in enumerate(ctx.probes.columns):
-            if ctx.deferred:
-                outputs = ctx.probes.output(column, ctx.saved_tensors)
-            else:
-                outputs = ctx.saved_tensors[place * ctx.num_outputs : (place + 1) * ctx.num_outputs]
-            pairs = zip(grads, outputs, strict=True)
-            grad_mix_O[column] = sum((g.to(dtype) * o.to(dtype)).sum() for g, o in pairs)
-        return None, None, None, grad_mix_O, *grads, *[None] * ctx.num_kept
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return _gradients(ctx, *grads)
+
+
+@once_differentiable
+def _gradients(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    """Of the inputs of `_Probed.forward`."""
+    shape, dtype, device = ctx.mix_like
+    grad_mix_O = torch.zeros(shape, dtype=dtype, device=device)
+    for place, column in enumerate(ctx.probes.columns):
+        if ctx.deferred:
+            outputs = ctx.probes.output(column, ctx.saved_tensors)
+        else:
+            outputs = ctx.saved_tensors[place * ctx.num_outputs : (place + 1) * ctx.num_outputs]
+        pairs = zip(grads, outputs, strict=True)
+        grad_mix_O[column] = sum((g.to(dtype) * o.to(dtype)).sum() for g, o in pairs)
+    return None, None, None, grad_mix_O, *grads, *[None] * ctx.num_kept
 
 
 def probed(output: Any, mix_O: Tensor, probes: Probes, deferred: bool, label: str) -> Any:

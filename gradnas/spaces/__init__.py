@@ -3,6 +3,7 @@
 from gradnas.spaces.base import ImageSpace as ImageSpace
 from gradnas.spaces.base import Space as Space
 from gradnas.spaces.base import Supernet as Supernet
+from gradnas.spaces.base import TextSpace as TextSpace
 from gradnas.spaces.cells.conv_cell import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces.cells.conv_cell import ConvCell as ConvCell
 from gradnas.spaces.cells.conv_network import ConvNetwork as ConvNetwork

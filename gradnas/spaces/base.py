@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from gradnas.spaces.budget import choice_options
 
 Weights = Literal["keep", "fresh"]
 
+D = TypeVar("D")  # the kind of decision: what a search of the space gives (a Genotype, a Chain)
 
-class Supernet(nn.Module, ABC):
+
+class Supernet(nn.Module, ABC, Generic[D]):
     """A network in which every choice is open.
 
     `alphas` (choice name -> logits) are parameters, so `state_dict`, devices and checkpoints see
@@ -35,17 +37,16 @@ class Supernet(nn.Module, ABC):
         """The mixture that `draw` describes; without one, `softmax(alpha)`."""
 
     @abstractmethod
-    def decide(self, relaxation: Relaxation = Softmax()) -> Any:
-        """The discrete architecture that the alphas stand for now (a genotype, or a dictionary of
-        choices)."""
+    def decide(self, relaxation: Relaxation = Softmax()) -> D:
+        """The discrete architecture that the alphas stand for now."""
 
     @abstractmethod
-    def skip_count(self, decision: Any) -> int:
+    def skip_count(self, decision: D) -> int:
         """How many of the chosen operations are skip connections: many of them are the mark of a
         collapsed search."""
 
     @abstractmethod
-    def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
+    def derived(self, decision: D, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
 
     # ---- costs -----------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class Supernet(nn.Module, ABC):
 
     def decide_within(
         self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
-    ) -> list[Any]:
+    ) -> list[D]:
         """The `number` most probable architectures that cost at most `budget`, best first, or as
         many as there are.
 
@@ -96,24 +97,24 @@ class Supernet(nn.Module, ABC):
 
     def ranked_within(
         self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
-    ) -> Iterator[Any]:
+    ) -> Iterator[D]:
         """The architectures that cost at most `budget`, in descending order of the product of their
         strengths."""
         return map(
             self.decision, ranked_within(choice_options(costs, strengths), budget - costs.fixed)
         )
 
-    def decision(self, picks: Picks) -> Any:
+    def decision(self, picks: Picks) -> D:
         """The discrete architecture with these operations, given by their columns."""
         raise ValueError(
             f"{type(self).__name__} cannot derive an architecture within a budget: it has no decision()"
         )
 
-    def cost_of(self, decision: Any, costs: Costs) -> float:
+    def cost_of(self, decision: D, costs: Costs) -> float:
         """The cost of one architecture."""
         return costs.of(self.one_hot_draw(decision).mix)
 
-    def one_hot_draw(self, decision: Any, /) -> Draw:
+    def one_hot_draw(self, decision: D, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""
         raise ValueError(
             f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()"
@@ -128,50 +129,53 @@ class Supernet(nn.Module, ABC):
         return Softmax().draw(dict(self.alphas.items()), {}, 0.0)
 
 
-class Space(ABC):
-    """A search space: a frozen dataclass whose fields say how large it is."""
+class Space(ABC, Generic[D]):
+    """A search space: a frozen dataclass whose fields say how large it is.
+
+    What a network is built for differs from one kind of data to another (channels and classes, a
+    vocabulary), so `supernet` and `network` belong to the spaces of one kind: `ImageSpace`,
+    `TextSpace`.
+    """
 
     @abstractmethod
-    def supernet(self, **task: Any) -> Supernet:
-        """The network with every choice open, for a task (channels in, classes out)."""
-
-    @abstractmethod
-    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Any:
+    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> D:
         """Alphas -> discrete architecture."""
 
     @abstractmethod
-    def network(self, decision: Any, **task: Any) -> nn.Module:
-        """The plain network of a discrete architecture, freshly initialised."""
-
-
-class ImageSpace(Space):
-    """A space of image classifiers: what the programs that search and train on images need of
-    it."""
-
-    @abstractmethod
-    def supernet(  # type: ignore[override]
-        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
-    ) -> Supernet:
-        """The network with every choice open; ValueError where there are no cells to compute again
-        in backward."""
-
-    @abstractmethod
-    def network(  # type: ignore[override]
-        self, decision: Any, num_classes: int = 10, in_channels: int = 3, *, auxiliary: bool = False
-    ) -> nn.Module:
-        """The plain network of a discrete architecture; ValueError for an auxiliary head where
-        there is none."""
-
-    @abstractmethod
-    def decision(self, what: Any) -> Any:
+    def decision(self, what: D | str) -> D:
         """A discrete architecture of this space from its text; one that is given is checked and
         returned."""
 
     @abstractmethod
-    def random_decision(self, generator: torch.Generator) -> Any:
+    def random_decision(self, generator: torch.Generator) -> D:
         """An architecture drawn uniformly."""
 
-    def short_code(self, decision: Any) -> str | None:
+
+class ImageSpace(Space[D]):
+    """A space of image classifiers: what the programs that search and train on images need of
+    it."""
+
+    @abstractmethod
+    def supernet(
+        self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
+    ) -> Supernet[D]:
+        """The network with every choice open; ValueError where there are no cells to compute again
+        in backward."""
+
+    @abstractmethod
+    def network(
+        self,
+        decision: D,
+        /,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        *,
+        auxiliary: bool = False,
+    ) -> nn.Module:
+        """The plain network of a discrete architecture, freshly initialised; ValueError for an
+        auxiliary head where there is none."""
+
+    def short_code(self, decision: D) -> str | None:
         """A code of one sign for each choice, where the space has one."""
         return None
 
@@ -188,3 +192,15 @@ class ImageSpace(Space):
     def collapse_note(self, skips: int) -> str | None:
         """What to say of so many skip connections, if they are the mark of a collapsed search."""
         return None
+
+
+class TextSpace(Space[D]):
+    """A space of language models: what the programs that search and train on text need of it."""
+
+    @abstractmethod
+    def supernet(self, vocabulary: int = 10000) -> Supernet[D]:
+        """The model with every choice open, for a vocabulary of so many tokens."""
+
+    @abstractmethod
+    def network(self, decision: D, /, vocabulary: int = 10000) -> nn.Module:
+        """The plain model of a discrete architecture, freshly initialised."""

@@ -7,22 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas.choice import Choice, Draw, using
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import CostView
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.base import D, Supernet, Weights
 
 _SKIPS = (nn.Identity,)
 
 
-class ModuleSupernet(Supernet):
+class OpenModule(Supernet[D]):
     """A module with `Choice`s in it. `alphas[name]` is `(O,)`; choices of one name share one alpha.
 
+    What a decision is, and the network it stands for, say the classes made from this one.
+
     Args:
-        net: the user's module; it is used as it is, not copied.
+        net: the module; it is used as it is, not copied.
         seed: of the alphas' start, 1e-3 times a standard normal.
 
     Raises:
@@ -58,16 +60,25 @@ class ModuleSupernet(Supernet):
         self.alphas = nn.ParameterDict(
             {name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()}
         )
-        # "fresh" means the values the module had when the search began: whatever initialisation the
-        # user wrote, and for any kind of layer. Kept on the CPU.
-        self.initial: dict[str, torch.Tensor] | None
-        self.initial = {
-            name: t.detach().to("cpu", copy=True) for name, t in net.state_dict().items()
-        }
 
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
         with using(draw if draw is not None else self.dense_draw()):
             return self.net(*inputs, **named)
+
+    def cost_view(self) -> CostView:
+        return CostView(self.net)
+
+
+class ModuleSupernet(OpenModule[Mapping[str, str]]):
+    """The user's module; a decision names the operation of every choice that it reaches."""
+
+    def __init__(self, net: nn.Module, seed: int = 0) -> None:
+        super().__init__(net, seed)
+        # "fresh" means the values the module had when the search began: whatever initialisation the
+        # user wrote, and for any kind of layer. Kept on the CPU.
+        self.initial: dict[str, Tensor] = {}
+        for name, tensor in net.state_dict().items():
+            self.initial[name] = tensor.detach().to("cpu", copy=True)
 
     def decide(self, relaxation: Relaxation = Softmax()) -> dict[str, str]:
         """The best operation of every choice that can still be reached: `{"body": "conv3"}`."""
@@ -77,9 +88,6 @@ class ModuleSupernet(Supernet):
             best[name] = self.names[name][index]
         reached = _reached(self.net, best)
         return {name: best[name] for name in best if name in reached}
-
-    def cost_view(self) -> CostView:
-        return CostView(self.net)
 
     def decision(self, picks: Picks) -> dict[str, str]:
         return {name: self.names[name][picks[name]] for name in self.names if name in picks}
@@ -105,7 +113,6 @@ class ModuleSupernet(Supernet):
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
         network = copy.deepcopy(self.net)
         if weights == "fresh":
-            assert self.initial is not None
             network.load_state_dict(self.initial)
         return _replace(network, decision)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +28,20 @@ from gradnas.laws.primitives import (
     resolve,
 )
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space, Supernet, Weights
 
 SMALLEST, LARGEST = 1e-3, 1e3  # bounds of what a node passes on in the mixture
 
 
 @dataclass(frozen=True)
-class EquationGraph(Space):
+class EquationGraph:
     """Graphs of scalar operations: every node reads all features and all nodes before it.
 
     An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges,
     their product, and the ratio of two sums of them; the output is a linear combination of all
     nodes. Features should be of size 1.
+
+    It is no `gradnas.Space`: what its alphas say is an equation only with the weights beside them,
+    and its supernets are searched many at a time.
 
     Args:
         features: their number D.
@@ -82,9 +83,11 @@ class EquationGraph(Space):
         """(node, source) of every edge; sources count features first."""
         return [(j, source) for j in range(self.nodes) for source in range(self.features + j)]
 
-    def supernet(self, **task: Any) -> EquationSupernet:
-        """`restarts` (1) supernets side by side, with `generator` for their weights."""
-        return EquationSupernet(self, task.pop("restarts", 1), task.pop("generator", None))
+    def supernet(
+        self, restarts: int = 1, generator: torch.Generator | None = None
+    ) -> EquationSupernet:
+        """`restarts` supernets side by side, with `generator` for their weights."""
+        return EquationSupernet(self, restarts, generator)
 
     def derive(
         self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()
@@ -99,11 +102,6 @@ class EquationGraph(Space):
             {name: [best_operation(row) for row in table[k]] for name, table in strengths.items()}
             for k in range(restarts)
         ]
-
-    def network(self, decision: Any, **task: Any) -> nn.Module:
-        """A formula as a module, `x_ND -> y_N`."""
-        del task
-        return FormulaModule(decision, self.table)
 
     def formula(
         self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
@@ -148,7 +146,7 @@ class EquationGraph(Space):
         return Edge(source, function, a, b if fits_b else 0.0, below, not fits_a)
 
 
-class EquationSupernet(Supernet):
+class EquationSupernet(nn.Module):
     """K supernets of one space, as one set of tensors.
 
     `alphas`: "edges" `(K, E, O)`, "nodes" `(K, J, kinds)`, and, where ratios are allowed, "sides"
@@ -176,10 +174,10 @@ class EquationSupernet(Supernet):
         self.a = nn.Parameter(1.5 * torch.randn(shape, generator=generator))
         self.b = nn.Parameter(0.5 * torch.randn(shape, generator=generator))
 
-    def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Tensor:
-        """Values of all nodes, `(K, J, N)`, at `x_DN`; finite for finite features."""
-        (x_DN,) = inputs
-        draw = draw if draw is not None else self.dense_draw()
+    def forward(self, x_DN: Tensor, *, draw: Draw | None = None) -> Tensor:
+        """Values of all nodes, `(K, J, N)`; finite for finite features."""
+        if draw is None:
+            draw = Softmax().draw(dict(self.alphas.items()), {}, 0.0)
         mixture, space = draw.mix, self.space
         words, table, D = space.words, space.table, space.features
         values = list(x_DN.unsqueeze(1).expand(D, self.restarts, -1))
@@ -226,32 +224,6 @@ class EquationSupernet(Supernet):
         choices = self.space.derive(dict(self.alphas.items()), relaxation)
         a, b = self.a.detach(), self.b.detach()
         return [self.space.formula(choice, a[k], b[k]) for k, choice in enumerate(choices)]
-
-    def skip_count(self, decision: Any) -> int:
-        """Plain edges of all formulas."""
-        return sum(
-            e.function == "identity"
-            for f in decision
-            if f is not None
-            for n in f.nodes
-            for e in n.edges
-        )
-
-    def derived(self, decision: Any, weights: Weights = "keep") -> nn.Module:
-        """The formula of one restart as a module."""
-        del weights
-        return FormulaModule(decision, self.space.table)
-
-
-class FormulaModule(nn.Module):
-    """A formula as a module, `x_ND -> y_N`."""
-
-    def __init__(self, formula: Formula, primitives: Mapping[str, Primitive]) -> None:
-        super().__init__()
-        self.formula, self.primitives = formula, dict(primitives)
-
-    def forward(self, x_ND: Tensor) -> Tensor:
-        return self.formula(x_ND, self.primitives)
 
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:

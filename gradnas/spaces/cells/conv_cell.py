@@ -60,7 +60,7 @@ DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS
 
 
 @dataclass(frozen=True)
-class ConvCell(ImageSpace):
+class ConvCell(ImageSpace[Genotype]):
     """Two cells, normal and reduction, stacked into a network (DARTS, arXiv 1806.09055, sections
     2.1 and 3.1).
 
@@ -172,7 +172,7 @@ class ConvCell(ImageSpace):
 
     # ---- what it builds --------------------------------------------------------------------------
 
-    def supernet(  # type: ignore[override]
+    def supernet(
         self,
         in_channels: int = 3,
         num_classes: int = 10,
@@ -245,7 +245,7 @@ class ConvCell(ImageSpace):
 
         return Genotype.conv(normal=cell(), reduce=cell())
 
-    def network(  # type: ignore[override]
+    def network(
         self,
         genotype: Genotype,
         num_classes: int = 10,
@@ -284,7 +284,7 @@ class ConvCell(ImageSpace):
         )
 
 
-class ConvSupernet(Supernet):
+class ConvSupernet(Supernet[Genotype]):
     """The network of cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are
     `(E, O)`."""
 
@@ -323,7 +323,7 @@ class ConvSupernet(Supernet):
             {kind: nn.Parameter(table) for kind, table in tables.items()}
         )
 
-    def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:
         """Images to logits `(B, K)`."""
         draw = draw if draw is not None else self.dense_draw()
         if self.space.stem == "imagenet":
@@ -333,6 +333,7 @@ class ConvSupernet(Supernet):
             before = last = self.stem(x_BCHW)
         statistics: Statistics = []
         for cell in self.cells:
+            assert isinstance(cell, EdgeCell)
             kind = "reduce" if cell.reduction else "normal"
             gates = (draw.mix[kind], draw.active[kind])
             if (
@@ -344,13 +345,11 @@ class ConvSupernet(Supernet):
                         "there itself: build the supernet without checkpoint_cells"
                     )
                 probes = (draw.probed[kind], draw.deferred)
-                output = EdgeCell.forward(cell, before, last, *gates, *probes)  # type: ignore[arg-type]
+                output = cell.edge_by_edge(before, last, *gates, *probes)
             elif self.checkpoint_cells and torch.is_grad_enabled():
                 output = _checkpointed(cell, before, last, *gates)
-            elif isinstance(cell, FusedCell):
-                output = cell(before, last, *gates, statistics)
             else:
-                output = cell(before, last, *gates)
+                output = cell(before, last, *gates, statistics)
             before, last = last, output
         update_running_statistics(updates_of(statistics))
         return self.classifier(last.mean(dim=(2, 3)))

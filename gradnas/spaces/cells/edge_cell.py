@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gradnas.choice import Active
 from gradnas.probing import Probes, probed
+from gradnas.spaces.cells.grouped_cell import Statistics
 from gradnas.spaces.operations import FactorizedReduce, Zero, relu_conv_bn
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class EdgeCell(nn.Module):
         last_BCHW: Tensor,
         mix_EO: Tensor,
         active: Active,
-        beside: Active | None = None,
-        deferred: bool = False,
+        statistics: Statistics | None = None,
     ) -> Tensor:
         """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction
         cell.
@@ -69,6 +69,25 @@ class EdgeCell(nn.Module):
         Args:
             mix_EO: mixing weights.
             active: for each edge the operations to compute; others are never run.
+            statistics: where given, a cell that updates its running statistics late adds to it what
+                its BatchNorms saw, and the caller updates them, for many cells at once. Here every
+                BatchNorm is a module that updates its own.
+        """
+        del statistics
+        return self.edge_by_edge(before_BCHW, last_BCHW, mix_EO, active)
+
+    def edge_by_edge(
+        self,
+        before_BCHW: Tensor,
+        last_BCHW: Tensor,
+        mix_EO: Tensor,
+        active: Active,
+        beside: Active | None = None,
+        deferred: bool = False,
+    ) -> Tensor:
+        """As `forward`, with a module call for every operation, in every kind of cell.
+
+        Args:
             beside, deferred: the draw's `probed` operations, and when they are computed.
         """
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]

@@ -132,7 +132,7 @@ class _Fold(torch.autograd.Function):
         return y_BCHW, mean_NC.detach(), var_NC.detach() * (pixels / max(1, pixels - 1))
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, num_pools: int, _: None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         native = compiled(*maps)
@@ -166,7 +166,8 @@ class _Fold(torch.autograd.Function):
         return y_BCHW, mean_NC, var_NC
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        grad = grads[0]  # the statistics have none
         mix_N, weight_KOI, *maps, mean_NC, V_KII, scale_NC = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
@@ -286,7 +287,7 @@ class FusedCell(EdgeCell):
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         before_BCHW: Tensor,
         last_BCHW: Tensor,
@@ -298,8 +299,7 @@ class FusedCell(EdgeCell):
         in groups.
 
         Args:
-            statistics: where given, what is computed in groups adds what its BatchNorms saw, and
-                the caller updates them, for many cells at once.
+            statistics: where given, what is computed in groups adds what its BatchNorms saw.
         """
         updates: Updates = []
         inputs = zip((self.preprocess0, self.preprocess1), (before_BCHW, last_BCHW), strict=True)

@@ -273,7 +273,7 @@ class _ReluDepthwise(torch.autograd.Function):
         )
 
     @staticmethod
-    def forward(ctx: Any, spec: tuple, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, spec: tuple, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.spec = spec
         ctx.save_for_backward(x_BCHW, *weights)
         return tuple(compiled(x_BCHW).depthwise(x_BCHW, weights, *spec))
@@ -315,7 +315,7 @@ class _NormReluDepthwise(torch.autograd.Function):
         return depthwise(torch.relu(x_BCHW), weight, 1), mean_C, var_C
 
     @staticmethod
-    def forward(ctx: Any, z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         native, pixels = compiled(z_BCHW), z_BCHW.numel() // z_BCHW.shape[1]
         mean_C, var_C = native.moments(z_BCHW)
         scale_C = (var_C + EPS).rsqrt().to(z_BCHW.dtype)
@@ -327,7 +327,8 @@ class _NormReluDepthwise(torch.autograd.Function):
         return out, mean_C, var_C
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        grad = grads[0]  # the statistics have none
         z_BCHW, weight, scale_C, shift_C = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = lambda z, w: _NormReluDepthwise.plain(z, w)[:1]  # noqa: E731
@@ -355,7 +356,7 @@ class _ReluPointwise(torch.autograd.Function):
         return (F.conv2d(torch.relu(x_BIHW), weight),)
 
     @staticmethod
-    def forward(ctx: Any, x_BIHW: Tensor, weight: Tensor) -> tuple[Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, x_BIHW: Tensor, weight: Tensor) -> tuple[Tensor]:
         ctx.save_for_backward(x_BIHW, weight)
         native = compiled(x_BIHW)
         return (native.sum_products([x_BIHW], weight.flatten(1).t()[None], relu=True),)
@@ -397,7 +398,7 @@ class _Pools(torch.autograd.Function):
         return F.max_pool2d(x_BCHW, 3, stride, 1), average
 
     @staticmethod
-    def forward(ctx: Any, stride: int, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, stride: int, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         ctx.stride = stride
         ctx.save_for_backward(x_BCHW)
         return compiled(x_BCHW).pools(x_BCHW, stride)

@@ -44,7 +44,7 @@ DEFAULT_STAGES = (
 
 
 @dataclass(frozen=True)
-class MBConvChain(ImageSpace):
+class MBConvChain(ImageSpace[Chain]):
     """A chain of blocks in stages (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332,
     section 4.2).
 
@@ -236,7 +236,7 @@ class MBConvChain(ImageSpace):
 
     # ---- what it builds --------------------------------------------------------------------------
 
-    def supernet(  # type: ignore[override]
+    def supernet(
         self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
     ) -> ChainSupernet:
         """The network with every choice open; alphas start at 1e-3 times a standard normal.
@@ -251,7 +251,7 @@ class MBConvChain(ImageSpace):
             )
         return ChainSupernet(self.shape, in_channels, num_classes)
 
-    def network(  # type: ignore[override]
+    def network(
         self,
         chain: Chain | str | None = None,
         num_classes: int = 10,

@@ -23,10 +23,10 @@ from gradnas.spaces.chains.costs import phone_costs, plain_choices
 from gradnas.spaces.chains.mbconv_network import ChainNetwork, Residual
 from gradnas.spaces.chains.shape import Block, ChainShape
 from gradnas.spaces.operations import Zero
-from gradnas.spaces.your_module import ModuleSupernet
+from gradnas.spaces.your_module import OpenModule
 
 
-class ChainSupernet(ModuleSupernet):
+class ChainSupernet(OpenModule[Chain]):
     """A chain in which every block holds a `Choice` of its candidates: `net` is a `ChainNetwork`.
 
     `alphas["block01"]` and so on are `(O,)`. The shortcut lies outside the choice: a block gives
@@ -45,22 +45,20 @@ class ChainSupernet(ModuleSupernet):
         self.shape = shape
         self.in_channels = in_channels
         self.num_classes = num_classes
-        # Fresh weights are made by the shape: no copy of the first ones is kept.
-        self.initial = None
 
     # ---- architectures ---------------------------------------------------------------------------
 
-    def decide(self, relaxation: Relaxation = Softmax()) -> Chain:  # type: ignore[override]
+    def decide(self, relaxation: Relaxation = Softmax()) -> Chain:
         return self.shape.derive(dict(self.alphas.items()), relaxation)
 
-    def decision(self, picks: Picks) -> Chain:  # type: ignore[override]
+    def decision(self, picks: Picks) -> Chain:
         operations = []
         for block in self.shape.blocks:
             column = picks.get(block.name, 0)  # a block that is not searched has one candidate
             operations.append(block.candidates[column])
         return self.shape.chain(operations)
 
-    def skip_count(self, decision: Chain) -> int:  # type: ignore[override]
+    def skip_count(self, decision: Chain) -> int:
         """Blocks that were removed."""
         count = 0
         for block, operation in self.shape.paired(decision):
@@ -68,7 +66,7 @@ class ChainSupernet(ModuleSupernet):
                 count += 1
         return count
 
-    def one_hot_draw(self, chain: Chain | str) -> Draw:  # type: ignore[override]
+    def one_hot_draw(self, chain: Chain | str) -> Draw:
         """Mixing weight 1 on the chain's operations.
 
         Raises:
@@ -109,7 +107,7 @@ class ChainSupernet(ModuleSupernet):
 
     # ---- derived networks ------------------------------------------------------------------------
 
-    def derived(self, decision: Chain | str, weights: Weights = "keep") -> ChainNetwork:  # type: ignore[override]
+    def derived(self, decision: Chain | str, weights: Weights = "keep") -> ChainNetwork:
         """The plain network of a chain; `"keep"` copies the supernet's tensors.
 
         The running statistics of kept BatchNorms are those of the supernet's mixture: recalibrate

@@ -193,7 +193,7 @@ class _SearchCell(torch.autograd.Function):
         return (search_cell(functions, mask_BH, *others, weights_E5[:, 1:]),)  # type: ignore[arg-type]
 
     @staticmethod
-    def forward(ctx: Any, keep: bool, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, keep: bool, mask_BH: Tensor | None, *tensors: Tensor) -> Tensor:
         mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG, weights_E5 = contiguous(
             [mask_BH, *tensors]
         )
@@ -252,7 +252,8 @@ class _SearchCell(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad_TBH: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        (grad_TBH,) = grads
         mask_BH, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
@@ -342,7 +343,7 @@ class _DerivedCell(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, keep: bool, spec: tuple, mask_BH: Tensor | None, *tensors: Tensor
-    ) -> Tensor:  # type: ignore[override]
+    ) -> Tensor:
         mask_BH, input_TBG, hidden_BH, recurrent_HG, nodes_NHG = contiguous([mask_BH, *tensors])
         names, predecessors, concat = spec
         (T, B, G), N = input_TBG.shape, nodes_NHG.shape[0]
@@ -398,7 +399,8 @@ class _DerivedCell(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad_TBH: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        (grad_TBH,) = grads
         mask_BH, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():

@@ -19,7 +19,7 @@ from gradnas.choice import Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space, Supernet, Weights
+from gradnas.spaces.base import Supernet, TextSpace, Weights
 from gradnas.spaces.recurrent.recurrence import (
     ACTIVATIONS,
     Activation,
@@ -37,7 +37,7 @@ DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
 
 @dataclass(frozen=True)
-class RecurrentCell(Space):
+class RecurrentCell(TextSpace[Genotype]):
     """One recurrent cell in a language model (DARTS, arXiv 1806.09055, section 3.2 and appendix
     A.1.2).
 
@@ -145,7 +145,7 @@ class RecurrentCell(Space):
 
     # ---- what it builds --------------------------------------------------------------------------
 
-    def supernet(self, vocabulary: int = 10000) -> RecurrentSupernet:  # type: ignore[override]
+    def supernet(self, vocabulary: int = 10000) -> RecurrentSupernet:
         """The model with every choice open; alphas start at 1e-3 times a standard normal, as in
         DARTS."""
         return RecurrentSupernet(self, vocabulary)
@@ -194,7 +194,7 @@ class RecurrentCell(Space):
             [(names[pick(len(names))], pick(count)) for count in self.predecessors]
         )
 
-    def network(self, genotype: Genotype, vocabulary: int = 10000) -> RecurrentNetwork:  # type: ignore[override]
+    def network(self, genotype: Genotype, vocabulary: int = 10000) -> RecurrentNetwork:
         """The plain network of a genotype at this size (with the genotype's number of nodes),
         freshly initialised.
 
@@ -212,7 +212,7 @@ class RecurrentCell(Space):
         )
 
 
-class RecurrentSupernet(LanguageModel, Supernet):
+class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     """The model with every choice open; `alphas["recurrent"]` is `(E, O)`.
 
     All predecessors of a node share its matrix. One BatchNorm without affine part follows the first
@@ -227,7 +227,7 @@ class RecurrentSupernet(LanguageModel, Supernet):
         alpha_EO = 1e-3 * torch.randn(space.num_edges, len(space.names))
         self.alphas = nn.ParameterDict({"recurrent": nn.Parameter(alpha_EO)})
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tokens_TB: Tensor,
         hidden_BH: Tensor | None = None,

@@ -38,7 +38,7 @@ class _TokenLoss(torch.autograd.Function):
         return (token_loss(*tensors, targets_N),)  # type: ignore[arg-type]
 
     @staticmethod
-    def forward(ctx: Any, needs: Sequence[bool], targets_N: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, needs: Sequence[bool], targets_N: Tensor, *tensors: Tensor) -> Tensor:
         x_NH, weight_VH, bias_V = contiguous(tensors)
         N, V, targets_N = len(x_NH), len(weight_VH), targets_N.contiguous()
         native = native_kernels(x_NH.dtype)
@@ -65,7 +65,8 @@ class _TokenLoss(torch.autograd.Function):
         return nll_N.mean()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        (grad,) = grads
         targets_N, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = functools.partial(_TokenLoss.plain, targets_N)
