@@ -36,12 +36,12 @@ from gradnas import (
     Unrolled,
 )
 from gradnas.data import Augment, DataConfig
+from gradnas.families.cells import recipes
 from gradnas.programs.estimate import estimate_search
 from gradnas.programs.image_search import (
     run_search,
     start_search,
 )
-from gradnas.recipes import choose as recipes
 from gradnas.runs import NonFiniteError
 from gradnas.search.capture import CapturedStep
 

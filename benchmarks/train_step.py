@@ -24,12 +24,12 @@ import torch
 
 from gradnas import Genotype
 from gradnas.data import ImageData, MemorySplit
+from gradnas.families.cells.recipes import cifar10_eval
 from gradnas.memory import MIB, SavedTensors
 from gradnas.programs.image_training import (
     TrainConfig,
     Training,
 )
-from gradnas.recipes.choose import cifar10_eval
 
 VARIANTS = {
     "plain": {},

@@ -10,12 +10,12 @@ import pytest
 from gradnas import ConvCell, GumbelSoftmax, Unrolled
 from gradnas.config import did_you_mean, from_json, load, to_json
 from gradnas.data import Augment, DataConfig
-from gradnas.programs.image_search import SearchConfig
-from gradnas.programs.image_training import TrainConfig
-from gradnas.recipes.choose import (
+from gradnas.families.recipes import (
     SEARCHES,
     TRAININGS,
 )
+from gradnas.programs.image_search import SearchConfig
+from gradnas.programs.image_training import TrainConfig
 from gradnas.relaxations import Relaxation
 
 

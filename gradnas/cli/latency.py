@@ -19,12 +19,12 @@ from gradnas import (
 )
 from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
+from gradnas.families import recipes
 from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved
 from gradnas.latency.fit import fit_table
 from gradnas.latency.table import Entry
 from gradnas.programs.image_search import SearchConfig
 from gradnas.progress import Progress
-from gradnas.recipes import choose as recipes
 from gradnas.spaces import Supernet
 
 TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_hint="")]

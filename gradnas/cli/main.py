@@ -33,6 +33,7 @@ from gradnas.config import from_json, read_object
 from gradnas.data import Corpus, TextStream
 from gradnas.export.language import export_trained
 from gradnas.export.programs import trained_run
+from gradnas.families import recipes
 from gradnas.gradients import Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.pictures.chains import draw_architecture
@@ -68,7 +69,6 @@ from gradnas.programs.text_training import (
     start_text_training,
     train_text,
 )
-from gradnas.recipes import choose as recipes
 from gradnas.reports.page import write_report
 from gradnas.search.search import check_samples
 from gradnas.spaces import ConvCell
@@ -234,8 +234,8 @@ class SearchCommand(_Run):
         )
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
-    def _config(self) -> recipes.AnySearch:
-        config: recipes.AnySearch
+    def _config(self) -> SearchConfig | TextSearchConfig:
+        config: SearchConfig | TextSearchConfig
         if self.recipe.endswith(".json"):
             kind, description = _typed(Path(self.recipe), SearchConfig, TextSearchConfig)
             config = from_json(kind, description, self.recipe)
@@ -325,7 +325,7 @@ class TrainCommand(_Run):
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
-    def _config(self) -> tuple[recipes.AnyTraining, Path]:
+    def _config(self) -> tuple[TrainConfig | TextTrainConfig, Path]:
         path = Path(self.what)
         if path.is_file() and read_object(path).get("type") in ("TrainConfig", "TextTrainConfig"):
             if self.recipe is not None:
@@ -441,7 +441,7 @@ class DrawCommand:
     def run(self) -> None:
         genotype, searched = _architecture(self.what)
         title = self.what if not Path(self.what).exists() else None
-        space = recipes.space_of(self.what, searched.get("space"))
+        space = recipes.space_of(genotype, self.what, searched.get("space"))
         print(draw_architecture(genotype, self.out, title=title, space=space))
 
 
@@ -557,7 +557,7 @@ class RecipesCommand:
         for title, table in (("searches", recipes.SEARCHES), ("trainings", recipes.TRAININGS)):
             print(f"{title}:")
             for name, recipe in table.items():
-                lines = textwrap.wrap((recipe.__doc__ or "").splitlines()[0], 49)
+                lines = textwrap.wrap(recipes.about(recipe), 49)
                 print(
                     "\n".join(
                         f"  {word:28}{line}"
@@ -621,7 +621,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(
-    config: recipes.AnySearch, out: Path, data: Any, device: torch.device, *, new: bool
+    config: SearchConfig | TextSearchConfig, out: Path, data: Any, device: torch.device, *, new: bool
 ) -> None:
     if isinstance(config, TextSearchConfig):
         run = _begin(out, new, config.threads, lambda: start_text_search(config, out, data, device))
@@ -655,7 +655,7 @@ def _search(
 
 
 def _train(
-    config: recipes.AnyTraining, out: Path, data: Any, device: torch.device, *, new: bool
+    config: TrainConfig | TextTrainConfig, out: Path, data: Any, device: torch.device, *, new: bool
 ) -> None:
     if isinstance(config, TextTrainConfig):
         return _train_text(config, out, data, device, new=new)

@@ -24,6 +24,7 @@ from gradnas import (
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig, balanced
 from gradnas.export.programs import export_run
+from gradnas.families import recipes
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.pictures.chains import draw_architecture
 from gradnas.programs.image_search import (
@@ -39,7 +40,6 @@ from gradnas.programs.image_training import (
     start_training,
     train,
 )
-from gradnas.recipes import choose as recipes
 from gradnas.reports.page import write_report
 from gradnas.runs import Run
 

@@ -29,6 +29,12 @@ from gradnas import (
 )
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import ChunkLengths, TextConfig
+from gradnas.families.recipes import (
+    SEARCHES,
+    TRAININGS,
+    search_recipe,
+    training_recipe,
+)
 from gradnas.programs.generation import generate
 from gradnas.programs.text_search import (
     TextSearchConfig,
@@ -45,12 +51,6 @@ from gradnas.programs.text_training import (
     train_text,
 )
 from gradnas.randomness import generator_for
-from gradnas.recipes.choose import (
-    SEARCHES,
-    TRAININGS,
-    search_recipe,
-    training_recipe,
-)
 
 CPU = torch.device("cpu")
 REPRODUCED = (runs.METRICS, runs.GENOTYPE, runs.RESULTS)

@@ -14,8 +14,8 @@ import torch
 from gradnas import runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
+from gradnas.families.cells import recipes
 from gradnas.pictures.plots import readable
-from gradnas.recipes import choose as recipes
 from gradnas.reports.folder import RandomCells
 from gradnas.reports.page import write_report
 from gradnas.reports.words import compared

@@ -1,7 +1,7 @@
-"""Recipes of chains: ProxylessNAS on ImageNet, at the size of CIFAR-10 and on the digits, and NAS-Bench-Macro.
+"""Recipes of chains: ProxylessNAS on ImageNet, CIFAR-10 and digits, and NAS-Bench-Macro.
 
-Sources are given beside the numbers. Where the paper and the code of its authors differ, the code is followed; what
-neither tells (they released no search on CIFAR-10) is ours, and said so.
+Sources are given beside the numbers. Where the paper and the code of its authors differ, the code
+is followed; what neither tells (they released no search on CIFAR-10) is ours, and said so.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import replace
 from gradnas.data import Augment, DataConfig
 from gradnas.gradients import FirstOrder
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.programs.image_search import SearchConfig
-from gradnas.programs.image_training import TrainConfig
 from gradnas.relaxations import BinaryGates
 from gradnas.spaces import MBConvChain, Stage
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 
 CIFAR_AUGMENT = Augment(crop_padding=4, flip=True)
 CIFAR_SPACE = MBConvChain(
@@ -77,8 +76,10 @@ def proxyless_imagenet() -> SearchConfig:
 
 
 def proxyless_cifar10() -> SearchConfig:
-    """ProxylessNAS, two paths, on CIFAR-10: the chain of ImageNet at 32 pixels, 500 images of each class for alpha."""
-    # 5,000 images for alpha and 200 epochs are the paper's; its space (a tree in a PyramidNet) is another.
+    """ProxylessNAS, two paths, on CIFAR-10: the chain of ImageNet at 32 pixels, 500 images of each
+    class for alpha."""
+    # 5,000 images for alpha and 200 epochs are the paper's; its space (a tree in a PyramidNet) is
+    # another.
     config = proxyless_imagenet()
     return replace(
         config,
@@ -107,20 +108,23 @@ def proxyless_digits() -> SearchConfig:
         alpha_every=1,
         batch_size=32,
         weights=replace(config.weights, lr=0.05, warmup_lr=0.05, clip_norm=5.0),
-        # 33 steps an epoch instead of 5,000 on ImageNet: the alphas must take larger ones to decide anything.
+        # 33 steps an epoch instead of 5,000 on ImageNet: the alphas must take larger ones to decide
+        # anything.
         alphas=AlphaOptimizer(lr=0.05, betas=(0.0, 0.999), weight_decay=0.0),
         threads=1,  # maps of 8x8 pixels are too small to share between threads
     )
 
 
 def nas_bench_macro_cifar10() -> SearchConfig:
-    """ProxylessNAS, two paths, on CIFAR-10 in the public benchmark space of 6,561 chains (Su et al., CVPR 2021)."""
+    """ProxylessNAS, two paths, on CIFAR-10 in the public benchmark space of 6,561 chains (Su et
+    al., CVPR 2021)."""
     config = proxyless_cifar10()
     return replace(config, space=MBConvChain.named("nas-bench-macro"), epochs=60, warmup_epochs=15)
 
 
 def proxyless_imagenet_eval(genotype: str) -> TrainConfig:
-    """The authors' training of a chain on ImageNet: 300 epochs, cosine per step, no decay on BatchNorm."""
+    """The authors' training of a chain on ImageNet: 300 epochs, cosine per step, no decay on
+    BatchNorm."""
     jitter = (0.4, 0.4, 0.4, 0.1)
     return TrainConfig(
         space=MBConvChain(dropout=0.1),
@@ -149,7 +153,8 @@ def proxyless_imagenet_eval(genotype: str) -> TrainConfig:
 
 
 def proxyless_cifar10_eval(genotype: str) -> TrainConfig:
-    """A chain on CIFAR-10 with the settings of proxyless-imagenet-eval, cutout, and twice its learning rate."""
+    """A chain on CIFAR-10 with the settings of proxyless-imagenet-eval, cutout, and twice its
+    learning rate."""
     return replace(
         proxyless_imagenet_eval(genotype),
         space=CIFAR_SPACE,
@@ -183,7 +188,8 @@ TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
     "proxyless-cifar10-eval": proxyless_cifar10_eval,
     "proxyless-digits-eval": proxyless_digits_eval,
 }
-# What a chain that was found on these data is trained with when no recipe is named; else with proxyless-cifar10-eval.
+# What a chain that was found on these data is trained with when no recipe is named; else with
+# proxyless-cifar10-eval.
 TRAINING_AFTER = {
     "digits": "proxyless-digits-eval",
     "ILSVRC/imagenet-1k": "proxyless-imagenet-eval",

@@ -1,7 +1,7 @@
-"""Recipes of recurrent cells: DARTS on Penn Treebank and WikiText-2, and on the help texts that every Python has.
+"""Recipes of recurrent cells: DARTS on Penn Treebank, WikiText-2 and Python's help texts.
 
-The numbers are those of DARTS (arXiv 1806.09055, appendices A.1.2 and A.2.2) and of its authors' code, which is
-followed where the two differ.
+The numbers are those of DARTS (arXiv 1806.09055, appendices A.1.2 and A.2.2) and of its authors'
+code, which is followed where the two differ.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.objectives import TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.programs.text_search import TextSearchConfig
-from gradnas.programs.text_training import TextTrainConfig
 from gradnas.spaces import RecurrentCell, RecurrentDropout
+from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 
 
 def darts_ptb() -> TextSearchConfig:
-    """DARTS, second order, on Penn Treebank (give its folder with --data): 300 units, 8 nodes, 50 epochs."""
+    """DARTS, second order, on Penn Treebank (give its folder with --data): 300 units, 8 nodes, 50
+    epochs."""
     dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2)
     return TextSearchConfig(
         space=RecurrentCell(hidden=300, embedding=300, nodes=8, dropout=dropout),
@@ -63,7 +63,8 @@ def text() -> TextSearchConfig:
 
 
 def darts_ptb_eval(genotype: str) -> TextTrainConfig:
-    """DARTS' evaluation on Penn Treebank: 850 units, SGD, then averaged SGD, until you stop it (8000 epochs)."""
+    """DARTS' evaluation on Penn Treebank: 850 units, SGD, then averaged SGD, until you stop it
+    (8000 epochs)."""
     dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1)
     return TextTrainConfig(
         space=RecurrentCell(hidden=850, embedding=850, dropout=dropout),
@@ -84,7 +85,8 @@ def darts_ptb_eval(genotype: str) -> TextTrainConfig:
 
 
 def darts_wikitext2_eval(genotype: str) -> TextTrainConfig:
-    """DARTS' evaluation on WikiText-2: as darts-ptb-eval with 700 units and less dropout of states."""
+    """DARTS' evaluation on WikiText-2: as darts-ptb-eval with 700 units and less dropout of
+    states."""
     config = darts_ptb_eval(genotype)
     dropout = replace(config.space.dropout, state=0.15)
     space = replace(config.space, hidden=700, embedding=700, dropout=dropout)
@@ -121,5 +123,6 @@ TRAININGS: dict[str, Callable[[str], TextTrainConfig]] = {
     "darts-wikitext2-eval": darts_wikitext2_eval,
     "text-eval": text_eval,
 }
-# What the result of a search on these data is trained with when no recipe is named; else with darts-ptb-eval.
+# What the result of a search on these data is trained with when no recipe is named; else with
+# darts-ptb-eval.
 TRAINING_AFTER = {"pydoc": "text-eval"}

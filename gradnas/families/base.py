@@ -1,0 +1,90 @@
+"""What is shown of a kind of architecture, and its recipes.
+
+A `Family` is one object for each kind (`gradnas.families.FAMILIES`): the picture, the sections of a
+report, and the named settings of searches and trainings. Programs, exports and commands ask it, and
+never which kind of architecture they have in hand.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gradnas.architectures.base import Architecture
+from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
+
+Searches = Mapping[str, Callable[[], SearchSettings]]
+Trainings = Mapping[str, Callable[[Any], TrainSettings]]
+
+
+class Family(ABC):
+    """A kind of architecture; there is one object of it.
+
+    Class attributes:
+        noun: one architecture in a sentence: "cell", "chain".
+        called: what was given where another family was wanted: "cells", "a chain".
+        called_elsewhere: the same where networks of other data were wanted.
+        kind: of data that its recipes are for; None where there are none.
+        architecture: the class of its architectures.
+        spaces: the classes of the spaces whose searches end in one.
+        searches: recipe -> the configuration of a search.
+        trainings: recipe -> architecture -> the configuration of its training.
+    """
+
+    noun: ClassVar[str]
+    called: ClassVar[str]
+    called_elsewhere: ClassVar[str]
+    kind: ClassVar[Kind | None] = None
+    architecture: ClassVar[type[Architecture]]
+    spaces: ClassVar[tuple[type, ...]] = ()
+    searches: ClassVar[Searches] = {}
+    trainings: ClassVar[Trainings] = {}
+
+    @abstractmethod
+    def holds(self, architecture: Architecture) -> bool:
+        """Whether an architecture is of this kind."""
+
+    def of_space(self, space: object) -> bool:
+        """Whether searches of a space end in an architecture of this kind."""
+        return isinstance(space, self.spaces)
+
+    # -- its picture -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def picture(
+        self,
+        architecture: Any,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        space: object = None,
+    ) -> Path:
+        """The architecture in an SVG, PNG or PDF file, by its suffix. The same architecture gives
+        the same bytes.
+
+        Args:
+            space: that it is of, where it is known: the picture may tell more then.
+
+        Raises:
+            ValueError: the suffix is another one, or the file cannot be written.
+        """
+
+    # -- its recipes -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def training_after(self, what: str, source: str | None) -> str:
+        """The training recipe when none is named, for an architecture called `what` that was found
+        on data from this source."""
+
+    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+        """The space of a published architecture of the name `what`, or of the run whose
+        configuration has this entry; None where it is unknown."""
+        return None
+
+    @abstractmethod
+    def training_space(
+        self, space: Any, architecture: Any, what: str, searched: Mapping[str, Any] | None
+    ) -> Any:
+        """The size of the network to train, from that of the recipe; see `space_of`."""

@@ -1,0 +1,60 @@
+"""Convolutional cells: the normal and the reduction cell of an image classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.genotype import Genotype
+from gradnas.config import from_json
+from gradnas.families.base import Family
+from gradnas.families.cells import recipes
+from gradnas.pictures import cells
+from gradnas.spaces import ConvCell, ImageSpace
+from gradnas.tasks.images import IMAGES
+
+
+class Cells(Family):
+    """Genotypes with a normal and a reduction cell."""
+
+    noun = "cell"
+    called = "cells"
+    called_elsewhere = "an architecture for images"
+    kind = IMAGES
+    architecture = Genotype
+    spaces = (ConvCell,)
+    searches = recipes.SEARCHES
+    trainings = recipes.TRAININGS
+
+    def holds(self, architecture: Architecture) -> bool:
+        return isinstance(architecture, Genotype) and architecture.kind == "conv"
+
+    def picture(
+        self,
+        architecture: Genotype,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        space: object = None,
+    ) -> Path:
+        return cells.picture(architecture, path, title=title)
+
+    def training_after(self, what: str, source: str | None) -> str:
+        return recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
+
+    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None:
+        if searched is None or searched.get("type") != ConvCell.__name__:
+            return None
+        return from_json(ImageSpace, dict(searched), "config.space")  # type: ignore[type-abstract]
+
+    def training_space(
+        self, space: ConvCell, architecture: Genotype, what: str, searched: Any
+    ) -> ConvCell:
+        # Random cells for comparison are then drawn with as many nodes.
+        return replace(space, nodes=len(architecture.normal) // 2)
+
+
+CELLS = Cells()

@@ -1,0 +1,68 @@
+"""Chains of blocks: an inverted bottleneck, or none, at every place of an image classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.chain import Chain
+from gradnas.config import from_json
+from gradnas.families.base import Family
+from gradnas.families.chains import recipes
+from gradnas.pictures import chains
+from gradnas.spaces import ImageSpace, MBConvChain
+from gradnas.tasks.images import IMAGES
+
+
+class Chains(Family):
+    """Chains of blocks."""
+
+    noun = "chain"
+    called = "a chain"
+    called_elsewhere = "an architecture for images"
+    kind = IMAGES
+    architecture = Chain
+    spaces = (MBConvChain,)
+    searches = recipes.SEARCHES
+    trainings = recipes.TRAININGS
+
+    def holds(self, architecture: Architecture) -> bool:
+        return isinstance(architecture, Chain)
+
+    def picture(
+        self,
+        architecture: Chain,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        space: object = None,
+    ) -> Path:
+        known = space if isinstance(space, MBConvChain) else None
+        return chains.picture(architecture, path, title=title, space=known)
+
+    def training_after(self, what: str, source: str | None) -> str:
+        if what in Chain.names():
+            return "proxyless-imagenet-eval"
+        return recipes.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
+
+    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+        if what in Chain.names():
+            return MBConvChain.named(what)
+        if searched is None or searched.get("type") != MBConvChain.__name__:
+            return None
+        return from_json(ImageSpace, dict(searched), "config.space")  # type: ignore[type-abstract]
+
+    def training_space(
+        self, space: MBConvChain, architecture: Chain, what: str, searched: Any
+    ) -> MBConvChain:
+        own = self.space_of(what, searched)
+        if own is None:
+            return space
+        # A published chain brings the dropout of its paper; a searched one takes the recipe's.
+        return own if what in Chain.names() else replace(own, dropout=space.dropout)
+
+
+CHAINS = Chains()

@@ -1,0 +1,47 @@
+"""Choices: what a search decided in one's own module, whatever the module is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.choices import Choices
+from gradnas.families.base import Family
+from gradnas.pictures import choices
+from gradnas.spaces.your_module import ModuleSupernet
+
+
+class ChoicesOfModule(Family):
+    """A mapping from choices to operations."""
+
+    noun = "network"
+    called = "a set of choices"
+    called_elsewhere = "a set of choices"
+    architecture = Choices
+
+    def holds(self, architecture: Architecture) -> bool:
+        return isinstance(architecture, Choices)
+
+    def picture(
+        self,
+        architecture: Choices,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        space: object = None,
+    ) -> Path:
+        operations = space.names if isinstance(space, ModuleSupernet) else None
+        return choices.picture(architecture, path, title=title, operations=operations)
+
+    def training_after(self, what: str, source: str | None) -> str:
+        raise ValueError(
+            f"{what} holds choices of a module of your own: no recipe trains it, "
+            "since only that module says what the network is"
+        )
+
+    def training_space(self, space: Any, architecture: Choices, what: str, searched: Any) -> Any:
+        return space
+
+
+CHOICES = ChoicesOfModule()

@@ -1,0 +1,113 @@
+"""Every family's recipes by name, and what follows a search.
+
+A recipe is a function that returns a whole configuration; it stands with its family.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from gradnas.architectures.base import Architecture
+from gradnas.config import did_you_mean
+from gradnas.families import FAMILIES, family_of, family_of_space
+from gradnas.families.base import Searches, Trainings
+
+# What a training takes over from the data of the search before it.
+DATA_OF_SEARCH = ("source", "level", "min_count")
+
+
+def searches() -> Searches:
+    """The recipes of searches by name, family by family."""
+    named = {}
+    for family in FAMILIES:
+        named.update(family.searches)
+    return named
+
+
+def trainings() -> Trainings:
+    """The recipes of trainings by name, family by family."""
+    named = {}
+    for family in FAMILIES:
+        named.update(family.trainings)
+    return named
+
+
+SEARCHES = searches()
+TRAININGS = trainings()
+
+
+def about(recipe: Callable[..., Any]) -> str:
+    """What a recipe is: the first paragraph of its docstring, on one line."""
+    first, _, _ = (inspect.getdoc(recipe) or "").partition("\n\n")
+    return " ".join(first.split())
+
+
+def search_recipe(name: str) -> Any:
+    """A search recipe by name. Raises ValueError that gives the nearest name and all of them."""
+    if name not in SEARCHES:
+        hint = did_you_mean(name, SEARCHES)
+        raise ValueError(f"unknown recipe {name!r}{hint}; searches: {', '.join(SEARCHES)}")
+    return SEARCHES[name]()
+
+
+def training_recipe(name: str, genotype: Any) -> Any:
+    """A training recipe by name. Raises ValueError that gives the nearest name and all of them."""
+    if name not in TRAININGS:
+        hint = did_you_mean(name, TRAININGS)
+        raise ValueError(f"unknown recipe {name!r}{hint}; trainings: {', '.join(TRAININGS)}")
+    return TRAININGS[name](genotype)
+
+
+def training_after(architecture: Architecture, what: str, source: str | None) -> str:
+    """The recipe an architecture is trained with when none is named.
+
+    Args:
+        what: its published name, or where it was read.
+        source: of the data that it was found on, where there was a search.
+    """
+    return family_of(architecture).training_after(what, source)
+
+
+def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] | None) -> Any:
+    """The space of a published architecture, or of the run with this entry in its configuration.
+
+    None where it is unknown.
+    """
+    return family_of(architecture).space_of(what, searched)
+
+
+def training_data(config: Any, searched: Mapping[str, Any]) -> Any:
+    """The data to train on: those of the search before it, where there was one.
+
+    Args:
+        config: of the training.
+        searched: the entry for the data in the configuration of the search.
+    """
+    if not searched.get("source"):
+        return config.data
+    known = {field.name for field in fields(config.data)}
+    kept = {name: searched[name] for name in DATA_OF_SEARCH if name in searched and name in known}
+    return replace(config.data, **kept)
+
+
+def training_space(
+    config: Any, architecture: Architecture, what: str, searched: Mapping[str, Any] | None
+) -> Any:
+    """The size of network to train: a chain at its own, cells at that of the recipe.
+
+    Raises:
+        ValueError: a chain with a recipe for cells, a recurrent cell with one for images, or the
+            other way round.
+    """
+    family = family_of(architecture)
+    if not family.of_space(config.space):
+        same_data = family_of_space(config.space).kind is family.kind
+        kind = family.called if same_data else family.called_elsewhere
+        raise ValueError(
+            f"{what} is {kind}, and the recipe trains another kind of network: "
+            "choose another --recipe"
+        )
+    return family.training_space(config.space, architecture, what, searched)

@@ -1,0 +1,52 @@
+"""Recurrent cells: what a language model does with a token and its state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.genotype import Genotype
+from gradnas.families.base import Family
+from gradnas.families.recurrent import recipes
+from gradnas.pictures import cells
+from gradnas.spaces import RecurrentCell
+from gradnas.tasks.text import TEXT
+
+
+class RecurrentCells(Family):
+    """Genotypes with a recurrent cell."""
+
+    noun = "cell"
+    called = "a recurrent cell"
+    called_elsewhere = "a recurrent cell"
+    kind = TEXT
+    architecture = Genotype
+    spaces = (RecurrentCell,)
+    searches = recipes.SEARCHES
+    trainings = recipes.TRAININGS
+
+    def holds(self, architecture: Architecture) -> bool:
+        return isinstance(architecture, Genotype) and architecture.kind == "recurrent"
+
+    def picture(
+        self,
+        architecture: Genotype,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        space: object = None,
+    ) -> Path:
+        return cells.picture(architecture, path, title=title)
+
+    def training_after(self, what: str, source: str | None) -> str:
+        return recipes.TRAINING_AFTER.get(source or "", "darts-ptb-eval")
+
+    def training_space(
+        self, space: RecurrentCell, architecture: Genotype, what: str, searched: Any
+    ) -> RecurrentCell:
+        return replace(space, nodes=len(architecture.recurrent))
+
+
+RECURRENT = RecurrentCells()
