@@ -1,7 +1,6 @@
-"""What is done to a training image: declared in `Augment`, done on whole batches of tensors or on
-one Pillow image.
+"""What is done to a training image: declared in `Augment`, done on whole batches or on one image.
 
-Legend: B images, C channels, H W pixels down and across, 5 the columns of a draw (see `draw`).
+Legend: B images, C channels, H W pixels down and across, 5 the columns of `random_numbers`.
 
 The order, for every kind of set: resized crop, colour jitter (both on the decoded Pillow image, so
 streaming sets only), crop after zero padding, flip, scaling to [0, 1], subtraction of the mean and
@@ -13,6 +12,7 @@ on the CPU, so every device sees the same ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 CROP_TRIES = 10
 CROP_RATIO = (3 / 4, 4 / 3)
-EVAL_ZOOM = (
-    256 / 224
-)  # short side over image size before the centre crop: the ImageNet evaluation convention
+# Short side over image size before the centre crop: the convention of ImageNet's evaluation
+EVAL_ZOOM = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -55,109 +54,127 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} is a whole number of pixels of at least 0, not {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} is a whole number of pixels of at least 0, not {value!r}")
+        # JSON gives lists; a tuple keeps the configuration hashable.
         if self.resized_crop is not None:
-            object.__setattr__(
-                self, "resized_crop", tuple(self.resized_crop)
-            )  # a list when it comes from JSON
-            if (
-                len(self.resized_crop) != 2
-                or not 0 < self.resized_crop[0] <= self.resized_crop[1] <= 1
-            ):
+            object.__setattr__(self, "resized_crop", tuple(self.resized_crop))
+            if not _is_range_of_shares(self.resized_crop):
                 raise ValueError(
-                    f"resized_crop is (smallest, largest) share of the area, 0 < smallest <= largest <= 1, "
-                    f"not {self.resized_crop!r}"
+                    "resized_crop is (smallest, largest) share of the area, "
+                    f"0 < smallest <= largest <= 1, not {self.resized_crop!r}"
                 )
         if self.color_jitter is not None:
             object.__setattr__(self, "color_jitter", tuple(self.color_jitter))
-            if (
-                len(self.color_jitter) != 4
-                or min(self.color_jitter) < 0
-                or self.color_jitter[3] > 0.5
-            ):
+            if not _are_strengths(self.color_jitter):
                 raise ValueError(
-                    f"color_jitter is (brightness, contrast, saturation, hue), each at least 0 and hue at most 0.5, "
-                    f"not {self.color_jitter!r}"
+                    "color_jitter is (brightness, contrast, saturation, hue), each at least 0 and "
+                    f"hue at most 0.5, not {self.color_jitter!r}"
                 )
+
+
+def _is_range_of_shares(shares: Sequence[float]) -> bool:
+    if len(shares) != 2:
+        return False
+    smallest, largest = shares
+    return 0 < smallest <= largest <= 1
+
+
+def _are_strengths(strengths: Sequence[float]) -> bool:
+    if len(strengths) != 4:
+        return False
+    hue = strengths[3]
+    return min(strengths) >= 0 and hue <= 0.5
 
 
 PLAIN = Augment()
 
 
-def draw(num: int, augment: Augment, height: int, width: int, generator: torch.Generator) -> Tensor:
+# ---- whole batches, as tensors -------------------------------------------------------------------
+
+
+def random_numbers(
+    num: int, augment: Augment, height: int, width: int, generator: torch.Generator
+) -> Tensor:
     """The random numbers of `num` images of height x width pixels: int64 (num, 5) on the CPU.
 
     Columns: crop offset down and right in 0..2 crop_padding, flip 0 or 1, row and column of the
-    cutout's centre. All five are drawn whether they are used or not, so that switching one
+    cutout's centre. All five are made whether they are used or not, so that switching one
     augmentation on leaves the others as they were.
     """
-    ranges_5 = torch.tensor(
-        [2 * augment.crop_padding + 1] * 2 + [2, height, width], dtype=torch.float64
-    )
-    return (torch.rand(num, 5, generator=generator, dtype=torch.float64) * ranges_5).long()
+    num_offsets = 2 * augment.crop_padding + 1
+    ranges_5 = torch.tensor([num_offsets, num_offsets, 2, height, width], dtype=torch.float64)
+    uniform_B5 = torch.rand(num, 5, generator=generator, dtype=torch.float64)
+    return (uniform_B5 * ranges_5).long()
 
 
 def finish(
-    x_BHWC: Tensor, draw_B5: Tensor, augment: Augment, mean_C: Tensor, std_C: Tensor
+    x_BHWC: Tensor, numbers_B5: Tensor, augment: Augment, mean_C: Tensor, std_C: Tensor
 ) -> Tensor:
-    """uint8 pixels, rows last but one and channels last -> augmented, normalised float32 x_BCHW in
-    channels_last.
+    """uint8 pixels, channels last -> augmented, normalised float32 x_BCHW in channels_last.
 
-    `mean_C`, `std_C` are those of pixels in [0, 1]; `draw_B5` comes from `draw`. All tensors on one
-    device.
+    `mean_C`, `std_C` are those of pixels in [0, 1]; `numbers_B5` come from `random_numbers`. All
+    tensors on one device.
     """
+    _, H, W, _ = x_BHWC.shape
+    offset_B2 = numbers_B5[:, :2]
+    flip_B = numbers_B5[:, 2]
+    centre_B2 = numbers_B5[:, 3:]
     if augment.crop_padding or augment.flip:
-        x_BHWC = crop_and_flip(
-            x_BHWC, draw_B5[:, :2], draw_B5[:, 2] * augment.flip, augment.crop_padding
-        )
+        x_BHWC = crop_and_flip(x_BHWC, offset_B2, flip_B * augment.flip, augment.crop_padding)
+    # (x / 255 - mean) / std, with the division by 255 done on the C constants instead of all pixels
     x_BHWC = x_BHWC.float().sub_(255 * mean_C).div_(255 * std_C)
     if augment.cutout:
-        x_BHWC.masked_fill_(
-            squares(draw_B5[:, 3:], augment.cutout, *x_BHWC.shape[1:3]).unsqueeze(3), 0.0
-        )
+        hidden_BHW = squares(centre_B2, augment.cutout, H, W)
+        x_BHWC.masked_fill_(hidden_BHW.unsqueeze(3), 0.0)
     return x_BHWC.permute(0, 3, 1, 2)
 
 
 def crop_and_flip(x_BHWC: Tensor, offset_B2: Tensor, flip_B: Tensor, padding: int) -> Tensor:
-    """The window at `offset_B2` (down, right) of each zero-padded image, of its old size, mirrored
-    where flip is 1."""
+    """The window at `offset_B2` (down, right) of each zero-padded image, mirrored where flip is 1.
+
+    The window has the size of the image.
+    """
     B, H, W, C = x_BHWC.shape
     device = x_BHWC.device
-    column_W = torch.arange(W, device=device)
     row_BH = torch.arange(H, device=device) + offset_B2[:, :1]
+    column_W = torch.arange(W, device=device)
     column_BW = torch.where(flip_B[:, None] == 1, W - 1 - column_W, column_W) + offset_B2[:, 1:]
-    padded_BHWC = (
-        F.pad(x_BHWC, (0, 0, padding, padding, padding, padding))
-        if padding
-        else x_BHWC.contiguous()
-    )
+    if padding:
+        padded_BHWC = F.pad(x_BHWC, (0, 0, padding, padding, padding, padding))
+    else:
+        padded_BHWC = x_BHWC.contiguous()
     _, H_padded, W_padded, _ = padded_BHWC.shape
-    image_B = torch.arange(B, device=device)
-    # One flat gather of pixels: three times faster on CPU than indexing with three tensors.
-    pixel_BHW = (image_B[:, None, None] * H_padded + row_BH[:, :, None]) * W_padded + column_BW[
-        :, None, :
-    ]
+    # One flat gather of pixels: three times faster on CPU than indexing with three tensors. Pixel
+    # (b, row, column) of a contiguous tensor lies at (b H + row) W + column.
+    image_B11 = torch.arange(B, device=device)[:, None, None]
+    line_BH1 = image_B11 * H_padded + row_BH[:, :, None]
+    pixel_BHW = line_BH1 * W_padded + column_BW[:, None, :]
     return padded_BHWC.view(-1, C).index_select(0, pixel_BHW.view(-1)).view(B, H, W, C)
 
 
 def squares(centre_B2: Tensor, side: int, height: int, width: int) -> Tensor:
-    """True inside the square of each image: rows centre - side//2 up to side more, clipped at the
-    borders; bool BHW."""
+    """True inside the square of each image, bool BHW.
+
+    A square has the rows from centre - side // 2 on, `side` of them, clipped at the borders, and
+    the columns likewise.
+    """
     start_B2 = centre_B2 - side // 2
     row_BH = torch.arange(height, device=centre_B2.device) - start_B2[:, :1]
     column_BW = torch.arange(width, device=centre_B2.device) - start_B2[:, 1:]
-    return ((row_BH >= 0) & (row_BH < side))[:, :, None] & ((column_BW >= 0) & (column_BW < side))[
-        :, None, :
-    ]
+    row_inside_BH = (row_BH >= 0) & (row_BH < side)
+    column_inside_BW = (column_BW >= 0) & (column_BW < side)
+    return row_inside_BH[:, :, None] & column_inside_BW[:, None, :]
+
+
+# ---- one image, by Pillow ------------------------------------------------------------------------
 
 
 def fit(image: Image, size: int) -> Image:
-    """The image as it is evaluated: short side resized to round(size * 256 / 224), then the centre
-    size x size pixels.
+    """The image as it is evaluated: resized, then the centre size x size pixels.
 
+    Its short side is resized to round(size * 256 / 224).
     An image that is already size x size is left as it is, so a set of that size streams as it loads
     into memory.
     """
@@ -167,83 +184,90 @@ def fit(image: Image, size: int) -> Image:
         return image
     short = round(size * EVAL_ZOOM)
     scale = short / min(image.size)
-    width, height = (max(short, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Resampling.BILINEAR).crop(
-        (left, top, left + size, top + size)
-    )
+    # At least `short`, whatever rounding makes of the short side itself.
+    width = max(short, round(image.width * scale))
+    height = max(short, round(image.height * scale))
+    left = (width - size) // 2
+    top = (height - size) // 2
+    resized = image.resize((width, height), Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def crop_box(
     width: int, height: int, scale: tuple[float, float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """A random (left, top, right, bottom) in pixels for `resized_crop` (Szegedy et al., 2014,
-    arXiv:1409.4842).
+    """A random (left, top, right, bottom) in pixels for `resized_crop` (arXiv 1409.4842).
 
     The area is uniform in `scale` times the image's, width over height log-uniform in 3/4..4/3, and
     the place uniform; the first of ten tries that lies inside the image counts. If none does: the
     largest centred crop whose ratio is in range.
     """
-    draws = torch.rand(CROP_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
-    log_low, log_high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
-    for u_area, u_ratio, u_left, u_top in draws:
-        area = width * height * (scale[0] + (scale[1] - scale[0]) * u_area)
+    smallest, largest = scale
+    log_low = math.log(CROP_RATIO[0])
+    log_high = math.log(CROP_RATIO[1])
+    # The numbers of all tries, used or not: what follows from the generator must not depend on how
+    # many tries an image took.
+    tries = torch.rand(CROP_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
+    for u_area, u_ratio, u_left, u_top in tries:
+        area = width * height * (smallest + (largest - smallest) * u_area)
         ratio = math.exp(log_low + (log_high - log_low) * u_ratio)
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        w = round(math.sqrt(area * ratio))
+        h = round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            left, top = int(u_left * (width - w + 1)), int(u_top * (height - h + 1))
+            left = int(u_left * (width - w + 1))
+            top = int(u_top * (height - h + 1))
             return left, top, left + w, top + h
     w = min(width, round(height * CROP_RATIO[1]))
     h = min(height, round(width / CROP_RATIO[0]))
-    left, top = (width - w) // 2, (height - h) // 2
+    left = (width - w) // 2
+    top = (height - h) // 2
     return left, top, left + w, top + h
 
 
 def resized_crop(
     image: Image, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Image:
-    """A random part of the image (`crop_box`), resized to size x size (bilinear with
-    antialiasing)."""
+    """A random part of the image (`crop_box`), resized to size x size (bilinear, antialiased)."""
     from PIL.Image import Resampling
 
-    return image.crop(crop_box(*image.size, scale, generator)).resize(
-        (size, size), Resampling.BILINEAR
-    )
+    box = crop_box(image.width, image.height, scale, generator)
+    return image.crop(box).resize((size, size), Resampling.BILINEAR)
 
 
 def color_jitter(
     image: Image, strengths: tuple[float, float, float, float], generator: torch.Generator
 ) -> Image:
-    """Brightness, contrast, saturation and hue changed by random amounts in random order; see
-    `Augment`.
+    """Brightness, contrast, saturation and hue changed by random amounts in random order.
 
     Brightness blends with black, contrast with the image's mean grey, saturation with the grey
     image; hue turns the H channel of Pillow's HSV (256 steps to the circle). A strength of 0 leaves
-    its property exactly as it was.
+    its property exactly as it was. See `Augment`.
     """
     from PIL import ImageEnhance
 
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    hue = len(enhancers)  # the last of the four strengths
     order = torch.randperm(4, generator=generator).tolist()
-    draws = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    uniform = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     for kind in order:
-        strength, u = strengths[kind], draws[kind]
+        strength = strengths[kind]
+        u = uniform[kind]
         if strength == 0:
             continue
-        if kind == 3:
+        if kind == hue:
             image = turn_hue(image, strength * (2 * u - 1))
         else:
-            low, high = max(0.0, 1 - strength), 1 + strength
+            low = max(0.0, 1 - strength)
+            high = 1 + strength
             image = enhancers[kind](image).enhance(low + (high - low) * u)
     return image
 
 
 def turn_hue(image: Image, turns: float) -> Image:
-    """The RGB image with its hue turned by `turns` of the colour circle (-0.5..0.5, rounded to
-    1/256)."""
+    """The RGB image with its hue turned by `turns` of the circle (-0.5..0.5, in steps of 1/256)."""
     from PIL import Image as images
 
-    hue, saturation, value = image.convert("HSV").split()
     steps = round(turns * 256) % 256
-    hue = hue.point([(level + steps) % 256 for level in range(256)])
-    return images.merge("HSV", (hue, saturation, value)).convert("RGB")
+    turned = [(level + steps) % 256 for level in range(256)]
+    hue, saturation, value = image.convert("HSV").split()
+    return images.merge("HSV", (hue.point(turned), saturation, value)).convert("RGB")

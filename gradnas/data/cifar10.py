@@ -1,5 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): its name on the hub, its statistics, and how its files are
-recognised."""
+"""CIFAR-10 (Krizhevsky, 2009): its name on the hub, its statistics, and how it is recognised."""
 
 from __future__ import annotations
 
@@ -15,12 +14,10 @@ STD = (0.24703233, 0.24348505, 0.26158768)
 def is_cifar10(
     in_channels: int, image_size: int, class_names: tuple[str, ...], num_train: int
 ) -> bool:
-    """Whether a set is CIFAR-10 or a part of it: 32x32 RGB, its class names in its order, at most
-    50,000 images.
+    """Whether a set is CIFAR-10 or a part of it.
 
-    The count keeps out CINIC-10, which has the same names and size but other statistics (90,000
-    training images).
+    That is: 32x32 RGB, its class names in its order, and at most 50,000 images. The count keeps out
+    CINIC-10, which has the same names and size but other statistics (90,000 training images).
     """
-    return (
-        in_channels == 3 and image_size == 32 and class_names == CLASS_NAMES and num_train <= 50_000
-    )
+    has_its_shape = in_channels == 3 and image_size == 32
+    return has_its_shape and class_names == CLASS_NAMES and num_train <= 50_000

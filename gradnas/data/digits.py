@@ -1,5 +1,4 @@
-"""The handwritten digits that ship with scikit-learn: 1,797 grey images of 8x8 pixels, 10 classes,
-no download."""
+"""The digits that ship with scikit-learn: 1,797 grey images of 8x8 pixels, no download."""
 
 from __future__ import annotations
 
@@ -7,7 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gradnas.data.base import ImageData, MemorySplit, pixel_statistics, stratified
+from gradnas.data.base import ImageData, stratified
+from gradnas.data.memory import MemorySplit, pixel_statistics
 
 TEST_FRACTION = 0.2
 
@@ -15,26 +15,30 @@ TEST_FRACTION = 0.2
 def load_digits(
     image_size: int | None = None, test_fraction: float = TEST_FRACTION, seed: int = 0
 ) -> ImageData:
-    """The digits with `test_fraction` of each class as the test split, chosen by `seed` (Alpaydin
-    and Kaynak, 1998).
+    """The handwritten digits of Alpaydin and Kaynak (1998), split by `seed`.
 
-    Grey levels 0..16 become 0..255. `image_size` other than 8 resizes the whole picture (bilinear,
-    antialiased).
+    `test_fraction` of each class is the test split. Grey levels 0..16 become 0..255. `image_size`
+    other than 8 resizes the whole picture (bilinear, antialiased).
     """
     from sklearn.datasets import load_digits as from_scikit_learn
 
     levels_NF, target_N = from_scikit_learn(return_X_y=True)
     levels_NHW = np.asarray(levels_NF).reshape(-1, 8, 8)
-    images_NCHW = torch.from_numpy(np.round(levels_NHW * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    pixels_NHW = np.round(levels_NHW * (255 / 16)).astype(np.uint8)
+    images_NCHW = torch.from_numpy(pixels_NHW).unsqueeze(1)
     size = image_size or images_NCHW.shape[-1]
     if size != images_NCHW.shape[-1]:
-        wide_NCHW = F.interpolate(
+        resized_NCHW = F.interpolate(
             images_NCHW.float(), (size, size), mode="bilinear", antialias=True
         )
-        images_NCHW = wide_NCHW.round().clamp(0, 255).to(torch.uint8)
+        images_NCHW = resized_NCHW.round().clamp(0, 255).to(torch.uint8)
     labels = torch.from_numpy(np.asarray(target_N).astype(np.int64))
-    test, train = stratified(MemorySplit(images_NCHW, labels, (0.0,), (1.0,)), test_fraction, seed)
-    assert isinstance(train, MemorySplit) and isinstance(test, MemorySplit)
+
+    # Split before the statistics, which are those of the training images alone.
+    whole = MemorySplit(images_NCHW, labels, mean=(0.0,), std=(1.0,))
+    test, train = stratified(whole, test_fraction, seed)
+    assert isinstance(train, MemorySplit)
+    assert isinstance(test, MemorySplit)
     mean, std = pixel_statistics(train.images_NCHW)
     return ImageData(
         name="digits",

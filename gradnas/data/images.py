@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gradnas.data import cifar10
 from gradnas.data.augment import fit
-from gradnas.data.base import ImageData, MemorySplit, Split, pixel_statistics, stratified_rows
+from gradnas.data.base import ImageData, Split, stratified_rows
 from gradnas.data.folder import TEST_FOLDERS, find_classes
+from gradnas.data.memory import MemorySplit, pixel_statistics
 from gradnas.data.stream import (
     DEFAULT_SIZE,
     IMAGENET_MEAN,

@@ -1,8 +1,7 @@
-"""Images decoded as they are needed: what a source of encoded images is, and a split and batches
-made of one.
+"""Images decoded as they are needed: a source of encoded images, and splits and batches of one.
 
 Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns
-of a draw.
+of random numbers (see `augment.random_numbers`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gradnas.data.augment import Augment, color_jitter, draw, finish, fit, resized_crop
+from gradnas.data.augment import (
+    Augment,
+    color_jitter,
+    finish,
+    fit,
+    random_numbers,
+    resized_crop,
+)
 from gradnas.data.base import IMAGE, Batches, Plan, Split, checked_rows
 from gradnas.randomness import generator_for
 
@@ -29,11 +35,20 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_SIZE = 224  # pixels, of streamed images
+# What Pillow's decoders raise for broken files, depending on the format
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+)
 
 
 class BadImage(ValueError):
-    """An image that cannot be read; its text is one sentence that names the file, or the parquet
-    file and row."""
+    """An image that cannot be read; its text is one sentence that names the file, and the row."""
 
 
 class Source(ABC):
@@ -62,8 +77,11 @@ class Taken(Source):
 
     def __init__(self, source: Source, rows: Tensor) -> None:
         if isinstance(source, Taken):  # a subset of a subset reads straight from the source
-            source, rows = source.source, source.rows[rows]
-        self.source, self.rows, self.labels = source, rows, source.labels[rows]
+            rows = source.rows[rows]
+            source = source.source
+        self.source = source
+        self.rows = rows
+        self.labels = source.labels[rows]
 
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.rows[index]))
@@ -104,15 +122,7 @@ def decode(source: Source, index: int) -> Image:
         if "transparency" in image.info:  # Pillow warns when such a palette goes to RGB directly
             image = image.convert("RGBA")
         return image.convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except DECODING_ERRORS as error:
         raise BadImage(
             f"{source.where(index)} is corrupt or cut short: {one_line(error)}"
         ) from error
@@ -121,12 +131,13 @@ def decode(source: Source, index: int) -> Image:
 def one_line(error: BaseException) -> str:
     """The text of an error in one line, without the address of the buffer that Pillow puts in."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return "no known image format" if text.startswith("cannot identify image file") else text
+    if text.startswith("cannot identify image file"):
+        return "no known image format"
+    return text
 
 
 class StreamSplit(Split):
-    """Images of a source, decoded for every batch by worker processes and resized to image_size x
-    image_size, RGB.
+    """Images of a source, decoded for every batch and resized to image_size x image_size, RGB.
 
     Training with `Augment.resized_crop` takes a random part of each image; without it, and so in
     evaluation, the short side is resized to round(image_size * 256 / 224) and the centre is taken
@@ -138,8 +149,10 @@ class StreamSplit(Split):
     def __init__(
         self, source: Source, image_size: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
-        self.source, self.image_size = source, image_size
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.source = source
+        self.image_size = image_size
+        self.mean = tuple(mean)
+        self.std = tuple(std)
         self.labels = source.labels
 
     def subset(self, indices: Sequence[int] | Tensor) -> StreamSplit:
@@ -153,13 +166,18 @@ class StreamSplit(Split):
 
 
 class StreamBatches(Batches):
-    """Batches of a `StreamSplit`. Workers decode and crop; normalising and the rest run on the
-    device."""
+    """Batches of a `StreamSplit`: workers decode and crop, the rest runs on the device.
+
+    Pixels cross from the workers to the device as bytes, a quarter of what floats would take.
+    """
 
     def __init__(
         self, split: StreamSplit, plan: Plan, augment: Augment, device: torch.device, workers: int
     ) -> None:
-        self.plan, self.augment, self.device, self.workers = plan, augment, device, workers
+        self.plan = plan
+        self.augment = augment
+        self.device = device
+        self.workers = workers
         self._decoder = Decoder(split.source, split.image_size, augment, plan.seed)
         self._mean_C = torch.tensor(split.mean, device=device)
         self._std_C = torch.tensor(split.std, device=device)
@@ -174,9 +192,12 @@ class StreamBatches(Batches):
             for batch in loader:
                 if isinstance(batch, str):
                     raise BadImage(batch)
-                x_BHWC, draw_B5, y_B = (part.to(self.device, non_blocking=True) for part in batch)
-                yield finish(x_BHWC, draw_B5, self.augment, self._mean_C, self._std_C), y_B
-        finally:  # also when the reader stops in the middle: the loader then drops what was prefetched
+                x_BHWC, numbers_B5, y_B = (
+                    part.to(self.device, non_blocking=True) for part in batch
+                )
+                yield finish(x_BHWC, numbers_B5, self.augment, self._mean_C, self._std_C), y_B
+        finally:
+            # Also when the reader stops in the middle: the loader then drops what it prefetched.
             self._idle.append((wanted, loader))
 
     def _loader(self) -> tuple[Wanted, DataLoader]:
@@ -189,24 +210,29 @@ class StreamBatches(Batches):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # without one of its own a loader draws from the global one
+            # Without a generator of its own a loader takes numbers from the global one.
+            generator=torch.Generator(),
         )
         return wanted, loader
 
 
 class Wanted(Sampler):
-    """The (epoch, images) of every batch that a loader still has to give in the epoch that was set
-    last."""
+    """The (epoch, images) of every batch that a loader still has to give of an epoch.
+
+    The epoch is part of every key because workers live longer than one: they learn of the next one
+    in no other way.
+    """
 
     def __init__(self) -> None:
         self._keys: list[tuple[int, list[int]]] = []
 
     def set(self, plan: Plan, epoch: int, start: int) -> None:
         order_N = plan.order(epoch)
-        spans = [plan.span(index) for index in range(start, len(plan))]
-        self._keys = [
-            (epoch, order_N[first:last][plan.share(last - first)].tolist()) for first, last in spans
-        ]
+        self._keys = []
+        for index in range(start, len(plan)):
+            first, last = plan.span(index)
+            mine = plan.share(last - first)
+            self._keys.append((epoch, order_N[first:last][mine].tolist()))
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         return iter(self._keys)
@@ -216,43 +242,46 @@ class Wanted(Sampler):
 
 
 class Decoder(Dataset):
-    """(epoch, images) -> uint8 x_BHWC, draw_B5 and y_B, or one sentence about an image that cannot
-    be read.
+    """(epoch, images) -> uint8 x_BHWC, random numbers_B5 and y_B, or a sentence.
 
-    The sentence is returned, not raised: a worker's exception would reach the user wrapped in the
-    worker's traceback.
+    The sentence says which image cannot be read. It is returned, not raised: a worker's exception
+    would reach the user wrapped in the worker's traceback.
     """
 
     def __init__(self, source: Source, image_size: int, augment: Augment, seed: int) -> None:
-        self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
+        self.source = source
+        self.image_size = image_size
+        self.augment = augment
+        self.seed = seed
 
     def __getitem__(self, index: tuple[int, list[int]]) -> tuple[Tensor, Tensor, Tensor] | str:
         epoch, rows = index
         size = self.image_size
         x_BHWC = torch.empty(len(rows), size, size, 3, dtype=torch.uint8)
-        draw_B5 = torch.empty(len(rows), 5, dtype=torch.int64)
+        numbers_B5 = torch.empty(len(rows), 5, dtype=torch.int64)
         pixels_BHWC = x_BHWC.numpy()
         for place, row in enumerate(rows):
-            numbers = generator_for(self.seed, IMAGE, epoch, row)
-            draw_B5[place] = draw(1, self.augment, size, size, numbers)[0]
+            # Numbers that depend on the image alone, and not on the batch or on the worker that it
+            # came to: any number of workers and ranks gives the same pixels.
+            generator = generator_for(self.seed, IMAGE, epoch, row)
+            numbers_B5[place] = random_numbers(1, self.augment, size, size, generator)[0]
             try:
-                pixels_BHWC[place] = np.asarray(self._image(row, numbers))
+                pixels_BHWC[place] = np.asarray(self._image(row, generator))
             except BadImage as error:
                 return str(error)
-        return x_BHWC, draw_B5, self.source.labels[rows]
+        return x_BHWC, numbers_B5, self.source.labels[rows]
 
-    def _image(self, row: int, numbers: torch.Generator) -> Image:
+    def _image(self, row: int, generator: torch.Generator) -> Image:
         image = decode(self.source, row).convert("RGB")
         if self.augment.resized_crop is not None:
-            image = resized_crop(image, self.image_size, self.augment.resized_crop, numbers)
+            image = resized_crop(image, self.image_size, self.augment.resized_crop, generator)
         else:
             image = fit(image, self.image_size)
         if self.augment.color_jitter is not None:
-            image = color_jitter(image, self.augment.color_jitter, numbers)
+            image = color_jitter(image, self.augment.color_jitter, generator)
         return image
 
 
 def as_it_is(batch: object) -> object:
-    """The collate function of batches that need no collating (named, so that it can be sent to
-    workers)."""
+    """The collate function of batches that need none (named, so that workers can be sent it)."""
     return batch

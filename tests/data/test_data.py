@@ -2,7 +2,7 @@
 batch) decides it.
 
 Legend: N images of a split, B images of a batch, C channels, H W pixels down and across, 5 columns
-of a draw.
+of random numbers.
 """
 
 import random
@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from gradnas.data import Augment, MemorySplit, halves, load_images, stratified
-from gradnas.data.augment import draw
-from gradnas.data.base import Plan, pixel_statistics
+from gradnas.data.augment import random_numbers
+from gradnas.data.base import Plan
+from gradnas.data.memory import pixel_statistics
 from gradnas.randomness import generator_for, mix
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -57,7 +58,7 @@ def same(first, second) -> bool:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- seeds
+# ---- seeds ---------------------------------------------------------------------------------------
 
 
 def test_mix_is_splitmix64_and_tells_all_neighbours_apart():
@@ -93,17 +94,16 @@ def test_no_global_random_state_is_read_or_changed():
     assert same(first, listed(split.batches(16, augment=FULL, shuffle=True, seed=3)))
 
 
-# ---------------------------------------------------------------------------------------------------------------- plans
+# ---- plans ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-@pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(
     ("size", "batch_size"), [(24, 12), (25, 12), (26, 12), (27, 12), (12, 12), (15, 4), (50, 16)]
 )
-def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, drop_last, world):
-    plans = [Plan(size, batch_size, True, 5, drop_last, rank, world) for rank in range(world)]
-    single = Plan(size, batch_size, True, 5, drop_last)
+def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, world):
+    plans = [Plan(size, batch_size, True, 5, rank, world) for rank in range(world)]
+    single = Plan(size, batch_size, True, 5)
     order_N = single.order(3)
     assert sorted(order_N.tolist()) == list(range(size))
     assert all(torch.equal(plan.order(3), order_N) for plan in plans)
@@ -117,8 +117,8 @@ def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, dro
         assert torch.equal(torch.cat(parts), order_N[first:last])
         seen += order_N[first:last].tolist()
     rest = size % batch_size
-    assert seen == order_N[: size - rest if drop_last else size].tolist()
-    if rest >= world or rest == 0 or drop_last:
+    assert seen == order_N.tolist()
+    if rest >= world or rest == 0:
         assert [plans[0].span(i) for i in range(len(plans[0]))] == [
             single.span(i) for i in range(len(single))
         ]
@@ -133,10 +133,6 @@ def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, dro
         ({"batch_size": 3, "world": 4}, "batch_size=3, world=4"),
         ({"batch_size": 0}, "batch_size=0, world=1"),
         ({"size": 0}, "a split of 0 images is too small for 1 process"),
-        (
-            {"batch_size": 64, "drop_last": True},
-            "drop_last leaves no batch: 50 images are fewer than batch_size=64",
-        ),
     ],
 )
 def test_impossible_plans_are_refused(arguments, sentence):
@@ -144,7 +140,7 @@ def test_impossible_plans_are_refused(arguments, sentence):
         Plan(**{"size": 50, "batch_size": 16, "shuffle": True, "seed": 0, **arguments})
 
 
-# -------------------------------------------------------------------------------------------------------------- batches
+# ---- batches -------------------------------------------------------------------------------------
 
 
 def test_unaugmented_batches_are_exactly_the_normalised_images_in_order():
@@ -209,11 +205,6 @@ def test_ranks_share_the_batches_of_one_process(world):
     assert same(single, joined)
 
 
-def test_drop_last_leaves_the_smaller_batch_out():
-    batches = random_split().batches(16, shuffle=True, drop_last=True)
-    assert [len(y) for _, y in listed(batches)] == [16, 16, 16] and len(batches) == 3
-
-
 def test_several_epochs_can_be_read_at_once():
     batches = random_split().batches(16, augment=FULL, shuffle=True)
     pairs = list(zip(batches.epoch(0), batches.epoch(1), strict=True))
@@ -222,16 +213,16 @@ def test_several_epochs_can_be_read_at_once():
     )
 
 
-# --------------------------------------------------------------------------------------------------------- augmentation
+# ---- augmentation --------------------------------------------------------------------------------
 
 
 def test_crop_flip_and_cutout_agree_with_a_loop_over_images():
     split, num = random_split(40), 40
     augment = Augment(crop_padding=3, flip=True, cutout=5)
     x_BCHW, _ = listed(split.batches(num, augment=augment, shuffle=False, seed=4), 6)[0]
-    draw_B5 = draw(num, augment, 8, 8, generator_for(4, 2, 6, 0))
+    numbers_B5 = random_numbers(num, augment, 8, 8, generator_for(4, 2, 6, 0))
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    for n, (down, right, mirrored, row, column) in enumerate(draw_B5.tolist()):
+    for n, (down, right, mirrored, row, column) in enumerate(numbers_B5.tolist()):
         canvas_CHW = torch.zeros(3, 14, 14)
         canvas_CHW[:, 3:11, 3:11] = split.images_NCHW[n].float()
         wanted_CHW = canvas_CHW[:, down : down + 8, right : right + 8]
@@ -314,7 +305,7 @@ def test_augmentation_of_decoding_is_refused_for_images_in_memory(name, value):
         random_split().batches(4, augment=Augment(**{name: value}), shuffle=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- splits
+# ---- splits --------------------------------------------------------------------------------------
 
 
 def test_subsets_pick_images_and_labels():
@@ -403,7 +394,7 @@ def test_pixel_statistics_are_those_of_all_pixels():
     assert std[2] == pytest.approx(1 / 255)  # a constant channel normalises to 0, not to nan
 
 
-# --------------------------------------------------------------------------------------------------------------- digits
+# ---- digits --------------------------------------------------------------------------------------
 
 
 def test_digits_are_scikit_learns_in_a_fixed_stratified_split():

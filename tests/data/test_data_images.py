@@ -97,7 +97,7 @@ def holds(split, images_NHWC) -> bool:
     return np.array_equal(split.images_NCHW.permute(0, 2, 3, 1).numpy(), images_NHWC)
 
 
-# -------------------------------------------------------------------------------------------------------------- parquet
+# ---- parquet -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_parquet_images_of_several_sizes_need_an_image_size(tmp_path):
         load_images(str(tmp_path))
 
 
-# -------------------------------------------------------------------------------------------------------------- folders
+# ---- folders -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("test", ["test", "val", "validation"])
@@ -261,7 +261,7 @@ def test_folders_of_oblong_images_stream(tmp_path):
     assert isinstance(load_images(tmp_path).train, StreamSplit)
 
 
-# -------------------------------------------------------------------------------------------------------- pixel formats
+# ---- pixel formats -------------------------------------------------------------------------------
 
 
 def test_one_channel_only_if_every_image_is_grey(tmp_path):
@@ -296,7 +296,7 @@ def test_palettes_and_transparency_become_rgb(tmp_path):
     assert set(stored_NCHW[2].unique().tolist()) <= {0, 255}
 
 
-# ------------------------------------------------------------------------------------------------------ names, CIFAR-10
+# ---- names, CIFAR-10 -----------------------------------------------------------------------------
 
 
 def test_a_local_folder_comes_before_a_known_name(tmp_path, monkeypatch):
@@ -341,7 +341,7 @@ def test_only_what_looks_like_cifar10_gets_its_statistics():
     assert not cifar10.is_cifar10(3, 32, tuple(map(str, range(10))), 50_000)
 
 
-# -------------------------------------------------------------------------------------------------------------- the hub
+# ---- the hub -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

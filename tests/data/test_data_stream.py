@@ -161,7 +161,7 @@ def test_epochs_and_seeds_augment_differently(data):
             assert int((first != other).flatten(1).any(1).sum()) >= 10
 
 
-# ---------------------------------------------------------------------------------------------------- against memory
+# ---- against memory ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("augment", [Augment(), Augment(cutout=4)])
@@ -240,7 +240,7 @@ def test_a_stream_refuses_a_negative_number_of_workers(data):
         data.train.batches(4, shuffle=True, workers=-1)
 
 
-# --------------------------------------------------------------------------------------------------------- bad images
+# ---- bad images ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
