@@ -32,7 +32,7 @@ from gradnas.relaxations import Sigmoid as Sigmoid
 from gradnas.relaxations import Softmax as Softmax
 from gradnas.runs import NonFiniteError as NonFiniteError
 from gradnas.search.search import Search as Search
-from gradnas.search.search import SearchResult as SearchResult
+from gradnas.search.result import SearchResult as SearchResult
 from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell

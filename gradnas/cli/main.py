@@ -70,7 +70,7 @@ from gradnas.programs.text_training import (
     train_text,
 )
 from gradnas.reports.page import write_report
-from gradnas.search.search import check_samples
+from gradnas.search.rewards import check_samples
 from gradnas.spaces import ConvCell
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and

@@ -94,12 +94,12 @@ def estimate_search(config: SearchConfig, data: ImageData, device: torch.device)
         state.step(next(train))
 
     warmup = config.warmup_epochs
-    search.warmup_epochs, search.alpha_every = 0, 1
+    search.schedule.warmup_epochs, search.schedule.alpha_every = 0, 1
     state.counted_step(next(train))  # also the warm-up of caches and kernels
     step_seconds = warmup_step_seconds = _median_seconds(step, device)
-    search.warmup_epochs = warmup
+    search.schedule.warmup_epochs = warmup
     if warmup or config.alpha_every > 1:
-        search.warmup_epochs = config.epochs
+        search.schedule.warmup_epochs = config.epochs
         warmup_step_seconds = _median_seconds(step, device)
         step_seconds = (
             warmup_step_seconds + (step_seconds - warmup_step_seconds) / config.alpha_every

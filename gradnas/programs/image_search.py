@@ -38,16 +38,12 @@ from gradnas.programs.run_costs import (
 )
 from gradnas.progress import Progress
 from gradnas.randomness import mix
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.capture import (
     CapturedStep,
     check_capture,
 )
-from gradnas.search.search import (
-    BoundNet,
-    NetLoss,
-    Search,
-    StepReport,
-)
+from gradnas.search.search import Search
 from gradnas.tasks.images.settings import SearchConfig
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
@@ -157,7 +153,7 @@ class SearchRun:
         """The alphas' batch of the coming step, a function of the step alone; None where the alphas
         wait."""
         search, per_epoch = self.search, len(self.valid)
-        if not search.alpha_due:
+        if not search.schedule.alpha_due:
             return None
         number = search.steps // self.config.alpha_every
         if self._valid is None or number != self._next_valid or number % per_epoch == 0:

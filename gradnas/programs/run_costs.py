@@ -16,10 +16,8 @@ from gradnas import runs
 from gradnas.data import ImageData
 from gradnas.latency import LatencyTable
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.search.search import (
-    Search,
-    SearchResult,
-)
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
 
 TABLE = "latency.json"  # in a run folder
 RECORDED = {"latency": "latency_ms", "macs": "macs", "params": "params"}
@@ -67,12 +65,12 @@ def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
 def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
     """Metrics of an epoch: the expected cost, that of the derived architecture, the multiplier of a
     budget."""
-    if search.cost is None or result.cost is None:
+    if search.spending is None or search.cost is None or result.cost is None:
         return {}
     name = RECORDED[search.cost.quantity]
     record = {f"expected_{name}": search.expected_cost(), f"derived_{name}": result.cost}
     if search.cost.is_budget:
-        record["budget_multiplier"] = search.cost_state.multiplier
+        record["budget_multiplier"] = search.spending.state.multiplier
     return record
 
 

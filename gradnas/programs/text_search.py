@@ -32,12 +32,8 @@ from gradnas.programs.evaluation import (
 )
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for, mix
-from gradnas.search.search import (
-    BoundNet,
-    NetLoss,
-    Search,
-    StepReport,
-)
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.search import Search
 from gradnas.tasks.text.settings import TextSearchConfig
 
 INIT, CHUNKS, NOISE = 31, 32, 33  # streams of random numbers
@@ -134,7 +130,7 @@ class TextSearchRun:
         ] = {}  # the parts and the hidden state of a stream's last pass
         train_loss = self._loss(chunk, self.train, config.objective, "train", read)
         valid_loss = valid = after_now = None
-        if not search.warming_up:
+        if not search.schedule.warming_up:
             valid = self.valid.next(config.chunks.base)
             valid_loss = self._loss(valid, self.valid, TokenLikelihood(), "valid", read)
             # A first-order gradient reads the chunk by the weights of now; any other has a pass of

@@ -20,15 +20,10 @@ from torch import Tensor, nn
 from gradnas import distributed
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.gradients.base import CLIP_EPS, norm
-from gradnas.optimizers import WeightOptimizer
 from gradnas.precision import cuda_products
 from gradnas.relaxations import Relaxation
-from gradnas.search.search import (
-    BoundNet,
-    NetLoss,
-    Search,
-    StepReport,
-)
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.search import Search
 
 Batch = tuple[Tensor, ...]
 Parts = dict[str, Tensor]
@@ -95,7 +90,7 @@ class CapturedStep:
             self._inputs = [t.clone() for t in (*train_batch, *valid_batch)]
             self._num_train = len(train_batch)
         torch._foreach_copy_(self._inputs, [*train_batch, *valid_batch])
-        with_alphas = search.alpha_due
+        with_alphas = search.schedule.alpha_due
         self._set_rates(with_alphas)
         with cuda_products(search.precision):
             if with_alphas not in self._programs:
@@ -104,11 +99,11 @@ class CapturedStep:
         if not found["finite"]:
             with torch.no_grad():
                 torch._foreach_copy_(self._state, self._backup)
-            raise search.not_finite("a loss or a gradient is NaN or infinite")
+            raise search.schedule.not_finite("a loss or a gradient is NaN or infinite")
         if with_alphas:
             for alpha in search.alphas.values():
                 search.alpha_optimizer.state[alpha]["step"] += 1
-        search.advance()
+        search.weight_step.advance()
         return (
             StepReport(found["train_loss"], found.get("valid_loss")),
             found["train_parts"],
@@ -138,13 +133,13 @@ class CapturedStep:
         if with_alphas:
             inner = None
             if search.gradient.needs_inner_step:
-                inner = replace(search.inner_step(), lr=self._lr)  # type: ignore[bad-argument-type]  # a tensor of one number
-            grads, found["valid_loss"] = search.alpha_gradient(
+                inner = replace(search.weight_step.inner_step(search.gradient), lr=self._lr)  # type: ignore[bad-argument-type]  # a tensor of one number
+            grads, found["valid_loss"] = search.alpha_step.gradient(
                 loss_on("train"), loss_on("valid"), {}, inner
             )
             checked += [norm(list(grads.values())), found["valid_loss"]]
             self._step_alphas([grads[name] for name in search.alphas])
-        found["train_loss"], params, grads = search.weight_gradient(loss_on("train"))
+        found["train_loss"], params, grads = search.weight_step.gradient(loss_on("train"))
         checked += [norm(grads), found["train_loss"]]
         self._step_weights(params, grads, checked[-2])
         found["finite"] = torch.isfinite(torch.stack([t.double() for t in checked])).all()
@@ -155,10 +150,11 @@ class CapturedStep:
         """SGD as in torch, with clipping as in `nn.utils.clip_grad_norm_`; the learning rate is a
         tensor."""
         group = self.search.weight_optimizer.param_groups[0]
-        if self.search.clip_norm is not None:
+        if self.search.weight_step.clip_norm is not None:
             grads = list(
                 torch._foreach_mul(
-                    grads, torch.clamp(self.search.clip_norm / (size + CLIP_EPS), max=1.0)
+                    grads,
+                    torch.clamp(self.search.weight_step.clip_norm / (size + CLIP_EPS), max=1.0),
                 )
             )
         if group["weight_decay"]:
@@ -271,9 +267,7 @@ def check_capture(search: Search, capture: bool = True) -> None:
             type(gradient) is FirstOrder
             or (isinstance(gradient, Unrolled) and gradient.mode == "finite_difference")
         ),
-        "the weights need the SGD of WeightOptimizer": not isinstance(
-            search.settings, WeightOptimizer
-        ),
+        "the weights need the SGD of WeightOptimizer": search.weight_step.settings is None,
         "a cost of the architecture is kept outside of the device": search.cost is not None,
         "several processes average their gradients": distributed.world() > 1,
         "checkpoint_cells saves and restores random states": getattr(

@@ -31,6 +31,8 @@ class Supernet(nn.Module, ABC, Generic[D]):
     """
 
     alphas: nn.ParameterDict
+    # What "fresh" weights are, where a space does not initialise them anew: those of the beginning.
+    initial: dict[str, Tensor] | None = None
 
     @abstractmethod
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:

@@ -76,9 +76,10 @@ class ModuleSupernet(OpenModule[Mapping[str, str]]):
         super().__init__(net, seed)
         # "fresh" means the values the module had when the search began: whatever initialisation the
         # user wrote, and for any kind of layer. Kept on the CPU.
-        self.initial: dict[str, Tensor] = {}
+        initial: dict[str, Tensor] = {}
         for name, tensor in net.state_dict().items():
-            self.initial[name] = tensor.detach().to("cpu", copy=True)
+            initial[name] = tensor.detach().to("cpu", copy=True)
+        self.initial = initial
 
     def decide(self, relaxation: Relaxation = Softmax()) -> dict[str, str]:
         """The best operation of every choice that can still be reached: `{"body": "conv3"}`."""
@@ -113,6 +114,7 @@ class ModuleSupernet(OpenModule[Mapping[str, str]]):
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
         network = copy.deepcopy(self.net)
         if weights == "fresh":
+            assert self.initial is not None
             network.load_state_dict(self.initial)
         return _replace(network, decision)
 

@@ -271,7 +271,7 @@ def test_an_architecture_step_changes_neither_buffers_nor_the_weight_steps_rando
             buffers = {n: b.clone() for n, b in search.supernet.named_buffers()}
             state = torch.get_rng_state()
             if with_alpha_step:
-                search._alpha_step(
+                search.alpha_step(
                     lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(x), y)
                 )
             assert torch.equal(torch.get_rng_state(), state)

@@ -146,15 +146,19 @@ def test_any_function_is_a_reward_and_the_baseline_is_saved():
 
     for _ in range(5):
         search.step(lambda net: (net(x) - target).square().mean(), reward)
-    assert len(seen) == 15 and search.baseline is not None and -2.0 <= search.baseline <= -1.0
+    assert (
+        len(seen) == 15
+        and search.rewards.baseline is not None
+        and -2.0 <= search.rewards.baseline <= -1.0
+    )
     other = Search(
         truth(0)[0], GumbelSoftmax(temperature=1.0, temperature_end=1.0), Reinforce(samples=3)
     )
     other.load_state_dict(copy.deepcopy(search.state_dict()))
-    assert other.baseline == search.baseline
+    assert other.rewards.baseline == search.rewards.baseline
     for one in (search, other):
         one.step(lambda net: (net(x) - target).square().mean(), reward)
-    assert other.baseline == search.baseline
+    assert other.rewards.baseline == search.rewards.baseline
     assert all(torch.equal(a, other.alphas[name]) for name, a in search.alphas.items())
 
 

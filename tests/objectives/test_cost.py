@@ -404,7 +404,7 @@ def test_every_relaxation_searches_within_a_budget(relaxation):
     before = search.expected_cost()
     for i in range(12):
         search.step(_losses(2 * i), _losses(2 * i + 1))
-        assert i > 0 or search.cost_state.multiplier > 0
+        assert i > 0 or search.spending.state.multiplier > 0
     result = search.result()
     assert search.expected_cost() < before
     assert result.cost <= 9500.0
@@ -423,7 +423,7 @@ def test_the_multiplier_moves_with_the_learning_rate_of_the_alphas():
     )
     free.step(_losses(0), _losses(1))
     excess = free.expected_cost() / 9500.0 - 1.0
-    assert free.cost_state.multiplier == pytest.approx(0.03 * 0.02 * excess) and excess > 0
+    assert free.spending.state.multiplier == pytest.approx(0.03 * 0.02 * excess) and excess > 0
     fixed = ExpectedCost(budget_macs=9500.0, multiplier_lr=0.5)
     assert gradnas.Search(TwoChoices(), alphas=alphas, cost=fixed, example=example).cost == fixed
     assert from_json(ExpectedCost, ExpectedCost(budget_macs=9500.0).to_json()).multiplier_lr is None
@@ -462,7 +462,7 @@ def test_a_budget_holds_where_a_target_only_pulls():
             search.step(_losses(i), wants_the_dearest)
     assert budget.expected_cost() < 1.05 * 9500.0 < 1.5 * 9500.0 < target.expected_cost()
     assert budget.result().cost <= 9500.0 < target.result().cost
-    assert target.cost_state == CostState() and budget.cost_state.multiplier > 1.0
+    assert target.spending.state == CostState() and budget.spending.state.multiplier > 1.0
 
 
 def test_a_search_with_a_budget_goes_on_exactly_from_its_state():
@@ -475,19 +475,21 @@ def test_a_search_with_a_budget_goes_on_exactly_from_its_state():
             buffer = io.BytesIO()
             torch.save(saved, buffer)
             other.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
-            assert other.cost_state == whole.cost_state and other.cost_state.multiplier > 0
+            assert (
+                other.spending.state == whole.spending.state and other.spending.state.multiplier > 0
+            )
         whole.step(_losses(2 * i), _losses(2 * i + 1))
         if i >= 4:
             other.step(_losses(2 * i), _losses(2 * i + 1))
-    assert whole.cost_state == other.cost_state
+    assert whole.spending.state == other.spending.state
     assert all(torch.equal(a, other.alphas[name]) for name, a in whole.alphas.items())
 
 
 def test_a_warm_up_leaves_the_multiplier_alone():
     search = _search()
-    search.warmup_epochs = 1
+    search.schedule.warmup_epochs = 1
     search.step(_losses(0), _losses(1))
-    assert search.cost_state == CostState()
+    assert search.spending.state == CostState()
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_at_once():
@@ -537,12 +539,12 @@ def test_reinforce_keeps_a_budget_by_the_gradient_of_the_expected_cost():
         cost=ExpectedCost(budget_macs=9500.0, multiplier_lr=0.05, penalty=1.0),
         example=batch(0, size=1)[0],
     )
-    grads, _, _ = search._sampled_gradient(
+    grads, _, _ = search.rewards.gradient(
         lambda net: net(batch(0)[0]).sum() * 0.0
     )  # no reward: the budget alone
     tables = {name: a.detach().double().requires_grad_() for name, a in search.alphas.items()}
     expected = search.costs.expected({name: torch.softmax(a, -1) for name, a in tables.items()})
-    term = search.cost.combine(torch.zeros(()).double(), expected, search.cost_state)
+    term = search.cost.combine(torch.zeros(()).double(), expected, search.spending.state)
     for grad, own in zip(
         torch.autograd.grad(term, [*tables.values()]), grads.values(), strict=True
     ):

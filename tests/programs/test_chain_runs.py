@@ -168,7 +168,7 @@ def test_the_schedule_of_the_search():
     for _ in range(3):
         for batch in state.train.epoch(state.search.epoch):
             rates.append(state.search.weight_optimizer.param_groups[0]["lr"])
-            due.append(state.search.alpha_due)
+            due.append(state.search.schedule.alpha_due)
             state.step(batch)
         state.finish_epoch(evaluated=False)
     assert rates[0] == 0.1 and rates[5] == 0.05 and rates[4] < 0.01 and rates[14] < 0.003

@@ -191,8 +191,12 @@ def test_hidden_states_move_on_by_the_real_weights(corpus, gradient):
 def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(corpus, monkeypatch):
     config = small_search(corpus)
     state, seen = TextSearchRun(config, config.data.load(), CPU), []
-    inner = state.search.inner_step
-    monkeypatch.setattr(state.search, "inner_step", lambda: seen.append(inner()) or inner())
+    inner = state.search.weight_step.inner_step
+    monkeypatch.setattr(
+        state.search.weight_step,
+        "inner_step",
+        lambda method: seen.append(inner(method)) or inner(method),
+    )
     lengths = []
     for _ in range(8):
         row = state.train.stream.row

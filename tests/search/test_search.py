@@ -388,7 +388,7 @@ def test_inside_a_loss_the_network_can_only_be_called():
             "no trainable weights",
         ),
         (
-            lambda: Search(TwoChoices(), relaxation=GumbelSoftmax()).progress,
+            lambda: Search(TwoChoices(), relaxation=GumbelSoftmax()).passes.progress,
             r"Search\(..., epochs=N\)",
         ),
         (

@@ -241,11 +241,11 @@ def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
     search = Search(
         supernet, gradient=Unrolled(mode=mode, epsilon=epsilon, clip=True), weights=weights
     )
-    inner = search.inner_step()
+    inner = search.weight_step.inner_step(search.gradient)
     assert inner.clip_norm == clip
     inner = replace(inner, differentiate_clip=differentiate)
     train, valid = (
-        search._closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {})
+        search.passes.closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {})
         for k in (10, 20)
     )
     return search.gradient(train, valid, search.params, search.alphas, inner=inner)["recurrent"], (
@@ -274,7 +274,7 @@ def test_the_derivative_through_the_clip_is_that_of_the_step():
     exact, (train, valid, search) = second_order(
         "exact", RecurrentDropout(), clip=0.05, differentiate=True
     )
-    inner = replace(search.inner_step(), differentiate_clip=True)
+    inner = replace(search.weight_step.inner_step(search.gradient), differentiate_clip=True)
     params = {k: p.detach().requires_grad_() for k, p in search.params.items()}
 
     def outer(alpha):

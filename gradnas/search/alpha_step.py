@@ -1,0 +1,132 @@
+"""The step of the alphas: Adam on the validation loss, with the architecture gradient of choice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradnas.gradients import ArchitectureGradient, SGDStep
+from gradnas.gradients.base import Tensors, norm, same_randomness
+from gradnas.search.bound_net import BoundNet, NetLoss
+from gradnas.search.costs import Spending
+from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.rewards import Rewards
+from gradnas.search.weight_step import WeightStep
+
+
+class AlphaStep:
+    """The optimiser of the alphas with what gives their gradient; calling it takes the step.
+
+    Args:
+        passes: of the supernet.
+        method: how d L_valid / d alpha is computed.
+        optimizer: of the alphas.
+        weight_step: the step that follows, for a gradient that looks through it.
+        spending: a cost in the loss of the alphas.
+        rewards: for a gradient that learns from sampled networks.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        method: ArchitectureGradient,
+        optimizer: torch.optim.Optimizer,
+        weight_step: WeightStep,
+        spending: Spending | None,
+        rewards: Rewards | None,
+    ) -> None:
+        self.passes = passes
+        self.method = method
+        self.optimizer = optimizer
+        self.weight_step = weight_step
+        self.spending = spending
+        self.rewards = rewards
+
+    def __call__(self, train_loss: NetLoss, valid_loss: NetLoss) -> Tensor:
+        """One step; returns the validation loss, detached.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is NaN or infinite; nothing was changed.
+        """
+        noise: Tensors = {}
+        baseline: float | None = None
+        try:
+            if self.rewards is not None:
+                grads, loss, baseline = self.rewards.gradient(valid_loss)
+            else:
+                noise = self.passes.noise(ALPHA_NOISE)
+                inner = None
+                if self.method.needs_inner_step:
+                    inner = self.weight_step.inner_step(self.method)
+                grads, loss = self.gradient(train_loss, valid_loss, noise, inner)
+        except FloatingPointError as error:
+            raise self.passes.schedule.not_finite(str(error)) from error
+        if not torch.isfinite(norm([*grads.values(), loss])):
+            raise self.passes.schedule.not_finite(
+                "the validation loss or the architecture gradient is NaN or infinite"
+            )
+
+        # From here on nothing can fail: the step is made whole.
+        self._update(grads, noise)
+        if self.rewards is not None:
+            self.rewards.baseline = baseline
+        if self.spending is not None:
+            self.spending.advance(self.expected_cost(self.spending))
+        return loss
+
+    def gradient(
+        self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors, inner: SGDStep | None
+    ) -> tuple[Tensors, Tensor]:
+        """The architecture gradient of the step, and the validation loss; changes nothing.
+
+        The loss is that of the first call, without the cost: a gradient by finite differences, say,
+        may call it again with other weights.
+        """
+        seen: list[Tensor] = []
+
+        def with_cost(net: BoundNet) -> Tensor:
+            loss = valid_loss(net)
+            seen.append(loss.detach())
+            if self.spending is None:
+                return loss
+            return self.spending.combine(loss, self.spending.expected(net.draw.probabilities))
+
+        # The losses are closures over weights and alphas, since a gradient evaluates them where the
+        # network is not: at the unrolled weights, or on both sides of its own.
+        train = self.passes.closure(train_loss, noise)
+        valid = self.passes.closure(with_cost, noise)
+        grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
+        return grads, seen[0]
+
+    def expected_cost(self, spending: Spending) -> float:
+        """The expected cost of the alphas as they stand, without noise."""
+        alphas = {name: alpha.detach().double() for name, alpha in self.passes.alphas.items()}
+        return spending.expected(self.passes.probabilities(alphas)).item()
+
+    @torch.no_grad()
+    def probe(self, loss: NetLoss) -> Tensor:
+        """The value of a loss in the coming step, with the samples of that step; changes nothing.
+
+        The random state is put back too, so that the step itself sees the same dropout.
+        """
+        params: Tensors = dict(self.passes.params)
+        alphas: Tensors = dict(self.passes.alphas)
+        with same_randomness([*params.values(), *alphas.values()]):
+            return self.passes.closure(loss, self.passes.noise(ALPHA_NOISE))(params, alphas)
+
+    def _update(self, grads: Tensors, noise: Tensors) -> None:
+        alphas = self.passes.alphas
+        before = {name: alpha.detach().clone() for name, alpha in alphas.items()}
+        for name, alpha in alphas.items():
+            alpha.grad = grads[name]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.rewards is not None:
+            return
+        # The relaxation has the last word: gates that learnt about two operations keep the shares
+        # of all others (ProxylessNAS), which a softmax would have moved too.
+        corrected = self.passes.relaxation.after_update(before, alphas, noise)
+        with torch.no_grad():
+            for name, alpha in alphas.items():
+                if corrected[name] is not alpha:
+                    alpha.copy_(corrected[name])

@@ -1,0 +1,58 @@
+"""What a loss is called with during a search: the network under one setting of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.func import functional_call
+
+from gradnas.choice import Draw
+from gradnas.gradients.base import Tensors
+from gradnas.spaces.base import Supernet
+
+
+class BoundNet:
+    """The network with one particular setting of weights, alphas and sampled choices.
+
+    Args:
+        supernet: the network.
+        draw: the setting of its choices.
+        tensors: its weights, alphas and buffers by name, where they are not its own; None: its own.
+    """
+
+    def __init__(self, supernet: Supernet, draw: Draw, tensors: Tensors | None) -> None:
+        self._supernet = supernet
+        self._draw = draw
+        self._tensors = tensors
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self._tensors is None:
+            return self._supernet(*inputs, draw=self._draw, **named)
+        return functional_call(self._supernet, self._tensors, inputs, {**named, "draw": self._draw})
+
+    @property
+    def draw(self) -> Draw:
+        """The setting of all choices in this pass, for losses with a cost of the architecture."""
+        return self._draw
+
+    def __getattr__(self, name: str) -> Any:
+        # Reading through to the module would give the real weights where a probing pass needs
+        # others.
+        raise AttributeError(
+            "inside a loss the network can only be called: net(...); "
+            f"it has no attribute {name!r} here"
+        )
+
+
+NetLoss = Callable[[BoundNet], Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Losses of one step, detached scalars; `valid_loss` is None where the alphas took no step."""
+
+    train_loss: Tensor
+    valid_loss: Tensor | None

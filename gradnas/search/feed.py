@@ -1,0 +1,90 @@
+"""Batches of a search: pairs of a train and a validation batch, on the device of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradnas.search.bound_net import NetLoss
+
+
+class Feed:
+    """The validation iterator, which goes on where the last epoch left it.
+
+    An iterator of its own for each epoch would always begin with the same batches, and would start
+    the workers of a loader again.
+
+    Attributes:
+        num_drawn: validation batches since the search began: its place in the loader after a
+            reload.
+    """
+
+    def __init__(self, num_drawn: int = 0) -> None:
+        self.num_drawn = num_drawn
+        self._loader: Iterable[Any] | None = None
+        self._iterator: Iterator[Any] | None = None
+
+    def pairs(
+        self, train_loader: Iterable[Any], valid_loader: Iterable[Any], device: torch.device
+    ) -> Iterator[tuple[Any, Any]]:
+        """One pass over the train batches, each with the next validation batch."""
+        empty = True
+        for train_batch in train_loader:
+            empty = False
+            yield (
+                to_device(train_batch, device),
+                to_device(self._next_valid(valid_loader), device),
+            )
+        if empty:
+            raise ValueError("the train loader yields no batch")
+
+    def _next_valid(self, loader: Iterable[Any]) -> Any:
+        if self._iterator is None or self._loader is not loader:
+            iterator = iter(loader)
+            for _ in range(self._batches_to_skip(loader)):
+                next(iterator)
+            self._loader = loader
+            self._iterator = iterator
+        self.num_drawn += 1
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._iterator = iter(loader)
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise ValueError("the validation loader yields no batch") from None
+
+    def _batches_to_skip(self, loader: Iterable[Any]) -> int:
+        """Batches of the first loader that the search had before it was reloaded."""
+        is_first_loader = self._iterator is None
+        if is_first_loader and self.num_drawn and hasattr(loader, "__len__"):
+            return self.num_drawn % max(1, len(loader))  # type: ignore[arg-type]
+        return 0
+
+
+def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
+    """The loss on a batch `(inputs ..., target)`; ValueError for a batch of another form."""
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise ValueError(
+            "fit needs batches of the form (inputs ..., target), "
+            f"got a {type(batch).__name__}; write your own loop with pairs and step"
+        )
+    *inputs, target = batch
+    return lambda net: loss(net(*inputs), target)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in it on the device; other values stay as they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(item, device) for key, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple takes its fields
+        return type(batch)(*(to_device(item, device) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(item, device) for item in batch)
+    return batch

@@ -1,0 +1,151 @@
+"""Passes of the supernet: how the losses of a step are evaluated, and with which samples.
+
+Two kinds. The pass of the weight step runs the network as it is, so that BatchNorm's running
+statistics follow it. *Probing* passes (of the architecture gradient) run it with tensors that they
+are given, on copies of the buffers: they may not change the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.choice import Draw
+from gradnas.gradients.base import Loss, Tensors, copies
+from gradnas.precision import Precision, autocast
+from gradnas.randomness import generator_for
+from gradnas.relaxations import Relaxation
+from gradnas.search.bound_net import BoundNet, NetLoss
+from gradnas.search.schedule import Schedule
+from gradnas.spaces.base import Supernet
+
+# Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that
+# follows it sample each for itself.
+ALPHA_NOISE = 1
+WEIGHT_NOISE = 2
+
+
+class Passes:
+    """The supernet with its relaxation, and everything a pass of it depends on.
+
+    Attributes:
+        params: the weights that are trained, by name; without the alphas.
+        alphas: the tables of logits, by the name of their choice.
+        seed: of what the relaxation samples.
+
+    Raises:
+        ValueError: there are no weights to train.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        relaxation: Relaxation,
+        schedule: Schedule,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        self.supernet = supernet
+        self.relaxation = relaxation
+        self.schedule = schedule
+        self.precision = precision
+        self.seed = seed
+        self.alphas: dict[str, nn.Parameter] = dict(supernet.alphas.items())
+
+        # Alphas are told apart by identity: whatever else refers to them, they stay out of the
+        # weight optimiser.
+        identities = {id(alpha) for alpha in self.alphas.values()}
+        self.params: dict[str, nn.Parameter] = {}
+        for name, p in supernet.named_parameters():
+            if p.requires_grad and id(p) not in identities:
+                self.params[name] = p
+        if not self.params:
+            raise ValueError("the network has no trainable weights besides its alphas")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.params.values())).device
+
+    @property
+    def progress(self) -> float:
+        """Share of the search that is done, in [0, 1].
+
+        Raises:
+            ValueError: it is not known, and the relaxation needs it.
+        """
+        progress = self.schedule.progress
+        if progress is not None:
+            return progress
+        if self.relaxation.needs_progress:
+            raise ValueError(
+                f"{self.relaxation} changes over the search: "
+                "say how long it is with Search(..., epochs=N)"
+            )
+        return 0.0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """For every forward pass, with its loss."""
+        return autocast(self.precision, self.device)
+
+    # ---- samples ---------------------------------------------------------------------------------
+
+    def noise(self, stream: int, *sample: int) -> Tensors:
+        """The random numbers of the coming step of the alphas or of the weights.
+
+        A pure function of seed, stream, step and number of the sample: there is nothing to save,
+        and every rank samples the same architecture.
+        """
+        generator = generator_for(self.seed, stream, self.schedule.steps, *sample)
+        return self.relaxation.noise(self.alphas, generator)
+
+    def path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
+        """The draw that weights learn with, and that rewards are of."""
+        return self.relaxation.path(alphas, noise, self.progress)
+
+    def probabilities(self, alphas: Mapping[str, Tensor]) -> Tensors:
+        """The strength of every operation, without noise."""
+        return {name: self.relaxation.probabilities(alpha) for name, alpha in alphas.items()}
+
+    # ---- passes ----------------------------------------------------------------------------------
+
+    def as_it_is(self, loss: NetLoss, draw: Draw) -> Tensor:
+        """The loss of the network itself: running statistics follow."""
+        with self.autocast():
+            return loss(BoundNet(self.supernet, draw, None))
+
+    def sampled(self, loss: NetLoss, draw: Draw) -> Tensor:
+        """The loss of the network with its own weights, probing."""
+        with self.autocast():
+            return loss(BoundNet(self.supernet, draw, self._copied_buffers()))
+
+    def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
+        """The loss as a function `(params, alphas) -> scalar`, probing.
+
+        An architecture gradient calls it with weights that the network does not have: unrolled by a
+        step, or moved to both sides. The noise is that of the step, the same in every call: the
+        calls are compared with each other, and must see the same sample.
+        """
+
+        def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
+            tensors = dict(params)
+            for name, alpha in alphas.items():
+                tensors[f"alphas.{name}"] = alpha
+            tensors |= self._copied_buffers()
+            with self.autocast():
+                draw = self.relaxation.draw(alphas, noise, self.progress)
+                return loss(BoundNet(self.supernet, draw, tensors))
+
+        return evaluate
+
+    def _copied_buffers(self) -> Tensors:
+        buffers = dict(self.supernet.named_buffers())
+        if self.device.type != "cuda":
+            return {name: buffer.clone() for name, buffer in buffers.items()}
+        # A few launches instead of one for each buffer.
+        copied = copies(list(buffers.values()))
+        return dict(zip(buffers, copied, strict=True))

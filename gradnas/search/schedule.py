@@ -1,0 +1,94 @@
+"""Where a search stands, and what happens when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gradnas.runs import NonFiniteError
+
+
+@dataclass
+class Schedule:
+    """The position of a search, in epochs and steps, and the settings that depend on it.
+
+    Args:
+        epochs: length of the search; None: not known.
+        warmup_epochs: epochs at the start in which only the weights learn.
+        alpha_every: the alphas take a step before every so many steps of the weights.
+        steps_per_epoch: None where it is not known.
+
+    Attributes:
+        epoch: finished epochs.
+        steps: finished steps, in all epochs.
+        steps_before_epoch: `steps` when the present epoch began.
+
+    Raises:
+        ValueError: `alpha_every` below 1.
+    """
+
+    epochs: int | None
+    warmup_epochs: int
+    alpha_every: int
+    steps_per_epoch: int | None
+    epoch: int = 0
+    steps: int = 0
+    steps_before_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.alpha_every < 1:
+            raise ValueError(f"alpha_every must be at least 1, not {self.alpha_every}")
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the search that is done, in [0, 1]: epoch / (epochs - 1); None: not known."""
+        if self.epochs is None:
+            return None
+        return min(1.0, self.epoch / max(1, self.epochs - 1))
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the alphas still wait."""
+        return self.epoch < self.warmup_epochs
+
+    @property
+    def alpha_due(self) -> bool:
+        """Whether the coming step begins with one of the alphas."""
+        if self.warming_up:
+            return False
+        # Every time, as in algorithm 1 of DARTS: the alphas go first, before any weight has moved.
+        if self.alpha_every == 1:
+            return True
+        # Every N times: after N steps of the weights, so not before the first of all.
+        return self.steps > 0 and self.steps % self.alpha_every == 0
+
+    @property
+    def epochs_with_steps(self) -> float:
+        """Epochs that are done, counting the steps of the present one.
+
+        Raises:
+            ValueError: the length of an epoch is not known.
+        """
+        if not self.steps_per_epoch:
+            raise ValueError(
+                "a learning rate that falls with every step needs the length of an epoch: "
+                "Search(..., steps_per_epoch=N)"
+            )
+        share = (self.steps - self.steps_before_epoch) / self.steps_per_epoch
+        return self.epoch + min(1.0, share)
+
+    def finish_step(self) -> None:
+        """Count a step."""
+        self.steps += 1
+
+    def finish_epoch(self) -> None:
+        """Count an epoch."""
+        self.epoch += 1
+        self.steps_before_epoch = self.steps
+
+    def not_finite(self, what: str) -> NonFiniteError:
+        """The error for a number that is NaN or infinite in the present step."""
+        return NonFiniteError(
+            f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. "
+            "Try a smaller learning rate, gradient clipping (clip_norm), precision='fp32', "
+            "and check the data for NaN"
+        )

@@ -1,0 +1,144 @@
+"""The step of the weights: SGD, or an optimiser of the user's, on the train loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gradnas import distributed
+from gradnas.gradients import ArchitectureGradient, SGDStep
+from gradnas.optimizers import WeightOptimizer
+from gradnas.search.bound_net import NetLoss
+from gradnas.search.passes import WEIGHT_NOISE, Passes
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+class WeightStep:
+    """The weight optimiser with its schedule; calling it takes the step.
+
+    Attributes:
+        settings: of SGD; None where the user makes the optimiser, whose schedule is then his own.
+        clip_norm: largest norm of the gradient; None: no clipping.
+    """
+
+    def __init__(self, passes: Passes, weights: WeightOptimizer | MakeOptimizer) -> None:
+        self.passes = passes
+        self.schedule = passes.schedule
+        params = list(passes.params.values())
+        self.settings: WeightOptimizer | None = None
+        self.clip_norm: float | None = None
+        self.optimizer: torch.optim.Optimizer
+        if isinstance(weights, WeightOptimizer):
+            self.settings = weights
+            self.clip_norm = weights.clip_norm
+            self.optimizer = weights.build(params)
+        else:
+            self.optimizer = weights(params)
+
+    def __call__(self, train_loss: NetLoss) -> Tensor:
+        """One step; returns the train loss, detached.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is NaN or infinite; no weight was changed.
+        """
+        loss, params, grads = self.gradient(train_loss)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        limit = self.clip_norm if self.clip_norm is not None else math.inf
+        size = nn.utils.clip_grad_norm_(params, limit)
+        if not torch.isfinite(size + loss):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise self.schedule.not_finite(
+                "the train loss or the weight gradient is NaN or infinite"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def gradient(self, train_loss: NetLoss) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
+        """The train loss, the weights that have a gradient, and their gradients.
+
+        Updates running statistics, and nothing else.
+        """
+        tables = {name: alpha.detach() for name, alpha in self.passes.alphas.items()}
+        draw = self.passes.path(tables, self.passes.noise(WEIGHT_NOISE))
+        loss = self.passes.as_it_is(train_loss, draw)
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the train loss must be a scalar tensor, got {shape}")
+        params = list(self.passes.params.values())
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
+
+        # Operations that were not drawn get no gradient, hence no decay and no momentum either.
+        present = []
+        averaged = []
+        for p, g in zip(params, grads, strict=True):
+            if g is not None:
+                present.append(p)
+                averaged.append(g)
+        if distributed.world() > 1:
+            averaged = distributed.mean(averaged)
+        return loss.detach(), present, averaged
+
+    # ---- its learning rate -----------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Count the step, and let a learning rate follow that falls with every step."""
+        self.schedule.finish_step()
+        if self.settings is not None and self.settings.per_iteration:
+            self.set_learning_rate()
+
+    def set_learning_rate(self) -> None:
+        """To that of the moment; constant where the length of the search is not known."""
+        schedule = self.schedule
+        if self.settings is None or schedule.epochs is None:
+            return
+        moment = float(schedule.epoch)
+        if self.settings.per_iteration:
+            moment = schedule.epochs_with_steps
+        moment = min(moment, schedule.epochs)
+        lr = self.settings.lr_at(moment, schedule.epochs, schedule.warmup_epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    # ---- the step as a function ------------------------------------------------------------------
+
+    def inner_step(self, gradient: ArchitectureGradient) -> SGDStep:
+        """The coming step, read off the optimiser, for a gradient that looks through it.
+
+        Raises:
+            ValueError: it is not plain SGD.
+        """
+        optimizer = self.optimizer
+        method = type(gradient).__name__
+        if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
+            raise ValueError(
+                f"{method} looks through the weight step and needs torch.optim.SGD with one "
+                f"parameter group, not {type(optimizer).__name__} with "
+                f"{len(optimizer.param_groups)}; FirstOrder() works with any optimiser"
+            )
+        group = optimizer.param_groups[0]
+        if group["dampening"] or group["maximize"]:
+            raise ValueError(
+                f"{method} looks through the weight step and supports neither dampening nor "
+                "maximize"
+            )
+        # What had no gradient so far has no momentum yet.
+        buffers: dict[str, Tensor] = {}
+        for name, p in self.passes.params.items():
+            state = optimizer.state.get(p, {})
+            buffer = state.get("momentum_buffer")
+            if buffer is not None:
+                buffers[name] = buffer
+        return SGDStep(
+            lr=group["lr"],
+            momentum=group["momentum"],
+            weight_decay=group["weight_decay"],
+            buffers=buffers,
+            nesterov=group["nesterov"],
+            clip_norm=self.clip_norm if gradient.clips_inner_step else None,
+        )
