@@ -1,32 +1,25 @@
 """From names and folders to batches.
 
-Text has its own words, in `text`: `load_corpus` gives a `Corpus`, `TextStream` gives chunks of it.
+Text has its own words: `text.load_corpus` gives a `Corpus`, `chunks.TextStream` gives chunks of it.
 Images:
 
 `load_images` gives an `ImageData` with two `Split`s; `Split.batches` gives `Batches`;
 `Batches.epoch` gives tensors. Within the room imports go down: `augment`, `base` (torch and numpy
-alone), `memory` and `stream` (decoding while training), the kinds of sources `folder`, `parquet`, `hub`, the
-sets `digits`, `cifar10`, `images`, then `load`, which picks one, and `config`. Pillow, pyarrow,
-scikit-learn and `datasets` are imported when a set that needs them is loaded.
+alone), `memory` and `stream` (decoding while training), the kinds of sources `folder`, `parquet`,
+`hub`, the sets `digits`, `cifar10`, `images`, then `load`, which picks one, and `config`. Pillow,
+pyarrow, scikit-learn and `datasets` are imported when a set that needs them is loaded.
 """
 
 from __future__ import annotations
 
 from gradnas.data.augment import Augment
 from gradnas.data.base import Batches, ImageData, Split, balanced, halves, stratified
+from gradnas.data.chunks import Chunk, ChunkLengths, TextStream
 from gradnas.data.config import DataConfig, describe
 from gradnas.data.load import load_images
 from gradnas.data.memory import MemorySplit
 from gradnas.data.stream import StreamSplit
-from gradnas.data.text import (
-    Chunk,
-    ChunkLengths,
-    Corpus,
-    TextConfig,
-    TextStream,
-    Vocabulary,
-    load_corpus,
-)
+from gradnas.data.text import Corpus, TextConfig, Vocabulary, load_corpus
 
 __all__ = [
     "Augment",

@@ -1,5 +1,4 @@
-"""Image files sorted into folders of classes: `train/<class>/*.jpg` with `test/<class>/` or
-`val/<class>/`."""
+"""Image files in folders of classes: `train/<class>/*.jpg` with `test/<class>/` or `val/...`."""
 
 from __future__ import annotations
 
@@ -18,19 +17,20 @@ TEST_FOLDERS = ("test", "val", "validation")
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted, without hidden ones."""
+    names = []
     with os.scandir(folder) as entries:
-        return sorted(
-            entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")
-        )
+        for entry in entries:
+            if entry.is_dir() and not entry.name.startswith("."):
+                names.append(entry.name)
+    return sorted(names)
 
 
 def find_classes(folder: Path) -> tuple[tuple[str, ...], FolderSource, FolderSource | None]:
-    """Class names, training and test images of a folder with `train/`; ValueError for an empty or
-    unknown class.
+    """Class names, training and test images of a folder with `train/`.
 
     The test images are those of the first of test/, val/ and validation/ that has folders of
     classes: a competition's hidden test split is a folder of unsorted files, and val/ is then what
-    one tests on.
+    one tests on. ValueError for an empty or unknown class.
     """
     train = folder / "train"
     class_names = tuple(class_folders(train))
@@ -41,19 +41,23 @@ def find_classes(folder: Path) -> tuple[tuple[str, ...], FolderSource, FolderSou
     train_source = FolderSource(train, class_names)
     for name in TEST_FOLDERS:
         test = folder / name
-        if test.is_dir() and (test_classes := class_folders(test)):
-            unknown = [name for name in test_classes if name not in class_names]
-            if unknown:
+        test_names = class_folders(test) if test.is_dir() else []
+        if not test_names:
+            continue
+        for test_name in test_names:
+            if test_name not in class_names:
                 raise ValueError(
-                    f"{test / unknown[0]} is the folder of a class that {train} does not have"
+                    f"{test / test_name} is the folder of a class that {train} does not have"
                 )
-            return class_names, train_source, FolderSource(test, class_names)
+        return class_names, train_source, FolderSource(test, class_names)
     return class_names, train_source, None
 
 
 class FolderSource(Source):
-    """The image files in `root/<class>` and below, by class and path; ValueError for a class folder
-    without any."""
+    """The image files in `root/<class>` and below, by class and path.
+
+    ValueError for a class folder without any; a class may lack its folder (in a test split).
+    """
 
     def __init__(self, root: Path, class_names: Sequence[str]) -> None:
         self._root = root
@@ -85,11 +89,11 @@ class FolderSource(Source):
 
 def image_files(root: Path, name: str) -> list[str]:
     """Paths of the image files in `root/name` and below, relative to `root`."""
-    found = []
+    paths = []
     for folder, _, files in os.walk(root / name):
         inside = os.path.relpath(folder, root)
-        shown = (
-            file for file in files if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        )
-        found += [os.path.join(inside, file) for file in shown]
-    return found
+        for file in files:
+            is_hidden = file.startswith(".")
+            if file.lower().endswith(SUFFIXES) and not is_hidden:
+                paths.append(os.path.join(inside, file))
+    return paths

@@ -1,5 +1,4 @@
-"""Image sets of the Hugging Face hub by name, downloaded and cached by its own library
-`datasets`."""
+"""Sets of the Hugging Face hub by name, downloaded and cached by its own library `datasets`."""
 
 from __future__ import annotations
 
@@ -16,14 +15,13 @@ from gradnas.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, pick_column
 from gradnas.data.stream import BadImage, Source
 
 FOLDER_INSTEAD = (
-    "use a local folder with train-*.parquet and test-*.parquet (as in the set's repository on the hub) or with "
-    "train/<class>/*.jpg and val/<class>/*.jpg"
+    "use a local folder with train-*.parquet and test-*.parquet (as in the set's repository on the "
+    "hub) or with train/<class>/*.jpg and val/<class>/*.jpg"
 )
 
 
 class HubSource(Source):
-    """One split of a data set of the hub, as `datasets` gives it; ValueError for columns that
-    cannot be used."""
+    """One split of an image set, as `datasets` gives it; ValueError for columns of no use."""
 
     def __init__(self, rows: Any, name: str) -> None:
         import datasets
@@ -33,26 +31,27 @@ class HubSource(Source):
         if not isinstance(rows.features[image], datasets.Image):
             raise ValueError(f"{name}: column {image} holds {rows.features[image]}, not images")
         labels = list(rows[label])
-        if not labels or not all(isinstance(value, int) for value in labels):
-            bad = next(
-                (row for row, value in enumerate(labels) if not isinstance(value, int)), None
-            )
-            raise ValueError(
-                f"{name} has no rows"
-                if bad is None
-                else f"{name}, row {bad}: {labels[bad]!r} is no whole number"
-            )
-        self._rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        self._image, self._name = image, name
+        if not labels:
+            raise ValueError(f"{name} has no rows")
+        for row, value in enumerate(labels):
+            if not isinstance(value, int):
+                raise ValueError(f"{name}, row {row}: {value!r} is no whole number")
+        # decode=False gives the bytes as they are stored: images are decoded later, by workers.
+        undecoded = datasets.Image(decode=False)
+        self._rows = rows.select_columns([image]).cast_column(image, undecoded)
+        self._image = image
+        self._name = name
         self.labels = torch.tensor(labels)
-        names = getattr(rows.features[label], "names", None)
+        names = getattr(rows.features[label], "names", None)  # a ClassLabel has them
         self.class_names: tuple[str, ...] | None = tuple(names) if names else None
 
     def read(self, index: int) -> bytes:
         value = self._rows[index][self._image]
-        if value is None or (value["bytes"] is None and not value["path"]):
-            raise BadImage(f"{self.where(index)} holds no image bytes")
-        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        if value is not None and value["bytes"] is not None:
+            return value["bytes"]
+        if value is not None and value["path"]:
+            return Path(value["path"]).read_bytes()
+        raise BadImage(f"{self.where(index)} holds no image bytes")
 
     def where(self, index: int) -> str:
         return f"{self._name}, row {index},"
@@ -61,30 +60,34 @@ class HubSource(Source):
 def load_splits(
     name: str, configuration: str | None = None, instead: str = FOLDER_INSTEAD
 ) -> dict[str, Any]:
-    """All splits of the set `name` by their names; ValueError, in one sentence, if it cannot be
-    had.
+    """All splits of the set `name` by their names.
 
-    `instead` is what an error advises where the hub cannot be reached.
+    `instead` is what an error advises where the hub cannot be reached. ValueError, in one sentence,
+    if the set cannot be had.
     """
     import datasets
     from datasets.exceptions import DatasetsError
 
     if not reachable() and not cached(name):
         raise ValueError(
-            f"'{name}' is no local folder, and without a network the Hugging Face hub cannot be asked for it: {instead}"
+            f"'{name}' is no local folder, and without a network the Hugging Face hub cannot be "
+            f"asked for it: {instead}"
         )
     try:
-        wanted = (name,) if configuration is None else (name, configuration)
-        return {str(split): rows for split, rows in datasets.load_dataset(*wanted).items()}
+        if configuration is None:
+            splits = datasets.load_dataset(name)
+        else:
+            splits = datasets.load_dataset(name, configuration)
     except ConnectionError as error:
         raise ValueError(
-            f"'{name}' is no local folder, and the Hugging Face hub could not be reached for it ({one_line(error)}): "
-            f"{instead}"
+            f"'{name}' is no local folder, and the Hugging Face hub could not be reached for it "
+            f"({one_line(error)}): {instead}"
         ) from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise ValueError(
             f"the Hugging Face hub did not give '{name}': {one_line(error)}"
         ) from error
+    return {str(split): rows for split, rows in splits.items()}
 
 
 def one_line(error: BaseException) -> str:
@@ -92,8 +95,7 @@ def one_line(error: BaseException) -> str:
 
 
 def reachable(timeout_s: float = 5.0) -> bool:
-    """Whether to let `datasets` try the network: it retries for half a minute before it says that
-    there is none.
+    """Whether to let `datasets` try the network, which takes it half a minute to find absent.
 
     True also where this cannot be told cheaply: behind a proxy, or in the library's own offline
     mode (which answers at once, from its cache).
@@ -103,9 +105,10 @@ def reachable(timeout_s: float = 5.0) -> bool:
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
         return True
     address = urlsplit(constants.ENDPOINT)
-    port = address.port or (443 if address.scheme == "https" else 80)
+    usual_port = 443 if address.scheme == "https" else 80
+    target = (address.hostname or "", address.port or usual_port)
     try:
-        socket.create_connection((address.hostname or "", port), timeout_s).close()
+        socket.create_connection(target, timeout_s).close()
     except OSError:
         return False
     return True
@@ -115,4 +118,5 @@ def cached(name: str) -> bool:
     """Whether `datasets` has the set in its cache from an earlier download."""
     from datasets import config
 
-    return os.path.isdir(os.path.join(config.HF_DATASETS_CACHE, name.replace("/", "___")))
+    folder = name.replace("/", "___")  # as `datasets` names it
+    return os.path.isdir(os.path.join(config.HF_DATASETS_CACHE, folder))

@@ -30,21 +30,26 @@ CACHE_MIB = 256  # of encoded images that a reader keeps, per process
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split in `folder`, by name; ValueError if fewer than their names say
-    (`-of-00004`)."""
+    """The parquet files of a split in `folder`, by name.
+
+    ValueError if there are fewer than their names say (`-of-00004`).
+    """
     files = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
     for file in files:
         shards = re.search(r"-\d+-of-(\d+)\.parquet$", file.name)
-        if shards and int(shards[1]) != len(files):
+        if shards is None:
+            continue
+        num_shards = int(shards[1])
+        if num_shards != len(files):
             raise ValueError(
-                f"{file} is one of {int(shards[1])} files by its name, but {folder} holds {len(files)} of them"
+                f"{file} is one of {num_shards} files by its name, but {folder} holds "
+                f"{len(files)} of them"
             )
     return files
 
 
 def pick_column(columns: Sequence[str], known: Sequence[str], what: str, where: str) -> str:
-    """The first of the `known` names that is among the columns; ValueError that names the columns
-    if none is."""
+    """The first of the `known` names that is among the columns; ValueError if none is."""
     for name in known:
         if name in columns:
             return name
@@ -54,34 +59,33 @@ def pick_column(columns: Sequence[str], known: Sequence[str], what: str, where: 
 
 
 class ParquetSource(Source):
-    """The rows of some parquet files, in order. ValueError for files or columns that cannot be
-    used."""
+    """The rows of some parquet files, in order; ValueError for what cannot be used of them."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = [str(file) for file in files]
         self._open = Open()
-        group_rows: list[int] = []  # of all row groups of all files, one after another
-        self._groups: list[tuple[int, int]] = []  # (file, group in the file)
+        self._groups: list[tuple[int, int]] = []  # (file, group in the file), of all row groups
+        self._image = ""
+        self.class_names: tuple[str, ...] | None = None
         labels: list[np.ndarray] = []
+        # Row numbers at which a group or a file begins, and the number of all rows at the end
+        self._starts = [0]
+        self._file_starts = [0]
         for number, file in enumerate(self._files):
             reader = opened(file)
-            columns = reader.schema_arrow.names
-            image = pick_column(columns, IMAGE_COLUMNS, "image", file)
-            label = pick_column(columns, LABEL_COLUMNS, "label", file)
-            check_image_type(reader.schema_arrow.field(image).type, image, file)
+            schema = reader.schema_arrow
+            image = pick_column(schema.names, IMAGE_COLUMNS, "image", file)
+            label = pick_column(schema.names, LABEL_COLUMNS, "label", file)
+            check_image_type(schema.field(image).type, image, file)
             if number == 0:
-                self._image, self.class_names = (
-                    image,
-                    names_in_metadata(reader.schema_arrow.metadata, label),
-                )
+                self._image = image
+                self.class_names = names_in_metadata(schema.metadata, label)
             labels.append(read_labels(reader, label, file))
+            self._file_starts.append(self._file_starts[-1] + len(labels[-1]))
             for group in range(reader.metadata.num_row_groups):
                 self._groups.append((number, group))
-                group_rows.append(reader.metadata.row_group(group).num_rows)
-        self._starts = np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64).tolist()
-        self._file_starts = np.concatenate(
-            [[0], np.cumsum([len(part) for part in labels])]
-        ).tolist()
+                num_rows = reader.metadata.row_group(group).num_rows
+                self._starts.append(self._starts[-1] + num_rows)
         self.labels = torch.from_numpy(np.concatenate(labels))
         if not len(self.labels):
             raise ValueError(f"{', '.join(self._files)} has no rows")
@@ -98,36 +102,36 @@ class ParquetSource(Source):
         return f"{self._files[file]}, row {index - self._file_starts[file]},"
 
     def names_in_paths(self) -> tuple[str, ...] | None:
-        """The class names if the images' paths (`train/cat/12.jpg`) pair every label with one
-        folder, else None."""
-        folders: dict[int, str] = {}
-        start = 0
-        for file in self._files:
-            field = opened(file).schema_arrow.field(self._image).type
-            if field.get_field_index("path") < 0:
+        """The class names that the images' paths (`train/cat/12.jpg`) give, or None.
+
+        They give them if every label goes with one folder of its own.
+        """
+        folders: dict[int, str] = {}  # label -> folder
+        for number, file in enumerate(self._files):
+            reader = opened(file)
+            if reader.schema_arrow.field(self._image).type.get_field_index("path") < 0:
                 return None
-            paths = read_column(opened(file), self._image, "path", file).to_pylist()
-            for label, path in zip(
-                self.labels[start : start + len(paths)].tolist(), paths, strict=True
-            ):
+            paths = read_column(reader, self._image, "path", file).to_pylist()
+            labels = self.labels[self._file_starts[number] : self._file_starts[number + 1]]
+            for label, path in zip(labels.tolist(), paths, strict=True):
                 folder = PurePosixPath(path or "").parent.name
                 if not folder or folders.setdefault(label, folder) != folder:
                     return None
-            start += len(paths)
-        if sorted(folders) != list(range(len(folders))) or len(set(folders.values())) != len(
-            folders
-        ):
+        num_classes = len(folders)
+        every_label_occurs = sorted(folders) == list(range(num_classes))
+        all_differ = len(set(folders.values())) == num_classes
+        if not every_label_occurs or not all_differ:
             return None
-        return tuple(folders[label] for label in range(len(folders)))
+        return tuple(folders[label] for label in range(num_classes))
 
     def load_group(self, group: int) -> pa.ChunkedArray:
         """The encoded images of one row group of one file."""
         number, inside = self._groups[group]
         file = self._files[number]
+        columns = [f"{self._image}.bytes"]
         try:
-            table = opened(file).read_row_group(
-                inside, columns=[f"{self._image}.bytes"], use_threads=False
-            )
+            # Without threads, which a fork of this process would not have.
+            table = opened(file).read_row_group(inside, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BadImage(f"{file} is corrupt in row group {inside}: {reason(error)}") from error
         return table.column(0).flatten()[0]
@@ -150,23 +154,23 @@ class Open:
         with self._lock:
             if group not in self._groups:
                 self._groups[group] = source.load_group(group)
-                while (
-                    len(self._groups) > 1
-                    and sum(g.nbytes for g in self._groups.values()) > CACHE_MIB << 20
-                ):
-                    self._groups.popitem(last=False)
+                while len(self._groups) > 1 and self._num_bytes() > CACHE_MIB * 2**20:
+                    self._groups.popitem(last=False)  # the one that was read longest ago
             self._groups.move_to_end(group)
             return self._groups[group]
+
+    def _num_bytes(self) -> int:
+        return sum(column.nbytes for column in self._groups.values())
 
 
 def opened(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(
-            file, pre_buffer=False
-        )  # pre-buffering would start threads, which a fork loses
+        # Pre-buffering would start threads, which a fork of this process would not have.
+        return pq.ParquetFile(file, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{file} is not a parquet file that can be read (corrupt or cut short?): {reason(error)}"
+            f"{file} is not a parquet file that can be read (corrupt or cut short?): "
+            f"{reason(error)}"
         ) from error
 
 
@@ -213,6 +217,6 @@ def names_in_metadata(metadata: dict[bytes, bytes] | None, label: str) -> tuple[
         names = features[label]["names"]
     except (KeyError, TypeError, ValueError):  # no such metadata, or a label that is no ClassLabel
         return None
-    return (
-        tuple(names) if isinstance(names, list) else tuple(names[str(i)] for i in range(len(names)))
-    )
+    if isinstance(names, list):
+        return tuple(names)
+    return tuple(names[str(label)] for label in range(len(names)))  # {"0": "cat", "1": ...}

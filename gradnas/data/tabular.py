@@ -1,5 +1,4 @@
-"""Tables of numbers: CSV files, checked with sentences that name the column, and generated examples
-of known laws.
+"""Tables of numbers: CSV files, checked with sentences that name the column, and generated ones.
 
 Legend: N rows, D features.
 """
@@ -17,6 +16,7 @@ import numpy as np
 from gradnas.config import did_you_mean
 
 SNIFFED_BYTES = 65_536
+SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
 MOST_NAMED = 5  # columns or rows that an error lists
 
 
@@ -65,33 +65,35 @@ def load_table(
             the same name, a column holds text or misses numbers. The sentence names columns and
             rows.
     """
+    # Imported here: only those who read tables need it.
     import pandas
 
     path = Path(path)
     header, separator = _header(path)
     check_names(header, str(path))
-    wanted = list(
-        dict.fromkeys([*(features or [n for n in header if n not in (target, weights)]), target])
-    )
-    for name in [*wanted, *([weights] if weights else [])]:
-        if name not in header:
-            columns = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-            raise ValueError(
-                f"{path} has no column {name!r}{did_you_mean(name, header)}; it has: {columns}"
-            )
+    if features:
+        wanted = [*features, target]
+    else:
+        wanted = [name for name in header if name not in (target, weights)]
+        wanted.append(target)
+    wanted = list(dict.fromkeys(wanted))  # a feature that is named twice counts once
+    columns = wanted if not weights else [*wanted, weights]
+    _check_columns(columns, header, path)
     if features and target in features:
         raise ValueError(f"{target!r} is the target and cannot be a feature at the same time")
     if wanted == [target]:
         raise ValueError(
             f"{path} has no column besides {target!r}: there is nothing to explain it with"
         )
-    columns = wanted + ([weights] if weights else [])
     try:
         frame = pandas.read_csv(
             path,
             sep=separator,
+            # The names are ours, without the white space around them.
             header=0,
             names=header,
+            # Without this pandas takes the first column for row names where rows are longer than
+            # the header.
             index_col=False,
             encoding="utf-8-sig",
             skipinitialspace=True,
@@ -100,25 +102,41 @@ def load_table(
         raise ValueError(f"{path} is not a readable CSV file: {str(error).strip()}") from error
     if not len(frame):
         raise ValueError(f"{path} has a header line but no rows")
-    numeric = [name for name in columns if not (classes and name == target)]
-    check_numeric(frame[numeric], str(path))
-    if classes and frame[target].isna().any():
-        raise ValueError(
-            f"{path}: column {target!r} is empty in {_rows(frame[target].isna().to_numpy())}"
-        )
+
+    y = frame[target]
+    if classes:
+        # Classes may be text, so that an empty cell is all that can be wrong with them.
+        numeric = [name for name in columns if name != target]
+        check_numeric(frame[numeric], str(path))
+        is_empty_N = y.isna().to_numpy()
+        if is_empty_N.any():
+            raise ValueError(f"{path}: column {target!r} is empty in {_rows(is_empty_N)}")
+    else:
+        check_numeric(frame[columns], str(path))
     names = [name for name in wanted if name != target]
     return Table(
-        frame[names].to_numpy(dtype=np.float64),
-        frame[target].to_numpy() if classes else frame[target].to_numpy(dtype=np.float64),
-        tuple(names),
-        target,
-        frame[weights].to_numpy(dtype=np.float64) if weights else None,
-        str(path),
+        x_ND=frame[names].to_numpy(dtype=np.float64),
+        y_N=y.to_numpy() if classes else y.to_numpy(dtype=np.float64),
+        names=tuple(names),
+        target=target,
+        weights_N=frame[weights].to_numpy(dtype=np.float64) if weights else None,
+        source=str(path),
     )
 
 
+def _check_columns(wanted: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """ValueError for a column that is not in the header."""
+    for name in wanted:
+        if name not in header:
+            shown = ", ".join(header[:20])
+            if len(header) > 20:
+                shown += ", ..."
+            hint = did_you_mean(name, header)
+            raise ValueError(f"{path} has no column {name!r}{hint}; it has: {shown}")
+
+
 def _header(path: Path) -> tuple[list[str], str]:
-    """Names of the columns, and the separator."""
+    """Names of the columns, and the separator: the one that parts the first line most often."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             start = file.read(SNIFFED_BYTES)
@@ -131,13 +149,20 @@ def _header(path: Path) -> tuple[list[str], str]:
     lines = start.splitlines()
     if not lines or not lines[0].strip():
         raise ValueError(f"{path} is empty: its first line must name the columns")
-    ways = {s: next(csv.reader([lines[0]], delimiter=s, skipinitialspace=True)) for s in ",;\t"}
-    separator = max(ways, key=lambda s: len(ways[s]))
-    names = [name.strip() for name in ways[separator]]
-    numbers = [name for name in names if _is_number(name)]
-    if numbers and len(numbers) == len(names):
+    first_line = lines[0]
+
+    separator = ""
+    fields: list[str] = []
+    for candidate in SEPARATORS:
+        parted = next(csv.reader([first_line], delimiter=candidate, skipinitialspace=True))
+        if len(parted) > len(fields):
+            separator = candidate
+            fields = parted
+    names = [name.strip() for name in fields]
+    if all(_is_number(name) for name in names):
         raise ValueError(
-            f"the first line of {path} holds numbers ({lines[0][:40].strip()}); it must name the columns"
+            f"the first line of {path} holds numbers ({first_line[:40].strip()}); "
+            "it must name the columns"
         )
     return names, separator
 
@@ -164,47 +189,58 @@ def check_names(names: Iterable[Any], where: str) -> None:
 
 
 def check_numeric(frame: Any, where: str) -> None:
-    """Refuse columns of a pandas frame that hold text, or numbers that are missing or infinite;
-    names all of them.
+    """Refuse columns of a pandas frame that hold text, or numbers that are missing or infinite.
 
     Raises:
-        ValueError: with the names of the columns, and an example of the text or the rows that miss
-            a number (counted from 1, without the header).
+        ValueError: with the names of all such columns, and an example of the text or the rows that
+            miss a number (counted from 1, without the header).
     """
     import pandas
 
-    text, missing = [], []
+    text = []
+    missing = []
     for name in frame.columns:
         column = frame[name]
         numbers = pandas.to_numeric(column, errors="coerce")
-        wrong = (numbers.isna() & ~column.isna()).to_numpy(dtype=bool)
-        if isinstance(
-            column.dtype, pandas.CategoricalDtype
-        ) or pandas.api.types.is_datetime64_any_dtype(column):
-            wrong = np.ones(len(column), dtype=bool)
-        if wrong.any():
-            row = int(np.argmax(wrong))
+        is_text_N = (numbers.isna() & ~column.isna()).to_numpy(dtype=bool)
+        # pandas would make nanoseconds of dates; a category is none of a law's numbers either.
+        is_category = isinstance(column.dtype, pandas.CategoricalDtype)
+        if is_category or pandas.api.types.is_datetime64_any_dtype(column):
+            is_text_N = np.ones(len(column), dtype=bool)
+        if is_text_N.any():
+            row = int(np.argmax(is_text_N))
             text.append(f"{name!r} (row {row + 1}: {str(column.iloc[row])[:30]!r})")
-        elif not (finite := np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))).all():
-            missing.append(f"{name!r} in {_rows(~finite)}")
+            continue
+        is_finite_N = np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+        if not is_finite_N.all():
+            missing.append(f"{name!r} in {_rows(~is_finite_N)}")
     if text:
-        are, them = ("columns hold", "them") if len(text) > 1 else ("a column holds", "it")
+        several = len(text) > 1
+        columns_hold = "columns hold" if several else "a column holds"
+        them = "them" if several else "it"
         raise ValueError(
-            f"{where}: {are} text: {_some(text)}; a law needs numbers: code {them} as numbers, or leave {them} out"
+            f"{where}: {columns_hold} text: {_some(text)}; a law needs numbers: "
+            f"code {them} as numbers, or leave {them} out"
         )
     if missing:
         raise ValueError(
-            f"{where} contains NaN (a missing number) or inf: {_some(missing)}; drop or fill these rows"
+            f"{where} contains NaN (a missing number) or inf: {_some(missing)}; "
+            "drop or fill these rows"
         )
 
 
 def _rows(wrong_N: np.ndarray) -> str:
+    """Some rows in words, counted from 1."""
     rows = [str(row + 1) for row in np.flatnonzero(wrong_N)]
-    return f"row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows ({_some(rows)})"
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    return f"{len(rows)} rows ({_some(rows)})"
 
 
 def _some(items: list[str]) -> str:
-    return ", ".join(items[:MOST_NAMED]) + (", ..." if len(items) > MOST_NAMED else "")
+    """The first of the items, and whether there are more."""
+    shown = ", ".join(items[:MOST_NAMED])
+    return f"{shown}, ..." if len(items) > MOST_NAMED else shown
 
 
 # -- generated examples ----------------------------------------------------------------------------
@@ -222,13 +258,16 @@ class Example:
     output: str = "real"
 
     def table(self, rows: int = 100, noise: float = 0.02, seed: int = 0) -> Table:
-        """Rows drawn uniformly from the ranges; the noise is normal, its size a share of the
-        target's deviation. A target of output "class" is drawn from its probability, one of
-        "counts" from its rate."""
+        """Rows drawn uniformly from the ranges.
+
+        The noise is normal, its size a share of the target's deviation. A target of output "class"
+        is drawn from its probability instead, one of "counts" from its rate.
+        """
         random = np.random.default_rng(seed)
-        x_ND = np.column_stack(
-            [random.uniform(low, high, rows) for low, high in self.ranges.values()]
-        )
+        columns = []
+        for low, high in self.ranges.values():
+            columns.append(random.uniform(low, high, rows))
+        x_ND = np.column_stack(columns)
         y_N = np.asarray(self.function(*x_ND.T))
         if self.output == "class":
             y_N = (random.uniform(size=rows) < y_N).astype(np.int64)
@@ -311,10 +350,11 @@ def load_example(
             noise below 0.
     """
     if name not in EXAMPLES:
-        raise ValueError(
-            f"there is no example {name!r}{did_you_mean(name, EXAMPLES)}; there are: {', '.join(EXAMPLES)}"
-        )
-    if rows < 1 or not noise >= 0.0:
+        hint = did_you_mean(name, EXAMPLES)
+        known = ", ".join(EXAMPLES)
+        raise ValueError(f"there is no example {name!r}{hint}; there are: {known}")
+    is_a_noise = noise >= 0.0  # False for NaN, too
+    if rows < 1 or not is_a_noise:
         raise ValueError(
             f"an example needs at least 1 row and a noise of at least 0, not {rows} and {noise}"
         )
