@@ -14,6 +14,8 @@ Left out, because they differ between two runs of the same tree:
   timings.jsonl       seconds and measured memory: its epochs and names are hashed, not the values
   checkpoint.pt       hashed by content, without the length of timings.jsonl; that before the last,
                       of a run that was stopped, is of the moment at which it was stopped
+  exported .py        hashed by constants, weights and logits: it quotes our own source
+  --help              hashed by its words: its lines break where those of our source do
   .onnx, .pt2         hashed by graph and weights: both say where in the source a node came from
   stderr              without Python's warnings, which name files and lines, and the time left; of
                       the runs that are stopped and resumed, without the lines of epochs
@@ -33,6 +35,7 @@ os.environ.update(COLUMNS="100", MPLBACKEND="agg", HF_HUB_OFFLINE="1")
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -637,6 +640,37 @@ def program_content(path: Path) -> bytes:
     return "\n".join(lines).encode() + b"\n".join(canonical(dict(program.state_dict)))
 
 
+def source_content(path: Path) -> bytes:
+    """What an exported source file says and computes: its constants, weights, and logits.
+
+    Its classes are quoted from the library's own source, so their layout follows that of the
+    library.
+    """
+    spec = importlib.util.spec_from_file_location(f"golden_{path.parent.name}", path)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    constants = {
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str | int | float | tuple | list)
+    }
+    network = module.load()
+    side = module.IMAGE_SIZE
+    numbers = torch.arange(2 * len(module.MEAN) * side * side, dtype=torch.float32)
+    x_BCHW = torch.sin(numbers).reshape(2, len(module.MEAN), side, side)
+    with torch.no_grad():
+        logits_BK = network(module.normalise(x_BCHW))
+    what = {
+        "constants": constants,
+        "weights": dict(network.state_dict()),
+        "modules": [name for name, _ in network.named_modules()],
+        "logits": logits_BK,
+    }
+    return b"\n".join(canonical(what))
+
+
 def timings_content(path: Path) -> bytes:
     """Which times were noted."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -681,6 +715,10 @@ def output_content(path: Path, name: str) -> bytes:
         if path.name in TIMED:
             line = re.sub(r"\d+(\.\d+)?", "#", line)
         lines.append(line.rstrip())
+    if name.startswith("help-"):
+        # Where a sentence of the help breaks follows the lines of our source.
+        words = "\n".join(lines).replace("│", " ").replace("─", " ").split()
+        return " ".join(words).encode()
     if name.startswith("stopped"):
         # How far a run came before Ctrl-C reached it depends on the moment.
         lines = [line for line in lines if not re.match(r"\w+: epoch", line)]
@@ -691,6 +729,8 @@ def content(path: Path, name: str) -> bytes | None:
     """The part of a file that must stay the same; None for a file that is left out."""
     if path.name == "environment.json":
         return None
+    if name.startswith("exported-") and path.suffix == ".py":
+        return source_content(path)
     if name == "m.json":
         return table_content(path)
     if path.suffix in (".stdout", ".stderr"):
