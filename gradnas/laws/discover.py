@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.refit import Loss as Loss
 from gradnas.laws.engine.stages import Discovery
 from gradnas.laws.law import Law as Law
@@ -69,4 +70,5 @@ def discover_laws(
         )
     kept = w > 0
     labels = list(names) if names is not None else [f"x{d + 1}" for d in range(x.shape[1])]
-    return Discovery(x[kept], y[kept], w[kept], settings, loss, seed, on_progress, labels).run()
+    problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, labels)
+    return Discovery(problem, on_progress).run()

@@ -5,9 +5,9 @@ Legend: N points, D features, J nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,10 +24,10 @@ Kind = Literal["sum", "product", "ratio"]
 
 @dataclass(frozen=True)
 class Edge:
-    """`function(a * x + b)`, or `(x + b) ** a` for `power`, of feature `source`, or of node `source
-    - D`.
+    """`function(a * x + b)`, or `(x + b) ** a` for `power`.
 
     Args:
+        source: what x is: a feature, or from D on the node `source - D`.
         below: in a ratio, whether the edge is a term of the denominator.
         fixed: whether `a` is a given number rather than a fitted constant. `b` is fitted where it
             is not zero.
@@ -66,8 +66,7 @@ class Formula:
     bias: float = 0.0
 
     def __call__(self, x_ND: Tensor, primitives: Mapping[str, Primitive] = PRIMITIVES) -> Tensor:
-        """Its values at N points, in the true form of every function: NaN where a function is
-        undefined."""
+        """Its values at N points; NaN where a function of it is undefined."""
         values = list(x_ND.unbind(dim=1))
         total = torch.full_like(x_ND[:, 0], self.bias)
         for node, weight in zip(self.nodes, self.weights, strict=True):
@@ -80,62 +79,70 @@ class Formula:
     @property
     def constants(self) -> int:
         """How many fitted numbers it has."""
-        edges = [edge for node in self.nodes for edge in node.edges]
-        inner = sum((not edge.fixed) + (edge.b != 0.0) for edge in edges)
-        return inner + sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
+        inner = 0
+        for edge in self._edges():
+            inner += (not edge.fixed) + (edge.b != 0.0)
+        return inner + self._terms()
 
     @property
     def operations(self) -> int:
-        """How many functions it applies, and how many edges and terms it joins (constants bring
-        their own)."""
-        edges = [edge for node in self.nodes for edge in node.edges]
+        """How many functions it applies, and how many edges and terms it joins.
+
+        Constants bring their own operations.
+        """
+        functions = sum(edge.function != "identity" for edge in self._edges())
         joins = sum(len(node.edges) - 1 for node in self.nodes)
-        terms = sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
-        return sum(edge.function != "identity" for edge in edges) + joins + max(0, terms - 1)
+        return functions + joins + max(0, self._terms() - 1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
+    @property
+    def complexity(self) -> int:
+        """Constants and operations."""
+        return self.constants + self.operations
 
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Formula:
-        """The inverse of `to_dict`."""
-        nodes = tuple(
-            Node(node["kind"], tuple(Edge(**edge) for edge in node["edges"]))
-            for node in data["nodes"]
-        )
-        return Formula(data["features"], nodes, tuple(data["weights"]), data["bias"])
+    def _edges(self) -> Iterator[Edge]:
+        for node in self.nodes:
+            yield from node.edges
+
+    def _terms(self) -> int:
+        """Terms of the output, the constant one included."""
+        return sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
 
 
 def canonical(node: Node) -> Node:
-    """The same node without constants that others make redundant: a fixed `a` where a scale can be
-    moved elsewhere.
+    """The same node without constants that others make redundant.
 
-    In a product (or a lone edge) the scale of `x + b`, its square and its reciprocal goes into
-    whatever uses the node, and so does the factor `exp(b)`; in a sum of plain inputs the first has
-    the coefficient 1, in a ratio the first above and the first below. Constants are moved only
-    where the values stay the same up to a scale.
+    They are a fixed `a` where a scale can be moved elsewhere. In a product (or a lone edge) the
+    scale of `x + b`, its square and its reciprocal goes into whatever uses the node, and so does
+    the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the
+    first above and the first below. Constants are moved only where the values stay the same up to a
+    scale.
     """
-    edges = node.edges
-    if node.kind == "product" or len(edges) == 1:
-        return Node(
-            "sum" if len(edges) == 1 else "product", tuple(_as_factor(edge) for edge in edges)
-        )
-    if any(edge.function != "identity" for edge in edges):
+    if node.kind == "product" or len(node.edges) == 1:
+        kind: Kind = "sum" if len(node.edges) == 1 else "product"
+        return Node(kind, tuple(_as_factor(edge) for edge in node.edges))
+    if any(edge.function != "identity" for edge in node.edges):
         return node
-    done: list[Edge] = []
-    scale = {True: 0.0, False: 0.0}  # of the first edge below, and above
-    for edge in edges:
-        if scale[edge.below] == 0.0:
-            scale[edge.below] = edge.a if edge.a > 0 else -edge.a
-        a = edge.a / scale[edge.below]
-        first = not any(other.below == edge.below for other in done)
-        done.append(replace(edge, a=a, b=edge.b / scale[edge.below], fixed=first and a == 1.0))
-    return Node(node.kind, tuple(done))
+    scales = {True: 0.0, False: 0.0}  # of the first edge below, and above; 0: none yet
+    edges: list[Edge] = []
+    for edge in node.edges:
+        is_first = not any(other.below == edge.below for other in edges)
+        if scales[edge.below] == 0.0:
+            scales[edge.below] = abs(edge.a)
+        scale = scales[edge.below]
+        a = edge.a / scale
+        # A first coefficient of -1 counts as fitted: the scale does not take the sign.
+        edges.append(replace(edge, a=a, b=edge.b / scale, fixed=is_first and a == 1.0))
+    return Node(node.kind, tuple(edges))
+
+
+def as_product(edges: Sequence[Edge]) -> Node:
+    """The product of some edges, or one edge alone, as a canonical node."""
+    return canonical(Node("product" if len(edges) > 1 else "sum", tuple(edges)))
 
 
 def _as_factor(edge: Edge) -> Edge:
-    if edge.function == "identity" and edge.a < 0.0:  # the sign stays: a power of the node needs it
+    if edge.function == "identity" and edge.a < 0.0:
+        # The sign stays: a power of the node needs it.
         return replace(edge, a=-1.0, b=-edge.b / edge.a, fixed=True)
     if edge.function in HOMOGENEOUS and edge.a != 0.0:
         return replace(edge, a=1.0, b=edge.b / edge.a, fixed=True)
@@ -154,8 +161,10 @@ def edge_value(edge: Edge, x_N: Tensor, primitives: Mapping[str, Primitive] = PR
 def _node_value(node: Node, values: list[Tensor], primitives: Mapping[str, Primitive]) -> Tensor:
     terms = [edge_value(edge, values[edge.source], primitives) for edge in node.edges]
     if node.kind == "ratio":
-        above = [t for t, edge in zip(terms, node.edges, strict=True) if not edge.below]
-        below = [t for t, edge in zip(terms, node.edges, strict=True) if edge.below]
+        above: list[Tensor] = []
+        below: list[Tensor] = []
+        for edge, term in zip(node.edges, terms, strict=True):
+            (below if edge.below else above).append(term)
         return torch.stack(above).sum(0) / torch.stack(below).sum(0)
     stacked = torch.stack(terms)
     return stacked.sum(0) if node.kind == "sum" else stacked.prod(0)

@@ -14,7 +14,7 @@ import torch
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.laws.engine.refit import Loss
-from gradnas.laws.formula import Formula
+from gradnas.laws.formula import Formula, Kind
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
     Primitive,
@@ -58,7 +58,7 @@ class LawSettings:
     """
 
     primitives: tuple[str | Primitive, ...] = DEFAULT_WORDS
-    kinds: tuple[str, ...] = ("sum", "product", "ratio")
+    kinds: tuple[Kind, ...] = ("sum", "product", "ratio")
     nodes: int = 2
     proposals: Literal["search", "random"] = "search"
     restarts: int = 64

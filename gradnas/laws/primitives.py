@@ -208,22 +208,6 @@ WORDS: dict[str, tuple[str, bool, bool]] = {
     **{name: (name, False, False) for name in PRIMITIVES if name != "identity"},
     **{f"linear_{name}": (name, True, True) for name in PRIMITIVES if name != "identity"},
 }
-_OF_REFERENCE = (
-    "relu",
-    "logistic",
-    "exp",
-    "cos",
-    "sin",
-    "tanh",
-    "reciprocal",
-    "ln",
-    "softplus",
-    "softminus",
-)
-REFERENCE_WORDS = (
-    *("none", "add", "subtract", "mult", "linear"),
-    *(word for name in _OF_REFERENCE for word in (name, f"linear_{name}")),
-)
 DEFAULT_WORDS = (
     "none",
     "linear",

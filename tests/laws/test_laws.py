@@ -7,6 +7,7 @@ import pytest
 import sympy
 import torch
 
+from gradnas.config import from_json, to_json
 from gradnas.laws.discover import (
     LawSettings,
     discover_laws,
@@ -208,7 +209,7 @@ def test_formulas_survive_json_and_progress_is_reported():
     seen = []
     x_ND = table(1, 40)
     law = best(discover_laws(x_ND, np.log(x_ND[:, 0]), SMALL, on_progress=seen.append))
-    assert Formula.from_dict(law.formula.to_dict()) == law.formula
+    assert from_json(Formula, to_json(law.formula)) == law.formula
     assert (
         seen[-1].share == 1.0
         and seen[-1].best is not None

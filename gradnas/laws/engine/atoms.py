@@ -5,8 +5,8 @@ Legend: N points, D features, G atoms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +19,7 @@ from gradnas.laws.formula import (
     Edge,
     Formula,
     Node,
+    as_product,
     canonical,
     edge_value,
 )
@@ -26,38 +27,28 @@ from gradnas.laws.primitives import (
     EXPONENTS,
     POWER,
     WORDS,
+    Primitive,
 )
 
 ALIKE = 0.97  # correlation of two atoms of a signature from which one stands for both
 HERE = -1  # source of an atom's edge that reads the atom's own stem
+LARGEST = 1e100  # of a value; what is larger would overflow when squared and summed
 
 
 @dataclass(frozen=True)
 class Atom:
-    """A function of a feature, or of a small node over features (its stem), with constants to start
-    from."""
+    """A function of a feature, or of a small node over features (its stem).
+
+    Its constants are those to start from.
+    """
 
     edge: Edge
     stem: Node | None = None
 
-    @property
-    def signature(self) -> tuple[object, ...]:
-        """What it is apart from its constants."""
-        stem = (
-            None
-            if self.stem is None
-            else (self.stem.kind, tuple((e.source, e.function) for e in self.stem.edges))
-        )
-        return (
-            stem,
-            self.edge.source,
-            "sin" if self.edge.function == "cos" else self.edge.function,
-        )
-
 
 @dataclass(frozen=True)
 class Atoms:
-    """Atoms and their values; those of one signature lie side by side.
+    """Atoms and their values; those of one signature (stem, feature, function) lie side by side.
 
     Attributes:
         value_GN: scaled to a largest size of 1.
@@ -75,24 +66,29 @@ class Atoms:
     coarse: np.ndarray
     coarse_starts: np.ndarray
 
-    def size(self, g: int) -> float:
-        """Largest absolute value of atom g before scaling."""
-        return self.sizes[g]
-
     def members(self, s: int) -> np.ndarray:
         """The atoms of signature s."""
         return np.arange(self.starts[s], self.starts[s + 1])
 
+    def layout(self, coarse: bool) -> tuple[np.ndarray, np.ndarray]:
+        """All atoms or the coarse ones, and where each signature starts among them."""
+        if coarse:
+            return self.coarse, self.coarse_starts
+        return np.arange(len(self.atoms)), self.starts
+
 
 def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
-    """Function -> whether its `a` and `b` are fitted; of a word and its `linear_` form the latter
-    counts."""
-    found: dict[str, bool] = {}
+    """Function -> whether its `a` and `b` are fitted.
+
+    Of a word and its `linear_` form the latter counts.
+    """
+    functions: dict[str, bool] = {}
     for word in words:
         if word != "none":
             function, fits_a, _ = WORDS.get(word, (word, True, True))
-            found[function] = found.get(function, False) or fits_a or function == "identity"
-    return found
+            fitted = fits_a or function == "identity"
+            functions[function] = functions.get(function, False) or fitted
+    return functions
 
 
 def make_atoms(
@@ -117,25 +113,29 @@ def make_atoms(
     starts = [0]
     for stem in stems:
         if isinstance(stem, Node):
-            value = Formula(len(data.x_DN), (stem,), (1.0,))(data.x_DN.T, data.primitives)
-            scale, source, node = 1.0, HERE, stem
+            node = stem
+            value_N = Formula(len(data.x_DN), (stem,), (1.0,))(data.x_DN.T, data.primitives)
+            scale = 1.0
+            source = HERE
         else:
-            value, scale, source, node = data.x_DN[stem], scales_D[stem], stem, None
-        if not bool(torch.isfinite(value).all()):
+            node = None
+            value_N = data.x_DN[stem]
+            scale = scales_D[stem]
+            source = stem
+        if not bool(torch.isfinite(value_N).all()):
             continue
+        shifts = node is None and "linear" in words
+        grid = _Grid(source, value_N, scale, rich, shifts)
         for function, fitted in functions.items():
-            if function == "cos" and "sin" in functions and fitted:
-                continue
-            if function == "tanh" and "logistic" in functions and fitted and not rich:
+            if fitted and _is_another(function, functions, rich):
                 continue
             first = len(atoms)
-            shifts = node is None and "linear" in words
-            for edge in _edges(function, fitted, value, source, data, scale, rich, shifts):
-                out = edge_value(edge, value, data.primitives)
-                largest = float(out.abs().max())
-                if largest > 0 and largest < 1e100:  # false for NaN, too
+            for edge in grid.edges(function, fitted, data.primitives):
+                out_N = edge_value(edge, value_N, data.primitives)
+                largest = float(out_N.abs().max())
+                if largest > 0 and largest < LARGEST:  # false for NaN, too
                     atoms.append(Atom(edge, node))
-                    values.append(out / largest)
+                    values.append(out_N / largest)
                     sizes.append(largest)
             if len(atoms) > first:
                 starts.append(len(atoms))
@@ -144,241 +144,159 @@ def make_atoms(
     return Atoms(tuple(atoms), stacked, tuple(sizes), np.array(starts), coarse, coarse_starts)
 
 
+def _is_another(function: str, functions: dict[str, bool], rich: bool) -> bool:
+    """Whether another function has the same graphs.
+
+    The cosine is a shifted sine, and tanh a logistic function up to a scale and a constant.
+    """
+    if function == "cos":
+        return "sin" in functions
+    return function == "tanh" and "logistic" in functions and not rich
+
+
 def _coarse(value_GN: Tensor, starts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each signature the first atom, and each whose correlation with those taken before is below
-    `ALIKE`."""
-    centred = value_GN - value_GN.mean(1, keepdim=True)
-    unit = centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    taken, begins = [], [0]
+    """Of each signature the first atom, and each whose correlation with those before is small."""
+    centred_GN = value_GN - value_GN.mean(1, keepdim=True)
+    unit_GN = centred_GN / centred_GN.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    taken: list[int] = []
+    taken_starts = [0]
     for first, last in pairwise(starts):
-        alike = ((unit[first:last] @ unit[first:last].T).abs() >= ALIKE).numpy()
+        own_GN = unit_GN[first:last]
+        alike = ((own_GN @ own_GN.T).abs() >= ALIKE).numpy()
         left = np.ones(last - first, dtype=bool)
         for k in range(last - first):
             if left[k]:
                 taken.append(first + k)
                 left &= ~alike[k]
                 left[k] = False
-        begins.append(len(taken))
-    return np.array(taken, dtype=np.int64), np.array(begins)
+        taken_starts.append(len(taken))
+    return np.array(taken, dtype=np.int64), np.array(taken_starts)
 
 
-def _edges(
-    function: str,
-    fitted: bool,
-    value_N: Tensor,
-    source: int,
-    data: LawData,
-    scale: float,
-    rich: bool,
-    shifts: bool,
-) -> list[Edge]:
-    low, high = float(value_N.min()), float(value_N.max())
-    if function == "identity":
-        # Inside a product the point where a feature counts as zero matters: x - 1 times something.
-        offsets = (
-            (-0.5 * (low + high), 0.1 * (high - low) - low, 0.1 * (low - high) - high)
-            if shifts
-            else ()
-        )
-        return [Edge(source, function, 1.0, b, fixed=True) for b in (0.0, *offsets)]
-    if function == POWER:
-        powers = [Edge(source, POWER, p) for p in EXPONENTS] if low > 0 else []
-        if rich and high > low:
+class _Grid:
+    """The constants that the functions of one feature or stem start from.
+
+    Args:
+        source: of the edges.
+        value_N: what they read.
+        scale: its unit.
+        rich: as of `make_atoms`.
+        shifts: whether plain inputs are shifted, too.
+    """
+
+    def __init__(
+        self, source: int, value_N: Tensor, scale: float, rich: bool, shifts: bool
+    ) -> None:
+        self.source = source
+        self.scale = scale
+        self.rich = rich
+        self.shifts = shifts
+        self.low = float(value_N.min())
+        self.high = float(value_N.max())
+        self.middle = 0.5 * (self.low + self.high)
+        self.half = 0.5 * (self.high - self.low)
+
+    def edges(self, function: str, fitted: bool, primitives: Mapping[str, Primitive]) -> list[Edge]:
+        """The edges of one function."""
+        if function == "identity":
+            return self._plain()
+        if function == POWER:
+            return self._powers()
+        primitive = primitives[function]
+        if not fitted:
+            if primitive.positive and self.low <= 0:
+                return []
+            return [Edge(self.source, function, self.scale, 0.0, fixed=True)]
+        if self.half <= 1e-9 * max(abs(self.low), abs(self.high)):
+            return []  # the same value everywhere
+        if function == "square":
+            return self._squares()
+        return self._shaped(primitive)
+
+    def _plain(self) -> list[Edge]:
+        offsets = [0.0]
+        if self.shifts:
+            # Inside a product the point where a feature counts as zero matters: x - 1 times
+            # something. Here in the middle, and a little beside either end.
+            low = self.low
+            high = self.high
+            offsets += [-0.5 * (low + high), 0.1 * (high - low) - low, 0.1 * (low - high) - high]
+        return [Edge(self.source, "identity", 1.0, b, fixed=True) for b in offsets]
+
+    def _powers(self) -> list[Edge]:
+        low = self.low
+        high = self.high
+        edges: list[Edge] = []
+        if low > 0:
+            edges += [Edge(self.source, POWER, exponent) for exponent in EXPONENTS]
+        if self.rich and high > low:
+            # A fifth and a whole range above zero at the lowest point.
             bases = (0.2 * (high - low) - low, high - 2.0 * low)
-            powers += [Edge(source, POWER, p, b) for p in (-1.5, -0.5, 0.5, 1.5) for b in bases]
-        return powers
-    primitive = data.primitives[function]
-    if not fitted:
-        return (
-            []
-            if primitive.positive and low <= 0
-            else [Edge(source, function, scale, 0.0, fixed=True)]
-        )
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    if half <= 1e-9 * max(abs(low), abs(high)):
-        return []
-    if function == "square":
-        # The square about a point is a square and a straight line; the point itself matters inside
-        # other functions.
-        about = [Edge(source, function, 1.0, -middle, fixed=True)] if rich else []
-        return [Edge(source, function, fixed=True), *about]
-    edges = []
-    if function in ("ln", "reciprocal") and low > 0:
-        edges.append(Edge(source, function, 1.0, 0.0, fixed=function in HOMOGENEOUS))
-    elif function == "reciprocal" and high < 0:
-        edges.append(Edge(source, function, 1.0, 0.0, fixed=True))
-    for slope in primitive.slopes:
-        for center in primitive.centers:
-            shift = -(middle + center * half)  # a (x + shift) is zero at the center
-            if function in ("ln", "reciprocal"):
-                edges.append(Edge(source, function, 1.0, shift, fixed=function in HOMOGENEOUS))
-            elif function == "exp":
-                edges.append(Edge(source, function, slope / half, 0.0))
-            elif function == "sin":
-                a = slope / half
-                edges.append(Edge(source, function, a, -a * middle + center))
-            else:
-                a = slope / half
-                edges.append(Edge(source, function, a, a * shift))
-    return edges
+            for exponent in (-1.5, -0.5, 0.5, 1.5):
+                edges += [Edge(self.source, POWER, exponent, b) for b in bases]
+        return edges
+
+    def _squares(self) -> list[Edge]:
+        edges = [Edge(self.source, "square", fixed=True)]
+        if self.rich:
+            # The square about a point is a square and a straight line; the point itself matters
+            # inside other functions.
+            edges.append(Edge(self.source, "square", 1.0, -self.middle, fixed=True))
+        return edges
+
+    def _shaped(self, primitive: Primitive) -> list[Edge]:
+        """Every slope with every center of the primitive, in units of half the range."""
+        function = primitive.name
+        source = self.source
+        lets_scale_out = function in HOMOGENEOUS
+        edges: list[Edge] = []
+        if function in ("ln", "reciprocal") and self.low > 0:
+            edges.append(Edge(source, function, 1.0, 0.0, fixed=lets_scale_out))
+        elif function == "reciprocal" and self.high < 0:
+            edges.append(Edge(source, function, 1.0, 0.0, fixed=True))
+        for slope in primitive.slopes:
+            a = slope / self.half
+            for center in primitive.centers:
+                # a (x + shift) is zero at the center
+                shift = -(self.middle + center * self.half)
+                if function in ("ln", "reciprocal"):
+                    edges.append(Edge(source, function, 1.0, shift, fixed=lets_scale_out))
+                elif function == "exp":
+                    edges.append(Edge(source, function, a, 0.0))
+                elif function == "sin":
+                    # Here the centers are phases.
+                    edges.append(Edge(source, function, a, -a * self.middle + center))
+                else:
+                    edges.append(Edge(source, function, a, a * shift))
+        return edges
+
+
+# ---- stems ---------------------------------------------------------------------------------------
 
 
 def pair_stems(data: LawData, features: Sequence[int]) -> list[Node]:
-    """Squares, sums, differences, products and ratios of two features, the sum and the product of
-    three or more.
+    """Squares, sums, differences, products and ratios of two features.
 
-    Ratios by a feature that is zero somewhere are left out.
+    Of three features or more, their sum and their product as well. Ratios by a feature that is zero
+    somewhere are left out.
     """
-
-    def sum_of(*pairs: tuple[int, float]) -> Node:
-        return canonical(Node("sum", tuple(Edge(d, "identity", a) for d, a in pairs)))
-
-    def product_of(*pairs: tuple[int, str]) -> Node:
-        return canonical(Node("product", tuple(Edge(d, f) for d, f in pairs)))
-
     away = {d: bool((data.x_DN[d].abs() > 1e-9).all()) for d in features}
     stems = [canonical(Node("sum", (Edge(d, "square"),))) for d in features]
     for k, i in enumerate(features):
         for j in features[k + 1 :]:
-            stems += [sum_of((i, 1.0), (j, 1.0)), sum_of((i, 1.0), (j, -1.0))]
-            stems += [product_of((i, "identity"), (j, "identity"))]
-            stems += [product_of((i, "identity"), (j, "reciprocal"))] if away[j] else []
-            stems += [product_of((j, "identity"), (i, "reciprocal"))] if away[i] else []
+            stems.append(_sum_stem([Edge(i, "identity"), Edge(j, "identity")]))
+            stems.append(_sum_stem([Edge(i, "identity"), Edge(j, "identity", -1.0)]))
+            stems.append(as_product([Edge(i, "identity"), Edge(j, "identity")]))
+            if away[j]:
+                stems.append(as_product([Edge(i, "identity"), Edge(j, "reciprocal")]))
+            if away[i]:
+                stems.append(as_product([Edge(j, "identity"), Edge(i, "reciprocal")]))
     if len(features) >= 3:
-        stems.append(sum_of(*((d, 1.0) for d in features)))
-        stems.append(product_of(*((d, "identity") for d in features)))
+        everything = [Edge(d, "identity") for d in features]
+        stems.append(_sum_stem(everything))
+        stems.append(as_product(everything))
     return stems
 
 
-# ---- formulas that grow --------------------------------------------------------------------------
-
-
-def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
-    """The formula with more nodes before node `at`; they are not in the output."""
-    first, more = formula.features + at, len(nodes)
-
-    def moved(node: Node) -> Node:
-        return Node(
-            node.kind,
-            tuple(
-                replace(e, source=e.source + more) if e.source >= first else e for e in node.edges
-            ),
-        )
-
-    later = tuple(moved(node) for node in formula.nodes[at:])
-    weights = (*formula.weights[:at], *(0.0 for _ in nodes), *formula.weights[at:])
-    return replace(formula, nodes=(*formula.nodes[:at], *nodes, *later), weights=weights)
-
-
-def with_node(formula: Formula, at: int, node: Node, weight: float | None = None) -> Formula:
-    """The formula with another node in the place `at`, and perhaps another output weight."""
-    nodes, weights = list(formula.nodes), list(formula.weights)
-    nodes[at] = canonical(node)
-    if weight is not None:
-        weights[at] = weight
-    return replace(formula, nodes=tuple(nodes), weights=tuple(weights))
-
-
-def add_term(formula: Formula, atoms: Sequence[Atom]) -> Formula:
-    """With one more term in the output: the product of some atoms."""
-    nodes, edges = [], []
-    for atom in atoms:
-        source = atom.edge.source
-        if atom.stem is not None:
-            source = formula.features + len(formula.nodes) + len(nodes)
-            nodes.append(atom.stem)
-        edges.append(replace(atom.edge, source=source))
-    if len(edges) == 1 and edges[0].function == "ln":
-        edges[0] = replace(edges[0], fixed=True)  # ln a is part of the bias
-    nodes.append(canonical(Node("product" if len(edges) > 1 else "sum", tuple(edges))))
-    weights = (*formula.weights, *(0.0 for _ in nodes[:-1]), 1.0)
-    return replace(formula, nodes=(*formula.nodes, *nodes), weights=weights)
-
-
-def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None) -> Formula:
-    """With a node multiplied by an atom, or with the atom in the place of one of its factors.
-
-    A node that is a sum or a ratio of several edges becomes the first factor of a product.
-    """
-    if atom.stem is not None:
-        formula = insert(formula, at, [atom.stem])
-        edge = replace(atom.edge, source=formula.features + at)
-        at += 1
-    else:
-        edge = atom.edge
-    node = formula.nodes[at]
-    if node.kind == "product" or len(node.edges) == 1:
-        edges = list(node.edges)
-        if instead is None:
-            edges = [replace(e, fixed=e.fixed and e.function != "ln") for e in edges]
-            edges.append(edge)
-        else:
-            edges[instead] = edge
-        return with_node(formula, at, Node("product", tuple(edges)))
-    weight = formula.weights[at]
-    inner = Edge(formula.features + at, "identity", fixed=True)
-    product = Node("product", (inner, edge))
-    grown = insert(formula, at + 1, [product])
-    # Whatever read the old node reads the product now.
-    old, new = formula.features + at, formula.features + at + 1
-    nodes = [
-        node
-        if j <= at + 1
-        else Node(
-            node.kind, tuple(replace(e, source=new) if e.source == old else e for e in node.edges)
-        )
-        for j, node in enumerate(grown.nodes)
-    ]
-    weights = list(grown.weights)
-    weights[at], weights[at + 1] = 0.0, weight
-    return replace(grown, nodes=tuple(nodes), weights=tuple(weights))
-
-
-def add_inside(
-    formula: Formula, at: int, edge: int, atom: Atom, amount: float, times_source: bool
-) -> Formula:
-    """With the input `s` of an edge replaced by `s + amount * atom`, or by `s + amount * s *
-    atom`."""
-    source = formula.nodes[at].edges[edge].source
-    nodes: list[Node] = []
-    first = formula.features + at
-    read = atom.edge
-    if atom.stem is not None:
-        nodes.append(atom.stem)
-        read = replace(read, source=first)
-    if times_source:
-        nodes.append(canonical(Node("product", (Edge(source, "identity"), read))))
-        added = first + len(nodes) - 1
-    elif read.function == "identity":
-        added = read.source
-    else:
-        nodes.append(canonical(Node("sum", (read,))))
-        added = first + len(nodes) - 1
-    nodes.append(
-        Node("sum", (Edge(source, "identity", 1.0, fixed=True), Edge(added, "identity", amount)))
-    )
-    grown = insert(formula, at, nodes)
-    target = at + len(nodes)
-    edges = list(grown.nodes[target].edges)
-    edges[edge] = replace(edges[edge], source=first + len(nodes) - 1)
-    return replace(
-        grown,
-        nodes=(
-            *grown.nodes[:target],
-            Node(grown.nodes[target].kind, tuple(edges)),
-            *grown.nodes[target + 1 :],
-        ),
-    )
-
-
-def structure(formula: Formula) -> tuple[object, ...]:
-    """What a formula is apart from its constants: equal for two that refitting would make equal."""
-    nodes = tuple(
-        (
-            node.kind,
-            weight != 0.0,
-            tuple((e.source, e.function, e.below, e.fixed, e.b != 0.0) for e in node.edges),
-        )
-        for node, weight in zip(formula.nodes, formula.weights, strict=True)
-    )
-    return (*nodes, formula.bias != 0.0)
+def _sum_stem(edges: Sequence[Edge]) -> Node:
+    return canonical(Node("sum", tuple(edges)))

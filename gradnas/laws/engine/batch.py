@@ -1,8 +1,7 @@
-"""Many formulas at once: their values, and the derivatives by all constants, as one set of tensor
-operations.
+"""Many formulas at once: values and derivatives as one set of tensor operations.
 
-Legend: C formulas, J nodes, E edges of a node, N points, D features, P fitted constants inside the
-nodes.
+Legend: C formulas, J nodes, E edges of a node, N points, D features, V features and nodes, P fitted
+constants inside the nodes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradnas.laws.formula import (
+    Edge,
     Formula,
     Node,
 )
@@ -23,8 +23,26 @@ from gradnas.laws.primitives import (
     Primitive,
 )
 
-SUM, PRODUCT, RATIO = range(3)
+SUM = 0
+PRODUCT = 1
+RATIO = 2
 _KINDS = {"sum": SUM, "product": PRODUCT, "ratio": RATIO}
+
+
+@dataclass
+class Slopes:
+    """Derivatives at one node of every formula, each `(C, E, N)`.
+
+    Attributes:
+        by_edge: of the node's value by the value of each edge.
+        by_a, by_b: of the edge's value by its constants.
+        by_input: of the edge's value by its input.
+    """
+
+    by_edge: Tensor
+    by_a: Tensor
+    by_b: Tensor
+    by_input: Tensor
 
 
 @dataclass
@@ -33,11 +51,22 @@ class Values:
 
     Attributes:
         node_CJN: value of each node.
-        parts: node by node, the derivatives that the way back needs.
+        slopes: node by node, what the way back needs.
     """
 
     node_CJN: Tensor
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    slopes: list[Slopes]
+
+
+def largest_sizes(formulas: Sequence[Formula]) -> tuple[int, int]:
+    """The largest numbers of nodes, and of edges of a node; at least 1 each."""
+    J = 1
+    E = 1
+    for formula in formulas:
+        J = max(J, len(formula.nodes))
+        for node in formula.nodes:
+            E = max(E, len(node.edges))
+    return J, E
 
 
 class FormulaBatch:
@@ -49,19 +78,18 @@ class FormulaBatch:
     def __init__(self, formulas: Sequence[Formula], primitives: Mapping[str, Primitive]) -> None:
         self.formulas = list(formulas)
         self.primitives = primitives
+        self.features = self.formulas[0].features
+        self.names = _functions_of(self.formulas)
+        code = {name: i for i, name in enumerate(self.names)}
+
         count = len(self.formulas)
-        J = max(1, max(len(f.nodes) for f in formulas))
-        E = max([1, *(len(node.edges) for f in formulas for node in f.nodes)])
-        names = sorted(
-            {edge.function for f in formulas for node in f.nodes for edge in node.edges}
-            | {"identity"}
-        )
-        code = {name: i for i, name in enumerate(names)}
-        self.names = names
+        J, E = largest_sizes(self.formulas)
         source = np.zeros((count, J, E), dtype=np.int64)
         function = np.full((count, J, E), code["identity"], dtype=np.int64)
-        a, b = np.zeros((count, J, E)), np.zeros((count, J, E))
-        free_a, free_b = np.zeros((count, J, E), dtype=bool), np.zeros((count, J, E), dtype=bool)
+        a = np.zeros((count, J, E))
+        b = np.zeros((count, J, E))
+        free_a = np.zeros((count, J, E), dtype=bool)
+        free_b = np.zeros((count, J, E), dtype=bool)
         below = np.zeros((count, J, E), dtype=bool)
         kind = np.zeros((count, J), dtype=np.int64)
         weight = np.zeros((count, J + 1))
@@ -71,20 +99,27 @@ class FormulaBatch:
             for j, node in enumerate(formula.nodes):
                 kind[c, j] = _KINDS[node.kind]
                 if node.kind == "product":
-                    b[c, j] = 1.0
+                    b[c, j] = 1.0  # of the missing edges; those that are there follow
                 for e, edge in enumerate(node.edges):
-                    source[c, j, e], function[c, j, e] = edge.source, code[edge.function]
-                    a[c, j, e], b[c, j, e], below[c, j, e] = edge.a, edge.b, edge.below
-                    free_a[c, j, e], free_b[c, j, e] = not edge.fixed, edge.b != 0.0
-        self.source, self.function = torch.from_numpy(source), torch.from_numpy(function)
-        self.a, self.b = torch.from_numpy(a), torch.from_numpy(b)
-        self.free = torch.from_numpy(
-            np.concatenate([free_a.reshape(count, -1), free_b.reshape(count, -1)], axis=1)
-        )
-        self.below, self.kind = torch.from_numpy(below), torch.from_numpy(kind)
+                    place = (c, j, e)
+                    source[place] = edge.source
+                    function[place] = code[edge.function]
+                    a[place] = edge.a
+                    b[place] = edge.b
+                    below[place] = edge.below
+                    free_a[place] = not edge.fixed
+                    free_b[place] = edge.b != 0.0
+
+        free = np.concatenate([free_a.reshape(count, -1), free_b.reshape(count, -1)], axis=1)
+        self.source = torch.from_numpy(source)
+        self.function = torch.from_numpy(function)
+        self.a = torch.from_numpy(a)
+        self.b = torch.from_numpy(b)
+        self.free = torch.from_numpy(free)
+        self.below = torch.from_numpy(below)
+        self.kind = torch.from_numpy(kind)
         self.weight = torch.from_numpy(weight)
         self.in_output = self.weight != 0.0
-        self.features = self.formulas[0].features
         self._index()
 
     def _index(self) -> None:
@@ -95,49 +130,59 @@ class FormulaBatch:
         self.by_kind: list[tuple[Tensor, Tensor]] = []
         self.from_nodes: list[tuple[Tensor, Tensor]] = []
         for j in range(J):
-            flat, kinds = self.function[:, j].reshape(-1), self.kind[:, j]
-            groups = []
-            for i, name in enumerate(self.names):
-                if name != "identity":
-                    index = (flat == i).nonzero().flatten()
-                    if len(index):
-                        groups.append((name, index))
-            self.by_function.append(groups)
-            self.by_kind.append(
-                ((kinds == PRODUCT).nonzero().flatten(), (kinds == RATIO).nonzero().flatten())
-            )
+            self.by_function.append(self._functions_at(j))
+            kinds = self.kind[:, j]
+            products = (kinds == PRODUCT).nonzero().flatten()
+            ratios = (kinds == RATIO).nonzero().flatten()
+            self.by_kind.append((products, ratios))
+            # The edges that read another node, and that node's place among those of all formulas.
             source = self.source[:, j]
             inner = (source >= self.features).reshape(-1).nonzero().flatten()
             target = (self.rows * J + source - self.features).reshape(-1)[inner]
             self.from_nodes.append((inner, target))
+
+        # The fitted constants of every formula, moved to the front: a formula with fewer of them
+        # than another has columns that count for nothing.
         order = torch.argsort(self.free.to(torch.int8), dim=1, descending=True, stable=True)
         width = int(self.free.sum(1).max())
         self.slots = order[:, :width]
         self.slot_used = self.free.gather(1, self.slots)
 
+    def _functions_at(self, j: int) -> list[tuple[str, Tensor]]:
+        """The functions on the edges of node j, with the places of these edges, `C * E` in all."""
+        flat = self.function[:, j].reshape(-1)
+        groups: list[tuple[str, Tensor]] = []
+        for i, name in enumerate(self.names):
+            if name == "identity":
+                continue
+            index = (flat == i).nonzero().flatten()
+            if len(index):
+                groups.append((name, index))
+        return groups
+
     def select(self, index: Tensor) -> FormulaBatch:
         """The batch of some of the formulas."""
         other = object.__new__(FormulaBatch)
-        other.primitives, other.names, other.features = self.primitives, self.names, self.features
+        other.primitives = self.primitives
+        other.names = self.names
+        other.features = self.features
         other.formulas = [self.formulas[i] for i in index.tolist()]
-        for name in (
-            "source",
-            "function",
-            "a",
-            "b",
-            "free",
-            "below",
-            "kind",
-            "weight",
-            "in_output",
-        ):
-            setattr(other, name, getattr(self, name)[index])
+        other.source = self.source[index]
+        other.function = self.function[index]
+        other.a = self.a[index]
+        other.b = self.b[index]
+        other.free = self.free[index]
+        other.below = self.below[index]
+        other.kind = self.kind[index]
+        other.weight = self.weight[index]
+        other.in_output = self.in_output[index]
         other._index()
         return other
 
     def theta(self) -> Tensor:
         """The fitted constants inside the nodes, `(C, P)`, padded with what is not fitted."""
-        return torch.cat([self.a.flatten(1), self.b.flatten(1)], dim=1).gather(1, self.slots)
+        both = torch.cat([self.a.flatten(1), self.b.flatten(1)], dim=1)
+        return both.gather(1, self.slots)
 
     def constants(self, theta_CP: Tensor) -> tuple[Tensor, Tensor]:
         """`a` and `b` of all edges with the fitted ones from `theta_CP`."""
@@ -149,45 +194,58 @@ class FormulaBatch:
 
     def forward(self, x_DN: Tensor, theta_CP: Tensor) -> Values:
         """Values of all nodes, and the local derivatives."""
-        a, b = self.constants(theta_CP)
+        a_CJE, b_CJE = self.constants(theta_CP)
         count, J, _ = self.source.shape
         D, N = x_DN.shape
         all_CVN = x_DN.new_empty(count, D + J, N)
         all_CVN[:, :D] = x_DN
-        parts = []
+        slopes: list[Slopes] = []
         for j in range(J):
             input_CEN = all_CVN[self.rows, self.source[:, j]]
-            value = torch.addcmul(b[:, j, :, None], a[:, j, :, None], input_CEN)
-            by_b = torch.ones_like(value)
-            by_a: Tensor | None = None
-            flat_value, flat_by_b = value.view(-1, N), by_b.view(-1, N)
-            by_input: Tensor | None = None
-            for name, index in self.by_function[j]:
-                if name == POWER:
-                    exponent = a[:, j].reshape(-1, 1)[index]
-                    base = input_CEN.reshape(-1, N)[index] + b[:, j].reshape(-1, 1)[index]
-                    out = torch.pow(base, exponent)
-                    if by_a is None:
-                        by_a = torch.zeros_like(value)
-                    by_a.view(-1, N)[index] = out * torch.log(base.abs())
-                    flat_value[index] = out
-                    flat_by_b[index] = exponent * out / base
-                else:
-                    primitive = self.primitives[name]
-                    z = flat_value[index]
-                    out = primitive.function(z)
-                    flat_value[index] = out
-                    flat_by_b[index] = primitive.slope(z, out)
-            if by_a is None:
-                by_a, by_input = input_CEN * by_b, a[:, j, :, None] * by_b
-            else:
-                powers = (self.function[:, j] == self.names.index(POWER)).unsqueeze(-1)
-                by_a = torch.where(powers, by_a, input_CEN * by_b)
-                by_input = torch.where(powers, by_b, a[:, j, :, None] * by_b)
-            node_CN, by_edge = self._join(j, value)
+            value_CEN, by_a, by_b, by_input = self._edges(j, input_CEN, a_CJE[:, j], b_CJE[:, j])
+            node_CN, by_edge = self._join(j, value_CEN)
             all_CVN[:, D + j] = node_CN
-            parts.append((by_edge, by_a, by_b, by_input))
-        return Values(all_CVN[:, D:], parts)
+            slopes.append(Slopes(by_edge, by_a, by_b, by_input))
+        return Values(all_CVN[:, D:], slopes)
+
+    def _edges(
+        self, j: int, input_CEN: Tensor, a_CE: Tensor, b_CE: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The values of the edges into node j, and their derivatives by a, by b and by the input.
+
+        All edges are computed as `a x + b`; those with another function are then written over,
+        function by function.
+        """
+        N = input_CEN.shape[-1]
+        a_CE1 = a_CE[:, :, None]
+        value = torch.addcmul(b_CE[:, :, None], a_CE1, input_CEN)
+        by_b = torch.ones_like(value)
+        flat_value = value.view(-1, N)
+        flat_by_b = by_b.view(-1, N)
+        power_by_a: Tensor | None = None
+        for name, index in self.by_function[j]:
+            if name == POWER:
+                # (x + b)^a: its `a` is an exponent, and what holds for `f(a x + b)` does not.
+                exponent = a_CE.reshape(-1, 1)[index]
+                base = input_CEN.reshape(-1, N)[index] + b_CE.reshape(-1, 1)[index]
+                out = torch.pow(base, exponent)
+                power_by_a = torch.zeros_like(value)
+                power_by_a.view(-1, N)[index] = out * torch.log(base.abs())
+                flat_value[index] = out
+                flat_by_b[index] = exponent * out / base
+            else:
+                primitive = self.primitives[name]
+                z = flat_value[index]
+                out = primitive.function(z)
+                flat_value[index] = out
+                flat_by_b[index] = primitive.slope(z, out)
+        by_a = input_CEN * by_b
+        by_input = a_CE1 * by_b
+        if power_by_a is not None:
+            powers = (self.function[:, j] == self.names.index(POWER)).unsqueeze(-1)
+            by_a = torch.where(powers, power_by_a, by_a)
+            by_input = torch.where(powers, by_b, by_input)
+        return value, by_a, by_b, by_input
 
     def _join(self, j: int, value_CEN: Tensor) -> tuple[Tensor, Tensor]:
         """The nodes' values from those of their edges, and the derivatives by each edge's value."""
@@ -196,6 +254,8 @@ class FormulaBatch:
         E = value_CEN.shape[1]
         products, ratios = self.by_kind[j]
         if len(products) and E > 1:
+            # The product of the others of each edge: what stands before it times what stands after
+            # it. Dividing the whole product by the edge would fail where an edge is zero.
             chosen = value_CEN[products]
             others = torch.ones_like(chosen)
             running = torch.ones_like(chosen[:, 0])
@@ -209,55 +269,68 @@ class FormulaBatch:
                 running = running * chosen[:, e]
             by_edge[products] = others
         if len(ratios):
-            chosen, below = value_CEN[ratios], self.below[ratios, j].unsqueeze(-1)
+            chosen = value_CEN[ratios]
+            below = self.below[ratios, j].unsqueeze(-1)
             under = (chosen * below).sum(1)
             ratio = (chosen * ~below).sum(1) / under
             node_CN[ratios] = ratio
-            by_edge[ratios] = torch.where(
-                below, -ratio.unsqueeze(1), torch.ones_like(chosen)
-            ) / under.unsqueeze(1)
+            # d(u / v) is du / v for an edge above, and -(u / v) dv / v for one below.
+            slope = torch.where(below, -ratio.unsqueeze(1), torch.ones_like(chosen))
+            by_edge[ratios] = slope / under.unsqueeze(1)
         return node_CN, by_edge
 
     def backward(self, values: Values, weight_CJ: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Derivatives of `sum_j weight_j node_j` by the fitted constants, `(C, P, N)`, and by each
-        edge's input."""
+        """Derivatives of `sum_j weight_j node_j` at every point.
+
+        Returns:
+            Those by the fitted constants, `(C, P, N)`, and node by node those by each edge's input,
+            `(C, E, N)`.
+        """
         count, J, E = self.source.shape
         N = values.node_CJN.shape[-1]
-        adjoint = weight_CJ.unsqueeze(-1).expand(count, J, N).clone()
+        # The derivative by each node's value: its own weight, and what later nodes hand back.
+        adjoint_CJN = weight_CJ.unsqueeze(-1).expand(count, J, N).clone()
         both = values.node_CJN.new_empty(2, count, J, E, N)
-        inputs: list[Tensor] = [adjoint] * J
+        inputs: list[Tensor] = [adjoint_CJN] * J
         for j in reversed(range(J)):
-            by_edge, by_a, by_b, by_input = values.parts[j]
-            through = adjoint[:, j, None] * by_edge
-            torch.mul(through, by_a, out=both[0, :, j])
-            torch.mul(through, by_b, out=both[1, :, j])
-            inputs[j] = through * by_input
+            slopes = values.slopes[j]
+            through = adjoint_CJN[:, j, None] * slopes.by_edge
+            torch.mul(through, slopes.by_a, out=both[0, :, j])
+            torch.mul(through, slopes.by_b, out=both[1, :, j])
+            inputs[j] = through * slopes.by_input
             inner, target = self.from_nodes[j]
             if len(inner):
-                adjoint.view(-1, N).index_add_(0, target, inputs[j].view(-1, N)[inner])
+                handed_back = inputs[j].view(-1, N)[inner]
+                adjoint_CJN.view(-1, N).index_add_(0, target, handed_back)
         flat = both.transpose(0, 1).reshape(count, 2 * J * E, N)
         jacobian = flat[self.rows, self.slots] * self.slot_used.unsqueeze(-1)
         return jacobian, inputs
 
-    def written(self, theta_CP: Tensor, weight_CJ: Tensor) -> list[Formula]:
+    def written(self, theta_CP: Tensor, weight_CL: Tensor) -> list[Formula]:
         """The formulas with these constants."""
-        a, b = (t.tolist() for t in self.constants(theta_CP))
-        weights = weight_CJ.tolist()
-        found = []
+        a_CJE, b_CJE = self.constants(theta_CP)
+        a = a_CJE.tolist()
+        b = b_CJE.tolist()
+        weights = weight_CL.tolist()
+        formulas: list[Formula] = []
         for c, formula in enumerate(self.formulas):
-            nodes = tuple(
-                Node(
-                    node.kind,
-                    tuple(
-                        edge
-                        if edge.fixed and edge.b == 0.0
-                        else replace(edge, a=a[c][j][e], b=b[c][j][e])
-                        for e, edge in enumerate(node.edges)
-                    ),
-                )
-                for j, node in enumerate(formula.nodes)
-            )
-            found.append(
-                Formula(formula.features, nodes, tuple(weights[c][: len(nodes)]), weights[c][-1])
-            )
-        return found
+            nodes: list[Node] = []
+            for j, node in enumerate(formula.nodes):
+                edges: list[Edge] = []
+                for e, edge in enumerate(node.edges):
+                    given = edge.fixed and edge.b == 0.0
+                    edges.append(edge if given else replace(edge, a=a[c][j][e], b=b[c][j][e]))
+                nodes.append(Node(node.kind, tuple(edges)))
+            outputs = tuple(weights[c][: len(nodes)])
+            formulas.append(Formula(formula.features, tuple(nodes), outputs, weights[c][-1]))
+        return formulas
+
+
+def _functions_of(formulas: Sequence[Formula]) -> list[str]:
+    """The functions on the edges, sorted, and `identity`, which stands for a missing edge."""
+    names = {"identity"}
+    for formula in formulas:
+        for node in formula.nodes:
+            for edge in node.edges:
+                names.add(edge.function)
+    return sorted(names)

@@ -7,7 +7,7 @@ node, O primitives.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from gradnas.derivation import best_operation
 from gradnas.laws.formula import (
     Edge,
     Formula,
+    Kind,
     Node,
     canonical,
 )
@@ -29,7 +30,9 @@ from gradnas.laws.primitives import (
 )
 from gradnas.relaxations import Relaxation, Softmax
 
-SMALLEST, LARGEST = 1e-3, 1e3  # bounds of what a node passes on in the mixture
+# Bounds of what is passed on in the mixture: of what logarithms and divisions see, and of a value.
+SMALLEST = 1e-3
+LARGEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class EquationGraph:
     features: int
     nodes: int = 2
     primitives: tuple[str | Primitive, ...] = DEFAULT_WORDS
-    kinds: tuple[str, ...] = ("sum", "product", "ratio")
+    kinds: tuple[Kind, ...] = ("sum", "product", "ratio")
 
     def __post_init__(self) -> None:
         if self.features < 1 or self.nodes < 1:
@@ -92,58 +95,71 @@ class EquationGraph:
     def derive(
         self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()
     ) -> list[dict[str, list[int]]]:
-        """Per restart the strongest primitive of each edge, the strongest kind of each node, the
-        side in a ratio."""
-        strengths = {
-            name: relaxation.probabilities(alpha.detach()) for name, alpha in alphas.items()
-        }
+        """The choices of each restart.
+
+        Returns:
+            Per restart the place of the strongest primitive of each edge ("edges"), of the
+            strongest kind of each node ("nodes"), and of each edge's side in a ratio ("sides").
+        """
+        strengths: dict[str, Tensor] = {}
+        for name, alpha in alphas.items():
+            strengths[name] = relaxation.probabilities(alpha.detach())
         restarts = next(iter(strengths.values())).shape[0]
-        return [
-            {name: [best_operation(row) for row in table[k]] for name, table in strengths.items()}
-            for k in range(restarts)
-        ]
+        choices: list[dict[str, list[int]]] = []
+        for k in range(restarts):
+            choice: dict[str, list[int]] = {}
+            for name, table in strengths.items():
+                choice[name] = [best_operation(row) for row in table[k]]
+            choices.append(choice)
+        return choices
 
     def formula(
         self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
     ) -> Formula | None:
         """The discrete equation of one restart; None where every edge is `none`."""
+        D = self.features
         nodes: list[Node] = []
-        place: dict[int, int] = {}
-        words = self.words
+        # Where features and nodes are in the formula: a node without edges is not in it, and no
+        # edge reads it.
+        place = {d: d for d in range(D)}
         for j in range(self.nodes):
             kind = self.kinds[choice["nodes"][j]]
-            edges = []
+            edges: list[Edge] = []
             for e, (node, source) in enumerate(self.edges):
-                word = words[choice["edges"][e]]
-                lost = source >= self.features and source not in place
-                if node != j or word == "none" or lost:
-                    continue
                 o = choice["edges"][e]
+                word = self.words[o]
+                if node != j or word == "none" or source not in place:
+                    continue
                 below = kind == "ratio" and choice["sides"][e] == 1
-                edges.append(
-                    self._edge(
-                        word, place.get(source, source), float(a_EO[e, o]), float(b_EO[e, o]), below
-                    )
-                )
+                a = float(a_EO[e, o])
+                b = float(b_EO[e, o])
+                edges.append(_edge(word, place[source], a, b, below))
             if not edges:
                 continue
-            if len({edge.below for edge in edges}) < 2 and kind == "ratio":
-                kind, edges = (
-                    "sum",
-                    [Edge(e.source, e.function, e.a, e.b, False, e.fixed) for e in edges],
-                )
-            nodes.append(canonical(Node("sum" if len(edges) == 1 else kind, tuple(edges))))  # type: ignore[arg-type]
-            place[self.features + j] = self.features + len(nodes) - 1
+            one_sided = len({edge.below for edge in edges}) == 1
+            if kind == "ratio" and one_sided:
+                kind = "sum"
+                edges = [replace(edge, below=False) for edge in edges]
+            if len(edges) == 1:
+                kind = "sum"
+            nodes.append(canonical(Node(kind, tuple(edges))))
+            place[D + j] = D + len(nodes) - 1
         if not nodes:
             return None
-        return Formula(self.features, tuple(nodes), (1.0,) * len(nodes), 1e-3)
+        # The output layer is fitted next; these numbers only say that everything is in it.
+        return Formula(D, tuple(nodes), (1.0,) * len(nodes), 1e-3)
 
-    def _edge(self, word: str, source: int, a: float, b: float, below: bool) -> Edge:
-        function, fits_a, fits_b = WORDS.get(word, (word, True, True))
-        if function == POWER:
-            return Edge(source, POWER, a, 0.0, below)
-        a = a if fits_a else (-1.0 if word == "subtract" else 1.0)
-        return Edge(source, function, a, b if fits_b else 0.0, below, not fits_a)
+
+def _edge(word: str, source: int, a: float, b: float, below: bool) -> Edge:
+    """The edge that a primitive's word stands for; constants that it does not fit are not taken."""
+    function, fits_a, fits_b = WORDS.get(word, (word, True, True))
+    if function == POWER:
+        return Edge(source, POWER, a, 0.0, below)
+    if not fits_a:
+        a = -1.0 if word == "subtract" else 1.0
+    if not fits_b:
+        b = 0.0
+    return Edge(source, function, a, b, below, fixed=not fits_a)
 
 
 class EquationSupernet(nn.Module):
@@ -159,104 +175,133 @@ class EquationSupernet(nn.Module):
         super().__init__()
         if restarts < 1:
             raise ValueError(f"there is at least one restart, not {restarts}")
-        self.space, self.restarts = space, restarts
-        E, J = len(space.edges), space.nodes
-        shape = (restarts, E, len(space.words))
-        tables = {"edges": shape, "nodes": (restarts, J, len(space.kinds))}
+        self.space = space
+        self.restarts = restarts
+        E = len(space.edges)
+        shape_KEO = (restarts, E, len(space.words))
+        shapes = {"edges": shape_KEO, "nodes": (restarts, space.nodes, len(space.kinds))}
         if "ratio" in space.kinds:
-            tables["sides"] = (restarts, E, 2)
-        self.alphas = nn.ParameterDict(
-            {
-                name: nn.Parameter(0.3 * torch.randn(s, generator=generator))
-                for name, s in tables.items()
-            }
-        )
-        self.a = nn.Parameter(1.5 * torch.randn(shape, generator=generator))
-        self.b = nn.Parameter(0.5 * torch.randn(shape, generator=generator))
+            shapes["sides"] = (restarts, E, 2)
+        self.alphas = nn.ParameterDict()
+        for name, shape in shapes.items():
+            # Not all alike, so that restarts differ from the first step on.
+            self.alphas[name] = nn.Parameter(0.3 * torch.randn(shape, generator=generator))
+        self.a = nn.Parameter(1.5 * torch.randn(shape_KEO, generator=generator))
+        self.b = nn.Parameter(0.5 * torch.randn(shape_KEO, generator=generator))
 
     def forward(self, x_DN: Tensor, *, draw: Draw | None = None) -> Tensor:
         """Values of all nodes, `(K, J, N)`; finite for finite features."""
         if draw is None:
             draw = Softmax().draw(dict(self.alphas.items()), {}, 0.0)
-        mixture, space = draw.mix, self.space
-        words, table, D = space.words, space.table, space.features
+        space = self.space
+        D = space.features
         values = list(x_DN.unsqueeze(1).expand(D, self.restarts, -1))
         first = 0
-        nodes = []
         for j in range(space.nodes):
+            # The edges of a node stand side by side: one for each feature and node before it.
             rows = slice(first, first + D + j)
             first += D + j
             input_KIN = torch.stack(values, dim=1)
-            mix_OKI = mixture["edges"][:, rows].permute(2, 0, 1).unsqueeze(-1)
-            a_OKI, b_OKI = (t[:, rows].permute(2, 0, 1).unsqueeze(-1) for t in (self.a, self.b))
-            sum_KIN = torch.zeros_like(input_KIN)
-            absent = torch.zeros_like(mix_OKI[0])
-            for o, word in enumerate(words):
-                if word == "none":
-                    absent = mix_OKI[o]
-                else:
-                    sum_KIN = sum_KIN + mix_OKI[o] * _safe(
-                        word, input_KIN, a_OKI[o], b_OKI[o], table
-                    )
-            parts = []
-            for kind in space.kinds:
-                if kind == "sum":
-                    parts.append(sum_KIN.sum(1))
-                elif kind == "product":
-                    parts.append((sum_KIN + absent).prod(1))
-                else:
-                    sides = mixture["sides"][:, rows]
-                    above = (sum_KIN * sides[..., 0:1]).sum(1)
-                    below = (sum_KIN * sides[..., 1:2]).sum(1)
-                    parts.append(above * below / (below * below + SMALLEST))
-            kinds = mixture["nodes"][:, j]
-            value = sum(
-                kinds[:, k, None] * part.clamp(-LARGEST, LARGEST) for k, part in enumerate(parts)
-            )
-            assert isinstance(value, Tensor)
-            values.append(value)
-            nodes.append(value)
-        return torch.stack(nodes, dim=1)
+            values.append(self._node(j, rows, input_KIN, draw.mix))
+        return torch.stack(values[D:], dim=1)
+
+    def _node(self, j: int, rows: slice, input_KIN: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        """The value of node j, `(K, N)`: the mixture of its kinds, each of mixtures of primitives.
+
+        Args:
+            rows: the edges into it.
+        """
+        edge_KIN, absent_KI1 = self._edges(rows, input_KIN, mix["edges"])
+        kind_mix = mix["nodes"][:, j]
+        value_KN = torch.zeros_like(edge_KIN[:, 0])
+        for k, kind in enumerate(self.space.kinds):
+            if kind == "sum":
+                part_KN = edge_KIN.sum(1)
+            elif kind == "product":
+                # An absent edge is 0 in a sum and 1 in a product.
+                part_KN = (edge_KIN + absent_KI1).prod(1)
+            else:
+                sides = mix["sides"][:, rows]
+                above_KN = (edge_KIN * sides[..., 0:1]).sum(1)
+                below_KN = (edge_KIN * sides[..., 1:2]).sum(1)
+                # u / v, finite where v is 0
+                part_KN = above_KN * below_KN / (below_KN * below_KN + SMALLEST)
+            value_KN = value_KN + kind_mix[:, k, None] * part_KN.clamp(-LARGEST, LARGEST)
+        return value_KN
+
+    def _edges(self, rows: slice, input_KIN: Tensor, mix_KEO: Tensor) -> tuple[Tensor, Tensor]:
+        """What the edges into a node pass on, `(K, I, N)`, and how absent they are, `(K, I, 1)`."""
+        mix_OKI1 = mix_KEO[:, rows].permute(2, 0, 1).unsqueeze(-1)
+        a_OKI1 = self.a[:, rows].permute(2, 0, 1).unsqueeze(-1)
+        b_OKI1 = self.b[:, rows].permute(2, 0, 1).unsqueeze(-1)
+        table = self.space.table
+        sum_KIN = torch.zeros_like(input_KIN)
+        absent_KI1 = torch.zeros_like(mix_OKI1[0])
+        for o, word in enumerate(self.space.words):
+            if word == "none":
+                absent_KI1 = mix_OKI1[o]
+            else:
+                passed_on = _safe(word, input_KIN, a_OKI1[o], b_OKI1[o], table)
+                sum_KIN = sum_KIN + mix_OKI1[o] * passed_on
+        return sum_KIN, absent_KI1
 
     def decide(self, relaxation: Relaxation = Softmax()) -> list[Formula | None]:
-        """One formula for each restart, with the supernet's weights; None where every edge is
-        `none`."""
+        """One formula for each restart, with its weights; None where every edge is `none`."""
         choices = self.space.derive(dict(self.alphas.items()), relaxation)
-        a, b = self.a.detach(), self.b.detach()
-        return [self.space.formula(choice, a[k], b[k]) for k, choice in enumerate(choices)]
+        a_KEO = self.a.detach()
+        b_KEO = self.b.detach()
+        formulas: list[Formula | None] = []
+        for k, choice in enumerate(choices):
+            formulas.append(self.space.formula(choice, a_KEO[k], b_KEO[k]))
+        return formulas
 
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:
-    """What a primitive passes on in the mixture: finite, and without a gradient that could
-    overflow."""
+    """What a primitive passes on in the mixture: finite, and without a gradient that overflows."""
     function, fits_a, fits_b = WORDS.get(word, (word, True, True))
     if function == POWER:
-        return torch.exp((a * torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))).clamp(-7.0, 7.0))
-    z = a * x if fits_a else (-x if word == "subtract" else x)
-    z = z + b if fits_b else z
+        log_x = torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))
+        return torch.exp((a * log_x).clamp(-7.0, 7.0))
+    z = x
+    if fits_a:
+        z = a * x
+    elif word == "subtract":
+        z = -x
+    if fits_b:
+        z = z + b
     primitive = table[function]
-    return (primitive.safe or primitive.function)(z).clamp(-LARGEST, LARGEST)
+    safe = primitive.safe or primitive.function
+    return safe(z).clamp(-LARGEST, LARGEST)
 
 
 def random_formulas(space: EquationGraph, count: int, generator: torch.Generator) -> list[Formula]:
-    """Formulas drawn from the space: kinds and primitives uniformly, half of the edges `none`,
-    normal constants."""
-    words, found = space.words, []
-    absent = words.index("none") if "none" in words else -1
+    """Formulas at random from the space; those of nothing but `none` are left out.
+
+    Kinds and primitives are uniform, half of the edges are `none`, and the constants are normal.
+    """
+    words = space.words
     present = [o for o, word in enumerate(words) if word != "none"]
-    E, J = len(space.edges), space.nodes
+    E = len(space.edges)
 
     def uniform(high: int, size: int) -> list[int]:
         return torch.randint(high, (size,), generator=generator).tolist()
 
+    formulas: list[Formula] = []
     for _ in range(count):
-        chosen = [present[o] for o in uniform(len(present), E)]
-        if absent >= 0:
-            chosen = [absent if coin else o for coin, o in zip(uniform(2, E), chosen, strict=True)]
-        choice = {"edges": chosen, "nodes": uniform(len(space.kinds), J), "sides": uniform(2, E)}
-        a = 1.5 * torch.randn(E, len(words), generator=generator)
-        b = 0.5 * torch.randn(E, len(words), generator=generator)
-        formula = space.formula(choice, a, b)
+        edges = [present[o] for o in uniform(len(present), E)]
+        if "none" in words:
+            absent = words.index("none")
+            for e, is_absent in enumerate(uniform(2, E)):
+                if is_absent:
+                    edges[e] = absent
+        choice = {
+            "edges": edges,
+            "nodes": uniform(len(space.kinds), space.nodes),
+            "sides": uniform(2, E),
+        }
+        a_EO = 1.5 * torch.randn(E, len(words), generator=generator)
+        b_EO = 0.5 * torch.randn(E, len(words), generator=generator)
+        formula = space.formula(choice, a_EO, b_EO)
         if formula is not None:
-            found.append(formula)
-    return found
+            formulas.append(formula)
+    return formulas

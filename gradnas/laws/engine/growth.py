@@ -1,13 +1,13 @@
-"""How formulas grow: the score of every possible small change, from one pass, and the best of them
-refitted.
+"""How formulas grow: a score for every possible small change, from one pass.
 
 A change adds `amount * direction` to the formula's value, to first order. Its score is the drop of
 the squared error that the best amount gives when the constants that are there may move too: `(r .
 d)^2 / |d'|^2`, where r is the residual and d' the direction less its projection on the span of the
 Jacobian. All atoms in all places are scored by a few matrix products; it is the gradient of the
-loss by the weight of an edge that is not there yet, in its natural units.
+loss by the weight of an edge that is not there yet, in its natural units. The best changes are
+built and refitted.
 
-Legend: N points, G atoms, K columns of a basis, S places.
+Legend: N points, G atoms, K columns of a basis, S signatures, J nodes, V features and nodes.
 """
 
 from __future__ import annotations
@@ -24,36 +24,67 @@ from torch import Tensor
 from gradnas.laws.engine.atoms import (
     Atom,
     Atoms,
+)
+from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.edits import (
     add_factor,
     add_inside,
     add_term,
 )
-from gradnas.laws.engine.batch import FormulaBatch
 from gradnas.laws.engine.refit import (
     Fitted,
     LawData,
-    _basis,
-    _curvature,
+    curvature_and_residual,
+    output_basis,
 )
 from gradnas.laws.formula import Formula
 
 ROWS = 96  # of atoms, in one block of scores of pairs
 
-
-@dataclass(frozen=True)
-class Change:
-    """A formula that a change leads to, not yet refitted, and the error that it promises to
-    remove."""
-
-    gain: float
-    formula: Formula
+# The gain of a pair is computed in float32. Where less than this share of a direction is left
+# beside the span of the others, the quotient would be rounding error.
+LEAST_OF_PRODUCT = 1e-5
+LEAST_OF_SUM = 1e-4
 
 
 def _orthonormal(basis_KN: Tensor) -> Tensor:
     """An orthonormal basis of the span of the rows."""
+    # Rows of equal length: otherwise a small one would count as dependent by its size alone.
     scaled = basis_KN / basis_KN.norm(dim=1, keepdim=True).clamp(min=1e-200)
     _, size, rows = torch.linalg.svd(scaled, full_matrices=False)
     return rows[size > 1e-9 * size.max()]
+
+
+# ---- two atoms at once ---------------------------------------------------------------------------
+
+
+def _best_of_signatures(
+    score: Callable[[np.ndarray, np.ndarray], Tensor],
+    first: Atoms,
+    second: Atoms,
+    coarse: bool,
+) -> np.ndarray:
+    """The largest score of each pair of signatures, `(S, S)`; arguments as of `_best_two`.
+
+    Of two equal sets of atoms only the lower triangle is filled: their scores are symmetric.
+    """
+    same = first is second
+    row_atoms, row_starts = first.layout(coarse)
+    column_atoms, column_starts = second.layout(coarse)
+    best = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
+    s = 0
+    while s < len(best):
+        # As many whole signatures as fit into ROWS atoms, and at least one.
+        end = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
+        t = max(s + 1, end)
+        width = t if same else best.shape[1]
+        some_rows = row_atoms[row_starts[s] : row_starts[t]]
+        some_columns = column_atoms[: column_starts[width]]
+        block = score(some_rows, some_columns).numpy()
+        by_row = np.maximum.reduceat(block, row_starts[s:t] - row_starts[s], axis=0)
+        best[s:t, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
+        s = t
+    return np.tril(best) if same else best
 
 
 def _best_two(
@@ -63,8 +94,7 @@ def _best_two(
     count: int,
     coarse: bool,
 ) -> list[tuple[float, Atom, Atom]]:
-    """The best pairs of an atom of `first` and one of `second`, one per pair of signatures, best
-    first.
+    """The best pairs of an atom of each, one per pair of signatures, best first.
 
     Args:
         coarse: pairs of signatures are compared by their coarse atoms; all atoms are looked at in
@@ -73,32 +103,22 @@ def _best_two(
             two are the same. It is called for some signatures at a time, so that its matrices stay
             in the cache.
     """
-    same = first is second
-    (row, rows), (column, columns) = (
-        (a.coarse, a.coarse_starts) if coarse else (np.arange(len(a.atoms)), a.starts)
-        for a in (first, second)
-    )
-    best = np.zeros((len(rows) - 1, len(columns) - 1), dtype=np.float32)
-    s = 0
-    while s < len(best):
-        t = max(s + 1, int(np.searchsorted(rows, rows[s] + ROWS, side="right")) - 1)
-        width = t if same else best.shape[1]  # of a symmetric matrix half is enough
-        block = score(row[rows[s] : rows[t]], column[: columns[width]]).numpy()
-        by_row = np.maximum.reduceat(block, rows[s:t] - rows[s], axis=0)
-        best[s:t, :width] = np.maximum.reduceat(by_row, columns[:width], axis=1)
-        s = t
-    if same:
-        best = np.tril(best)
-    found = []
-    for k in np.argsort(-best, axis=None, kind="stable")[: 2 * count if coarse else count].tolist():
+    best = _best_of_signatures(score, first, second, coarse)
+    # Coarse scores only say where to look: twice as many are looked at before the best are taken.
+    looked_at = 2 * count if coarse else count
+    ranked = np.argsort(-best, axis=None, kind="stable")[:looked_at]
+    pairs: list[tuple[float, Atom, Atom]] = []
+    for k in ranked.tolist():
         i, j = divmod(k, best.shape[1])
         if not best[i, j] > 0:
             break
-        rows_i, columns_j = first.members(i), second.members(j)
-        block = score(rows_i, columns_j)
+        rows = first.members(i)
+        columns = second.members(j)
+        block = score(rows, columns)
         g, h = divmod(int(block.argmax()), block.shape[1])
-        found.append((float(block[g, h]), first.atoms[rows_i[g]], second.atoms[columns_j[h]]))
-    return sorted(found, key=lambda entry: -entry[0])[:count]
+        pairs.append((float(block[g, h]), first.atoms[rows[g]], second.atoms[columns[h]]))
+    pairs.sort(key=lambda pair: -pair[0])
+    return pairs[:count]
 
 
 def best_pairs(
@@ -108,13 +128,19 @@ def best_pairs(
     if not first.atoms or not second.atoms:
         return []
     q_KN = _orthonormal(basis_KN * root_w_N).float()
-    a, b = first.value_GN.float(), (second.value_GN * root_w_N).float()
+    a_GN = first.value_GN.float()
+    b_GN = (second.value_GN * root_w_N).float()
     r_N = (residual_N * root_w_N).float()
 
     def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        u, v = a[rows], b[columns].T
+        """`(r . ab)^2 / |(ab)'|^2` without ever forming the products `ab`.
+
+        Every inner product with `ab` is a matrix product, as `q . ab = (a * q) . b`.
+        """
+        u = a_GN[rows]
+        v = b_GN[columns].T
         left = (u * u) @ (v * v)
-        least = 1e-5 * left
+        least = LEAST_OF_PRODUCT * left
         for q_N in q_KN:
             along = (u * q_N) @ v
             left.addcmul_(along, along, value=-1.0)
@@ -127,8 +153,7 @@ def best_pairs(
 def best_sums(
     residual_N: Tensor, q_KN: Tensor, root_w_N: Tensor, atoms: Atoms, count: int
 ) -> list[tuple[float, Atom, Atom]]:
-    """Pairs of atoms that together explain most of a residual as two terms, one per pair of
-    signatures.
+    """Pairs of atoms that explain most of a residual as two terms, one per pair of signatures.
 
     The drop of the squared error by both at once, from their inner products: what neither shows
     alone is found, too. For unit vectors that explain b and b' of it and meet at the cosine c it is
@@ -136,29 +161,46 @@ def best_sums(
     """
     if len(atoms.starts) < 3:
         return []
-    p = atoms.value_GN * root_w_N
-    p = p - (p @ q_KN.T) @ q_KN
-    size = p.norm(dim=1)
-    usable = size > 1e-5 * (atoms.value_GN * root_w_N).norm(dim=1)
-    p = torch.where(usable.unsqueeze(1), p / size.clamp(min=1e-200).unsqueeze(1), 0.0)
-    r = residual_N * root_w_N
-    b = (p @ (r - (r @ q_KN.T) @ q_KN)).float()
-    p, squared = p.float(), b * b
+    weighted_GN = atoms.value_GN * root_w_N
+    beside_GN = weighted_GN - (weighted_GN @ q_KN.T) @ q_KN
+    size_G = beside_GN.norm(dim=1)
+    usable_G = size_G > 1e-5 * (atoms.value_GN * root_w_N).norm(dim=1)
+    unit_GN = beside_GN / size_G.clamp(min=1e-200).unsqueeze(1)
+    unit_GN = torch.where(usable_G.unsqueeze(1), unit_GN, 0.0)
+    r_N = residual_N * root_w_N
+    b_G = (unit_GN @ (r_N - (r_N @ q_KN.T) @ q_KN)).float()
+    unit_GN = unit_GN.float()
+    squared_G = b_G * b_G
 
     def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        cosine = p[rows] @ p[columns].T
-        gain = torch.addcmul(b[columns], cosine, b[rows].unsqueeze(1), value=-1.0).square_()
+        cosine = unit_GN[rows] @ unit_GN[columns].T
+        own = b_G[rows].unsqueeze(1)
+        gain = torch.addcmul(b_G[columns], cosine, own, value=-1.0).square_()
         left = cosine.square_().neg_().add_(1.0)
-        gain.div_(left.clamp(min=1e-4)).add_(squared[rows].unsqueeze(1))
-        return gain.masked_fill_(left <= 1e-4, 0.0)
+        gain.div_(left.clamp(min=LEAST_OF_SUM)).add_(squared_G[rows].unsqueeze(1))
+        return gain.masked_fill_(left <= LEAST_OF_SUM, 0.0)
 
     return _best_two(score, atoms, atoms, count, coarse=True)
 
 
+# ---- one formula at its fit ----------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Tangent:
-    """A formula at its fit: residual, weights of the points, and the directions in which its
-    constants move it."""
+    """A formula at its fit, and the directions in which its constants move it.
+
+    Attributes:
+        residual_N: what is left to explain; for losses other than the squared error, of the
+            quadratic model of the loss.
+        root_w_N: roots of the points' weights in that model.
+        jacobian_KN: derivatives by the constants inside the nodes.
+        basis_KN: derivatives by the output weights and the bias.
+        node_JN: values of the nodes.
+        by_edge: node by node, the derivatives of its value by that of each edge, `(E, N)`.
+        inputs: node by node, the derivatives of the output by each edge's input, `(E, N)`.
+        x_VN: values of the features and nodes, which edges read.
+    """
 
     residual_N: Tensor
     root_w_N: Tensor
@@ -174,31 +216,47 @@ def tangent(fitted: Fitted, data: LawData) -> Tangent:
     """One forward and one backward pass."""
     batch = FormulaBatch([fitted.formula], data.primitives)
     values = batch.forward(data.x_DN, batch.theta())
-    basis = _basis(batch, values)
+    basis = output_basis(batch, values)
     eta = (batch.weight.unsqueeze(1) @ basis).squeeze(1)
-    curvature, residual = _curvature(eta, data)
+    curvature, residual = curvature_and_residual(eta, data)
     jacobian, inputs = batch.backward(values, batch.weight[:, :-1])
+    node_JN = values.node_CJN[0]
     return Tangent(
-        (residual / curvature)[0],
-        curvature[0].sqrt(),
-        jacobian[0],
-        basis[0],
-        values.node_CJN[0],
-        [part[0][0] for part in values.parts],
-        [part[0] for part in inputs],
-        torch.cat([data.x_DN, values.node_CJN[0]]),
+        # The gradient divided by the curvature is the step to the minimum of the quadratic model.
+        residual_N=(residual / curvature)[0],
+        root_w_N=curvature[0].sqrt(),
+        jacobian_KN=jacobian[0],
+        basis_KN=basis[0],
+        node_JN=node_JN,
+        by_edge=[slopes.by_edge[0] for slopes in values.slopes],
+        inputs=[by_input[0] for by_input in inputs],
+        x_VN=torch.cat([data.x_DN, node_JN]),
     )
+
+
+# ---- changes -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """A formula that a change leads to, not yet refitted, and the drop of the error it promises."""
+
+    gain: float
+    formula: Formula
 
 
 @dataclass(frozen=True)
 class _Option:
-    """A change that was scored and not built yet; `cost` is what it adds to the complexity,
-    about."""
+    """A change that was scored and not built yet."""
 
     kind: str
     gain: float
-    cost: int
     build: Callable[[], Formula]
+
+    @property
+    def cost(self) -> int:
+        """What it adds to the complexity, about."""
+        return COSTS[self.kind]
 
 
 COSTS = {"term": 3, "pair": 5, "sum": 6, "factor": 2, "swap": 0, "inside": 3}
@@ -216,103 +274,163 @@ def changes(
     formula = fitted.formula
     t = tangent(fitted, data)
     ones_N = torch.ones_like(t.root_w_N)
-    span = torch.cat([t.jacobian_KN, t.basis_KN, ones_N.unsqueeze(0)])
+    span_KN = torch.cat([t.jacobian_KN, t.basis_KN, ones_N.unsqueeze(0)])
+    q_KN = _orthonormal(span_KN * t.root_w_N)
+    num_terms = sum(weight != 0.0 for weight in formula.weights)
+
+    # With a bias, which 0.0 would not be: the constant that suits another term is another one.
     free = replace(formula, bias=formula.bias or 1e-3)
-    options = [
-        _Option("pair", gain, COSTS["pair"], lambda a=a, b=b: add_term(free, [a, b]))
-        for gain, a, b in best_pairs(t.residual_N, span, t.root_w_N, small, small, count)
-    ]
-    q = _orthonormal(span * t.root_w_N)
-    if sum(weight != 0.0 for weight in formula.weights) <= 1:
-        options += [
-            _Option("sum", gain, COSTS["sum"], lambda a=a, b=b: add_term(add_term(free, [a]), [b]))
-            for gain, a, b in best_sums(t.residual_N, q, t.root_w_N, large, count)
-        ]
-    places = 1 + 3 * sum(weight != 0.0 for weight in formula.weights)
-    data.work.scores(len(small.atoms) ** 2, len(large.coarse) ** 2, places * large.value_GN.numel())
-    place = _Place(t, q, t.residual_N, 0.0, count)
-    options += place.scored(
-        "term", ones_N, large, lambda g, amount: add_term(free, [large.atoms[g]])
+    options: list[_Option] = []
+    for gain, a, b in best_pairs(t.residual_N, span_KN, t.root_w_N, small, small, count):
+        options.append(_Option("pair", gain, partial(add_term, free, [a, b])))
+    if num_terms <= 1:
+        for gain, a, b in best_sums(t.residual_N, q_KN, t.root_w_N, large, count):
+            options.append(_Option("sum", gain, partial(_add_two_terms, free, a, b)))
+
+    num_places = 1 + 3 * num_terms
+    data.work.scores(
+        products=len(small.atoms) ** 2,
+        sums=len(large.coarse) ** 2,
+        places=num_places * large.value_GN.numel(),
     )
+    place = _Place(t, q_KN, t.residual_N, 0.0, count)
+    options += place.scored("term", ones_N, large, partial(_new_term, free, large))
     for j, weight in enumerate(formula.weights):
         if weight != 0.0:
             options += _on_term(formula, t, j, large, count)
         if inside:
             options += _in_edges(formula, t, j, place, small)
+
     squared = float(((t.residual_N * t.root_w_N) ** 2).sum())
-    n = data.n
+    most_promising = _chosen(options, squared, data.n, count)
+    return [Change(option.gain, option.build()) for option in most_promising]
+
+
+def _chosen(options: list[_Option], squared: float, n: float, count: int) -> list[_Option]:
+    """The best options by the description length they promise, each kind with a share of its own.
+
+    Args:
+        squared: the squared error that there is.
+        n: the number of points.
+    """
 
     def promise(option: _Option) -> float:
+        if not squared > 0:
+            return 0.0
         left = max(squared - option.gain, 1e-12 * squared)
-        return n * math.log(left / squared) + option.cost * math.log(n) if squared > 0 else 0.0
+        return n * math.log(left / squared) + option.cost * math.log(n)
 
-    options.sort(key=promise)
-    share, chosen = max(2, count // 5), []
+    # Scores of one kind are often all alike, such as the same factor in other places. Without
+    # shares they would keep every other kind out.
+    share = max(2, count // 5)
+    chosen: list[_Option] = []
+    others: list[_Option] = []
     taken: dict[str, int] = {}
-    for option in options:
+    for option in sorted(options, key=promise):
         taken[option.kind] = taken.get(option.kind, 0) + 1
         if taken[option.kind] <= share:
             chosen.append(option)
-    kept = {id(option) for option in chosen}
-    chosen += [option for option in options if id(option) not in kept][
-        : max(0, count - len(chosen))
-    ]
-    return [Change(option.gain, option.build()) for option in chosen]
+        else:
+            others.append(option)
+    missing = max(0, count - len(chosen))
+    return chosen + others[:missing]
+
+
+def _new_term(formula: Formula, atoms: Atoms, g: int, amount: float) -> Formula:
+    del amount  # the output weight of a new term is solved for
+    return add_term(formula, [atoms.atoms[g]])
+
+
+def _add_two_terms(formula: Formula, a: Atom, b: Atom) -> Formula:
+    return add_term(add_term(formula, [a]), [b])
+
+
+def _new_factor(
+    formula: Formula, at: int, instead: int | None, atoms: Atoms, g: int, amount: float
+) -> Formula:
+    del amount  # it goes into the output weight, which is solved for
+    return add_factor(formula, at, atoms.atoms[g], instead=instead)
 
 
 def _on_term(formula: Formula, t: Tangent, j: int, atoms: Atoms, count: int) -> list[_Option]:
-    """Factors for a term of the output: the term itself gives way, so it is part of what is to be
-    explained."""
-    weight, node = formula.weights[j], formula.nodes[j]
+    """Factors for a term of the output.
+
+    The term itself gives way, so it is part of what is to be explained.
+    """
+    weight = formula.weights[j]
+    node = formula.nodes[j]
     others = t.basis_KN.clone()
     others[j] = 0.0
-    q = _orthonormal(torch.cat([others, torch.ones_like(others[:1])]) * t.root_w_N)
+    span_KN = torch.cat([others, torch.ones_like(others[:1])])
+    q_KN = _orthonormal(span_KN * t.root_w_N)
     open_N = t.residual_N + weight * t.node_JN[j]
-    full = open_N * t.root_w_N
-    full = full - (full @ q.T) @ q
-    lost = float((full**2).sum() - (t.residual_N**2 * t.root_w_N**2).sum())
-    place = _Place(t, q, open_N, lost, count)
-    found = place.scored(
-        "factor", t.node_JN[j], atoms, lambda g, amount: add_factor(formula, j, atoms.atoms[g])
-    )
+
+    # What taking the term out costs, after the other terms have made up for it as far as they can.
+    full_N = open_N * t.root_w_N
+    full_N = full_N - (full_N @ q_KN.T) @ q_KN
+    lost = float((full_N**2).sum() - (t.residual_N**2 * t.root_w_N**2).sum())
+    place = _Place(t, q_KN, open_N, lost, count)
+
+    build = partial(_new_factor, formula, j, None, atoms)
+    options = place.scored("factor", t.node_JN[j], atoms, build)
     if node.kind == "product" and len(node.edges) > 1:
         for e in range(len(node.edges)):
-            found += place.scored(
-                "swap",
-                t.by_edge[j][e],
-                atoms,
-                lambda g, amount, e=e: add_factor(formula, j, atoms.atoms[g], instead=e),
-            )
-    return found
+            # The derivative of a product by one factor is the product of the others.
+            build = partial(_new_factor, formula, j, e, atoms)
+            options += place.scored("swap", t.by_edge[j][e], atoms, build)
+    return options
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """Builds a formula with an atom added to the input of an edge.
+
+    Attributes:
+        largest: bound of the amount: the score is first order, so a long step is not to be trusted.
+    """
+
+    formula: Formula
+    node: int
+    edge: int
+    times_source: bool
+    largest: float
+    atoms: Atoms
+
+    def __call__(self, g: int, amount: float) -> Formula:
+        bounded = max(-self.largest, min(self.largest, amount)) / self.atoms.sizes[g]
+        atom = self.atoms.atoms[g]
+        return add_inside(self.formula, self.node, self.edge, atom, bounded, self.times_source)
 
 
 def _in_edges(formula: Formula, t: Tangent, j: int, place: _Place, atoms: Atoms) -> list[_Option]:
     """Additions to the inputs of a node's edges."""
-    node, found = formula.nodes[j], []
+    node = formula.nodes[j]
+    options: list[_Option] = []
     for e, edge in enumerate(node.edges):
-        if edge.function == "identity" and (len(node.edges) == 1 or node.kind == "sum"):
+        alone = len(node.edges) == 1 or node.kind == "sum"
+        if edge.function == "identity" and alone:
             continue  # the same as another term
         source_N = t.x_VN[edge.source]
         size = float(source_N.abs().mean())
-        for times in (False, True):
-            largest = 0.3 if times else 0.3 * size
-
-            def build(
-                g: int, amount: float, e: int = e, times: bool = times, largest: float = largest
-            ) -> Formula:
-                bounded = max(-largest, min(largest, amount)) / atoms.size(g)
-                return add_inside(formula, j, e, atoms.atoms[g], bounded, times)
-
-            found += place.scored(
-                "inside", t.inputs[j][e] * (source_N if times else 1.0), atoms, build
-            )
-    return found
+        by_input_N = t.inputs[j][e]
+        # The input s becomes s + amount * atom, or s + amount * s * atom.
+        plus = _Inside(formula, j, e, False, 0.3 * size, atoms)
+        options += place.scored("inside", by_input_N, atoms, plus)
+        times = _Inside(formula, j, e, True, 0.3, atoms)
+        options += place.scored("inside", by_input_N * source_N, atoms, times)
+    return options
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where atoms may go: what is to be explained there, and what the constants that are there
-    explain anyway."""
+    """Where atoms may go.
+
+    Attributes:
+        q_KN: orthonormal; what the constants that are there explain anyway.
+        residual_N: what is to be explained there.
+        lost: squared error that comes with making room.
+        count: options that are kept.
+    """
 
     t: Tangent
     q_KN: Tensor
@@ -323,51 +441,57 @@ class _Place:
     def scored(
         self, kind: str, times_N: Tensor, atoms: Atoms, build: Callable[[int, float], Formula]
     ) -> list[_Option]:
-        """The best atoms, multiplied by `times_N`; one per signature."""
+        """The best atoms, multiplied by `times_N`; one per signature.
+
+        Args:
+            build: the formula with atom g, and the amount of it that is best to first order.
+        """
         if not atoms.atoms or not bool(torch.isfinite(times_N).all()):
             return []
-        q = self.q_KN
+        q_KN = self.q_KN
         d_GN = atoms.value_GN * (times_N * self.t.root_w_N)
-        size = (d_GN**2).sum(-1)
-        left = size - ((d_GN @ q.T) ** 2).sum(-1)
+        size_G = (d_GN**2).sum(-1)
+        # |d'|^2 by Pythagoras, without forming d'.
+        left_G = size_G - ((d_GN @ q_KN.T) ** 2).sum(-1)
         r_N = self.residual_N * self.t.root_w_N
-        r_N = r_N - (r_N @ q.T) @ q
-        along = d_GN @ r_N
-        usable = left > 1e-8 * size
-        amount = torch.where(usable, along / torch.where(usable, left, 1.0), 0.0)
-        gain = (along * amount).numpy()
-        best = np.maximum.reduceat(gain, atoms.starts[:-1])
-        found = []
-        for s in np.argsort(-best, kind="stable")[: self.count].tolist():
-            if not best[s] > 0:
+        r_N = r_N - (r_N @ q_KN.T) @ q_KN
+        along_G = d_GN @ r_N
+        # Where nearly nothing of d is left, the difference above is rounding error.
+        usable_G = left_G > 1e-8 * size_G
+        amount_G = torch.where(usable_G, along_G / torch.where(usable_G, left_G, 1.0), 0.0)
+        gain_G = (along_G * amount_G).numpy()
+        best_S = np.maximum.reduceat(gain_G, atoms.starts[:-1])
+        options: list[_Option] = []
+        for s in np.argsort(-best_S, kind="stable")[: self.count].tolist():
+            if not best_S[s] > 0:
                 break
-            g = int(atoms.starts[s] + gain[atoms.members(s)].argmax())
-            new = partial(build, g, float(amount[g]))
-            found.append(_Option(kind, float(best[s]) - self.lost, COSTS[kind], new))
-        return found
+            g = int(atoms.starts[s] + gain_G[atoms.members(s)].argmax())
+            new = partial(build, g, float(amount_G[g]))
+            options.append(_Option(kind, float(best_S[s]) - self.lost, new))
+        return options
 
 
 def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
     """The features whose atoms explain most, one after the other (orthogonal matching pursuit)."""
-    root_w = data.w_N.sqrt()
-    d_GN = atoms.value_GN * root_w
-    basis = root_w.unsqueeze(0)
+    root_w_N = data.w_N.sqrt()
+    d_GN = atoms.value_GN * root_w_N
+    basis_KN = root_w_N.unsqueeze(0)
     chosen: list[int] = []
     for _ in range(count):
-        q = _orthonormal(basis)
-        rest = data.y_N * root_w
-        rest = rest - (rest @ q.T) @ q
-        left = d_GN - (d_GN @ q.T) @ q
-        size = (left**2).sum(1)
-        score = torch.where(
-            size > 1e-8 * (d_GN**2).sum(1), (left @ rest) ** 2 / size.clamp(min=1e-300), -1.0
-        )
+        q_KN = _orthonormal(basis_KN)
+        rest_N = data.y_N * root_w_N
+        rest_N = rest_N - (rest_N @ q_KN.T) @ q_KN
+        left_GN = d_GN - (d_GN @ q_KN.T) @ q_KN
+        size_G = (left_GN**2).sum(1)
+        explained_G = (left_GN @ rest_N) ** 2 / size_G.clamp(min=1e-300)
+        usable_G = size_G > 1e-8 * (d_GN**2).sum(1)
+        score_G = torch.where(usable_G, explained_G, -1.0)
         for g, atom in enumerate(atoms.atoms):
             if atom.edge.source in chosen:
-                score[g] = -1.0
-        g = int(score.argmax())
-        if float(score[g]) < 0:
+                score_G[g] = -1.0
+        g = int(score_G.argmax())
+        if float(score_G[g]) < 0:
             break
         chosen.append(atoms.atoms[g].edge.source)
-        basis = torch.cat([basis, d_GN[g : g + 1]])
+        basis_KN = torch.cat([basis_KN, d_GN[g : g + 1]])
     return chosen

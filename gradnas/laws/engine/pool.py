@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from gradnas.laws.engine.atoms import (
-    Atoms,
+from gradnas.laws.engine.atoms import Atoms
+from gradnas.laws.engine.edits import (
     add_term,
     structure,
 )
@@ -30,7 +30,13 @@ from gradnas.laws.formula import Formula
 
 @dataclass
 class Pool:
-    """Every structure that was refitted, with its best constants."""
+    """Every structure that was refitted, with its best constants.
+
+    Attributes:
+        members: by structure, the description length and the formula.
+        expanded: the structures that have grown.
+        losses: of all formulas that came in, for how many proposals agree on a law.
+    """
 
     data: LawData
     spread: float
@@ -42,16 +48,23 @@ class Pool:
         """Keep what is finite."""
         most = max(3, len(self.data.y_N) // 3)  # more constants than that explain noise
         for item in items:
-            if math.isfinite(item.loss) and item.formula.constants <= most:
-                self.losses.append(item.loss)
-                key = structure(item.formula)
-                length = description_length(item, self.data, self.spread)
-                if key not in self.members or length < self.members[key][0]:
-                    self.members[key] = (length, item)
+            if not math.isfinite(item.loss) or item.formula.constants > most:
+                continue
+            self.losses.append(item.loss)
+            key = structure(item.formula)
+            length = description_length(item, self.data, self.spread)
+            if key not in self.members or length < self.members[key][0]:
+                self.members[key] = (length, item)
+
+    @property
+    def items(self) -> list[Fitted]:
+        """The formulas of all members."""
+        return [item for _, item in self.members.values()]
 
     def best(self, count: int) -> list[Fitted]:
         """By description length."""
-        return [item for _, item in sorted(self.members.values(), key=lambda pair: pair[0])[:count]]
+        ordered = sorted(self.members.values(), key=lambda member: member[0])
+        return [item for _, item in ordered[:count]]
 
     @property
     def length(self) -> float:
@@ -61,29 +74,25 @@ class Pool:
     @property
     def exact(self) -> bool:
         """Whether a member fits to rounding error."""
-        return any(item.loss < EXACT * self.spread for _, item in self.members.values())
+        return any(item.loss < EXACT * self.spread for item in self.items)
 
     def settled(self, complexity: int) -> bool:
-        """Whether the best member is this simple and has grown without gain: its residuals look
-        like noise.
+        """Whether the best member is this simple and has grown without gain.
 
-        Growing tried every atom and every product and sum of two of them against the residuals.
+        Growing tried every atom and every product and sum of two of them against the residuals, so
+        these look like noise.
         """
-        key, (_, item) = min(self.members.items(), key=lambda m: m[1][0])
-        return (
-            key in self.expanded and item.formula.constants + item.formula.operations <= complexity
-        )
+        best = min(self.members, key=lambda key: self.members[key][0])
+        _, item = self.members[best]
+        return best in self.expanded and item.formula.complexity <= complexity
 
-    def front(self) -> list[tuple[object, Fitted]]:
+    def front(self) -> list[Fitted]:
         """The members that no simpler one equals, by rising complexity."""
-        ordered = sorted(
-            self.members.items(),
-            key=lambda m: (m[1][1].formula.constants + m[1][1].formula.operations, m[1][1].loss),
-        )
-        kept, lowest = [], math.inf
-        for key, (_, item) in ordered:
+        kept: list[Fitted] = []
+        lowest = math.inf
+        for item in sorted(self.items, key=lambda item: (item.formula.complexity, item.loss)):
             if item.loss < 0.999 * lowest:
-                kept.append((key, item))
+                kept.append(item)
                 lowest = item.loss
         return kept
 
@@ -95,63 +104,69 @@ class Pool:
         prefer the longest approximation.
         """
         chosen: dict[object, Fitted] = {}
-        open_ = [(key, pair) for key, pair in self.members.items() if key not in self.expanded]
-        n = len(self.data.y_N)
-        for floor, share in ((0.0, count - count // 2), (1e-2, count // 4 or 1), (1e-4, count)):
-
-            def length(entry: tuple[object, tuple[float, Fitted]], floor: float = floor) -> float:
-                exact, item = entry[1]
-                if floor == 0.0 or self.data.loss != "squared":
-                    return exact
-                size = item.formula.constants + item.formula.operations
-                return n * math.log(item.loss / self.spread + floor) + size * math.log(n)
-
+        waiting = [key for key in self.members if key not in self.expanded]
+        shares = {0.0: count - count // 2, 1e-2: count // 4 or 1, 1e-4: count}
+        for floor, share in shares.items():
             taken = 0
-            for key, (_, item) in sorted(open_, key=length):
+            for key in sorted(waiting, key=self._length_above(floor)):
                 if len(chosen) >= count or taken >= share:
                     break
                 if key not in chosen:
-                    chosen[key] = item
+                    chosen[key] = self.members[key][1]
                     taken += 1
         self.expanded.update(chosen)
         return list(chosen.values())
 
+    def _length_above(self, floor: float) -> Callable[[object], float]:
+        """The description length of a member, errors below this share of the spread left out."""
+        n = len(self.data.y_N)
+
+        def length(key: object) -> float:
+            own, item = self.members[key]
+            if floor == 0.0 or self.data.loss != "squared":
+                return own
+            fit = n * math.log(item.loss / self.spread + floor)
+            return fit + item.formula.complexity * math.log(n)
+
+        return length
+
 
 def constant(data: LawData) -> Fitted:
     """The best formula without features."""
-    mean = float((data.w_N * data.y_N).mean()) or 1e-12
+    bias = float((data.w_N * data.y_N).mean()) or 1e-12  # 0.0 would be a formula without a bias
     if data.loss == "logistic":
-        mean = math.log(mean / (1.0 - mean))
+        bias = math.log(bias / (1.0 - bias))
     elif data.loss == "poisson":
-        mean = math.log(mean)
-    return refit([Formula(len(data.x_DN), (), (), mean)], data, steps=5)[0]
+        bias = math.log(bias)
+    return refit([Formula(len(data.x_DN), (), (), bias)], data, steps=5)[0]
 
 
 def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) -> None:
-    """One-term formulas: every atom, and the products of an atom of features with any other, by
-    score."""
-    null = constant(pool.data)
+    """One-term formulas: every atom, and the products of an atom of features with any other."""
+    data = pool.data
+    null = constant(data)
     pool.add([null])
     if count == 0:
         return
-    t = tangent(null, pool.data)
-    pool.data.work.scores(len(small.atoms) * len(large.atoms), 0, 0)
-    ones = torch.ones_like(t.root_w_N).unsqueeze(0)
-    proposals = [
-        add_term(null.formula, [a, b])
-        for _, a, b in best_pairs(t.residual_N, ones, t.root_w_N, small, large, count)
-    ]
-    proposals += [c.formula for c in changes(null, pool.data, small, large, count, inside=False)]
+    t = tangent(null, data)
+    data.work.scores(products=len(small.atoms) * len(large.atoms), sums=0, places=0)
+    ones_1N = torch.ones_like(t.root_w_N).unsqueeze(0)
+    proposals: list[Formula] = []
+    for _, a, b in best_pairs(t.residual_N, ones_1N, t.root_w_N, small, large, count):
+        proposals.append(add_term(null.formula, [a, b]))
+    for change in changes(null, data, small, large, count, inside=False):
+        proposals.append(change.formula)
     pool.expanded.add(structure(null.formula))
-    pool.add(refit(_new(proposals, pool), pool.data, steps))
+    pool.add(refit(_new(proposals, pool), data, steps))
 
 
 def _new(proposals: Sequence[Formula], pool: Pool) -> list[Formula]:
+    """The first of each structure that the pool does not have."""
     kept: dict[object, Formula] = {}
     for formula in proposals:
         key = structure(formula)
-        if key not in pool.members and key not in kept:
-            kept[key] = formula
+        if key not in pool.members:
+            kept.setdefault(key, formula)
     return list(kept.values())
 
 
@@ -168,6 +183,11 @@ def grow(
     """Rounds in which the best members grow by their most promising changes.
 
     They end when two have gained nothing, or when this share of the work that is allowed is done.
+
+    Args:
+        width: members that grow in a round.
+        count: changes of each.
+        steps: of refitting.
     """
     waited = 0
     for _ in range(rounds):
@@ -175,23 +195,19 @@ def grow(
             return
         before = pool.length
         proposals: list[Formula] = []
-        groups: dict[object, int] = {}
-        for g, parent in enumerate(pool.unexpanded(width)):
-            for change in changes(parent, pool.data, small, large, count):
+        parents: dict[object, int] = {}
+        for parent, item in enumerate(pool.unexpanded(width)):
+            for change in changes(item, pool.data, small, large, count):
                 proposals.append(change.formula)
-                groups.setdefault(structure(change.formula), g)
+                parents.setdefault(structure(change.formula), parent)
         fresh = _new(proposals, pool)
         if not fresh:
             return
-        pool.add(
-            refit(
-                fresh,
-                pool.data,
-                steps,
-                groups=[groups[structure(f)] for f in fresh],
-                keep=max(6, count // 3),
-            )
-        )
-        waited = waited + 1 if pool.length > before - 1.0 else 0
+        # Each member's changes compete among themselves: those of a worse one need more steps.
+        groups = [parents[structure(formula)] for formula in fresh]
+        keep = max(6, count // 3)
+        pool.add(refit(fresh, pool.data, steps, groups=groups, keep=keep))
+        gained_little = pool.length > before - 1.0
+        waited = waited + 1 if gained_little else 0
         if waited > 1:
             return

@@ -1,8 +1,12 @@
-"""The constants of many formulas, fitted at once: Levenberg-Marquardt with variable projection, in
-float64.
+"""The constants of many formulas, fitted at once, in float64.
+
+Levenberg-Marquardt (Marquardt, 1963) with variable projection: the output weights of a squared
+error are solved for in each step and the other constants move along the Jacobian with those
+projected out (Golub and Pereyra, 1973, in the form of Kaufman, 1975). Cross entropy and Poisson
+deviance use the Fisher information in place of `J^T J`.
 
 Legend: C formulas, J nodes, N points, D features, P constants inside the nodes, L = J + 1 output
-weights and the bias.
+weights and the bias, Q = P + L constants in all.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor
 from gradnas.laws.engine.batch import (
     FormulaBatch,
     Values,
+    largest_sizes,
 )
 from gradnas.laws.formula import Formula
 from gradnas.laws.primitives import (
@@ -48,8 +53,7 @@ class Work:
         self.spent += 2.4e-3 + 9e-8 * batch.source.numel() * points
 
     def scores(self, products: int, sums: int, places: int) -> None:
-        """Scores of so many products and sums of two atoms, and of so many numbers of atoms in
-        places."""
+        """Scores of so many products and sums of two atoms, and numbers of atoms in places."""
         self.spent += 5e-3 + 1e-8 * products + 4e-9 * sums + 2e-9 * places
 
     @staticmethod
@@ -95,45 +99,50 @@ class LawData:
         mean = (self.w_N * self.y_N).mean()
         if self.loss == "squared":
             floor = 1e-30 * float((self.y_N**2).mean())
-            return max(float((self.w_N * (self.y_N - mean) ** 2).mean()), floor, 1e-300)
+            variance = float((self.w_N * (self.y_N - mean) ** 2).mean())
+            return max(variance, floor, 1e-300)
         eta = torch.log(mean / (1 - mean)) if self.loss == "logistic" else torch.log(mean)
         return float(mean_loss(eta.expand(1, len(self.y_N)), self)[0])
 
     def rows(self, index_M: Tensor) -> LawData:
         """Some of the points."""
-        w = self.w_N[index_M]
-        points = self.n * float(w.sum() / self.w_N.sum())
+        w_M = self.w_N[index_M]
         return LawData(
             self.x_DN[:, index_M],
             self.y_N[index_M],
-            w / w.mean(),
+            w_M / w_M.mean(),
             self.loss,
             self.primitives,
-            points,
-            self.work,
+            points=self.n * float(w_M.sum() / self.w_N.sum()),
+            work=self.work,
         )
 
 
 def mean_loss(eta_CN: Tensor, data: LawData) -> Tensor:
     """Weighted mean loss of each row; inf where a value is not finite."""
+    y_N = data.y_N
     if data.loss == "squared":
-        loss = (eta_CN - data.y_N) ** 2
+        loss_CN = (eta_CN - y_N) ** 2
     elif data.loss == "logistic":
-        loss = F.softplus(eta_CN) - data.y_N * eta_CN
+        loss_CN = F.softplus(eta_CN) - y_N * eta_CN
     else:
-        loss = (
-            torch.exp(eta_CN)
-            - data.y_N * eta_CN
-            + torch.special.xlogy(data.y_N, data.y_N)
-            - data.y_N
-        )
-    mean = (data.w_N * loss).mean(-1)
-    return torch.where(torch.isfinite(mean), mean, torch.inf)
+        # Half the Poisson deviance: 0 where the rate is the count.
+        loss_CN = torch.exp(eta_CN) - y_N * eta_CN + torch.special.xlogy(y_N, y_N) - y_N
+    mean_C = (data.w_N * loss_CN).mean(-1)
+    return torch.where(torch.isfinite(mean_C), mean_C, torch.inf)
+
+
+# ---- one step ------------------------------------------------------------------------------------
 
 
 @dataclass
-class _State:
-    """One point of the descent: constants, loss, and the normal equations there."""
+class State:
+    """One point of the descent: constants, loss, and the normal equations there.
+
+    Attributes:
+        matrix: `J^T W J` of all constants, `(C, Q, Q)`.
+        gradient: `J^T r`, `(C, Q)`.
+    """
 
     theta_CP: Tensor
     weight_CL: Tensor
@@ -141,93 +150,137 @@ class _State:
     matrix: Tensor
     gradient: Tensor
 
+    def taking(self, other: State, take_C: Tensor) -> State:
+        """The other state where `take_C`, this one elsewhere."""
+        take_C1 = take_C.view(-1, 1)
+        take_C11 = take_C.view(-1, 1, 1)
+        return State(
+            theta_CP=torch.where(take_C1, other.theta_CP, self.theta_CP),
+            weight_CL=torch.where(take_C1, other.weight_CL, self.weight_CL),
+            loss_C=torch.where(take_C, other.loss_C, self.loss_C),
+            matrix=torch.where(take_C11, other.matrix, self.matrix),
+            gradient=torch.where(take_C1, other.gradient, self.gradient),
+        )
 
-def _curvature(eta_CN: Tensor, data: LawData) -> tuple[Tensor, Tensor]:
-    """Weights of the points in the normal equations, and the (weighted) residuals: Fisher
-    scoring."""
+    def select(self, kept: Tensor, width: int) -> State:
+        """The state of some of the formulas, whose batch has `width` constants inside the nodes.
+
+        The columns of a narrower batch are the first ones: a slot's place depends on its own
+        formula alone.
+        """
+        inner = torch.arange(width)
+        outer = torch.arange(self.theta_CP.shape[1], self.matrix.shape[1])
+        columns = torch.cat([inner, outer])
+        return State(
+            theta_CP=self.theta_CP[kept][:, :width],
+            weight_CL=self.weight_CL[kept],
+            loss_C=self.loss_C[kept],
+            matrix=self.matrix[kept][:, columns][:, :, columns],
+            gradient=self.gradient[kept][:, columns],
+        )
+
+
+def curvature_and_residual(eta_CN: Tensor, data: LawData) -> tuple[Tensor, Tensor]:
+    """Weights of the points in the normal equations, and the (weighted) residuals.
+
+    Fisher scoring: the second derivative of the loss by eta is that of its expectation, which is
+    the variance of the target under the model, and never negative.
+    """
     if data.loss == "squared":
         return data.w_N.expand_as(eta_CN), data.w_N * (data.y_N - eta_CN)
-    mean = torch.sigmoid(eta_CN) if data.loss == "logistic" else torch.exp(eta_CN.clamp(max=50.0))
-    weight = mean * (1 - mean) if data.loss == "logistic" else mean
-    return data.w_N * weight.clamp(min=1e-6), data.w_N * (data.y_N - mean)
+    if data.loss == "logistic":
+        mean_CN = torch.sigmoid(eta_CN)
+        variance_CN = mean_CN * (1 - mean_CN)
+    else:
+        mean_CN = torch.exp(eta_CN.clamp(max=50.0))
+        variance_CN = mean_CN
+    return data.w_N * variance_CN.clamp(min=1e-6), data.w_N * (data.y_N - mean_CN)
 
 
 def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
     """Solution of symmetric systems, scaled to a unit diagonal first; zeros where there is none."""
     scale = matrix.diagonal(dim1=-2, dim2=-1).clamp(min=1e-200).rsqrt()
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
     scaled = matrix * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    scaled = scaled + 1e-13 * torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    scaled = scaled + 1e-13 * identity
     scaled = torch.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0)
+    # Without an exception for the formulas whose system has no solution: the others go on.
     factor, info = torch.linalg.cholesky_ex(scaled)
     good = (info == 0).view(-1, 1)
-    factor = torch.where(
-        good.unsqueeze(-1), factor, torch.eye(matrix.shape[-1], dtype=matrix.dtype)
-    )
-    found = torch.cholesky_solve((vector * scale).unsqueeze(-1), factor).squeeze(-1) * scale
-    return torch.where(good, torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
+    factor = torch.where(good.unsqueeze(-1), factor, identity)
+    right = (vector * scale).unsqueeze(-1)
+    solution = torch.cholesky_solve(right, factor).squeeze(-1) * scale
+    solution = torch.nan_to_num(solution, nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.where(good, solution, 0.0)
 
 
-def _basis(batch: FormulaBatch, values: Values) -> Tensor:
+def output_basis(batch: FormulaBatch, values: Values) -> Tensor:
+    """What the output is a linear combination of, `(C, L, N)`: the nodes in it, and ones."""
     node_CJN = values.node_CJN
     ones = node_CJN.new_ones(node_CJN.shape[0], 1, node_CJN.shape[2])
     return torch.cat([node_CJN, ones], dim=1) * batch.in_output.unsqueeze(-1)
 
 
-def _point(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: LawData) -> _State:
-    """Values, output weights (in closed form for the squared error), loss and normal equations at
-    some constants."""
+def state_at(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: LawData) -> State:
+    """Loss and normal equations at some constants.
+
+    For the squared error the output weights are solved for; `weight_CL` is where they come from.
+    """
     values = batch.forward(data.x_DN, theta_CP)
-    basis = _basis(batch, values)
+    basis_CLN = output_basis(batch, values)
     if data.loss == "squared":
-        weighted = basis * data.w_N
-        gram = weighted @ basis.transpose(1, 2)
+        weighted_CLN = basis_CLN * data.w_N
+        gram = weighted_CLN @ basis_CLN.transpose(1, 2)
         for _ in range(2):  # the second round removes the rounding error of the first
-            residual = data.y_N - (weight_CL.unsqueeze(1) @ basis).squeeze(1)
-            weight_CL = weight_CL + _solve(gram, (weighted @ residual.unsqueeze(-1)).squeeze(-1))
-    eta = (weight_CL.unsqueeze(1) @ basis).squeeze(1)
-    loss = mean_loss(eta, data)
-    jacobian, _ = batch.backward(values, weight_CL[:, :-1])
-    curvature, residual = _curvature(eta, data)
-    full = torch.cat([jacobian, basis], dim=1)
-    matrix = (full * curvature.unsqueeze(1)) @ full.transpose(1, 2)
-    gradient = (full @ residual.unsqueeze(-1)).squeeze(-1)
-    return _State(theta_CP, weight_CL, loss, matrix, gradient)
+            residual_CN = data.y_N - (weight_CL.unsqueeze(1) @ basis_CLN).squeeze(1)
+            right = (weighted_CLN @ residual_CN.unsqueeze(-1)).squeeze(-1)
+            weight_CL = weight_CL + _solve(gram, right)
+    eta_CN = (weight_CL.unsqueeze(1) @ basis_CLN).squeeze(1)
+    loss_C = mean_loss(eta_CN, data)
+    jacobian_CPN, _ = batch.backward(values, weight_CL[:, :-1])
+    curvature_CN, residual_CN = curvature_and_residual(eta_CN, data)
+    full_CQN = torch.cat([jacobian_CPN, basis_CLN], dim=1)
+    matrix = (full_CQN * curvature_CN.unsqueeze(1)) @ full_CQN.transpose(1, 2)
+    gradient = (full_CQN @ residual_CN.unsqueeze(-1)).squeeze(-1)
+    return State(theta_CP, weight_CL, loss_C, matrix, gradient)
 
 
 def _descend(
-    batch: FormulaBatch, data: LawData, steps: int, state: _State | None, damping: Tensor
-) -> _State:
-    """`steps` Levenberg-Marquardt steps of every formula; `damping` is changed in place."""
+    batch: FormulaBatch, data: LawData, steps: int, state: State | None, damping_C: Tensor
+) -> State:
+    """`steps` Levenberg-Marquardt steps of every formula; `damping_C` is changed in place."""
     if state is None:
-        state = _point(batch, batch.theta(), batch.weight, data)
+        state = state_at(batch, batch.theta(), batch.weight, data)
     P = state.theta_CP.shape[1]
     exact = EXACT * 1e-8 * data.spread
     for _ in range(steps):
         data.work.descent(batch, data.x_DN.shape[1])
         diagonal = state.matrix.diagonal(dim1=-2, dim2=-1).clone()
-        extra = damping.unsqueeze(1) * diagonal
+        extra = damping_C.unsqueeze(1) * diagonal
         if data.loss == "squared":
-            extra[:, P:] = 0.0  # the output weights are at their optimum already
+            # The output weights are at their optimum already. Undamped they are projected out of
+            # the step of the others (Kaufman, 1975).
+            extra[:, P:] = 0.0
         extra = extra + 1e-12 * diagonal + (diagonal == 0)
         step = _solve(state.matrix + torch.diag_embed(extra), state.gradient)
-        trial = _point(batch, state.theta_CP + step[:, :P], state.weight_CL + step[:, P:], data)
-        better = trial.loss_C < state.loss_C
-        damping.copy_(
-            torch.where(better, (damping / 6.0).clamp(min=1e-12), (damping * 5.0).clamp(max=1e10))
-        )
-        gain = (state.loss_C - trial.loss_C)[better]
-        small = bool((gain < 1e-9 * state.loss_C[better]).all()) and bool(
-            (damping[~better] > 1e6).all()
-        )
-        state = _State(
-            *(
-                torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
-                for new, old in zip(vars(trial).values(), vars(state).values(), strict=True)
-            )
-        )
-        if small or bool((state.loss_C < exact).any()):
+        theta_CP = state.theta_CP + step[:, :P]
+        weight_CL = state.weight_CL + step[:, P:]
+        trial = state_at(batch, theta_CP, weight_CL, data)
+        better_C = trial.loss_C < state.loss_C
+
+        bolder_C = (damping_C / 6.0).clamp(min=1e-12)
+        more_careful_C = (damping_C * 5.0).clamp(max=1e10)
+        damping_C.copy_(torch.where(better_C, bolder_C, more_careful_C))
+        gain = (state.loss_C - trial.loss_C)[better_C]
+        little_gained = bool((gain < 1e-9 * state.loss_C[better_C]).all())
+        ended = little_gained and bool((damping_C[~better_C] > 1e6).all())
+        state = state.taking(trial, better_C)
+        if ended or bool((state.loss_C < exact).any()):
             break
     return state
+
+
+# ---- many formulas -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -252,84 +305,74 @@ def refit(
     so that its tensors stay in the cache.
 
     Args:
-        steps: Levenberg-Marquardt steps (Marquardt, 1963). The output weights of a squared error
-            are solved for in each step and the others move along the Jacobian with those projected
-            out (Golub and Pereyra, 1973, in the form of Kaufman, 1975); cross entropy and Poisson
-            deviance use the Fisher information in place of `J^T J`.
+        steps: Levenberg-Marquardt steps.
         groups: a group for each formula; the best `keep` of each group go on after `race_steps`
             steps. None: all go on.
 
     Returns:
         In the order of `formulas`; those that lost the race with the constants they had then.
     """
-    found: list[Fitted | None] = [None] * len(formulas)
-    order = sorted(range(len(formulas)), key=lambda i: _size(formulas[i]))
-    start = 0
-    while start < len(order):
-        end, cost = start, 0
-        while end < len(order):
-            J, E = _size(formulas[order[end]])
-            cost = (end - start + 1) * J * E * data.x_DN.shape[1]
-            if end > start and cost > CHUNK:
-                break
-            end += 1
-        members = order[start:end]
-        start = end
+    fitted: dict[int, Fitted] = {}
+    for members in _batches(formulas, data.x_DN.shape[1]):
         batch = FormulaBatch([formulas[i] for i in members], data.primitives)
-        damping = torch.full((len(members),), 1e-2, dtype=torch.float64)
+        damping_C = torch.full((len(members),), 1e-2, dtype=torch.float64)
         if groups is not None and steps > race_steps:
-            state = _descend(batch, data, race_steps, None, damping)
-            _write(found, members, batch, state)
-            kept = _winners(state.loss_C.tolist(), [groups[i] for i in members], keep)
-            batch, damping = batch.select(kept), damping[kept]
+            state = _descend(batch, data, race_steps, None, damping_C)
+            _write(fitted, members, batch, state)
+            own_groups = [groups[i] for i in members]
+            kept = _winners(state.loss_C.tolist(), own_groups, keep)
+            batch = batch.select(kept)
+            damping_C = damping_C[kept]
             members = [members[i] for i in kept.tolist()]
-            width = batch.slots.shape[1]
-            # The columns of a narrower batch are the first ones: a slot's place depends on its own
-            # formula alone.
-            columns = torch.cat(
-                [torch.arange(width), torch.arange(state.theta_CP.shape[1], state.matrix.shape[1])]
-            )
-            state = _State(
-                state.theta_CP[kept][:, :width],
-                state.weight_CL[kept],
-                state.loss_C[kept],
-                state.matrix[kept][:, columns][:, :, columns],
-                state.gradient[kept][:, columns],
-            )
-            state = _descend(batch, data, steps - race_steps, state, damping)
+            state = state.select(kept, batch.slots.shape[1])
+            state = _descend(batch, data, steps - race_steps, state, damping_C)
         else:
-            state = _descend(batch, data, steps, None, damping)
-        _write(found, members, batch, state)
-    return [f for f in found if f is not None]
+            state = _descend(batch, data, steps, None, damping_C)
+        _write(fitted, members, batch, state)
+    return [fitted[i] for i in range(len(formulas))]
+
+
+def _batches(formulas: Sequence[Formula], num_points: int) -> list[list[int]]:
+    """The places of the formulas by rising size, in parts of at most `CHUNK` numbers.
+
+    A formula that is larger by itself is a part of its own.
+    """
+    sizes = [largest_sizes([formula]) for formula in formulas]
+    parts: list[list[int]] = []
+    for i in sorted(range(len(formulas)), key=lambda i: sizes[i]):
+        # All formulas of a part are padded to the same size, about that of the last.
+        J, E = sizes[i]
+        if parts and (len(parts[-1]) + 1) * J * E * num_points <= CHUNK:
+            parts[-1].append(i)
+        else:
+            parts.append([i])
+    return parts
 
 
 def _winners(losses: Sequence[float], groups: Sequence[int], keep: int) -> Tensor:
     """The places of the `keep` smallest finite losses of each group."""
     taken: dict[int, int] = {}
-    kept = []
+    kept: list[int] = []
     for i in sorted(range(len(losses)), key=lambda i: losses[i]):
-        taken[groups[i]] = taken.get(groups[i], 0) + 1
-        if taken[groups[i]] <= keep and (math.isfinite(losses[i]) or not kept):
+        group = groups[i]
+        taken[group] = taken.get(group, 0) + 1
+        is_needed = math.isfinite(losses[i]) or not kept  # a batch is never empty
+        if taken[group] <= keep and is_needed:
             kept.append(i)
     return torch.tensor(sorted(kept))
 
 
-def _size(formula: Formula) -> tuple[int, int]:
-    return max(1, len(formula.nodes)), max([1, *(len(node.edges) for node in formula.nodes)])
-
-
 def _write(
-    found: list[Fitted | None], members: Sequence[int], batch: FormulaBatch, state: _State
+    fitted: dict[int, Fitted], members: Sequence[int], batch: FormulaBatch, state: State
 ) -> None:
-    weights = torch.where(batch.in_output, state.weight_CL, 0.0)
-    written = batch.written(state.theta_CP, weights)
+    weight_CL = torch.where(batch.in_output, state.weight_CL, 0.0)
+    written = batch.written(state.theta_CP, weight_CL)
     for i, formula, loss in zip(members, written, state.loss_C.tolist(), strict=True):
-        found[i] = Fitted(formula, loss)
+        fitted[i] = Fitted(formula, loss)
 
 
 def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
-    """`n ln MSE + (constants + operations) ln n + 2 sum of the constants' excess size`; lower is
-    better.
+    """`n ln MSE + complexity * ln n + 2 * excess size of the constants`; lower is better.
 
     For other losses `n ln MSE` is twice the summed loss. A constant is charged for what lies
     outside [0.01, 100] (in units in which features and target have size 1), so that the degenerate
@@ -339,11 +382,23 @@ def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
     formula = fitted.formula
     if not math.isfinite(fitted.loss):
         return math.inf
-    squared = data.loss == "squared"
-    fit = n * math.log(max(fitted.loss / spread, EXACT)) if squared else 2.0 * n * fitted.loss
+    if data.loss == "squared":
+        fit = n * math.log(max(fitted.loss / spread, EXACT))
+    else:
+        fit = 2.0 * n * fitted.loss
+    return fit + formula.complexity * math.log(n) + 2.0 * _excess_size(formula)
+
+
+def _excess_size(formula: Formula) -> float:
+    """By how many powers of e the constants lie outside [0.01, 100], summed."""
     numbers = [formula.bias, *formula.weights]
     for node in formula.nodes:
         for edge in node.edges:
-            numbers += [edge.b] if edge.fixed else [edge.a, edge.b]
-    size = sum(max(0.0, abs(math.log(abs(v))) - math.log(100.0)) for v in numbers if v != 0.0)
-    return fit + (formula.constants + formula.operations) * math.log(n) + 2.0 * size
+            if not edge.fixed:
+                numbers.append(edge.a)
+            numbers.append(edge.b)
+    excesses: list[float] = []
+    for number in numbers:
+        if number != 0.0:
+            excesses.append(max(0.0, abs(math.log(abs(number))) - math.log(100.0)))
+    return sum(excesses)

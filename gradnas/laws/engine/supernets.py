@@ -55,9 +55,12 @@ class SupernetSearch:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """Attributes:
-    formulas: one for each restart that stayed finite and is not all `none`, best last loss first.
-    dropped: restarts whose loss, weights or gradients stopped being finite.
+    """What the supernets gave.
+
+    Attributes:
+        formulas: one for each restart that stayed finite and is not all `none`, best last loss
+            first.
+        dropped: restarts whose loss, weights or gradients stopped being finite.
     """
 
     formulas: list[Formula]
@@ -74,89 +77,159 @@ def search(
     projection): the alpha gradient passes through that solution, so this layer needs no unrolled
     step.
     """
-    generator = generator_for(seed, 1)
-    net = space.supernet(restarts=settings.restarts, generator=generator)
-    target_N, x_DN = _working(data), data.x_DN.float()
-    order = torch.randperm(len(target_N), generator=generator)
-    half = len(order) // 2
-    train, valid = (
-        (order[:half], order[half:]) if settings.bilevel and half >= 4 else (order, order)
-    )
-    alphas: dict[str, Tensor] = dict(net.alphas.items())
-    params: dict[str, Tensor] = {"a": net.a, "b": net.b}
-    alive_K = torch.ones(settings.restarts, dtype=torch.bool)
-    plain_sgd = settings.gradient.needs_inner_step
-    optimizer = (
-        torch.optim.SGD(params.values(), lr=settings.weight_lr)
-        if plain_sgd
-        else torch.optim.Adam(params.values(), lr=settings.weight_lr)
-    )
-    alpha_optimizer = torch.optim.Adam(alphas.values(), lr=settings.alpha_lr, betas=(0.5, 0.999))
-    w_N = data.w_N.float()
-    last_K = torch.full((settings.restarts,), math.inf)
-
+    training = _Training(space, data, settings, seed)
     for step in range(settings.steps):
-        data.work.spent += data.work.supernets(settings.restarts, net.a[0].numel(), len(target_N))
-        progress = step / max(1, settings.steps - 1)
-        temperature = COLD**progress
-        noise = settings.relaxation.noise(alphas, generator)
+        training.step(step)
+    return training.outcome()
 
-        def losses(params: Tensors, alphas: Tensors, rows: Tensor) -> Tensor:
-            cooled = {name: alpha / temperature for name, alpha in alphas.items()}
-            draw = settings.relaxation.draw(cooled, noise, progress)
-            node_KJN = functional_call(net, params, (x_DN,), {"draw": draw})
-            return _output_loss(
-                node_KJN, target_N, w_N, train, rows, settings.output_in_closed_form
-            )
 
-        def train_loss(params: Tensors, alphas: Tensors) -> Tensor:
-            return torch.where(alive_K, losses(params, alphas, train), 0.0).sum()
+class _Training:
+    """K supernets, their optimisers, and which of them are alive."""
 
-        def valid_loss(params: Tensors, alphas: Tensors) -> Tensor:
-            loss = torch.where(alive_K, losses(params, alphas, valid), 0.0).sum()
-            if isinstance(settings.relaxation, Sigmoid):
-                loss = loss + settings.restarts * zero_one_loss(alphas)
-            return loss
+    def __init__(
+        self, space: EquationGraph, data: LawData, settings: SupernetSearch, seed: int
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.generator = generator_for(seed, 1)
+        self.net = space.supernet(restarts=settings.restarts, generator=self.generator)
+        self.x_DN = data.x_DN.float()
+        self.target_N = _working(data)
+        self.w_N = data.w_N.float()
 
-        if settings.bilevel or plain_sgd:
-            inner = SGDStep(settings.weight_lr) if plain_sgd else None
-            alpha_grads = settings.gradient(train_loss, valid_loss, params, alphas, inner)
-            _assign(alphas, alpha_grads, alive_K, None)
-            alpha_optimizer.step()
-            loss_K = losses(params, {k: v.detach() for k, v in alphas.items()}, train)
-            grads = torch.autograd.grad(
-                torch.where(alive_K, loss_K, 0.0).sum(), list(params.values())
-            )
+        order = torch.randperm(len(self.target_N), generator=self.generator)
+        half = len(order) // 2
+        self.train_rows = order
+        self.valid_rows = order
+        if settings.bilevel and half >= 4:
+            self.train_rows = order[:half]
+            self.valid_rows = order[half:]
+
+        self.alphas: dict[str, Tensor] = dict(self.net.alphas.items())
+        self.params: dict[str, Tensor] = {"a": self.net.a, "b": self.net.b}
+        # A gradient that looks through the weight step knows that step as plain SGD.
+        self.plain_sgd = settings.gradient.needs_inner_step
+        self.optimizer: torch.optim.Optimizer
+        if self.plain_sgd:
+            self.optimizer = torch.optim.SGD(self.params.values(), lr=settings.weight_lr)
         else:
-            loss_K = losses(params, alphas, train)
-            both = torch.autograd.grad(
-                torch.where(alive_K, loss_K, 0.0).sum(),
-                [*params.values(), *alphas.values()],
-                allow_unused=True,
-            )
-            grads = both[: len(params)]
-            found = zip(alphas.items(), both[len(params) :], strict=True)
-            _assign(
-                alphas,
-                {k: torch.zeros_like(a) if g is None else g for (k, a), g in found},
-                alive_K,
-                None,
-            )
-            alpha_optimizer.step()
-        alive_K = alive_K & torch.isfinite(loss_K.detach())
-        alive_K = alive_K & torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads]).all(0)
-        _assign(params, dict(zip(params, grads, strict=True)), alive_K, settings.clip_norm)
-        optimizer.step()
-        last_K = loss_K.detach()
-    ranked = torch.argsort(torch.where(alive_K, last_K, torch.inf)).tolist()
-    decided = net.decide(settings.relaxation)
-    formulas = [decided[k] for k in ranked if bool(alive_K[k])]
-    return SearchOutcome([f for f in formulas if f is not None], int((~alive_K).sum()))
+            self.optimizer = torch.optim.Adam(self.params.values(), lr=settings.weight_lr)
+        self.alpha_optimizer = torch.optim.Adam(
+            self.alphas.values(), lr=settings.alpha_lr, betas=(0.5, 0.999)
+        )
+        self.alive_K = torch.ones(settings.restarts, dtype=torch.bool)
+        self.last_K = torch.full((settings.restarts,), math.inf)
+
+    def step(self, step: int) -> None:
+        """One step of the alphas and one of the weights, of all restarts that are alive."""
+        settings = self.settings
+        work = self.data.work
+        num_constants = self.net.a[0].numel()
+        work.spent += work.supernets(settings.restarts, num_constants, len(self.target_N))
+        progress = step / max(1, settings.steps - 1)
+        losses = _Losses(
+            training=self,
+            temperature=COLD**progress,
+            progress=progress,
+            noise=settings.relaxation.noise(self.alphas, self.generator),
+        )
+        if settings.bilevel or self.plain_sgd:
+            loss_K, grads = self._alternating(losses)
+        else:
+            loss_K, grads = self._at_once(losses)
+        finite_K = torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads.values()]).all(0)
+        self.alive_K = self.alive_K & torch.isfinite(loss_K.detach())
+        self.alive_K = self.alive_K & finite_K
+        _assign(self.params, grads, self.alive_K, settings.clip_norm)
+        self.optimizer.step()
+        self.last_K = loss_K.detach()
+
+    def _alternating(self, losses: _Losses) -> tuple[Tensor, Tensors]:
+        """The step of the alphas; then the losses and the gradients of the weights."""
+        settings = self.settings
+        inner = SGDStep(settings.weight_lr) if self.plain_sgd else None
+        alpha_grads = settings.gradient(losses.train, losses.valid, self.params, self.alphas, inner)
+        _assign(self.alphas, alpha_grads, self.alive_K, None)
+        self.alpha_optimizer.step()
+        still = {name: alpha.detach() for name, alpha in self.alphas.items()}
+        loss_K = losses.of_restarts(self.params, still, self.train_rows)
+        total = torch.where(self.alive_K, loss_K, 0.0).sum()
+        grads = torch.autograd.grad(total, list(self.params.values()))
+        return loss_K, dict(zip(self.params, grads, strict=True))
+
+    def _at_once(self, losses: _Losses) -> tuple[Tensor, Tensors]:
+        """As `_alternating`, both from one backward pass: one level, and both on all points."""
+        loss_K = losses.of_restarts(self.params, self.alphas, self.train_rows)
+        total = torch.where(self.alive_K, loss_K, 0.0).sum()
+        both = {**self.params, **self.alphas}
+        grads = torch.autograd.grad(total, list(both.values()), allow_unused=True)
+        by_name = dict(zip(both, grads, strict=True))
+        alpha_grads: dict[str, Tensor] = {}
+        for name, alpha in self.alphas.items():
+            grad = by_name[name]
+            alpha_grads[name] = torch.zeros_like(alpha) if grad is None else grad
+        _assign(self.alphas, alpha_grads, self.alive_K, None)
+        self.alpha_optimizer.step()
+        return loss_K, {name: by_name[name] for name in self.params}
+
+    def outcome(self) -> SearchOutcome:
+        """The formulas of the restarts that are alive."""
+        ranked = torch.argsort(torch.where(self.alive_K, self.last_K, torch.inf)).tolist()
+        decided = self.net.decide(self.settings.relaxation)
+        formulas: list[Formula] = []
+        for k in ranked:
+            formula = decided[k]
+            if formula is not None and bool(self.alive_K[k]):
+                formulas.append(formula)
+        return SearchOutcome(formulas, dropped=int((~self.alive_K).sum()))
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """The losses of one step: every pass of it sees the same noise and temperature."""
+
+    training: _Training
+    temperature: float
+    progress: float
+    noise: Tensors
+
+    def of_restarts(self, params: Tensors, alphas: Tensors, rows: Tensor) -> Tensor:
+        """(K,) losses at some rows."""
+        training = self.training
+        settings = training.settings
+        cooled = {name: alpha / self.temperature for name, alpha in alphas.items()}
+        draw = settings.relaxation.draw(cooled, self.noise, self.progress)
+        node_KJN = functional_call(training.net, params, (training.x_DN,), {"draw": draw})
+        return _output_loss(
+            node_KJN,
+            training.target_N,
+            training.w_N,
+            training.train_rows,
+            rows,
+            settings.output_in_closed_form,
+        )
+
+    def train(self, params: Tensors, alphas: Tensors) -> Tensor:
+        """The sum over the restarts that are alive: none of them depends on another."""
+        loss_K = self.of_restarts(params, alphas, self.training.train_rows)
+        return torch.where(self.training.alive_K, loss_K, 0.0).sum()
+
+    def valid(self, params: Tensors, alphas: Tensors) -> Tensor:
+        """The loss of the alphas."""
+        loss_K = self.of_restarts(params, alphas, self.training.valid_rows)
+        loss = torch.where(self.training.alive_K, loss_K, 0.0).sum()
+        settings = self.training.settings
+        if isinstance(settings.relaxation, Sigmoid):
+            loss = loss + settings.restarts * zero_one_loss(alphas)
+        return loss
 
 
 def _working(data: LawData) -> Tensor:
-    """What the supernets fit by least squares: the target, or for other losses a step of Fisher
-    scoring."""
+    """What the supernets fit by least squares.
+
+    The target, or for other losses the working response of a step of Fisher scoring from the best
+    constant.
+    """
     if data.loss == "squared":
         return data.y_N.float()
     mean = (data.w_N * data.y_N).mean()
@@ -168,15 +241,18 @@ def _working(data: LawData) -> Tensor:
 def _output_loss(
     node_KJN: Tensor, y_N: Tensor, w_N: Tensor, train: Tensor, rows: Tensor, closed_form: bool
 ) -> Tensor:
-    """Squared error per restart as a share of the variance, at `rows`, the output layer solved on
-    `train`."""
+    """Squared error per restart as a share of the variance, at `rows`.
+
+    The output layer is solved for on the rows `train`.
+    """
     ones = torch.ones_like(node_KJN[:, :1])
     variance = (w_N * (y_N - (w_N * y_N).mean()) ** 2).mean().clamp(min=1e-30)
     if not closed_form:
         value_KN = node_KJN.sum(1)
         return (w_N[rows] * (value_KN[:, rows] - y_N[rows]) ** 2).mean(-1) / variance
     # Each node is scaled to size 1 first, so that one ridge suits all.
-    size = node_KJN.detach()[:, :, train].square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+    mean_square = node_KJN.detach()[:, :, train].square().mean(-1, keepdim=True)
+    size = mean_square.sqrt().clamp(min=1e-6)
     basis = torch.cat([node_KJN / size, ones], dim=1)
     known = basis[:, :, train] * w_N[train]
     gram = known @ basis[:, :, train].transpose(1, 2) / len(train)
@@ -189,15 +265,21 @@ def _output_loss(
 
 def _assign(tensors: Tensors, grads: Tensors, alive_K: Tensor, clip_norm: float | None) -> None:
     """Gradients of the restarts that are alive, each clipped to its own norm."""
-    clean = {
-        name: torch.where(
-            alive_K.view(-1, *[1] * (g.dim() - 1)), torch.nan_to_num(g, 0.0, 0.0, 0.0), 0.0
-        )
-        for name, g in grads.items()
-    }
+    clean: dict[str, Tensor] = {}
+    for name, grad in grads.items():
+        finite = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
+        clean[name] = torch.where(_per_restart(alive_K, grad), finite, 0.0)
     if clip_norm is not None:
-        norm_K = torch.stack([g.flatten(1).square().sum(1) for g in clean.values()]).sum(0).sqrt()
+        squares = [grad.flatten(1).square().sum(1) for grad in clean.values()]
+        norm_K = torch.stack(squares).sum(0).sqrt()
         factor_K = (clip_norm / norm_K.clamp(min=1e-12)).clamp(max=1.0)
-        clean = {name: g * factor_K.view(-1, *[1] * (g.dim() - 1)) for name, g in clean.items()}
+        for name, grad in clean.items():
+            clean[name] = grad * _per_restart(factor_K, grad)
     for name, tensor in tensors.items():
         tensor.grad = clean[name]
+
+
+def _per_restart(value_K: Tensor, like: Tensor) -> Tensor:
+    """One number for each restart, in the shape that multiplies `like`, `(K, ...)`."""
+    ones = [1] * (like.dim() - 1)
+    return value_K.view(-1, *ones)

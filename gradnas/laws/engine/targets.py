@@ -1,7 +1,7 @@
-"""Other targets in which a law may be simpler: ln y, 1/y, y^2, the root of y, the log-odds of y, y
-over a feature.
+"""Other targets in which a law may be simpler, and the way back to laws for y.
 
-A sum of terms that fits one of these is turned into a formula for y itself (its outer function
+They are ln y, 1/y, y^2, 1/y^2, the root of y, the log-odds of y, and y over or times a feature. A
+sum of terms that fits one of these is turned into a formula for y itself (its outer function
 applied), and refitted there. A change of the target changes the noise: its points are weighted by
 the inverse square of the derivative.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,9 +22,15 @@ from gradnas.laws.formula import (
     Edge,
     Formula,
     Node,
-    canonical,
+    as_product,
 )
 from gradnas.laws.primitives import POWER
+
+# (source, a, b) -> the factors of `outer(a S + b)`, where S is the node `source`.
+Outer = Callable[[int, float, float], list[Edge]]
+
+FEWEST_ROWS = 8
+FEWEST_SHARE = 0.8  # of the rows, on which a target must be defined
 
 
 @dataclass(frozen=True)
@@ -35,55 +42,19 @@ class Target:
     back: Callable[[Formula], Formula]
 
 
-def _summed(
-    formula: Formula, outer: Callable[[int, float, float], list[Edge]], signed: bool = False
-) -> Formula:
-    """`outer(a S + b)` as the only term, S being the formula's terms: `outer(source, a, b)` gives
-    the factors.
+@dataclass(frozen=True)
+class _Transform:
+    """A function of y, `value_N`, with its derivative `slope_N`, where it is `defined_N`.
 
-    Args:
-        signed: whether `a` must be positive, so that the sign of a lone term goes into S.
+    Attributes:
+        back: from a formula for the function's value to one for y.
     """
-    terms = [(j, w) for j, w in enumerate(formula.weights) if w != 0.0]
-    D, nodes = formula.features, list(formula.nodes)
-    if len(terms) == 1 and (not signed or terms[0][1] > 0):
-        source, scale = D + terms[0][0], terms[0][1]
-    else:
-        scale = abs(terms[0][1])
-        edges = [
-            Edge(D + j, "identity", w / scale, fixed=i == 0 and w / scale in (1.0, -1.0))
-            for i, (j, w) in enumerate(terms)
-        ]
-        nodes.append(Node("sum", tuple(edges)))
-        source = D + len(nodes) - 1
-    factors = outer(source, scale, formula.bias)
-    nodes.append(canonical(Node("product" if len(factors) > 1 else "sum", tuple(factors))))
-    return Formula(D, tuple(nodes), (*(0.0 for _ in nodes[:-1]), 1.0), 0.0)
 
-
-def _exponential(formula: Formula) -> Formula:
-    """exp of a sum, as a product: `exp(w ln g)` is the power `g^w`, the others stay
-    exponentials."""
-    D, factors = formula.features, []
-    for j, (node, w) in enumerate(zip(formula.nodes, formula.weights, strict=True)):
-        if w == 0.0:
-            continue
-        lone = node.edges[0]
-        if len(node.edges) == 1 and lone.function == "ln" and lone.a > 0:
-            factors.append(Edge(lone.source, POWER, w, lone.b / lone.a))
-        elif len(node.edges) == 1 and lone.function == "identity":
-            factors.append(Edge(lone.source, "exp", w))
-        else:
-            factors.append(Edge(D + j, "exp", w))
-    nodes = (
-        *formula.nodes,
-        canonical(Node("product" if len(factors) > 1 else "sum", tuple(factors))),
-    )
-    return Formula(D, nodes, (*(0.0 for _ in formula.nodes), 1.0), 0.0)
-
-
-def _power(exponent: float) -> Callable[[int, float, float], list[Edge]]:
-    return lambda source, a, b: [Edge(source, POWER, exponent, b / a)]
+    name: str
+    value_N: Tensor
+    slope_N: Tensor
+    defined_N: Tensor
+    back: Callable[[Formula], Formula]
 
 
 def targets(
@@ -93,112 +64,171 @@ def targets(
     kinds: Sequence[str],
     features: Sequence[int],
 ) -> list[Target]:
-    """The targets that the data and the allowed functions admit; the squared error alone has
-    any."""
+    """The targets that the data and the allowed functions admit.
+
+    The squared error alone has any.
+    """
     if data.loss != "squared":
         return []
-    found: list[Target] = []
-    y = data.y_N
-
-    def add(
-        name: str,
-        value_N: Tensor,
-        slope_N: Tensor,
-        keep: Tensor,
-        back: Callable[[Formula], Formula],
-    ) -> None:
-        keep = keep & torch.isfinite(value_N) & torch.isfinite(slope_N) & (slope_N != 0)
-        if int(keep.sum()) < max(8, 0.8 * len(y)):
-            return
-        rows = keep.nonzero().flatten()
-        w = data.w_N[rows] / slope_N[rows] ** 2
-        scale = float(value_N[rows].abs().max())
-        if not scale > 0 or float(value_N[rows].std()) < 1e-9 * scale:
-            return
-        x_DN = data.x_DN[:, rows]
-        n = data.rows(rows).n
-        shrunk = LawData(
-            x_DN, value_N[rows] / scale, w / w.mean(), "squared", data.primitives, n, data.work
-        )
-
-        def rescaled(formula: Formula) -> Formula:
-            grown = replace(
-                formula,
-                weights=tuple(v * scale for v in formula.weights),
-                bias=formula.bias * scale,
-            )
-            return back(grown)
-
-        found.append(Target(name, shrunk, rescaled))
-
-    positive = y > 0
-    if "exp" in functions and POWER in functions:
-        add("ln y", torch.log(y), 1.0 / y, positive, _exponential)
-    if "reciprocal" in functions:
-        same_sign = y * float(y.median().sign()) > 0
-        add(
-            "1 / y",
-            1.0 / y,
-            -1.0 / y**2,
-            same_sign,
-            lambda f: _summed(f, lambda s, a, b: [Edge(s, "reciprocal", a, b)]),
-        )
-    if POWER in functions:
-        add("y squared", y**2, 2.0 * y, positive, lambda f: _summed(f, _power(0.5), signed=True))
-    if POWER in functions:
-        add(
-            "1 / y squared",
-            y**-2,
-            -2.0 * y**-3,
-            positive,
-            lambda f: _summed(f, _power(-0.5), signed=True),
-        )
-    if "square" in functions:
-        add(
-            "root of y",
-            y.sqrt(),
-            0.5 / y.sqrt(),
-            positive,
-            lambda f: _summed(f, lambda s, a, b: [Edge(s, "square", a, b)]),
-        )
-    if "logistic" in functions:
-        p = y * scale_y
-        add(
-            "log-odds of y",
-            torch.logit(p),
-            1.0 / (p * (1 - p)),
-            (p > 0) & (p < 1),
-            lambda f: _summed(f, lambda s, a, b: [Edge(s, "logistic", a, b)]),
-        )
+    transforms = _of_y(data.y_N, scale_y, functions)
     if "product" in kinds and len(features) > 1:
         for d in features:
-            x_N = data.x_DN[d]
-            away = x_N.abs() > 1e-6
-            add(
-                f"y over feature {d}",
-                y / x_N,
-                1.0 / x_N,
-                away,
-                lambda f, d=d: _summed(
-                    f,
-                    lambda s, a, b: [
-                        Edge(d, "identity", fixed=True),
-                        Edge(s, "identity", a, b, fixed=True),
-                    ],
-                ),
-            )
-            if "reciprocal" in functions:
-                add(
-                    f"y times feature {d}",
-                    y * x_N,
-                    x_N,
-                    away,
-                    lambda f, d=d: _summed(
-                        f,
-                        lambda s, a, b: [
-                            Edge(d, "reciprocal", fixed=True),
-                            Edge(s, "identity", a, b, fixed=True),
-                        ],
-                    ),
-                )
-    return found
+            transforms += _of_y_and_feature(data, d, functions)
+    admitted: list[Target] = []
+    for transform in transforms:
+        target = _admitted(transform, data)
+        if target is not None:
+            admitted.append(target)
+    return admitted
+
+
+def _of_y(y_N: Tensor, scale_y: float, functions: Sequence[str]) -> list[_Transform]:
+    """The functions of y whose inverse is allowed.
+
+    Args:
+        scale_y: what y was divided by; log-odds are those of the target itself.
+    """
+    positive_N = y_N > 0
+    transforms: list[_Transform] = []
+    if "exp" in functions and POWER in functions:
+        value_N = torch.log(y_N)
+        transforms.append(_Transform("ln y", value_N, 1.0 / y_N, positive_N, _exponential))
+    if "reciprocal" in functions:
+        same_sign_N = y_N * float(y_N.median().sign()) > 0
+        back = partial(_outer, _function("reciprocal"))
+        transforms.append(_Transform("1 / y", 1.0 / y_N, -1.0 / y_N**2, same_sign_N, back))
+    if POWER in functions:
+        back = partial(_outer, _power(0.5), signed=True)
+        transforms.append(_Transform("y squared", y_N**2, 2.0 * y_N, positive_N, back))
+        back = partial(_outer, _power(-0.5), signed=True)
+        slope_N = -2.0 * y_N**-3
+        transforms.append(_Transform("1 / y squared", y_N**-2, slope_N, positive_N, back))
+    if "square" in functions:
+        back = partial(_outer, _function("square"))
+        slope_N = 0.5 / y_N.sqrt()
+        transforms.append(_Transform("root of y", y_N.sqrt(), slope_N, positive_N, back))
+    if "logistic" in functions:
+        p_N = y_N * scale_y
+        slope_N = 1.0 / (p_N * (1 - p_N))
+        inside_N = (p_N > 0) & (p_N < 1)
+        back = partial(_outer, _function("logistic"))
+        transforms.append(_Transform("log-odds of y", torch.logit(p_N), slope_N, inside_N, back))
+    return transforms
+
+
+def _of_y_and_feature(data: LawData, d: int, functions: Sequence[str]) -> list[_Transform]:
+    """y over feature d, for laws with it as a factor; y times it, for laws with it as a divisor."""
+    y_N = data.y_N
+    x_N = data.x_DN[d]
+    away_N = x_N.abs() > 1e-6
+    over = partial(_outer, _times_feature(d, "identity"))
+    transforms = [_Transform(f"y over feature {d}", y_N / x_N, 1.0 / x_N, away_N, over)]
+    if "reciprocal" in functions:
+        times = partial(_outer, _times_feature(d, "reciprocal"))
+        transforms.append(_Transform(f"y times feature {d}", y_N * x_N, x_N, away_N, times))
+    return transforms
+
+
+def _admitted(transform: _Transform, data: LawData) -> Target | None:
+    """The problem for this function of y; None where it is defined in too few rows, or constant."""
+    value_N = transform.value_N
+    slope_N = transform.slope_N
+    finite_N = torch.isfinite(value_N) & torch.isfinite(slope_N)
+    usable_N = transform.defined_N & finite_N & (slope_N != 0)
+    if int(usable_N.sum()) < max(FEWEST_ROWS, FEWEST_SHARE * len(data.y_N)):
+        return None
+    rows = usable_N.nonzero().flatten()
+    scale = float(value_N[rows].abs().max())
+    if not scale > 0 or float(value_N[rows].std()) < 1e-9 * scale:
+        return None
+    # An error of dy in y is one of slope * dy in the function: with these weights the squared error
+    # is, to first order, that of y.
+    w_N = data.w_N[rows] / slope_N[rows] ** 2
+    shrunk = LawData(
+        data.x_DN[:, rows],
+        value_N[rows] / scale,
+        w_N / w_N.mean(),
+        "squared",
+        data.primitives,
+        points=data.rows(rows).n,
+        work=data.work,
+    )
+    return Target(transform.name, shrunk, partial(_rescaled_back, transform.back, scale))
+
+
+def _rescaled_back(back: Callable[[Formula], Formula], scale: float, formula: Formula) -> Formula:
+    """`back` of the formula times `scale`."""
+    weights = tuple(weight * scale for weight in formula.weights)
+    return back(replace(formula, weights=weights, bias=formula.bias * scale))
+
+
+# ---- back to y -----------------------------------------------------------------------------------
+
+
+def _function(name: str) -> Outer:
+    return lambda source, a, b: [Edge(source, name, a, b)]
+
+
+def _power(exponent: float) -> Outer:
+    # (a S + b)^p is a^p (S + b/a)^p, and a^p goes into the output weight.
+    return lambda source, a, b: [Edge(source, POWER, exponent, b / a)]
+
+
+def _times_feature(d: int, function: str) -> Outer:
+    """A function of feature d as one factor, and `a S + b` as the other."""
+    return lambda source, a, b: [
+        Edge(d, function, fixed=True),
+        Edge(source, "identity", a, b, fixed=True),
+    ]
+
+
+def _outer(outer: Outer, formula: Formula, signed: bool = False) -> Formula:
+    """`outer(a S + b)` as the only term, S being the formula's terms.
+
+    Args:
+        signed: whether `a` must be positive, so that the sign of a lone term goes into S.
+    """
+    D = formula.features
+    nodes = list(formula.nodes)
+    terms = [(j, weight) for j, weight in enumerate(formula.weights) if weight != 0.0]
+    first, first_weight = terms[0]
+    if len(terms) == 1 and (not signed or first_weight > 0):
+        source = D + first
+        scale = first_weight
+    else:
+        # A node of its own for the sum, its first coefficient 1 or -1.
+        scale = abs(first_weight)
+        edges: list[Edge] = []
+        for i, (j, weight) in enumerate(terms):
+            a = weight / scale
+            edges.append(Edge(D + j, "identity", a, fixed=i == 0 and a in (1.0, -1.0)))
+        nodes.append(Node("sum", tuple(edges)))
+        source = D + len(nodes) - 1
+    nodes.append(as_product(outer(source, scale, formula.bias)))
+    return Formula(D, tuple(nodes), _only_the_last(nodes), 0.0)
+
+
+def _exponential(formula: Formula) -> Formula:
+    """exp of a sum, as a product: `exp(w ln g)` is the power `g^w`, the others stay exponentials.
+
+    The factor `exp(bias)` goes into the output weight.
+    """
+    D = formula.features
+    factors: list[Edge] = []
+    for j, (node, weight) in enumerate(zip(formula.nodes, formula.weights, strict=True)):
+        if weight == 0.0:
+            continue
+        lone = node.edges[0] if len(node.edges) == 1 else None
+        if lone and lone.function == "ln" and lone.a > 0:
+            factors.append(Edge(lone.source, POWER, weight, lone.b / lone.a))
+        elif lone and lone.function == "identity":
+            factors.append(Edge(lone.source, "exp", weight))
+        else:
+            factors.append(Edge(D + j, "exp", weight))
+    nodes = [*formula.nodes, as_product(factors)]
+    return Formula(D, tuple(nodes), _only_the_last(nodes), 0.0)
+
+
+def _only_the_last(nodes: Sequence[Node]) -> tuple[float, ...]:
+    """Output weights that leave out all nodes but the last."""
+    return (*[0.0] * (len(nodes) - 1), 1.0)

@@ -29,7 +29,6 @@ from gradnas.laws.formula import (
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
     PRIMITIVES,
-    REFERENCE_WORDS,
     WORDS,
     Primitive,
     resolve,
@@ -40,6 +39,7 @@ from gradnas.laws.symbolic import (
     within,
 )
 from gradnas.relaxations.sigmoid import Sigmoid, zero_one_loss
+from tests.laws.words import REFERENCE_WORDS
 
 X_DN = torch.rand(2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
 

@@ -1,0 +1,144 @@
+"""Formulas with something more in them: nodes, terms, factors, additions to an input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gradnas.laws.engine.atoms import Atom
+from gradnas.laws.formula import (
+    Edge,
+    Formula,
+    Node,
+    as_product,
+    canonical,
+)
+
+
+def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
+    """The formula with more nodes before node `at`; they are not in the output."""
+    first = formula.features + at
+    later: list[Node] = []
+    for node in formula.nodes[at:]:
+        edges: list[Edge] = []
+        for edge in node.edges:
+            moved = len(nodes) if edge.source >= first else 0
+            edges.append(replace(edge, source=edge.source + moved))
+        later.append(Node(node.kind, tuple(edges)))
+    none = [0.0] * len(nodes)
+    return replace(
+        formula,
+        nodes=(*formula.nodes[:at], *nodes, *later),
+        weights=(*formula.weights[:at], *none, *formula.weights[at:]),
+    )
+
+
+def with_node(formula: Formula, at: int, node: Node) -> Formula:
+    """The formula with another node in the place `at`."""
+    return replace(formula, nodes=(*formula.nodes[:at], node, *formula.nodes[at + 1 :]))
+
+
+def add_term(formula: Formula, atoms: Sequence[Atom]) -> Formula:
+    """With one more term in the output: the product of some atoms."""
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    for atom in atoms:
+        source = atom.edge.source
+        if atom.stem is not None:
+            source = formula.features + len(formula.nodes) + len(nodes)
+            nodes.append(atom.stem)
+        edges.append(replace(atom.edge, source=source))
+    if len(edges) == 1 and edges[0].function == "ln":
+        edges[0] = replace(edges[0], fixed=True)  # ln a is part of the bias
+    none = [0.0] * len(nodes)
+    nodes.append(as_product(edges))
+    return replace(
+        formula,
+        nodes=(*formula.nodes, *nodes),
+        weights=(*formula.weights, *none, 1.0),
+    )
+
+
+def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None) -> Formula:
+    """With a node multiplied by an atom, or with the atom in the place of one of its factors.
+
+    A node that is a sum or a ratio of several edges becomes the first factor of a product.
+    """
+    new = atom.edge
+    if atom.stem is not None:
+        formula = insert(formula, at, [atom.stem])
+        new = replace(new, source=formula.features + at)
+        at += 1
+    node = formula.nodes[at]
+    if node.kind != "product" and len(node.edges) > 1:
+        return _multiplied(formula, at, new)
+    edges = list(node.edges)
+    if instead is not None:
+        edges[instead] = new
+    else:
+        # In a product ln a is no part of the bias any more, so a is fitted again.
+        edges = [replace(edge, fixed=edge.fixed and edge.function != "ln") for edge in edges]
+        edges.append(new)
+    return with_node(formula, at, canonical(Node("product", tuple(edges))))
+
+
+def _multiplied(formula: Formula, at: int, factor: Edge) -> Formula:
+    """With a product of node `at` and a factor, in the place of the node wherever it is read."""
+    old = formula.features + at
+    new = old + 1
+    product = Node("product", (Edge(old, "identity", fixed=True), factor))
+    grown = insert(formula, at + 1, [product])
+    nodes = list(grown.nodes[: at + 2])
+    for node in grown.nodes[at + 2 :]:
+        edges: list[Edge] = []
+        for edge in node.edges:
+            edges.append(replace(edge, source=new) if edge.source == old else edge)
+        nodes.append(Node(node.kind, tuple(edges)))
+    weights = list(grown.weights)
+    weights[at] = 0.0
+    weights[at + 1] = formula.weights[at]
+    return replace(grown, nodes=tuple(nodes), weights=tuple(weights))
+
+
+def add_inside(
+    formula: Formula, at: int, edge: int, atom: Atom, amount: float, times_source: bool
+) -> Formula:
+    """With more in the input `s` of an edge: `s + amount * atom`, or `s + amount * s * atom`."""
+    source = formula.nodes[at].edges[edge].source
+    first = formula.features + at
+    nodes: list[Node] = []
+    new = atom.edge
+    if atom.stem is not None:
+        nodes.append(atom.stem)
+        new = replace(new, source=first)
+    if times_source:
+        nodes.append(as_product([Edge(source, "identity"), new]))
+        added = first + len(nodes) - 1
+    elif new.function == "identity":
+        added = new.source
+    else:
+        nodes.append(as_product([new]))
+        added = first + len(nodes) - 1
+    plain = Edge(source, "identity", 1.0, fixed=True)
+    nodes.append(Node("sum", (plain, Edge(added, "identity", amount))))
+    grown = insert(formula, at, nodes)
+
+    # The edge reads the sum now.
+    at += len(nodes)
+    node = grown.nodes[at]
+    edges = list(node.edges)
+    edges[edge] = replace(edges[edge], source=first + len(nodes) - 1)
+    return with_node(grown, at, Node(node.kind, tuple(edges)))
+
+
+def structure(formula: Formula) -> tuple[object, ...]:
+    """What a formula is apart from its constants: equal for two that refitting would make equal."""
+    parts: list[object] = []
+    for node, weight in zip(formula.nodes, formula.weights, strict=True):
+        edges: list[object] = []
+        for edge in node.edges:
+            has_b = edge.b != 0.0
+            edges.append((edge.source, edge.function, edge.below, edge.fixed, has_b))
+        parts.append((node.kind, weight != 0.0, tuple(edges)))
+    parts.append(formula.bias != 0.0)
+    return tuple(parts)

@@ -1,0 +1,129 @@
+"""The Pareto front of a search: the best of its pool, in the units of the data.
+
+Legend: N points, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from gradnas.laws.engine.digits import rounded
+from gradnas.laws.engine.pool import Pool
+from gradnas.laws.engine.problem import Problem
+from gradnas.laws.engine.prune import pareto
+from gradnas.laws.engine.refit import (
+    EXACT,
+    Fitted,
+    description_length,
+    mean_loss,
+    refit,
+)
+from gradnas.laws.formula import Formula
+from gradnas.laws.law import Law
+from gradnas.randomness import generator_for
+
+FOLDS = 5
+FOLD = 4  # stream of random numbers
+LONGEST_FRONT = 10
+# A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
+STRONG = 6.0
+
+
+def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
+    """The laws by rising complexity, and the chosen one of them."""
+    kept, best = _kept(pool, by_length=problem.settings.prune)
+    in_units = _in_units(problem, kept)
+    valid_errors = _validated(problem, [item.formula for item in in_units])
+    laws: list[Law] = []
+    for item, own, valid_error in zip(kept, in_units, valid_errors, strict=True):
+        law = Law(
+            formula=own.formula,
+            complexity=own.formula.complexity,
+            train_error=own.loss,
+            valid_error=valid_error,
+            description_length=description_length(item, problem.data, pool.spread),
+            agreement=max(1, _agreement(pool, item)),
+            loss=problem.loss,
+            primitives=dict(problem.table),
+        )
+        laws.append(law)
+
+    if problem.settings.prune:
+        shortest = min(law.description_length for law in laws)
+        near = [law for law in laws if law.description_length < shortest + STRONG]
+    else:
+        near = [laws[kept.index(best)]]
+    chosen = min(near, key=lambda law: (law.complexity, law.description_length))
+
+    # On all rows and with rounded constants some may not be better than a simpler one any more.
+    front: list[Law] = []
+    lowest = math.inf
+    for law in sorted(laws, key=lambda law: (law.complexity, law.train_error)):
+        if law.train_error < lowest or law is chosen:
+            front.append(law)
+            lowest = min(lowest, law.train_error)
+    return front, chosen
+
+
+def _kept(pool: Pool, by_length: bool) -> tuple[list[Fitted], Fitted]:
+    """The formulas of the front, and the best of them.
+
+    Args:
+        by_length: whether the best is the shortest description. Without pruning nothing is selected
+            by its length: the law is what the search ended in.
+    """
+    best = pool.best(1)[0] if by_length else min(pool.items, key=lambda item: item.loss)
+    # What fits better than the best is longer than it is worth.
+    others = [item for item in pool.items if item.loss >= best.loss or item is best]
+    least = EXACT * pool.spread
+    # Errors of rounding count as equal.
+    kept = pareto(others, lambda item: max(item.loss, least))
+    if best not in kept:
+        kept.append(best)
+    return kept[-LONGEST_FRONT:], best
+
+
+def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
+    """The formulas in the units of the data, refitted on all points, and rounded."""
+    plain = [problem.in_units(item.formula) for item in kept]
+    refitted = refit(plain, problem.all, steps=30)
+    in_units: list[Fitted] = []
+    for formula, item, new in zip(plain, kept, refitted, strict=True):
+        if not math.isfinite(new.loss):
+            new = Fitted(formula, problem.in_units_of_loss(item.loss))
+        in_units.append(rounded(new, problem.all))
+    return in_units
+
+
+def _agreement(pool: Pool, item: Fitted) -> int:
+    """How many of the refitted proposals ended at this loss."""
+    least = EXACT * pool.spread
+    highest = 1.01 * max(item.loss, least)
+    lowest = 0.99 * item.loss if item.loss > least else -math.inf
+    return sum(lowest <= loss <= highest for loss in pool.losses)
+
+
+def _validated(problem: Problem, formulas: Sequence[Formula]) -> list[float]:
+    """Mean loss by cross-validation.
+
+    The structures stay, their constants are refitted without each fold.
+    """
+    data = problem.all
+    n = len(data.y_N)
+    order = torch.randperm(n, generator=generator_for(problem.seed, FOLD))
+    totals = torch.zeros(len(formulas), dtype=torch.float64)
+    weight = 0.0
+    folds = min(FOLDS, n)
+    for fold in range(folds):
+        held = order[fold::folds]
+        rest = order[torch.isin(order, held, invert=True)]
+        part = data.rows(held)
+        refitted = refit(formulas, data.rows(rest), steps=6)
+        etas = [item.formula(part.x_DN.T, problem.table) for item in refitted]
+        part_weight = float(data.w_N[held].sum())
+        totals += mean_loss(torch.stack(etas), part) * part_weight
+        weight += part_weight
+    return (totals / weight).tolist()

@@ -1,0 +1,149 @@
+"""The data of one search: of size 1, some rows and some features of them, and the way back.
+
+Legend: N rows, D features, F features that are searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradnas.laws.engine.atoms import (
+    allowed_functions,
+    make_atoms,
+)
+from gradnas.laws.engine.growth import most_telling
+from gradnas.laws.engine.refit import (
+    LawData,
+    Loss,
+)
+from gradnas.laws.engine.units import unscaled
+from gradnas.laws.formula import Formula
+from gradnas.laws.law import LawSettings
+from gradnas.laws.primitives import (
+    POWER,
+    resolve,
+)
+from gradnas.randomness import generator_for
+
+MOST_FEATURES = 8  # that structures are looked for in
+POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
+SUBSET = 2  # stream of random numbers
+
+
+class Problem:
+    """What a law is looked for in.
+
+    Attributes:
+        words, functions: what laws may be made of; `table` holds the functions.
+        all: rows that constants are fitted on in the end, in the units of the data.
+        data: rows that structures are looked for on, features and target divided by their largest
+            size, `scales` and `scale_y`.
+        features: those that structures are looked for in.
+        notes: sentences about what was left out.
+    """
+
+    def __init__(
+        self,
+        x_ND: np.ndarray,
+        y_N: np.ndarray,
+        w_N: np.ndarray,
+        settings: LawSettings,
+        loss: Loss,
+        seed: int,
+        names: Sequence[str],
+    ) -> None:
+        self.settings = settings
+        self.loss: Loss = loss
+        self.seed = seed
+        self.names = names
+        self.words, self.table = resolve(settings.primitives)
+        self.functions = list(allowed_functions(self.words))
+        self.notes: list[str] = []
+
+        x_DN = _tensor(x_ND.T)
+        y = _tensor(y_N)
+        w = _tensor(w_N)
+        whole = LawData(x_DN, y, w / w.mean(), loss, self.table, points=float(w.sum()))
+        order = torch.randperm(len(y), generator=generator_for(seed, SUBSET))
+        self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
+
+        self.scales = [float(row.abs().max()) or 1.0 for row in x_DN]
+        # A probability and a rate are what they are.
+        self.scale_y = (float(y.abs().max()) or 1.0) if loss == "squared" else 1.0
+        scales_D1 = torch.tensor(self.scales, dtype=torch.float64).unsqueeze(1)
+        of_size_1 = LawData(
+            x_DN / scales_D1,
+            y / self.scale_y,
+            whole.w_N,
+            loss,
+            self.table,
+            points=whole.points,
+        )
+        self.data = of_size_1.rows(order[: settings.max_points].sort().values)
+        if len(y) > settings.max_points:
+            self.notes.append(
+                f"of {len(y)} rows, structures were looked for on {len(self.data.y_N)} drawn at "
+                f"random and the constants fitted on {len(self.all.y_N)}"
+            )
+        self.work = self.data.work
+        if settings.work_seconds is not None:
+            share_of_points = max(1.0, len(self.data.y_N) / POINTS)
+            self.work.limit = settings.work_seconds * settings.effort * share_of_points
+        self.features = self._choose_features()
+        self._note_domains()
+
+    def in_units(self, formula: Formula) -> Formula:
+        """A formula for `data` as the same law in the units of the data."""
+        return unscaled(formula, self.scales, self.scale_y)
+
+    def in_units_of_loss(self, loss: float) -> float:
+        """A loss on `data` in the units of the data."""
+        return loss * self.scale_y**2
+
+    def _choose_features(self) -> list[int]:
+        """The features that structures are looked for in."""
+        varied: list[int] = []
+        constant: list[str] = []
+        for d, row in enumerate(self.data.x_DN):
+            if float(row.max() - row.min()) > 0.0:
+                varied.append(d)
+            else:
+                constant.append(self.names[d])
+        if constant:
+            self.notes.append(
+                f"constant features cannot matter and were left out: {', '.join(constant)}"
+            )
+        if len(varied) <= MOST_FEATURES:
+            return varied
+        atoms = make_atoms(self.words, self.data, self.scales, varied)
+        chosen = most_telling(self.data, atoms, MOST_FEATURES)
+        chosen_names = ", ".join(self.names[d] for d in chosen)
+        self.notes.append(
+            f"of {len(varied)} features, the {len(chosen)} that explain most were searched: "
+            f"{chosen_names}"
+        )
+        return chosen
+
+    def _note_domains(self) -> None:
+        """Note the features that a function of positive numbers is not applied to."""
+        positive: set[str] = set()
+        for name in self.functions:
+            if name == POWER or self.table[name].positive:
+                positive.add(name)
+        crossing: list[str] = []
+        for d in self.features:
+            if float(self.data.x_DN[d].min()) <= 0:
+                crossing.append(self.names[d])
+        if positive and crossing:
+            self.notes.append(
+                f"{' and '.join(sorted(positive))} need positive numbers: not applied to "
+                f"{', '.join(crossing)} as it is, but where something makes it positive"
+            )
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(values))
