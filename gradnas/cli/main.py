@@ -54,6 +54,7 @@ from gradnas.programs.image_training import (
     start_training,
     train,
 )
+from gradnas.programs.reporting import write_report
 from gradnas.programs.run_costs import (
     cost_sentence,
     located,
@@ -69,7 +70,6 @@ from gradnas.programs.text_training import (
     start_text_training,
     train_text,
 )
-from gradnas.reports.page import write_report
 from gradnas.search.rewards import check_samples
 from gradnas.spaces import ConvCell
 

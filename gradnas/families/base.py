@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gradnas.architectures.base import Architecture
+from gradnas.reports.folder import Folder, Tables
 from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
 
 Searches = Mapping[str, Callable[[], SearchSettings]]
@@ -24,6 +25,7 @@ class Family(ABC):
 
     Class attributes:
         noun: one architecture in a sentence: "cell", "chain".
+        title: above its picture.
         called: what was given where another family was wanted: "cells", "a chain".
         called_elsewhere: the same where networks of other data were wanted.
         kind: of data that its recipes are for; None where there are none.
@@ -34,6 +36,7 @@ class Family(ABC):
     """
 
     noun: ClassVar[str]
+    title: ClassVar[str]
     called: ClassVar[str]
     called_elsewhere: ClassVar[str]
     kind: ClassVar[Kind | None] = None
@@ -88,3 +91,25 @@ class Family(ABC):
         self, space: Any, architecture: Any, what: str, searched: Mapping[str, Any] | None
     ) -> Any:
         """The size of the network to train, from that of the recipe; see `space_of`."""
+
+    # -- its sections in a report ------------------------------------------------------------------
+
+    @abstractmethod
+    def tables(self, folder: Folder) -> Tables:
+        """The tables of alphas that a search stores each epoch.
+
+        Raises:
+            ValueError: the configuration in the folder is damaged.
+        """
+
+    @abstractmethod
+    def shown(self, folder: Folder) -> str:
+        """The picture of the folder's architecture with its caption."""
+
+    @abstractmethod
+    def mixing(self, folder: Folder) -> str:
+        """The mixing weights after the last epoch, and how decided they are over the epochs."""
+
+    def collapse(self, folder: Folder) -> str | None:
+        """A warning, if what the search ended with has the marks of a collapse."""
+        return None

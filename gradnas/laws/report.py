@@ -22,7 +22,7 @@ from gradnas.laws.pictures import (
     page_svg,
     typeset,
 )
-from gradnas.reports.page import CSS
+from gradnas.reports.parts import CSS
 
 MORE_CSS = """
 .law { margin: 16px 0; padding: 14px 16px; border-left: 5px solid #3c8a3a; background: #eff7ee; overflow-x: auto; }

@@ -36,6 +36,7 @@ from gradnas.pictures.canvas import (
     Heading,
     Point,
     blank,
+    plain,
     plain_style,
     save_figure,
     svg_element,
@@ -77,8 +78,18 @@ def picture(genotype: Genotype, path: Path | str, *, title: str | None = None) -
 def svg(genotype: Genotype, *, title: str | None = None) -> str:
     """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself
     alone, so several can stand in one page."""
-    label = " and ".join(TITLES[name] for name, _ in genotype.cells)
-    return svg_element(figure(genotype, title=title), label, f"{genotype} {title}")
+    shown = _showable(genotype)
+    label = " and ".join(TITLES[name] for name, _ in shown.cells)
+    return svg_element(figure(shown, title=title), label, f"{shown} {title}")
+
+
+def _showable(genotype: Genotype) -> Genotype:
+    """The same cells, with names of operations that a page can hold."""
+    cells = []
+    for name, cell in genotype.cells:
+        edges = tuple((plain(operation), predecessor) for operation, predecessor in cell.edges)
+        cells.append((name, CellGenotype(edges, cell.concat)))
+    return Genotype(tuple(cells))
 
 
 def figure(genotype: Genotype, *, title: str | None = None) -> Figure:

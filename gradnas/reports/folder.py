@@ -1,14 +1,16 @@
-"""What a report reads: the files of a run folder as checked values. Every error is a ValueError
-that names the file.
+"""What a report reads: the files of a run folder as checked values.
 
-Legend: E edges, O operations, N tables (one more than finished epochs).
+Every error is a ValueError that names the file. What a configuration means is the business of the
+kind of data and of the family of architectures; here it is a dictionary.
+
+Legend: N tables (one more than finished epochs); the other axes are those of a table of alphas.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,10 @@ import torch
 from torch import Tensor
 
 from gradnas import runs
-from gradnas.architectures.chain import Chain
-from gradnas.architectures.genotype import Genotype
-from gradnas.architectures.registry import load_architecture
+from gradnas.architectures.base import Architecture
 from gradnas.config import from_json, read_object
 from gradnas.pictures.canvas import plain
-from gradnas.pictures.plots import edges
 from gradnas.relaxations import Relaxation
-from gradnas.spaces import ImageSpace, MBConvChain
-
-SEARCHES, TRAININGS = ("SearchConfig", "TextSearchConfig"), ("TrainConfig", "TextTrainConfig")
-TEXTS = ("TextSearchConfig", "TextTrainConfig")
 
 
 @dataclass(frozen=True)
@@ -39,51 +34,74 @@ class Records:
     def series(self, key: str) -> list[tuple[int, float]]:
         """(finished epochs, value) wherever the value is there. Raises ValueError for one that is
         not a number."""
-        rows = [row for row in self.rows if key in row]
-        return [
-            (row["epoch"] + 1, number(row[key], f"{self.path}: {key} of epoch {row['epoch']}"))
-            for row in rows
-        ]
+        pairs = []
+        for row in self.rows:
+            if key in row:
+                where = f"{self.path}: {key} of epoch {row['epoch']}"
+                pairs.append((row["epoch"] + 1, number(row[key], where)))
+        return pairs
 
     def last(self, key: str) -> float | None:
         """The last value there is."""
-        return next((value for _, value in reversed(self.series(key))), None)
+        pairs = self.series(key)
+        return pairs[-1][1] if pairs else None
 
 
 @dataclass(frozen=True)
 class RandomCells:
-    """Test accuracies of random cells that were trained in the same way as the cell of a run; of
-    language models their test perplexities."""
+    """What random architectures reach that were trained in the same way as the one of a run.
 
-    accuracies: tuple[float, ...]
+    Attributes:
+        values: of the measure of the kind of data: test accuracies, test perplexities.
+        mean, std: of these; the deviation is that of a sample.
+    """
+
+    values: tuple[float, ...]
     mean: float
-    std: float  # of a sample
+    std: float
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of alphas that a search stores each epoch.
+
+    Attributes:
+        shapes: name -> shape; None where the configuration does not say.
+        what: a table is of: "cell", "block".
+        example: a key in the file, as an error shows it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] | None
+    what: str
+    example: str
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a run folder holds. Files that are not there yet are empty values."""
+    """What a run folder holds. Files that are not there yet are empty values.
+
+    Attributes:
+        is_search: of a search, not of a training.
+        noun: what sentences call its architecture: "cell", "chain".
+        architecture: of an unfinished search the one after its last finished epoch.
+        alphas: name -> tables with a first axis N, one table more than finished epochs.
+        child: the training that followed a search.
+        random: trainings of random architectures that followed a training.
+    """
 
     path: Path
+    is_search: bool
     config: dict[str, Any]
     status: dict[str, Any]
     environment: dict[str, Any]
     results: dict[str, Any]
     metrics: Records
     timings: Records
-    genotype: Genotype | Chain | None  # of an unfinished search: after its last finished epoch
-    alphas: dict[str, Tensor]  # cell -> table_NEO; of a chain: block -> table_NO
-    child: Folder | None  # the training that followed a search
-    random: tuple[Folder, ...]  # trainings of random cells that followed a training
-
-    @property
-    def is_search(self) -> bool:
-        return self.config["type"] in SEARCHES
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is about a language model."""
-        return self.config["type"] in TEXTS
+    child: Folder | None
+    random: tuple[Folder, ...]
+    noun: str = "cell"
+    architecture: Architecture | None = None
+    alphas: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -98,6 +116,7 @@ class Folder:
 
     @property
     def source(self) -> str:
+        """Where the data are from."""
         return plain(self.setting("data", "source", kind=str))
 
     @property
@@ -106,62 +125,37 @@ class Folder:
         return self.setting("epochs", kind=int)
 
     @property
-    def chain_space(self) -> MBConvChain | None:
-        """The space of a run on chains; None for cells. ValueError where the configuration is
-        damaged."""
-        space = self.setting("space", kind=dict)
-        if space.get("type") != MBConvChain.__name__:
-            return None
-        found = from_json(ImageSpace, space, f"{self.path / runs.CONFIG}: space")  # type: ignore[type-abstract]
-        assert isinstance(found, MBConvChain)
-        return found
-
-    @property
-    def nodes(self) -> int:
-        return self.setting("space", "nodes", kind=int)
-
-    @property
-    def operations(self) -> list[str]:
-        """Names in the order of alpha's columns."""
-        key = "activations" if self.is_text else "operations"
-        names = self.setting("space", key, kind=list)
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError(
-                f"{self.path / runs.CONFIG}: space.{key} must be a list of names, not {names!r}"
-            )
-        return [plain(name) for name in names]
-
-    @property
     def relaxation(self) -> Relaxation:
+        """That of a search."""
         where = f"{self.path / runs.CONFIG}: relaxation"
         return from_json(Relaxation, self.setting("relaxation", kind=dict), where)  # type: ignore[type-abstract]
 
-    @property
-    def random_cells(self) -> RandomCells | None:
-        """What `results.json` says of random cells; None where it does not."""
-        where, found = self.path / runs.RESULTS, self.results.get("random_cells")
+    def random_cells(self, measure: str, plural: str) -> RandomCells | None:
+        """What `results.json` says of random architectures; None where it does not.
+
+        Args:
+            measure, plural: "accuracy" and "accuracies", for example.
+        """
+        found = self.results.get("random_cells")
         if found is None:
             return None
-        one, many = (
-            ("test_perplexity", "test_perplexities")
-            if self.is_text
-            else ("test_accuracy", "test_accuracies")
-        )
+        where = self.path / runs.RESULTS
+        many = f"test_{plural}"
         values = found.get(many) if isinstance(found, dict) else None
         if not isinstance(values, list) or not values:
             raise ValueError(f"{where}: 'random_cells' must hold a list of {many}, not {found!r}")
-        mean, std = (
-            number(found.get(key), f"{where}: {key}") for key in (f"mean_{one}", f"std_{one}")
-        )
+        assert isinstance(found, dict)
+        mean_key = f"mean_test_{measure}"
+        std_key = f"std_test_{measure}"
+        mean = number(found.get(mean_key), f"{where}: {mean_key}")
+        std = number(found.get(std_key), f"{where}: {std_key}")
         return RandomCells(tuple(number(value, f"{where}: {many}") for value in values), mean, std)
 
     def result(self, key: str) -> float | None:
         """A number of `results.json`; None where it is not there."""
-        return (
-            number(self.results[key], f"{self.path / runs.RESULTS}: {key}")
-            if key in self.results
-            else None
-        )
+        if key not in self.results:
+            return None
+        return number(self.results[key], f"{self.path / runs.RESULTS}: {key}")
 
     def setting(self, *keys: str, kind: type) -> Any:
         """A value of `config.json`. Raises ValueError when it is missing or of another type."""
@@ -173,43 +167,108 @@ class Folder:
             raise ValueError(f"{where} must be of the type {kind.__name__}, not {value!r}")
         return value
 
+    def names(self, *keys: str) -> list[str]:
+        """A list of names in `config.json`, such as that of a space's operations. Raises ValueError
+        when it is anything else."""
+        names = self.setting(*keys, kind=list)
+        if not names or not all(isinstance(name, str) for name in names):
+            where = f"{self.path / runs.CONFIG}: {'.'.join(keys)}"
+            raise ValueError(f"{where} must be a list of names, not {names!r}")
+        return [plain(name) for name in names]
 
-def read_folder(path: Path) -> Folder:
-    """Read the folder of a search, with the training in `train/`, or of a training, with the random
-    cells in `random/`.
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_folder(path: Path, searches: Collection[str], trainings: Collection[str]) -> Folder:
+    """The files of a search, with the training in `train/`, or of a training, with the random
+    architectures in `random/`; without its architecture and its alphas.
+
+    Args:
+        searches, trainings: the names of the configurations that there are.
 
     Raises:
         ValueError: it is not a run folder, or a file in it is damaged.
     """
     runs.Run.open(path)
     config = read_object(path / runs.CONFIG)
-    kind = config.get("type")
-    if kind not in (*SEARCHES, *TRAININGS):
-        raise ValueError(
-            f"{path / runs.CONFIG} must be one of {', '.join((*SEARCHES, *TRAININGS))}, not {kind!r}"
-        )
-    child = path / "train"
-    random = sorted((path / "random").glob("*"), key=lambda folder: (len(folder.name), folder.name))
-    metrics = _records(path / runs.METRICS)
-    folder = Folder(
+    name = config.get("type")
+    known = [*searches, *trainings]
+    if name not in known:
+        raise ValueError(f"{path / runs.CONFIG} must be one of {', '.join(known)}, not {name!r}")
+
+    child = None
+    if name in searches and (path / "train" / runs.CONFIG).exists():
+        child = read_folder(path / "train", searches, trainings)
+    random = []
+    # By length first: 10 comes after 9
+    for own in sorted((path / "random").glob("*"), key=lambda own: (len(own.name), own.name)):
+        if (own / runs.CONFIG).exists():
+            random.append(read_folder(own, searches, trainings))
+    return Folder(
         path=path,
+        is_search=name in searches,
         config=config,
         status=_object(path / runs.STATUS),
         environment=_object(path / runs.ENVIRONMENT),
         results=_object(path / runs.RESULTS),
-        metrics=metrics,
+        metrics=_records(path / runs.METRICS),
         timings=_records(path / runs.TIMINGS),
-        genotype=_genotype(path, config, metrics),
-        alphas={},
-        child=read_folder(child) if kind in SEARCHES and (child / runs.CONFIG).exists() else None,
-        random=tuple(read_folder(own) for own in random if (own / runs.CONFIG).exists()),
+        child=child,
+        random=tuple(random),
     )
-    return replace(folder, alphas=_alphas(folder)) if folder.is_search else folder
+
+
+def read_alphas(path: Path, tables: Tables) -> dict[str, Tensor]:
+    """Name -> tables with a first axis N, as many for each as the file of a run folder holds; empty
+    without a file.
+
+    Raises:
+        ValueError: a table that is missing, that the configuration does not know, of another shape,
+            or with NaN or infinite values.
+    """
+    file = path / runs.ALPHAS
+    if not file.exists():
+        return {}
+    by_epoch: dict[str, dict[int, Tensor]] = {}
+    for key, table in runs.read_tensors(file).items():
+        parts = re.fullmatch(r"(.+)/(\d+)", key)
+        is_known = tables.shapes is None or (parts is not None and parts[1] in tables.shapes)
+        if parts is None or not is_known:
+            raise ValueError(
+                f"{file}: {key!r} is not a {tables.what} and a number of epochs, "
+                f"such as {tables.example!r}"
+            )
+        name = parts[1]
+        shape = tuple(table.shape)
+        if tables.shapes is not None and shape != tables.shapes[name]:
+            raise ValueError(
+                f"{file}: {key!r} has the shape {shape}, but {runs.CONFIG} says "
+                f"{tables.shapes[name]}"
+            )
+        if not torch.isfinite(table).all():
+            raise ValueError(f"{file}: {key!r} holds NaN or infinite values")
+        by_epoch.setdefault(name, {})[int(parts[2])] = table.double()
+
+    stacked = {}
+    for name, own in sorted(by_epoch.items()):
+        numbers = sorted(own)
+        if numbers != list(range(len(own))):
+            raise ValueError(
+                f"{file}: tables of the {name} {tables.what} are missing; "
+                f"there are only those of {numbers}"
+            )
+        if len({table.shape for table in own.values()}) > 1:
+            raise ValueError(f"{file}: tables of the {name} {tables.what} differ in shape")
+        stacked[name] = torch.stack([own[n] for n in numbers])
+    return stacked
 
 
 def number(value: object, where: str) -> float:
     """A finite number; ValueError that names `where` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # NaN fails both comparisons; a whole number may be too large to become a float.
+    if not is_number or not -1e300 < value < 1e300:
         raise ValueError(f"{where} must be a finite number, not {value!r}")
     return float(value)
 
@@ -229,63 +288,3 @@ def _records(path: Path) -> Records:
                 f"{path} is damaged: every line must be an object with a whole number 'epoch'"
             )
     return Records(path, tuple(rows))
-
-
-def _genotype(path: Path, config: Mapping[str, Any], metrics: Records) -> Any:
-    if (path / runs.GENOTYPE).exists():
-        return load_architecture(path / runs.GENOTYPE)
-    where, text = path / runs.CONFIG, config.get("genotype")
-    if text is None and metrics.rows:
-        where, text = metrics.path, metrics.rows[-1].get("genotype")
-    try:
-        if text is None:
-            return None
-        space = config.get("space")
-        is_chain = isinstance(space, dict) and space.get("type") == MBConvChain.__name__
-        return Chain.parse(text) if is_chain else Genotype.parse(text)
-    except ValueError as error:
-        raise ValueError(f"{where} is damaged: {error}") from error
-
-
-def _alphas(folder: Folder) -> dict[str, Tensor]:
-    """Cell -> tables_NEO (block -> tables_NO), as many tables for each as the file holds."""
-    file = folder.path / runs.ALPHAS
-    if not file.exists():
-        return {}
-    space, what, example = folder.chain_space, "cell", "normal/0000"
-    if space is not None:
-        what, example = "block", "block01/0000"
-        shapes: dict[str, tuple[int, ...]] = {
-            block.name: (len(block.candidates),) for block in space.blocks
-        }
-    elif folder.is_text:
-        example = "recurrent/0000"
-        shapes = {"recurrent": (folder.nodes * (folder.nodes + 1) // 2, len(folder.operations))}
-    else:
-        shapes = dict.fromkeys(
-            ("normal", "reduce"), (len(edges(folder.nodes)), len(folder.operations))
-        )
-    found: dict[str, dict[int, Tensor]] = {}
-    for key, table in runs.read_tensors(file).items():
-        parts = re.fullmatch(r"(\w+)/(\d+)", key)
-        if parts is None or parts[1] not in shapes:
-            raise ValueError(
-                f"{file}: {key!r} is not a {what} and a number of epochs, such as {example!r}"
-            )
-        shape = shapes[parts[1]]
-        if tuple(table.shape) != shape:
-            raise ValueError(
-                f"{file}: {key!r} has the shape {tuple(table.shape)}, but {runs.CONFIG} says {shape}"
-            )
-        if not torch.isfinite(table).all():
-            raise ValueError(f"{file}: {key!r} holds NaN or infinite values")
-        found.setdefault(parts[1], {})[int(parts[2])] = table.double()
-    for name, tables in found.items():
-        if sorted(tables) != list(range(len(tables))):
-            raise ValueError(
-                f"{file}: tables of the {name} cell are missing; there are only those of {sorted(tables)}"
-            )
-    return {
-        name: torch.stack([tables[n] for n in sorted(tables)])
-        for name, tables in sorted(found.items())
-    }

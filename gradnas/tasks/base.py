@@ -64,13 +64,17 @@ class Words(ABC):
     def comparison(self, folder: Folder) -> str:
         """The trained network beside random ones."""
 
+    def costs(self, folder: Folder) -> str:
+        """What the derived networks cost, where the search had a cost."""
+        return ""
+
     @abstractmethod
     def curves(self, folder: Folder) -> str:
         """Losses and measures over the epochs."""
 
     @abstractmethod
-    def commands(self, folder: Folder) -> str:
-        """How to go on, as command lines."""
+    def commands(self, folder: Folder) -> list[tuple[str, str]]:
+        """What can be done with the trained network: command lines and their purposes."""
 
 
 class Kind(ABC):

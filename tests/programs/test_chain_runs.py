@@ -40,7 +40,7 @@ from gradnas.programs.image_training import (
     start_training,
     train,
 )
-from gradnas.reports.page import write_report
+from gradnas.programs.reporting import write_report
 from gradnas.runs import Run
 
 CPU = torch.device("cpu")

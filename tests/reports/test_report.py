@@ -16,10 +16,10 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
 from gradnas.families.cells import recipes
 from gradnas.pictures.plots import readable
+from gradnas.programs.reporting import write_report
 from gradnas.reports.folder import RandomCells
-from gradnas.reports.page import write_report
-from gradnas.reports.words import compared
 from gradnas.spaces import ConvCell
+from gradnas.tasks.images.words import compared
 
 NORMAL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("dil_conv_5x5", 2)]
 CELL = Genotype.conv(NORMAL, NORMAL)
@@ -450,8 +450,8 @@ def test_verdict(accuracy, random, images, words, tone):
         )
         <= 1
     )
-    if len(random.accuracies) > 2:
-        assert f"(mean ± standard deviation, n = {len(random.accuracies)})" in found.sentence
+    if len(random.values) > 2:
+        assert f"(mean ± standard deviation, n = {len(random.values)})" in found.sentence
     other = compared("The cell reaches so much", accuracy, random, images, searched=False)
     assert "search" not in other.sentence and other.tone == tone
 

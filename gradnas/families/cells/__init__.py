@@ -11,8 +11,9 @@ from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import from_json
 from gradnas.families.base import Family
-from gradnas.families.cells import recipes
+from gradnas.families.cells import recipes, report
 from gradnas.pictures import cells
+from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.images import IMAGES
 
@@ -21,6 +22,7 @@ class Cells(Family):
     """Genotypes with a normal and a reduction cell."""
 
     noun = "cell"
+    title = "Cells"
     called = "cells"
     called_elsewhere = "an architecture for images"
     kind = IMAGES
@@ -55,6 +57,18 @@ class Cells(Family):
     ) -> ConvCell:
         # Random cells for comparison are then drawn with as many nodes.
         return replace(space, nodes=len(architecture.normal) // 2)
+
+    def tables(self, folder: Folder) -> Tables:
+        return report.tables(folder)
+
+    def shown(self, folder: Folder) -> str:
+        return report.shown(folder)
+
+    def mixing(self, folder: Folder) -> str:
+        return report.mixing(folder)
+
+    def collapse(self, folder: Folder) -> str | None:
+        return report.collapse(folder)
 
 
 CELLS = Cells()

@@ -11,8 +11,9 @@ from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.config import from_json
 from gradnas.families.base import Family
-from gradnas.families.chains import recipes
+from gradnas.families.chains import recipes, report
 from gradnas.pictures import chains
+from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces import ImageSpace, MBConvChain
 from gradnas.tasks.images import IMAGES
 
@@ -21,6 +22,7 @@ class Chains(Family):
     """Chains of blocks."""
 
     noun = "chain"
+    title = "Chain"
     called = "a chain"
     called_elsewhere = "an architecture for images"
     kind = IMAGES
@@ -63,6 +65,15 @@ class Chains(Family):
             return space
         # A published chain brings the dropout of its paper; a searched one takes the recipe's.
         return own if what in Chain.names() else replace(own, dropout=space.dropout)
+
+    def tables(self, folder: Folder) -> Tables:
+        return report.tables(folder)
+
+    def shown(self, folder: Folder) -> str:
+        return report.shown(folder)
+
+    def mixing(self, folder: Folder) -> str:
+        return report.mixing(folder)
 
 
 CHAINS = Chains()

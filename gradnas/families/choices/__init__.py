@@ -8,7 +8,9 @@ from typing import Any
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.choices import Choices
 from gradnas.families.base import Family
+from gradnas.families.choices import report
 from gradnas.pictures import choices
+from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces.your_module import ModuleSupernet
 
 
@@ -16,6 +18,7 @@ class ChoicesOfModule(Family):
     """A mapping from choices to operations."""
 
     noun = "network"
+    title = "Choices"
     called = "a set of choices"
     called_elsewhere = "a set of choices"
     architecture = Choices
@@ -42,6 +45,15 @@ class ChoicesOfModule(Family):
 
     def training_space(self, space: Any, architecture: Choices, what: str, searched: Any) -> Any:
         return space
+
+    def tables(self, folder: Folder) -> Tables:
+        return report.tables(folder)
+
+    def shown(self, folder: Folder) -> str:
+        return report.shown(folder)
+
+    def mixing(self, folder: Folder) -> str:
+        return report.mixing(folder)
 
 
 CHOICES = ChoicesOfModule()

@@ -9,8 +9,9 @@ from typing import Any
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.families.base import Family
-from gradnas.families.recurrent import recipes
+from gradnas.families.recurrent import recipes, report
 from gradnas.pictures import cells
+from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces import RecurrentCell
 from gradnas.tasks.text import TEXT
 
@@ -19,6 +20,7 @@ class RecurrentCells(Family):
     """Genotypes with a recurrent cell."""
 
     noun = "cell"
+    title = "Cell"
     called = "a recurrent cell"
     called_elsewhere = "a recurrent cell"
     kind = TEXT
@@ -47,6 +49,15 @@ class RecurrentCells(Family):
         self, space: RecurrentCell, architecture: Genotype, what: str, searched: Any
     ) -> RecurrentCell:
         return replace(space, nodes=len(architecture.recurrent))
+
+    def tables(self, folder: Folder) -> Tables:
+        return report.tables(folder)
+
+    def shown(self, folder: Folder) -> str:
+        return report.shown(folder)
+
+    def mixing(self, folder: Folder) -> str:
+        return report.mixing(folder)
 
 
 RECURRENT = RecurrentCells()

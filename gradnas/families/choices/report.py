@@ -1,0 +1,121 @@
+"""The sections of a report that are of choices in one's own module.
+
+A module is code, which no run folder holds. The names of the operations are those that the
+configuration of the run lists for its space, `{"choices": {"body": ["conv3", "conv5"]}}`; without
+them the columns of the alphas are numbered.
+
+Legend: N tables (one more than finished epochs), O operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gradnas.architectures.choices import Choices
+from gradnas.families.sections import entropy_panel, still_open
+from gradnas.pictures import choices, plots
+from gradnas.pictures.canvas import in_html, plain
+from gradnas.pictures.plots import Line, Panel
+from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.parts import escaped, figure, headed, row
+
+
+def tables(folder: Folder) -> Tables:
+    """One for each choice, with a column for each operation."""
+    names = _operations(folder)
+    shapes = {choice: (len(own),) for choice, own in names.items()}
+    return Tables(shapes or None, "choice", "body/0000")
+
+
+def shown(folder: Folder) -> str:
+    """The table of choices."""
+    chosen = folder.architecture
+    if not isinstance(chosen, Choices):
+        return ""
+    svg = in_html(choices.svg(chosen, operations=_operations(folder) or None))
+    text = "A row for each choice of the module; marked: the operation that was decided."
+    return figure(svg, text + still_open(folder, "They are"))
+
+
+def mixing(folder: Folder) -> str:
+    """The probabilities of the operations after the last epoch and over the epochs, and how decided
+    they are."""
+    if not folder.alphas:
+        return ""
+    mixes = {}
+    for choice, alphas_NO in folder.alphas.items():
+        mixes[choice] = folder.relaxation.probabilities(alphas_NO)
+    parts = [_table(folder, mixes)]
+    for number, (choice, mix_NO) in enumerate(mixes.items()):
+        parts.append(_curves(folder, number, choice, mix_NO))
+    parts.append(_decidedness(mixes))
+    return "\n".join(parts)
+
+
+def _operations(folder: Folder) -> dict[str, list[str]]:
+    """Choice -> the names of its operations, of those that the configuration lists."""
+    listed = folder.setting("space", kind=dict).get("choices")
+    if not isinstance(listed, dict):
+        return {}
+    return {choice: folder.names("space", "choices", choice) for choice in listed}
+
+
+def _names(folder: Folder, choice: str, count: int) -> list[str]:
+    """The names of the columns of a choice."""
+    names = _operations(folder).get(choice)
+    return names if names is not None else [f"operation {o + 1}" for o in range(count)]
+
+
+def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
+    """A row for each choice: what was decided, how probable it is, and what comes next."""
+    rows = [row(["choice", "decided", "probability", "next likely"], tag="th")]
+    for choice, mix_NO in mixes.items():
+        last_O = mix_NO[-1].tolist()
+        names = _names(folder, choice, len(last_O))
+        by_probability = sorted(range(len(names)), key=last_O.__getitem__, reverse=True)
+        decided = "not reached"
+        probability = ""
+        if isinstance(folder.architecture, Choices) and choice in folder.architecture:
+            decided = plain(folder.architecture[choice])
+            if decided in names:
+                probability = f"{last_O[names.index(decided)]:.3f}"
+        others = [names[o] for o in by_probability if names[o] != decided]
+        following = ""
+        if others:
+            following = f"{others[0]} ({last_O[names.index(others[0])]:.3f})"
+        rows.append(row([escaped(cell) for cell in (choice, decided, probability, following)]))
+    epochs = len(next(iter(mixes.values()))) - 1
+    caption = f'<p class="caption">Probabilities after {epochs} epochs.</p>'
+    return f'<table class="wide">{"".join(rows)}</table>\n{caption}'
+
+
+def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
+    """The probability of every operation of one choice over the epochs."""
+    names = _names(folder, choice, mix_NO.shape[-1])
+    styles = plots.operation_styles(names)
+    decided = None
+    if isinstance(folder.architecture, Choices):
+        decided = folder.architecture.get(choice)
+    lines = []
+    for o, name in enumerate(names):
+        colour, dash = styles[o]
+        width = 2.6 if name == decided else 1.2
+        points = list(enumerate(mix_NO[:, o].tolist()))
+        lines.append(Line(plots.readable(name), points, colour, dash, width))
+    panel = Panel(plain(choice), lines, from_zero=True)
+    plot = plots.curves(f"plot-choice-{number}", [panel], f"{choice}: probabilities over epochs")
+    return figure(plot, "Thick: the operation that was decided.")
+
+
+def _decidedness(mixes: Mapping[str, Tensor]) -> str:
+    entropies_N = [torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()]
+    mean_N = torch.stack(entropies_N).mean(0).tolist()
+    line = Line("mean over the choices", list(enumerate(mean_N)), plots.BLUE)
+    total = sum(math.log(mix_NO.shape[-1]) for mix_NO in mixes.values())
+    panel = entropy_panel([line], total / len(mixes))
+    plot = plots.curves("plot-decided", [panel], "entropy over epochs")
+    return headed("How decided", figure(plot, "Entropy falls as the search decides."))

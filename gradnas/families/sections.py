@@ -1,0 +1,37 @@
+"""What the sections of all families have in common.
+
+Legend: N tables (one more than finished epochs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradnas.pictures.plots import Line, Panel
+from gradnas.reports.folder import Folder
+
+
+def still_open(folder: Folder, they_are: str) -> str:
+    """What the caption of a picture adds while the search is at work."""
+    if not folder.is_search or folder.state == "finished":
+        return ""
+    epoch = len(folder.metrics.rows)
+    return f" {they_are} what the alphas said after epoch {epoch}, and may still change."
+
+
+def heat_caption(num_tables: int, noun: str) -> str:
+    """Below the table of mixing weights."""
+    return (
+        f"Mixing weights after {num_tables - 1} epochs; darker is larger. "
+        f"Framed: the derived {noun}."
+    )
+
+
+def entropy_panel(lines: Sequence[Line], undecided: float) -> Panel:
+    """How decided a search is: the entropy falls from `undecided`, that of equal weights, to 0."""
+    return Panel(
+        "Entropy of the mixing weights (nats)",
+        lines,
+        from_zero=True,
+        levels=[(undecided, "undecided")],
+    )
