@@ -5,7 +5,7 @@ All lengths are points (1/72 inch); y grows downwards.
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ GAP = 7.0  # between two boxes
 ROW = 26.0  # from one line of boxes to the next
 BETWEEN = 9.0  # more from one choice to the next
 PAD = 7.0
+NARROWEST = 330.0  # room for the legend
 
 
 @dataclass(frozen=True)
@@ -93,28 +94,46 @@ def figure(
     if offered is None:
         offered = {name: (operation,) for name, operation in chosen.items()}
     names = {name: _lines(name) for name in offered}
-    left = max(text_width(line, FONT) for lines in names.values() for line in lines) + 14.0
+    left = 14.0 + max((_names_width(lines) for lines in names.values()), default=0.0)
     rows = [_row(names[name], offered[name], chosen.get(name), left) for name in offered]
 
     heading = Heading.of(title)
     legend = _legend(chosen, offered)
     rights = [box.right for row in rows for box, _ in row.boxes]
-    width = max(*rights, heading.width, 180.0) + 2 * MARGIN
-    rows_height = sum(row.height for row in rows) + BETWEEN * (len(rows) - 1)
-    legend_height = 22.0 if legend else 0.0
+    width = max([*rights, heading.width, NARROWEST]) + 2 * MARGIN
+    rows_height = sum(row.height + BETWEEN for row in rows)
+    legend_height = 14.0 if legend else 0.0
     drawn, canvas = blank(width, 2 * MARGIN + heading.height + rows_height + legend_height)
     heading.paint(canvas)
     y = MARGIN + heading.height
     for row in rows:
         _paint_row(canvas.at(MARGIN, y), row)
         y += row.height + BETWEEN
-    _paint_legend(canvas.at(MARGIN, y + 6.0), legend)
+    _paint_legend(canvas.at(MARGIN, y + 4.0), legend)
     return drawn
 
 
+def _names_width(lines: Sequence[str]) -> float:
+    return max(text_width(line, FONT) for line in lines)
+
+
 def _lines(name: str) -> tuple[str, ...]:
-    """The name of a choice, such as `blocks/3/body`, in lines that are not too long."""
-    return tuple(textwrap.wrap(plain(name), NAME_SIGNS)) or ("?",)
+    """The name of a choice, such as `blocks/3/body`, in lines that end after a part of it."""
+    lines = [""]
+    for part in re.findall(r"[^/._]*[/._]|[^/._]+", plain(name)):
+        # A part that fills more than a line is broken anywhere.
+        pieces = [part[i : i + NAME_SIGNS] for i in range(0, len(part), NAME_SIGNS)]
+        for piece in pieces:
+            if len(lines[-1]) + len(piece) > NAME_SIGNS:
+                lines.append("")
+            lines[-1] += piece
+    return tuple(lines)
+
+
+def _label(operation: str) -> str:
+    """The name of an operation, cut when it is very long."""
+    text = plain(operation)
+    return text if len(text) <= OPERATION_SIGNS else text[: OPERATION_SIGNS - 1] + "…"
 
 
 def _row(name: tuple[str, ...], operations: Sequence[str], chosen: str | None, left: float) -> _Row:
@@ -124,7 +143,7 @@ def _row(name: tuple[str, ...], operations: Sequence[str], chosen: str | None, l
     line = 0
     for operation in operations:
         is_chosen = operation == chosen
-        text = textwrap.shorten(plain(operation), OPERATION_SIGNS, placeholder="…") or "…"
+        text = _label(operation)
         if is_chosen:
             text = MARK + text
         width = text_width(text, FONT) + 2 * PAD
