@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    recipe = cifar10_eval(Genotype.named(options.genotype).to_text())
+    recipe = cifar10_eval(Genotype.named(options.genotype))
     space = replace(recipe.space, channels=options.channels, cells=options.cells)
     config = replace(recipe, space=space, batch_size=options.batch)
     data = images(options.batch)

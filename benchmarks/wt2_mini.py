@@ -130,9 +130,10 @@ def work(job: Job) -> dict:
         genotype = run_text_search(config, run, corpus, CPU, progress=False)["genotype"]
         searching = time.process_time() - began
     began = time.process_time()
+    published = Genotype.named("DARTS_V2_recurrent")
     training = TextTrainConfig(
         space=space,
-        genotype=genotype or Genotype.named("DARTS_V2_recurrent").to_text(),
+        genotype=published if genotype is None else Genotype.parse(genotype),
         data=job.data,
         chunks=ChunkLengths(deviation=5.0),
         epochs=options.epochs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gradnas import ConvCell, GumbelSoftmax, Unrolled
+from gradnas import ConvCell, Genotype, GumbelSoftmax, Unrolled
 from gradnas.config import did_you_mean, from_json, load, to_json
 from gradnas.data import Augment, DataConfig
 from gradnas.families.recipes import (
@@ -27,7 +27,7 @@ def test_every_search_recipe_survives_a_file(name):
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_recipe_survives_a_file(name):
-    config = TRAININGS[name]("DARTS")
+    config = TRAININGS[name](Genotype.named("DARTS"))
     assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
 
 

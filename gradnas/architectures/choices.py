@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gradnas.architectures.base import (
@@ -19,6 +20,7 @@ from gradnas.architectures.base import (
 VERSION = 1
 
 
+@dataclass(frozen=True, eq=False, repr=False)  # equality and hash are those of a mapping
 class Choices(Architecture, Mapping[str, str]):
     """Choice name -> the operation that was chosen. Equal to a dict of the same entries.
 
@@ -26,45 +28,47 @@ class Choices(Architecture, Mapping[str, str]):
     exist is the module's business.
     """
 
+    chosen: Mapping[str, str]
+
     format: ClassVar[str] = "gradnas-choices"
     noun: ClassVar[str] = "set of choices"
 
-    def __init__(self, chosen: Mapping[str, str]) -> None:
-        if not isinstance(chosen, Mapping):
+    def __post_init__(self) -> None:
+        if not isinstance(self.chosen, Mapping):
             raise ValueError(
-                f"choices must map names to operations, but a {type_word(chosen)} does not"
+                f"choices must map names to operations, but a {type_word(self.chosen)} does not"
             )
-        for name, operation in chosen.items():
+        for name, operation in self.chosen.items():
             if not isinstance(name, str) or not isinstance(operation, str):
                 raise ValueError(
                     f"choice {name!r}: name and operation must be texts, not {operation!r}"
                 )
-        self._chosen = dict(chosen)
+        # A copy: what it was made from may change
+        object.__setattr__(self, "chosen", dict(self.chosen))
 
     def __getitem__(self, name: str) -> str:
-        return self._chosen[name]
+        return self.chosen[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._chosen)
+        return iter(self.chosen)
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self.chosen)
 
     def __hash__(self) -> int:
-        # Equality is that of mappings, which does not see the order
-        return hash(frozenset(self._chosen.items()))
+        return hash(frozenset(self.chosen.items()))
 
     def __repr__(self) -> str:
-        return f"Choices({self._chosen!r})"
+        return f"Choices({self.chosen!r})"
 
     @property
     def public(self) -> dict[str, str]:
         """A plain dict of its own."""
-        return dict(self._chosen)
+        return dict(self.chosen)
 
     def to_text(self) -> str:
         """The entries as a JSON object on one line: `{"body": "conv3"}`."""
-        return json.dumps(self._chosen)
+        return json.dumps(self.public)
 
     @classmethod
     def parse(cls, text: str) -> Choices:

@@ -321,7 +321,8 @@ class TrainCommand(_Run):
             config, **self.given(config, "auxiliary", "valid_fraction", "random_cells", "compile")
         )
         with torch.device("meta"):  # an unknown operation is refused before data are read
-            config.space.network(config.space.decision(config.genotype))
+            space: Any = config.space
+            space.network(config.genotype)
         device = _device(config.device)
         _train(config, self.out or out, config.data.load(), device, new=True)
 
@@ -338,7 +339,7 @@ class TrainCommand(_Run):
         genotype, searched = _architecture(self.what)
         source = searched.get("data", {}).get("source")
         name = self.recipe or recipes.training_after(genotype, self.what, source)
-        config: Any = recipes.training_recipe(name, genotype.to_text())
+        config: Any = recipes.training_recipe(name, genotype)
         config = replace(
             config, space=recipes.training_space(config, genotype, self.what, searched.get("space"))
         )

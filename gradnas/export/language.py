@@ -40,7 +40,7 @@ def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
     if not isinstance(config, TextTrainConfig):
         return export_run(run, path)
     model, vocabulary = load_trained_text(training, config)
-    return export_language_model(model, vocabulary, path, genotype=Genotype.parse(config.genotype))
+    return export_language_model(model, vocabulary, path, genotype=config.genotype)
 
 
 def export_language_model(

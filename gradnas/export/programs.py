@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 from gradnas import __version__, runs
+from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import build, load, read_object
@@ -127,7 +128,7 @@ def export_run(run: runs.Run, path: str | Path) -> list[Path]:
         network,
         path,
         data=data,
-        genotype=config.space.decision(config.genotype),
+        genotype=config.genotype,
         space=config.space,
     )
 
@@ -137,7 +138,7 @@ def export_network(
     path: str | Path,
     *,
     data: Mapping[str, Any],
-    genotype: Genotype | Chain,
+    genotype: Architecture,
     space: ImageSpace,
 ) -> list[Path]:
     """Write a network in the form that the ending of `path` names; the network itself is not
@@ -217,7 +218,7 @@ def _plain(network: nn.Module) -> nn.Module:
 
 
 def _check_same(
-    network: nn.Module, images: Images, genotype: Genotype | Chain, space: ImageSpace
+    network: nn.Module, images: Images, genotype: Architecture, space: ImageSpace
 ) -> None:
     """ValueError unless `space` builds the same function from `genotype`."""
     with torch.random.fork_rng(devices=[]):
@@ -311,7 +312,7 @@ def quiet() -> Generator[None, None, None]:
 
 
 def _write_source(
-    network: nn.Module, path: Path, images: Images, genotype: Genotype | Chain, space: ImageSpace
+    network: nn.Module, path: Path, images: Images, genotype: Architecture, space: ImageSpace
 ) -> list[Path]:
     weights = path.with_suffix(".pt")
     if weights.exists() and not path.exists():
@@ -406,14 +407,14 @@ def normalise(x_BCHW: Tensor) -> Tensor:
 '''
 
 
-def _source(images: Images, genotype: Genotype | Chain, space: ImageSpace, weights: str) -> str:
+def _source(images: Images, genotype: Architecture, space: ImageSpace, weights: str) -> str:
     """The text of the file. All that comes from data enters as literals, so that no name in it can
     become code."""
     if isinstance(genotype, Chain):
         assert isinstance(space, MBConvChain)
         architecture, (code, imports), build_it = _chain_source(images, genotype, space)
     else:
-        assert isinstance(space, ConvCell)
+        assert isinstance(genotype, Genotype) and isinstance(space, ConvCell)
         architecture, (code, imports), build_it = _cell_source(images, genotype, space)
     head = _HEAD.format(
         version=__version__,

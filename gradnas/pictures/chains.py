@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain, bottleneck
 from gradnas.architectures.genotype import Genotype
 from gradnas.pictures import cells
@@ -196,11 +197,12 @@ def _paint_legend(canvas: Canvas, parts: list[_Part]) -> None:
 
 
 def draw_architecture(
-    found: Genotype | Chain, path: Path | str, *, title: str | None = None, space: object = None
+    found: Architecture, path: Path | str, *, title: str | None = None, space: object = None
 ) -> Path:
     """The picture of cells or of a chain; of a chain with its widths and sizes, where the space is
     known."""
     if isinstance(found, Genotype):
         return cells.picture(found, path, title=title)
+    assert isinstance(found, Chain)
     known = space if isinstance(space, MBConvChain) else None
     return picture(found, path, title=title, space=known)

@@ -45,7 +45,7 @@ def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
         return config.space.network(
-            config.space.decision(config.genotype),
+            config.genotype,
             num_classes=data.num_classes,
             in_channels=data.in_channels,
             auxiliary=config.auxiliary,
@@ -298,7 +298,7 @@ def train_random_cells(
     """
     values, genotypes = [], []
     for k in range(config.random_cells):
-        genotype = config.space.random_decision(generator_for(config.seed, CELLS, k)).to_text()
+        genotype = config.space.random_decision(generator_for(config.seed, CELLS, k))
         own = replace(config, genotype=genotype, random_cells=0)
         folder = run.path / "random" / str(k)
         if distributed.is_main() and not (folder / runs.CONFIG).exists():
@@ -309,7 +309,7 @@ def train_random_cells(
         title = f"random cell {k + 1}/{config.random_cells}"
         results = read_object(folder / runs.RESULTS) if finished else train_one(own, child, title)
         values.append(results[measures[0]])
-        genotypes.append(genotype)
+        genotypes.append(genotype.to_text())
     return {
         measures[1]: values,
         f"mean_{measures[0]}": statistics.fmean(values),
@@ -360,7 +360,7 @@ def _finish(training: Training, run: runs.Run) -> dict[str, Any]:
         "num_test_images": len(training.data.test),
         "num_params": counted - auxiliary,
         "num_auxiliary_params": auxiliary,
-        "genotype": config.genotype,
+        "genotype": config.genotype.to_text(),
         "epochs": config.epochs,
         "data": describe(training.data),
     }
@@ -387,9 +387,8 @@ def load_trained(run: runs.Run, config: TrainConfig) -> nn.Module:
         raise ValueError(
             f"{run.path / runs.RESULTS} does not say what images the network was trained on ('data')"
         )
-    decision = config.space.decision(config.genotype)
     network = config.space.network(
-        decision, data["num_classes"], data["in_channels"], auxiliary=config.auxiliary
+        config.genotype, data["num_classes"], data["in_channels"], auxiliary=config.auxiliary
     )
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
@@ -403,7 +402,7 @@ def load_trained(run: runs.Run, config: TrainConfig) -> nn.Module:
 def start_training(config: TrainConfig, path: str | Path, device: torch.device) -> runs.Run:
     """Make the run folder of a training: configuration, environment, genotype, picture."""
     run = runs.Run.create(path, to_json(config), config.seed, device)
-    genotype = config.space.decision(config.genotype)
+    genotype = config.genotype
     genotype.save(run.path / runs.GENOTYPE)
     draw_architecture(genotype, run.path / runs.PICTURE, space=config.space)
     return run

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import runs
-from gradnas.architectures.genotype import Genotype
 from gradnas.config import read_object, to_json
 from gradnas.data import Corpus, TextStream, Vocabulary
 from gradnas.memory import SavedTensors, measured_peak_mib, step_mib
@@ -49,7 +48,7 @@ def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNet
     vocabulary's size."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, INIT))
-        return config.space.network(config.space.decision(config.genotype), vocabulary)
+        return config.space.network(config.genotype, vocabulary)
 
 
 class AveragedWeights:
@@ -308,7 +307,7 @@ def _finish(training: TextTraining, run: runs.Run, corpus: Corpus) -> dict[str, 
         "averaged": training.averaged is not None,
         "num_test_tokens": training.test.rows * config.test_batch_size,
         "num_params": sum(p.numel() for p in network.parameters()),
-        "genotype": config.genotype,
+        "genotype": config.genotype.to_text(),
         "epochs": config.epochs,
         "data": {
             "name": corpus.name,
@@ -335,7 +334,7 @@ def load_trained_text(
         )
     path = run.path / VOCABULARY
     vocabulary = Vocabulary.from_json(read_object(path), str(path))
-    network = config.space.network(config.space.decision(config.genotype), len(vocabulary))
+    network = config.space.network(config.genotype, len(vocabulary))
     try:
         network.load_state_dict(run.load_tensors(runs.WEIGHTS))
     except RuntimeError as error:
@@ -363,7 +362,7 @@ def start_text_training(
     for name, number in columns.items():
         TextStream(corpus.split(name), number, name=name)
     run = runs.Run.create(path, to_json(config), config.seed, device)
-    genotype = Genotype.parse(config.genotype)
+    genotype = config.genotype
     genotype.save(run.path / runs.GENOTYPE)
     cells.picture(genotype, run.path / runs.PICTURE)
     runs.write_json(run.path / VOCABULARY, corpus.vocabulary.to_json())

@@ -8,10 +8,14 @@ ask these, and never which kind they have in hand.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
+from gradnas.config import build, from_json, to_json
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
+from gradnas.spaces import Space
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,26 @@ class SearchSettings(ABC):
 
 class TrainSettings(ABC):
     """The configuration of a training on one kind of data; subclasses are frozen dataclasses."""
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
+        """The configuration with these fields in JSON form; errors name it `where`.
+
+        In earlier versions the field `genotype` held a text, which the space knows how to read.
+
+        Raises:
+            ValueError: as `gradnas.config.from_json` does; a text that is no architecture of the
+                space.
+        """
+        text = obj.get("genotype")
+        if isinstance(text, str):
+            space: Any = from_json(Space, obj.get("space"), f"{where}.space")
+            try:
+                architecture = space.decision(text)
+            except ValueError as error:
+                raise ValueError(f"{where}.genotype: {error}") from error
+            obj = {**obj, "genotype": to_json(architecture)}
+        return build(cls, obj, where)
 
 
 class Words(ABC):

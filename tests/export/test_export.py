@@ -430,7 +430,7 @@ def test_data_may_hold_more_but_not_less(network, tmp_path):
 # ---- run folders ---------------------------------------------------------------------------------
 
 CONFIG = TrainConfig(
-    space=SPACE, genotype=GENOTYPE.to_text(), data=DataConfig(source="digits"), auxiliary=False
+    space=SPACE, genotype=GENOTYPE, data=DataConfig(source="digits"), auxiliary=False
 )
 
 

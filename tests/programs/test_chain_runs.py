@@ -16,6 +16,7 @@ from gradnas import (
     BinaryGates,
     Chain,
     ConvCell,
+    Genotype,
     MBConvChain,
     Reinforce,
     WeightOptimizer,
@@ -72,7 +73,7 @@ SMALL = SearchConfig(
 )
 SMALL_TRAIN = TrainConfig(
     space=SPACE,
-    genotype="mb1_k3 zero | mb2_k3 identity",
+    genotype=Chain.parse("mb1_k3 zero | mb2_k3 identity"),
     data=DataConfig(source="digits", augment=Augment(crop_padding=1)),
     epochs=2,
     batch_size=256,
@@ -236,7 +237,7 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
     config = replace(SMALL, epochs=1, warmup_epochs=0, alpha_every=1)
     search(config, tmp_path / "s")
     chain = Chain.load(tmp_path / "s" / runs.GENOTYPE)
-    own = replace(SMALL_TRAIN, genotype=chain.to_text(), random_cells=1, epochs=1)
+    own = replace(SMALL_TRAIN, genotype=chain, random_cells=1, epochs=1)
     run = start_training(own, tmp_path / "s" / "train", CPU)
     train(own, run, DIGITS, CPU, progress=False)
     network = load_trained(run, own)
@@ -287,7 +288,7 @@ def test_recipes_are_configurations(name):
     space = config.space
     chain = space.random_decision(torch.Generator().manual_seed(0))
     training = recipes.training_recipe(
-        recipes.training_after(chain, "genotype.json", config.data.source), chain.to_text()
+        recipes.training_after(chain, "genotype.json", config.data.source), chain
     )
     assert (
         training.lr_at(training.epochs) == 0.0
@@ -315,7 +316,10 @@ def test_recipes_are_configurations(name):
         ),
         (
             lambda: recipes.training_space(
-                recipes.training_recipe("cifar10-eval", ""), Chain.named("proxyless_cpu"), "x", None
+                recipes.training_recipe("cifar10-eval", Genotype.named("DARTS")),
+                Chain.named("proxyless_cpu"),
+                "x",
+                None,
             ),
             "x is a chain, and the recipe trains another kind",
         ),

@@ -58,7 +58,7 @@ SMALL = SearchConfig(
 )
 SMALL_TRAIN = TrainConfig(
     space=ConvCell(channels=2, cells=2),
-    genotype=Genotype.named("DARTS_V2").to_text(),
+    genotype=Genotype.named("DARTS_V2"),
     data=DataConfig(source="digits", augment=Augment(crop_padding=1, flip=True, cutout=2)),
     epochs=2,
     batch_size=256,
@@ -313,7 +313,7 @@ def test_training_learns_and_saves_what_it_evaluated(tmp_path):
     random_cells = results["random_cells"]
     assert (
         len(random_cells["test_accuracies"]) == 1
-        and random_cells["genotypes"][0] != config.genotype
+        and random_cells["genotypes"][0] != config.genotype.to_text()
     )
     child = read_object(run.path / "random" / "0" / runs.CONFIG)
     assert {k: v for k, v in child.items() if k not in ("genotype", "random_cells")} == {

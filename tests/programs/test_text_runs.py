@@ -92,7 +92,7 @@ def small_search(corpus, **changes):
 def small_training(corpus, **changes):
     config = TextTrainConfig(
         space=RecurrentCell(hidden=8, embedding=8, dropout=DROPOUT),
-        genotype=Genotype.named("DARTS_V2_recurrent").to_text(),
+        genotype=Genotype.named("DARTS_V2_recurrent"),
         data=TextConfig(source=str(corpus)),
         chunks=ChunkLengths(base=9, short_probability=0.3, deviation=2.0),
         epochs=6,
@@ -279,9 +279,7 @@ def test_kill_and_resume(corpus, tmp_path, kind):
         config = small_training(corpus, epochs=10, checkpoint_seconds=0.05)
         training(config, tmp_path / "whole")
         run = start_text_training(config, tmp_path / "killed", config.data.load(), CPU)
-    program = (
-        f"import sys, gradnas.cli as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
-    )
+    program = f"import sys, gradnas.cli as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
     for goal in (
         (0, 3) if kind == "search" else (1, 7)
     ):  # epochs; it is killed somewhere in the next one
@@ -377,7 +375,7 @@ def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
 def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_path):
     config = small_training(
         corpus, space=RecurrentCell(hidden=16, embedding=16, nodes=3), lr=15.0, patience=None, epochs=8,
-        genotype=Genotype.recurrent_cell([("tanh", 0), ("relu", 1), ("tanh", 1)]).to_text(), random_cells=2,
+        genotype=Genotype.recurrent_cell([("tanh", 0), ("relu", 1), ("tanh", 1)]), random_cells=2,
     )  # fmt: skip
     results = training(config, tmp_path / "run")
     assert results["test_perplexity"] < 3.5  # 13 words; all but the first of a line are certain
@@ -421,7 +419,7 @@ def test_recipes_are_those_of_the_paper():
         ("darts-ptb-eval", 850, 0.25, 8e-7),
         ("darts-wikitext2-eval", 700, 0.15, 5e-7),
     ):
-        config = training_recipe(name, Genotype.named("DARTS_V2_recurrent").to_text())
+        config = training_recipe(name, Genotype.named("DARTS_V2_recurrent"))
         assert isinstance(config, TextTrainConfig)
         assert (config.space.hidden, config.space.dropout.state, config.weight_decay) == (
             hidden,
@@ -430,9 +428,7 @@ def test_recipes_are_those_of_the_paper():
         )
         assert (config.patience, config.chunks.deviation, config.test_batch_size) == (5, 5.0, 1)
     for name, recipe in {**SEARCHES, **TRAININGS}.items():
-        config = (
-            recipe() if name in SEARCHES else recipe(Genotype.named("DARTS_V2_recurrent").to_text())
-        )
+        config = recipe() if name in SEARCHES else recipe(Genotype.named("DARTS_V2_recurrent"))
         assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
 
 

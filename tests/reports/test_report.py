@@ -106,7 +106,7 @@ def make_training(
     """The folder of a training as `training.train` leaves it; `random` are the test accuracies of
     random cells."""
     config = dataclasses.replace(
-        recipes.digits_eval(genotype.to_text()),
+        recipes.digits_eval(genotype),
         space=SPACE,
         epochs=2,
         random_cells=len(random or []),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gradnas.architectures.base import Architecture
 from gradnas.data import Augment, DataConfig
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -57,7 +58,7 @@ def digits() -> SearchConfig:
     )
 
 
-def cifar10_eval(genotype: str) -> TrainConfig:
+def cifar10_eval(genotype: Architecture) -> TrainConfig:
     """DARTS' evaluation on CIFAR-10: 20 cells, 36 channels, 600 epochs, cutout, auxiliary head,
     drop path."""
     return TrainConfig(
@@ -78,7 +79,7 @@ def cifar10_eval(genotype: str) -> TrainConfig:
     )
 
 
-def imagenet_eval(genotype: str) -> TrainConfig:
+def imagenet_eval(genotype: Architecture) -> TrainConfig:
     """DARTS' evaluation on ImageNet, mobile setting: 14 cells, 48 channels, 250 epochs at 224
     pixels."""
     jitter = (0.4, 0.4, 0.4, 0.2)
@@ -106,7 +107,7 @@ def imagenet_eval(genotype: str) -> TrainConfig:
     )
 
 
-def digits_eval(genotype: str) -> TrainConfig:
+def digits_eval(genotype: Architecture) -> TrainConfig:
     """Training on the 8x8 digits in some seconds."""
     return TrainConfig(
         space=ConvCell(channels=8, cells=3),
@@ -126,7 +127,7 @@ SEARCHES: dict[str, Callable[[], SearchConfig]] = {
     "darts-cifar10-first-order": darts_cifar10_first_order,
     "digits": digits,
 }
-TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
+TRAININGS: dict[str, Callable[[Architecture], TrainConfig]] = {
     "cifar10-eval": cifar10_eval,
     "imagenet-eval": imagenet_eval,
     "digits-eval": digits_eval,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gradnas.architectures.base import Architecture
 from gradnas.data import Augment, DataConfig
 from gradnas.gradients import FirstOrder
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -122,7 +123,7 @@ def nas_bench_macro_cifar10() -> SearchConfig:
     return replace(config, space=MBConvChain.named("nas-bench-macro"), epochs=60, warmup_epochs=15)
 
 
-def proxyless_imagenet_eval(genotype: str) -> TrainConfig:
+def proxyless_imagenet_eval(genotype: Architecture) -> TrainConfig:
     """The authors' training of a chain on ImageNet: 300 epochs, cosine per step, no decay on
     BatchNorm."""
     jitter = (0.4, 0.4, 0.4, 0.1)
@@ -152,7 +153,7 @@ def proxyless_imagenet_eval(genotype: str) -> TrainConfig:
     )
 
 
-def proxyless_cifar10_eval(genotype: str) -> TrainConfig:
+def proxyless_cifar10_eval(genotype: Architecture) -> TrainConfig:
     """A chain on CIFAR-10 with the settings of proxyless-imagenet-eval, cutout, and twice its
     learning rate."""
     return replace(
@@ -165,7 +166,7 @@ def proxyless_cifar10_eval(genotype: str) -> TrainConfig:
     )
 
 
-def proxyless_digits_eval(genotype: str) -> TrainConfig:
+def proxyless_digits_eval(genotype: Architecture) -> TrainConfig:
     """Training a chain on the 8x8 digits in some seconds."""
     return replace(
         proxyless_cifar10_eval(genotype),
@@ -183,7 +184,7 @@ SEARCHES: dict[str, Callable[[], SearchConfig]] = {
     "proxyless-digits": proxyless_digits,
     "nas-bench-macro-cifar10": nas_bench_macro_cifar10,
 }
-TRAININGS: dict[str, Callable[[str], TrainConfig]] = {
+TRAININGS: dict[str, Callable[[Architecture], TrainConfig]] = {
     "proxyless-imagenet-eval": proxyless_imagenet_eval,
     "proxyless-cifar10-eval": proxyless_cifar10_eval,
     "proxyless-digits-eval": proxyless_digits_eval,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gradnas.architectures.genotype import Genotype
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.objectives import TokenLikelihood
@@ -62,7 +63,7 @@ def text() -> TextSearchConfig:
     )
 
 
-def darts_ptb_eval(genotype: str) -> TextTrainConfig:
+def darts_ptb_eval(genotype: Genotype) -> TextTrainConfig:
     """DARTS' evaluation on Penn Treebank: 850 units, SGD, then averaged SGD, until you stop it
     (8000 epochs)."""
     dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2, words=0.1)
@@ -84,7 +85,7 @@ def darts_ptb_eval(genotype: str) -> TextTrainConfig:
     )
 
 
-def darts_wikitext2_eval(genotype: str) -> TextTrainConfig:
+def darts_wikitext2_eval(genotype: Genotype) -> TextTrainConfig:
     """DARTS' evaluation on WikiText-2: as darts-ptb-eval with 700 units and less dropout of
     states."""
     config = darts_ptb_eval(genotype)
@@ -94,7 +95,7 @@ def darts_wikitext2_eval(genotype: str) -> TextTrainConfig:
     return replace(config, space=space, data=data, weight_decay=5e-7)
 
 
-def text_eval(genotype: str) -> TextTrainConfig:
+def text_eval(genotype: Genotype) -> TextTrainConfig:
     """Training on the help texts of Python in some minutes."""
     return TextTrainConfig(
         space=RecurrentCell(
@@ -118,7 +119,7 @@ SEARCHES: dict[str, Callable[[], TextSearchConfig]] = {
     "darts-ptb-first-order": darts_ptb_first_order,
     "text": text,
 }
-TRAININGS: dict[str, Callable[[str], TextTrainConfig]] = {
+TRAININGS: dict[str, Callable[[Genotype], TextTrainConfig]] = {
     "darts-ptb-eval": darts_ptb_eval,
     "darts-wikitext2-eval": darts_wikitext2_eval,
     "text-eval": text_eval,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gradnas.architectures.base import Architecture
 from gradnas.data import DataConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import CrossEntropy
@@ -89,7 +90,7 @@ class TrainConfig(TrainSettings):
 
     Args:
         space: the size of the network.
-        genotype: its cells in the original text form, or its chain as a text.
+        genotype: what is trained, an architecture of that space.
         auxiliary, auxiliary_weight: a second classifier in training and its share of the loss.
         lr, lr_end: learning rate; `schedule` leads from the first towards the second over the
             epochs.
@@ -119,7 +120,7 @@ class TrainConfig(TrainSettings):
     """
 
     space: ImageSpace
-    genotype: str
+    genotype: Architecture
     data: DataConfig = field(default_factory=DataConfig)
     epochs: int = 600
     batch_size: int = 96

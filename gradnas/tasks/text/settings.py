@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gradnas.architectures.genotype import Genotype
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import TokenLikelihood
@@ -69,7 +70,7 @@ class TextTrainConfig(TrainSettings):
 
     Args:
         space: the size of the network and its dropout.
-        genotype: its cell, in the original text form.
+        genotype: what is trained, an architecture of that space.
         objective: the loss; reported losses are the likelihood alone.
         chunks: lengths of the training chunks; the learning rate of a step is lr * length / base.
         batch_size, eval_batch_size, test_batch_size: texts read side by side in training,
@@ -86,7 +87,7 @@ class TextTrainConfig(TrainSettings):
     """
 
     space: RecurrentCell
-    genotype: str
+    genotype: Genotype
     data: TextConfig = field(default_factory=TextConfig)
     objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
     chunks: ChunkLengths = field(default_factory=lambda: ChunkLengths(deviation=5.0))

@@ -1,0 +1,49 @@
+"""Configurations of trainings hold an architecture, and those of earlier versions its text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gradnas import Chain, ConvCell, Genotype, MBConvChain, RecurrentCell
+from gradnas.config import from_json, to_json
+from gradnas.tasks.images.settings import TrainConfig
+from gradnas.tasks.text.settings import TextTrainConfig
+
+CELLS = TrainConfig(ConvCell(channels=4, cells=3), Genotype.named("DARTS_V2"))
+CHAIN = TrainConfig(MBConvChain(), Chain.named("proxyless_gpu"), auxiliary=False, drop_path=0.0)
+RECURRENT = TextTrainConfig(
+    RecurrentCell(hidden=8, embedding=8), Genotype.named("DARTS_V2_recurrent")
+)
+
+
+@pytest.mark.parametrize("config", [CELLS, CHAIN, RECURRENT])
+def test_the_architecture_is_read_back_from_its_object_and_from_its_text(config):
+    described = json.loads(json.dumps(to_json(config)))
+    assert described["genotype"]["type"] == type(config.genotype).__name__
+    assert described["genotype"]["format"] == config.genotype.format
+    assert from_json(type(config), described) == config
+    described["genotype"] = config.genotype.to_text()
+    assert from_json(type(config), described) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "sentence"),
+    [
+        (CELLS, {"genotype": "Genotype("}, "config.genotype: genotype text: SyntaxError"),
+        (CELLS, {"genotype": 5}, "config.genotype must be an object"),
+        (CELLS, {"genotype": {"type": "Genotyp"}}, "config.genotype: .*did you mean 'Genotype'"),
+        (CHAIN, {"genotype": "mb3_k3 | mb3k5"}, "config.genotype: stage 2, block 1: unknown"),
+        (CHAIN, {"genotype": "mb3_k3", "space": {"type": "Chain"}}, "config.space: unknown type"),
+        (RECURRENT, {"genotype": "", "space": None}, "config.space must be an object"),
+        (
+            RECURRENT,
+            {"genotype": Genotype.named("DARTS").to_text()},
+            "config.genotype: a recurrent",
+        ),
+    ],
+)
+def test_what_is_no_architecture(config, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        from_json(type(config), to_json(config) | changes)
