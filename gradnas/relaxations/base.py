@@ -6,16 +6,20 @@ Legend: E edges, O operations; a table of alphas is `(E, O)`, or `(O,)` for a si
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradnas.choice import Draw
+from gradnas.choice import Active, Draw
+
+Tables = Mapping[str, Tensor]  # choice name -> (E, O), or (O,) for a single choice
 
 
 class _StraightThrough(torch.autograd.Function):
+    # Not `hard + soft - soft.detach()`, the usual way: its rounding leaves a gate of 0.99999994
+    # where 1 was meant.
     @staticmethod
     def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
         return hard.clone()
@@ -30,9 +34,37 @@ def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
     return _StraightThrough.apply(soft, hard)
 
 
+def uniform_numbers(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Uniform numbers in (0, 1), float64 on the CPU.
+
+    `torch.rand` may give an exact 0, of which `gumbel_numbers` would make an infinity.
+    """
+    numbers = torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
+    return numbers.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def gumbel_numbers(uniform: Tensor) -> Tensor:
+    """Samples of the standard Gumbel distribution, by inverting its distribution function.
+
+    Added to the logarithms of probabilities they make a sample: the largest sum is at each
+    operation with its probability, and the order of the sums is that of drawing all operations
+    without replacement.
+    """
+    return -torch.log(-torch.log(uniform))
+
+
+def one_hot(like: Tensor, index_E1: Tensor) -> Tensor:
+    """Zeros shaped as `like`, with a one at the index of each row."""
+    return torch.zeros_like(like).scatter_(-1, index_E1.to(like.device), 1.0)
+
+
+def one_active(index_E1: Tensor) -> Active:
+    """The operations of a draw that computes one on each edge."""
+    return tuple((index,) for index in index_E1.reshape(-1).tolist())
+
+
 class Relaxation(ABC):
-    """Alphas -> `Draw`. A subclass is a frozen dataclass whose fields are its hyperparameters, in a
-    file of its own.
+    """Alphas -> `Draw`; a subclass is a frozen dataclass of its hyperparameters, in its own file.
 
     A relaxation keeps nothing between calls. What is random comes in as `noise`, drawn once for
     each architecture or weight step, so that all passes of one step see the same sample; how far
@@ -44,15 +76,15 @@ class Relaxation(ABC):
         """Whether the draw changes over the search, so that its length must be known."""
         return False
 
-    def noise(self, alphas: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The random numbers of one step, drawn on the CPU (so that every device sees the same);
-        none by default."""
+    def noise(self, alphas: Tables, generator: torch.Generator) -> dict[str, Tensor]:
+        """The random numbers of one step; none by default.
+
+        They are made on the CPU, so that every device sees the same.
+        """
         return {}
 
     @abstractmethod
-    def draw(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         """Mixing weights for all choices.
 
         Args:
@@ -63,14 +95,12 @@ class Relaxation(ABC):
 
     @property
     def once_differentiable(self) -> bool:
-        """Whether the gradient of a draw cannot be differentiated again, as second derivatives
-        would need."""
+        """Whether a draw's gradient cannot be differentiated again, as second derivatives need."""
         return False
 
     @property
     def trains_mixtures(self) -> bool:
-        """Whether the weights learn on mixtures of operations, so that the mixture itself is a
-        network to evaluate."""
+        """Whether the weights learn on mixtures, so that the mixture is a network to evaluate."""
         return True
 
     @property
@@ -79,19 +109,14 @@ class Relaxation(ABC):
         return {}
 
     def check_alpha_optimizer(self, betas: tuple[float, float], weight_decay: float) -> None:
-        """ValueError, with the reason, where alphas must not be trained with these settings of
-        Adam."""
+        """ValueError, with the reason, where alphas must not be trained with these settings."""
         del betas, weight_decay
 
-    def path(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def path(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         """The draw that the weights learn with; the same as for the alphas by default."""
         return self.draw(alphas, noise, progress)
 
-    def after_update(
-        self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor]:
+    def after_update(self, before: Tables, after: Tables, noise: Tables) -> Tables:
         """The alphas after a step of their optimiser, corrected where the method asks for it.
 
         Args:
@@ -101,6 +126,5 @@ class Relaxation(ABC):
         return after
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """The noise-free strength of each operation, same shape as `alpha`; derivation and metrics
-        read it."""
+        """The strength of each operation without noise, shaped as `alpha`, to derive from."""
         return torch.softmax(alpha, dim=-1)

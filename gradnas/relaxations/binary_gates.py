@@ -13,17 +13,25 @@ import torch
 from torch import Tensor
 
 from gradnas.choice import Active, Draw
-from gradnas.relaxations.base import Relaxation, straight_through
+from gradnas.relaxations.base import (
+    Relaxation,
+    Tables,
+    gumbel_numbers,
+    one_active,
+    one_hot,
+    straight_through,
+    uniform_numbers,
+)
 
 
 @dataclass(frozen=True)
 class BinaryGates(Relaxation):
-    """One-hot gates g ~ softmax(alpha); the alphas learn by `dL/d alpha_i = sum_j dL/dg_j p_j
-    (delta_ij - p_i)`.
+    """One-hot gates g ~ softmax(alpha): each pass runs one path of the network.
 
-    `dL/dg_j = <dL/dy, o_j(x)>` needs the outputs of operations that were not sampled; they are
-    computed without a graph. The weights learn on one sampled path: the other operations are not
-    run, and neither momentum, weight decay nor running statistics touch them.
+    The alphas learn by `dL/d alpha_i = sum_j dL/dg_j p_j (delta_ij - p_i)`. Its `dL/dg_j = <dL/dy,
+    o_j(x)>` needs the outputs of operations that were not sampled; they are computed without a
+    graph. The weights learn on one sampled path: the other operations are not run, and neither
+    momentum, weight decay nor running statistics touch them.
 
     Args:
         mode: how the other outputs are had.
@@ -64,137 +72,152 @@ class BinaryGates(Relaxation):
         return {"lr": 1e-3, "betas": (0.0, 0.999), "weight_decay": 0.0}
 
     def check_alpha_optimizer(self, betas: tuple[float, float], weight_decay: float) -> None:
-        if self.mode == "two" and (betas[0] != 0.0 or weight_decay != 0.0):
+        if self.mode != "two":
+            return
+        has_momentum = betas[0] != 0.0
+        if has_momentum or weight_decay != 0.0:
             raise ValueError(
-                "BinaryGates(mode='two') leaves alphas of operations that were not sampled as they are, which needs "
-                f"AlphaOptimizer(betas=(0.0, ...), weight_decay=0.0), not betas={betas}, weight_decay={weight_decay}"
+                "BinaryGates(mode='two') leaves alphas of operations that were not sampled as they "
+                "are, which needs AlphaOptimizer(betas=(0.0, ...), weight_decay=0.0), not "
+                f"betas={betas}, weight_decay={weight_decay}"
             )
 
-    def noise(self, alphas: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def noise(self, alphas: Tables, generator: torch.Generator) -> dict[str, Tensor]:
         """Uniform numbers in (0, 1): a column for each operation, and one for the active of two."""
-        tiny = torch.finfo(torch.float64).tiny
-        return {
-            name: torch.rand(
-                (*a.shape[:-1], a.shape[-1] + 1), generator=generator, dtype=torch.float64
-            ).clamp_min(tiny)
-            for name, a in alphas.items()
-        }
+        uniform = {}
+        for name, alpha in alphas.items():
+            num_operations = alpha.shape[-1]
+            shape = (*alpha.shape[:-1], num_operations + 1)
+            uniform[name] = uniform_numbers(shape, generator)
+        return uniform
 
-    def path(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def path(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         """One operation of every edge, drawn from softmax(alpha); its weight is exactly 1."""
         del progress
-        mix, active = {}, {}
+        mix = {}
+        active = {}
         for name, logits_EO in _on_cpu(alphas).items():
+            # The first of the operations in their sampled order is a sample of softmax(alpha).
             index_E1 = _ordered(logits_EO, noise[name])[..., :1]
-            mix[name] = _one_hot(alphas[name], index_E1)
-            active[name] = _as_active(index_E1)
+            mix[name] = one_hot(alphas[name], index_E1)
+            active[name] = one_active(index_E1)
         return Draw(mix, active, _log_prob(alphas, active), _softmax(alphas))
 
-    def draw(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
-        """Gates to learn the alphas with: the active operation, and those that are probed beside
-        it."""
-        if self.mode != "two":
-            plain = self.path(alphas, noise, progress)
-            assert plain.probability is not None
-            mix = {
-                name: straight_through(plain.probability[name], plain.mix[name]) for name in alphas
-            }
-            probed = {
-                name: tuple(
-                    tuple(k for k in range(alphas[name].shape[-1]) if k not in row) for row in rows
-                )
-                for name, rows in plain.active.items()
-            }
-            return Draw(
-                mix,
-                plain.active,
-                plain.log_prob,
-                plain.probability,
-                probed=probed,
-                deferred=self.mode == "recompute",
-            )
-        mix, active, probed, probability = {}, {}, {}, {}
-        for name, logits_EO in _on_cpu(alphas).items():
-            alpha, pair_E2 = alphas[name], _pair(logits_EO, noise[name])
-            both_E2 = torch.softmax(logits_EO.gather(-1, pair_E2), dim=-1)
-            second_E1 = (noise[name][..., -1:] >= both_E2[..., :1]).long()
-            active[name] = _as_active(pair_E2.gather(-1, second_E1))
-            probed[name] = _as_active(pair_E2.gather(-1, 1 - second_E1))
-            outside = torch.ones_like(alpha, dtype=torch.bool).scatter_(
-                -1, pair_E2.to(alpha.device), False
-            )
-            probability[name] = torch.softmax(alpha.masked_fill(outside, -torch.inf), dim=-1)
-            one_hot = _one_hot(alpha, pair_E2.gather(-1, second_E1))
-            mix[name] = straight_through(probability[name], one_hot)
-        return Draw(mix, active, _log_prob(alphas, active), probability, probed=probed)
+    def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
+        """Gates to learn the alphas with: the operation that runs, and those probed beside it."""
+        if self.mode == "two":
+            return _draw_of_two(alphas, noise)
+        sampled = self.path(alphas, noise, progress)
+        assert sampled.probability is not None
+        mix = {}
+        probed = {}
+        for name, probability_EO in sampled.probability.items():
+            # Forward the gate, backward the softmax: that is the formula of the class.
+            mix[name] = straight_through(probability_EO, sampled.mix[name])
+            num_operations = probability_EO.shape[-1]
+            probed[name] = tuple(_others(row, num_operations) for row in sampled.active[name])
+        return Draw(
+            mix,
+            sampled.active,
+            sampled.log_prob,
+            sampled.probability,
+            probed=probed,
+            deferred=self.mode == "recompute",
+        )
 
-    def after_update(
-        self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """In `two`: both sampled alphas minus `ln((e^a' + e^b') / (e^a + e^b))`: all others keep
-        their share."""
+    def after_update(self, before: Tables, after: Tables, noise: Tables) -> dict[str, Tensor]:
+        """In `"two"`: the two sampled alphas, shifted so that all others keep their probability.
+
+        The softmax of another operation has changed only by its denominator, in which the two
+        contribute `e^a + e^b`. Both minus `ln((e^a' + e^b') / (e^a + e^b))` restore that sum and
+        keep their new ratio.
+        """
         if self.mode != "two":
             return dict(after)
         shifted = {}
         for name, logits_EO in _on_cpu(before).items():
-            new = after[name].detach()
-            pair_E2 = _pair(logits_EO, noise[name]).to(new.device)
-            old_E1 = torch.logsumexp(
-                before[name].detach().gather(-1, pair_E2), dim=-1, keepdim=True
-            )
-            new_E1 = torch.logsumexp(new.gather(-1, pair_E2), dim=-1, keepdim=True)
-            shifted[name] = new.scatter_add(-1, pair_E2, (old_E1 - new_E1).expand(pair_E2.shape))
+            new_EO = after[name].detach()
+            old_EO = before[name].detach()
+            # The same noise and the alphas of before: the pair that was drawn for the gradient.
+            pair_E2 = _pair(logits_EO, noise[name]).to(new_EO.device)
+            old_E1 = torch.logsumexp(old_EO.gather(-1, pair_E2), dim=-1, keepdim=True)
+            new_E1 = torch.logsumexp(new_EO.gather(-1, pair_E2), dim=-1, keepdim=True)
+            shift_E2 = (old_E1 - new_E1).expand(pair_E2.shape)
+            shifted[name] = new_EO.scatter_add(-1, pair_E2, shift_E2)
         return shifted
 
 
-def _on_cpu(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tables in float64 on the CPU, in one transfer: every device samples the same."""
+def _draw_of_two(alphas: Tables, noise: Tables) -> Draw:
+    """Two operations of every edge: one runs, the other is probed beside it."""
+    mix = {}
+    active = {}
+    probed = {}
+    probability = {}
+    for name, logits_EO in _on_cpu(alphas).items():
+        alpha_EO = alphas[name]
+        # Two operations of every edge, sampled without replacement (section 3.2 of the paper).
+        pair_E2 = _pair(logits_EO, noise[name])
+        q_E2 = torch.softmax(logits_EO.gather(-1, pair_E2), dim=-1)
+
+        # One of the two runs. Its own uniform number decides: with the pair's numbers, the order of
+        # the pair and the choice within it would depend on each other, and q would not be the
+        # probability.
+        uniform_E1 = noise[name][..., -1:]
+        takes_second_E1 = (uniform_E1 >= q_E2[..., :1]).long()
+        active_E1 = pair_E2.gather(-1, takes_second_E1)
+        probed_E1 = pair_E2.gather(-1, 1 - takes_second_E1)
+        active[name] = one_active(active_E1)
+        probed[name] = one_active(probed_E1)
+
+        # q once more, in place among all operations and as a function of alpha: the gradient of
+        # this softmax reaches the two alphas alone, and that of the others is exactly zero.
+        outside_EO = torch.ones_like(alpha_EO, dtype=torch.bool)
+        outside_EO.scatter_(-1, pair_E2.to(alpha_EO.device), False)
+        probability[name] = torch.softmax(alpha_EO.masked_fill(outside_EO, -torch.inf), dim=-1)
+        gate_EO = one_hot(alpha_EO, active_E1)
+        mix[name] = straight_through(probability[name], gate_EO)
+    return Draw(mix, active, _log_prob(alphas, active), probability, probed=probed)
+
+
+def _on_cpu(alphas: Tables) -> dict[str, Tensor]:
+    """Tables in float64 on the CPU, so that every device samples the same."""
     if not alphas:
         return {}
-    flat = torch.cat([alpha.detach().reshape(-1) for alpha in alphas.values()]).to(
-        "cpu", torch.float64
-    )
-    parts = flat.split([alpha.numel() for alpha in alphas.values()])
-    return {
-        name: part.view(alpha.shape)
-        for (name, alpha), part in zip(alphas.items(), parts, strict=True)
-    }
+    # In one transfer: each would wait for the device.
+    flat = torch.cat([alpha.detach().reshape(-1) for alpha in alphas.values()])
+    parts = flat.to("cpu", torch.float64).split([alpha.numel() for alpha in alphas.values()])
+    tables = {}
+    for (name, alpha), part in zip(alphas.items(), parts, strict=True):
+        tables[name] = part.view(alpha.shape)
+    return tables
 
 
 def _ordered(logits_EO: Tensor, noise: Tensor) -> Tensor:
-    """Operations in the order in which they are drawn from softmax(alpha) without replacement
-    (Gumbel's order)."""
-    gumbel_EO = -torch.log(-torch.log(noise[..., :-1]))
-    return (torch.log_softmax(logits_EO, dim=-1) + gumbel_EO).argsort(
-        dim=-1, descending=True, stable=True
-    )
+    """Operations in the order in which softmax(alpha) draws them without replacement."""
+    scores_EO = torch.log_softmax(logits_EO, dim=-1) + gumbel_numbers(noise[..., :-1])
+    return scores_EO.argsort(dim=-1, descending=True, stable=True)
 
 
 def _pair(logits_EO: Tensor, noise: Tensor) -> Tensor:
     return _ordered(logits_EO, noise)[..., :2]
 
 
-def _one_hot(like: Tensor, index: Tensor) -> Tensor:
-    return torch.zeros_like(like, requires_grad=False).scatter_(-1, index.to(like.device), 1.0)
+def _others(row: tuple[int, ...], num_operations: int) -> tuple[int, ...]:
+    """The operations of an edge that are not in the row, in ascending order."""
+    return tuple(index for index in range(num_operations) if index not in row)
 
 
-def _as_active(index: Tensor) -> Active:
-    return tuple((k,) for k in index.reshape(-1).tolist())
-
-
-def _softmax(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _softmax(alphas: Tables) -> dict[str, Tensor]:
     return {name: torch.softmax(alpha, dim=-1) for name, alpha in alphas.items()}
 
 
-def _log_prob(alphas: Mapping[str, Tensor], active: Mapping[str, Active]) -> Tensor | None:
+def _log_prob(alphas: Tables, active: Mapping[str, Active]) -> Tensor | None:
     """Log-probability of the active operations under softmax(alpha)."""
+    if not alphas:
+        return None
     parts = []
     for name, alpha in alphas.items():
-        log_p = torch.log_softmax(alpha, dim=-1).reshape(-1, alpha.shape[-1])
+        log_p_EO = torch.log_softmax(alpha, dim=-1).reshape(-1, alpha.shape[-1])
         index_E1 = torch.tensor(active[name], device=alpha.device)
-        parts.append(log_p.gather(-1, index_E1).sum())
-    return torch.stack(parts).sum() if parts else None
+        parts.append(log_p_EO.gather(-1, index_E1).sum())
+    return torch.stack(parts).sum()

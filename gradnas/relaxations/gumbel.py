@@ -1,21 +1,32 @@
-"""Sampling with the Gumbel-softmax: GDAS (hard) and SNAS (soft)."""
+"""Sampling with the Gumbel-softmax: GDAS (hard) and SNAS (soft).
+
+Legend: E edges, O operations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradnas.choice import Active, Draw
-from gradnas.relaxations.base import Relaxation, straight_through
+from gradnas.choice import Draw
+from gradnas.relaxations.base import (
+    Relaxation,
+    Tables,
+    gumbel_numbers,
+    one_active,
+    one_hot,
+    straight_through,
+    uniform_numbers,
+)
 
 
 @dataclass(frozen=True)
 class GumbelSoftmax(Relaxation):
-    """`soft = softmax((log softmax(alpha) + g) / temperature)` with Gumbel noise g, one sample per
-    edge and step.
+    """`soft = softmax((log softmax(alpha) + g) / temperature)` with Gumbel noise g.
+
+    One sample for each edge and step.
 
     Args:
         hard: use the one-hot of the largest entry with the gradient of `soft` (straight-through),
@@ -48,35 +59,34 @@ class GumbelSoftmax(Relaxation):
     def needs_progress(self) -> bool:
         return self.temperature != self.temperature_end
 
-    def noise(self, alphas: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        tiny = torch.finfo(torch.float64).tiny
-        uniform = {
-            name: torch.rand(alpha.shape, generator=generator, dtype=torch.float64).clamp_min(tiny)
-            for name, alpha in alphas.items()
-        }
-        return {name: -torch.log(-torch.log(u)) for name, u in uniform.items()}
+    def noise(self, alphas: Tables, generator: torch.Generator) -> dict[str, Tensor]:
+        gumbel = {}
+        for name, alpha in alphas.items():
+            gumbel[name] = gumbel_numbers(uniform_numbers(alpha.shape, generator))
+        return gumbel
 
-    def draw(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         temperature = self.temperature + (self.temperature_end - self.temperature) * progress
-        log_p = {name: torch.log_softmax(alpha, dim=-1) for name, alpha in alphas.items()}
-        soft = {
-            name: torch.softmax((logits + noise[name].to(logits)) / temperature, dim=-1)
-            for name, logits in log_p.items()
-        }
+        soft = {}
+        log_p = {}
+        for name, alpha in alphas.items():
+            log_p[name] = torch.log_softmax(alpha, dim=-1)
+            perturbed = log_p[name] + noise[name].to(log_p[name])
+            soft[name] = torch.softmax(perturbed / temperature, dim=-1)
         if not self.hard:
             return Draw.dense(soft)
-        mix, active, log_probs = {}, {}, []
-        for name, weights in soft.items():
-            index = weights.argmax(dim=-1, keepdim=True)
-            one_hot = torch.zeros_like(weights).scatter_(-1, index, 1.0)
-            mix[name] = straight_through(weights, one_hot)
-            active[name] = _as_active(index)
-            log_probs.append(log_p[name].gather(-1, index).sum())
-        probability = {name: logits.exp() for name, logits in log_p.items()}
-        return Draw(mix, active, torch.stack(log_probs).sum() if log_probs else None, probability)
 
-
-def _as_active(index: Tensor) -> Active:
-    return tuple((k,) for k in index.reshape(-1).tolist())
+        mix = {}
+        active = {}
+        probability = {}
+        log_probs = []
+        for name, soft_EO in soft.items():
+            # The temperature does not move the largest entry, so this is a sample of softmax(alpha)
+            # whatever the temperature, and its log-probability is that of softmax(alpha).
+            index_E1 = soft_EO.argmax(dim=-1, keepdim=True)
+            mix[name] = straight_through(soft_EO, one_hot(soft_EO, index_E1))
+            active[name] = one_active(index_E1)
+            probability[name] = log_p[name].exp()
+            log_probs.append(log_p[name].gather(-1, index_E1).sum())
+        log_prob = torch.stack(log_probs).sum() if log_probs else None
+        return Draw(mix, active, log_prob, probability)

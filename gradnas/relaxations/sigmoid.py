@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gradnas.choice import Draw
-from gradnas.relaxations.base import Relaxation
+from gradnas.relaxations.base import Relaxation, Tables
 
 
 @dataclass(frozen=True)
 class Sigmoid(Relaxation):
-    """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1), and they need not
-    sum to one.
+    """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1).
 
-    Every operation runs in every pass. To push the weights towards 0 and 1, add `zero_one_loss` to
-    the validation loss.
+    The weights of an edge need not sum to one. Every operation runs in every pass. To push the
+    weights towards 0 and 1, add `zero_one_loss` to the validation loss.
+
     Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called
     "fair" in autora-theorist-darts.
     """
 
-    def draw(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         del noise, progress
         return Draw.dense({name: torch.sigmoid(alpha) for name, alpha in alphas.items()})
 
@@ -34,7 +31,7 @@ class Sigmoid(Relaxation):
         return torch.sigmoid(alpha)
 
 
-def zero_one_loss(alphas: Mapping[str, Tensor]) -> Tensor:
+def zero_one_loss(alphas: Tables) -> Tensor:
     """`-mean (sigmoid(alpha) - 0.5)^2` over all entries, a scalar (Fair DARTS, eq. 6)."""
     entries = torch.cat([alpha.flatten() for alpha in alphas.values()])
     return -((torch.sigmoid(entries) - 0.5) ** 2).mean()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from gradnas.choice import Draw
-from gradnas.relaxations.base import Relaxation
+from gradnas.relaxations.base import Relaxation, Tables
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,6 @@ class Softmax(Relaxation):
     1806.09055), eq. 2.
     """
 
-    def draw(
-        self, alphas: Mapping[str, Tensor], noise: Mapping[str, Tensor], progress: float
-    ) -> Draw:
+    def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         del noise, progress
         return Draw.dense({name: torch.softmax(alpha, dim=-1) for name, alpha in alphas.items()})
