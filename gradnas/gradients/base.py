@@ -57,27 +57,34 @@ class SGDStep:
 
     @property
     def sensitivity(self) -> float:
-        """`-dw'/dgrad` without clipping: the learning rate, and the extra momentum share under
-        Nesterov."""
-        return self.lr * (1.0 + self.momentum) if self.nesterov else self.lr
+        """`-dw'/dgrad` without clipping: the learning rate, and under Nesterov a share more."""
+        if self.nesterov:
+            return self.lr * (1.0 + self.momentum)
+        return self.lr
 
     def pull_back(
         self, grads: Sequence[Tensor], v: Sequence[Tensor]
     ) -> tuple[float | Tensor, list[Tensor]]:
-        """A factor and a direction whose product is `-(dw'/dgrad)^T v`: how the product of w' and v
-        follows `grads`."""
+        """A factor and a direction whose product is `-(dw'/dgrad)^T v`.
+
+        In words: how the inner product of w' and v falls as the gradient grows.
+        """
         factor = self.clip_factor(grads)
         if factor is None:
             return self.sensitivity, list(v)
-        if self.differentiate_clip:
-            # Where it is clipped, d(factor)/d(grad) = -factor / (size + eps) * grad / size; else 0.
-            size = norm(grads)
-            along = torch.stack([(g * d).sum() for g, d in zip(grads, v, strict=True)]).sum()
-            back = torch.where(
-                factor < 1, along / ((size + CLIP_EPS) * size), torch.zeros_like(size)
-            )
-            v = [d - back * g for g, d in zip(grads, v, strict=True)]
-        return self.sensitivity * factor, list(v)
+        if not self.differentiate_clip:
+            return self.sensitivity * factor, list(v)
+
+        # With c the factor, s = ||grad|| and eps of the clipping: w' holds c * grad, and where it
+        # is clipped, dc/dgrad = -c / (s + eps) * grad / s. So v is pulled back to
+        # c * (v - <grad, v> / ((s + eps) * s) * grad): what points along grad does not get through,
+        # because the clipped step has one length whatever that of the gradient.
+        size = norm(grads)
+        along = torch.stack([(g * d).sum() for g, d in zip(grads, v, strict=True)]).sum()
+        share = along / ((size + CLIP_EPS) * size)
+        lost = torch.where(factor < 1, share, torch.zeros_like(size))
+        direction = [d - lost * g for g, d in zip(grads, v, strict=True)]
+        return self.sensitivity * factor, direction
 
     def clip_factor(self, grads: Sequence[Tensor]) -> Tensor | None:
         """`min(1, clip_norm / (||grads|| + 1e-6))`; None without clipping."""
@@ -90,18 +97,24 @@ class SGDStep:
         self, params: Tensors, grads: Sequence[Tensor], buffers: Mapping[str, Tensor]
     ) -> tuple[Tensors, Tensors]:
         """New parameters and new momentum buffers; differentiable in everything."""
-        new_params, new_buffers = {}, {}
         factor = self.clip_factor(grads)
         if factor is not None:
-            grads = [factor * g for g in grads]
-        for (name, w), grad in zip(params.items(), grads, strict=True):
-            g = grad + self.weight_decay * w if self.weight_decay else grad
-            b = g
+            grads = [factor * grad for grad in grads]
+        new_params = {}
+        new_buffers = {}
+        for (name, weight), grad in zip(params.items(), grads, strict=True):
+            # Nothing is multiplied by zero: where there is no decay or momentum, the graph has no
+            # node for it either.
+            if self.weight_decay:
+                grad = grad + self.weight_decay * weight
+            step = grad
             if self.momentum:
-                b = g + self.momentum * buffers[name] if name in buffers else g
-                new_buffers[name] = b
-                b = g + self.momentum * b if self.nesterov else b
-            new_params[name] = w - self.lr * b
+                buffer = grad
+                if name in buffers:
+                    buffer = grad + self.momentum * buffers[name]
+                new_buffers[name] = buffer
+                step = grad + self.momentum * buffer if self.nesterov else buffer
+            new_params[name] = weight - self.lr * step
         return new_params, new_buffers
 
 
@@ -110,20 +123,17 @@ class ArchitectureGradient(ABC):
 
     @property
     def needs_inner_step(self) -> bool:
-        """Whether the gradient looks through the weight step, so that `inner` must be given and be
-        SGD."""
+        """Whether it looks through the weight step: `inner` must be given, and be SGD."""
         return False
 
     @property
     def differentiates_twice(self) -> bool:
-        """Whether the gradient takes second derivatives by autograd, which not every relaxation
-        has."""
+        """Whether it takes second derivatives by autograd, which not every relaxation has."""
         return False
 
     @property
     def num_samples(self) -> int:
-        """Networks that are sampled and evaluated for one gradient; 0 where it differentiates
-        losses instead."""
+        """Networks to sample and evaluate for one gradient; 0 where it differentiates losses."""
         return 0
 
     @property
@@ -166,8 +176,16 @@ def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) 
         raise ValueError(f"a loss must be a scalar, got a tensor of shape {tuple(loss.shape)}")
     if not loss.requires_grad or not inputs:
         return [torch.zeros_like(t) for t in inputs]
-    found = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
+    grads = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
+    return zeros_for_none(grads, inputs)
+
+
+def zeros_for_none(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What autograd returned, with zeros for the inputs that its outputs do not depend on."""
+    filled = []
+    for grad, tensor in zip(grads, inputs, strict=True):
+        filled.append(torch.zeros_like(tensor) if grad is None else grad)
+    return filled
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -184,18 +202,16 @@ def require_inner(inner: SGDStep | None, method: str) -> SGDStep:
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copies of tensors on one device, made in one launch for each dtype (or few)."""
-    found: dict[int, Tensor] = {}
-    for dtype in {t.dtype for t in tensors}:
-        places = [k for k, t in enumerate(tensors) if t.dtype == dtype]
-        made = [torch.empty_like(tensors[k]) for k in places]
-        torch._foreach_copy_(made, [tensors[k].detach() for k in places])
-        found |= dict(zip(places, made, strict=True))
-    return [found[k] for k in range(len(tensors))]
+    copied = [torch.empty_like(tensor) for tensor in tensors]
+    for dtype in {tensor.dtype for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        targets = [copied[place] for place in places]
+        torch._foreach_copy_(targets, [tensors[place].detach() for place in places])
+    return copied
 
 
 def capturing() -> bool:
-    """Whether this runs to be recorded in a CUDA graph: then no value of the device may be asked
-    for."""
+    """Whether a CUDA graph is being recorded: then no value of the device may be asked for."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
@@ -209,11 +225,12 @@ def same_randomness(tensors: Iterable[Tensor]) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     devices = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
-    cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+    cpu_state = torch.get_rng_state()
+    cuda_states = {device: torch.cuda.get_rng_state(device) for device in devices}
 
     def rewind() -> None:
-        torch.set_rng_state(cpu)
-        for device, state in zip(devices, cuda, strict=True):
+        torch.set_rng_state(cpu_state)
+        for device, state in cuda_states.items():
             torch.cuda.set_rng_state(state, device)
 
     try:

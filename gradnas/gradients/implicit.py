@@ -1,5 +1,4 @@
-"""The architecture gradient by the implicit function theorem, at (or near) an optimum of the
-weights."""
+"""The architecture gradient by the implicit function theorem, near an optimum of the weights."""
 
 from __future__ import annotations
 
@@ -21,6 +20,7 @@ from gradnas.gradients.base import (
     leaves,
     require_inner,
     same_randomness,
+    zeros_for_none,
 )
 
 Vector = list[Tensor]
@@ -28,11 +28,10 @@ Vector = list[Tensor]
 
 @dataclass(frozen=True)
 class Implicit(ArchitectureGradient):
-    """`dL_valid/d alpha - (d2 L_train / d alpha dw) H^-1 dL_valid/dw`, H the Hessian of the train
-    loss in w.
+    """`dL_valid/d alpha - (d2 L_train / d alpha dw) H^-1 dL_valid/dw`, H the Hessian in w.
 
-    The weight decay of the inner step belongs to the train loss, so H includes it. One forward pass
-    of each loss, then one Hessian-vector product per solver step on the same graph.
+    H is that of the train loss, to which the weight decay of the inner step belongs. One forward
+    pass of each loss, then one Hessian-vector product per solver step on the same graph.
 
     Args:
         solver: `"neumann"`: `H^-1 v ~ lr * sum_{k<steps} (I - lr H)^k v`, which converges for lr <
@@ -81,65 +80,93 @@ class Implicit(ArchitectureGradient):
         inner: SGDStep | None = None,
     ) -> Tensors:
         inner = require_inner(inner, "Implicit")
-        w, a = leaves(params), leaves(alphas)
+        w = leaves(params)
+        a = leaves(alphas)
         with same_randomness([*w.values(), *a.values()]) as rewind:
             both = grad(valid_loss(w, a), [*a.values(), *w.values()])
-            direct, v = both[: len(a)], distributed.mean(both[len(a) :])
+            direct = both[: len(a)]
+            v = distributed.mean(both[len(a) :])
+
             rewind()
             slope = grad(train_loss(w, a), w.values(), create_graph=True)
+            weights = list(w.values())
+            # Weight decay is a term of the train loss that SGD adds itself: its Hessian is this
+            # multiple of the identity.
             shift = inner.weight_decay + self.damping
 
             def hessian_times(x: Vector) -> Vector:
-                products = distributed.mean(_pull_back(slope, list(w.values()), x))
-                return [h + shift * xi for h, xi in zip(products, x, strict=True)]
+                # H is symmetric, so that pulling x back through the slope is H x. Averaged for each
+                # product: all ranks solve one system, that of their joint loss.
+                products = distributed.mean(_pull_back(slope, weights, x))
+                return _plus(products, shift, x)
 
-            step = self.lr if self.lr is not None else inner.lr
-            x = (
-                _neumann(hessian_times, v, step, self.steps)
-                if self.solver == "neumann"
-                else _cg(hessian_times, v, self.steps)
-            )
+            if self.solver == "neumann":
+                step_size = self.lr if self.lr is not None else inner.lr
+                x = _neumann(hessian_times, v, step_size, self.steps)
+            else:
+                x = _cg(hessian_times, v, self.steps)
             mixed = _pull_back(slope, list(a.values()), x)
         return averaged(a, [d - m for d, m in zip(direct, mixed, strict=True)])
 
 
 def _pull_back(outputs: Vector, inputs: Vector, vector: Vector) -> Vector:
     """`sum_i vector_i * d outputs_i / d inputs`, keeping the graph."""
-    pairs = [(o, x) for o, x in zip(outputs, vector, strict=True) if o.requires_grad]
-    if not pairs:
+    heads = []
+    cotangents = []
+    for output, cotangent in zip(outputs, vector, strict=True):
+        # A weight in which the loss is linear has a constant slope, without a graph.
+        if output.requires_grad:
+            heads.append(output)
+            cotangents.append(cotangent)
+    if not heads:
         return [torch.zeros_like(t) for t in inputs]
-    heads, cotangents = zip(*pairs, strict=True)
-    found = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
+    grads = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
+    return zeros_for_none(grads, inputs)
+
+
+def _plus(x: Vector, factor: float | Tensor, y: Vector) -> Vector:
+    """`x + factor * y`."""
+    return [xi + factor * yi for xi, yi in zip(x, y, strict=True)]
+
+
+def _dot(x: Vector, y: Vector) -> Tensor:
+    return torch.stack([(xi * yi).sum() for xi, yi in zip(x, y, strict=True)]).sum()
 
 
 def _neumann(hessian_times: Callable[[Vector], Vector], v: Vector, lr: float, steps: int) -> Vector:
-    term, total = v, list(v)
+    """`lr * sum_k (I - lr H)^k v` for k below `steps`.
+
+    The whole series is `H^-1 v`. Its first terms are what differentiating through so many steps of
+    gradient descent gives at an optimum.
+    """
+    term = v
+    total = list(v)
     for _ in range(steps - 1):
-        term = [t - lr * h for t, h in zip(term, hessian_times(term), strict=True)]
+        product = hessian_times(term)
+        term = [t - lr * h for t, h in zip(term, product, strict=True)]
         total = [s + t for s, t in zip(total, term, strict=True)]
     return [lr * s for s in total]
 
 
 def _cg(hessian_times: Callable[[Vector], Vector], v: Vector, steps: int) -> Vector:
-    def dot(x: Vector, y: Vector) -> Tensor:
-        return torch.stack([(xi * yi).sum() for xi, yi in zip(x, y, strict=True)]).sum()
-
+    """An approximation of `H^-1 v` by conjugate gradients, from zero."""
     x = [torch.zeros_like(t) for t in v]
-    residual, direction = list(v), list(v)
-    size = start = dot(v, v)
+    residual = list(v)
+    direction = list(v)
+    start = _dot(v, v)
+    size = start
     for _ in range(steps):
         # Solved (or v = 0): a further step would divide zero by zero.
         if size <= start * 1e-30:
             break
         product = hessian_times(direction)
-        curvature = dot(direction, product)
-        if curvature <= 0:  # H is not positive definite along this direction: keep what was found
+        curvature = _dot(direction, product)
+        if curvature <= 0:  # H is not positive definite along this direction: keep what is there
             break
         length = size / curvature
-        x = [xi + length * d for xi, d in zip(x, direction, strict=True)]
+        x = _plus(x, length, direction)
         residual = [r - length * h for r, h in zip(residual, product, strict=True)]
-        new_size = dot(residual, residual)
-        direction = [r + (new_size / size) * d for r, d in zip(residual, direction, strict=True)]
+        new_size = _dot(residual, residual)
+        direction = _plus(residual, new_size / size, direction)
         size = new_size
     return x

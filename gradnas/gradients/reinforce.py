@@ -1,5 +1,4 @@
-"""The policy gradient of ProxylessNAS-R: sampled networks and their rewards, which may come from
-anywhere.
+"""The policy gradient of ProxylessNAS-R: sampled networks, and rewards from anywhere.
 
 Legend: M sampled networks.
 """
@@ -71,8 +70,8 @@ class Reinforce(ArchitectureGradient):
         inner: SGDStep | None = None,
     ) -> Tensors:
         raise ValueError(
-            "Reinforce learns from the rewards of sampled networks and not from a loss of one mixture: use it in a "
-            "Search, or call estimate(log_probs, rewards, alphas, baseline)"
+            "Reinforce learns from the rewards of sampled networks and not from a loss of one "
+            "mixture: use it in a Search, or call estimate(log_probs, rewards, alphas, baseline)"
         )
 
     def estimate(
@@ -90,14 +89,23 @@ class Reinforce(ArchitectureGradient):
             alphas: the leaves that were sampled from.
             baseline: of the steps before; None at the first.
         """
-        total, num = sum(rewards), len(rewards)
-        mean = total / num
-        advantages = [
-            reward - (baseline if baseline is not None else (total - reward) / max(1, num - 1))
-            for reward in rewards
-        ]
-        pairs = zip(log_probs, advantages, strict=True)
-        surrogate = -torch.stack([log_prob * advantage for log_prob, advantage in pairs]).mean()
-        decay = self.baseline_decay
-        following = mean if baseline is None else decay * baseline + (1.0 - decay) * mean
-        return dict(zip(alphas, grad(surrogate, alphas.values()), strict=True)), following
+        total = sum(rewards)
+        mean = total / len(rewards)
+        weighted = []
+        for log_prob, reward in zip(log_probs, rewards, strict=True):
+            # Whatever does not depend on this sample may be subtracted without a bias, since the
+            # expectation of d ln p is zero. In the first step, before there is a baseline, that is
+            # the mean of the others: the mean of all would hold the reward itself.
+            expected = baseline
+            if expected is None:
+                expected = (total - reward) / max(1, len(rewards) - 1)
+            weighted.append(log_prob * (reward - expected))
+        surrogate = -torch.stack(weighted).mean()
+        grads = grad(surrogate, alphas.values())
+
+        # Only now: the baseline of a step must not know its rewards.
+        next_baseline = mean
+        if baseline is not None:
+            decay = self.baseline_decay
+            next_baseline = decay * baseline + (1.0 - decay) * mean
+        return dict(zip(alphas, grads, strict=True)), next_baseline

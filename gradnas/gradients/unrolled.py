@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +62,8 @@ class Unrolled(ArchitectureGradient):
             raise ValueError(f"steps must be at least 1, not {self.steps}")
         if self.steps > 1 and self.mode != "exact":
             raise ValueError(
-                f"steps={self.steps} needs mode='exact': the finite difference is derived for a single inner step"
+                f"steps={self.steps} needs mode='exact': the finite difference is derived for a "
+                "single inner step"
             )
 
     @property
@@ -97,15 +98,18 @@ class Unrolled(ArchitectureGradient):
         alphas: Mapping[str, Tensor],
         inner: SGDStep,
     ) -> Tensors:
-        w, a = leaves(params), leaves(alphas)
+        w = leaves(params)
+        a = leaves(alphas)
         buffers: Mapping[str, Tensor] = inner.buffers or {}
         with same_randomness([*w.values(), *a.values()]) as rewind:
             for _ in range(self.steps):
                 rewind()
                 grads = grad(train_loss(w, a), w.values(), create_graph=True)
-                # Averaged inside the graph: the step all ranks take depends on the alphas through
-                # every rank's batch.
-                w, buffers = inner(w, distributed.mean_with_autograd(grads), buffers)
+                # Averaged inside the graph: the step that all ranks take depends on the alphas
+                # through every rank's batch. The mean of finished hypergradients would be that of
+                # steps that nobody takes, each on one rank's batch alone.
+                grads = distributed.mean_with_autograd(grads)
+                w, buffers = inner(w, grads, buffers)
             rewind()
             return averaged(a, grad(valid_loss(w, a), a.values()))
 
@@ -117,17 +121,25 @@ class Unrolled(ArchitectureGradient):
         alphas: Mapping[str, Tensor],
         inner: SGDStep,
     ) -> Tensors:
-        w, a, fixed = leaves(params), leaves(alphas), leaves(alphas, requires_grad=False)
+        w = leaves(params)
+        a = leaves(alphas)
+        fixed = leaves(alphas, requires_grad=False)
         with same_randomness([*w.values(), *a.values()]) as rewind:
+            # w': the weights after the coming step, which all ranks take together.
             grads = distributed.mean(grad(train_loss(w, fixed), w.values()))
             with torch.no_grad():
-                unrolled, _ = inner(w, grads, inner.buffers or {})
-            unrolled = leaves(unrolled)
+                stepped, _ = inner(w, grads, inner.buffers or {})
+            unrolled = leaves(stepped)
+
             rewind()
             both = grad(valid_loss(unrolled, a), [*a.values(), *unrolled.values()])
-            direct, v = both[: len(a)], distributed.mean(both[len(a) :])
-            if not v:
+            direct = both[: len(a)]
+            # One v for all ranks. What follows is linear in the train loss, so that its mean over
+            # the ranks, at the end, is the difference of their joint loss.
+            v = distributed.mean(both[len(a) :])
+            if not v:  # no weights, so nothing to look through
                 return averaged(a, direct)
+
             # The direction in which the train gradient matters: v, or what the clipping leaves of
             # it.
             sensitivity, v = inner.pull_back(grads, v)
@@ -136,25 +148,36 @@ class Unrolled(ArchitectureGradient):
                 raise FloatingPointError(
                     "the validation gradient at the unrolled weights is not finite"
                 )
-            # v = 0 makes the implicit term zero: any finite R gives that without a division by
-            # zero.
+            # The weights move by epsilon in all, whatever the scale of v. v = 0 makes the implicit
+            # term zero: any finite R gives that without a division by zero.
             radius = torch.where(size > 0, self.epsilon / size, torch.ones_like(size))
             difference = self._difference(train_loss, w, a, v, radius, rewind)
-            implicit = [(sensitivity / (2.0 * radius)) * h for h in difference]
-            return averaged(a, [d - h for d, h in zip(direct, implicit, strict=True)])
+            scale = sensitivity / (2.0 * radius)
+            total = [d - scale * h for d, h in zip(direct, difference, strict=True)]
+            return averaged(a, total)
 
     @staticmethod
     def _difference(
-        train_loss: Loss, w: Tensors, a: Tensors, v: list[Tensor], radius: Tensor, rewind
+        train_loss: Loss,
+        w: Tensors,
+        a: Tensors,
+        v: list[Tensor],
+        radius: Tensor,
+        rewind: Callable[[], None],
     ) -> list[Tensor]:
-        """`dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v)`: the original weights are
-        perturbed, not w'."""
+        """`dL_train/d alpha (w + R v) - dL_train/d alpha (w - R v)`.
+
+        Over 2 R this is `d2 L_train / (d alpha dw) v` up to R^2, where a single side would be wrong
+        by R. The weights w before the step are perturbed and not w': the step reads the train
+        gradient at w.
+        """
         sides = []
         for sign in (1.0, -1.0):
             rewind()
+            moved = {}
             with torch.no_grad():
-                moved = {
-                    name: p + (sign * radius) * d for (name, p), d in zip(w.items(), v, strict=True)
-                }
+                for (name, weight), direction in zip(w.items(), v, strict=True):
+                    moved[name] = weight + (sign * radius) * direction
             sides.append(grad(train_loss(moved, a), a.values()))
-        return [plus - minus for plus, minus in zip(*sides, strict=True)]
+        plus, minus = sides
+        return [up - down for up, down in zip(plus, minus, strict=True)]
