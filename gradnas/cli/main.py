@@ -35,7 +35,7 @@ from gradnas.export.language import export_trained
 from gradnas.export.programs import trained_run
 from gradnas.families import recipes
 from gradnas.gradients import Reinforce
-from gradnas.objectives.cost import LIMITS, ExpectedCost
+from gradnas.objectives.cost import LIMITS, CostLimits, ExpectedCost
 from gradnas.pictures.chains import draw_architecture
 from gradnas.programs.estimate import estimate_search
 from gradnas.programs.evaluation import (
@@ -173,9 +173,8 @@ class _Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchCommand(_Run):
-    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a
-    run."""
+class _Search(_Run):
+    """Options of a search, before those of its cost."""
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
     """Recipe, or path of a config.json."""
@@ -195,18 +194,13 @@ class SearchCommand(_Run):
     latency: Table = None
     """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or
     --target-ms."""
-    budget_ms: Number = None
-    """Find the best architecture whose latency is at most this."""
-    budget_macs: Number = None
-    """The same for the multiply-adds of one image."""
-    budget_params: Number = None
-    """The same for the number of parameters."""
-    target_ms: Number = None
-    """Pull the expected latency towards this, without a promise."""
-    target_macs: Number = None
-    """The same for the multiply-adds of one image."""
-    target_params: Number = None
-    """The same for the number of parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand(CostLimits, _Search):
+    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a
+    run."""
+
     form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
     """How a target enters the loss: as a factor, or as a term."""
     estimate: Flag = None
@@ -286,6 +280,10 @@ class SearchCommand(_Run):
         )
         cost.latency_table()  # refused now if it cannot be read
         return cost
+
+
+# Like the other options, limits that were not given show what they take and no default.
+SearchCommand.__annotations__.update(dict.fromkeys(LIMITS, Number))
 
 
 def _instead(limits: dict[str, Any]) -> dict[str, Any]:
@@ -622,7 +620,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(
-    config: SearchConfig | TextSearchConfig, out: Path, data: Any, device: torch.device, *, new: bool
+    config: SearchConfig | TextSearchConfig,
+    out: Path,
+    data: Any,
+    device: torch.device,
+    *,
+    new: bool,
 ) -> None:
     if isinstance(config, TextSearchConfig):
         run = _begin(out, new, config.threads, lambda: start_text_search(config, out, data, device))

@@ -10,6 +10,9 @@ from gradnas.latency.measure import Timing as Timing
 from gradnas.latency.measure import measure as measure
 from gradnas.latency.measure import time_interleaved as time_interleaved
 from gradnas.latency.predictor import Predictor as Predictor
+from gradnas.latency.quantities import LATENCY as LATENCY
+from gradnas.latency.quantities import QUANTITIES as QUANTITIES
+from gradnas.latency.quantities import Quantity as Quantity
 from gradnas.latency.survey import CostView as CostView
 from gradnas.latency.survey import Place as Place
 from gradnas.latency.survey import Unit as Unit

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gradnas.latency.predictor import Predictor
+from gradnas.latency.quantities import quantity_named
 from gradnas.latency.survey import Unit, When
 from gradnas.latency.table import Device, LatencyTable
-
-Quantity = Literal["latency", "macs", "params"]
-UNITS: dict[Quantity, str] = {"latency": "ms", "macs": "multiply-adds", "params": "parameters"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Costs:
     """The cost of a network as a sum over the operations that are chosen.
 
     Attributes:
-        quantity: latency (ms), macs or params.
+        quantity: name of what is counted, see `latency/quantities.py`.
         fixed: what every architecture spends.
         tables: choice name -> cost of each operation, float64 on the CPU, shaped as its alphas.
         nested: for operations inside other choices, the places that must all have been chosen ->
@@ -35,7 +32,7 @@ class Costs:
         notes: sentences that the user should read: another device, predicted latencies.
     """
 
-    quantity: Quantity
+    quantity: str
     fixed: float
     tables: Mapping[str, Tensor]
     nested: Mapping[When, float] = field(default_factory=dict)
@@ -45,7 +42,7 @@ class Costs:
     @property
     def unit(self) -> str:
         """Of the numbers."""
-        return UNITS[self.quantity]
+        return quantity_named(self.quantity).unit
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar,
@@ -81,7 +78,7 @@ class Costs:
 
 def costs_of(
     units: Sequence[Unit],
-    quantity: Quantity,
+    quantity: str,
     like: Mapping[str, Tensor],
     table: LatencyTable | None = None,
 ) -> Costs:
@@ -95,25 +92,33 @@ def costs_of(
     Raises:
         ValueError: a latency that the table neither has nor predicts.
     """
-    fixed, nested = 0.0, dict[When, float]()
-    tables = {name: torch.zeros(alpha.shape, dtype=torch.float64) for name, alpha in like.items()}
+    count = quantity_named(quantity).count
+    fixed = 0.0
+    nested: dict[When, float] = {}
+    tables: dict[str, Tensor] = {}
+    for name, alpha in like.items():
+        tables[name] = torch.zeros(alpha.shape, dtype=torch.float64)
     predicted = []
     for unit in units:
-        if quantity == "latency":
-            assert table is not None
-            found = table.look_up(unit.key, unit.features, unit.label)
-            if found.predicted:
-                predicted.append(unit.label)
-            amounts: Sequence[float] = [found.ms] * len(unit.uses)
+        if count is not None:
+            amounts = count(unit)
         else:
-            amounts = [unit.macs] * len(unit.uses) if quantity == "macs" else unit.params
+            assert table is not None
+            latency = table.look_up(unit.key, unit.features, unit.label)
+            if latency.predicted:
+                predicted.append(unit.label)
+            amounts = [latency.ms] * len(unit.uses)
         for when, amount in zip(unit.uses, amounts, strict=True):
             if not when:
                 fixed += amount
             elif len(when) == 1:
                 choice, row, column = when[0]
-                tables[choice].reshape(-1, tables[choice].shape[-1])[row, column] += amount
+                # A view with a row for each edge, also where the choice is a single one.
+                table_EO = tables[choice].reshape(-1, tables[choice].shape[-1])
+                table_EO[row, column] += amount
             else:
+                # No table has a place for an operation that runs only where an outer choice takes
+                # the operation around it.
                 nested[when] = nested.get(when, 0.0) + amount
     costs = Costs(quantity, fixed, tables, nested)
     if predicted:

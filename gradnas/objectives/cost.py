@@ -1,11 +1,13 @@
-"""Costs of an architecture in the objective: expected latency, multiply-adds or parameters, as a
-factor, a term or a budget."""
+"""Costs of an architecture in the objective: as a factor, a term or a budget.
+
+What a cost can be counted in stands in `latency/quantities.py`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,28 +15,16 @@ import torch
 from torch import Tensor
 
 from gradnas.config import build
-from gradnas.latency import LatencyTable
-from gradnas.latency.costs import Quantity
-
-LIMITS: dict[str, Quantity] = {
-    "budget_ms": "latency",
-    "budget_macs": "macs",
-    "budget_params": "params",
-    "target_ms": "latency",
-    "target_macs": "macs",
-    "target_params": "params",
-}
-_LOG_UNIT = {
-    "latency": 1.0,
-    "macs": 1e6,
-    "params": 1e6,
-}  # of the logarithms in mul#log: ms and millions
+from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 
 
 @dataclass(frozen=True)
 class CostState:
-    """What a search with a budget remembers between steps: the Lagrange multiplier, in units of the
-    task's loss."""
+    """What a search with a budget remembers between the steps of the alphas.
+
+    Attributes:
+        multiplier: the Lagrange multiplier, in units of the task's loss.
+    """
 
     multiplier: float = 0.0
 
@@ -44,12 +34,54 @@ class CostState:
 
 
 @dataclass(frozen=True)
-class ExpectedCost:
+class CostLimits:
+    """The limits that a cost can have: `budget_` or `target_`, and the suffix of a quantity.
+
+    The command line offers them as options and shows the sentence below each.
+    """
+
+    budget_ms: float | None = None
+    """Find the best architecture whose latency is at most this."""
+    budget_macs: float | None = None
+    """The same for the multiply-adds of one image."""
+    budget_params: float | None = None
+    """The same for the number of parameters."""
+    target_ms: float | None = None
+    """Pull the expected latency towards this, without a promise."""
+    target_macs: float | None = None
+    """The same for the multiply-adds of one image."""
+    target_params: float | None = None
+    """The same for the number of parameters."""
+
+
+def _quantities_by_limit() -> dict[str, Quantity]:
+    by_suffix = {quantity.suffix: quantity for quantity in QUANTITIES}
+    by_limit = {}
+    for field in fields(CostLimits):
+        kind, _, suffix = field.name.partition("_")
+        assert kind in ("budget", "target"), field.name
+        by_limit[field.name] = by_suffix[suffix]
+    return by_limit
+
+
+LIMITS = _quantities_by_limit()
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Where a cost in milliseconds is read from."""
+
+    table: LatencyTable | Path | str | None = None
+
+
+# The fields come in the order of the bases from the last to the first: the table, then the limits.
+@dataclass(frozen=True)
+class ExpectedCost(CostLimits, CostTable):
     """The expected cost E of an architecture, added to the loss of the alphas.
 
     `E = fixed + sum over operations of p(operation) * cost(operation)` with p the probabilities of
     the draw, so that E is differentiable in the alphas (ProxylessNAS, arXiv 1812.00332, eq. 6). One
-    of the six limits says what is counted and how it enters:
+    limit says what is counted and how it enters:
 
     - a *target* T with `form="mul#log"`: `scale * task * (ln E / ln T) ^ power`, E and T in ms or
       in millions. Where T is less than e, a smaller unit is taken in which it is e; a quotient
@@ -66,8 +98,8 @@ class ExpectedCost:
 
     Args:
         table: a latency table, or the path of one; needed for milliseconds alone.
-        budget_ms, budget_macs, budget_params, target_ms, target_macs, target_params: exactly one of
-            them. Multiply-adds are of one image.
+        budget_ms, budget_macs, ..., target_ms, target_macs, ...: exactly one of the limits of
+            `CostLimits`. Multiply-adds are of one image.
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.
@@ -81,13 +113,6 @@ class ExpectedCost:
         ValueError: no limit or several, one that is not above 0, milliseconds without a table.
     """
 
-    table: LatencyTable | Path | str | None = None
-    budget_ms: float | None = None
-    budget_macs: float | None = None
-    budget_params: float | None = None
-    target_ms: float | None = None
-    target_macs: float | None = None
-    target_params: float | None = None
     form: Literal["mul#log", "add#linear"] = "mul#log"
     scale: float = 0.2
     power: float = 0.3
@@ -98,21 +123,19 @@ class ExpectedCost:
     def __post_init__(self) -> None:
         given = [name for name in LIMITS if getattr(self, name) is not None]
         if len(given) != 1:
-            found = f"got {', '.join(given)}" if given else "got none"
-            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(LIMITS)}; {found}")
-        if not (math.isfinite(self.limit) and self.limit > 0):
-            raise ValueError(f"{given[0]} must be above 0, not {self.limit}")
+            got = f"got {', '.join(given)}" if given else "got none"
+            raise ValueError(f"ExpectedCost takes exactly one of {', '.join(LIMITS)}; {got}")
+        _check_positive(self.limit_name, self.limit)
         if self.form not in ("mul#log", "add#linear"):
             raise ValueError(f"form must be 'mul#log' or 'add#linear', not {self.form!r}")
         for name in ("scale", "power", "weight", "multiplier_lr", "penalty"):
-            value = getattr(self, name)
-            if value is None and name == "multiplier_lr":
-                continue
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be above 0, not {value}")
-        if self.quantity == "latency" and self.table is None:
+            waits_for_the_alphas = name == "multiplier_lr" and self.multiplier_lr is None
+            if not waits_for_the_alphas:
+                _check_positive(name, getattr(self, name))
+        if self.quantity.needs_table and self.table is None:
+            limit = f"{self.limit_name}={self.limit:g}"
             raise ValueError(
-                f"{given[0]} needs a latency table: ExpectedCost(table, {given[0]}={self.limit:g})"
+                f"{self.limit_name} needs a latency table: ExpectedCost(table, {limit})"
             )
 
     @property
@@ -136,8 +159,8 @@ class ExpectedCost:
         return self.limit_name.startswith("budget")
 
     def latency_table(self) -> LatencyTable | None:
-        """The table, read if it is a path; None where nothing is counted in milliseconds."""
-        if self.quantity != "latency":
+        """The table, read if it is a path; None where the quantity needs none."""
+        if not self.quantity.needs_table:
             return None
         assert self.table is not None
         return self.table if isinstance(self.table, LatencyTable) else LatencyTable.load(self.table)
@@ -145,40 +168,50 @@ class ExpectedCost:
     def combine(
         self, task_loss: Tensor, expected: Tensor, state: CostState = CostState()
     ) -> Tensor:
-        """The loss of the alphas from the task's loss and E, both scalars; in the task's
-        precision."""
+        """The loss of the alphas from the task's loss and E, both scalars, in the task's dtype.
+
+        E itself is float64: a cost in single multiply-adds has more digits than float32.
+        """
         if self.is_budget:
+            # The augmented Lagrangian of one inequality. With a multiplier alone, m * g, the alphas
+            # would swing around the limit; the square damps that. The clamp ends its pull where the
+            # constraint holds with room to spare, and the last term only moves the zero.
             excess = expected / self.limit - 1.0
             pushed = torch.clamp(state.multiplier + self.penalty * excess, min=0.0)
             term = (pushed * pushed - state.multiplier**2) / (2.0 * self.penalty)
         elif self.form == "add#linear":
             term = self.weight * (expected - self.limit) / self.limit
         else:
-            return task_loss * (self.scale * self._log_ratio(expected) ** self.power).to(
-                task_loss.dtype
-            )
+            factor = self.scale * self._log_ratio(expected) ** self.power
+            return task_loss * factor.to(task_loss.dtype)
         return task_loss + term.to(task_loss.dtype)
 
     def _log_ratio(self, expected: Tensor) -> Tensor:
-        unit = min(_LOG_UNIT[self.quantity], self.limit / math.e)
+        """ln E / ln T, kept above 0.
+
+        With T below 1 in the large unit, ln T would be negative and the factor would reward what
+        is dear; with T near 1 it would be huge. So ln T is at least 1.
+        """
+        unit = min(self.quantity.large, self.limit / math.e)
         ratio = torch.log(expected.clamp_min(1e-30) / unit) / math.log(self.limit / unit)
+        # Below 0 a fractional power is NaN, and at 0 its slope is infinite.
         return ratio.clamp_min(1e-6)
 
     def paced(self, alpha_lr: float) -> ExpectedCost:
-        """The same with a `multiplier_lr` that fits alphas with this learning rate, unless it has
-        one."""
-        return (
-            self if self.multiplier_lr is not None else replace(self, multiplier_lr=0.03 * alpha_lr)
-        )
+        """The same with a `multiplier_lr` that fits alphas of this learning rate, if it has none."""
+        if self.multiplier_lr is not None:
+            return self
+        return replace(self, multiplier_lr=0.03 * alpha_lr)
 
     def advanced(self, state: CostState, expected: float) -> CostState:
         """The state after a step of the alphas that led to the expected cost `expected`."""
         if not self.is_budget:
             return state
         assert self.multiplier_lr is not None, "paced() first"
-        return CostState(
-            max(0.0, state.multiplier + self.multiplier_lr * (expected / self.limit - 1.0))
-        )
+        # Gradient ascent on the multiplier, which is never negative: a budget with room to spare
+        # must not push towards what is dear.
+        excess = expected / self.limit - 1.0
+        return CostState(max(0.0, state.multiplier + self.multiplier_lr * excess))
 
     # ---- configuration files ---------------------------------------------------------------------
 
@@ -188,11 +221,11 @@ class ExpectedCost:
             raise ValueError(
                 "a configuration names a latency table by its path: save it and give the path"
             )
-        fields: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
-        fields[self.limit_name] = self.limit
+        entries: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
+        entries[self.limit_name] = self.limit
         for name in ("form", "scale", "power", "weight", "multiplier_lr", "penalty"):
-            fields[name] = getattr(self, name)
-        return fields
+            entries[name] = getattr(self, name)
+        return entries
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str) -> ExpectedCost:
@@ -203,11 +236,17 @@ class ExpectedCost:
         return build(cls, data, where)
 
 
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be above 0, not {value}")
+
+
 def accuracy_latency_reward(
     accuracy: float, latency_ms: float, target_ms: float, exponent: float = 0.1
 ) -> float:
-    """`accuracy * (target / latency) ^ exponent`, the reward of ProxylessNAS-R and MnasNet
-    (accuracy in [0, 1]).
+    """`accuracy * (target / latency) ^ exponent`, the reward of ProxylessNAS-R and MnasNet.
+
+    The accuracy is in [0, 1].
 
     Raises:
         ValueError: a latency or target that is not above 0.

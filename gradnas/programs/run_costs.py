@@ -20,7 +20,6 @@ from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 
 TABLE = "latency.json"  # in a run folder
-RECORDED = {"latency": "latency_ms", "macs": "macs", "params": "params"}
 
 
 def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
@@ -67,8 +66,8 @@ def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
     budget."""
     if search.spending is None or search.cost is None or result.cost is None:
         return {}
-    name = RECORDED[search.cost.quantity]
-    record = {f"expected_{name}": search.expected_cost(), f"derived_{name}": result.cost}
+    key = search.cost.quantity.key
+    record = {f"expected_{key}": search.expected_cost(), f"derived_{key}": result.cost}
     if search.cost.is_budget:
         record["budget_multiplier"] = search.spending.state.multiplier
     return record
@@ -76,13 +75,10 @@ def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
 
 def cost_sentence(cost: ExpectedCost, derived: float) -> str:
     """What the found architecture costs, and what was asked for."""
-    unit = {"latency": " ms", "macs": " multiply-adds", "params": " parameters"}[cost.quantity]
-    form = ",.3f" if cost.quantity == "latency" else ",.0f"
-    what = {"latency": "latency by the table", "macs": "multiply-adds", "params": "parameters"}[
-        cost.quantity
-    ]
+    quantity = cost.quantity
     asked = "budget" if cost.is_budget else "target"
-    return f"{what}: {derived:{form}}{unit if cost.quantity == 'latency' else ''} ({asked} {cost.limit:{form}})"
+    limit = quantity.number(cost.limit)
+    return f"{quantity.words}: {quantity.amount(derived)} ({asked} {limit})"
 
 
 @contextmanager

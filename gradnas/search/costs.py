@@ -75,7 +75,7 @@ def counted_costs(
             f"Search(..., cost={cost!r}, example=inputs)"
         )
     inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    costs = supernet.costs(cost.quantity, to_device(inputs, device), table)
+    costs = supernet.costs(cost.quantity.name, to_device(inputs, device), table)
     if table is not None:
         costs = costs.noted(*device_notes(table, Device.here(device)))
     if cost.is_budget:

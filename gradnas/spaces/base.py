@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gradnas.choice import Draw
 from gradnas.derivation import Picks, cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
-from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.budget import choice_options
 
@@ -60,7 +59,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
         )
 
     def costs(
-        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
     ) -> Costs:
         """What every operation costs with these inputs; latencies are read from `table`.
 

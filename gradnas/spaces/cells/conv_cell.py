@@ -20,7 +20,6 @@ from gradnas.choice import Active, Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import cheapest_cost, ranked_within, top_edges
 from gradnas.latency import Costs, CostView, LatencyTable
-from gradnas.latency.costs import Quantity
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace, Supernet, Weights
 from gradnas.spaces.cells.conv_network import (
@@ -372,7 +371,7 @@ class ConvSupernet(Supernet[Genotype]):
         return view
 
     def costs(
-        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
     ) -> Costs:
         """As for every supernet; in an expectation each of the n edges into a node counts 2 / n."""
         return dataclasses.replace(

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from gradnas.architectures.chain import IDENTITY, ZERO, bottleneck
 from gradnas.choice import Choice
-from gradnas.latency import Costs, LatencyTable, mobile_features, mobile_key, predicted_note
+from gradnas.latency import (
+    LATENCY,
+    Costs,
+    LatencyTable,
+    mobile_features,
+    mobile_key,
+    predicted_note,
+)
 from gradnas.spaces.chains.shape import Block, ChainShape
 
 
@@ -73,7 +80,7 @@ def phone_costs(
             tables[block.name] = torch.tensor(costs_ms, dtype=torch.float64)
         else:
             fixed += costs_ms[0]
-    costs = Costs("latency", fixed, tables)
+    costs = Costs(LATENCY.name, fixed, tables)
     predicted = [key for key, is_predicted in seen.items() if is_predicted]
     if predicted:
         assert table.predictor is not None

@@ -15,8 +15,7 @@ from gradnas.architectures.chain import IDENTITY, ZERO, Chain
 from gradnas.choice import Choice, Draw
 from gradnas.config import did_you_mean
 from gradnas.derivation import Picks
-from gradnas.latency import Costs, CostView, LatencyTable
-from gradnas.latency.costs import Quantity
+from gradnas.latency import LATENCY, Costs, CostView, LatencyTable
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Weights
 from gradnas.spaces.chains.costs import phone_costs, plain_choices
@@ -96,11 +95,11 @@ class ChainSupernet(OpenModule[Chain]):
         return CostView(plain.to(like.device, like.dtype))
 
     def costs(
-        self, quantity: Quantity, inputs: Sequence[Any], table: LatencyTable | None = None
+        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
     ) -> Costs:
         """As for every supernet; a table of a phone is read for images of the space's size,
         whatever the inputs."""
-        if quantity == "latency" and table is not None and table.is_mobile:
+        if quantity == LATENCY.name and table is not None and table.is_mobile:
             alphas = dict(self.alphas.items())
             return phone_costs(self.shape, table, alphas, self.num_classes, self.in_channels)
         return super().costs(quantity, inputs, table)

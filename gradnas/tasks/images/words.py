@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradnas.latency import QUANTITIES, Quantity
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
 from gradnas.reports.folder import Folder, RandomCells
@@ -23,13 +24,6 @@ from gradnas.tasks.base import Words
 
 SMALL_TEST = 5000  # images; with fewer, a second decimal of a percentage means nothing
 LARGE_GAP = 0.1  # between the accuracies of the supernet and of the network derived from it
-
-# keys of metrics.jsonl: what they are, unit, divisor
-COSTS = {
-    "latency_ms": ("latency", "ms", 1.0),
-    "macs": ("multiply-adds", "millions", 1e6),
-    "params": ("parameters", "millions", 1e6),
-}
 
 
 class ImageWords(Words):
@@ -400,17 +394,19 @@ def _cost_against_accuracy(folder: Folder) -> str:
     """What the derived network of every epoch costs and how accurate it is, for the first cost of
     the search that was recorded; empty without one."""
     accuracies = dict(folder.metrics.series("derived_valid_accuracy"))
-    for key, (what, unit, divisor) in COSTS.items():
+    for quantity in QUANTITIES:
+        what = quantity.noun
+        unit = quantity.large_unit
         by_epoch = []
-        costs = dict(folder.metrics.series(f"derived_{key}"))
+        costs = dict(folder.metrics.series(f"derived_{quantity.key}"))
         for epoch, cost in sorted(costs.items()):
             if epoch in accuracies:
-                by_epoch.append((cost / divisor, accuracies[epoch], epoch))
+                by_epoch.append((cost / quantity.large, accuracies[epoch], epoch))
         if not by_epoch:
             continue
-        limit = _limit(folder, key)
+        limit = _limit(folder, quantity)
         if limit is not None:
-            limit /= divisor
+            limit /= quantity.large
         axis = f"{what} of the derived network ({unit})"
         text = (
             "A point for the network derived after each epoch, with the supernet’s weights; "
@@ -420,12 +416,12 @@ def _cost_against_accuracy(folder: Folder) -> str:
     return ""
 
 
-def _limit(folder: Folder, key: str) -> float | None:
+def _limit(folder: Folder, quantity: Quantity) -> float | None:
     """The target or budget of the search."""
     cost = folder.config.get("cost")
     if not isinstance(cost, dict):
         return None
-    name = "ms" if key == "latency_ms" else key
-    limit = cost.get(f"budget_{name}", cost.get(f"target_{name}"))
+    target = cost.get(f"target_{quantity.suffix}")
+    limit = cost.get(f"budget_{quantity.suffix}", target)
     is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
     return float(limit) if is_number else None
