@@ -1,32 +1,23 @@
 """Pictures of cells: every operation is a labelled box in a row of its own.
 
-The layout cannot collide, whatever the genotype. States stand in columns by their longest path from
-the inputs, and every edge owns one row: its horizontal line, its box and its arrow lie there and
-nothing else does. Between two columns run vertical lanes, one per source state, which contain no
-boxes. Hence lines cross lines at right angles, and never a box or a label. A local search over the
-lanes and the order of a node's rows keeps the crossings few.
+The order of rows and lanes is planned first (`cell_plan`), then everything gets its place
+(`cell_layout`), and is painted here.
 
 All lengths are points (1/72 inch); y grows downwards.
 """
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Curve
 
-from gradnas.architectures.genotype import CellGenotype, CellKind, Genotype
+from gradnas.architectures.genotype import CellGenotype, Genotype
 from gradnas.pictures.canvas import (
     FONT,
     INK,
-    LEADING,
     LINE,
     MARGIN,
     PAGE,
@@ -42,13 +33,10 @@ from gradnas.pictures.canvas import (
     svg_element,
     text_width,
 )
+from gradnas.pictures.cell_layout import Layout, layouts_of
+from gradnas.pictures.cell_plan import Graph, Plan, graph_of, plan_of
 
-PITCH = 21.0  # between the rows of one node
-BAND_GAP = 9.0  # more between the rows of two nodes
-LANE = 7.0
-RADIUS = 5.0
-ARROW = 16.0
-PAD = 5.0
+RADIUS = 5.0  # of a line's corners
 
 SECOND = "#0e7c86"  # the second input and its lines
 # family: fill, border, and words in the names of its operations; the last family that fits counts
@@ -94,264 +82,20 @@ def _showable(genotype: Genotype) -> Genotype:
 
 def figure(genotype: Genotype, *, title: str | None = None) -> Figure:
     """All cells of a genotype, one above the other, with a legend."""
-    return _figure([(name, _graph(cell, genotype.kind)) for name, cell in genotype.cells], title)
-
-
-# -- what is drawn ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Edge:
-    source: int
-    target: int
-    operation: str | None  # None: the arrows from x_t and h_{t-1} to s_0, which have no choice
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """A cell of either kind. States 0 and 1 are its inputs."""
-
-    labels: tuple[str, ...]  # per state
-    edges: tuple[_Edge, ...]  # from top to bottom; the edges of one target are neighbours
-    concat: tuple[int, ...]
-    output: tuple[str, str]  # the output's label, and how it comes about
-
-    @property
-    def columns(self) -> list[int]:
-        """Per state, the number of edges on its longest path from an input."""
-        graph = nx.DiGraph()
-        graph.add_nodes_from(range(len(self.labels)))
-        graph.add_edges_from((edge.source, edge.target) for edge in self.edges)
-        column = {
-            state: i
-            for i, states in enumerate(nx.topological_generations(graph))
-            for state in states
-        }
-        return [column[state] for state in range(len(self.labels))]
-
-
-def _graph(cell: CellGenotype, kind: CellKind) -> _Graph:
-    if kind == "conv":
-        labels = ["$c_{k-2}$", "$c_{k-1}$", *(str(i) for i in range(len(cell.edges) // 2))]
-        edges = [_Edge(source, i // 2 + 2, name) for i, (name, source) in enumerate(cell.edges)]
-        return _Graph(tuple(labels), tuple(edges), cell.concat, ("$c_{k}$", "concat"))
-    labels = ["$x_{t}$", "$h_{t-1}$", *(f"$s_{{{i}}}$" for i in range(len(cell.edges) + 1))]
-    incoming = {
-        i + 3: _Edge(source + 2, i + 3, name) for i, (name, source) in enumerate(cell.edges)
-    }
-    # A tree: in preorder its lines do not cross
-    tree = nx.DiGraph((edge.source, edge.target) for edge in incoming.values())
-    edges = [_Edge(0, 2, None), _Edge(1, 2, None)]
-    edges += [incoming[state] for state in nx.dfs_preorder_nodes(tree, 2) if state != 2]
-    return _Graph(
-        tuple(labels), tuple(edges), tuple(i + 2 for i in cell.concat), ("$h_{t}$", "mean")
-    )
-
-
-def _readable(operation: str) -> str:
-    if operation == "skip_connect":
-        return "skip"
-    return " ".join(re.sub(r"(\d)x(\d)", r"\1×\2", operation.replace("_", " ")).split()) or "?"
-
-
-def _family(operation: str) -> str:
-    fitting = [
-        family
-        for family, (_, _, words) in FAMILIES.items()
-        if any(word in operation for word in words)
-    ]
-    return fitting[-1] if fitting else "other operation"
-
-
-# -- where it stands: the order of rows and lanes --------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The discrete part of a layout: edges from top to bottom, and the sources of the lanes right
-    of a column."""
-
-    graph: _Graph
-    columns: tuple[int, ...]
-    rows: tuple[_Edge, ...]
-    lanes: tuple[tuple[int, ...], ...]
-
-    def row_levels(self) -> list[float]:
-        """y of every row: neighbours at a pitch, with a gap between the rows of two targets."""
-        levels, y = [], 0.0
-        for i, edge in enumerate(self.rows):
-            if i:
-                y += PITCH + (BAND_GAP if self.rows[i - 1].target != edge.target else 0.0)
-            levels.append(y)
-        return levels
-
-    def state_levels(self) -> list[float]:
-        """y of every state: that of its rows' middle, and for an input near the rows that it feeds.
-
-        An input's line must not lie in the row of another source, so it stands in one of its own
-        rows, or at the height of a node, or above or below everything. The first input stands above
-        the second unless that is far.
-        """
-        rows = list(zip(self.rows, self.row_levels(), strict=True))
-        levels = [0.0, 0.0]
-        for state in range(2, len(self.graph.labels)):
-            own = [y for edge, y in rows if edge.target == state]
-            levels.append(sum(own) / len(own))
-        fed = [[y for edge, y in rows if edge.source == state] for state in (0, 1)]
-        ends = [rows[0][1] - PITCH, rows[-1][1] + PITCH]
-        middle = [sum(own) / len(own) if own else end for own, end in zip(fed, ends, strict=True)]
-        pairs = [
-            (abs(y0 - middle[0]) + abs(y1 - middle[1]) + (3 * PITCH if y1 < y0 else 0.0), y0, y1)
-            for y0 in {*fed[0], *levels[2:], *ends}
-            for y1 in {*fed[1], *levels[2:], *ends}
-            if abs(y1 - y0) >= PITCH
-        ]
-        _, levels[0], levels[1] = min(pairs)
-        return levels
-
-    def crossings(self) -> int:
-        """Twice the crossings among edges, plus those of an edge and a line to the output."""
-        levels, rows = self.state_levels(), list(zip(self.rows, self.row_levels(), strict=True))
-        across = [
-            (self.columns[i], 1e9, levels[i], i, 1) for i in self.graph.concat
-        ]  # from, to, y, source, weight
-        lanes = []
-        for column, sources in enumerate(self.lanes):
-            for i, source in enumerate(sources):
-                x = column + (i + 1) / (len(sources) + 2)
-                own = [(edge.target, y) for edge, y in rows if edge.source == source]
-                across.append((column, x, levels[source], source, 2))
-                across += [(x, self.columns[target], y, source, 2) for target, y in own]
-                ys = [levels[source], *(y for _, y in own)]
-                lanes.append((x, min(ys), max(ys), source))
-        return sum(
-            weight
-            for start, stop, y, source, weight in across
-            for x, top, bottom, other in lanes
-            if source != other and start < x < stop and top < y < bottom
-        )
-
-    def neighbours(self) -> Iterator[_Plan]:
-        """Plans with two rows of one target, or two lanes of one column, exchanged."""
-        for i in range(len(self.rows) - 1):
-            if self.rows[i].target == self.rows[i + 1].target:
-                yield _Plan(self.graph, self.columns, _exchanged(self.rows, i), self.lanes)
-        for column, sources in enumerate(self.lanes):
-            for i in range(len(sources) - 1):
-                lanes = (*self.lanes[:column], _exchanged(sources, i), *self.lanes[column + 1 :])
-                yield _Plan(self.graph, self.columns, self.rows, lanes)
-
-
-def _exchanged(items: tuple[Any, ...], i: int) -> tuple[Any, ...]:
-    return (*items[:i], items[i + 1], items[i], *items[i + 2 :])
-
-
-def _plan(graph: _Graph) -> _Plan:
-    columns = tuple(graph.columns)
-    sources = sorted({edge.source for edge in graph.edges})
-    lanes = (
-        tuple(source for source in sources if columns[source] == i) for i in range(max(columns) + 1)
-    )
-    plan = _Plan(graph, columns, graph.edges, tuple(lanes))
-    best = plan.crossings()
-    while True:  # ends: the crossings decrease
-        counts = [(other.crossings(), i, other) for i, other in enumerate(plan.neighbours())]
-        count, _, other = min(counts, default=(best, 0, plan))
-        if count >= best:
-            return plan
-        best, plan = count, other
-
-
-# -- where it stands: lengths ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Layout:
-    plan: _Plan
-    states: tuple[Box, ...]
-    rows: tuple[tuple[_Edge, float, Box | None], ...]  # with its y and its box
-    lanes: dict[int, float]  # source: x
-    output: Box
-
-    @property
-    def top(self) -> float:
-        return min(box.y - box.height / 2 for box in self.boxes)
-
-    @property
-    def height(self) -> float:
-        return max(box.y + box.height / 2 for box in self.boxes) - self.top
-
-    @property
-    def boxes(self) -> list[Box]:
-        return [*self.states, self.output, *(box for _, _, box in self.rows if box)]
-
-
-def _layout(plan: _Plan, wrap: int, box_width: float) -> _Layout:
-    labels = [_wrapped(edge.operation, wrap) for edge in plan.rows]
-    box_height = max(len(lines) for lines in labels) * LEADING + 5.0
-    spread = max(1.0, (box_height + 5.0) / PITCH)  # the plan's rows are made for labels of one line
-    levels = [y * spread for y in plan.state_levels()]
-    ys = [y * spread for y in plan.row_levels()]
-    widths = [max(16.0, text_width(label, FONT + 1) + 2 * PAD) for label in plan.graph.labels]
-    states, lanes, x = {}, {}, 0.0
-    for column, sources in enumerate(plan.lanes):
-        own = [state for state in range(len(levels)) if plan.columns[state] == column]
-        entering = [edge for edge in plan.rows if edge.target in own]
-        x += (ARROW if entering else 0.0) + (
-            box_width if any(edge.operation for edge in entering) else 0.0
-        )
-        width = max(widths[state] for state in own)
-        for state in own:
-            rows = [y for edge, y in zip(plan.rows, ys, strict=True) if edge.target == state] or [
-                0.0
-            ]
-            height = max(rows) - min(rows) + 17.0
-            states[state] = Box(x, levels[state], width, height, (plan.graph.labels[state],))
-        x += width
-        ends = [(edge.source, y) for edge, y in zip(plan.rows, ys, strict=True)]
-        bent = [
-            source
-            for source in sources
-            if {y for own, y in ends if own == source} != {levels[source]}
-        ]
-        lanes |= {source: x + LANE * (i + 1.2) for i, source in enumerate(bent)}
-        x += LANE * (len(bent) + 1.4)
-    rows = []
-    for edge, y, lines in zip(plan.rows, ys, labels, strict=True):
-        left = states[edge.target].x - ARROW - box_width
-        rows.append(
-            (edge, y, Box(left, y, box_width, box_height, lines) if edge.operation else None)
-        )
-    ends = [levels[i] for i in plan.graph.concat]
-    middle, height = (min(ends) + max(ends)) / 2, max(ends) - min(ends) + 30.0
-    output = Box(x + ARROW, middle, 38.0, height, plan.graph.output)
-    return _Layout(plan, tuple(states[i] for i in range(len(states))), tuple(rows), lanes, output)
-
-
-def _layouts(plans: list[_Plan], wrap: int) -> list[_Layout]:
-    """Layouts with boxes of one width and outputs in one line."""
-    lines = {
-        line for plan in plans for edge in plan.rows for line in _wrapped(edge.operation, wrap)
-    }
-    box_width = max(text_width(line, FONT) for line in lines) + 2 * PAD
-    layouts = [_layout(plan, wrap, box_width) for plan in plans]
-    x = max(layout.output.x for layout in layouts)
-    return [replace(layout, output=replace(layout.output, x=x)) for layout in layouts]
-
-
-def _wrapped(operation: str | None, wrap: int) -> tuple[str, ...]:
-    return tuple(textwrap.wrap(_readable(operation), wrap)) if operation else ("",)
+    graphs = [(name, graph_of(cell, genotype.kind)) for name, cell in genotype.cells]
+    return figure_of(graphs, title)
 
 
 # -- painting --------------------------------------------------------------------------------------
 
 
 @plain_style()
-def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
-    plans = [_plan(graph) for _, graph in cells]
-    layouts = _layouts(plans, wrap=16)
+def figure_of(cells: list[tuple[str, Graph]], title: str | None) -> Figure:
+    """Named cells, one above the other, with a legend."""
+    plans = [plan_of(graph) for _, graph in cells]
+    layouts = layouts_of(plans, wrap=16)
     if layouts[0].output.right + 2 * MARGIN > PAGE:
-        layouts = _layouts(plans, wrap=9)
+        layouts = layouts_of(plans, wrap=9)
     heading = Heading.of(title)
     width = max(layouts[0].output.right, heading.width) + 2 * MARGIN
     legend = _legend(_families(plans), width - 2 * MARGIN)
@@ -379,7 +123,7 @@ def _figure(cells: list[tuple[str, _Graph]], title: str | None) -> Figure:
     return drawn
 
 
-def _families(plans: list[_Plan]) -> list[str]:
+def _families(plans: list[Plan]) -> list[str]:
     """The families of all operations in the picture, in the order of the table."""
     there = set()
     for plan in plans:
@@ -389,9 +133,19 @@ def _families(plans: list[_Plan]) -> list[str]:
     return [family for family in FAMILIES if family in there]
 
 
+def _family(operation: str) -> str:
+    """The last family that fits: a dilated convolution is more than a convolution."""
+    found = "other operation"
+    for family, (_, _, words) in FAMILIES.items():
+        if any(word in operation for word in words):
+            found = family
+    return found
+
+
 def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
     """Rows of families with their left sides."""
-    rows, x = [[]], 0.0
+    rows: list[list[tuple[float, str]]] = [[]]
+    x = 0.0
     for family in families:
         own = 17.0 + text_width(family, FONT)
         if rows[-1] and x + own > width:
@@ -402,50 +156,62 @@ def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
     return rows
 
 
-def _paint(canvas: Canvas, layout: _Layout) -> None:
+def _paint(canvas: Canvas, layout: Layout) -> None:
     output = layout.output
     for i in layout.plan.graph.concat:
         box = layout.states[i]
         canvas.curve([(box.right, box.y), (output.x, box.y)], PALE, 0.9, 1)
         canvas.arrow(output.x, box.y, PALE)
     for source, box in enumerate(layout.states):
-        ends = [
-            ((own or layout.states[edge.target]).x, y)
-            for edge, y, own in layout.rows
-            if edge.source == source
-        ]
+        ends = []
+        for row in layout.rows:
+            if row.edge.source == source:
+                end = row.box or layout.states[row.edge.target]
+                ends.append((end.x, row.y))
         if ends:
-            colour = SECOND if source == 1 else LINE
+            colour = _line_colour(source)
             _paint_lines(canvas, (box.right, box.y), layout.lanes.get(source), ends, colour)
-    for edge, y, box in layout.rows:
-        target, colour = layout.states[edge.target], SECOND if edge.source == 1 else LINE
-        if box:
-            canvas.curve([(box.right, y), (target.x, y)], colour, 1.1, 4)
-            canvas.box(box, *FAMILIES[_family(edge.operation or "")][:2])
-        canvas.arrow(target.x, y, colour)
-    for box, colour in zip(layout.states, (INK, SECOND), strict=False):
-        canvas.box(box, colour, colour, "white", FONT + 1)
-    for box in layout.states[2:]:
+    for row in layout.rows:
+        target = layout.states[row.edge.target]
+        colour = _line_colour(row.edge.source)
+        if row.box:
+            canvas.curve([(row.box.right, row.y), (target.x, row.y)], colour, 1.1, 4)
+            fill, border, _ = FAMILIES[_family(row.edge.operation or "")]
+            canvas.box(row.box, fill, border)
+        canvas.arrow(target.x, row.y, colour)
+
+    first, second, *nodes = layout.states
+    canvas.box(first, INK, INK, "white", FONT + 1)
+    canvas.box(second, SECOND, SECOND, "white", FONT + 1)
+    for box in nodes:
         canvas.box(box, "white", INK, INK, FONT + 1)
+    label, how = output.lines
+    middle = output.x + output.width / 2
     canvas.box(replace(output, lines=()), "#f1f3f5", LINE)
-    canvas.text(output.x + output.width / 2, output.y - 5, output.lines[0], FONT + 2)
-    canvas.text(output.x + output.width / 2, output.y + 7, output.lines[1], FONT - 1, LINE)
+    canvas.text(middle, output.y - 5, label, FONT + 2)
+    canvas.text(middle, output.y + 7, how, FONT - 1, LINE)
+
+
+def _line_colour(source: int) -> str:
+    return SECOND if source == 1 else LINE
 
 
 def _paint_lines(
     canvas: Canvas, start: Point, lane: float | None, ends: list[Point], colour: str
 ) -> None:
-    """All lines of one source, with rounded corners. No part is painted twice: that would make it
-    look bolder. Where a horizontal line crosses the lane of another source, that lane is broken."""
+    """All lines of one source, with rounded corners.
+
+    No part is painted twice: that would make it look bolder. Where a horizontal line crosses the
+    lane of another source, that lane is broken.
+    """
     x, y = start
     straight = [end for end, row in ends if row == y]
     if lane is None:  # a single line, straight ahead
         _paint_across(canvas, x, straight[0], y, colour)
         return
     for turn in (-RADIUS, RADIUS):  # upwards and downwards
-        rows = sorted(
-            (row for _, row in ends if (row - y) * turn > 0), key=lambda row: abs(row - y)
-        )
+        rows = [row for _, row in ends if (row - y) * turn > 0]
+        rows.sort(key=lambda row: abs(row - y))
         for row in rows:
             vertices = [(lane, row - turn), (lane, row), (lane + RADIUS, row)]
             codes = [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3]

@@ -24,6 +24,7 @@ from matplotlib.transforms import Bbox
 from gradnas.architectures.genotype import Genotype
 from gradnas.pictures import cells
 from gradnas.pictures.canvas import PNG_DPI
+from gradnas.pictures.cell_plan import graph_of
 
 PUBLISHED = Genotype.names()
 CONV_OPERATIONS = [
@@ -41,7 +42,7 @@ CONV_OPERATIONS = [
 
 def cell_figure(name, cell, kind):
     """A picture of one cell alone."""
-    return cells._figure([(name, cells._graph(cell, kind))], None)
+    return cells.figure_of([(name, graph_of(cell, kind))], None)
 
 
 def drawn_cells(draw, least=4):

@@ -1,0 +1,138 @@
+"""Where the parts of a cell stand: lengths for the plan of its rows and lanes.
+
+The layout cannot collide, whatever the genotype: an edge's horizontal line, its box and its arrow
+lie in the row of that edge and nothing else does, and lanes contain no boxes. Hence lines cross
+lines at right angles, and never a box or a label.
+
+All lengths are points (1/72 inch); y grows downwards.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass, replace
+
+from gradnas.pictures.canvas import FONT, LEADING, Box, text_width
+from gradnas.pictures.cell_plan import PITCH, Edge, Plan
+
+LANE = 7.0  # between two lanes
+ARROW = 16.0
+PAD = 5.0  # within a box, left and right of its text
+OUTPUT = 38.0  # width of the output
+
+
+@dataclass(frozen=True)
+class Row:
+    """An edge with its level, and the box of its operation where it has one."""
+
+    edge: Edge
+    y: float
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A cell with lengths. `lanes` says x for every source whose lines bend."""
+
+    plan: Plan
+    states: tuple[Box, ...]
+    rows: tuple[Row, ...]
+    lanes: dict[int, float]
+    output: Box
+
+    @property
+    def top(self) -> float:
+        return min(box.y - box.height / 2 for box in self.boxes)
+
+    @property
+    def height(self) -> float:
+        return max(box.y + box.height / 2 for box in self.boxes) - self.top
+
+    @property
+    def boxes(self) -> list[Box]:
+        return [*self.states, self.output, *(row.box for row in self.rows if row.box)]
+
+
+def layouts_of(plans: list[Plan], wrap: int) -> list[Layout]:
+    """Layouts with boxes of one width and outputs in one line.
+
+    Args:
+        wrap: characters in a line of an operation's name.
+    """
+    widest = 0.0
+    for plan in plans:
+        for edge in plan.rows:
+            for line in _wrapped(edge.operation, wrap):
+                widest = max(widest, text_width(line, FONT))
+    box_width = widest + 2 * PAD
+    layouts = [_layout(plan, wrap, box_width) for plan in plans]
+    x = max(layout.output.x for layout in layouts)
+    return [replace(layout, output=replace(layout.output, x=x)) for layout in layouts]
+
+
+def _layout(plan: Plan, wrap: int, box_width: float) -> Layout:
+    labels = [_wrapped(edge.operation, wrap) for edge in plan.rows]
+    box_height = max(len(lines) for lines in labels) * LEADING + 5.0
+    spread = max(1.0, (box_height + 5.0) / PITCH)  # the plan's rows are made for labels of one line
+    levels = [y * spread for y in plan.state_levels()]
+    levels_of_rows = [y * spread for y in plan.row_levels()]
+    entering: dict[int, list[float]] = {}
+    leaving: dict[int, set[float]] = {}
+    for edge, y in zip(plan.rows, levels_of_rows, strict=True):
+        entering.setdefault(edge.target, []).append(y)
+        leaving.setdefault(edge.source, set()).add(y)
+
+    states: dict[int, Box] = {}
+    lanes: dict[int, float] = {}
+    x = 0.0
+    for column, sources in enumerate(plan.lanes):
+        own = [state for state in range(len(levels)) if plan.columns[state] == column]
+        x += _room_before(plan, own, box_width)
+        width = max(_state_width(plan.graph.labels[state]) for state in own)
+        for state in own:
+            rows = entering.get(state, [0.0])
+            height = max(rows) - min(rows) + 17.0
+            states[state] = Box(x, levels[state], width, height, (plan.graph.labels[state],))
+        x += width
+        # A source whose only row is at its own height goes straight ahead, and needs no lane.
+        bent = [source for source in sources if leaving[source] != {levels[source]}]
+        for i, source in enumerate(bent):
+            lanes[source] = x + LANE * (i + 1.2)
+        x += LANE * (len(bent) + 1.4)
+
+    rows = []
+    for edge, y, lines in zip(plan.rows, levels_of_rows, labels, strict=True):
+        left = states[edge.target].x - ARROW - box_width
+        box = Box(left, y, box_width, box_height, lines) if edge.operation else None
+        rows.append(Row(edge, y, box))
+    ends = [levels[i] for i in plan.graph.concat]
+    middle = (min(ends) + max(ends)) / 2
+    height = max(ends) - min(ends) + 30.0
+    output = Box(x + ARROW, middle, OUTPUT, height, plan.graph.output)
+    in_order = tuple(states[i] for i in range(len(states)))
+    return Layout(plan, in_order, tuple(rows), lanes, output)
+
+
+def _room_before(plan: Plan, states: list[int], box_width: float) -> float:
+    """What stands between a column's states and the lanes before them: arrows, and boxes."""
+    entering = [edge for edge in plan.rows if edge.target in states]
+    arrow = ARROW if entering else 0.0
+    box = box_width if any(edge.operation for edge in entering) else 0.0
+    return arrow + box
+
+
+def _state_width(label: str) -> float:
+    return max(16.0, text_width(label, FONT + 1) + 2 * PAD)
+
+
+def _wrapped(operation: str | None, wrap: int) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(readable(operation), wrap)) if operation else ("",)
+
+
+def readable(operation: str) -> str:
+    """The name of an operation as a picture writes it: `sep conv 3×3`."""
+    if operation == "skip_connect":
+        return "skip"
+    words = operation.replace("_", " ").split()
+    return re.sub(r"(\d)x(\d)", r"\1×\2", " ".join(words)) or "?"
