@@ -46,15 +46,38 @@ NARROW = 25.0
 PER_EXPANSION = 4.0
 
 
+# Of the parts that belong to none: stem, first block, head.
+NO_STAGE = 0
+
+
 @dataclass(frozen=True)
 class _Part:
-    """A box of the chain: what it says, how it looks, and the stage it belongs to (0: none)."""
+    """A box of the chain.
+
+    Attributes:
+        colours: fill and border.
+        stage: that it belongs to.
+        kernel: of a bottleneck.
+    """
 
     lines: tuple[str, ...]
     width: float
+    height: float
     colours: tuple[str, str]
     stage: int
-    family: str | None = None
+    kernel: int | None = None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A part with its left side."""
+
+    part: _Part
+    x: float
+
+    @property
+    def right(self) -> float:
+        return self.x + self.part.width
 
 
 def picture(
@@ -82,7 +105,7 @@ def figure(chain: Chain, *, title: str | None = None, space: MBConvChain | None 
     parts, captions = _parts(chain, space)
     rows = _rows(parts)
     heading = Heading.of(title)
-    right = max(x + part.width for row in rows for x, part in row)
+    right = max(row[-1].right for row in rows)
     width = max(right + GAP, heading.width, 320.0) + 2 * MARGIN
     height = 2 * MARGIN + heading.height + ROW * len(rows) + 16.0
 
@@ -99,98 +122,111 @@ def _parts(
     chain: Chain, space: MBConvChain | None
 ) -> tuple[list[_Part], dict[int, tuple[str, str]]]:
     """The boxes in order, and for every stage the two lines below it."""
-    parts, captions = [], {}
+    parts = []
+    captions = {}
     if space is not None:
-        parts.append(_Part(("conv 3×3", f"{space.scaled(space.stem_width)}"), 46.0, PLAIN, 0))
+        parts.append(_plain_part("conv 3×3", f"{space.scaled(space.stem_width)}", 46.0))
         if space.first_width is not None:
-            parts.append(_block("mb1_k3", 0))
+            parts.append(_block("mb1_k3", NO_STAGE))
     for number, stage in enumerate(chain.stages, 1):
         parts += [_block(operation, number) for operation in stage]
         captions[number] = (f"stage {number}", "")
     if space is not None:
         for number in captions:
-            own = [block for block in space.blocks if block.stage == number]
-            captions[number] = (f"stage {number}", f"{own[-1].channels_out} × {own[-1].size_out}²")
-        parts.append(_Part(("conv 1×1", f"{space.head_width}"), 46.0, PLAIN, 0))
-        parts.append(_Part(("pool", "linear"), 36.0, PLAIN, 0))
+            last = [block for block in space.blocks if block.stage == number][-1]
+            captions[number] = (f"stage {number}", f"{last.channels_out} × {last.size_out}²")
+        parts.append(_plain_part("conv 1×1", f"{space.head_width}", 46.0))
+        parts.append(_plain_part("pool", "linear", 36.0))
     return parts, captions
 
 
+def _plain_part(above: str, below: str, width: float) -> _Part:
+    return _Part((above, below), width, HEIGHT, PLAIN, NO_STAGE)
+
+
 def _block(operation: str, stage: int) -> _Part:
-    found = bottleneck(operation)
-    if found is None:
-        return _Part(("skip",), 26.0, SKIP, stage, "identity")
-    expansion, kernel = found
+    shape = bottleneck(operation)
+    if shape is None:
+        return _Part(("skip",), 26.0, 18.0, SKIP, stage)
+    expansion, kernel = shape
     width = NARROW + PER_EXPANSION * min(expansion, 12)
-    return _Part(
-        (f"MB{expansion}", f"{kernel}×{kernel}"),
-        width,
-        KERNELS.get(kernel, OTHER_KERNEL),
-        stage,
-        str(kernel),
-    )
+    lines = (f"MB{expansion}", f"{kernel}×{kernel}")
+    return _Part(lines, width, HEIGHT, KERNELS.get(kernel, OTHER_KERNEL), stage, kernel)
 
 
-def _rows(parts: list[_Part]) -> list[list[tuple[float, _Part]]]:
+def _rows(parts: list[_Part]) -> list[list[_Placed]]:
     """Boxes with their left sides, in rows that fit the page and break between stages where that is
     possible."""
-    rows: list[list[tuple[float, _Part]]] = [[]]
-    x, start = 0.0, 0
-    while start < len(parts):
-        end = start + 1
-        while end < len(parts) and parts[start].stage and parts[end].stage == parts[start].stage:
-            end += 1
-        group = parts[start:end]
+    room = PAGE - 2 * MARGIN
+    rows: list[list[_Placed]] = [[]]
+    x = 0.0
+    for group in _groups(parts):
         length = sum(part.width + GAP for part in group) - GAP
-        if rows[-1] and x + length > PAGE - 2 * MARGIN:
+        if rows[-1] and x + length > room:
             rows.append([])
             x = 0.0
         for part in group:
-            if rows[-1] and x + part.width > PAGE - 2 * MARGIN:
+            # Within a stage too, when the stage alone is longer than a row.
+            if rows[-1] and x + part.width > room:
                 rows.append([])
                 x = 0.0
-            rows[-1].append((x, part))
+            rows[-1].append(_Placed(part, x))
             x += part.width + GAP
         x += STAGE_GAP - GAP
-        start = end
     return rows
 
 
+def _groups(parts: list[_Part]) -> list[list[_Part]]:
+    """The parts of a stage together, every other part alone."""
+    groups: list[list[_Part]] = []
+    for part in parts:
+        joins = bool(groups) and part.stage != NO_STAGE and groups[-1][-1].stage == part.stage
+        if joins:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
 def _paint_row(
-    canvas: Canvas, row: list[tuple[float, _Part]], captions: dict[int, tuple[str, str]], last: bool
+    canvas: Canvas, row: list[_Placed], captions: dict[int, tuple[str, str]], last: bool
 ) -> None:
     y = HEIGHT / 2
-    for (x, part), following in zip(row, [*row[1:], None], strict=True):
-        box = Box(x, y, part.width, HEIGHT if part.family != "identity" else 18.0, part.lines)
-        canvas.box(box, *part.colours, size=FONT - 0.5)
-        end = following[0] if following is not None else (None if last else x + part.width + GAP)
-        if end is not None:
-            canvas.curve([(x + part.width, y), (end, y)], LINE, 1.1, 4)
-            canvas.arrow(end, y, LINE)
-    for stage in sorted({part.stage for _, part in row} - {0}):
-        own = [(x, part) for x, part in row if part.stage == stage]
-        left, right = own[0][0], own[-1][0] + own[-1][1].width
-        canvas.curve([(left, HEIGHT + 6), (right, HEIGHT + 6)], LINE, 0.8, 4)
-        for i, line in enumerate(captions[stage]):
-            canvas.text(
-                (left + right) / 2,
-                HEIGHT + 14 + 10.5 * i,
-                line,
-                FONT - 0.5,
-                INK if i == 0 else LINE,
-            )
+    for i, placed in enumerate(row):
+        part = placed.part
+        fill, border = part.colours
+        box = Box(placed.x, y, part.width, part.height, part.lines)
+        canvas.box(box, fill, border, size=FONT - 0.5)
+        is_end = i == len(row) - 1
+        if is_end and last:
+            continue
+        # At the end of a row that goes on below, the arrow leads out of it.
+        end = placed.right + GAP if is_end else row[i + 1].x
+        canvas.curve([(placed.right, y), (end, y)], LINE, 1.1, 4)
+        canvas.arrow(end, y, LINE)
+    for stage in sorted({placed.part.stage for placed in row} - {NO_STAGE}):
+        own = [placed for placed in row if placed.part.stage == stage]
+        _paint_caption(canvas, own[0].x, own[-1].right, captions[stage])
+
+
+def _paint_caption(canvas: Canvas, left: float, right: float, lines: tuple[str, str]) -> None:
+    """A line below the blocks of a stage, and what is said of it."""
+    middle = (left + right) / 2
+    name, maps = lines
+    canvas.curve([(left, HEIGHT + 6), (right, HEIGHT + 6)], LINE, 0.8, 4)
+    canvas.text(middle, HEIGHT + 14, name, FONT - 0.5, INK)
+    canvas.text(middle, HEIGHT + 24.5, maps, FONT - 0.5, LINE)
 
 
 def _paint_legend(canvas: Canvas, parts: list[_Part]) -> None:
-    x = 0.0
-    kernels = sorted({int(part.family) for part in parts if part.family and part.family.isdigit()})
-    entries = [
-        (f"kernel {kernel}×{kernel}", KERNELS.get(kernel, OTHER_KERNEL)) for kernel in kernels
-    ]
-    if any(part.family == "identity" for part in parts):
+    entries = []
+    for kernel in sorted({part.kernel for part in parts if part.kernel is not None}):
+        entries.append((f"kernel {kernel}×{kernel}", KERNELS.get(kernel, OTHER_KERNEL)))
+    if any(part.colours == SKIP for part in parts):
         entries.append(("identity, or block removed", SKIP))
-    for text, colours in entries:
-        canvas.box(Box(x, 4, 12, 9, ()), *colours)
+    x = 0.0
+    for text, (fill, border) in entries:
+        canvas.box(Box(x, 4, 12, 9, ()), fill, border)
         canvas.text(x + 17, 4, text, FONT, LINE, ha="left")
         x += 17.0 + text_width(text, FONT) + 16.0
     canvas.text(x, 4, "width: expansion", FONT, LINE, ha="left")
