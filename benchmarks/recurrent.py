@@ -36,7 +36,7 @@ from gradnas import (
     WeightOptimizer,
 )
 from gradnas.spaces import LanguageModel
-from gradnas.spaces.recurrent import recurrence
+from gradnas.spaces.recurrent import kernels
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    native = "yes" if recurrence.kernels(torch.zeros(1)) is not None else "no"
+    native = "yes" if kernels.kernels(torch.zeros(1)) is not None else "no"
     print(
         f"batch {options.batch}, bptt {options.bptt}, hidden {options.search_hidden} (search) and {options.hidden}, "
         f"vocabulary {options.vocabulary:,}, {options.threads} thread(s), torch {torch.__version__}, compiled kernels: "

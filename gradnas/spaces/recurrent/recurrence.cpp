@@ -1,4 +1,4 @@
-// Kernels of the recurrent cells for the CPU; recurrence.py compiles this file at first use, with -DREAL=float or double.
+// Kernels of the recurrent cells for the CPU; kernels.py compiles this file at first use, with -DREAL=float or double.
 //
 // Legend: B batch, H hidden units, n predecessors of a node. All arrays are row-major.
 //

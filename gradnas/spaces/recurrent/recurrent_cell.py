@@ -20,16 +20,14 @@ from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Supernet, TextSpace, Weights
-from gradnas.spaces.recurrent.recurrence import (
-    ACTIVATIONS,
-    Activation,
-    run_search_cell,
-)
+from gradnas.spaces.recurrent.native_search import run_search_cell
+from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.recurrent_network import (
     LanguageLoss,
     LanguageModel,
     RecurrentDropout,
     RecurrentNetwork,
+    check_known,
 )
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
@@ -38,8 +36,7 @@ DARTS_ACTIVATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 
 @dataclass(frozen=True)
 class RecurrentCell(TextSpace[Genotype]):
-    """One recurrent cell in a language model (DARTS, arXiv 1806.09055, section 3.2 and appendix
-    A.1.2).
+    """One recurrent cell in a language model (DARTS, arXiv 1806.09055, appendix A.1.2).
 
     Args:
         hidden, embedding: sizes, equal: the decoder shares the embedding's weights.
@@ -66,28 +63,25 @@ class RecurrentCell(TextSpace[Genotype]):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.hidden != self.embedding:
             raise ValueError(
-                f"hidden and embedding must be equal, not {self.hidden} and {self.embedding}: the decoder shares the "
-                "embedding's weights"
+                f"hidden and embedding must be equal, not {self.hidden} and {self.embedding}: "
+                "the decoder shares the embedding's weights"
             )
-        given = self.activations
-        if not isinstance(given, Mapping):
-            for name in given:
-                if name != "none" and name not in ACTIVATIONS:
-                    known = ("none", *ACTIVATIONS)
-                    raise ValueError(
-                        f"unknown activation {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}"
-                    )
-            given = {name: ACTIVATIONS.get(name) for name in given}
-        for name, function in given.items():
-            if not isinstance(name, str) or not name or (name != "none" and not callable(function)):
+        functions = self.activations
+        if not isinstance(functions, Mapping):
+            functions = _known_functions(functions)
+        for name, function in functions.items():
+            has_name = isinstance(name, str) and name != ""
+            has_function = name == "none" or callable(function)
+            if not has_name or not has_function:
                 raise ValueError(
                     f"activation {name!r} needs a name and a function from tensor to tensor"
                 )
-        if all(name == "none" for name in given):
+        if all(name == "none" for name in functions):
             raise ValueError("a cell needs at least one activation besides 'none'")
-        object.__setattr__(self, "activations", dict(given))
+        object.__setattr__(self, "activations", dict(functions))
 
     def __hash__(self) -> int:
+        # The dictionary of activations has no hash; equal spaces have equal names.
         return hash((self.hidden, self.nodes, self.names, self.dropout))
 
     # ---- description -----------------------------------------------------------------------------
@@ -100,7 +94,13 @@ class RecurrentCell(TextSpace[Genotype]):
     @property
     def functions(self) -> dict[str, Activation]:
         """Name -> function, without `none`."""
-        return {name: f for name, f in dict(self.activations).items() if name != "none"}  # type: ignore[misc]
+        assert isinstance(self.activations, Mapping)  # __post_init__ made a dictionary of it
+        functions = {}
+        for name, function in self.activations.items():
+            if name != "none":
+                assert function is not None
+                functions[name] = function
+        return functions
 
     @property
     def predecessors(self) -> tuple[int, ...]:
@@ -114,18 +114,20 @@ class RecurrentCell(TextSpace[Genotype]):
 
     def edge(self, node: int, predecessor: int) -> int:
         """Row of alpha for the edge into node `node` (from 1) from state `predecessor` (from 0)."""
+        # The nodes before have 1 + 2 + ... + (node - 1) edges.
         return node * (node - 1) // 2 + predecessor
 
     def to_json(self) -> dict[str, Any]:
         """Fields for a configuration file; activations by name."""
-        unknown = [name for name, f in self.functions.items() if ACTIVATIONS.get(name) is not f]
-        if unknown:
-            raise ValueError(
-                f"your own activation {unknown[0]!r} cannot be written into a configuration file"
-            )
-        sizes = {name: getattr(self, name) for name in ("hidden", "embedding", "nodes")}
+        for name, function in self.functions.items():
+            if ACTIVATIONS.get(name) is not function:
+                raise ValueError(
+                    f"your own activation {name!r} cannot be written into a configuration file"
+                )
         return {
-            **sizes,
+            "hidden": self.hidden,
+            "embedding": self.embedding,
+            "nodes": self.nodes,
             "activations": list(self.names),
             "dropout": dataclasses.asdict(self.dropout),
         }
@@ -146,57 +148,51 @@ class RecurrentCell(TextSpace[Genotype]):
     # ---- what it builds --------------------------------------------------------------------------
 
     def supernet(self, vocabulary: int = 10000) -> RecurrentSupernet:
-        """The model with every choice open; alphas start at 1e-3 times a standard normal, as in
-        DARTS."""
+        """The model with every choice open; alphas start as in DARTS, 1e-3 times normal numbers."""
         return RecurrentSupernet(self, vocabulary)
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Genotype:
-        """For every node its strongest predecessor with its best activation (DARTS, section
-        2.4)."""
-        excluded = [k for k, name in enumerate(self.names) if name == "none"]
+        """For every node its strongest predecessor with its best activation (DARTS, 2.4)."""
+        excluded = [self.names.index("none")] if "none" in self.names else []
         # float64: strengths that differ in alpha must not tie by rounding
         strength_EO = relaxation.probabilities(alphas["recurrent"].detach().double())
         pairs = top_edges(strength_EO, self.predecessors, excluded, keep=1)
-        return Genotype.recurrent_cell(
-            [(self.names[operation], predecessor) for operation, predecessor in pairs]
-        )
+        edges = [(self.names[operation], predecessor) for operation, predecessor in pairs]
+        return Genotype.recurrent_cell(edges)
 
     def decision(self, what: Genotype | str) -> Genotype:
-        """A recurrent genotype from its original text form; one that is given is checked and
-        returned.
+        """A recurrent genotype from its original text form, or as it is; checked.
 
         Raises:
             ValueError: a genotype of another space, or with an activation that is not known here.
         """
         genotype = Genotype.parse(what) if isinstance(what, str) else what
-        if not isinstance(genotype, Genotype) or genotype.kind != "recurrent":
-            kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
+        kind = genotype.kind if isinstance(genotype, Genotype) else type(genotype).__name__
+        if not isinstance(genotype, Genotype) or kind != "recurrent":
             raise ValueError(
                 f"a recurrent network needs a recurrent genotype, not one of kind {kind!r}"
             )
-        known = {**ACTIVATIONS, **self.functions}
-        for name, _ in genotype.recurrent:
-            if name not in known:
-                raise ValueError(
-                    f"unknown activation {name!r} in the cell{did_you_mean(name, known)}"
-                )
+        check_known(genotype.recurrent, {**ACTIVATIONS, **self.functions})
         return genotype
 
     def random_decision(self, generator: torch.Generator) -> Genotype:
-        """A cell drawn uniformly: one predecessor and one activation other than `none` for each
-        node."""
+        """A cell drawn uniformly: for each node one predecessor and one activation, not `none`."""
         names = list(self.functions)
 
         def pick(count: int) -> int:
             return int(torch.randint(count, (1,), generator=generator))
 
-        return Genotype.recurrent_cell(
-            [(names[pick(len(names))], pick(count)) for count in self.predecessors]
-        )
+        edges = []
+        for num_predecessors in self.predecessors:
+            name = names[pick(len(names))]
+            predecessor = pick(num_predecessors)
+            edges.append((name, predecessor))
+        return Genotype.recurrent_cell(edges)
 
     def network(self, genotype: Genotype, vocabulary: int = 10000) -> RecurrentNetwork:
-        """The plain network of a genotype at this size (with the genotype's number of nodes),
-        freshly initialised.
+        """The plain network of a genotype at this size, freshly initialised.
+
+        It has the genotype's number of nodes, whatever the space's is.
 
         Raises:
             ValueError: a genotype of another space, or with an activation that is not known here.
@@ -212,6 +208,18 @@ class RecurrentCell(TextSpace[Genotype]):
         )
 
 
+def _known_functions(names: Sequence[str]) -> dict[str, Activation | None]:
+    """The functions of these names, None for `none`. ValueError for an unknown name."""
+    functions: dict[str, Activation | None] = {}
+    for name in names:
+        if name != "none" and name not in ACTIVATIONS:
+            known = ("none", *ACTIVATIONS)
+            hint = did_you_mean(name, known)
+            raise ValueError(f"unknown activation {name!r}{hint}; known are {', '.join(known)}")
+        functions[name] = ACTIVATIONS.get(name)
+    return functions
+
+
 class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     """The model with every choice open; `alphas["recurrent"]` is `(E, O)`.
 
@@ -219,6 +227,10 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     state and every node; it always uses the statistics of the batch, also in evaluation (the
     original's running statistics mix those of all nodes and time steps and distort its evaluation),
     so there have to be at least two texts.
+
+    Dropout masks are drawn once for each pass over a chunk and shared by its time steps: the
+    variational dropout of Gal and Ghahramani. Passes that must see the same masks, as those of one
+    architecture step, are run from the same random state by the search.
     """
 
     def __init__(self, space: RecurrentCell, vocabulary: int) -> None:
@@ -244,18 +256,23 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
             raise ValueError(
                 "the search cell normalises over the batch: it needs at least two texts (columns)"
             )
-        return self.run(
-            tokens_TB, hidden_BH, targets_TB, self.dense_draw() if draw is None else draw
-        )
+        if draw is None:
+            draw = self.dense_draw()
+        return self.run(tokens_TB, hidden_BH, targets_TB, draw)
 
     def recur(
         self, mask_BH: Tensor | None, input_TBG: Tensor, hidden_BH: Tensor, draw: Draw
     ) -> Tensor:
-        names, functions = self.space.names, self.space.functions
-        mix_EF = draw.mix["recurrent"][:, [k for k, name in enumerate(names) if name != "none"]]
-        recurrent_HG = self.first_weight[self.hidden :]
+        # `none` is computed by leaving it out: its share of the softmax is lost to the others.
+        columns = [k for k, name in enumerate(self.space.names) if name != "none"]
         return run_search_cell(
-            functions, mask_BH, input_TBG, hidden_BH, recurrent_HG, self.node_weights, mix_EF
+            self.space.functions,
+            mask_BH,
+            input_TBG,
+            hidden_BH,
+            recurrent_HG=self.first_weight[self.hidden :],
+            nodes_NHG=self.node_weights,
+            mix_EF=draw.mix["recurrent"][:, columns],
         )
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
@@ -268,14 +285,15 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     def one_hot_draw(self, genotype: Genotype) -> Draw:
         """Mixing weights 1 on the genotype's edges and activations, all other edges cut."""
         self._check_fits(genotype)
-        row: list[int | None] = [None] * self.space.num_edges
+        columns: list[int | None] = [None] * self.space.num_edges
         for node, (name, predecessor) in enumerate(genotype.recurrent, start=1):
-            row[self.space.edge(node, predecessor)] = self.space.names.index(name)
-        return Draw.one_hot({"recurrent": row}, {"recurrent": self.alphas["recurrent"].detach()})
+            edge = self.space.edge(node, predecessor)
+            columns[edge] = self.space.names.index(name)
+        like = {"recurrent": self.alphas["recurrent"].detach()}
+        return Draw.one_hot({"recurrent": columns}, like)
 
     def derived(self, decision: Genotype, weights: Weights = "keep") -> RecurrentNetwork:
-        """The plain network of a genotype at the supernet's size; `"keep"` copies the supernet's
-        weights.
+        """The plain network of a genotype at the supernet's size; `"keep"` copies its weights.
 
         The derived cell has no BatchNorm, so kept weights are a start for training and no model
         yet.
@@ -287,19 +305,22 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
         network = self.space.network(decision, self.vocabulary)
         network.to(self.decoder_bias.device, self.decoder_bias.dtype)
         if weights == "keep":
-            own = self.state_dict()
-            network.load_state_dict({name: own[name] for name in network.state_dict()})
+            ours = self.state_dict()
+            network.load_state_dict({name: ours[name] for name in network.state_dict()})
         return network
 
     def _check_fits(self, genotype: Genotype) -> None:
-        nodes, names = self.space.nodes, self.space.names
-        if len(genotype.recurrent) != nodes or genotype.concat != tuple(range(1, nodes + 1)):
+        nodes = self.space.nodes
+        names = self.space.names
+        has_all_nodes = len(genotype.recurrent) == nodes
+        gives_mean_of_all = genotype.concat == tuple(range(1, nodes + 1))
+        if not has_all_nodes or not gives_mean_of_all:
             raise ValueError(
-                f"the cell has {len(genotype.recurrent)} nodes and the output {list(genotype.concat)}; a cell of this "
-                f"supernet has {nodes} nodes, and its output is the mean of all"
+                f"the cell has {len(genotype.recurrent)} nodes and the output "
+                f"{list(genotype.concat)}; a cell of this supernet has {nodes} nodes, and its "
+                "output is the mean of all"
             )
         for name, _ in genotype.recurrent:
             if name not in names:
-                raise ValueError(
-                    f"the supernet has no activation {name!r}{did_you_mean(name, names)}"
-                )
+                hint = did_you_mean(name, names)
+                raise ValueError(f"the supernet has no activation {name!r}{hint}")

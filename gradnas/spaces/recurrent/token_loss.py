@@ -14,11 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.native import differentiable
-from gradnas.spaces.recurrent.recurrence import (
-    contiguous,
-    kernels,
-    native_kernels,
-)
+from gradnas.spaces.recurrent.kernels import address, contiguous, kernels, native_kernels
 
 ROWS = 256  # of logits at a time
 
@@ -29,37 +25,51 @@ def token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tenso
 
 
 class _TokenLoss(torch.autograd.Function):
-    """`token_loss` without the table of all probabilities: rows come in blocks that stay in the
-    cache, and give their gradients at once (a loss is a scalar, so that a backward pass can only
-    scale them)."""
+    """`token_loss` without the table of all probabilities.
+
+    Rows of logits come in blocks that stay in the processor's cache, and are turned into their own
+    gradients at once: a loss is a scalar, so that a backward pass can only scale them.
+    """
 
     @staticmethod
     def plain(targets_N: Tensor, *tensors: Tensor) -> tuple[Tensor]:
-        return (token_loss(*tensors, targets_N),)  # type: ignore[arg-type]
+        x_NH, weight_VH, bias_V = tensors
+        return (token_loss(x_NH, weight_VH, bias_V, targets_N),)
 
     @staticmethod
     def forward(ctx: Any, needs: Sequence[bool], targets_N: Tensor, *tensors: Tensor) -> Tensor:
         x_NH, weight_VH, bias_V = contiguous(tensors)
-        N, V, targets_N = len(x_NH), len(weight_VH), targets_N.contiguous()
+        targets_N = targets_N.contiguous()
+        N = len(x_NH)
+        V = len(weight_VH)
         native = native_kernels(x_NH.dtype)
-        assert native is not None
-        d_x, d_weight, d_bias = (
-            torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True)
-        )
-        nll_N, logits_RV = x_NH.new_empty(N), x_NH.new_empty(min(ROWS, N), V)
+        assert native is not None  # `kernels` was asked first
+        needs_x, needs_weight, needs_bias = needs
+        d_x = torch.zeros_like(x_NH) if needs_x else None
+        d_weight = torch.zeros_like(weight_VH) if needs_weight else None
+        d_bias = torch.zeros_like(bias_V) if needs_bias else None
+        nll_N = x_NH.new_empty(N)
+        buffer_RV = x_NH.new_empty(min(ROWS, N), V)
         for n in range(0, N, ROWS):
             x_RH = x_NH[n : n + ROWS]
-            out_RV = torch.addmm(bias_V, x_RH, weight_VH.t(), out=logits_RV[: len(x_RH)])
-            target, nll = targets_N[n:].data_ptr(), nll_N[n:].data_ptr()
+            R = len(x_RH)
+            logits_RV = torch.addmm(bias_V, x_RH, weight_VH.t(), out=buffer_RV[:R])
             native.token_rows(
-                len(x_RH), V, out_RV.data_ptr(), target, 1.0 / N, nll, torch.get_num_threads()
+                R,
+                V,
+                address(logits_RV),
+                address(targets_N[n:]),
+                1.0 / N,  # of the mean
+                address(nll_N[n:]),
+                torch.get_num_threads(),
             )
+            d_logits_RV = logits_RV  # the kernel has written them in the logits' place
             if d_x is not None:
-                torch.mm(out_RV, weight_VH, out=d_x[n : n + ROWS])
+                torch.mm(d_logits_RV, weight_VH, out=d_x[n : n + ROWS])
             if d_weight is not None:
-                d_weight.addmm_(out_RV.t(), x_RH)
+                d_weight.addmm_(d_logits_RV.t(), x_RH)
             if d_bias is not None:
-                d_bias.add_(out_RV.sum(0))
+                d_bias.add_(d_logits_RV.sum(0))
         if any(needs):
             ctx.save_for_backward(targets_N, x_NH, weight_VH, bias_V, d_x, d_weight, d_bias)
         return nll_N.mean()
@@ -67,15 +77,15 @@ class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         (grad,) = grads
-        targets_N, *tensors = ctx.saved_tensors
+        targets_N, *saved = ctx.saved_tensors
+        tensors = saved[:3]
         if torch.is_grad_enabled():
+            # A backward pass through this one is asked for: only torch operations have it.
             plain = functools.partial(_TokenLoss.plain, targets_N)
-            return (
-                None,
-                None,
-                *differentiable(plain, tensors[:3], ctx.needs_input_grad[2:], (grad,)),
-            )
-        return None, None, *(None if d is None else d * grad for d in tensors[3:])
+            needs = ctx.needs_input_grad[2:]
+            return None, None, *differentiable(plain, tensors, needs, (grad,))
+        scaled = [None if d is None else d * grad for d in saved[3:]]
+        return None, None, *scaled
 
 
 def run_token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
@@ -86,7 +96,12 @@ def run_token_loss(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: T
     """
     if kernels(x_NH, weight_VH, bias_V) is None:
         return token_loss(x_NH, weight_VH, bias_V, targets_N)
-    if not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VH):
+    # The kernel reads the logit of a target by its address: it must not lie outside of the row.
+    lowest = int(targets_N.min())
+    highest = int(targets_N.max())
+    if lowest < 0 or highest >= len(weight_VH):
         raise ValueError(f"targets must be tokens in 0..{len(weight_VH) - 1}")
-    needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x_NH, weight_VH, bias_V))
+    # Asked for here: inside of `forward` gradients are always switched off.
+    enabled = torch.is_grad_enabled()
+    needs = tuple(enabled and t.requires_grad for t in (x_NH, weight_VH, bias_V))
     return _TokenLoss.apply(needs, targets_N, x_NH, weight_VH, bias_V)

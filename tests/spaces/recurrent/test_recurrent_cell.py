@@ -23,7 +23,7 @@ from gradnas.config import from_json, to_json
 from gradnas.gradients.base import norm
 from gradnas.randomness import generator_for
 from gradnas.spaces import ACTIVATIONS
-from gradnas.spaces.recurrent import recurrence
+from gradnas.spaces.recurrent import kernels
 
 D = torch.float64
 DROPOUT = RecurrentDropout(output=0.5, state=0.25, input=0.5, embedding=0.2, words=0.1)
@@ -132,8 +132,8 @@ def way(request, monkeypatch):
     """Both ways of computing: where there is no compiler, the kernels' way is not there to be
     tested."""
     if request.param == "torch":
-        monkeypatch.setattr(recurrence, "native_kernels", lambda dtype: None)
-    elif recurrence.kernels(torch.zeros(1)) is None:
+        monkeypatch.setattr(kernels, "native_kernels", lambda dtype: None)
+    elif kernels.kernels(torch.zeros(1)) is None:
         pytest.skip("no C++ compiler here")
     return request.param
 
