@@ -37,11 +37,8 @@ from gradnas import (
 )
 from gradnas.data import Augment, DataConfig
 from gradnas.families.cells import recipes
-from gradnas.programs.estimate import estimate_search
-from gradnas.programs.image_search import (
-    run_search,
-    start_search,
-)
+from gradnas.programs.estimating import estimate_search
+from gradnas.programs.searching import run_search, start_search
 from gradnas.runs import NonFiniteError
 from gradnas.search.capture import CapturedStep
 
@@ -180,7 +177,7 @@ def search(options: argparse.Namespace, deadline: float) -> None:
         )
     config = replace(config, epochs=epochs)
     began = time.monotonic()
-    run = start_search(config, str(Path(options.out) / "search"), device)
+    run = start_search(config, str(Path(options.out) / "search"), data, device)
     results = run_search(config, run, data, device)
     print(f"\nsearch of {epochs} epochs: {(time.monotonic() - began) / 60:.1f} minutes")
     for name, value in results.items():

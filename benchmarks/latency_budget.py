@@ -51,10 +51,8 @@ from gradnas import (
 from gradnas.architectures.chain import Chain
 from gradnas.data import Split, load_images
 from gradnas.latency import Costs, Device, Timing, measure, time_interleaved
-from gradnas.programs.evaluation import (
-    evaluate,
-    recalibrate,
-)
+from gradnas.tasks.evaluation import recalibrate
+from gradnas.tasks.images.evaluation import evaluate
 
 CPU = torch.device("cpu")
 LATENCY_BATCH, SIDE = 64, 16

@@ -26,10 +26,8 @@ from gradnas import Genotype
 from gradnas.data import ImageData, MemorySplit
 from gradnas.families.cells.recipes import cifar10_eval
 from gradnas.memory import MIB, SavedTensors
-from gradnas.programs.image_training import (
-    TrainConfig,
-    Training,
-)
+from gradnas.tasks.images.settings import TrainConfig
+from gradnas.tasks.images.training import ImageTraining
 
 VARIANTS = {
     "plain": {},
@@ -53,9 +51,9 @@ def images(batch: int) -> ImageData:
 
 def trainer(
     variant: str, config: TrainConfig, data: ImageData, device: torch.device
-) -> tuple[Training, Callable]:
+) -> tuple[ImageTraining, Callable]:
     """The training, and a function that makes one step of it."""
-    training = Training(replace(config, **VARIANTS[variant]), data, device)
+    training = ImageTraining(replace(config, **VARIANTS[variant]), data, device)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
     training.network.to(memory_format=layout)  # type: ignore[call-overload]
     training.epoch = config.epochs // 2  # drop path at work
@@ -66,9 +64,9 @@ def trainer(
         nonlocal batches
         found = next(batches, None)
         if found is None:
-            batches = training.batches.epoch(0)
+            batches = training.train.epoch(0)
             found = next(batches)
-        training.step(found[0].contiguous(memory_format=layout), found[1])
+        training.step((found[0].contiguous(memory_format=layout), found[1]))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -38,20 +38,13 @@ from gradnas import (
     WeightOptimizer,
 )
 from gradnas.data import ChunkLengths, TextConfig
-from gradnas.programs.text_search import (
-    TextSearchConfig,
-    run_text_search,
-    start_text_search,
-)
-from gradnas.programs.text_training import (
-    TextTrainConfig,
-    start_text_training,
-    train_text,
-)
+from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.training import start_training, train
 from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.spaces.recurrent.token_loss import run_token_loss
+from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 
 CPU = torch.device("cpu")
 DROPOUT = RecurrentDropout(output=0.3, state=0.1, input=0.2)
@@ -126,8 +119,8 @@ def work(job: Job) -> dict:
             alphas=AlphaOptimizer(lr=0.02, betas=(0.9, 0.999)),
             seed=job.seed,
         )
-        run = start_text_search(config, f"{job.folder}/{job.name}-search", corpus, CPU)
-        genotype = run_text_search(config, run, corpus, CPU, progress=False)["genotype"]
+        run = start_search(config, f"{job.folder}/{job.name}-search", corpus, CPU)
+        genotype = run_search(config, run, corpus, CPU, progress=False)["genotype"]
         searching = time.process_time() - began
     began = time.process_time()
     published = Genotype.named("DARTS_V2_recurrent")
@@ -149,8 +142,8 @@ def work(job: Job) -> dict:
     if genotype is None:
         torch.manual_seed(1)
         network = LSTMModel(len(corpus.vocabulary), options.hidden, options.nodes, DROPOUT)
-    run = start_text_training(training, f"{job.folder}/{job.name}", corpus, CPU)
-    results = train_text(training, run, corpus, CPU, progress=False, network=network)
+    run = start_training(training, f"{job.folder}/{job.name}", corpus, CPU)
+    results = train(training, run, corpus, CPU, progress=False, network=network)
     print(f"  {job.name}: {results['test_perplexity']:.1f}", file=sys.stderr, flush=True)
     found = {key: results[key] for key in ("test_perplexity", "valid_perplexity", "num_params")}
     seconds = {"search_cpu_s": searching, "train_cpu_s": time.process_time() - began}

@@ -14,9 +14,8 @@ from gradnas.families.recipes import (
     SEARCHES,
     TRAININGS,
 )
-from gradnas.programs.image_search import SearchConfig
-from gradnas.programs.image_training import TrainConfig
 from gradnas.relaxations import Relaxation
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -23,9 +23,9 @@ from gradnas.families import recipes
 from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved
 from gradnas.latency.fit import fit_table
 from gradnas.latency.table import Entry
-from gradnas.programs.image_search import SearchConfig
 from gradnas.progress import Progress
 from gradnas.spaces import Supernet
+from gradnas.tasks.images.settings import SearchConfig
 
 TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_hint="")]
 # (channels, side in pixels, classes) of sets that need not be read for this

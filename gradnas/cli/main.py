@@ -30,48 +30,18 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published
 from gradnas.cli.latency import LatencyCommand
 from gradnas.config import from_json, read_object
-from gradnas.data import Corpus, TextStream
-from gradnas.export.language import export_trained
-from gradnas.export.programs import trained_run
-from gradnas.families import recipes
+from gradnas.families import family_of_space, recipes
 from gradnas.gradients import Reinforce
 from gradnas.objectives.cost import LIMITS, CostLimits, ExpectedCost
 from gradnas.pictures.chains import draw_architecture
-from gradnas.programs.estimate import estimate_search
-from gradnas.programs.evaluation import (
-    evaluate,
-    evaluate_text,
-)
-from gradnas.programs.generation import generate
-from gradnas.programs.image_search import (
-    SearchConfig,
-    run_search,
-    start_search,
-)
-from gradnas.programs.image_training import (
-    TrainConfig,
-    load_trained,
-    start_training,
-    train,
-)
+from gradnas.programs.estimating import estimate_search
 from gradnas.programs.reporting import write_report
-from gradnas.programs.run_costs import (
-    cost_sentence,
-    located,
-)
-from gradnas.programs.text_search import (
-    TextSearchConfig,
-    run_text_search,
-    start_text_search,
-)
-from gradnas.programs.text_training import (
-    TextTrainConfig,
-    load_trained_text,
-    start_text_training,
-    train_text,
-)
+from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.trained import export_trained, trained_run
+from gradnas.programs.training import start_training, train
 from gradnas.search.rewards import check_samples
-from gradnas.spaces import ConvCell
+from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
+from gradnas.tasks.base import SearchSettings, TrainSettings
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and
 # no default.
@@ -211,12 +181,8 @@ class SearchCommand(CostLimits, _Search):
         config = self._config()
         check_samples(config.relaxation, config.gradient)  # before a run folder is made
         device = _device(config.device)
-        data = config.data.load()
+        data = config.load()
         if self.estimate:
-            if isinstance(config, TextSearchConfig) or isinstance(data, Corpus):
-                raise ValueError(
-                    "--estimate is for searches on images; try a search on text out with --max-steps 3"
-                )
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
             print(estimate_search(config, data, device))
@@ -228,11 +194,11 @@ class SearchCommand(CostLimits, _Search):
         )
         _search(config, self.out or _free_folder(stem), data, device, new=True)
 
-    def _config(self) -> SearchConfig | TextSearchConfig:
-        config: SearchConfig | TextSearchConfig
+    def _config(self) -> Any:
+        config: Any
         if self.recipe.endswith(".json"):
-            kind, description = _typed(Path(self.recipe), SearchConfig, TextSearchConfig)
-            config = from_json(kind, description, self.recipe)
+            kind, description = _typed(Path(self.recipe), *SEARCH_CONFIGS.values())
+            config = from_json(kind, description, self.recipe).located(Path(self.recipe).parent)
         else:
             config = recipes.search_recipe(self.recipe)
         settings = (
@@ -242,14 +208,13 @@ class SearchCommand(CostLimits, _Search):
             "checkpoint_cells",
             "capture",
         )
-        if isinstance(config, TextSearchConfig):
+        if not config.takes_cost:
             costs = self._of(*LIMITS, "latency", "form")
             if costs:
                 raise ValueError(
                     f"--{next(iter(costs)).replace('_', '-')} is for searches on images"
                 )
             return replace(config, **self.given(config, *settings), **self._gradient())
-        config = replace(config, cost=located(config.cost, Path(self.recipe).parent))
         config = replace(config, **self.given(config, *settings), **self._gradient())
         return replace(config, cost=self._cost(config.cost))
 
@@ -322,16 +287,16 @@ class TrainCommand(_Run):
             space: Any = config.space
             space.network(config.genotype)
         device = _device(config.device)
-        _train(config, self.out or out, config.data.load(), device, new=True)
+        _train(config, self.out or out, config.load(), device, new=True)
 
-    def _config(self) -> tuple[TrainConfig | TextTrainConfig, Path]:
+    def _config(self) -> tuple[Any, Path]:
         path = Path(self.what)
-        if path.is_file() and read_object(path).get("type") in ("TrainConfig", "TextTrainConfig"):
+        if path.is_file() and read_object(path).get("type") in TRAIN_CONFIGS:
             if self.recipe is not None:
                 raise ValueError(
                     f"{path} is a whole configuration: it cannot be combined with --recipe {self.recipe}"
                 )
-            kind, description = _typed(path, TrainConfig, TextTrainConfig)
+            kind, description = _typed(path, *TRAIN_CONFIGS.values())
             config = from_json(kind, description, self.what)
             return config, _free_folder(f"{path.resolve().parent.name}-again")
         genotype, searched = _architecture(self.what)
@@ -360,14 +325,11 @@ class ResumeCommand:
         if run.status().get("status") == "finished":
             raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
         path = run.path / runs.CONFIG
-        kind, description = _typed(
-            path, SearchConfig, TrainConfig, TextSearchConfig, TextTrainConfig
-        )
-        config = from_json(kind, description, str(path))
-        go_on = _search if kind in (SearchConfig, TextSearchConfig) else _train
-        go_on(
-            config, run.path, config.data.load(), _device(self.device or config.device), new=False
-        )
+        kind, description = _typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
+        config: Any = from_json(kind, description, str(path))
+        device = _device(self.device or config.device)
+        go_on = _search if kind in SEARCH_CONFIGS.values() else _train
+        go_on(config, run.path, config.load(), device, new=False)
 
 
 @dataclass(frozen=True)
@@ -384,23 +346,8 @@ class EvaluateCommand:
 
     def run(self) -> None:
         run, config = trained_run(self.folder)
-        if isinstance(config, TextTrainConfig):
-            return _evaluate_text(run, config, self.data, _device(self.device or config.device))
-        network = load_trained(run, config)
-        data = replace(config.data, source=self.data or config.data.source).load()
-        trained_on = read_object(run.path / runs.RESULTS)["data"]
-        for key in ("in_channels", "num_classes"):
-            if getattr(data, key) != trained_on[key]:
-                raise ValueError(
-                    f"the network was trained with {key} = {trained_on[key]}, but {data.name} has {getattr(data, key)}"
-                )
         device = _device(self.device or config.device)
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = data.test.batches(256, shuffle=False, device=device, workers=config.data.workers)
-        found = evaluate(network, batches.epoch(0), config.precision)
-        print(
-            f"test accuracy {100 * found['accuracy']:.2f}%  loss {found['loss']:.4f}  on {len(data.test)} images"
-        )
+        print(kind_of(config).evaluate(run, config, self.data, device))
 
 
 @dataclass(frozen=True)
@@ -420,12 +367,8 @@ class GenerateCommand:
 
     def run(self) -> None:
         run, config = trained_run(self.folder)
-        if not isinstance(config, TextTrainConfig):
-            raise ValueError(
-                f"{run.path} was trained on images: only a language model can write text"
-            )
-        model, vocabulary = load_trained_text(run, config)
-        print(generate(model, vocabulary, self.prompt, self.tokens, self.temperature, self.seed))
+        kind = kind_of(config)
+        print(kind.generate(run, config, self.prompt, self.tokens, self.temperature, self.seed))
 
 
 @dataclass(frozen=True)
@@ -620,98 +563,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(
-    config: SearchConfig | TextSearchConfig,
-    out: Path,
-    data: Any,
-    device: torch.device,
-    *,
-    new: bool,
+    config: SearchSettings, out: Path, data: Any, device: torch.device, *, new: bool
 ) -> None:
-    if isinstance(config, TextSearchConfig):
-        run = _begin(out, new, config.threads, lambda: start_text_search(config, out, data, device))
-        results = _guarded(run, lambda: run_text_search(config, run, data, device))
-    else:
-        run = _begin(out, new, config.threads, lambda: start_search(config, str(out), device))
-        results = _guarded(run, lambda: run_search(config, run, data, device))
+    run = _begin(out, new, config.threads, lambda: start_search(config, out, data, device))
+    results = _guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():
         return
-    print(f"genotype: {results['genotype']}")
-    if "code" in results:
-        print(f"code: {results['code']}")
-    if "valid_perplexity" in results:
-        print(
-            f"perplexity of the mixture on the validation text: {results['valid_perplexity']:.2f}"
-        )
-    if "derived_valid_accuracy" in results:
-        mixture = (
-            f"mixture {100 * results['valid_accuracy']:.2f}%, "
-            if "valid_accuracy" in results
-            else ""
-        )
-        derived = f"derived network with its weights {100 * results['derived_valid_accuracy']:.2f}%"
-        print(f"held-out accuracy: {mixture}{derived}")
-    if isinstance(config, SearchConfig) and config.cost is not None:
-        print(cost_sentence(config.cost, results["cost"]))
+    for sentence in kind_of(config).search_sentences(config, results):
+        print(sentence)
     print(
         f"run folder: {run.path} ({runs.GENOTYPE}, {runs.PICTURE}, {runs.METRICS}, {runs.ALPHAS})"
     )
     print(f"next: gradnas train {run.path}")
 
 
-def _train(
-    config: TrainConfig | TextTrainConfig, out: Path, data: Any, device: torch.device, *, new: bool
-) -> None:
-    if isinstance(config, TextTrainConfig):
-        return _train_text(config, out, data, device, new=new)
-    run = _begin(out, new, config.threads, lambda: start_training(config, out, device))
+def _train(config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool) -> None:
+    run = _begin(out, new, config.threads, lambda: start_training(config, out, data, device))
     results = _guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():
         return
-    print(
-        f"test accuracy {100 * results['test_accuracy']:.2f}% on {results['num_test_images']} held-out images, "
-        f"{results['num_params']:,} weights"
-    )
-    if "random_cells" in results:
-        random = results["random_cells"]
-        print(
-            f"{len(random['test_accuracies'])} random {'cells' if isinstance(config.space, ConvCell) else 'chains'} "
-            f"trained the same way: "
-            f"{100 * random['mean_test_accuracy']:.2f}% (standard deviation {100 * random['std_test_accuracy']:.2f})"
-        )
+    kind = kind_of(config)
+    noun = f"{family_of_space(config.space).noun}s"
+    for sentence in kind.train_sentences(results, noun):
+        print(sentence)
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
-
-
-def _train_text(
-    config: TextTrainConfig, out: Path, corpus: Corpus, device: torch.device, *, new: bool
-) -> None:
-    run = _begin(out, new, config.threads, lambda: start_text_training(config, out, corpus, device))
-    results = _guarded(run, lambda: train_text(config, run, corpus, device))
-    print(
-        f"test perplexity {results['test_perplexity']:.2f} on {results['num_test_tokens']:,} "
-        f"{corpus.vocabulary.level}s, validation {results['valid_perplexity']:.2f}, {results['num_params']:,} weights"
-    )
-    if "random_cells" in results:
-        random = results["random_cells"]
-        print(
-            f"{len(random['test_perplexities'])} random cells trained the same way: "
-            f"{random['mean_test_perplexity']:.2f} (standard deviation {random['std_test_perplexity']:.2f})"
-        )
-    print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
-    print(f"next: gradnas generate {run.path}")
-
-
-def _evaluate_text(
-    run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device
-) -> None:
-    model, vocabulary = load_trained_text(run, config)
-    corpus = replace(config.data, source=source or config.data.source).load()
-    tokens = vocabulary.numbers(corpus.vocabulary.tokens[k] for k in corpus.test.tolist())
-    stream = TextStream(tokens, config.test_batch_size, device, "test")
-    found = evaluate_text(model.to(device), stream)
-    count = stream.rows * config.test_batch_size
-    print(
-        f"test perplexity {found['perplexity']:.2f}  loss {found['loss']:.4f}  on {count:,} {vocabulary.level}s"
-    )
+    for command in kind.next_commands(run):
+        print(f"next: {command}")
 
 
 def _begin(out: Path, new: bool, threads: int | None, start: Any) -> runs.Run:
@@ -763,8 +640,9 @@ def _typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
     kinds = {kind.__name__: kind for kind in wanted}
     found = str(description.get("type", next(iter(kinds))))
     if found not in kinds:
-        commands = {"TrainConfig": "train", "SearchConfig": "search", "DiscoverConfig": "discover"}
-        commands |= {"TextTrainConfig": "train", "TextSearchConfig": "search"}
+        commands = {"DiscoverConfig": "discover"}
+        commands |= dict.fromkeys(SEARCH_CONFIGS, "search")
+        commands |= dict.fromkeys(TRAIN_CONFIGS, "train")
         hint = f"; use: gradnas {commands[found]} {path}" if found in commands else ""
         raise ValueError(f"{path} is a {found}, not a {' or '.join(kinds)}{hint}")
     return kinds[found], description

@@ -19,28 +19,11 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.data import Vocabulary
 from gradnas.export.programs import (
     check_target,
-    export_run,
     onnx_bytes,
     program_bytes,
     quiet,
-    trained_run,
-)
-from gradnas.programs.text_training import (
-    TextTrainConfig,
-    load_trained_text,
 )
 from gradnas.spaces import RecurrentNetwork
-
-
-def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
-    """Export the trained network of a run folder, of images (`export.export_run`) or text
-    (`export_language_model`)."""
-    check_target(Path(path))
-    training, config = trained_run(run.path)
-    if not isinstance(config, TextTrainConfig):
-        return export_run(run, path)
-    model, vocabulary = load_trained_text(training, config)
-    return export_language_model(model, vocabulary, path, genotype=config.genotype)
 
 
 def export_language_model(

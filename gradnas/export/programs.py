@@ -34,12 +34,7 @@ from gradnas import __version__, runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import build, load, read_object
-from gradnas.programs.image_training import (
-    TrainConfig,
-    load_trained,
-)
-from gradnas.programs.text_training import TextTrainConfig
+from gradnas.config import build
 from gradnas.spaces import (
     ChainNetwork,
     ConvCell,
@@ -53,7 +48,6 @@ from gradnas.spaces.chains import mbconv_network
 from gradnas.spaces.chains.mbconv_network import chain_block
 from gradnas.spaces.operations import OPERATIONS
 
-TRAIN_FOLDER = "train"  # of a search run: the training of what it found
 METADATA = "gradnas"  # the ONNX property, and with .json the extra file of a .pt2, that hold genotype and images as JSON
 LINE_LENGTH = 120  # of the source that is written
 
@@ -82,55 +76,6 @@ class Images:
             raise ValueError("mean and std must be finite, and std above 0")
         if Path(self.name).is_absolute():  # a folder of the machine that trained
             object.__setattr__(self, "name", Path(self.name).name)
-
-
-def trained_run(path: str | Path) -> tuple[runs.Run, TrainConfig | TextTrainConfig]:
-    """The run folder of a training and its configuration, from that folder or from that of the
-    search before it.
-
-    Raises:
-        ValueError: no run folder; a search that was not trained; a configuration that cannot be
-            read.
-    """
-    run = runs.Run.open(path)
-    kind = read_object(run.path / runs.CONFIG).get("type", TrainConfig.__name__)
-    if kind not in (TrainConfig.__name__, TextTrainConfig.__name__):
-        below = runs.Run(run.path / TRAIN_FOLDER)
-        if (below.path / runs.CONFIG).exists():
-            run = below
-        elif kind in ("SearchConfig", "TextSearchConfig"):
-            raise ValueError(
-                f"{run.path} was searched but not trained; run: gradnas train {run.path}"
-            )
-    kind = read_object(run.path / runs.CONFIG).get("type")
-    return run, load(
-        TextTrainConfig if kind == TextTrainConfig.__name__ else TrainConfig, run.path / runs.CONFIG
-    )
-
-
-def export_run(run: runs.Run, path: str | Path) -> list[Path]:
-    """Export the trained network of a run folder; see `export_network`.
-
-    Raises:
-        ValueError: a search that was not trained, a training without weights yet, and what
-            `export_network` refuses.
-    """
-    path = Path(path)
-    check_target(path)
-    run, config = trained_run(run.path)
-    if isinstance(config, TextTrainConfig):
-        raise ValueError(
-            f"{run.path} was trained on text: gradnas.export.language exports language models"
-        )
-    network = load_trained(run, config)
-    data = read_object(run.path / runs.RESULTS)["data"]
-    return export_network(
-        network,
-        path,
-        data=data,
-        genotype=config.genotype,
-        space=config.space,
-    )
 
 
 def export_network(

@@ -1,8 +1,9 @@
-"""What a program needs to know of a kind of data: its settings, its measure, its words.
+"""What a program needs to know of a kind of data.
 
-A `Kind` is one object for each kind of data (`gradnas.tasks.KINDS`). A configuration is of one
-kind; it loads the data and makes the live task of a run. Programs, reports, exports and commands
-ask these, and never which kind they have in hand.
+A `Kind` is one object for each kind of data (`gradnas.tasks.KINDS`): its measure, its
+configurations, its words. It makes the live task of a run (`SearchTask`, `TrainTask`): the search
+or the network, the streams of batches with their positions, the losses. Programs, reports, exports
+and commands ask these, and never which kind they have in hand.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
+from torch import nn
+
+from gradnas import runs
 from gradnas.config import build, from_json, to_json
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.spaces import Space
+from gradnas.tasks.search import SearchTask
+from gradnas.tasks.training import TrainTask
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,74 @@ class Measure:
         return f"{self.number(value)}{self.unit}"
 
 
-class SearchSettings(ABC):
-    """The configuration of a search on one kind of data; subclasses are frozen dataclasses."""
+# ---- configurations ------------------------------------------------------------------------------
 
 
-class TrainSettings(ABC):
-    """The configuration of a training on one kind of data; subclasses are frozen dataclasses."""
+class Settings:
+    """What the configurations of all runs have.
+
+    The fields are those of the frozen dataclasses below this class, where their order is that of
+    the configuration files; here they are only named, for type checkers.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> Any: ...
+        @property
+        def data(self) -> Any: ...
+        @property
+        def epochs(self) -> int: ...
+        @property
+        def max_steps(self) -> int | None: ...
+        @property
+        def seed(self) -> int: ...
+        @property
+        def device(self) -> str: ...
+        @property
+        def threads(self) -> int | None: ...
+        @property
+        def checkpoint_seconds(self) -> float: ...
+
+    def load(self) -> Any:
+        """Read the data."""
+        return self.data.load()
+
+    def check_counts(self, *names: str) -> None:
+        """ValueError where a field of these names is given and below 1."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+class SearchSettings(Settings):
+    """The configuration of a search on one kind of data."""
+
+    takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
+
+    def kept_in(self, folder: Path) -> Self:
+        """The configuration as it is written into a run folder that is about to be made, with
+        copies there of the files that it names."""
+        del folder
+        return self
+
+    def located(self, folder: Path) -> Self:
+        """The configuration that was read from a file in `folder`: relative paths mean files beside
+        it."""
+        del folder
+        return self
+
+
+class TrainSettings(Settings):
+    """The configuration of a training on one kind of data; `genotype` is what is trained."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def genotype(self) -> Any: ...
+        @property
+        def random_cells(self) -> int: ...
 
     @classmethod
     def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
@@ -70,6 +140,9 @@ class TrainSettings(ABC):
                 raise ValueError(f"{where}.genotype: {error}") from error
             obj = {**obj, "genotype": to_json(architecture)}
         return build(cls, obj, where)
+
+
+# ---- kinds ---------------------------------------------------------------------------------------
 
 
 class Words(ABC):
@@ -109,6 +182,7 @@ class Kind(ABC):
         measure: what trained networks are compared by.
         words: of its reports.
         search_config, train_config: the classes of its configurations, by which it is found.
+        no_estimate: why `--estimate` is refused, where it is.
     """
 
     name: str
@@ -116,3 +190,120 @@ class Kind(ABC):
     words: Words
     search_config: type[SearchSettings]
     train_config: type[TrainSettings]
+    no_estimate: str | None = None
+
+    # -- the beginning of a run --
+
+    def check_search(self, config: Any, data: Any, device: torch.device) -> None:
+        """ValueError, before there is a run folder, for a search that cannot be."""
+        del config, data, device
+
+    def check_training(self, config: Any, data: Any, device: torch.device) -> None:
+        """ValueError, before there is a run folder, for a training that cannot be."""
+        del config, data, device
+
+    def begin(self, run: runs.Run, data: Any) -> None:
+        """Write into a new run folder what must be known of the data later."""
+        del run, data
+
+    def check_same(self, run: runs.Run, data: Any) -> None:
+        """ValueError where the data are not those that the run began with."""
+        del run, data
+
+    @abstractmethod
+    def search_task(self, config: Any, data: Any, device: torch.device) -> SearchTask:
+        """The live task of a search."""
+
+    @abstractmethod
+    def train_task(
+        self, config: Any, data: Any, device: torch.device, network: nn.Module | None = None
+    ) -> TrainTask:
+        """The live task of a training; `network` is another than that of the configuration, with
+        the same calls (for comparisons)."""
+
+    # -- after a training --
+
+    @abstractmethod
+    def untrained(self, run: runs.Run, config: Any) -> nn.Module:
+        """The network of a finished training with fresh weights, from what its folder says of the
+        data."""
+
+    def load_trained(self, run: runs.Run, config: Any) -> nn.Module:
+        """The trained network of a finished run, in eval mode, on the CPU.
+
+        Raises:
+            ValueError: no weights yet, or weights of another network (names the first tensor that
+                does not fit).
+        """
+        path = run.path / runs.WEIGHTS
+        if not path.exists():
+            raise ValueError(
+                f"{run.path} holds no trained weights yet; finish it with: "
+                f"gradnas resume {run.path}"
+            )
+        network = self.untrained(run, config)
+        try:
+            network.load_state_dict(run.load_tensors(runs.WEIGHTS))
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit its configuration: {error}") from error
+        return network.eval()
+
+    @abstractmethod
+    def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
+        """Evaluate the trained network on the test data (of `source`, where it is given); one line
+        that says what came out."""
+
+    @abstractmethod
+    def export(self, run: runs.Run, config: Any, path: Path) -> list[Path]:
+        """Write the trained network in the form that the ending of `path` names; the files
+        written."""
+
+    def generate(
+        self,
+        run: runs.Run,
+        config: Any,
+        prompt: str,
+        tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> str:
+        """Go on with a text; ValueError where the trained network is no language model."""
+        del config, prompt, tokens, temperature, seed
+        raise ValueError(
+            f"{run.path} was trained on {self.name}: only a language model can write text"
+        )
+
+    # -- words in the terminal --
+
+    def search_sentences(self, config: Any, results: Mapping[str, Any]) -> list[str]:
+        """What a search says of its results at its end."""
+        del config
+        return [f"genotype: {results['genotype']}"]
+
+    @abstractmethod
+    def tested_on(self, results: Mapping[str, Any]) -> str:
+        """What the test of a training was made on: "360 held-out images"."""
+
+    def train_sentences(self, results: Mapping[str, Any], random_noun: str) -> list[str]:
+        """What a training says of its results at its end; `random_noun` is what random
+        architectures are called."""
+        key = self.measure.key
+        reached = self.measure.text(results[f"test_{key}"])
+        sentences = [
+            f"test {key} {reached} on {self.tested_on(results)}, {results['num_params']:,} weights"
+        ]
+        if "random_cells" in results:
+            random = results["random_cells"]
+            number = len(random[f"test_{self.measure.plural}"])
+            mean = self.measure.text(random[f"mean_test_{key}"])
+            spread = self.measure.number(random[f"std_test_{key}"])
+            sentences.append(
+                f"{number} random {random_noun} trained the same way: {mean} "
+                f"(standard deviation {spread})"
+            )
+        return sentences
+
+    def next_commands(self, run: runs.Run) -> list[str]:
+        """What to do with a finished training, beyond what goes for any."""
+        del run
+        return []

@@ -96,12 +96,13 @@ def test_draw_and_report(trained, tmp_path, capsys):
 def test_exports_hand_on_the_hidden_state(trained, tmp_path):
     """Token by token, a torch program and ONNX give the probabilities of the network on the whole
     text."""
-    from gradnas.export.programs import trained_run
-    from gradnas.programs.text_training import load_trained_text
+    from gradnas.programs.trained import trained_run
+    from gradnas.tasks.text import TEXT
+    from gradnas.tasks.text.reading import read_vocabulary
 
     onnxruntime = pytest.importorskip("onnxruntime")
     run, config = trained_run(trained)
-    network, vocabulary = load_trained_text(run, config)
+    network, vocabulary = TEXT.load_trained(run, config), read_vocabulary(run)
     tokens = torch.randint(len(vocabulary), (6, 3), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, last = network(tokens, None)

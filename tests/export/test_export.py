@@ -19,13 +19,9 @@ import gradnas
 from gradnas import ConvCell, Genotype, runs
 from gradnas.config import to_json
 from gradnas.data import DataConfig
-from gradnas.export.programs import (
-    export_network,
-    export_run,
-    trained_run,
-)
-from gradnas.programs.image_search import SearchConfig
-from gradnas.programs.image_training import TrainConfig
+from gradnas.export.programs import export_network
+from gradnas.programs.trained import export_trained, trained_run
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 
 CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image")
 DATA = {
@@ -445,7 +441,7 @@ def training_run(folder, network=None):
 def test_export_of_a_training(network, tmp_path):
     run = training_run(tmp_path / "run", network)
     assert trained_run(str(run.path))[1] == CONFIG
-    assert export_run(run, tmp_path / "net.py") == [tmp_path / "net.py", tmp_path / "net.pt"]
+    assert export_trained(run, tmp_path / "net.py") == [tmp_path / "net.py", tmp_path / "net.pt"]
     x = images(2)
     expected = logits(trained().to(memory_format=torch.contiguous_format), x)
     assert torch.equal(logits(load_file(tmp_path / "net.py").load(), x), expected)
@@ -457,13 +453,13 @@ def test_export_of_a_search_that_was_trained(network, tmp_path):
     )
     message = f"{re.escape(str(search.path))} was searched but not trained; run: gradnas train {re.escape(str(search.path))}$"
     with pytest.raises(ValueError, match=message):
-        export_run(search, tmp_path / "net.py")
+        export_trained(search, tmp_path / "net.py")
     with pytest.raises(ValueError, match="was searched but not trained"):
         trained_run(search.path)
     training_run(search.path / "train", network)
     run, config = trained_run(search.path)
     assert run.path == search.path / "train" and config == CONFIG
-    assert export_run(search, str(tmp_path / "net.py"))[0].exists()
+    assert export_trained(search, str(tmp_path / "net.py"))[0].exists()
 
 
 def test_runs_that_cannot_be_exported(tmp_path):
@@ -473,6 +469,6 @@ def test_runs_that_cannot_be_exported(tmp_path):
     with pytest.raises(
         ValueError, match="holds no trained weights yet; finish it with: gradnas resume"
     ):
-        export_run(run, tmp_path / "net.py")
+        export_trained(run, tmp_path / "net.py")
     with pytest.raises(ValueError, match="must end in"):  # before anything is read
-        export_run(runs.Run(tmp_path / "nothing"), tmp_path / "net.txt")
+        export_trained(runs.Run(tmp_path / "nothing"), tmp_path / "net.txt")

@@ -24,25 +24,18 @@ from gradnas import (
 )
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig, balanced
-from gradnas.export.programs import export_run
 from gradnas.families import recipes
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.pictures.chains import draw_architecture
-from gradnas.programs.image_search import (
-    SearchConfig,
-    SearchRun,
-    run_search,
-    start_search,
-)
-from gradnas.programs.image_training import (
-    TrainConfig,
-    Training,
-    load_trained,
-    start_training,
-    train,
-)
 from gradnas.programs.reporting import write_report
+from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.trained import export_trained
+from gradnas.programs.training import start_training, train
 from gradnas.runs import Run
+from gradnas.tasks.images import IMAGES
+from gradnas.tasks.images.search import ImageSearch
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
+from gradnas.tasks.images.training import ImageTraining
 
 CPU = torch.device("cpu")
 SPACE = MBConvChain(
@@ -91,7 +84,7 @@ FILES = (runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
 
 
 def search(config, path):
-    return run_search(config, start_search(config, path, CPU), DIGITS, CPU, progress=False)
+    return run_search(config, start_search(config, path, DIGITS, CPU), DIGITS, CPU, progress=False)
 
 
 def contents(path, names=FILES):
@@ -112,7 +105,7 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
     every step."""
     config = replace(SMALL, **changes)
     search(config, tmp_path / "whole")
-    run = start_search(config, tmp_path / "pieces", CPU)
+    run = start_search(config, tmp_path / "pieces", DIGITS, CPU)
     stops = []
 
     def stop(keeper):
@@ -164,7 +157,7 @@ def macs_of(chain):
 def test_the_schedule_of_the_search():
     """Warm-up and search have a cosine each, that falls with every step; alphas take every second
     step."""
-    state = SearchRun(SMALL, DIGITS, CPU)
+    state = ImageSearch(SMALL, DIGITS, CPU)
     rates, due = [], []
     for _ in range(3):
         for batch in state.train.epoch(state.search.epoch):
@@ -193,12 +186,12 @@ def test_the_validation_images_are_balanced_and_plain():
 def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypatch):
     train(
         SMALL_TRAIN,
-        start_training(SMALL_TRAIN, tmp_path / "whole", CPU),
+        start_training(SMALL_TRAIN, tmp_path / "whole", DIGITS, CPU),
         DIGITS,
         CPU,
         progress=False,
     )
-    run = start_training(SMALL_TRAIN, tmp_path / "pieces", CPU)
+    run = start_training(SMALL_TRAIN, tmp_path / "pieces", DIGITS, CPU)
 
     def stop(keeper):
         keeper.save()
@@ -217,7 +210,7 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
 
 
 def test_batch_norm_is_not_decayed_and_the_rate_falls_with_every_step():
-    training = Training(SMALL_TRAIN, DIGITS, CPU)
+    training = ImageTraining(SMALL_TRAIN, DIGITS, CPU)
     decays = [group["weight_decay"] for group in training.optimizer.param_groups]
     assert decays == [SMALL_TRAIN.weight_decay, 0.0]
     norms = {
@@ -227,7 +220,7 @@ def test_batch_norm_is_not_decayed_and_the_rate_falls_with_every_step():
         for p in m.parameters()
     }
     assert {id(p) for p in training.optimizer.param_groups[1]["params"]} == norms
-    both = Training(replace(SMALL_TRAIN, no_decay="norms and biases"), DIGITS, CPU)
+    both = ImageTraining(replace(SMALL_TRAIN, no_decay="norms and biases"), DIGITS, CPU)
     assert any(p.numel() == 10 for p in both.optimizer.param_groups[1]["params"])
     assert SMALL_TRAIN.lr_at(0.5) < SMALL_TRAIN.lr_at(0.0) == SMALL_TRAIN.lr
 
@@ -238,10 +231,10 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
     search(config, tmp_path / "s")
     chain = Chain.load(tmp_path / "s" / runs.GENOTYPE)
     own = replace(SMALL_TRAIN, genotype=chain, random_cells=1, epochs=1)
-    run = start_training(own, tmp_path / "s" / "train", CPU)
+    run = start_training(own, tmp_path / "s" / "train", DIGITS, CPU)
     train(own, run, DIGITS, CPU, progress=False)
-    network = load_trained(run, own)
-    export_run(Run(tmp_path / "s"), tmp_path / "model.py")
+    network = IMAGES.load_trained(run, own)
+    export_trained(Run(tmp_path / "s"), tmp_path / "model.py")
     spec = importlib.util.spec_from_file_location("exported_chain", tmp_path / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -311,7 +304,7 @@ def test_recipes_are_configurations(name):
         (lambda: SPACE.supernet(checkpoint_cells=True), "no cells to compute again"),
         (lambda: replace(SMALL, alpha_every=0), "alpha_every must be at least 1"),
         (
-            lambda: SearchRun(replace(SMALL, alphas=AlphaOptimizer()), DIGITS, CPU),
+            lambda: ImageSearch(replace(SMALL, alphas=AlphaOptimizer()), DIGITS, CPU),
             r"needs AlphaOptimizer\(betas=\(0.0",
         ),
         (

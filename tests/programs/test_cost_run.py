@@ -15,13 +15,10 @@ from gradnas.architectures.chain import Chain
 from gradnas.cli import main
 from gradnas.data import DataConfig
 from gradnas.latency import LatencyTable, Timing, macs, measure
-from gradnas.programs.image_search import (
-    SearchConfig,
-    SearchRun,
-    run_search,
-    start_search,
-)
+from gradnas.programs.searching import run_search, start_search
 from gradnas.runs import Interrupted, Keeper, Run
+from gradnas.tasks.images.search import ImageSearch
+from gradnas.tasks.images.settings import SearchConfig
 
 CPU = torch.device("cpu")
 SPACE = gradnas.MBConvChain(
@@ -84,7 +81,7 @@ def test_a_run_with_a_budget_keeps_it_carries_its_table_and_can_be_moved(table, 
     _, budget = _limits(table)
     config = _config(ExpectedCost(table, budget_ms=budget))
     data = config.data.load()
-    run = start_search(config, str(tmp_path / "run"), CPU)
+    run = start_search(config, str(tmp_path / "run"), data, CPU)
     results = run_search(config, run, data, CPU, progress=False)
     assert results["cost"] <= budget
     records = run.records()
@@ -105,9 +102,9 @@ def test_a_search_with_a_budget_resumes_to_the_bit(table, tmp_path, monkeypatch)
     config = _config(ExpectedCost(table, budget_ms=budget))
     data = config.data.load()
     run_search(
-        config, start_search(config, str(tmp_path / "whole"), CPU), data, CPU, progress=False
+        config, start_search(config, str(tmp_path / "whole"), data, CPU), data, CPU, progress=False
     )
-    run = start_search(config, str(tmp_path / "pieces"), CPU)
+    run = start_search(config, str(tmp_path / "pieces"), data, CPU)
     counts = {"steps": 0}
     after_step = Keeper.after_step
 
@@ -133,7 +130,7 @@ def test_a_search_with_a_budget_resumes_to_the_bit(table, tmp_path, monkeypatch)
 def test_multiply_adds_need_no_table_and_are_those_of_one_image(tmp_path):
     config = _config(ExpectedCost(target_macs=30e3), epochs=1, max_steps=2)
     data = config.data.load()
-    state = SearchRun(config, data, CPU)
+    state = ImageSearch(config, data, CPU)
     chain = SPACE.decision("mb3_k5 zero | mb2_k3 zero")
     network = SPACE.network(chain, num_classes=10, in_channels=1)
     assert state.search.supernet.cost_of(chain, state.search.costs) == macs(

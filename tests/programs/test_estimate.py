@@ -10,12 +10,9 @@ import torch
 from test_experiment import CPU, DIGITS, SMALL, search
 
 from gradnas.cli import main
-from gradnas.programs import estimate as room
-from gradnas.programs.estimate import (
-    Estimate,
-    duration,
-    estimate_search,
-)
+from gradnas.programs import estimating as room
+from gradnas.programs.estimating import Estimate, duration, estimate_search
+from gradnas.tasks.images.search import ImageSearch
 
 
 def test_the_counted_memory_is_what_the_run_then_shows(tmp_path, monkeypatch):
@@ -31,7 +28,7 @@ def test_the_counted_memory_is_what_the_run_then_shows(tmp_path, monkeypatch):
 def test_warm_up_epochs_are_probed_without_a_step_of_the_alphas(monkeypatch):
     monkeypatch.setattr(room, "PROBE_STEPS", (1, 1))
     calls = []
-    original = room.SearchRun.step
+    original = ImageSearch.step
 
     def step(self, *batches, **options):
         before = {name: alpha.detach().clone() for name, alpha in self.search.alphas.items()}
@@ -41,7 +38,7 @@ def test_warm_up_epochs_are_probed_without_a_step_of_the_alphas(monkeypatch):
         )
         return report
 
-    monkeypatch.setattr(room.SearchRun, "step", step)
+    monkeypatch.setattr(ImageSearch, "step", step)
     found = estimate_search(replace(SMALL, warmup_epochs=1), DIGITS, CPU)
     assert calls == [True, True, False]  # counted, timed, timed in the warm-up
     assert found.warmup_epochs == 1

@@ -27,22 +27,13 @@ from gradnas import (
 )
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig
-from gradnas.programs.evaluation import (
-    evaluate,
-    recalibrate,
-)
-from gradnas.programs.image_search import (
-    SearchConfig,
-    run_search,
-    start_search,
-)
-from gradnas.programs.image_training import (
-    TrainConfig,
-    Training,
-    start_training,
-    train,
-)
+from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.training import start_training, train
 from gradnas.runs import Run
+from gradnas.tasks.evaluation import recalibrate
+from gradnas.tasks.images.evaluation import evaluate
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
+from gradnas.tasks.images.training import ImageTraining
 
 CPU = torch.device("cpu")
 SMALL = SearchConfig(
@@ -73,7 +64,7 @@ REPRODUCED = (runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
 
 
 def search(config, path, data=DIGITS):
-    return run_search(config, start_search(config, path, CPU), data, CPU, progress=False)
+    return run_search(config, start_search(config, path, data, CPU), data, CPU, progress=False)
 
 
 def contents(path, names=REPRODUCED):
@@ -161,7 +152,7 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
     """The state is saved and rebuilt from disk after every single step."""
     config = replace(SMALL, **changes)
     search(config, tmp_path / "whole")
-    run = start_search(config, tmp_path / "pieces", CPU)
+    run = start_search(config, tmp_path / "pieces", DIGITS, CPU)
 
     def stop(keeper):
         keeper.save()
@@ -182,11 +173,11 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
 
 def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypatch):
     def run_training(path, resume=False):
-        run = Run.open(path) if resume else start_training(SMALL_TRAIN, path, CPU)
+        run = Run.open(path) if resume else start_training(SMALL_TRAIN, path, DIGITS, CPU)
         return train(SMALL_TRAIN, run, DIGITS, CPU, progress=False)
 
     run_training(tmp_path / "whole")
-    start_training(SMALL_TRAIN, tmp_path / "pieces", CPU)
+    start_training(SMALL_TRAIN, tmp_path / "pieces", DIGITS, CPU)
 
     def stop(keeper):
         keeper.save()
@@ -208,7 +199,7 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
     """`kill -9` ten times on the way; then the same genotype and metrics as an undisturbed run."""
     config = replace(SMALL, epochs=10, batch_size=64, checkpoint_seconds=0.1)
     search(config, tmp_path / "whole")
-    start_search(config, tmp_path / "killed", CPU)
+    start_search(config, tmp_path / "killed", DIGITS, CPU)
     # The process says when it begins to search, so that the kills fall into the search and not into
     # the imports.
     program = (
@@ -242,7 +233,7 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
 
 def test_a_truncated_checkpoint_is_survived_and_said(tmp_path, capsys, monkeypatch):
     search(SMALL, tmp_path / "whole")
-    run = start_search(SMALL, tmp_path / "damaged", CPU)
+    run = start_search(SMALL, tmp_path / "damaged", DIGITS, CPU)
     steps = []
 
     def stop_after_five(keeper):
@@ -263,7 +254,7 @@ def test_a_truncated_checkpoint_is_survived_and_said(tmp_path, capsys, monkeypat
 
 def test_nan_stops_and_keeps_the_last_good_state(tmp_path):
     config = replace(SMALL, weights=replace(SMALL.weights, lr=1e30, lr_end=1e30, clip_norm=None))
-    run = start_search(config, tmp_path / "nan", CPU)
+    run = start_search(config, tmp_path / "nan", DIGITS, CPU)
     with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch \d+\)"):
         run_search(config, run, DIGITS, CPU, progress=False)
     state, _ = run.load_checkpoint()
@@ -301,13 +292,13 @@ def test_training_learns_and_saves_what_it_evaluated(tmp_path):
         data=DataConfig(source="digits"),
         random_cells=1,
     )
-    run = start_training(config, tmp_path / "t", CPU)
+    run = start_training(config, tmp_path / "t", DIGITS, CPU)
     results = train(config, run, DIGITS, CPU, progress=False)
     assert results["test_accuracy"] > 0.9
     assert results["num_test_images"] == len(DIGITS.test)
-    from gradnas.programs.image_training import load_trained
+    from gradnas.tasks.images import IMAGES
 
-    network = load_trained(run, config)
+    network = IMAGES.load_trained(run, config)
     again = evaluate(network, DIGITS.test.batches(100, shuffle=False).epoch(0))
     assert again["accuracy"] == pytest.approx(results["test_accuracy"], abs=1e-9)
     random_cells = results["random_cells"]
@@ -334,7 +325,7 @@ def test_the_schedules():
 
 
 def test_drop_path_is_scheduled(tmp_path):
-    run = start_training(SMALL_TRAIN, tmp_path / "t", CPU)
+    run = start_training(SMALL_TRAIN, tmp_path / "t", DIGITS, CPU)
     train(SMALL_TRAIN, run, DIGITS, CPU, progress=False)
     assert [r["drop_path"] for r in run.records()] == [0.0, 0.15]
     assert all("valid_accuracy" in r for r in run.records())
@@ -351,7 +342,7 @@ def test_the_test_images_are_read_once_after_the_last_epoch(tmp_path, monkeypatc
         return original(self, *arguments, **named)
 
     monkeypatch.setattr(type(DIGITS.test), "batches", watched)
-    run = start_training(SMALL_TRAIN, tmp_path / "t", CPU)
+    run = start_training(SMALL_TRAIN, tmp_path / "t", DIGITS, CPU)
     train(SMALL_TRAIN, run, DIGITS, CPU, progress=False)
     assert reads == [SMALL_TRAIN.epochs]
 
@@ -383,9 +374,9 @@ def test_a_compiled_training_is_the_same_training(tmp_path, monkeypatch):
     )
     config = replace(SMALL_TRAIN, epochs=3, valid_fraction=0.0)
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
-    train(config, start_training(config, plain, CPU), DIGITS, CPU, progress=False)
+    train(config, start_training(config, plain, DIGITS, CPU), DIGITS, CPU, progress=False)
     config = replace(config, compile="default")
-    train(config, start_training(config, compiled, CPU), DIGITS, CPU, progress=False)
+    train(config, start_training(config, compiled, DIGITS, CPU), DIGITS, CPU, progress=False)
     assert counts.frame_count == 1
     for eager, other in zip(Run(plain).records(), Run(compiled).records(), strict=True):
         assert eager.keys() == other.keys() and eager["drop_path"] == other["drop_path"]
@@ -403,4 +394,4 @@ def test_what_cannot_be_compiled_is_refused():
     with pytest.raises(
         ValueError, match="captures CUDA graphs, but the device is cpu: use 'default'"
     ):
-        Training(replace(SMALL_TRAIN, compile="reduce-overhead"), DIGITS, CPU)
+        ImageTraining(replace(SMALL_TRAIN, compile="reduce-overhead"), DIGITS, CPU)

@@ -35,22 +35,15 @@ from gradnas.families.recipes import (
     search_recipe,
     training_recipe,
 )
-from gradnas.programs.generation import generate
-from gradnas.programs.text_search import (
-    TextSearchConfig,
-    TextSearchRun,
-    run_text_search,
-    start_text_search,
-)
-from gradnas.programs.text_training import (
-    AveragedWeights,
-    TextTrainConfig,
-    TextTraining,
-    load_trained_text,
-    start_text_training,
-    train_text,
-)
+from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.training import start_training, train
 from gradnas.randomness import generator_for
+from gradnas.tasks.text import TEXT
+from gradnas.tasks.text.generation import generate
+from gradnas.tasks.text.reading import read_vocabulary
+from gradnas.tasks.text.search import TextSearch
+from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
+from gradnas.tasks.text.training import AveragedWeights, TextTraining
 
 CPU = torch.device("cpu")
 REPRODUCED = (runs.METRICS, runs.GENOTYPE, runs.RESULTS)
@@ -109,20 +102,20 @@ def small_training(corpus, **changes):
 
 def search(config, path):
     data = config.data.load()
-    return run_text_search(
-        config, start_text_search(config, path, data, CPU), data, CPU, progress=False
-    )
+    return run_search(config, start_search(config, path, data, CPU), data, CPU, progress=False)
 
 
 def training(config, path):
     data = config.data.load()
-    return train_text(
-        config, start_text_training(config, path, data, CPU), data, CPU, progress=False
-    )
+    return train(config, start_training(config, path, data, CPU), data, CPU, progress=False)
 
 
 def contents(path, names=REPRODUCED):
     return {name: (path / name).read_bytes() for name in names}
+
+
+def step(state):
+    return state.step(next(state.batches()))
 
 
 # ---- streams and hidden states -------------------------------------------------------------------
@@ -151,14 +144,14 @@ def test_a_hidden_state_is_that_of_the_text_before_it(
         alphas=AlphaOptimizer(lr=0.0),
         seed=seed,
     )
-    state = TextSearchRun(config, config.data.load(), CPU)
+    state = TextSearch(config, config.data.load(), CPU)
     supernet, wrapped = state.search.supernet.double(), {"train": 0, "valid": 0}
     state.search.params.update(supernet.named_parameters())
     state.search.params.pop("alphas.recurrent")
     for _ in range(steps):
         for name, carried in (("train", state.train), ("valid", state.valid)):
             wrapped[name] += carried.stream.finished
-        state.step()
+        step(state)
         for carried in (state.train, state.valid):
             rows_TB = carried.stream.data_RB[: carried.stream.row]
             with torch.no_grad():
@@ -175,22 +168,22 @@ def test_hidden_states_move_on_by_the_real_weights(corpus, gradient):
     """Once for each chunk, with the weights of before the step and its dropout, not with unrolled
     or perturbed ones."""
     config = small_search(corpus, gradient=gradient)
-    state = TextSearchRun(config, config.data.load(), CPU)
+    state = TextSearch(config, config.data.load(), CPU)
     for _ in range(3):
-        state.step()
+        step(state)
     supernet, noise = state.search.supernet, torch.get_rng_state()
     before = state.valid.stream.row
     with torch.no_grad():
         rows_TB = state.valid.stream.data_RB[before : before + 9]
         _, valid_BH = supernet(rows_TB, state.valid.hidden_BH)
     torch.set_rng_state(noise)
-    state.step()
+    step(state)
     assert torch.allclose(state.valid.hidden_BH, valid_BH, atol=1e-6)
 
 
 def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(corpus, monkeypatch):
     config = small_search(corpus)
-    state, seen = TextSearchRun(config, config.data.load(), CPU), []
+    state, seen = TextSearch(config, config.data.load(), CPU), []
     inner = state.search.weight_step.inner_step
     monkeypatch.setattr(
         state.search.weight_step,
@@ -200,7 +193,7 @@ def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(cor
     lengths = []
     for _ in range(8):
         row = state.train.stream.row
-        state.step()
+        step(state)
         lengths.append(state.train.stream.row - row)
         assert state.search.weight_optimizer.param_groups[0]["lr"] == 5.0
     assert len(set(lengths)) > 1
@@ -218,7 +211,7 @@ def test_search_repeats_and_resumes_bit_for_bit(corpus, tmp_path, gradient, monk
     config = small_search(corpus, gradient=gradient)
     search(config, tmp_path / "whole")
     data, counted = config.data.load(), []
-    run = start_text_search(config, tmp_path / "stopped", data, CPU)
+    run = start_search(config, tmp_path / "stopped", data, CPU)
 
     def stop_now_and_then(keeper):
         keeper.save()
@@ -227,7 +220,7 @@ def test_search_repeats_and_resumes_bit_for_bit(corpus, tmp_path, gradient, monk
             raise runs.Interrupted
 
     monkeypatch.setattr(runs.Keeper, "after_step", stop_now_and_then)
-    stops = resumed(lambda: run_text_search(config, run, data, CPU, progress=False))
+    stops = resumed(lambda: run_search(config, run, data, CPU, progress=False))
     assert stops > 5
     assert contents(tmp_path / "whole", (*REPRODUCED, runs.ALPHAS)) == contents(
         tmp_path / "stopped", (*REPRODUCED, runs.ALPHAS)
@@ -253,7 +246,7 @@ def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, mo
     averaged = [row["averaged"] for row in runs.Run(tmp_path / "whole").records()]
     assert averaged[0] is False and averaged[-1] is True  # it did switch
     data, counted = config.data.load(), []
-    run = start_text_training(config, tmp_path / "stopped", data, CPU)
+    run = start_training(config, tmp_path / "stopped", data, CPU)
 
     def stop_now_and_then(keeper):
         keeper.save()
@@ -262,7 +255,7 @@ def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, mo
             raise runs.Interrupted
 
     monkeypatch.setattr(runs.Keeper, "after_step", stop_now_and_then)
-    assert resumed(lambda: train_text(config, run, data, CPU, progress=False)) > 10
+    assert resumed(lambda: train(config, run, data, CPU, progress=False)) > 10
     names = (*REPRODUCED, runs.WEIGHTS)
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "stopped", names)
 
@@ -274,11 +267,11 @@ def test_kill_and_resume(corpus, tmp_path, kind):
     if kind == "search":
         config = small_search(corpus, epochs=6, checkpoint_seconds=0.05)
         search(config, tmp_path / "whole")
-        run = start_text_search(config, tmp_path / "killed", config.data.load(), CPU)
+        run = start_search(config, tmp_path / "killed", config.data.load(), CPU)
     else:
         config = small_training(corpus, epochs=10, checkpoint_seconds=0.05)
         training(config, tmp_path / "whole")
-        run = start_text_training(config, tmp_path / "killed", config.data.load(), CPU)
+        run = start_training(config, tmp_path / "killed", config.data.load(), CPU)
     program = f"import sys, gradnas.cli as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
     for goal in (
         (0, 3) if kind == "search" else (1, 7)
@@ -301,7 +294,7 @@ def test_another_text_is_refused_on_resume(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("other words here now\n" * 50)
     with pytest.raises(ValueError, match="has changed since"):
-        run_text_search(
+        run_search(
             config,
             runs.Run(tmp_path / "run"),
             TextConfig(source=str(other)).load(),
@@ -334,7 +327,7 @@ def test_the_trigger_and_the_mean(corpus, tmp_path):
     state.averaged = AveragedWeights(state.network)
     seen = []
     for _ in range(4):
-        state.step()
+        step(state)
         seen.append(state.network.node_weights.detach().clone())
     mean = torch.stack(seen).mean(0)
     with state.judged_weights() as network:
@@ -353,7 +346,7 @@ def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
         before = {k: p.detach().clone() for k, p in state.network.named_parameters()}
         row = state.train.stream.row
         hidden = state.train.hidden_BH
-        state.step()
+        step(state)
         inputs_TB = state.train.stream.data_RB[row : state.train.stream.row + 1]
         after = {k: p.detach().clone() for k, p in state.network.named_parameters()}
         state.network.load_state_dict(before)
@@ -384,7 +377,8 @@ def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_pa
         len(random["test_perplexities"]) == 2
         and (tmp_path / "run" / "random" / "1" / runs.RESULTS).exists()
     )
-    network, vocabulary = load_trained_text(runs.Run(tmp_path / "run"), config)
+    run = runs.Run(tmp_path / "run")
+    network, vocabulary = TEXT.load_trained(run, config), read_vocabulary(run)
     assert generate(network, vocabulary, "a0 b1 c2", tokens=2, temperature=0.0) == "a0 b1 c2 d0 a1"
     texts = {generate(network, vocabulary, "a0", tokens=30, seed=seed) for seed in (1, 1, 2)}
     assert len(texts) == 2
@@ -400,9 +394,9 @@ def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_pa
 def test_nan_stops_and_keeps_the_last_good_state(corpus, tmp_path):
     config = small_training(corpus, lr=1e30)
     data = config.data.load()
-    run = start_text_training(config, tmp_path / "nan", data, CPU)
+    run = start_training(config, tmp_path / "nan", data, CPU)
     with pytest.raises(NonFiniteError, match=r"epoch \d+, row \d+"):
-        train_text(config, run, data, CPU, progress=False)
+        train(config, run, data, CPU, progress=False)
     state, _ = run.load_checkpoint()
     assert all(torch.isfinite(t).all() for t in state["network"].values())
 
@@ -435,7 +429,7 @@ def test_recipes_are_those_of_the_paper():
 def test_a_validation_loss_that_is_not_finite_stops_the_run(corpus):
     config = small_training(corpus)
     state = TextTraining(config, config.data.load(), CPU)
-    state.step()
+    step(state)
     state.network.decoder_bias.data.fill_(torch.inf)
     with pytest.raises(NonFiniteError, match="epoch 0: the validation loss is NaN or infinite"):
         state.finish_epoch()
@@ -455,4 +449,4 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(corpus):
 def test_refusals(corpus, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         config = small_search(corpus, **change)
-        TextSearchRun(config, config.data.load(), CPU)
+        TextSearch(config, config.data.load(), CPU)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from gradnas.architectures.base import Architecture
 from gradnas.data import DataConfig
@@ -16,6 +17,7 @@ from gradnas.precision import Precision
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.costs import kept_table, located
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class SearchConfig(SearchSettings):
         threads, checkpoint_seconds: as in `TrainConfig`.
     """
 
+    takes_cost: ClassVar[bool] = True
+
     space: ImageSpace = field(default_factory=ConvCell)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
@@ -71,10 +75,8 @@ class SearchConfig(SearchSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        names = ("epochs", "batch_size", "threads", "max_steps", "valid_per_class", "alpha_every")
-        for name in names:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self.check_counts("epochs", "batch_size", "threads", "max_steps")
+        self.check_counts("valid_per_class", "alpha_every")
         CrossEntropy(self.label_smoothing)  # refuses what cannot be
         if self.capture and self.label_smoothing:
             raise ValueError(
@@ -82,6 +84,12 @@ class SearchConfig(SearchSettings):
             )
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
+
+    def kept_in(self, folder: Path) -> SearchConfig:
+        return replace(self, cost=kept_table(self.cost, folder))
+
+    def located(self, folder: Path) -> SearchConfig:
+        return replace(self, cost=located(self.cost, folder))
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,7 @@ class TrainConfig(TrainSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "max_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self.check_counts("epochs", "batch_size", "threads", "max_steps")
         if self.compile not in ("no", "default", "reduce-overhead"):
             raise ValueError(
                 f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}"
@@ -174,9 +180,13 @@ class TrainConfig(TrainSettings):
     def lr_at(self, epoch: float) -> float:
         """Learning rate at a moment counted in epochs from 0."""
         if epoch < self.warmup_epochs:
-            return self.lr * (epoch if self.per_iteration else epoch + 1) / self.warmup_epochs
+            # A whole epoch at a rate of 0 would be wasted; in steps the rise begins at 0.
+            risen = epoch if self.per_iteration else epoch + 1
+            return self.lr * risen / self.warmup_epochs
         if self.schedule == "exponential":
             return self.lr * self.gamma**epoch
         done = epoch / self.epochs
-        share = 0.5 * (1.0 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0 - done
+        share = 1.0 - done
+        if self.schedule == "cosine":
+            share = 0.5 * (1.0 + math.cos(math.pi * done))
         return self.lr_end + (self.lr - self.lr_end) * share

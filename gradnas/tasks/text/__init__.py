@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnas import runs
+from gradnas.data import Corpus, TextStream
+from gradnas.export.language import export_language_model
+from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, Measure
+from gradnas.tasks.text.generation import generate
+from gradnas.tasks.text.reading import VOCABULARY, evaluate_text, read_vocabulary
+from gradnas.tasks.text.search import TextSearch
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
+from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
 
 
@@ -15,6 +31,108 @@ class Text(Kind):
     words = TextWords()
     search_config = TextSearchConfig
     train_config = TextTrainConfig
+    no_estimate = (
+        "--estimate is for searches on images; try a search on text out with --max-steps 3"
+    )
+
+    # -- runs --
+
+    def check_search(self, config: TextSearchConfig, data: Corpus, device: torch.device) -> None:
+        """A text that is too short for the batch is refused (says how long it must be)."""
+        del device
+        for name in ("train", "valid"):
+            TextStream(data.split(name), config.batch_size, name=name)
+
+    def check_training(self, config: TextTrainConfig, data: Corpus, device: torch.device) -> None:
+        """A text that is too short for the batch is refused (says how long it must be)."""
+        del device
+        TextStream(data.train, config.batch_size, name="train")
+        TextStream(data.valid, config.eval_batch_size, name="valid")
+        TextStream(data.test, config.test_batch_size, name="test")
+
+    def begin(self, run: runs.Run, data: Corpus) -> None:
+        runs.write_json(run.path / VOCABULARY, data.vocabulary.to_json())
+
+    def check_same(self, run: runs.Run, data: Corpus) -> None:
+        if (run.path / VOCABULARY).exists() and read_vocabulary(run) != data.vocabulary:
+            raise ValueError(
+                f"the text of {data.name} has changed since {run.path} began: its vocabulary is "
+                "another one"
+            )
+
+    def search_task(
+        self, config: TextSearchConfig, data: Corpus, device: torch.device
+    ) -> TextSearch:
+        return TextSearch(config, data, device)
+
+    def train_task(
+        self,
+        config: TextTrainConfig,
+        data: Corpus,
+        device: torch.device,
+        network: nn.Module | None = None,
+    ) -> TextTraining:
+        return TextTraining(config, data, device, network)
+
+    # -- after a training --
+
+    def untrained(self, run: runs.Run, config: TextTrainConfig) -> RecurrentNetwork:
+        return config.space.network(config.genotype, len(read_vocabulary(run)))
+
+    def load_trained(self, run: runs.Run, config: TextTrainConfig) -> RecurrentNetwork:
+        network = super().load_trained(run, config)
+        assert isinstance(network, RecurrentNetwork)
+        return network
+
+    def evaluate(
+        self, run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device
+    ) -> str:
+        model = self.load_trained(run, config)
+        vocabulary = read_vocabulary(run)
+        corpus = replace(config.data, source=source or config.data.source).load()
+        # Another text has other numbers for its words: those of the model are meant.
+        words = corpus.vocabulary.tokens
+        tokens = vocabulary.numbers(words[k] for k in corpus.test.tolist())
+        stream = TextStream(tokens, config.test_batch_size, device, "test")
+        test = evaluate_text(model.to(device), stream)
+        count = stream.rows * config.test_batch_size
+        reached = self.measure.text(test["perplexity"])
+        return (
+            f"test perplexity {reached}  loss {test['loss']:.4f}  on {count:,} {vocabulary.level}s"
+        )
+
+    def export(self, run: runs.Run, config: TextTrainConfig, path: Path) -> list[Path]:
+        model = self.load_trained(run, config)
+        vocabulary = read_vocabulary(run)
+        return export_language_model(model, vocabulary, path, genotype=config.genotype)
+
+    def generate(
+        self,
+        run: runs.Run,
+        config: TextTrainConfig,
+        prompt: str,
+        tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> str:
+        model = self.load_trained(run, config)
+        return generate(model, read_vocabulary(run), prompt, tokens, temperature, seed)
+
+    # -- words in the terminal --
+
+    def search_sentences(self, config: TextSearchConfig, results: Mapping[str, Any]) -> list[str]:
+        sentences = super().search_sentences(config, results)
+        if "valid_perplexity" in results:
+            reached = self.measure.text(results["valid_perplexity"])
+            sentences.append(f"perplexity of the mixture on the validation text: {reached}")
+        return sentences
+
+    def tested_on(self, results: Mapping[str, Any]) -> str:
+        tokens = f"{results['num_test_tokens']:,} {results['data']['level']}s"
+        return f"{tokens}, validation {self.measure.text(results['valid_perplexity'])}"
+
+    def next_commands(self, run: runs.Run) -> list[str]:
+        return [f"gradnas generate {run.path}"]
 
 
 TEXT = Text()

@@ -54,12 +54,11 @@ class TextSearchConfig(SearchSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "threads", "max_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self.check_counts("epochs", "threads", "max_steps")
         if self.batch_size < 2:
             raise ValueError(
-                f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises over it"
+                f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises "
+                "over it"
             )
 
 
@@ -107,18 +106,8 @@ class TextTrainConfig(TrainSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        names = (
-            "epochs",
-            "batch_size",
-            "eval_batch_size",
-            "test_batch_size",
-            "patience",
-            "threads",
-            "max_steps",
-        )
-        for name in names:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self.check_counts("epochs", "batch_size", "eval_batch_size", "test_batch_size")
+        self.check_counts("patience", "threads", "max_steps")
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
         if not self.lr > 0 or not self.clip_norm > 0:

@@ -1,5 +1,4 @@
-"""Costs in a run: the latency table in its folder, the inputs that are meant, what each epoch
-records."""
+"""Costs in a run: the latency table in its folder, what each epoch records, what is said of it."""
 
 from __future__ import annotations
 
@@ -9,11 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from gradnas import runs
-from gradnas.data import ImageData
 from gradnas.latency import LatencyTable
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.search.result import SearchResult
@@ -24,15 +19,16 @@ TABLE = "latency.json"  # in a run folder
 
 def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
     """The cost with its latency table copied into a run folder that is about to be made, and named
-    by that copy.
+    by that copy, so that the folder can be moved and run again.
 
-    So the folder can be moved and run again. Raises ValueError for a table that cannot be read.
+    Raises:
+        ValueError: a table that cannot be read, a folder that cannot be made.
     """
-    if cost is None or (table := cost.latency_table()) is None:
+    table = None if cost is None else cost.latency_table()
+    if cost is None or table is None:
         return cost
-    if not (
-        folder / runs.CONFIG
-    ).exists():  # else making the run is refused, and nothing may change
+    # Where there is a run already, making one is refused later, and nothing may change before.
+    if not (folder / runs.CONFIG).exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,13 +48,10 @@ def located(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
     return replace(cost, table=beside) if beside.exists() else cost
 
 
-def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
-    """Images of the data's size, as many as the latency table was measured with (else one)."""
-    if cost is None:
-        return None
+def measured_batch(cost: ExpectedCost) -> int:
+    """How many examples a cost is for: as many as its latency table was measured with, else one."""
     table = cost.latency_table()
-    batch = int(table.settings.get("batch_size", 1)) if table is not None else 1
-    return torch.zeros(batch, data.in_channels, data.image_size, data.image_size)
+    return 1 if table is None else int(table.settings.get("batch_size", 1))
 
 
 def cost_record(search: Search, result: SearchResult) -> dict[str, float]:

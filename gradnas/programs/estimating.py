@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import torch
 
-from gradnas.data import ImageData
 from gradnas.memory import measured_peak_mib
-from gradnas.programs.image_search import (
-    SearchConfig,
-    SearchRun,
-)
+from gradnas.tasks import kind_of
+from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.batched import BatchedSearch
 
 PROBE_STEPS = (2, 10)  # timed steps: at least, and at most where they are short
 PROBE_SECONDS = 4.0  # long enough for the median of short steps
@@ -67,85 +66,102 @@ class Estimate:
     def __str__(self) -> str:
         lines = [
             f"on {self.device}, torch {torch.__version__}:",
-            f"peak memory   {_size(self.process_mib)} ({_size(self.counted_mib)} of it for weights and one step)",
-            f"one epoch     {duration(self.epoch_seconds)}: {self.steps} steps of {self.step_seconds:.3g} s, "
-            f"evaluation {duration(self.evaluation_seconds)}",
+            f"peak memory   {_size(self.process_mib)} ({_size(self.counted_mib)} of it for weights "
+            "and one step)",
+            f"one epoch     {duration(self.epoch_seconds)}: {self.steps} steps of "
+            f"{self.step_seconds:.3g} s, evaluation {duration(self.evaluation_seconds)}",
         ]
         if self.warmup_epochs:
             lines.append(
-                f"warm-up epoch {duration(self.warmup_epoch_seconds)}: steps of {self.warmup_step_seconds:.3g} s"
+                f"warm-up epoch {duration(self.warmup_epoch_seconds)}: steps of "
+                f"{self.warmup_step_seconds:.3g} s"
             )
         lines.append(f"whole search  {duration(self.search_seconds)} for {self.epochs} epochs")
         return "\n".join(lines)
 
 
-def estimate_search(config: SearchConfig, data: ImageData, device: torch.device) -> Estimate:
+def estimate_search(config: SearchSettings, data: Any, device: torch.device) -> Estimate:
     """Build the search, make some steps and evaluate some batches; nothing is written.
 
     Raises:
+        ValueError: of this kind of data a search cannot be estimated.
         NonFiniteError: as the search itself would.
     """
-    state = SearchRun(config, data, device)
-    search = state.search
+    kind = kind_of(config)
+    if kind.no_estimate is not None:
+        raise ValueError(kind.no_estimate)
+    task = kind.search_task(config, data, device)
+    assert isinstance(task, BatchedSearch)
+    search = task.search
     search.supernet.train()
-    train = _without_end(state)
+    batches = _without_end(task)
 
     def step() -> None:
-        state.step(next(train))
+        task.step(next(batches))
 
-    warmup = config.warmup_epochs
-    search.schedule.warmup_epochs, search.schedule.alpha_every = 0, 1
-    state.counted_step(next(train))  # also the warm-up of caches and kernels
-    step_seconds = warmup_step_seconds = _median_seconds(step, device)
-    search.schedule.warmup_epochs = warmup
-    if warmup or config.alpha_every > 1:
-        search.schedule.warmup_epochs = config.epochs
+    # Steps with the alphas first, in any case, and in every step; then, where there are some, steps
+    # without them.
+    schedule = search.schedule
+    warmup_epochs = schedule.warmup_epochs
+    alpha_every = schedule.alpha_every
+    schedule.warmup_epochs = 0
+    schedule.alpha_every = 1
+    task.counted_step(next(batches))  # also the warm-up of caches and kernels
+    step_seconds = _median_seconds(step, device)
+    warmup_step_seconds = step_seconds
+    schedule.warmup_epochs = warmup_epochs
+    if warmup_epochs or alpha_every > 1:
+        schedule.warmup_epochs = config.epochs
         warmup_step_seconds = _median_seconds(step, device)
-        step_seconds = (
-            warmup_step_seconds + (step_seconds - warmup_step_seconds) / config.alpha_every
-        )
-    # Evaluation costs a + b n for n batches: recalibration and building the network once, then the
-    # batches.
-    genotype, batches = search.result().genotype, len(state.held_out)
-    few = min(3, batches)
-
-    def evaluate(number: int) -> float:
-        return _seconds(lambda: state.evaluate(genotype, 0, number), device)
-
-    first = evaluate(1)
-    evaluation = (
-        first
-        if batches == 1
-        else first + (batches - 1) * max(0.0, evaluate(few) - first) / max(1, few - 1)
-    )
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({torch.get_num_threads()} threads)"
-    )
+        more_with_alphas = step_seconds - warmup_step_seconds
+        step_seconds = warmup_step_seconds + more_with_alphas / alpha_every
     return Estimate(
-        counted_mib=state.memory_mib,
+        counted_mib=task.memory_mib,
         process_mib=measured_peak_mib(device),
         step_seconds=step_seconds,
         warmup_step_seconds=warmup_step_seconds,
-        evaluation_seconds=evaluation,
-        steps=len(state.train),
+        evaluation_seconds=_evaluation_seconds(task, device),
+        steps=task.steps_per_epoch,
         epochs=config.epochs,
-        warmup_epochs=warmup,
-        device=name,
+        warmup_epochs=warmup_epochs,
+        device=_in_words(device),
     )
 
 
-def _without_end(state: SearchRun) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _evaluation_seconds(task: BatchedSearch, device: torch.device) -> float:
+    """An evaluation costs a + b n for n batches: a for building and recalibrating the network."""
+    result = task.search.result()
+    batches = len(task.held_out)
+
+    def seconds(number: int) -> float:
+        return _seconds(lambda: task.evaluate(result, 0, number), device)
+
+    first = seconds(1)
+    if batches == 1:
+        return first
+    few = min(3, batches)
+    for_one_more = max(0.0, seconds(few) - first) / (few - 1)
+    return first + (batches - 1) * for_one_more
+
+
+def _in_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _without_end(task: BatchedSearch) -> Iterator[Any]:
     for epoch in count():
-        yield from state.train.epoch(epoch)
+        yield from task.train.epoch(epoch)
 
 
 def _median_seconds(step: Callable[[], None], device: torch.device) -> float:
     """The median over at least two steps; more where they are short."""
     taken: list[float] = []
     least, most = PROBE_STEPS
-    while len(taken) < least or (len(taken) < most and sum(taken) < PROBE_SECONDS):
+    while len(taken) < most:
+        if len(taken) >= least and sum(taken) >= PROBE_SECONDS:
+            break
         taken.append(_seconds(step, device))
     return statistics.median(taken)
 

@@ -1,0 +1,133 @@
+"""The search: from a configuration to an architecture in a run folder, for any kind of data.
+
+Every random number is a function of (seed, step) or is saved, so a run that is killed and resumed
+ends with the same files as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradnas import distributed, runs
+from gradnas.config import to_json
+from gradnas.families import family_of
+from gradnas.memory import measured_peak_mib
+from gradnas.progress import Progress
+from gradnas.tasks import kind_of
+from gradnas.tasks.base import SearchSettings
+
+
+def start_search(
+    config: SearchSettings, path: str | Path, data: Any, device: torch.device
+) -> runs.Run:
+    """Make the run folder of a search: configuration, environment, what its kind of data adds.
+
+    Raises:
+        ValueError: before there is a folder, for a setting that data or device cannot follow; a
+            folder that holds a run.
+    """
+    kind = kind_of(config)
+    kind.check_search(config, data, device)
+    config = config.kept_in(Path(path))
+    run = runs.Run.create(path, to_json(config), config.seed, device)
+    kind.begin(run, data)
+    return run
+
+
+def run_search(
+    config: SearchSettings,
+    run: runs.Run,
+    data: Any,
+    device: torch.device,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run a search to its end, from where its folder stands.
+
+    Returns:
+        The results: the architecture as text, steps, and what its kind of data measures.
+
+    Raises:
+        NonFiniteError: a loss became NaN; the last checkpoint is kept.
+        runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    kind = kind_of(config)
+    kind.check_same(run, data)
+    task = kind.search_task(config.located(run.path), data, device)
+    search = task.search
+    is_main = distributed.is_main()
+
+    # Where a run was stopped, go on from its last checkpoint.
+    state, note = run.load_checkpoint()
+    distributed.barrier()
+    if state is not None:
+        task.load_state_dict(state)
+    bar = Progress(
+        "search",
+        config.epochs,
+        task.steps_per_epoch,
+        search.epoch,
+        task.steps_done,
+        progress and is_main,
+    )
+    keeper = runs.Keeper(run if is_main else None, task.state_dict, config.checkpoint_seconds)
+    with bar, keeper:
+        for sentence in task.notes:
+            bar.say(sentence)
+        if note:
+            bar.say(note)
+
+        record: dict[str, Any] = {}
+        stopped = False
+        while search.epoch < config.epochs and not stopped:
+            epoch = search.epoch
+            began = time.monotonic()
+            search.supernet.train()
+            is_first = task.at_start
+            for batch in task.batches():
+                # The first step of each epoch also counts the memory that it needs.
+                report = task.counted_step(batch) if is_first else task.step(batch)
+                is_first = False
+                bar.step(**task.bar(report))
+                stopped = config.max_steps is not None and search.steps >= config.max_steps
+                if stopped:
+                    break
+                if not task.epoch_done:  # else it is saved with the metrics of the epoch
+                    keeper.after_step()
+
+            record = task.finish_epoch(evaluated=not stopped)
+            if is_main:
+                run.append(runs.METRICS, record)
+                run.append(runs.TIMINGS, timing(epoch, began, device))
+                run.save_tensors(runs.ALPHAS, task.trajectory)
+            shown = {word: record[name] for name, word in task.shown.items() if name in record}
+            bar.epoch(epoch, shown)
+            for warning in task.warnings(record):
+                bar.say(f"warning: {warning}")
+            keeper.after_step()
+        keeper.save()
+
+    # Of a search that was stopped after its last epoch, the file has the metrics.
+    last = run.records()[-1] if is_main else record
+    found = search.result()
+    results = task.results(found, last)
+    if is_main:
+        architecture = found.genotype
+        architecture.save(run.path / runs.GENOTYPE)
+        family = family_of(architecture)
+        family.picture(architecture, run.path / runs.PICTURE, space=config.space)
+        runs.write_json(run.path / runs.RESULTS, results)
+        run.set_status("finished")
+    return results
+
+
+def timing(epoch: int, began: float, device: torch.device) -> dict[str, float]:
+    """The line of an epoch in the timings."""
+    return {
+        "epoch": epoch,
+        "seconds": time.monotonic() - began,
+        "measured_peak_memory_mib": measured_peak_mib(device),
+    }

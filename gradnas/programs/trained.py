@@ -1,0 +1,50 @@
+"""The trained network of a run folder, of a training or of the search before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradnas import runs
+from gradnas.config import load, read_object
+from gradnas.export.programs import check_target
+from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
+from gradnas.tasks.base import TrainSettings
+
+TRAIN_FOLDER = "train"  # of a search run: the training of what it found
+
+
+def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
+    """The run folder of a training and its configuration, from that folder or from that of the
+    search before it.
+
+    Raises:
+        ValueError: no run folder; a search that was not trained; a configuration that cannot be
+            read.
+    """
+    default = next(iter(TRAIN_CONFIGS))  # of a configuration that does not say its type
+    run = runs.Run.open(path)
+    name = read_object(run.path / runs.CONFIG).get("type", default)
+    if name not in TRAIN_CONFIGS:
+        below = runs.Run(run.path / TRAIN_FOLDER)
+        if (below.path / runs.CONFIG).exists():
+            run = below
+        elif name in SEARCH_CONFIGS:
+            raise ValueError(
+                f"{run.path} was searched but not trained; run: gradnas train {run.path}"
+            )
+    name = read_object(run.path / runs.CONFIG).get("type")
+    config_class = TRAIN_CONFIGS.get(str(name), TRAIN_CONFIGS[default])
+    return run, load(config_class, run.path / runs.CONFIG)
+
+
+def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
+    """Export the trained network of a run folder in the form that the ending of `path` names; the
+    files written.
+
+    Raises:
+        ValueError: a search that was not trained, a training without weights yet, and what the
+            exports refuse.
+    """
+    check_target(Path(path))
+    training, config = trained_run(run.path)
+    return kind_of(config).export(training, config, Path(path))

@@ -1,0 +1,385 @@
+"""Tasks whose data are batches of independent examples: any order will do, and an epoch is one pass
+over all of them.
+
+What such a kind must say is how a network is called on a batch (`outputs`) and what its losses are.
+Its streams of batches have a length and an `epoch(number, start)` that is a function of these two
+numbers, so that a run is resumed at any batch: `gradnas.data.Batches` of images, or `Examples` of
+anything else.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.precision import autocast, cuda_products
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
+from gradnas.tasks.evaluation import Means, recalibrate
+from gradnas.tasks.search import SearchTask
+from gradnas.tasks.training import TrainTask
+
+RECALIBRATION_BATCHES = 8
+
+Parts = dict[str, Tensor]  # named scalars, means over a batch
+Losses = Callable[[Any, Any], tuple[Tensor, Parts]]  # (outputs, batch) -> what is minimised, parts
+
+
+class Stream(Protocol):
+    """Batches, epoch after epoch."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """What is left of an epoch after `start` batches."""
+        ...
+
+
+def first_tensor(batch: Any) -> Tensor:
+    """The first tensor of a batch, which is one, or a sequence or a mapping with one in it.
+
+    Raises:
+        ValueError: it holds no tensor.
+    """
+    if isinstance(batch, Tensor):
+        return batch
+    items = batch.values() if isinstance(batch, Mapping) else batch
+    for item in items:
+        if isinstance(item, Tensor):
+            return item
+    raise ValueError(f"a batch must hold a tensor, but this {type(batch).__name__} holds none")
+
+
+def size_of(batch: Any) -> int:
+    """Examples in a batch."""
+    return len(first_tensor(batch))
+
+
+class BatchedSearch(SearchTask):
+    """A search on batches of examples.
+
+    Args:
+        config: with `precision`, where it has one.
+        search: of the supernet, whose `alpha_every` says how often an alpha batch is due.
+        train, valid: for the weights, and for the alphas.
+        held_out: what mixture and derived network are evaluated on after each epoch.
+        measure: the name of the part by which the gap between the two is told.
+    """
+
+    result_keys: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        config: Any,
+        search: Search,
+        train: Stream,
+        valid: Stream,
+        held_out: Stream,
+        measure: str,
+    ) -> None:
+        super().__init__(config, search)
+        self.train = train
+        self.valid = valid
+        self.held_out = held_out
+        self.measure = measure
+        self.batch = 0  # the next of the epoch
+        self.steps_per_epoch = len(train)
+        self._valid: Iterator[Any] | None = None
+        self._next_valid = -1
+
+    # -- what a kind says --
+
+    @abstractmethod
+    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
+        """The network on a batch."""
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The loss, and its parts with one named `loss`: of the weights, of the alphas and of what
+        is held out."""
+
+    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The same of the weights, where it is another."""
+        return self.losses(outputs, batch)
+
+    def alpha_loss(self, loss: Tensor, parts: Parts) -> Tensor:
+        """What the alphas minimise."""
+        del parts
+        return loss
+
+    def laid_out(self, network: nn.Module) -> nn.Module:
+        """The network in the memory format in which it runs."""
+        return network
+
+    # -- position --
+
+    def position(self) -> dict[str, Any]:
+        return {"batch": self.batch}
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        self.batch = position["batch"]
+
+    @property
+    def steps_done(self) -> int:
+        return self.batch
+
+    @property
+    def at_start(self) -> bool:
+        return self.batch == 0
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.batch >= len(self.train)
+
+    # -- steps --
+
+    def batches(self) -> Iterator[Any]:
+        return self.train.epoch(self.search.epoch, start=self.batch)
+
+    def valid_batch(self) -> Any | None:
+        """The alphas' batch of the coming step, a function of the step alone; None where the alphas
+        wait."""
+        search = self.search
+        if not search.schedule.alpha_due:
+            return None
+        # The alphas' batches are counted apart from the epochs of the weights: theirs begin where
+        # all held-out examples have been seen.
+        per_epoch = len(self.valid)
+        number = search.steps // search.schedule.alpha_every
+        epoch, index = divmod(number, per_epoch)
+        goes_on = self._valid is not None and number == self._next_valid and index > 0
+        if not goes_on:
+            self._valid = iter(self.valid.epoch(epoch, index))
+        assert self._valid is not None
+        self._next_valid = number + 1
+        return next(self._valid)
+
+    def step(self, batch: Any) -> StepReport:
+        valid_batch = self.valid_batch()
+        report, train_parts, valid_parts = self.bilevel_step(batch, valid_batch)
+        self.train_means.add(train_parts, size_of(batch))
+        if valid_parts:
+            self.valid_means.add(valid_parts, size_of(valid_batch))
+        self.batch += 1
+        return report
+
+    def bilevel_step(self, batch: Any, valid_batch: Any | None) -> tuple[StepReport, Parts, Parts]:
+        """One step of alphas (with a `valid_batch`) and weights: its report, and the parts of the
+        losses of both, of their last pass."""
+        read: dict[str, Parts] = {"train": {}, "valid": {}}
+
+        def train_loss(net: BoundNet) -> Tensor:
+            loss, read["train"] = self.train_losses(self.outputs(net, batch), batch)
+            return loss
+
+        def valid_loss(net: BoundNet) -> Tensor:
+            outputs = self.outputs(net, valid_batch)
+            loss, read["valid"] = self.losses(outputs, valid_batch)
+            return self.alpha_loss(loss, read["valid"])
+
+        of_alphas: NetLoss | None = None if valid_batch is None else valid_loss
+        report = self.search.step(train_loss, of_alphas)
+        return report, read["train"], read["valid"]
+
+    # -- epochs --
+
+    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+        record = super().finish_epoch(evaluated)
+        self.batch = 0
+        return record
+
+    def evaluate(
+        self, result: SearchResult, epoch: int, batches: int | None = None
+    ) -> dict[str, float]:
+        """Held-out losses of the derived network with the supernet's weights, and of the mixture,
+        if the weights learn on mixtures."""
+        search = self.search
+        supernet = search.supernet
+        record: dict[str, float] = {}
+        mixture: dict[str, float] | None = None
+        if search.relaxation.trains_mixtures:
+            supernet.eval()
+            draw = search.evaluation_draw()
+
+            def mixed(*inputs: Any, **named: Any) -> Any:
+                return supernet(*inputs, draw=draw, **named)
+
+            mixture = self.evaluated(mixed, batches)
+            supernet.train()
+            record |= {f"valid_{name}": value for name, value in mixture.items()}
+        network = self.laid_out(supernet.derived(result.choices))
+        some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
+        recalibrate(network, some, self.outputs)
+        derived = self.evaluated(network, batches)
+        record |= {f"derived_valid_{name}": value for name, value in derived.items()}
+        if mixture is not None:
+            record["discretisation_gap"] = mixture[self.measure] - derived[self.measure]
+        return record
+
+    def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
+        """Mean losses of a network on what is held out."""
+
+        def losses(batch: Any) -> Parts:
+            return self.losses(self.outputs(network, batch), batch)[1]
+
+        held_out = islice(self.held_out.epoch(0), batches)
+        precision = getattr(self.config, "precision", "fp32")
+        return mean_parts(losses, held_out, precision)
+
+
+@torch.no_grad()
+def mean_parts(
+    losses: Callable[[Any], Parts], batches: Iterable[Any], precision: str = "fp32"
+) -> dict[str, float]:
+    """Means of named losses over batches, over all ranks. The caller sets the module's mode."""
+    means = Means()
+    for batch in batches:
+        tensor = first_tensor(batch)
+        with cuda_products(precision), autocast(precision, tensor.device):
+            parts = losses(batch)
+        means.add(parts, len(tensor))
+    return means.values()
+
+
+class BatchedTraining(TrainTask):
+    """A training on batches of examples.
+
+    Args:
+        train: for the weights.
+        valid, test: evaluated after each epoch, and once at the end; made when they are needed, so
+            that nothing reads the test data before.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        train: Stream,
+        valid: Callable[[], Stream] | None,
+        test: Callable[[], Stream],
+    ) -> None:
+        super().__init__(config, network, optimizer, device)
+        self.train = train
+        self.valid = valid
+        self.test = test
+        self.batch = 0  # the next to train on
+        self.steps_per_epoch = len(train)
+        self.precision: str = getattr(config, "precision", "fp32")
+
+    # -- what a kind says --
+
+    @abstractmethod
+    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
+        """The network on a batch."""
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The loss that is reported, and its parts with one named `loss`."""
+
+    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The same of the weights, where it is another."""
+        return self.losses(outputs, batch)
+
+    def set_learning_rate(self) -> None:
+        """Set that of the coming step, where it changes."""
+
+    def network_for(self, batch: Any) -> nn.Module:
+        """What is run on a batch."""
+        del batch
+        return self.network
+
+    # -- position --
+
+    def position(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        self.epoch = position["epoch"]
+        self.batch = position["batch"]
+
+    @property
+    def num_steps(self) -> int:
+        return self.epoch * len(self.train) + self.batch
+
+    @property
+    def steps_done(self) -> int:
+        return self.batch
+
+    @property
+    def at_start(self) -> bool:
+        return self.batch == 0
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.batch >= len(self.train)
+
+    # -- steps --
+
+    def start_epoch(self) -> None:
+        self.set_learning_rate()
+        super().start_epoch()
+
+    def batches(self) -> Iterator[Any]:
+        return self.train.epoch(self.epoch, start=self.batch)
+
+    def step(self, batch: Any) -> Parts:
+        self.set_learning_rate()
+        network = self.network_for(batch)
+        with cuda_products(self.precision):
+            with autocast(self.precision, self.device):
+                loss, parts = self.train_losses(self.outputs(network, batch), batch)
+            loss.backward()
+        self.update(loss, self.config.clip_norm)
+        self.means.add(parts, size_of(batch))
+        self.batch += 1
+        return parts
+
+    # -- epochs --
+
+    def finish_epoch(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "epoch": self.epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.means.values("train_"),
+        }
+        if self.valid is not None:
+            found = self.evaluated(self.valid())
+            record |= {f"valid_{name}": value for name, value in found.items()}
+        record |= self.more_metrics()
+        record["peak_memory_mib"] = self.memory_mib
+        self.epoch += 1
+        self.batch = 0
+        self.means = Means()
+        return record
+
+    def more_metrics(self) -> dict[str, Any]:
+        """Metrics of an epoch that only this kind of data has."""
+        return {}
+
+    def evaluated(self, stream: Stream) -> dict[str, float]:
+        """Mean losses of the network, in eval mode."""
+        self.network.eval()
+
+        def losses(batch: Any) -> Parts:
+            return self.losses(self.outputs(self.network, batch), batch)[1]
+
+        return mean_parts(losses, stream.epoch(0), self.precision)
+
+    def results(self) -> dict[str, Any]:
+        found = self.evaluated(self.test())
+        return {
+            **{f"test_{name}": value for name, value in found.items()},
+            "num_params": sum(p.numel() for p in self.network.parameters()),
+            "genotype": self.config.genotype.to_text(),
+            "epochs": self.config.epochs,
+        }

@@ -1,0 +1,77 @@
+"""Means over batches, and BatchNorm statistics that belong to the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas import distributed
+
+
+class Means:
+    """Running means of named scalars over an epoch, in float64 on the device, with a state."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.count = 0.0
+        if state:
+            self.totals = dict(state["totals"])
+            self.count = float(state["count"])
+
+    def add(self, parts: Mapping[str, Tensor], weight: int) -> None:
+        """Add values that are means over `weight` items."""
+        for name, value in parts.items():
+            part = value.detach().double() * weight
+            before = self.totals.get(name)
+            # A state that was loaded lies on the CPU.
+            self.totals[name] = part if before is None else before.to(part.device) + part
+        self.count += weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"totals": dict(self.totals), "count": self.count}
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The means, over all ranks."""
+        own = {}
+        for name, total in self.totals.items():
+            own[f"{prefix}{name}"] = total.item() / self.count
+        return distributed.mean_of_values(own)
+
+
+def _called(network: nn.Module, batch: Any) -> Any:
+    return network(batch)
+
+
+@torch.no_grad()
+def recalibrate(
+    network: nn.Module,
+    batches: Iterable[Any],
+    run: Callable[[nn.Module, Any], Any] = _called,
+) -> None:
+    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in
+    eval mode.
+
+    A network that inherits a supernet's weights inherits statistics of another mixture: without
+    this its accuracy is meaningless.
+
+    Args:
+        run: calls the network on a batch; by default with the batch itself.
+    """
+    momenta = {}
+    for module in network.modules():
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if is_norm and module.track_running_stats:
+            momenta[module] = module.momentum
+    for norm in momenta:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    network.train()
+    for batch in batches:
+        run(network, batch)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+    network.eval()

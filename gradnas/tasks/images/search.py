@@ -1,0 +1,194 @@
+"""A search on images: two parts of the training images, one for the weights and one for the alphas.
+
+Every random number is a function of (seed, step) or is saved, so a run that is killed and resumed
+ends with the same files as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gradnas import distributed
+from gradnas.data import Augment, ImageData, Split, balanced, halves
+from gradnas.data.base import sorted_by_class
+from gradnas.gradients import Reinforce
+from gradnas.objectives import CrossEntropy
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.randomness import mix
+from gradnas.search.bound_net import StepReport
+from gradnas.search.capture import CapturedStep, check_capture
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
+from gradnas.spaces import Supernet
+from gradnas.tasks.batched import BatchedSearch, Parts
+from gradnas.tasks.costs import measured_batch
+from gradnas.tasks.images.settings import SearchConfig
+
+INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
+SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are quicker
+
+ImageBatch = tuple[Tensor, Tensor]  # x_BCHW, y_B
+
+
+class ImageSearch(BatchedSearch):
+    """A search of an image classifier."""
+
+    result_keys: ClassVar[tuple[str, ...]] = (
+        "valid_accuracy",
+        "derived_valid_accuracy",
+        "discretisation_gap",
+        "skip_connections",
+    )
+    shown: ClassVar[Mapping[str, str]] = {
+        "train_loss": "loss",
+        "train_accuracy": "accuracy",
+        "valid_accuracy": "valid",
+        "derived_valid_accuracy": "derived",
+        "skip_connections": "skips",
+    }
+
+    def __init__(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
+        supernet = _supernet(config, data)
+        train_split, valid_split = _divided(config, data.train)
+        share = {"rank": distributed.rank(), "world": distributed.world()}
+        workers = config.data.workers
+        train = train_split.batches(
+            config.batch_size,
+            augment=config.data.augment,
+            shuffle=True,
+            seed=mix(config.seed, TRAIN_ORDER),
+            device=device,
+            workers=workers,
+            **share,
+        )
+        valid = valid_split.batches(
+            config.batch_size,
+            augment=config.data.augment if config.valid_augment else Augment(),
+            shuffle=True,
+            seed=mix(config.seed, VALID_ORDER),
+            device=device,
+            workers=workers,
+            **share,
+        )
+        search = Search(
+            supernet,
+            relaxation=config.relaxation,
+            gradient=config.gradient,
+            weights=config.weights,
+            alphas=config.alphas,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            alpha_every=config.alpha_every,
+            steps_per_epoch=len(train),
+            seed=config.seed,
+            device=device,
+            precision=config.precision,
+            cost=config.cost,
+            example=_example_input(config.cost, data),
+        )
+        held_out = valid_split.batches(
+            max(config.batch_size, SMALLEST_HELD_OUT_BATCH),
+            shuffle=False,
+            device=device,
+            workers=workers,
+        )
+        super().__init__(config, search, train, valid, held_out, measure="accuracy")
+        self.train_objective = CrossEntropy(config.label_smoothing)
+        self.objective = CrossEntropy()
+        gradient = config.gradient
+        self.learns_accuracy = isinstance(gradient, Reinforce) and gradient.reward == "accuracy"
+        # Made at the first step that is replayed: a recording holds the tensors as they lie.
+        self.captured: CapturedStep | None = None
+        if config.capture:
+            check_capture(search)
+        # Whatever the operations draw.
+        torch.manual_seed(mix(config.seed, TRAIN_ORDER, distributed.rank()))
+
+    # -- losses --
+
+    def outputs(self, net: Callable[..., Any], batch: ImageBatch) -> Any:
+        return net(batch[0])
+
+    def losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
+        return self.objective(outputs, batch[1])
+
+    def train_losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
+        return self.train_objective(outputs, batch[1])
+
+    def alpha_loss(self, loss: Tensor, parts: Parts) -> Tensor:
+        return -parts["accuracy"] if self.learns_accuracy else loss
+
+    def laid_out(self, network: nn.Module) -> nn.Module:
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # -- steps --
+
+    def bilevel_step(
+        self, batch: ImageBatch, valid_batch: ImageBatch | None
+    ) -> tuple[StepReport, Parts, Parts]:
+        """As of any batches; with `capture` in the configuration it is replayed, except for smaller
+        batches and for the first of an epoch, whose memory is counted."""
+        # A recording reads two batches, also while the alphas wait.
+        other = batch if valid_batch is None else valid_batch
+        size = self.config.batch_size
+        whole = len(batch[1]) == size and len(other[1]) == size
+        if not (self.config.capture and whole) or self.at_start:
+            return super().bilevel_step(batch, valid_batch)
+        if self.captured is None:
+            self.captured = CapturedStep(self.search, self._loss_to_capture)
+        report, train_parts, valid_parts = self.captured(batch, other)
+        return report, train_parts, {} if report.valid_loss is None else valid_parts
+
+    def _loss_to_capture(
+        self, net: Callable[..., Any], x_BCHW: Tensor, y_B: Tensor
+    ) -> tuple[Tensor, Parts]:
+        return self.objective(net(x_BCHW), y_B)
+
+    # -- epochs --
+
+    def more_metrics(self, result: SearchResult) -> dict[str, Any]:
+        return {"skip_connections": self.search.supernet.skip_count(result.genotype)}
+
+    def warnings(self, record: Mapping[str, Any]) -> list[str]:
+        note = self.config.space.collapse_note(record["skip_connections"])
+        return [] if note is None else [note]
+
+    def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().results(result, last)
+        code = self.config.space.short_code(result.genotype)
+        if code is not None:
+            found["code"] = code
+        return found
+
+
+def _supernet(config: SearchConfig, data: ImageData) -> Supernet:
+    """The network with every choice open; a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(config.seed, INIT))
+        supernet = config.space.supernet(
+            data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
+        )
+    return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _divided(config: SearchConfig, train: Split) -> tuple[Split, Split]:
+    """The training images for the weights, and those for the alphas."""
+    split_seed = config.split_seed
+    if config.valid_per_class is not None:
+        seed = config.seed if split_seed is None else split_seed
+        return balanced(train, config.valid_per_class, seed)
+    if split_seed is None and sorted_by_class(train):
+        split_seed = config.seed
+    return halves(train, config.train_fraction, seed=split_seed)
+
+
+def _example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
+    """Images of the data's size, as many as a cost is for."""
+    if cost is None:
+        return None
+    shape = (measured_batch(cost), data.in_channels, data.image_size, data.image_size)
+    return torch.zeros(shape)

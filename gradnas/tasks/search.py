@@ -1,0 +1,172 @@
+"""What the searching program needs of a kind of data: a live search with its streams of batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gradnas.memory import SavedTensors, step_mib
+from gradnas.search.bound_net import StepReport
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
+from gradnas.tasks.costs import cost_record
+from gradnas.tasks.evaluation import Means
+
+
+class SearchTask(ABC):
+    """A search that runs: the search itself, its streams of batches, what the epoch has shown so
+    far, and the trajectory of the alphas. Its state is saved and resumed bit for bit.
+
+    Attributes:
+        notes: sentences to say before the first step.
+        shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
+        result_keys: metrics of the last epoch that are results.
+        steps_per_epoch: how many there are, or a guess.
+    """
+
+    shown: ClassVar[Mapping[str, str]]
+    result_keys: ClassVar[tuple[str, ...]]
+    steps_per_epoch: int
+
+    def __init__(self, config: Any, search: Search) -> None:
+        self.config = config
+        self.search = search
+        self.notes: list[str] = []
+        self.train_means = Means()
+        self.valid_means = Means()
+        self.memory_mib = 0.0
+        tables = search.supernet.tables()
+        self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
+
+    # -- position and state --
+
+    @abstractmethod
+    def position(self) -> dict[str, Any]:
+        """Where the streams stand: tensors and plain values, entries of the checkpoint."""
+
+    @abstractmethod
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        """Put the streams where a checkpoint says."""
+
+    @property
+    @abstractmethod
+    def steps_done(self) -> int:
+        """Steps of this epoch that are done (where `steps_per_epoch` is a guess, a guess)."""
+
+    @property
+    @abstractmethod
+    def at_start(self) -> bool:
+        """Whether the coming batch is the first of its epoch."""
+
+    @property
+    @abstractmethod
+    def epoch_done(self) -> bool:
+        """Whether the last batch was that of the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "search": self.search.state_dict(),
+            **self.position(),
+            "train_means": self.train_means.state_dict(),
+            "valid_means": self.valid_means.state_dict(),
+            "memory_mib": self.memory_mib,
+            "trajectory": self.trajectory,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.go_to(state)
+        self.train_means = Means(state["train_means"])
+        self.valid_means = Means(state["valid_means"])
+        self.memory_mib = state["memory_mib"]
+        self.trajectory = dict(state["trajectory"])
+        self.search.load_state_dict(state["search"])  # the random state too: nothing draws after it
+
+    # -- steps --
+
+    @abstractmethod
+    def batches(self) -> Iterator[Any]:
+        """The train batches of this epoch that are still to come, on the device."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> StepReport:
+        """One step of alphas and weights; its losses go into the means of the epoch."""
+
+    def counted_step(self, batch: Any) -> StepReport:
+        """A step that also counts the memory it needs: weights, gradients, optimisers, what
+        autograd keeps."""
+        with SavedTensors() as kept:
+            report = self.step(batch)
+        search = self.search
+        optimizers = [search.weight_optimizer, search.alpha_optimizer]
+        self.memory_mib = step_mib(kept, search.supernet, optimizers)
+        return report
+
+    def bar(self, report: StepReport) -> dict[str, Tensor]:
+        """What stands beside the progress bar after a step."""
+        return {"loss": report.train_loss}
+
+    # -- epochs --
+
+    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+        """The metrics of the epoch that ends, and the position moved to the next."""
+        search = self.search
+        epoch = search.epoch
+        lr = search.weight_optimizer.param_groups[0]["lr"]
+        search.finish_epoch()
+        result = search.result()
+        record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr}
+        for name, means in (("train", self.train_means), ("search_valid", self.valid_means)):
+            if means.count:  # the alphas wait in the warm-up
+                record |= _prefixed(name, self.measured(means))
+        if evaluated:
+            record |= self.evaluate(result, epoch)
+        for name, alpha in search.alphas.items():
+            p = search.relaxation.probabilities(alpha.detach().double())
+            record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
+        record |= cost_record(search, result)
+        record |= self.more_metrics(result)
+        record["genotype"] = result.genotype.to_text()
+        record["peak_memory_mib"] = self.memory_mib
+        for name, table in search.supernet.tables().items():
+            self.trajectory[f"{name}/{epoch + 1:04}"] = table
+        self.train_means = Means()
+        self.valid_means = Means()
+        return record
+
+    def measured(self, means: Means) -> dict[str, float]:
+        """What is said of the mean losses of an epoch."""
+        return means.values()
+
+    @abstractmethod
+    def evaluate(
+        self, result: SearchResult, epoch: int, batches: int | None = None
+    ) -> dict[str, float]:
+        """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
+
+    def more_metrics(self, result: SearchResult) -> dict[str, Any]:
+        """Metrics of an epoch that only this kind of data has."""
+        del result
+        return {}
+
+    def warnings(self, record: Mapping[str, Any]) -> list[str]:
+        """What is to be said of the metrics of an epoch, without the word "warning"."""
+        del record
+        return []
+
+    def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of the whole search; `last` are the metrics of its last epoch."""
+        found = {"genotype": result.genotype.to_text(), "steps": self.search.steps}
+        found |= {key: last[key] for key in self.result_keys if key in last}
+        if result.cost is not None:
+            found["cost"] = result.cost
+        return found
+
+
+def _prefixed(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_{key}": value for key, value in values.items()}

@@ -1,0 +1,110 @@
+"""Reading a text with a hidden state: chunk after chunk, or once from the top to evaluate a model.
+
+Legend: T time steps, B batch (streams of text), H hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradnas import distributed, runs
+from gradnas.config import read_object
+from gradnas.data import Chunk, TextStream, Vocabulary
+from gradnas.tasks.evaluation import Means
+
+VOCABULARY = "vocabulary.json"  # in a run folder
+
+
+class CarriedStream:
+    """A stream and the hidden state that belongs to its position: what a model was left with by all
+    text before it."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self.stream = stream
+        self.hidden_BH: Tensor | None = None  # None: the beginning of the text
+
+    @property
+    def at_top(self) -> bool:
+        """Whether the next chunk is the first of the text."""
+        return self.stream.row == 0 or self.stream.finished
+
+    def next(self, length: int) -> Chunk:
+        """The next chunk; at the top of the text the hidden state is put back to nothing."""
+        chunk = self.stream.next(length)
+        if chunk.starts:
+            self.hidden_BH = None
+        return chunk
+
+    def chunks_of(self, length: int) -> int:
+        """Chunks in the whole text, if all had this length."""
+        return -(-self.stream.rows // length)
+
+    def chunks_read(self, length: int) -> int:
+        """Chunks before the position, if all had this length."""
+        return 0 if self.stream.finished else self.stream.row // length
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"stream": self.stream.state_dict(), "hidden": self.hidden_BH}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.stream.load_state_dict(state["stream"])
+        hidden = state["hidden"]
+        self.hidden_BH = None if hidden is None else hidden.to(self.stream.data_RB.device)
+
+
+@torch.no_grad()
+def evaluate_text(
+    model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
+) -> dict[str, float]:
+    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text read
+    once from the top.
+
+    Every target counts once. The caller sets the module's mode.
+
+    Args:
+        model: `(tokens_TB, hidden_BH, targets_TB)` to a `LanguageLoss`.
+        length: rows of a chunk; without dropout it changes nothing but the speed.
+    """
+    means = Means()
+    hidden_BH: Tensor | None = None
+    stream.rewind()
+    while not stream.finished:
+        chunk = stream.next(length)
+        outputs = model(chunk.inputs_TB, hidden_BH, chunk.targets_TB)
+        hidden_BH = outputs.hidden_BH
+        means.add({"loss": outputs.nll}, chunk.targets_TB.numel())
+    return with_perplexity(means)
+
+
+def with_perplexity(means: Means) -> dict[str, float]:
+    """The mean loss, and the perplexity that it stands for."""
+    loss = means.values()["loss"]
+    return {"loss": loss, "perplexity": perplexity(loss)}
+
+
+def perplexity(loss: float) -> float:
+    """`exp` of a loss in nats for each token; a loss beyond 300 counts as one of 300, so that files
+    can hold it."""
+    return math.exp(min(loss, 300.0))
+
+
+def read_vocabulary(run: runs.Run) -> Vocabulary:
+    """The vocabulary that a run began with; ValueError where its file is damaged."""
+    path = run.path / VOCABULARY
+    return Vocabulary.from_json(read_object(path), str(path))
+
+
+def one_process(what: str) -> None:
+    """ValueError in a run of several processes."""
+    if distributed.world() > 1:
+        raise ValueError(
+            f"{what} runs in one process: start it without torchrun, with a larger batch on one "
+            "device"
+        )

@@ -1,0 +1,193 @@
+"""A search on text.
+
+Two streams are read, each with its own position and its own hidden state: the training text for the
+weights, the validation text for the alphas. A hidden state moves on once for each chunk, by the
+weights that the search really has: neither the unrolled weights of an architecture step nor its
+perturbed ones leave a trace in it.
+
+Legend: T time steps, B batch (streams of text), H hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gradnas.data import Chunk, Corpus, TextStream
+from gradnas.objectives import Objective, TokenLikelihood
+from gradnas.randomness import generator_for, mix
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
+from gradnas.tasks.evaluation import Means
+from gradnas.tasks.search import SearchTask
+from gradnas.tasks.text.reading import (
+    CarriedStream,
+    evaluate_text,
+    one_process,
+    with_perplexity,
+)
+from gradnas.tasks.text.settings import TextSearchConfig
+
+INIT, CHUNKS, NOISE = 31, 32, 33  # streams of random numbers
+
+
+@dataclass
+class _LastPass:
+    """What the last pass over a chunk has left: parts of its loss, and the hidden state after
+    it."""
+
+    parts: dict[str, Tensor]
+    hidden_BH: Tensor | None
+
+
+class TextSearch(SearchTask):
+    """A search of a recurrent cell for language models."""
+
+    result_keys: ClassVar[tuple[str, ...]] = ("valid_perplexity", "valid_loss")
+    shown: ClassVar[Mapping[str, str]] = {
+        "train_perplexity": "perplexity",
+        "valid_perplexity": "valid",
+        "entropy_recurrent": "entropy",
+    }
+
+    def __init__(self, config: TextSearchConfig, corpus: Corpus, device: torch.device) -> None:
+        one_process("a search on text")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(config.seed, INIT))
+            supernet = config.space.supernet(vocabulary=len(corpus.vocabulary))
+        search = Search(
+            supernet,
+            relaxation=config.relaxation,
+            gradient=config.gradient,
+            weights=config.weights,
+            alphas=config.alphas,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            seed=config.seed,
+            device=device,
+        )
+        super().__init__(config, search)
+        columns = config.batch_size
+        self.train = CarriedStream(TextStream(corpus.train, columns, device, "train"))
+        self.valid = CarriedStream(TextStream(corpus.valid, columns, device, "valid"))
+        self.held_out = TextStream(corpus.valid, columns, device, "valid")
+        # Some more than there will be: short chunks are followed by others.
+        self.steps_per_epoch = self.train.chunks_of(config.chunks.base)
+        torch.manual_seed(mix(config.seed, NOISE))  # dropout
+
+    # -- position --
+
+    def position(self) -> dict[str, Any]:
+        return {"train": self.train.state_dict(), "valid": self.valid.state_dict()}
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        self.train.load_state_dict(position["train"])
+        self.valid.load_state_dict(position["valid"])
+
+    @property
+    def steps_done(self) -> int:
+        return self.train.chunks_read(self.config.chunks.base)
+
+    @property
+    def at_start(self) -> bool:
+        return self.train.at_top
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.train.stream.finished
+
+    # -- steps --
+
+    def batches(self) -> Iterator[Chunk]:
+        stream = self.train.stream
+        while True:
+            numbers = generator_for(self.config.seed, CHUNKS, self.search.epoch, stream.row)
+            yield self.train.next(self.config.chunks.draw(numbers))
+            if stream.finished:
+                return
+
+    def step(self, batch: Chunk) -> StepReport:
+        """One step of alphas and weights on a chunk of the training text and the next one of the
+        validation text."""
+        search = self.search
+        config = self.config
+        read = _LastPass({}, None)
+        train_loss = self._loss(batch, self.train, config.objective, read)
+        valid_loss: NetLoss | None = None
+        valid: Chunk | None = None
+        valid_read = _LastPass({}, None)
+        after_now: Tensor | None = None
+        if not search.schedule.warming_up:
+            valid = self.valid.next(config.chunks.base)
+            valid_loss = self._loss(valid, self.valid, TokenLikelihood(), valid_read)
+            # A first-order gradient reads the chunk by the weights of now; any other has a pass of
+            # its own for that.
+            if config.gradient.needs_inner_step:
+                search.probe(valid_loss)
+                after_now = valid_read.hidden_BH
+        report = self._step_at_rate_of(batch, train_loss, valid_loss)
+        self.train.hidden_BH = read.hidden_BH  # of the last pass: the weight step's
+        self.train_means.add(read.parts, batch.targets_TB.numel())
+        if valid is not None:
+            self.valid.hidden_BH = valid_read.hidden_BH if after_now is None else after_now
+            self.valid_means.add(valid_read.parts, valid.targets_TB.numel())
+        return report
+
+    def _step_at_rate_of(
+        self, chunk: Chunk, train_loss: NetLoss, valid_loss: NetLoss | None
+    ) -> StepReport:
+        """A step whose learning rate is that of the epoch times length / base of its chunk.
+
+        It is set before the step, so that the inner step of an unrolled gradient has it too.
+        """
+        groups = self.search.weight_optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= len(chunk.inputs_TB) / self.config.chunks.base
+        report = self.search.step(train_loss, valid_loss)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        return report
+
+    def _loss(
+        self, chunk: Chunk, carried: CarriedStream, objective: Objective, read: _LastPass
+    ) -> NetLoss:
+        hidden_BH = carried.hidden_BH  # of now: every pass of the step begins with it
+
+        def loss(net: BoundNet) -> Tensor:
+            outputs = net(chunk.inputs_TB, hidden_BH, chunk.targets_TB)
+            total, read.parts = objective(outputs, chunk.targets_TB)
+            read.hidden_BH = outputs.hidden_BH.detach()
+            return total
+
+        return loss
+
+    def bar(self, report: StepReport) -> dict[str, Tensor]:
+        return {"perplexity": report.train_loss.exp()}
+
+    # -- epochs --
+
+    def measured(self, means: Means) -> dict[str, float]:
+        return with_perplexity(means)
+
+    def evaluate(
+        self, result: SearchResult, epoch: int, batches: int | None = None
+    ) -> dict[str, float]:
+        """Loss and perplexity of the mixture on the validation text. The derived cell has no
+        BatchNorm, so with these weights it says nothing about itself."""
+        del result, epoch, batches
+        supernet = self.search.supernet
+        draw = self.search.evaluation_draw()
+
+        def mixture(tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor) -> Any:
+            return supernet(tokens_TB, hidden_BH, targets_TB, draw=draw)
+
+        supernet.eval()
+        found = evaluate_text(mixture, self.held_out, self.config.chunks.base)
+        supernet.train()
+        return {f"valid_{name}": value for name, value in found.items()}

@@ -1,0 +1,172 @@
+"""What the training program needs of a kind of data: a live training with its streams of
+batches."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas import distributed
+from gradnas.memory import SavedTensors, step_mib
+from gradnas.randomness import random_state, set_random_state
+from gradnas.runs import NonFiniteError
+from gradnas.tasks.evaluation import Means
+
+
+class TrainTask(ABC):
+    """A training that runs: network, optimiser, streams of batches, position. Its state is saved
+    and resumed bit for bit.
+
+    Attributes:
+        epoch: the one that runs, or comes next.
+        steps_per_epoch: how many there are, or a guess.
+    """
+
+    steps_per_epoch: int
+
+    def __init__(
+        self,
+        config: Any,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.optimizer = optimizer
+        self.device = device
+        self.epoch = 0
+        self.means = Means()
+        self.memory_mib = 0.0
+
+    # -- position and state --
+
+    @abstractmethod
+    def position(self) -> dict[str, Any]:
+        """The epoch, where the streams stand, and whatever else this kind of training remembers:
+        tensors and plain values, entries of the checkpoint."""
+
+    @abstractmethod
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        """The inverse of `position`, for the entries of a checkpoint."""
+
+    @property
+    @abstractmethod
+    def num_steps(self) -> int:
+        """Steps that are done, of all epochs."""
+
+    @property
+    @abstractmethod
+    def steps_done(self) -> int:
+        """Steps of this epoch that are done (where `steps_per_epoch` is a guess, a guess)."""
+
+    @property
+    @abstractmethod
+    def at_start(self) -> bool:
+        """Whether the coming batch is the first of its epoch."""
+
+    @property
+    @abstractmethod
+    def epoch_done(self) -> bool:
+        """Whether the last batch was that of the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            **self.position(),
+            "means": self.means.state_dict(),
+            "memory_mib": self.memory_mib,
+            "random_state": random_state(self.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.go_to(state)
+        self.means = Means(state["means"])
+        self.memory_mib = state["memory_mib"]
+        set_random_state(state["random_state"], self.device)
+
+    # -- steps --
+
+    def start_epoch(self) -> None:
+        """Set what holds for the coming epoch."""
+        self.network.train()
+
+    @abstractmethod
+    def batches(self) -> Iterator[Any]:
+        """The batches of this epoch that are still to come, on the device."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> dict[str, Tensor]:
+        """One step of the weights; its losses go into the means of the epoch.
+
+        Raises:
+            NonFiniteError: before an update that would not be finite.
+        """
+
+    def counted_step(self, batch: Any) -> dict[str, Tensor]:
+        """A step that also counts the memory it needs."""
+        with SavedTensors() as kept:
+            parts = self.step(batch)
+        self.memory_mib = step_mib(kept, self.network, [self.optimizer])
+        return parts
+
+    def update(self, loss: Tensor, clip_norm: float | None) -> None:
+        """Move the weights along their gradients, which `loss.backward()` has left in them: the
+        mean over the ranks, clipped to a global L2 norm.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is NaN or infinite; the update is not made.
+        """
+        params = [p for p in self.network.parameters() if p.grad is not None]
+        if distributed.world() > 1:
+            means = distributed.mean([p.grad for p in params if p.grad is not None])
+            for p, mean in zip(params, means, strict=True):
+                p.grad = mean
+        limit = clip_norm if clip_norm is not None else math.inf
+        size = nn.utils.clip_grad_norm_(params, limit)
+        if not torch.isfinite(size + loss.detach()):
+            raise self.not_finite()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def not_finite(self) -> NonFiniteError:
+        """The error for a step that would not be finite: where, and what helps."""
+        return NonFiniteError(
+            f"epoch {self.epoch}, batch {self.steps_done}: the loss or the gradient is NaN or "
+            "infinite; the update was not made. Try a smaller learning rate, precision='fp32', "
+            "and check the data for NaN"
+        )
+
+    def bar(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What stands beside the progress bar after a step."""
+        return dict(parts)
+
+    # -- epochs --
+
+    @abstractmethod
+    def finish_epoch(self) -> dict[str, Any]:
+        """The metrics of the epoch that ends, and the position moved to the next."""
+
+    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+        """What the line of an epoch shows of its metrics, in words short enough for 80 columns."""
+        return {name: value for name, value in record.items() if name.endswith("loss")}
+
+    def remarks(self, record: Mapping[str, Any]) -> list[str]:
+        """What else is to be said after an epoch."""
+        del record
+        return []
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """The results of the whole training, after which the network holds the weights that are
+        kept. The test data are read here, once."""
