@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from gradnas.architectures.chain import Chain
-from gradnas.architectures.genotype import Genotype
-from gradnas.runs import write_json
+from gradnas.architectures.base import Architecture
 from gradnas.spaces.base import Supernet, Weights
 
 
@@ -19,21 +17,27 @@ class SearchResult:
     """What the search stands for at one moment.
 
     Attributes:
-        choices: choice name -> operation for a module with choices; the `Genotype` or `Chain` for a
-            space.
+        decision: the architecture.
+        supernet: whose decision it is.
         cost: of a search with a cost, what the decision costs (see `costs.unit`).
     """
 
-    choices: Any
+    decision: Architecture
     supernet: Supernet
     cost: float | None = None
 
     @property
+    def choices(self) -> Any:
+        """Choice name -> operation for a module with choices; the `Genotype` or `Chain` for a
+        space."""
+        return self.decision.public
+
+    @property
     def genotype(self) -> Any:
         """The `Genotype` or `Chain`. ValueError for a module with choices: it has neither."""
-        if not isinstance(self.choices, (Genotype, Chain)):
+        if self.decision.public is not self.decision:
             raise ValueError("a module with choices has no genotype; read result.choices")
-        return self.choices
+        return self.decision
 
     def derive(self, weights: Weights = "keep") -> nn.Module:
         """The plain network of the decision: with the searched weights, or `"fresh"`.
@@ -43,12 +47,8 @@ class SearchResult:
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
-        return self.supernet.derived(self.choices, weights)
+        return self.supernet.derived(self.decision, weights)
 
     def save(self, path: str | Path) -> None:
         """Write the decision as JSON."""
-        if isinstance(self.choices, (Genotype, Chain)):
-            self.choices.save(path)
-            return
-        value = {"format": "gradnas-choices", "version": 1, "choices": dict(self.choices)}
-        write_json(Path(path), value)
+        self.decision.save(path)

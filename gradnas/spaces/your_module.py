@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import CostView
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
-
-_SKIPS = (nn.Identity,)
 
 
 class OpenModule(Supernet[D]):
@@ -34,32 +33,19 @@ class OpenModule(Supernet[D]):
     def __init__(self, net: nn.Module, seed: int = 0) -> None:
         super().__init__()
         self.net = net
-        found: dict[str, Choice] = {}
-        for path, module in net.named_modules():
-            if isinstance(module, Choice):
-                if module.name is None:
-                    module.name = path.replace(".", "/") or "choice"
-                first = found.setdefault(module.name, module)
-                if first.names != module.names:
-                    raise ValueError(
-                        f"two Choices are named {module.name!r} but offer different operations: "
-                        f"{list(first.names)} and {list(module.names)}; give one of them another name"
-                    )
-        if not found:
-            raise ValueError(
-                f"{type(net).__name__} holds no gradnas.Choice: declare one where a layer is to be chosen, as an "
-                "attribute of the module (choices in plain Python lists are not found; use nn.ModuleList)"
-            )
+        self.names = _choices_in(net)
+        # The alphas lie where the weights lie, and are of their type.
+        like = torch.zeros(())
+        for parameter in net.parameters():
+            if parameter.is_floating_point():
+                like = parameter
+                break
         generator = torch.Generator().manual_seed(seed)
-        like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
-        self.names = {name: choice.names for name, choice in found.items()}
-        tables = {
-            name: 1e-3 * torch.randn(len(ops), generator=generator)
-            for name, ops in self.names.items()
-        }
-        self.alphas = nn.ParameterDict(
-            {name: nn.Parameter(t.to(like.device, like.dtype)) for name, t in tables.items()}
-        )
+        tables: dict[str, nn.Parameter] = {}
+        for name, operations in self.names.items():
+            alpha_O = 1e-3 * torch.randn(len(operations), generator=generator)
+            tables[name] = nn.Parameter(alpha_O.to(like.device, like.dtype))
+        self.alphas = nn.ParameterDict(tables)  # which sorts them by name
 
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
         with using(draw if draw is not None else self.dense_draw()):
@@ -69,7 +55,7 @@ class OpenModule(Supernet[D]):
         return CostView(self.net)
 
 
-class ModuleSupernet(OpenModule[Mapping[str, str]]):
+class ModuleSupernet(OpenModule[Choices]):
     """The user's module; a decision names the operation of every choice that it reaches."""
 
     def __init__(self, net: nn.Module, seed: int = 0) -> None:
@@ -81,34 +67,44 @@ class ModuleSupernet(OpenModule[Mapping[str, str]]):
             initial[name] = tensor.detach().to("cpu", copy=True)
         self.initial = initial
 
-    def decide(self, relaxation: Relaxation = Softmax()) -> dict[str, str]:
+    def decide(self, relaxation: Relaxation = Softmax()) -> Choices:
         """The best operation of every choice that can still be reached: `{"body": "conv3"}`."""
         best: dict[str, str] = {}
         for name, alpha in self.alphas.items():
             index = best_operation(relaxation.probabilities(alpha.detach().double()))
             best[name] = self.names[name][index]
         reached = _reached(self.net, best)
-        return {name: best[name] for name in best if name in reached}
+        return Choices({name: best[name] for name in best if name in reached})
 
-    def decision(self, picks: Picks) -> dict[str, str]:
-        return {name: self.names[name][picks[name]] for name in self.names if name in picks}
+    def decision(self, picks: Picks) -> Choices:
+        """The choices with these operations, given by their columns."""
+        chosen = {}
+        for name, operations in self.names.items():
+            if name in picks:
+                chosen[name] = operations[picks[name]]
+        return Choices(chosen)
 
     def one_hot_draw(self, decision: Mapping[str, str], /) -> Draw:
-        """Mixing weight 1 on what was decided; choices that cannot be reached have weight 0
-        everywhere."""
-        choices = {name: [self.names[name].index(op)] for name, op in decision.items()}
-        closed = {name: [None] for name in self.names if name not in choices}
-        return Draw.one_hot(
-            {**choices, **closed}, {name: alpha.detach() for name, alpha in self.alphas.items()}
-        )
+        """Mixing weight 1 on what was decided.
+
+        Choices that cannot be reached have weight 0 everywhere.
+        """
+        indices: dict[str, list[int | None]] = {}
+        for name, operation in decision.items():
+            indices[name] = [self.names[name].index(operation)]
+        for name in self.names:
+            if name not in indices:
+                indices[name] = [None]
+        return Draw.one_hot(indices, {name: alpha.detach() for name, alpha in self.alphas.items()})
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
         """Choices that were decided for an `nn.Identity`."""
-        decided = {}
+        is_skip: dict[str, bool] = {}  # by name: places of one name are one decision
         for module in self.net.modules():
             if isinstance(module, Choice) and module.name in decision:
-                decided[module.name] = isinstance(module.operations[decision[module.name]], _SKIPS)
-        return sum(decided.values())
+                chosen = module.operations[decision[module.name]]
+                is_skip[module.name] = isinstance(chosen, nn.Identity)
+        return sum(is_skip.values())
 
     def derived(self, decision: Mapping[str, str], weights: Weights = "keep") -> nn.Module:
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
@@ -119,7 +115,34 @@ class ModuleSupernet(OpenModule[Mapping[str, str]]):
         return _replace(network, decision)
 
 
+def _choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Name -> operations of every choice. One without a name is given that of its place."""
+    names: dict[str, tuple[str, ...]] = {}
+    for path, module in net.named_modules():
+        if not isinstance(module, Choice):
+            continue
+        if module.name is None:
+            module.name = path.replace(".", "/") or "choice"
+        first = names.setdefault(module.name, module.names)
+        if first != module.names:
+            raise ValueError(
+                f"two Choices are named {module.name!r} but offer different operations: "
+                f"{list(first)} and {list(module.names)}; give one of them another name"
+            )
+    if not names:
+        raise ValueError(
+            f"{type(net).__name__} holds no gradnas.Choice: declare one where a layer is to be "
+            "chosen, as an attribute of the module (choices in plain Python lists are not found; "
+            "use nn.ModuleList)"
+        )
+    return names
+
+
 def _reached(net: nn.Module, best: Mapping[str, str]) -> set[str]:
+    """The names of the choices that run when every choice takes its best operation.
+
+    A choice inside an operation that was not chosen never runs: it decides nothing.
+    """
     names: set[str] = set()
 
     def visit(module: nn.Module) -> None:
@@ -137,10 +160,11 @@ def _reached(net: nn.Module, best: Mapping[str, str]) -> set[str]:
 
 def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
     """`module` with every Choice inside (or itself) replaced by what was decided."""
-    while isinstance(module, Choice):
+    while isinstance(module, Choice):  # the chosen operation may itself be a choice
         if module.name not in decision:
             raise ValueError(
-                f"the decision says nothing about the choice {module.name!r}; it has {sorted(decision)}"
+                f"the decision says nothing about the choice {module.name!r}; "
+                f"it has {sorted(decision)}"
             )
         chosen = decision[module.name]
         if chosen not in module.names:
