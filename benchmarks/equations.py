@@ -33,8 +33,8 @@ from gradnas.laws.discover import (
     LawSettings,
     discover_laws,
 )
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.graph import EquationGraph
-from gradnas.laws.engine.refit import LawData
 from gradnas.laws.engine.supernets import (
     SupernetSearch,
     search,

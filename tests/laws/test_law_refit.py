@@ -9,19 +9,14 @@ import torch
 
 from gradnas.laws.engine.atoms import make_atoms
 from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.data import EXACT, LawData, mean_loss
 from gradnas.laws.engine.digits import rounded
 from gradnas.laws.engine.graph import (
     EquationGraph,
     random_formulas,
 )
 from gradnas.laws.engine.prune import prune
-from gradnas.laws.engine.refit import (
-    EXACT,
-    LawData,
-    description_length,
-    mean_loss,
-    refit,
-)
+from gradnas.laws.engine.refit import description_length, refit
 from gradnas.laws.engine.units import unscaled
 from gradnas.laws.formula import (
     Edge,

@@ -13,11 +13,11 @@ from gradnas.laws.discover import (
     discover_laws,
 )
 from gradnas.laws.engine.atoms import make_atoms
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.growth import (
     best_pairs,
     best_sums,
 )
-from gradnas.laws.engine.refit import LawData
 from gradnas.laws.formula import Formula
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas.laws.engine.refit import LawData
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.formula import (
     HOMOGENEOUS,
     Edge,

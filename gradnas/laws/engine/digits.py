@@ -12,13 +12,8 @@ import torch
 from torch import Tensor
 
 from gradnas.laws.engine.batch import FormulaBatch
-from gradnas.laws.engine.refit import (
-    EXACT,
-    Fitted,
-    LawData,
-    mean_loss,
-    state_at,
-)
+from gradnas.laws.engine.data import EXACT, LawData, mean_loss
+from gradnas.laws.engine.refit import Fitted, state_at
 from gradnas.laws.formula import (
     Edge,
     Formula,

@@ -10,17 +10,12 @@ from collections.abc import Sequence
 
 import torch
 
+from gradnas.laws.engine.data import EXACT, mean_loss
 from gradnas.laws.engine.digits import rounded
 from gradnas.laws.engine.pool import Pool
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.prune import pareto
-from gradnas.laws.engine.refit import (
-    EXACT,
-    Fitted,
-    description_length,
-    mean_loss,
-    refit,
-)
+from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import Law
 from gradnas.randomness import generator_for

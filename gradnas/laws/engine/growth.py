@@ -26,162 +26,19 @@ from gradnas.laws.engine.atoms import (
     Atoms,
 )
 from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.edits import (
     add_factor,
     add_inside,
     add_term,
 )
-from gradnas.laws.engine.refit import (
-    Fitted,
-    LawData,
-    curvature_and_residual,
-    output_basis,
+from gradnas.laws.engine.pairs import (
+    best_pairs,
+    best_sums,
+    orthonormal,
 )
+from gradnas.laws.engine.refit import Fitted, curvature_and_residual, output_basis
 from gradnas.laws.formula import Formula
-
-ROWS = 96  # of atoms, in one block of scores of pairs
-
-# The gain of a pair is computed in float32. Where less than this share of a direction is left
-# beside the span of the others, the quotient would be rounding error.
-LEAST_OF_PRODUCT = 1e-5
-LEAST_OF_SUM = 1e-4
-
-
-def _orthonormal(basis_KN: Tensor) -> Tensor:
-    """An orthonormal basis of the span of the rows."""
-    # Rows of equal length: otherwise a small one would count as dependent by its size alone.
-    scaled = basis_KN / basis_KN.norm(dim=1, keepdim=True).clamp(min=1e-200)
-    _, size, rows = torch.linalg.svd(scaled, full_matrices=False)
-    return rows[size > 1e-9 * size.max()]
-
-
-# ---- two atoms at once ---------------------------------------------------------------------------
-
-
-def _best_of_signatures(
-    score: Callable[[np.ndarray, np.ndarray], Tensor],
-    first: Atoms,
-    second: Atoms,
-    coarse: bool,
-) -> np.ndarray:
-    """The largest score of each pair of signatures, `(S, S)`; arguments as of `_best_two`.
-
-    Of two equal sets of atoms only the lower triangle is filled: their scores are symmetric.
-    """
-    same = first is second
-    row_atoms, row_starts = first.layout(coarse)
-    column_atoms, column_starts = second.layout(coarse)
-    best = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
-    s = 0
-    while s < len(best):
-        # As many whole signatures as fit into ROWS atoms, and at least one.
-        end = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
-        t = max(s + 1, end)
-        width = t if same else best.shape[1]
-        some_rows = row_atoms[row_starts[s] : row_starts[t]]
-        some_columns = column_atoms[: column_starts[width]]
-        block = score(some_rows, some_columns).numpy()
-        by_row = np.maximum.reduceat(block, row_starts[s:t] - row_starts[s], axis=0)
-        best[s:t, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
-        s = t
-    return np.tril(best) if same else best
-
-
-def _best_two(
-    score: Callable[[np.ndarray, np.ndarray], Tensor],
-    first: Atoms,
-    second: Atoms,
-    count: int,
-    coarse: bool,
-) -> list[tuple[float, Atom, Atom]]:
-    """The best pairs of an atom of each, one per pair of signatures, best first.
-
-    Args:
-        coarse: pairs of signatures are compared by their coarse atoms; all atoms are looked at in
-            the best of them.
-        score: gains of the pairs of some atoms of `first` with some of `second`; symmetric if the
-            two are the same. It is called for some signatures at a time, so that its matrices stay
-            in the cache.
-    """
-    best = _best_of_signatures(score, first, second, coarse)
-    # Coarse scores only say where to look: twice as many are looked at before the best are taken.
-    looked_at = 2 * count if coarse else count
-    ranked = np.argsort(-best, axis=None, kind="stable")[:looked_at]
-    pairs: list[tuple[float, Atom, Atom]] = []
-    for k in ranked.tolist():
-        i, j = divmod(k, best.shape[1])
-        if not best[i, j] > 0:
-            break
-        rows = first.members(i)
-        columns = second.members(j)
-        block = score(rows, columns)
-        g, h = divmod(int(block.argmax()), block.shape[1])
-        pairs.append((float(block[g, h]), first.atoms[rows[g]], second.atoms[columns[h]]))
-    pairs.sort(key=lambda pair: -pair[0])
-    return pairs[:count]
-
-
-def best_pairs(
-    residual_N: Tensor, basis_KN: Tensor, root_w_N: Tensor, first: Atoms, second: Atoms, count: int
-) -> list[tuple[float, Atom, Atom]]:
-    """Products of two atoms that explain most of a residual, one per pair of signatures."""
-    if not first.atoms or not second.atoms:
-        return []
-    q_KN = _orthonormal(basis_KN * root_w_N).float()
-    a_GN = first.value_GN.float()
-    b_GN = (second.value_GN * root_w_N).float()
-    r_N = (residual_N * root_w_N).float()
-
-    def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        """`(r . ab)^2 / |(ab)'|^2` without ever forming the products `ab`.
-
-        Every inner product with `ab` is a matrix product, as `q . ab = (a * q) . b`.
-        """
-        u = a_GN[rows]
-        v = b_GN[columns].T
-        left = (u * u) @ (v * v)
-        least = LEAST_OF_PRODUCT * left
-        for q_N in q_KN:
-            along = (u * q_N) @ v
-            left.addcmul_(along, along, value=-1.0)
-        gain = ((u * r_N) @ v).square_().div_(left)
-        return gain.masked_fill_(left <= least, 0.0)
-
-    return _best_two(score, first, second, count, coarse=False)
-
-
-def best_sums(
-    residual_N: Tensor, q_KN: Tensor, root_w_N: Tensor, atoms: Atoms, count: int
-) -> list[tuple[float, Atom, Atom]]:
-    """Pairs of atoms that explain most of a residual as two terms, one per pair of signatures.
-
-    The drop of the squared error by both at once, from their inner products: what neither shows
-    alone is found, too. For unit vectors that explain b and b' of it and meet at the cosine c it is
-    `b^2 + (b' - c b)^2 / (1 - c^2)`.
-    """
-    if len(atoms.starts) < 3:
-        return []
-    weighted_GN = atoms.value_GN * root_w_N
-    beside_GN = weighted_GN - (weighted_GN @ q_KN.T) @ q_KN
-    size_G = beside_GN.norm(dim=1)
-    usable_G = size_G > 1e-5 * (atoms.value_GN * root_w_N).norm(dim=1)
-    unit_GN = beside_GN / size_G.clamp(min=1e-200).unsqueeze(1)
-    unit_GN = torch.where(usable_G.unsqueeze(1), unit_GN, 0.0)
-    r_N = residual_N * root_w_N
-    b_G = (unit_GN @ (r_N - (r_N @ q_KN.T) @ q_KN)).float()
-    unit_GN = unit_GN.float()
-    squared_G = b_G * b_G
-
-    def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        cosine = unit_GN[rows] @ unit_GN[columns].T
-        own = b_G[rows].unsqueeze(1)
-        gain = torch.addcmul(b_G[columns], cosine, own, value=-1.0).square_()
-        left = cosine.square_().neg_().add_(1.0)
-        gain.div_(left.clamp(min=LEAST_OF_SUM)).add_(squared_G[rows].unsqueeze(1))
-        return gain.masked_fill_(left <= LEAST_OF_SUM, 0.0)
-
-    return _best_two(score, atoms, atoms, count, coarse=True)
-
 
 # ---- one formula at its fit ----------------------------------------------------------------------
 
@@ -275,7 +132,7 @@ def changes(
     t = tangent(fitted, data)
     ones_N = torch.ones_like(t.root_w_N)
     span_KN = torch.cat([t.jacobian_KN, t.basis_KN, ones_N.unsqueeze(0)])
-    q_KN = _orthonormal(span_KN * t.root_w_N)
+    q_KN = orthonormal(span_KN * t.root_w_N)
     num_terms = sum(weight != 0.0 for weight in formula.weights)
 
     # With a bias, which 0.0 would not be: the constant that suits another term is another one.
@@ -362,7 +219,7 @@ def _on_term(formula: Formula, t: Tangent, j: int, atoms: Atoms, count: int) -> 
     others = t.basis_KN.clone()
     others[j] = 0.0
     span_KN = torch.cat([others, torch.ones_like(others[:1])])
-    q_KN = _orthonormal(span_KN * t.root_w_N)
+    q_KN = orthonormal(span_KN * t.root_w_N)
     open_N = t.residual_N + weight * t.node_JN[j]
 
     # What taking the term out costs, after the other terms have made up for it as far as they can.
@@ -478,7 +335,7 @@ def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
     basis_KN = root_w_N.unsqueeze(0)
     chosen: list[int] = []
     for _ in range(count):
-        q_KN = _orthonormal(basis_KN)
+        q_KN = orthonormal(basis_KN)
         rest_N = data.y_N * root_w_N
         rest_N = rest_N - (rest_N @ q_KN.T) @ q_KN
         left_GN = d_GN - (d_GN @ q_KN.T) @ q_KN

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from gradnas.laws.engine.atoms import Atoms
+from gradnas.laws.engine.data import EXACT, LawData
 from gradnas.laws.engine.edits import (
     add_term,
     structure,
@@ -18,13 +19,7 @@ from gradnas.laws.engine.growth import (
     changes,
     tangent,
 )
-from gradnas.laws.engine.refit import (
-    EXACT,
-    Fitted,
-    LawData,
-    description_length,
-    refit,
-)
+from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import Formula
 
 

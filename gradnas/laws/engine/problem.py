@@ -15,11 +15,8 @@ from gradnas.laws.engine.atoms import (
     allowed_functions,
     make_atoms,
 )
+from gradnas.laws.engine.data import LawData, Loss
 from gradnas.laws.engine.growth import most_telling
-from gradnas.laws.engine.refit import (
-    LawData,
-    Loss,
-)
 from gradnas.laws.engine.units import unscaled
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import LawSettings

@@ -6,13 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.edits import structure
-from gradnas.laws.engine.refit import (
-    Fitted,
-    LawData,
-    description_length,
-    refit,
-)
+from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import (
     Edge,
     Formula,

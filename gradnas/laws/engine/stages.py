@@ -16,6 +16,7 @@ from gradnas.laws.engine.atoms import (
     make_atoms,
     pair_stems,
 )
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.front import front_of_laws
 from gradnas.laws.engine.pool import (
     Pool,
@@ -25,12 +26,7 @@ from gradnas.laws.engine.pool import (
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.proposals import propose
 from gradnas.laws.engine.prune import prune
-from gradnas.laws.engine.refit import (
-    Fitted,
-    LawData,
-    description_length,
-    refit,
-)
+from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.engine.targets import (
     Target,
     targets,

@@ -14,8 +14,8 @@ from torch.func import functional_call
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder, SGDStep
 from gradnas.gradients.base import Tensors
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.graph import EquationGraph
-from gradnas.laws.engine.refit import LawData
 from gradnas.laws.formula import Formula
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation, Softmax

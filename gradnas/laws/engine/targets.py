@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gradnas.laws.engine.refit import LawData
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.formula import (
     Edge,
     Formula,

@@ -9,14 +9,12 @@ import sympy
 import torch
 
 from gradnas import FirstOrder, GumbelSoftmax, Implicit, Softmax, Unrolled
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.graph import (
     EquationGraph,
     random_formulas,
 )
-from gradnas.laws.engine.refit import (
-    LawData,
-    refit,
-)
+from gradnas.laws.engine.refit import refit
 from gradnas.laws.engine.supernets import (
     SupernetSearch,
     search,

@@ -1,0 +1,119 @@
+"""What laws are fitted to: points, a loss, and a count of the work that was done with them.
+
+Legend: C formulas, N points, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradnas.laws.primitives import (
+    PRIMITIVES,
+    Primitive,
+)
+
+Loss = Literal["squared", "logistic", "poisson"]
+EXACT = 1e-20  # share of the target's variance below which an error is rounding
+
+
+@dataclass
+class Work:
+    """What a search has done, and what it may do, in seconds that one core takes for it, about.
+
+    Computed from the sizes of what is done, never read from a clock: a search ends at the same
+    place on every machine. The coefficients were measured on one; a processor twice as fast needs
+    half the time.
+    """
+
+    limit: float = math.inf
+    spent: float = 0.0
+
+    def descent(self, edges: int, points: int) -> None:
+        """One step of a descent over formulas with so many edges in all, at so many points."""
+        self.spent += 2.4e-3 + 9e-8 * edges * points
+
+    def scores(self, products: int, sums: int, places: int) -> None:
+        """Scores of so many products and sums of two atoms, and numbers of atoms in places."""
+        self.spent += 5e-3 + 1e-8 * products + 4e-9 * sums + 2e-9 * places
+
+    @staticmethod
+    def supernets(restarts: int, constants: int, points: int) -> float:
+        """What one training step of so many supernets with so many inner constants takes."""
+        return 3e-3 + 3e-8 * restarts * constants * points
+
+    def over(self, share: float = 1.0) -> bool:
+        """Whether this share of what may be done is done."""
+        return self.spent >= share * self.limit
+
+
+@dataclass(frozen=True)
+class LawData:
+    """What laws are fitted to.
+
+    Attributes:
+        x_DN: features, float64.
+        y_N: target.
+        w_N: weights with mean 1.
+        loss: squared error, cross entropy of the log-odds, or Poisson deviance of the log-rate.
+        points: how many points the rows stand for, where that is not their number: equal rows may
+            be one row of larger weight.
+        work: what was done with these data; parts and transformations of them count there, too.
+    """
+
+    x_DN: Tensor
+    y_N: Tensor
+    w_N: Tensor
+    loss: Loss = "squared"
+    primitives: Mapping[str, Primitive] = field(default_factory=lambda: PRIMITIVES, repr=False)
+    points: float | None = None
+    work: Work = field(default_factory=Work, repr=False, compare=False)
+
+    @property
+    def n(self) -> float:
+        """The number of points, n of a description length."""
+        return len(self.y_N) if self.points is None else self.points
+
+    @property
+    def spread(self) -> float:
+        """Mean loss of the best constant; no less than the rounding error of the numbers."""
+        mean = (self.w_N * self.y_N).mean()
+        if self.loss == "squared":
+            floor = 1e-30 * float((self.y_N**2).mean())
+            variance = float((self.w_N * (self.y_N - mean) ** 2).mean())
+            return max(variance, floor, 1e-300)
+        eta = torch.log(mean / (1 - mean)) if self.loss == "logistic" else torch.log(mean)
+        return float(mean_loss(eta.expand(1, len(self.y_N)), self)[0])
+
+    def rows(self, index_M: Tensor) -> LawData:
+        """Some of the points."""
+        w_M = self.w_N[index_M]
+        return LawData(
+            self.x_DN[:, index_M],
+            self.y_N[index_M],
+            w_M / w_M.mean(),
+            self.loss,
+            self.primitives,
+            points=self.n * float(w_M.sum() / self.w_N.sum()),
+            work=self.work,
+        )
+
+
+def mean_loss(eta_CN: Tensor, data: LawData) -> Tensor:
+    """Weighted mean loss of each row; inf where a value is not finite."""
+    y_N = data.y_N
+    if data.loss == "squared":
+        loss_CN = (eta_CN - y_N) ** 2
+    elif data.loss == "logistic":
+        loss_CN = F.softplus(eta_CN) - y_N * eta_CN
+    else:
+        # Half the Poisson deviance: 0 where the rate is the count.
+        loss_CN = torch.exp(eta_CN) - y_N * eta_CN + torch.special.xlogy(y_N, y_N) - y_N
+    mean_C = (data.w_N * loss_CN).mean(-1)
+    return torch.where(torch.isfinite(mean_C), mean_C, torch.inf)
