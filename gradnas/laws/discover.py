@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradnas.laws.engine.data import Loss as Loss
 from gradnas.laws.engine.problem import Problem
-from gradnas.laws.engine.refit import Loss as Loss
 from gradnas.laws.engine.stages import Discovery
 from gradnas.laws.law import Law as Law
 from gradnas.laws.law import LawProgress as LawProgress
@@ -45,30 +45,37 @@ def discover_laws(
         ValueError: shapes that do not fit, numbers that are not finite, targets outside the range
             of the loss, fewer points than a law needs.
     """
-    x, y = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
+    x = np.asarray(x_ND, dtype=np.float64)
+    y = np.asarray(y_N, dtype=np.float64)
+    shapes_fit = x.ndim == 2 and y.ndim == 1 and len(x) == len(y)
+    if not shapes_fit or x.shape[1] == 0:
         raise ValueError(f"features are (N, D) and the target (N,), not {x.shape} and {y.shape}")
     w = np.ones_like(y) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
     if w.shape != y.shape or not np.isfinite(w).all() or (w < 0).any():
         raise ValueError("sample weights are one finite number of at least 0 for each row")
-    if not np.isfinite(x).all() or not np.isfinite(y).all():
+    _check_values(x, y, loss)
+    if w.sum() < FEWEST_POINTS:
+        raise ValueError(
+            f"a law needs at least {FEWEST_POINTS} points with a positive weight, got {w.sum():g}"
+        )
+    if names is None:
+        names = [f"x{d + 1}" for d in range(x.shape[1])]
+    kept = w > 0
+    problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
+    return Discovery(problem, on_progress).run()
+
+
+def _check_values(x_ND: np.ndarray, y_N: np.ndarray, loss: Loss) -> None:
+    """Refuse what is not finite, and targets outside the range of the loss."""
+    if not np.isfinite(x_ND).all() or not np.isfinite(y_N).all():
         raise ValueError(
             "features and target must be finite numbers: there is NaN or inf among them"
         )
-    if loss == "logistic" and not ((y >= 0) & (y <= 1)).all():
+    if loss == "logistic" and not ((y_N >= 0) & (y_N <= 1)).all():
         raise ValueError(
             "with the logistic loss the target is a probability: all values must be in [0, 1]"
         )
-    if loss == "poisson" and not (y >= 0).all():
+    if loss == "poisson" and not (y_N >= 0).all():
         raise ValueError(
             "with the poisson loss the target is a count: all values must be at least 0"
         )
-    needed = FEWEST_POINTS
-    if w.sum() < needed:
-        raise ValueError(
-            f"a law needs at least {needed} points with a positive weight, got {w.sum():g}"
-        )
-    kept = w > 0
-    labels = list(names) if names is not None else [f"x{d + 1}" for d in range(x.shape[1])]
-    problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, labels)
-    return Discovery(problem, on_progress).run()

@@ -5,23 +5,23 @@ Legend: N rows, D features, K outputs or classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import sympy
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 
-from gradnas.laws import text as law_text
 from gradnas.laws.discover import (
     LawSettings,
     Loss,
 )
 from gradnas.laws.estimator import EquationEstimator
+from gradnas.laws.outputs import Classes, Numbers, Output
 from gradnas.laws.primitives import Primitive
+from gradnas.laws.rows import checked_features, feature_names, prepared
 
-Output = Literal["real", "probability", "counts"]
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
 
 
@@ -96,74 +96,33 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         if self.output not in LOSSES:
             raise ValueError(f"output must be one of {', '.join(LOSSES)}, not {self.output!r}")
         self._notes = []
-        x_ND, y_NK = self._features(X, reset=True, y=y, multi_output=True, y_numeric=True)
+        x_ND, y_NK = checked_features(self, X, reset=True, y=y, multi_output=True, y_numeric=True)
         self._flat = y_NK.ndim == 1
-        self._target_names = _names_of_target(y, 1 if self._flat else y_NK.shape[1])
+        targets = _names_of_target(y, 1 if self._flat else y_NK.shape[1])
         y_NK = y_NK.reshape(len(y_NK), -1).astype(np.float64)
-        x_ND, y_NK, w_N = self._prepare(x_ND, y_NK, sample_weight)
-        for k, name in enumerate(self._target_names):
-            self._check_target(y_NK[:, k], name)
-        loss = LOSSES[self.output]
-        self._formulas = {}
-        self.laws_ = [
-            self._discover(x_ND, y_NK[:, k], w_N, loss, name, k)
-            for k, name in enumerate(self._target_names)
-        ]
-        self._keep(x_ND, y_NK)
+        names = feature_names(self, x_ND.shape[1])
+        x_ND, y_NK, w_N = prepared(x_ND, y_NK, sample_weight, names, self._note)
+        for k, name in enumerate(targets):
+            _check_target(y_NK[:, k], name, self.output)
+        self._find(x_ND, y_NK, w_N, LOSSES[self.output], Numbers(targets, self.output))
         return self
 
     def predict(self, X: Any, law: int | None = None) -> np.ndarray:
-        """The expected target, of the shape that `fit` had it in. NaN, with a warning, where the
-        law is undefined.
+        """The expected target, of the shape that `fit` had it in.
+
+        NaN, with a warning, where the law is undefined.
 
         Args:
             law: row of the Pareto front; by default the chosen law.
         """
-        self._check_fitted("predict")
-        y_NK = self._values(self._features(X), law)
+        fitted = self._fitted("predict")
+        y_NK = fitted.predicted(checked_features(self, X), law)
         return y_NK[:, 0] if self._flat else y_NK
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]
         tags.target_tags.multi_output = True
         return tags
-
-    def _check_target(self, y_N: np.ndarray, name: str) -> None:
-        if np.ptp(y_N) == 0.0:
-            raise ValueError(
-                f"the target {name} has the same value, {y_N[0]:g}, in every row: there is no law to find"
-            )
-        low, high = float(y_N.min()), float(y_N.max())
-        if self.output == "probability" and (low < 0.0 or high > 1.0):
-            raise ValueError(
-                f"output='probability' needs targets from 0 to 1; {name} runs from {low:g} to {high:g}"
-            )
-        if self.output == "counts" and low < 0.0:
-            raise ValueError(
-                f"output='counts' needs targets of at least 0; the smallest of {name} is {low:g}"
-            )
-
-    def _expressions(self, law: int | None) -> tuple[sympy.Expr, ...]:
-        self._check_fitted("equations_")
-        link: Callable[[Any], Any] = {
-            "real": lambda v: v,
-            "probability": _logistic,
-            "counts": _exp,
-        }[self.output]
-        return tuple(link(self.formula(k, self._row(k, law))) for k in range(len(self.laws_)))
-
-    def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
-        return self._values(x_ND, law)[:, output]
-
-    def left_sides(self, *, latex: bool = False) -> list[str]:
-        self._check_fitted("left_sides")
-        return [law_text.latex_name(name) if latex else name for name in self._target_names]
-
-    def _targets(self) -> list[str]:
-        return self._target_names
-
-    def _encoded(self, y: Any) -> np.ndarray:
-        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
 
 
 class EquationClassifier(ClassifierMixin, EquationEstimator):
@@ -190,52 +149,40 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
             ValueError: as of `EquationRegressor`; one class alone.
         """
         self._notes = []
-        x_ND, y_N = self._features(X, reset=True, y=y)
+        x_ND, y_N = checked_features(self, X, reset=True, y=y)
         check_classification_targets(y_N)
-        self._target_name = _names_of_target(y, 1)[0]
-        self.classes_, index_N = np.unique(y_N, return_inverse=True)
-        x_ND, index_NK, w_N = self._prepare(
-            x_ND, index_N.reshape(-1, 1).astype(np.float64), sample_weight
-        )
-        index_N = index_NK[:, 0].astype(np.int64)
-        counts_K = np.bincount(index_N, w_N, minlength=len(self.classes_))
+        name = _names_of_target(y, 1)[0]
+        labels, index_N = np.unique(y_N, return_inverse=True)
+        index_N1 = index_N.reshape(-1, 1).astype(np.float64)
+        names = feature_names(self, x_ND.shape[1])
+        x_ND, index_N1, w_N = prepared(x_ND, index_N1, sample_weight, names, self._note)
+        index_N = index_N1[:, 0].astype(np.int64)
+
+        # Rows of weight 0 are gone, and with them perhaps a class.
+        counts_K = np.bincount(index_N, w_N, minlength=len(labels))
         if (counts_K > 0).sum() < 2:
             raise ValueError(
-                "a classifier needs at least 2 classes, but all rows (of positive weight) are of one class"
+                "a classifier needs at least 2 classes, but all rows (of positive weight) are of "
+                "one class"
             )
         present = np.flatnonzero(counts_K)
-        self.classes_, counts_K = self.classes_[present], counts_K[present]
-        index_N = np.searchsorted(present, index_N)
-        self._prior_K = counts_K / counts_K.sum()
-        self._formulas = {}
-        self.laws_ = []
-        y_NK = np.column_stack([index_N == k for k in self._own()]).astype(np.float64)
-        for k, name in enumerate(self._targets()):
-            self.laws_.append(self._discover(x_ND, y_NK[:, k], w_N, "logistic", name, k))
-        self._keep(x_ND, y_NK)
+        counts_K = counts_K[present]
+        self.classes_ = labels[present]
+        classes = Classes(name, self.classes_, prior_K=counts_K / counts_K.sum())
+        y_NK = classes.encoded(labels[index_N])
+        self._find(x_ND, y_NK, w_N, "logistic", classes)
         return self
 
     def predict_proba(self, X: Any, law: int | None = None) -> np.ndarray:
-        """(N, K) probabilities of `classes_`. Where a law is undefined: the shares of the classes
-        in the training data, with a warning.
+        """(N, K) probabilities of `classes_`.
+
+        Where a law is undefined: the shares of the classes in the training data, with a warning.
 
         Args:
             law: row of the Pareto front; by default the chosen law.
         """
-        self._check_fitted("predict_proba")
-        return self._probabilities(self._features(X), law)
-
-    def _probabilities(self, x_ND: np.ndarray, law: int | None) -> np.ndarray:
-        eta_NK = self._values(x_ND, law, linear=True)
-        if len(self.classes_) == 2:
-            eta_NK = np.column_stack([-eta_NK, eta_NK])
-        with np.errstate(invalid="ignore"):
-            score_NK = -np.logaddexp(
-                0.0, -eta_NK
-            )  # logarithms of the probabilities one against the rest
-            p_NK = np.exp(score_NK - score_NK.max(axis=1, keepdims=True))
-            p_NK /= p_NK.sum(axis=1, keepdims=True)
-        return np.where(np.isfinite(p_NK).all(axis=1, keepdims=True), p_NK, self._prior_K)
+        fitted = self._fitted("predict_proba")
+        return fitted.predicted(checked_features(self, X), law)
 
     def predict(self, X: Any, law: int | None = None) -> np.ndarray:
         """The most probable class of each row. Arguments as of `predict_proba`."""
@@ -244,58 +191,28 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
 
     @property
     def log_odds_(self) -> tuple[sympy.Expr, ...]:
-        """The log-odds of each class against the rest (of two classes: of the second), as sympy
-        expressions."""
-        self._check_fitted("log_odds_")
-        return tuple(self.formula(k) for k in range(len(self.laws_)))
+        """The log-odds of each class against the rest (of two classes: of the second)."""
+        fitted = self._fitted("log_odds_")
+        return tuple(self.formula(k) for k in range(len(fitted.fronts)))
 
-    def _expressions(self, law: int | None) -> tuple[sympy.Expr, ...]:
-        self._check_fitted("equations_")
-        shares = [_logistic(self.formula(k, self._row(k, law))) for k in range(len(self.laws_))]
-        return tuple(
-            shares if len(shares) == 1 else [share / sympy.Add(*shares) for share in shares]
+
+def _check_target(y_N: np.ndarray, name: str, output: Output) -> None:
+    """Refuse a target without a law, or outside the range of its kind."""
+    if np.ptp(y_N) == 0.0:
+        raise ValueError(
+            f"the target {name} has the same value, {y_N[0]:g}, in every row: there is no law to "
+            "find"
         )
-
-    def _shown(self, x_ND: np.ndarray, law: int | None, output: int) -> np.ndarray:
-        return self._probabilities(x_ND, law)[:, self._own()[output]]
-
-    def _own(self) -> list[int]:
-        """The classes that have a law: all, or of two the second."""
-        return list(range(len(self.classes_))) if len(self.classes_) > 2 else [1]
-
-    def left_sides(self, *, latex: bool = False) -> list[str]:
-        self._check_fitted("left_sides")
-        labels = self.classes_[self._own()]
-        if latex:
-            name = law_text.latex_name(self._target_name)
-            return [
-                rf"P\left({name} = {law_text.latex_word(str(label))}\right)" for label in labels
-            ]
-        return [f"P({self._target_name}={label})" for label in labels]
-
-    def _targets(self) -> list[str]:
-        return [f"{self._target_name}={label}" for label in self.classes_[self._own()]]
-
-    def _encoded(self, y: Any) -> np.ndarray:
-        labels_N = np.asarray(y).reshape(-1)
-        unknown = [label for label in np.unique(labels_N) if label not in self.classes_]
-        if unknown:
-            raise ValueError(f"y holds the class {unknown[0]!r}, which fit has not seen")
-        return np.column_stack([labels_N == label for label in self.classes_[self._own()]]).astype(
-            np.float64
+    low = float(y_N.min())
+    high = float(y_N.max())
+    if output == "probability" and (low < 0.0 or high > 1.0):
+        raise ValueError(
+            f"output='probability' needs targets from 0 to 1; {name} runs from {low:g} to {high:g}"
         )
-
-
-def _exp(expression: Any) -> Any:
-    """As it stands: by itself sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the
-    constant."""
-    return (
-        sympy.exp(expression, evaluate=False) if expression.free_symbols else sympy.exp(expression)
-    )
-
-
-def _logistic(expression: Any) -> Any:
-    return 1 / (1 + _exp(-expression))
+    if output == "counts" and low < 0.0:
+        raise ValueError(
+            f"output='counts' needs targets of at least 0; the smallest of {name} is {low:g}"
+        )
 
 
 def _names_of_target(y: Any, outputs: int) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder
-from gradnas.laws.engine.refit import Loss
+from gradnas.laws.engine.data import Loss
 from gradnas.laws.formula import Formula, Kind
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
@@ -78,17 +78,18 @@ class LawSettings:
     def __post_init__(self) -> None:
         if self.proposals not in ("search", "random"):
             raise ValueError(f"proposals must be 'search' or 'random', not {self.proposals!r}")
-        if (
-            self.restarts < 0
-            or self.nodes < 1
-            or self.steps < 1
-            or not self.effort > 0
-            or self.max_points < 10
-        ):
+        in_range = [
+            self.restarts >= 0,
+            self.nodes >= 1,
+            self.steps >= 1,
+            self.effort > 0,  # false for NaN, too
+            self.max_points >= 10,
+        ]
+        if not all(in_range):
             raise ValueError(
-                f"restarts >= 0, nodes >= 1, steps >= 1, effort > 0 and max_points >= 10 are needed, not restarts="
-                f"{self.restarts}, nodes={self.nodes}, steps={self.steps}, effort={self.effort}, "
-                f"max_points={self.max_points}"
+                "restarts >= 0, nodes >= 1, steps >= 1, effort > 0 and max_points >= 10 are "
+                f"needed, not restarts={self.restarts}, nodes={self.nodes}, steps={self.steps}, "
+                f"effort={self.effort}, max_points={self.max_points}"
             )
         if self.work_seconds is not None and not self.work_seconds > 0:
             raise ValueError(
@@ -100,10 +101,10 @@ class LawSettings:
 
     @staticmethod
     def plain_darts() -> LawSettings:
-        """DARTS as published for equations: one restart, sums, softmax, argmax per edge, no
-        enumeration, no pruning.
+        """DARTS as published for equations: one supernet, and nothing beside it.
 
-        The output is the plain sum of the nodes. What differs from autora-theorist-darts: its
+        Sums, softmax, argmax per edge, no enumeration, no pruning; the output is the plain sum of
+        the nodes. What differs from autora-theorist-darts: its
         constants are fitted by SGD, ours by Levenberg-Marquardt, and it trains both levels on the
         same points.
         """
@@ -156,19 +157,21 @@ class Law:
     primitives: dict[str, Primitive] = field(default_factory=dict, repr=False)
 
     def linear(self, x_ND: np.ndarray) -> np.ndarray:
-        """The value of the formula: the mean, the log-odds (logistic), or the logarithm of the rate
-        (poisson)."""
-        return self.formula(
-            torch.as_tensor(np.asarray(x_ND, dtype=np.float64)), self.primitives
-        ).numpy()
+        """The value of the formula.
+
+        It is the mean, the log-odds (logistic), or the logarithm of the rate (poisson).
+        """
+        x = torch.as_tensor(np.asarray(x_ND, dtype=np.float64))
+        return self.formula(x, self.primitives).numpy()
 
     def predict(self, x_ND: np.ndarray) -> np.ndarray:
-        """The expected target: `linear` through the inverse link. NaN where the law is
-        undefined."""
+        """The expected target: `linear` through the inverse link; NaN where it is undefined."""
         eta_N = self.linear(x_ND)
         if self.loss == "logistic":
             return 1.0 / (1.0 + np.exp(-eta_N))
-        return np.exp(eta_N) if self.loss == "poisson" else eta_N
+        if self.loss == "poisson":
+            return np.exp(eta_N)
+        return eta_N
 
     def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Any:
         """The formula (without the inverse link) as a sympy expression in the feature names.
@@ -181,12 +184,14 @@ class Law:
 
 @dataclass(frozen=True)
 class Laws:
-    """Attributes:
-    front: laws by rising complexity, each better than all simpler ones.
-    best: the place in `front` of the simplest law whose description length is within 6 of the
-    smallest.
-    notes: sentences about what was done to the data or left out, for the user to read.
-    counts: how many proposals came from where, how many restarts were dropped as non-finite.
+    """A front of laws.
+
+    Attributes:
+        front: laws by rising complexity, each better than all simpler ones.
+        best: the place in `front` of the simplest law whose description length is within 6 of the
+            smallest.
+        notes: sentences about what was done to the data or left out, for the user to read.
+        counts: how many proposals came from where, how many restarts were dropped as non-finite.
     """
 
     front: tuple[Law, ...]
@@ -197,8 +202,13 @@ class Laws:
 
 @dataclass(frozen=True)
 class LawProgress:
-    """What `on_progress` is called with: share done in [0, 1], the stage in words, the best formula
-    so far."""
+    """What `on_progress` is called with.
+
+    Attributes:
+        share: of the search that is done, in [0, 1].
+        stage: in words.
+        best: the best formula so far, and its `error`.
+    """
 
     share: float
     stage: str

@@ -52,7 +52,8 @@ class Primitive:
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name.startswith("linear_"):
             raise ValueError(
-                f"a primitive's name is an identifier that does not start with linear_, not {self.name!r}"
+                "a primitive's name is an identifier that does not start with linear_, not "
+                f"{self.name!r}"
             )
 
     def __reduce__(self) -> Any:
@@ -68,8 +69,8 @@ class Primitive:
             return self.derivative(z, value)
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
-            (found,) = torch.autograd.grad(self.function(leaf).sum(), leaf)
-        return found
+            (slope,) = torch.autograd.grad(self.function(leaf).sum(), leaf)
+        return slope
 
 
 def _ln(z: Tensor) -> Tensor:
@@ -180,20 +181,8 @@ def built_in(name: str) -> Primitive:
 
 
 POWER = "power"
-EXPONENTS = (
-    -4.0,
-    -3.0,
-    -2.0,
-    -1.5,
-    -1.0,
-    -0.5,
-    0.5,
-    1.5,
-    2.0,
-    2.5,
-    3.0,
-    4.0,
-)  # that `power` starts from
+# That `power` starts from.
+EXPONENTS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 # What settings may name: the words of the reference (autora-theorist-darts) and what each stands
 # for here. word -> (function, whether `a` is fitted, whether `b` is fitted); `none` is the absent
@@ -223,8 +212,9 @@ DEFAULT_WORDS = (
 
 
 def resolve(words: Iterable[str | Primitive]) -> tuple[tuple[str, ...], dict[str, Primitive]]:
-    """Checked words and the table of functions that they need (a `Primitive` of one's own is fitted
-    as `linear_`).
+    """Checked words and the table of functions that they need.
+
+    A `Primitive` of one's own is fitted as those words that begin with `linear_`.
 
     Raises:
         ValueError: a word that is not known (the message lists those that are), a primitive named

@@ -1,5 +1,4 @@
-"""What a discovery shows in the terminal: a bar with the best law so far, or one plain line for
-each stage."""
+"""What a discovery shows in the terminal: a bar with the best law so far, or a line a stage."""
 
 from __future__ import annotations
 
@@ -32,7 +31,10 @@ class LawBar:
         primitives: Mapping[str, Primitive],
         enabled: bool = True,
     ) -> None:
-        self.title, self.names, self.primitives, self.enabled = title, names, primitives, enabled
+        self.title = title
+        self.names = names
+        self.primitives = primitives
+        self.enabled = enabled
         self._bar: Any = None
         self._task: Any = None
         self._stage = ""
@@ -74,20 +76,18 @@ class LawBar:
         if not self.enabled:
             return
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=progress.share, stage=progress.stage, law=self._law(progress)
-            )
+            law = self._law(progress)
+            self._bar.update(self._task, completed=progress.share, stage=progress.stage, law=law)
         elif progress.stage != self._stage:
-            print(
-                f"{self.title}: {100 * progress.share:3.0f}%  {progress.stage}  {self._law(progress)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            done = f"{self.title}: {100 * progress.share:3.0f}%"
+            line = f"{done}  {progress.stage}  {self._law(progress)}"
+            print(line, file=sys.stderr, flush=True)
         self._stage = progress.stage
 
     def _law(self, progress: LawProgress) -> str:
         if progress.best is None:
             return ""
         law = text(to_sympy(progress.best, self.names, self.primitives), 4)
-        law = law if len(law) <= LONGEST else law[: LONGEST - 1] + "…"
+        if len(law) > LONGEST:
+            law = law[: LONGEST - 1] + "…"
         return f"{law}  (error {progress.error:.3g})"

@@ -12,6 +12,7 @@ import sympy as _sympy
 from gradnas.laws.formula import (
     Edge,
     Formula,
+    Node,
 )
 from gradnas.laws.primitives import (
     POWER,
@@ -38,11 +39,10 @@ SYMBOLS: dict[str, Callable[[Any], Any]] = {
 
 
 def _number(value: float) -> Any:
-    return (
-        sympy.Integer(int(value))
-        if float(value).is_integer() and abs(value) < 1e6
-        else sympy.Float(value, 17)
-    )
+    """An integer where it is a small one, so that sympy can work with it; else the exact double."""
+    if float(value).is_integer() and abs(value) < 1e6:
+        return sympy.Integer(int(value))
+    return sympy.Float(value, 17)
 
 
 def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
@@ -51,7 +51,8 @@ def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
     symbol = SYMBOLS.get(edge.function) or primitives[edge.function].symbol
     if symbol is None:
         raise ValueError(
-            f"primitive {edge.function!r} has no sympy form: give it one with Primitive(..., symbol=...)"
+            f"primitive {edge.function!r} has no sympy form: give it one with "
+            "Primitive(..., symbol=...)"
         )
     return symbol(_number(edge.a) * x + _number(edge.b))
 
@@ -66,20 +67,39 @@ def to_sympy(
     Args:
         names: of the features; by default x1, x2, ...
     """
-    names = names if names is not None else [f"x{i + 1}" for i in range(formula.features)]
+    if names is None:
+        names = [f"x{i + 1}" for i in range(formula.features)]
     values: list[Any] = [sympy.Symbol(name, real=True) for name in names]
     total: Any = _number(formula.bias)
     for node, weight in zip(formula.nodes, formula.weights, strict=True):
-        terms = [(edge.below, _edge(edge, values[edge.source], primitives)) for edge in node.edges]
-        if node.kind == "product":
-            value = sympy.Mul(*[t for _, t in terms])
-        else:
-            value = sympy.Add(*[t for below, t in terms if not below])
-            if node.kind == "ratio":
-                value = value / sympy.Add(*[t for below, t in terms if below])
+        value = _node(node, values, primitives)
         values.append(value)
         total = total + _number(weight) * value
     return total
+
+
+def _node(node: Node, values: Sequence[Any], primitives: Mapping[str, Primitive]) -> Any:
+    terms = [_edge(edge, values[edge.source], primitives) for edge in node.edges]
+    if node.kind == "product":
+        return sympy.Mul(*terms)
+    above: list[Any] = []
+    below: list[Any] = []
+    for edge, term in zip(node.edges, terms, strict=True):
+        (below if edge.below else above).append(term)
+    if node.kind == "ratio":
+        return sympy.Add(*above) / sympy.Add(*below)
+    return sympy.Add(*above)
+
+
+# What sympy raises where it cannot rewrite an expression.
+CANNOT = (
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+)
 
 
 class _TimeIsUp(Exception):
@@ -91,58 +111,55 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
 
     It runs in a thread of its own, which is stopped at the time limit.
     """
-    found: list[Any] = []
+    results: list[Any] = []
 
     def run() -> None:
         try:
-            found.append(work())
-        except (
-            _TimeIsUp,
-            ArithmeticError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-            RecursionError,
-        ):
+            results.append(work())
+        except (_TimeIsUp, *CANNOT):
             return
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive() and thread.ident is not None:
+        # A thread cannot be ended from outside; it can be sent an exception, which it raises at its
+        # next step of Python.
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeIsUp)
         )
         thread.join(0.2)
-    return found[0] if found else None
+    return results[0] if results else None
 
 
 def _with_positive_logs(expression: Any) -> Any:
     """`-c log(a / b)` as `c log(b / a)`, as one would write it."""
 
-    def ratio(factor: Any) -> bool:
-        if not isinstance(factor, sympy.log):
+    def is_negative_log(term: Any) -> bool:
+        if not term.is_Mul or not term.as_coeff_Mul()[0].is_negative:
             return False
-        above, below = factor.args[0].as_numer_denom()
-        return (
-            bool(above.free_symbols and below.free_symbols)
-            and not above.is_Add
-            and not below.is_Add
-        )
+        return any(_is_log_of_ratio(factor) for factor in term.args)
 
     def turned(term: Any) -> Any:
-        own = next(factor for factor in term.args if ratio(factor))
+        own = next(factor for factor in term.args if _is_log_of_ratio(factor))
         return -term / own * sympy.log(1 / own.args[0])
 
-    return expression.replace(
-        lambda e: e.is_Mul and e.as_coeff_Mul()[0].is_negative and any(map(ratio, e.args)), turned
-    )
+    return expression.replace(is_negative_log, turned)
+
+
+def _is_log_of_ratio(factor: Any) -> bool:
+    if not isinstance(factor, sympy.log):
+        return False
+    above, below = factor.args[0].as_numer_denom()
+    has_variables = bool(above.free_symbols and below.free_symbols)
+    return has_variables and not above.is_Add and not below.is_Add
 
 
 def shortest(expression: Any, seconds: float) -> Any:
-    """The shortest of a few ways to write an expression that keep its numerical values; itself if
-    time runs out."""
+    """The shortest of a few ways to write an expression; itself if time runs out.
+
+    They keep its numerical values.
+    """
 
     def ways() -> Any:
         best = expression
@@ -152,5 +169,5 @@ def shortest(expression: Any, seconds: float) -> Any:
                 best = way
         return _with_positive_logs(best)
 
-    found = within(seconds, ways) if seconds > 0 else None
-    return expression if found is None else found
+    best = within(seconds, ways) if seconds > 0 else None
+    return expression if best is None else best

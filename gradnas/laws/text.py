@@ -51,8 +51,7 @@ GREEK = frozenset(
 
 
 def number(value: Any, digits: int | None = None) -> str:
-    """A double as the shortest decimal that reads back the same, or rounded to `digits` significant
-    digits."""
+    """A double as the shortest decimal that reads back the same, or rounded to `digits` digits."""
     value = float(value)
     text = repr(value) if digits is None else f"{value:.{digits}g}"
     return text.removesuffix(".0")
@@ -125,29 +124,30 @@ def text(expression: Any, digits: int | None = None) -> str:
 
 
 def latex(expression: Any, digits: int | None = None) -> str:
-    """LaTeX, for mathematics mode. Names of one letter, of the form `x1` and of Greek letters are
-    set as variables, others upright as `\\mathrm{name}`."""
+    """LaTeX, for mathematics mode.
+
+    Names of one letter, of the form `x1` and of Greek letters are set as variables, others upright
+    as `\\mathrm{name}`.
+    """
     return _Latex(digits).doprint(expression)
 
 
 def latex_name(name: str) -> str:
     """The name of a column, for mathematics mode."""
     letters, _, index = name.partition("_")
-    if not index and (found := re.fullmatch(r"([A-Za-z]+?)(\d+)", name)):
-        letters, index = found.groups()
+    numbered = re.fullmatch(r"([A-Za-z]+?)(\d+)", name)
+    if numbered and not index:
+        letters, index = numbered.groups()
+    is_variable = letters in GREEK or re.fullmatch("[A-Za-z]", letters)
+    if not is_variable or (index and not index.isalnum()):
+        return rf"\mathrm{{{_escaped(name)}}}"
     if letters in GREEK:
         letters = "\\" + letters
-    elif not re.fullmatch("[A-Za-z]", letters):
-        return rf"\mathrm{{{_escaped(name)}}}"
-    if index and not index.isalnum():
-        return rf"\mathrm{{{_escaped(name)}}}"
     if not index:
         return letters
-    return (
-        f"{letters}_{{{index}}}"
-        if index.isdigit() or len(index) == 1
-        else rf"{letters}_{{\mathrm{{{index}}}}}"
-    )
+    if index.isdigit() or len(index) == 1:
+        return f"{letters}_{{{index}}}"
+    return rf"{letters}_{{\mathrm{{{index}}}}}"
 
 
 def latex_word(word: str) -> str:
@@ -163,17 +163,17 @@ def _escaped(name: str) -> str:
 
 def python_names(names: Sequence[str]) -> list[str]:
     """Names of columns as different Python names of arguments."""
-    found: list[str] = []
+    different: list[str] = []
     for name in names:
         plain = re.sub(r"\W+", "_", name).strip("_") or "x"
         if plain[0].isdigit():
             plain = f"x_{plain}"
         if keyword.iskeyword(plain) or plain in ("np", "law"):
             plain += "_"
-        while plain in found:
+        while plain in different:
             plain += "_"
-        found.append(plain)
-    return found
+        different.append(plain)
+    return different
 
 
 def python_source(
@@ -184,10 +184,10 @@ def python_source(
     function: str = "law",
     arguments: Sequence[str] = (),
 ) -> str:
-    """Source of a module with one function of NumPy arrays, one argument per feature, in the order
-    of the table.
+    """Source of a module with one function of NumPy arrays.
 
-    Several expressions are returned as a tuple.
+    It has one argument per feature, in the order of the table. Several expressions are returned as
+    a tuple.
 
     Args:
         expressions: in the symbols `names`.
@@ -211,11 +211,29 @@ def python_source(
         if not expression.free_symbols:
             value = f"np.full(np.shape({own[0]}), {value})"
         values.append(value)
-    result = (
-        values[0] if len(values) == 1 else "(\n        " + ",\n        ".join(values) + ",\n    )"
-    )
+    lines = [
+        "import numpy as np",
+        "",
+        "",
+        f"def {function}({', '.join(own)}):",
+        *_docstring(title, arguments),
+        f"    return {_tuple_of(values)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(title: str, arguments: Sequence[str]) -> list[str]:
+    """The lines of a function's docstring; what stands in the title cannot end it."""
     title = title.replace("\\", "/").replace('"""', "'''")
-    lines = [title, *(["", *arguments] if arguments else [])]
-    doc = "\n    ".join(line for line in lines).replace("\n    \n", "\n\n")
-    closing = "\n    " if arguments else ""
-    return f'import numpy as np\n\n\ndef {function}({", ".join(own)}):\n    """{doc}{closing}"""\n    return {result}\n'
+    if not arguments:
+        return [f'    """{title}"""']
+    own_lines = [f"    {line}" for line in arguments]
+    return [f'    """{title}', "", *own_lines, '    """']
+
+
+def _tuple_of(values: Sequence[str]) -> str:
+    """One expression as it is, several as a tuple, one a line."""
+    if len(values) == 1:
+        return values[0]
+    lines = [f"        {value}," for value in values]
+    return "\n".join(["(", *lines, "    )"])

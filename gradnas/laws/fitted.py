@@ -1,0 +1,96 @@
+"""The laws that `fit` found: which is chosen, its formula, its values.
+
+Legend: N rows, D features, K outputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradnas.laws.law import Law, Laws
+from gradnas.laws.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class FittedLaws:
+    """A front of laws for each output, and what they are about.
+
+    Args:
+        fronts: one for each output.
+        names: of the features.
+        outputs: what the laws are about.
+        max_complexity: of the laws that are chosen among; None: all.
+        written: formulas as sympy expressions by output and row, filled as they are asked for.
+    """
+
+    fronts: Sequence[Laws]
+    names: list[str]
+    outputs: Outputs
+    max_complexity: int | None
+    written: dict[tuple[int, int], Any]
+
+    def chosen(self, k: int) -> int:
+        """The place of the chosen law in the front of output k."""
+        laws = self.fronts[k]
+        if self.max_complexity is None:
+            return laws.best
+        small: list[int] = []
+        for place, law in enumerate(laws.front):
+            if law.complexity <= self.max_complexity:
+                small.append(place)
+        if not small:
+            simplest = min(law.complexity for law in laws.front)
+            raise ValueError(
+                f"max_complexity={self.max_complexity}: the simplest law has a complexity of "
+                f"{simplest}"
+            )
+        return min(small, key=lambda place: laws.front[place].description_length)
+
+    def row(self, k: int, law: int | None) -> int:
+        """A checked row of the front of output k, from 0; None: that of the chosen law."""
+        if law is None:
+            return self.chosen(k)
+        size = len(self.fronts[k].front)
+        if len(self.fronts) > 1:
+            raise ValueError("law= chooses from one front, but there are several outputs")
+        if not -size <= law < size:
+            raise ValueError(f"there is no law {law}: the front has {size}, counted from 0")
+        return law % size
+
+    def law(self, k: int, law: int | None = None) -> Law:
+        """One law of the front of output k."""
+        return self.fronts[k].front[self.row(k, law)]
+
+    def formula(self, k: int, place: int) -> Any:
+        """A law as a sympy expression, without the link of a probability or a rate."""
+        if (k, place) not in self.written:
+            self.written[k, place] = self.fronts[k].front[place].expression(self.names)
+        return self.written[k, place]
+
+    def expressions(self, law: int | None) -> tuple[Any, ...]:
+        """What is predicted, as sympy expressions."""
+        formulas = [self.formula(k, self.row(k, law)) for k in range(len(self.fronts))]
+        return self.outputs.expressions(formulas)
+
+    def predicted(self, x_ND: np.ndarray, law: int | None = None) -> np.ndarray:
+        """What is predicted of every row, with a warning where a law is undefined."""
+        x_ND = np.require(x_ND, requirements=["C", "W"])  # torch wants memory it may write to
+        columns: list[np.ndarray] = []
+        with np.errstate(all="ignore"):
+            for k in range(len(self.fronts)):
+                columns.append(self.outputs.values(self.law(k, law), x_ND))
+        values_NK = np.column_stack(columns)
+        undefined = int((~np.isfinite(values_NK)).any(axis=1).sum())
+        if undefined:
+            warnings.warn(
+                f"the law is undefined in {undefined} of {len(x_ND)} rows (such as the logarithm "
+                "of a negative number)",
+                UserWarning,
+                stacklevel=3,
+            )
+        return self.outputs.predicted(values_NK)

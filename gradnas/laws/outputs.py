@@ -1,0 +1,166 @@
+"""What the laws of a fitted estimator are about: numbers, or the probabilities of classes.
+
+Legend: N rows, K outputs or classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import sympy
+
+from gradnas.laws import text as law_text
+from gradnas.laws.law import Law
+
+Output = Literal["real", "probability", "counts"]
+
+
+class Outputs(ABC):
+    """From the laws' formulas to what is predicted, in numbers and in symbols."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> list[str]:
+        """What the fronts are about: the names of the targets, or `name=class`."""
+
+    @abstractmethod
+    def left_sides(self, latex: bool) -> list[str]:
+        """What the equations are equal to."""
+
+    @abstractmethod
+    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+        """What is predicted, from the laws' formulas, as sympy expressions."""
+
+    @abstractmethod
+    def values(self, law: Law, x_ND: np.ndarray) -> np.ndarray:
+        """What of a law at some rows the prediction is made from; NaN where it is undefined."""
+
+    @abstractmethod
+    def predicted(self, values_NK: np.ndarray) -> np.ndarray:
+        """What is predicted, from the laws' values: numbers, or the probability of every class."""
+
+    @abstractmethod
+    def column(self, k: int) -> int:
+        """The column of `predicted` that the law of output k is about."""
+
+    @abstractmethod
+    def encoded(self, y: Any) -> np.ndarray:
+        """(N, K) targets as the laws see them."""
+
+
+@dataclass(frozen=True)
+class Numbers(Outputs):
+    """Targets that are numbers, each explained by one law."""
+
+    names: list[str]
+    output: Output
+
+    @property
+    def targets(self) -> list[str]:
+        return self.names
+
+    def left_sides(self, latex: bool) -> list[str]:
+        if latex:
+            return [law_text.latex_name(name) for name in self.names]
+        return list(self.names)
+
+    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+        if self.output == "probability":
+            return tuple(_logistic(formula) for formula in formulas)
+        if self.output == "counts":
+            return tuple(_exp(formula) for formula in formulas)
+        return tuple(formulas)
+
+    def values(self, law: Law, x_ND: np.ndarray) -> np.ndarray:
+        return law.predict(x_ND)
+
+    def predicted(self, values_NK: np.ndarray) -> np.ndarray:
+        return values_NK
+
+    def column(self, k: int) -> int:
+        return k
+
+    def encoded(self, y: Any) -> np.ndarray:
+        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+
+
+@dataclass(frozen=True)
+class Classes(Outputs):
+    """Classes; of two the second has a law, of more each has one, against the rest.
+
+    Attributes:
+        name: of the target.
+        labels: the classes.
+        prior_K: their shares in the training data.
+    """
+
+    name: str
+    labels: np.ndarray
+    prior_K: np.ndarray
+
+    @property
+    def own(self) -> list[int]:
+        """The classes that have a law."""
+        return list(range(len(self.labels))) if len(self.labels) > 2 else [1]
+
+    @property
+    def targets(self) -> list[str]:
+        return [f"{self.name}={label}" for label in self.labels[self.own]]
+
+    def left_sides(self, latex: bool) -> list[str]:
+        if not latex:
+            return [f"P({target})" for target in self.targets]
+        name = law_text.latex_name(self.name)
+        words = [law_text.latex_word(str(label)) for label in self.labels[self.own]]
+        return [rf"P\left({name} = {word}\right)" for word in words]
+
+    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+        shares = [_logistic(formula) for formula in formulas]
+        if len(shares) == 1:
+            return tuple(shares)
+        return tuple(share / sympy.Add(*shares) for share in shares)
+
+    def values(self, law: Law, x_ND: np.ndarray) -> np.ndarray:
+        return law.linear(x_ND)
+
+    def predicted(self, values_NK: np.ndarray) -> np.ndarray:
+        """The probabilities one against the rest, divided by their sum.
+
+        Where a law is undefined: the shares of the classes in the training data.
+        """
+        eta_NK = values_NK
+        if len(self.labels) == 2:
+            eta_NK = np.column_stack([-eta_NK, eta_NK])
+        with np.errstate(invalid="ignore"):
+            # By the logarithms of the probabilities, so that none underflows before the division.
+            log_p_NK = -np.logaddexp(0.0, -eta_NK)
+            p_NK = np.exp(log_p_NK - log_p_NK.max(axis=1, keepdims=True))
+            p_NK /= p_NK.sum(axis=1, keepdims=True)
+        defined_N1 = np.isfinite(p_NK).all(axis=1, keepdims=True)
+        return np.where(defined_N1, p_NK, self.prior_K)
+
+    def column(self, k: int) -> int:
+        return self.own[k]
+
+    def encoded(self, y: Any) -> np.ndarray:
+        labels_N = np.asarray(y).reshape(-1)
+        for label in np.unique(labels_N):
+            if label not in self.labels:
+                raise ValueError(f"y holds the class {label!r}, which fit has not seen")
+        columns = [labels_N == label for label in self.labels[self.own]]
+        return np.column_stack(columns).astype(np.float64)
+
+
+def _exp(expression: Any) -> Any:
+    """As it stands: sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
+    if expression.free_symbols:
+        return sympy.exp(expression, evaluate=False)
+    return sympy.exp(expression)
+
+
+def _logistic(expression: Any) -> Any:
+    return 1 / (1 + _exp(-expression))
