@@ -38,7 +38,7 @@ from gradnas.laws.formula import (
     Formula,
 )
 from gradnas.laws.primitives import POWER
-from gradnas.pictures.plots import (
+from gradnas.pictures.sheet import (
     BLUE,
     GREEN,
     INK,

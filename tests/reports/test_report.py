@@ -15,7 +15,7 @@ from gradnas import runs
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
 from gradnas.families.cells import recipes
-from gradnas.pictures.plots import readable
+from gradnas.pictures.mixing_weights import readable
 from gradnas.programs.reporting import write_report
 from gradnas.reports.folder import RandomCells
 from gradnas.spaces import ConvCell

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.families.sections import entropy_panel, heat_caption, still_open
-from gradnas.pictures import cells, plots
+from gradnas.pictures import cells, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
-from gradnas.pictures.plots import Line, Panel, edges
+from gradnas.pictures.mixing_weights import edge_rows, edges
+from gradnas.pictures.plots import Line, Panel
+from gradnas.pictures.sheet import BLUE, GREEN, ORANGE
 from gradnas.reports.folder import Folder, Tables
 from gradnas.reports.parts import escaped, figure, headed
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
-COLOURS = {"normal": plots.BLUE, "reduce": plots.ORANGE}
+COLOURS = {"normal": BLUE, "reduce": ORANGE}
 
 COLLAPSE_ADVICE = (
     "Long and first-order searches are known to end so: skip connections win while the weights of "
@@ -80,9 +82,11 @@ def mixing(folder: Folder) -> str:
         entropies[name] = _entropies(mix_NEO)
         values = mix_NEO.tolist()
         chosen = _chosen(folder, name)
-        heat = plots.heat_map(f"plot-mix-{name}", values[-1], nodes, operations, chosen)
+        heat = mixing_weights.heat_map(
+            f"plot-mix-{name}", values[-1], edge_rows(nodes), operations, chosen
+        )
         parts.append(headed(TITLES[name], figure(heat, heat_caption(len(values), "cell"))))
-        lines = plots.mixing_lines(f"plot-lines-{name}", values, nodes, operations, chosen)
+        lines = mixing_weights.mixing_lines(f"plot-lines-{name}", values, nodes, operations, chosen)
         parts.append(figure(lines, "The same over the epochs. Thick: the derived cell."))
 
     # Where a search begins: all alphas equal
@@ -117,7 +121,7 @@ def _decidedness(folder: Folder, entropies: Mapping[str, list[float]], undecided
     skips = folder.metrics.series("skip_connections")
     if skips:
         levels = [(float(_nodes(folder)), "half of the operations")]
-        line = Line("normal cell", skips, plots.GREEN)
+        line = Line("normal cell", skips, GREEN)
         panels.append(Panel("Skip connections", [line], whole=True, levels=levels))
     text = (
         f"Entropy falls as the search decides: from that of {math.exp(undecided):.1f} operations "

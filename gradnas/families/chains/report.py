@@ -15,9 +15,10 @@ from gradnas import runs
 from gradnas.architectures.chain import IDENTITY, ZERO, Chain
 from gradnas.config import from_json
 from gradnas.families.sections import entropy_panel, heat_caption, still_open
-from gradnas.pictures import chains, plots
+from gradnas.pictures import chains, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import Line, Panel
+from gradnas.pictures.sheet import BLUE, GREEN
 from gradnas.reports.folder import Folder, Tables
 from gradnas.reports.parts import figure, headed
 from gradnas.spaces import ImageSpace, MBConvChain
@@ -90,7 +91,7 @@ def _heat(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
             if operation in columns:
                 chosen.add((row, columns.index(operation)))
     names = [plain(column) for column in columns]
-    return plots.heat_map("plot-mix-chain", values, len(space.stages), names, chosen, rows)
+    return mixing_weights.heat_map("plot-mix-chain", values, rows, names, chosen)
 
 
 def _columns(space: MBConvChain) -> list[str]:
@@ -108,13 +109,13 @@ def _columns(space: MBConvChain) -> list[str]:
 def _decidedness(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
     entropies_N = [torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()]
     mean_N = torch.stack(entropies_N).mean(0).tolist()
-    line = Line("mean over the blocks", list(enumerate(mean_N)), plots.BLUE)
+    line = Line("mean over the blocks", list(enumerate(mean_N)), BLUE)
     # Blocks may have different numbers of candidates; those with one add log 1 = 0.
     total = sum(math.log(len(block.candidates)) for block in _space(folder).blocks)
     panels = [entropy_panel([line], total / len(mixes))]
     removed = folder.metrics.series("skip_connections")
     if removed:
-        line = Line("derived chain", removed, plots.GREEN)
+        line = Line("derived chain", removed, GREEN)
         panels.append(Panel("Blocks removed", [line], whole=True))
     label = "entropy and number of removed blocks over epochs"
     plot = plots.curves("plot-decided", panels, label)

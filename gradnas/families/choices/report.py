@@ -17,9 +17,10 @@ from torch import Tensor
 
 from gradnas.architectures.choices import Choices
 from gradnas.families.sections import entropy_panel, still_open
-from gradnas.pictures import choices, plots
+from gradnas.pictures import choices, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import Line, Panel
+from gradnas.pictures.sheet import BLUE
 from gradnas.reports.folder import Folder, Tables
 from gradnas.reports.parts import escaped, figure, headed, row
 
@@ -96,7 +97,7 @@ def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
 def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
     """The probability of every operation of one choice over the epochs."""
     names = _names(folder, choice, mix_NO.shape[-1])
-    styles = plots.operation_styles(names)
+    styles = mixing_weights.operation_styles(names)
     decided = None
     if isinstance(folder.architecture, Choices):
         decided = folder.architecture.get(choice)
@@ -105,7 +106,7 @@ def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
         colour, dash = styles[o]
         width = 2.6 if name == decided else 1.2
         points = list(enumerate(mix_NO[:, o].tolist()))
-        lines.append(Line(plots.readable(name), points, colour, dash, width))
+        lines.append(Line(mixing_weights.readable(name), points, colour, dash, width))
     panel = Panel(plain(choice), lines, from_zero=True)
     plot = plots.curves(f"plot-choice-{number}", [panel], f"{choice}: probabilities over epochs")
     return figure(plot, "Thick: the operation that was decided.")
@@ -114,7 +115,7 @@ def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
 def _decidedness(mixes: Mapping[str, Tensor]) -> str:
     entropies_N = [torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()]
     mean_N = torch.stack(entropies_N).mean(0).tolist()
-    line = Line("mean over the choices", list(enumerate(mean_N)), plots.BLUE)
+    line = Line("mean over the choices", list(enumerate(mean_N)), BLUE)
     total = sum(math.log(mix_NO.shape[-1]) for mix_NO in mixes.values())
     panel = entropy_panel([line], total / len(mixes))
     plot = plots.curves("plot-decided", [panel], "entropy over epochs")

@@ -11,9 +11,10 @@ import torch
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.families.sections import entropy_panel, heat_caption, still_open
-from gradnas.pictures import cells, plots
+from gradnas.pictures import cells, mixing_weights, plots
 from gradnas.pictures.canvas import in_html
 from gradnas.pictures.plots import Line
+from gradnas.pictures.sheet import BLUE
 from gradnas.reports.folder import Folder, Tables
 from gradnas.reports.parts import escaped, figure, headed
 
@@ -52,19 +53,18 @@ def mixing(folder: Folder) -> str:
     (alphas_NEO,) = folder.alphas.values()
     mix_NEO = folder.relaxation.probabilities(alphas_NEO)
     activations = _activations(folder)
-    labels = []
+    rows = []
     for predecessor, node in state_edges(_nodes(folder)):
-        labels.append((f"{_state(predecessor)} → {_state(node)}", node - 1))
-    heat = plots.heat_map(
+        rows.append((f"{_state(predecessor)} → {_state(node)}", node - 1))
+    heat = mixing_weights.heat_map(
         "plot-mix-recurrent",
         mix_NEO[-1].tolist(),
-        _nodes(folder),
+        rows,
         activations,
         _chosen(folder),
-        labels,
     )
     entropies = torch.special.entr(mix_NEO).sum(-1).mean(-1).tolist()
-    line = Line("recurrent cell", list(enumerate(entropies)), plots.BLUE)
+    line = Line("recurrent cell", list(enumerate(entropies)), BLUE)
     panel = entropy_panel([line], math.log(len(activations)))
     plot = plots.curves("plot-decided", [panel], "entropy over epochs")
     about = (

@@ -7,6 +7,7 @@ import math
 from gradnas.latency import QUANTITIES, Quantity
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
+from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
 from gradnas.reports.folder import Folder, RandomCells
 from gradnas.reports.parts import bullets, escaped, figure, headed, joined
 from gradnas.reports.words import (
@@ -311,16 +312,16 @@ def _rank(accuracy: float, random: RandomCells) -> str:
 
 
 def _search_curves(folder: Folder) -> str:
-    mixture = _line(folder, "valid_accuracy", "supernet", plots.BLUE)
-    derived = _line(folder, "derived_valid_accuracy", "derived network, its weights", plots.ORANGE)
+    mixture = _line(folder, "valid_accuracy", "supernet", BLUE)
+    derived = _line(folder, "derived_valid_accuracy", "derived network, its weights", ORANGE)
     losses = [
-        _line(folder, "train_loss", "training", plots.PALE),
-        _line(folder, "search_valid_loss", "search-valid", plots.GREEN),
-        _line(folder, "valid_loss", "valid, supernet", plots.BLUE),
-        _line(folder, "derived_valid_loss", "valid, derived network", plots.ORANGE),
+        _line(folder, "train_loss", "training", PALE),
+        _line(folder, "search_valid_loss", "search-valid", GREEN),
+        _line(folder, "valid_loss", "valid, supernet", BLUE),
+        _line(folder, "derived_valid_loss", "valid, derived network", ORANGE),
     ]
     accuracies = [
-        _line(folder, "train_accuracy", "supernet, in training", plots.PALE),
+        _line(folder, "train_accuracy", "supernet, in training", PALE),
         mixture,
         derived,
     ]
@@ -356,8 +357,8 @@ def _training_lines(folder: Folder, key: str) -> list[Line]:
     """Pale lines of the random architectures behind those of the training."""
     label = in_words_of(folder, "random cells, training")
     lines = [_line(own, f"train_{key}", label, "#b8c2cc", 1.0) for own in folder.random]
-    lines.append(_line(folder, f"train_{key}", "training images", plots.BLUE))
-    lines.append(_line(folder, f"valid_{key}", "held out for validation", plots.ORANGE))
+    lines.append(_line(folder, f"train_{key}", "training images", BLUE))
+    lines.append(_line(folder, f"valid_{key}", "held out for validation", ORANGE))
     return lines
 
 

@@ -6,6 +6,7 @@ import math
 
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
+from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
 from gradnas.reports.folder import Folder, RandomCells
 from gradnas.reports.parts import escaped, figure, headed, joined
 from gradnas.reports.words import (
@@ -156,9 +157,9 @@ def _unfinished(folder: Folder) -> Summary:
 
 def _search_curves(folder: Folder) -> str:
     lines = [
-        _line(folder, "train_perplexity", "training text", plots.PALE),
-        _line(folder, "search_valid_perplexity", "validation text, in the steps", plots.GREEN),
-        _line(folder, "valid_perplexity", "validation text, after the epoch", plots.BLUE),
+        _line(folder, "train_perplexity", "training text", PALE),
+        _line(folder, "search_valid_perplexity", "validation text, in the steps", GREEN),
+        _line(folder, "valid_perplexity", "validation text, after the epoch", BLUE),
     ]
     text = "Of the mixture. In the steps dropout is on, and the weights are those of the moment."
     return _plot("plot-search", "Search", lines, text)
@@ -168,8 +169,8 @@ def _training_curves(training: Folder, title: str) -> str:
     lines = []
     for own in training.random:
         lines.append(_line(own, "valid_perplexity", "random cells, validation", "#b8c2cc"))
-    lines.append(_line(training, "train_perplexity", "training text", plots.BLUE))
-    lines.append(_line(training, "valid_perplexity", "validation text", plots.ORANGE))
+    lines.append(_line(training, "train_perplexity", "training text", BLUE))
+    lines.append(_line(training, "valid_perplexity", "validation text", ORANGE))
     text = "Training text with dropout; the weights kept are those of the best validation."
     averaged = [row["epoch"] + 1 for row in training.metrics.rows if row.get("averaged") is True]
     if averaged:
