@@ -1,5 +1,4 @@
-"""`Choice`, the declaration of alternatives inside any module, and `Draw`, one setting of all
-choices.
+"""`Choice` declares alternatives inside any module; `Draw` is one setting of all choices.
 
 Legend: E edges, O operations.
 """
@@ -49,8 +48,7 @@ class Draw:
 
     @property
     def probabilities(self) -> Mapping[str, Tensor]:
-        """What an expectation over architectures weighs operations with: expected latency, for
-        one."""
+        """What an expectation over architectures, such as the latency, weighs operations with."""
         return self.mix if self.probability is None else self.probability
 
     @staticmethod
@@ -58,22 +56,32 @@ class Draw:
         """A draw in which every operation is active."""
         everything: dict[str, Active] = {}
         for name, weights in mix.items():
-            edges = 1 if weights.dim() == 1 else weights.shape[0]
-            everything[name] = (tuple(range(weights.shape[-1])),) * edges
+            num_edges = 1 if weights.dim() == 1 else weights.shape[0]
+            num_operations = weights.shape[-1]
+            everything[name] = (tuple(range(num_operations)),) * num_edges
         return Draw(mix, everything)
 
     @staticmethod
     def one_hot(choices: Mapping[str, Sequence[int | None]], like: Mapping[str, Tensor]) -> Draw:
-        """The draw of one discrete architecture: per edge the index of its operation, or None to
-        cut the edge."""
+        """The draw of one discrete architecture.
+
+        Args:
+            choices: choice name -> for each edge the index of its operation, or None to cut it.
+            like: choice name -> a table of the shape, type and device that is wanted.
+        """
         mix = {name: torch.zeros_like(table) for name, table in like.items()}
         active: dict[str, Active] = {}
         for name, indices in choices.items():
-            rows = mix[name].unsqueeze(0) if mix[name].dim() == 1 else mix[name]
+            is_single = mix[name].dim() == 1
+            mix_EO = mix[name].unsqueeze(0) if is_single else mix[name]  # a view of the table
+            rows: list[tuple[int, ...]] = []
             for edge, index in enumerate(indices):
-                if index is not None:
-                    rows[edge, index] = 1.0
-            active[name] = tuple(() if index is None else (index,) for index in indices)
+                if index is None:
+                    rows.append(())
+                else:
+                    rows.append((index,))
+                    mix_EO[edge, index] = 1.0
+            active[name] = tuple(rows)
         return Draw(mix, active)
 
 
@@ -113,14 +121,15 @@ class Choice(nn.Module):
         label = f"Choice {name!r}" if name is not None else "Choice"
         if not isinstance(operations, Mapping):
             raise ValueError(
-                f"{label} takes a dictionary from names to modules, not a {type(operations).__name__}"
+                f"{label} takes a dictionary from names to modules, not a "
+                f"{type(operations).__name__}"
             )
         if len(operations) < 2:
             raise ValueError(f"{label} needs at least two operations, got {len(operations)}")
-        if name is not None and (not isinstance(name, str) or not name or "." in name):
+        if name is not None and not _is_name(name):
             raise ValueError(f"the name of a Choice is a text without dots, not {name!r}")
         for key, module in operations.items():
-            if not isinstance(key, str) or not key or "." in key:
+            if not _is_name(key):
                 raise ValueError(
                     f"{label}: an operation's name is a text without dots, not {key!r}"
                 )
@@ -147,65 +156,94 @@ class Choice(nn.Module):
             # pass: equal weights would then be silently wrong.
             if torch._C._current_graph_task_id() != -1:
                 raise RuntimeError(
-                    f"Choice {self.name!r} was run inside backward, outside its search: activation checkpointing "
-                    "around a Choice is not supported"
+                    f"Choice {self.name!r} was run inside backward, outside its search: activation "
+                    "checkpointing around a Choice is not supported"
                 )
             outputs = [operation(*args, **kwargs) for operation in operations]
-            weights: Sequence[Any] = [1.0 / len(outputs)] * len(outputs)
-            return self._mix(outputs, weights, range(len(outputs)))
+            equal_weights = [1.0 / len(outputs)] * len(outputs)
+            return self._mix(outputs, equal_weights, range(len(outputs)))
         if self.name is None or self.name not in draw.mix:
             raise RuntimeError(
-                f"Choice {self.name!r} is not part of the running search: it was added after Search(...)"
+                f"Choice {self.name!r} is not part of the running search: it was added after "
+                "Search(...)"
             )
+
         active = draw.active[self.name][0]
         mix_O = draw.mix[self.name]
-        outputs = [operations[k](*args, **kwargs) for k in active]
-        mixed = self._mix(outputs, [mix_O[k] for k in active], active)
-        beside = draw.probed[self.name][0] if draw.probed is not None else ()
-        if not beside or not mix_O.requires_grad or not torch.is_grad_enabled():
+        outputs = [operations[index](*args, **kwargs) for index in active]
+        mixed = self._mix(outputs, [mix_O[index] for index in active], active)
+
+        columns = draw.probed[self.name][0] if draw.probed is not None else ()
+        learns_mix = mix_O.requires_grad and torch.is_grad_enabled()
+        if not columns or not learns_mix:
             return mixed
-        probes = Probes(
-            {k: operations[k] for k in beside}, args, kwargs, mix_O.device, lambda: using(draw)
-        )
+        beside = {index: operations[index] for index in columns}
+        # A probe may run later, in backward, where this draw is no longer the current one.
+        probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw))
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {self.name!r}")
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
-        names = [self.names[k] for k in active]
+        names = [self.names[index] for index in active]
         return _weighted_sum(outputs, weights, f"Choice {self.name!r}", names)
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name != "" and "." not in name
+
+
 def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
+    """The sum of equal nestings of tensors, tensor by tensor.
+
+    Args:
+        label, names: what an error calls the place, and the operations that gave the outputs.
+    """
     first = outputs[0]
     if isinstance(first, Tensor):
-        for name, output in zip(names, outputs, strict=True):
-            if not isinstance(output, Tensor) or output.shape != first.shape:
-                shapes = [
-                    tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__
-                    for o in (first, output)
-                ]
-                raise ValueError(
-                    f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
-                    f"{shapes[0]} and {shapes[1]}"
-                )
-        total = outputs[0] * weights[0]
-        for output, weight in zip(outputs[1:], weights[1:], strict=True):
-            total = total + output * weight
-        return total
-    same = (
-        all(type(o) is type(first) and len(o) == len(first) for o in outputs)
-        if hasattr(first, "__len__")
-        else False
+        return _weighted_tensors(outputs, weights, label, names)
+
+    def summed(key: Any) -> Any:
+        parts = [output[key] for output in outputs]
+        return _weighted_sum(parts, weights, f"{label}[{key!r}]", names)
+
+    if _same_containers(outputs):
+        if isinstance(first, dict) and all(output.keys() == first.keys() for output in outputs):
+            return {key: summed(key) for key in first}
+        if isinstance(first, (tuple, list)):
+            items = [summed(position) for position in range(len(first))]
+            is_named_tuple = hasattr(first, "_fields")
+            return type(first)(*items) if is_named_tuple else type(first)(items)
+    given = []
+    for name, output in zip(names, outputs, strict=True):
+        given.append(f"{name}: {type(output).__name__}")
+    raise ValueError(
+        f"{label}: outputs must be tensors or equal nestings of tensors, got {', '.join(given)}"
     )
-    if same and isinstance(first, dict) and all(o.keys() == first.keys() for o in outputs):
-        return {
-            k: _weighted_sum([o[k] for o in outputs], weights, f"{label}[{k!r}]", names)
-            for k in first
-        }
-    if same and isinstance(first, (tuple, list)):
-        parts = [
-            _weighted_sum([o[i] for o in outputs], weights, f"{label}[{i}]", names)
-            for i in range(len(first))
-        ]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    kinds = ", ".join(f"{n}: {type(o).__name__}" for n, o in zip(names, outputs, strict=True))
-    raise ValueError(f"{label}: outputs must be tensors or equal nestings of tensors, got {kinds}")
+
+
+def _weighted_tensors(
+    outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]
+) -> Tensor:
+    first = outputs[0]
+    for name, output in zip(names, outputs, strict=True):
+        if not isinstance(output, Tensor) or output.shape != first.shape:
+            raise ValueError(
+                f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
+                f"{_shape(first)} and {_shape(output)}"
+            )
+    total = first * weights[0]
+    for output, weight in zip(outputs[1:], weights[1:], strict=True):
+        total = total + output * weight
+    return total
+
+
+def _shape(output: Any) -> Any:
+    """In an error: the shape of a tensor, the type of anything else."""
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+
+
+def _same_containers(outputs: list[Any]) -> bool:
+    """Whether all are of one type that has a length, and of one length."""
+    first = outputs[0]
+    if not hasattr(first, "__len__"):
+        return False
+    return all(type(output) is type(first) and len(output) == len(first) for output in outputs)

@@ -17,8 +17,11 @@ from torch import Tensor
 
 
 def pick_device(name: str) -> torch.device:
-    """`"auto"` is CUDA where there is one. ValueError: CUDA asked for but absent, or no such
-    device."""
+    """The device of this name; `"auto"` is CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for but absent, or there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,7 +32,8 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
             raise ValueError(
-                f"device {name!r} was asked for, but this machine has no usable CUDA device; use --device cpu"
+                f"device {name!r} was asked for, but this machine has no usable CUDA device; use "
+                "--device cpu"
             )
         if device.index is not None and device.index >= count:
             raise ValueError(
@@ -41,26 +45,30 @@ def pick_device(name: str) -> torch.device:
 
 
 def start(device: torch.device) -> None:
-    """Join the processes that `torchrun` started (its environment variables); nothing to do in a
-    single process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    """Join the processes that `torchrun` started; nothing to do in a single process."""
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun says so
+    if num_processes > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def stop() -> None:
     """Leave the group that `start` joined."""
-    if dist.is_available() and dist.is_initialized():
+    if _joined():
         dist.destroy_process_group()
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def world() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
     """Index of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def is_main() -> bool:
@@ -88,8 +96,10 @@ class _Mean(torch.autograd.Function):
 
 
 def mean_with_autograd(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Mean of each tensor over the ranks, differentiable any number of times. Shapes must agree on
-    all ranks."""
+    """Mean of each tensor over the ranks, differentiable any number of times.
+
+    Shapes must agree on all ranks.
+    """
     if world() == 1 or not tensors:
         return list(tensors)
     # One collective for all: ranks cannot get out of step, and small tensors do not cost a round
@@ -109,7 +119,8 @@ def mean_of_values(values: Mapping[str, float]) -> dict[str, float]:
     """Mean over the ranks of named numbers (float64)."""
     if world() == 1:
         return dict(values)
-    (averaged,) = mean([torch.tensor(list(values.values()), dtype=torch.float64)])
+    numbers = torch.tensor(list(values.values()), dtype=torch.float64)
+    (averaged,) = mean([numbers])
     return dict(zip(values, averaged.tolist(), strict=True))
 
 
@@ -119,15 +130,6 @@ def copy_from_main(tensors: Sequence[Tensor]) -> None:
     if world() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
-
-
-def same_seed(seed: int) -> int:
-    """Rank 0's seed, on every rank."""
-    if world() == 1:
-        return seed
-    box = [seed]
-    dist.broadcast_object_list(box, src=0)
-    return int(box[0])
 
 
 def barrier() -> None:

@@ -1,5 +1,4 @@
-"""How much memory a step needs: counted exactly for what autograd keeps, and measured for the
-process or the device."""
+"""How much memory a step needs: what autograd keeps, counted; process or device, measured."""
 
 from __future__ import annotations
 
@@ -21,7 +20,8 @@ class _Kept:
     __slots__ = ("count", "tensor")
 
     def __init__(self, tensor: Tensor, count: SavedTensors) -> None:
-        self.tensor, self.count = tensor, count
+        self.tensor = tensor
+        self.count = count
         count.add(tensor)
 
     def __del__(self) -> None:
@@ -29,15 +29,16 @@ class _Kept:
 
 
 class SavedTensors:
-    """Within this context, the bytes that autograd keeps for backward: `live_bytes`, and their peak
-    `peak_bytes`.
+    """Counts, within this context, the bytes that autograd keeps for backward.
 
-    Storages that several nodes keep count once. Unlike the size of the process, the figure is the
-    same in every run on every device, so it may stand in the metrics of a reproducible run.
+    `live_bytes` are those of the moment, `peak_bytes` the most there were. Storages that several
+    nodes keep count once. Unlike the size of the process, the figure is the same in every run on
+    every device, so it may stand in the metrics of a reproducible run.
     """
 
     def __init__(self) -> None:
-        self.live_bytes = self.peak_bytes = 0
+        self.live_bytes = 0
+        self.peak_bytes = 0
         self._references: dict[int, int] = {}
         self._hooks: Any = None
 
@@ -78,32 +79,42 @@ class SavedTensors:
 
 def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
     """Bytes of the states (momentum buffers, moments) of optimisers."""
-    states = (state for optimizer in optimizers for state in optimizer.state.values())
-    return sum(
-        t.numel() * t.element_size()
-        for state in states
-        for t in state.values()
-        if isinstance(t, Tensor)
-    )
+    total = 0
+    for optimizer in optimizers:
+        for state in optimizer.state.values():
+            total += _bytes(value for value in state.values() if isinstance(value, Tensor))
+    return total
 
 
 def module_bytes(module: torch.nn.Module) -> int:
     """Bytes of parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+    return _bytes([*module.parameters(), *module.buffers()])
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def step_mib(
     kept: SavedTensors, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
 ) -> float:
-    """Memory of a step within `kept`: weights and their gradients, optimiser states, and what
-    autograd kept."""
-    return (kept.peak_bytes + 2 * module_bytes(module) + optimizer_bytes(optimizers)) / MIB
+    """Memory of a step within `kept`, in MiB.
+
+    Counted are the weights and their gradients, the states of the optimisers, and what autograd
+    kept.
+    """
+    weights_and_gradients = 2 * module_bytes(module)
+    return (kept.peak_bytes + weights_and_gradients + optimizer_bytes(optimizers)) / MIB
 
 
 def measured_peak_mib(device: torch.device) -> float:
-    """Highest memory so far: allocated tensors on a CUDA device, the resident process on a CPU.
-    Varies between runs."""
+    """Highest memory so far, which varies between runs.
+
+    On a CUDA device that of its tensors, on a CPU that of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024.0  # bytes there, KiB on Linux
+    if sys.platform == "darwin":  # there in bytes, elsewhere in KiB
+        return peak / MIB
+    return peak / 1024.0

@@ -45,19 +45,24 @@ class WeightOptimizer:
 
     def lr_at(self, epoch: float, epochs: int, warmup_epochs: int = 0) -> float:
         """Learning rate at a moment counted in epochs from 0: cosine from `lr` towards `lr_end`."""
-        start, done, length = self.lr, epoch, epochs
-        if self.warmup_lr is not None:
-            if epoch < warmup_epochs:
-                start, length = self.warmup_lr, warmup_epochs
-            else:
-                done, length = epoch - warmup_epochs, epochs - warmup_epochs
-        return self.lr_end + 0.5 * (start - self.lr_end) * (1.0 + math.cos(math.pi * done / length))
+        if self.warmup_lr is None:
+            return self._cosine(self.lr, epoch, epochs)
+        if epoch < warmup_epochs:
+            return self._cosine(self.warmup_lr, epoch, warmup_epochs)
+        return self._cosine(self.lr, epoch - warmup_epochs, epochs - warmup_epochs)
+
+    def _cosine(self, start: float, done: float, length: int) -> float:
+        """From `start` at 0 to `lr_end` at `length`."""
+        height = 1.0 + math.cos(math.pi * done / length)  # from 2 to 0
+        return self.lr_end + 0.5 * (start - self.lr_end) * height
 
 
 @dataclass(frozen=True)
 class AlphaOptimizer:
-    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults; weight decay is L2
-    inside Adam."""
+    """Adam on the alphas, with the settings of DARTS (appendix A.1) as defaults.
+
+    Weight decay is L2, inside Adam: a term of the gradient, which its moments see.
+    """
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)

@@ -1,5 +1,7 @@
-"""Number formats of a run, set deliberately: torch's own defaults mix them (TF32 in convolutions,
-not in products)."""
+"""Number formats of a run, set deliberately.
+
+Torch's own defaults differ from place to place: TF32 in convolutions, not in products.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,10 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def cuda_products(precision: str) -> Iterator[None]:
-    """Within: CUDA's float32 products and convolutions use TF32 (10 bits of fraction instead of 23)
-    or do not.
+    """Within: whether CUDA's float32 products and convolutions use TF32.
 
-    `"fp32"` forbids it in both, `"tf32"` allows it in both; `"bf16"` allows it in what autocast
-    leaves in float32.
+    It keeps 10 bits of the fraction instead of 23. `"fp32"` forbids it in both, `"tf32"` allows it
+    in both; `"bf16"` allows it in what autocast leaves in float32.
     """
     backends: Any = torch.backends
     settings = (backends.cuda.matmul, backends.cudnn.conv)

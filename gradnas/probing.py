@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,14 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from gradnas.randomness import random_state, set_random_state
+
+
+class _Operation(NamedTuple):
+    """A module, with the tensors that it held at the forward pass."""
+
+    module: nn.Module
+    params: dict[str, nn.Parameter]
+    buffers: dict[str, Tensor]
 
 
 class Probes:
@@ -44,18 +52,18 @@ class Probes:
     ) -> None:
         self.inputs: list[Tensor] = []
         self._template = _take_apart((args, dict(named)), self.inputs)
-        self._context, self._device = context, device
+        self._context = context
+        self._device = device
         self._random_state = random_state(device)
-        self._autocast = (
-            torch.is_autocast_enabled(device.type),
-            torch.get_autocast_dtype(device.type),
-        )
+        self._autocasts = torch.is_autocast_enabled(device.type)
+        self._autocast_dtype = torch.get_autocast_dtype(device.type)
         # Inside functional_call a module holds the tensors of this pass alone: remembered here, not
         # looked up later.
-        self._operations = {
-            k: (operation, dict(operation.named_parameters()), dict(operation.named_buffers()))
-            for k, operation in operations.items()
-        }
+        self._operations: dict[int, _Operation] = {}
+        for column, module in operations.items():
+            params = dict(module.named_parameters())
+            buffers = dict(module.named_buffers())
+            self._operations[column] = _Operation(module, params, buffers)
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -65,50 +73,52 @@ class Probes:
     @torch.no_grad()
     def output(self, column: int, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The output of an operation as a list of tensors."""
-        operation, params, buffers = self._operations[column]
-        tensors = {name: p.detach() for name, p in params.items()} | {
-            n: b.clone() for n, b in buffers.items()
-        }
+        operation = self._operations[column]
+        tensors = {name: param.detach() for name, param in operation.params.items()}
+        # Copies, into which BatchNorm may write its running statistics: a probe changes nothing.
+        tensors |= {name: buffer.clone() for name, buffer in operation.buffers.items()}
         args, named = _put_together(self._template, iter([t.detach() for t in inputs]))
-        enabled, dtype = self._autocast
-        now = random_state(self._device)
+        autocast = torch.autocast(
+            self._device.type, dtype=self._autocast_dtype, enabled=self._autocasts
+        )
+        # The numbers that the operation would have seen in the active one's place, also where this
+        # runs later, in backward.
+        random_state_now = random_state(self._device)
         set_random_state(self._random_state, self._device)
         try:
-            with self._context(), torch.autocast(self._device.type, dtype=dtype, enabled=enabled):
-                found: list[Tensor] = []
-                _take_apart(functional_call(operation, tensors, args, named), found)
+            with self._context(), autocast:
+                output = functional_call(operation.module, tensors, args, named)
         finally:
-            set_random_state(now, self._device)
-        return found
+            set_random_state(random_state_now, self._device)
+        outputs: list[Tensor] = []
+        _take_apart(output, outputs)
+        return outputs
 
 
 class _Probed(torch.autograd.Function):
-    """Forward: the outputs as they are. Backward: `<grad, o_k>` for the mixing weight of every
-    probed operation k."""
+    """Forward: the outputs as they are. Backward: `<grad, o_k>` for the weight of every probe k."""
 
     @staticmethod
     def forward(
         ctx: Any, probes: Probes, deferred: bool, num_outputs: int, mix_O: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        outputs, kept = tensors[:num_outputs], tensors[num_outputs:]
-        ctx.probes, ctx.deferred, ctx.num_outputs, ctx.num_kept = (
-            probes,
-            deferred,
-            num_outputs,
-            len(kept),
-        )
+        outputs = tensors[:num_outputs]
+        kept = tensors[num_outputs:]  # inputs of the probes where they are deferred, else outputs
+        ctx.probes = probes
+        ctx.deferred = deferred
+        ctx.num_outputs = num_outputs
+        ctx.num_kept = len(kept)
         ctx.mix_like = (mix_O.shape, mix_O.dtype, mix_O.device)
         ctx.save_for_backward(*kept)
-        return tuple(
-            output.clone() for output in outputs
-        )  # views could not be changed in place by what comes next
+        # Copies: views could not be changed in place by what comes next.
+        return tuple(output.clone() for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         return _gradients(ctx, *grads)
 
 
-@once_differentiable
+@once_differentiable  # here: on a static method it hides the name of `ctx` from type checkers
 def _gradients(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     """Of the inputs of `_Probed.forward`."""
     shape, dtype, device = ctx.mix_like
@@ -117,9 +127,15 @@ def _gradients(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         if ctx.deferred:
             outputs = ctx.probes.output(column, ctx.saved_tensors)
         else:
-            outputs = ctx.saved_tensors[place * ctx.num_outputs : (place + 1) * ctx.num_outputs]
-        pairs = zip(grads, outputs, strict=True)
-        grad_mix_O[column] = sum((g.to(dtype) * o.to(dtype)).sum() for g, o in pairs)
+            first = place * ctx.num_outputs
+            outputs = ctx.saved_tensors[first : first + ctx.num_outputs]
+        # In the precision of the mixing weights, not in that of the outputs: under autocast those
+        # have 8 bits of fraction, too few for a sum over a whole batch.
+        product = torch.zeros((), dtype=dtype, device=device)
+        for grad, output in zip(grads, outputs, strict=True):
+            product = product + (grad.to(dtype) * output.to(dtype)).sum()
+        grad_mix_O[column] = product
+    # One for each argument of forward: no gradient for the first three and for what was kept.
     return None, None, None, grad_mix_O, *grads, *[None] * ctx.num_kept
 
 
@@ -140,15 +156,21 @@ def probed(output: Any, mix_O: Tensor, probes: Probes, deferred: bool, label: st
     if not deferred:
         kept = []
         for column in probes.columns:
-            found = probes.output(column, probes.inputs)
-            shapes = [[tuple(t.shape) for t in tensors] for tensors in (outputs, found)]
-            if shapes[0] != shapes[1]:
+            probe = probes.output(column, probes.inputs)
+            probe_shapes = _shapes(probe)
+            active_shapes = _shapes(outputs)
+            if probe_shapes != active_shapes:
                 raise ValueError(
-                    f"{label}: operation {column} gives {shapes[1]}, but the active ones {shapes[0]}"
+                    f"{label}: operation {column} gives {probe_shapes}, but the active ones "
+                    f"{active_shapes}"
                 )
-            kept += found
+            kept += probe
     results = _Probed.apply(probes, deferred, len(outputs), mix_O, *outputs, *kept)
     return _put_together(template, iter(results))
+
+
+def _shapes(tensors: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in tensors]
 
 
 class _Place:
@@ -159,12 +181,11 @@ _PLACE = _Place()
 
 
 def _take_apart(value: Any, tensors: list[Tensor]) -> Any:
-    """The nesting of tuples, lists and dictionaries with its tensors moved, in order, to
-    `tensors`."""
+    """The nesting of tuples, lists and dictionaries; its tensors move, in order, to `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return _PLACE
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
         return type(value)(*(_take_apart(item, tensors) for item in value))
     if isinstance(value, (tuple, list)):
         return type(value)(_take_apart(item, tensors) for item in value)

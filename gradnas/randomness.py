@@ -1,5 +1,4 @@
-"""Random numbers by counter: a generator for (seed, stream, step), so that there is no state to
-save.
+"""Random numbers by counter: a generator for (seed, stream, step), so that no state is saved.
 
 Adding up seeds and steps makes streams overlap (seed 1, step 0 is seed 0, step 1); hashing them
 does not.
