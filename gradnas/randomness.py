@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def mix(*numbers: int) -> int:
+def seed_for(*numbers: int) -> int:
     """A 64-bit hash of whole numbers (each taken modulo 2^64); order and count matter.
 
     One round of splitmix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number
@@ -30,12 +30,12 @@ def mix(*numbers: int) -> int:
 
 
 def generator_for(*numbers: int) -> torch.Generator:
-    """A CPU generator of its own, seeded with `mix(*numbers)`; the global one is left alone.
+    """A CPU generator of its own, seeded with `seed_for(*numbers)`; the global one is left alone.
 
     torch's CPU generator keeps the low 32 bits of a seed, so among very many images some pairs
     share their numbers.
     """
-    return torch.Generator().manual_seed(mix(*numbers))
+    return torch.Generator().manual_seed(seed_for(*numbers))
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

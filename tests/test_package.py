@@ -14,7 +14,7 @@ from torch import nn
 
 from gradnas.memory import SavedTensors, module_bytes, optimizer_bytes
 from gradnas.progress import Progress
-from gradnas.randomness import generator_for, mix, random_state, set_random_state
+from gradnas.randomness import generator_for, random_state, seed_for, set_random_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -183,7 +183,7 @@ def test_generators_depend_on_all_numbers_in_order():
     ]
     assert len(set(draws)) == 4
     assert torch.rand(1, generator=generator_for(1, 2)).item() == draws[0]
-    assert mix(0, 1) != mix(1, 0)
+    assert seed_for(0, 1) != seed_for(1, 0)
 
 
 def test_random_state_round_trip():

@@ -17,7 +17,7 @@ from gradnas.data import Augment, MemorySplit, halves, load_images, stratified
 from gradnas.data.augment import random_numbers
 from gradnas.data.base import Plan
 from gradnas.data.memory import pixel_statistics
-from gradnas.randomness import generator_for, mix
+from gradnas.randomness import generator_for, seed_for
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FULL = Augment(crop_padding=2, flip=True, cutout=3)
@@ -62,16 +62,21 @@ def same(first, second) -> bool:
 
 
 def test_mix_is_splitmix64_and_tells_all_neighbours_apart():
-    assert mix(0) == 0xE220A8397B1DCDAF  # the first output of splitmix64 from state 0, as published
+    assert (
+        seed_for(0) == 0xE220A8397B1DCDAF
+    )  # the first output of splitmix64 from state 0, as published
     hashes = {
-        mix(seed, epoch, index) & 0xFFFFFFFF
+        seed_for(seed, epoch, index) & 0xFFFFFFFF
         for seed in range(20)
         for epoch in range(20)
         for index in range(20)
     }
     assert len(hashes) == 8000  # distinct even in the 32 bits that torch's CPU generator keeps
-    assert len({mix(), mix(0), mix(0, 0), mix(1, 0), mix(0, 1), mix(-1)}) == 6
-    flipped = [(mix(7) ^ mix(7 ^ (1 << bit))).bit_count() for bit in range(64)]
+    assert (
+        len({seed_for(), seed_for(0), seed_for(0, 0), seed_for(1, 0), seed_for(0, 1), seed_for(-1)})
+        == 6
+    )
+    flipped = [(seed_for(7) ^ seed_for(7 ^ (1 << bit))).bit_count() for bit in range(64)]
     assert 26 < sum(flipped) / 64 < 38  # half of the 64 bits on average
 
 

@@ -18,7 +18,7 @@ from gradnas.data.base import sorted_by_class
 from gradnas.gradients import Reinforce
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.randomness import mix
+from gradnas.randomness import seed_for
 from gradnas.search.bound_net import StepReport
 from gradnas.search.capture import CapturedStep, check_capture
 from gradnas.search.result import SearchResult
@@ -60,7 +60,7 @@ class ImageSearch(BatchedSearch):
             config.batch_size,
             augment=config.data.augment,
             shuffle=True,
-            seed=mix(config.seed, TRAIN_ORDER),
+            seed=seed_for(config.seed, TRAIN_ORDER),
             device=device,
             workers=workers,
             **share,
@@ -69,7 +69,7 @@ class ImageSearch(BatchedSearch):
             config.batch_size,
             augment=config.data.augment if config.valid_augment else Augment(),
             shuffle=True,
-            seed=mix(config.seed, VALID_ORDER),
+            seed=seed_for(config.seed, VALID_ORDER),
             device=device,
             workers=workers,
             **share,
@@ -106,7 +106,7 @@ class ImageSearch(BatchedSearch):
         if config.capture:
             check_capture(search)
         # Whatever the operations draw.
-        torch.manual_seed(mix(config.seed, TRAIN_ORDER, distributed.rank()))
+        torch.manual_seed(seed_for(config.seed, TRAIN_ORDER, distributed.rank()))
 
     # -- losses --
 
@@ -168,7 +168,7 @@ class ImageSearch(BatchedSearch):
 def _supernet(config: SearchConfig, data: ImageData) -> Supernet:
     """The network with every choice open; a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, INIT))
+        torch.manual_seed(seed_for(config.seed, INIT))
         supernet = config.space.supernet(
             data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
         )

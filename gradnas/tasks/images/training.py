@@ -17,7 +17,7 @@ from gradnas import distributed
 from gradnas.data import Batches, ImageData, Split, describe, halves
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import check_precision
-from gradnas.randomness import mix
+from gradnas.randomness import seed_for
 from gradnas.tasks.batched import BatchedTraining, Parts
 from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH, ImageBatch
 from gradnas.tasks.images.settings import TrainConfig
@@ -67,7 +67,7 @@ class ImageTraining(BatchedTraining):
             config.batch_size,
             augment=config.data.augment,
             shuffle=True,
-            seed=mix(config.seed, ORDER),
+            seed=seed_for(config.seed, ORDER),
             device=device,
             rank=distributed.rank(),
             world=distributed.world(),
@@ -85,7 +85,7 @@ class ImageTraining(BatchedTraining):
         self.data = data
         self.train_objective = CrossEntropy(config.label_smoothing, config.auxiliary_weight)
         self.objective = CrossEntropy()
-        torch.manual_seed(mix(config.seed, ORDER, distributed.rank()))  # drop path
+        torch.manual_seed(seed_for(config.seed, ORDER, distributed.rank()))  # drop path
 
     # -- losses --
 
@@ -161,7 +161,7 @@ def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
     """The freshly initialised network of a training run, a function of the configuration and the
     data's shape alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, INIT))
+        torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(
             config.genotype,
             num_classes=data.num_classes,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradnas.data import Chunk, Corpus, TextStream
 from gradnas.objectives import Objective, TokenLikelihood
-from gradnas.randomness import generator_for, mix
+from gradnas.randomness import generator_for, seed_for
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -58,7 +58,7 @@ class TextSearch(SearchTask):
     def __init__(self, config: TextSearchConfig, corpus: Corpus, device: torch.device) -> None:
         one_process("a search on text")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(config.seed, INIT))
+            torch.manual_seed(seed_for(config.seed, INIT))
             supernet = config.space.supernet(vocabulary=len(corpus.vocabulary))
         search = Search(
             supernet,
@@ -78,7 +78,7 @@ class TextSearch(SearchTask):
         self.held_out = TextStream(corpus.valid, columns, device, "valid")
         # Some more than there will be: short chunks are followed by others.
         self.steps_per_epoch = self.train.chunks_of(config.chunks.base)
-        torch.manual_seed(mix(config.seed, NOISE))  # dropout
+        torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
     # -- position --
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.data import Chunk, Corpus, TextStream
-from gradnas.randomness import generator_for, mix
+from gradnas.randomness import generator_for, seed_for
 from gradnas.runs import NonFiniteError
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.evaluation import Means
@@ -37,7 +37,7 @@ def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNet
     """The freshly initialised network of a training run, a function of the configuration and the
     vocabulary's size."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, INIT))
+        torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(config.genotype, vocabulary)
 
 
@@ -100,7 +100,7 @@ class TextTraining(TrainTask):
         self.averaged: AveragedWeights | None = None  # from the trigger on
         self.valid_losses: list[float] = []
         self.best: dict[str, Any] = {"loss": None, "epoch": None, "weights": {}}
-        torch.manual_seed(mix(config.seed, NOISE))  # dropout
+        torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
     # -- position --
 
