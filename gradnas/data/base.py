@@ -151,8 +151,7 @@ class Split(ABC):
         world: int = 1,
         workers: int = 0,
     ) -> Batches:
-        """Batches of `batch_size` images over all `world` ranks together; how they are shared is
-        told at `Plan`.
+        """Batches of `batch_size` images over all `world` ranks together (see `Plan`).
 
         `workers` processes decode streamed images; they change the speed and never the result, and
         images in memory need none. ValueError for a size, rank or augmentation that cannot be.

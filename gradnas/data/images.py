@@ -185,9 +185,9 @@ def load_set(
             if image_set.sizes_must_agree:
                 raise
     size = image_size or DEFAULT_SIZE
-    train, test = (
-        StreamSplit(source, size, IMAGENET_MEAN, IMAGENET_STD) for source in image_set.sources()
-    )
+    assert image_set.test is not None  # see `with_test`
+    train = StreamSplit(image_set.train, size, IMAGENET_MEAN, IMAGENET_STD)
+    test = StreamSplit(image_set.test, size, IMAGENET_MEAN, IMAGENET_STD)
     return pack(image_set, 3, size, train, test)
 
 

@@ -192,9 +192,9 @@ class StreamBatches(Batches):
             for batch in loader:
                 if isinstance(batch, str):
                     raise BadImage(batch)
-                x_BHWC, numbers_B5, y_B = (
-                    part.to(self.device, non_blocking=True) for part in batch
-                )
+                # From pinned memory these copies run beside the computation.
+                parts = [part.to(self.device, non_blocking=True) for part in batch]
+                x_BHWC, numbers_B5, y_B = parts
                 yield finish(x_BHWC, numbers_B5, self.augment, self._mean_C, self._std_C), y_B
         finally:
             # Also when the reader stops in the middle: the loader then drops what it prefetched.

@@ -45,8 +45,7 @@ DEFAULT_STAGES = (
 
 @dataclass(frozen=True)
 class MBConvChain(ImageSpace[Chain]):
-    """A chain of blocks in stages (ProxylessNAS: Cai, Zhu, Han, ICLR 2019, arXiv 1812.00332,
-    section 4.2).
+    """A chain of blocks in stages (ProxylessNAS, arXiv 1812.00332, section 4.2).
 
     The defaults are the released ImageNet space: 21 searchable blocks with 141 candidates in all.
 
@@ -138,9 +137,11 @@ class MBConvChain(ImageSpace[Chain]):
 
     @classmethod
     def named(cls, name: str) -> MBConvChain:
-        """A published space: `proxyless` (the default), those of the four published networks, whose
-        `network()` is that network, and `nas-bench-macro`. ValueError, with the nearest name, for
-        any other."""
+        """A published space; ValueError, with the nearest name, for a name not in `names()`.
+
+        `proxyless` is the default space, `nas-bench-macro` that of the benchmark, and the others
+        are those of the four published networks: their `network()` is that network.
+        """
         if name not in _NAMED:
             known = ", ".join(_NAMED)
             hint = did_you_mean(str(name), _NAMED)
@@ -163,12 +164,9 @@ class MBConvChain(ImageSpace[Chain]):
     @property
     def head_width(self) -> int:
         """Width of the last convolution: it grows with `width_mult` but does not shrink."""
-        return self.scaled(self.last_width) if self.width_mult > 1.0 else self.last_width
-
-    @property
-    def num_blocks(self) -> int:
-        """Searchable blocks."""
-        return len(self.blocks)
+        if self.width_mult > 1.0:
+            return self.scaled(self.last_width)
+        return self.last_width
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -21,18 +21,18 @@ def conv_bn(
     channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1
 ) -> list[nn.Module]:
     """Convolution that keeps or divides the size, and BatchNorm."""
-    return [
-        nn.Conv2d(
-            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
-        ),
-        nn.BatchNorm2d(channels_out, eps=BN_EPS),
-    ]
+    padding = kernel // 2
+    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(channels_out, eps=BN_EPS)]
 
 
 class MBConv(nn.Sequential):
-    """Inverted bottleneck: 1x1 convolution to `expansion` times the channels (left out where that
-    is 1), depthwise convolution with the stride, 1x1 convolution; BatchNorm after each, the
-    activation after the first two."""
+    """Inverted bottleneck (MobileNetV2).
+
+    1x1 convolution to `expansion` times the channels (left out where that is 1), depthwise
+    convolution with the stride, 1x1 convolution; BatchNorm after each, the activation after the
+    first two: the last is linear, since few channels would lose what an activation cuts off.
+    """
 
     def __init__(
         self,
@@ -51,7 +51,9 @@ class MBConv(nn.Sequential):
         layers += [*conv_bn(middle, middle, kernel, stride, groups=middle), act(inplace=True)]
         layers += conv_bn(middle, channels_out, 1, 1)
         super().__init__(*layers)
-        self.expansion, self.kernel, self.stride = expansion, kernel, stride
+        self.expansion = expansion
+        self.kernel = kernel
+        self.stride = stride
 
 
 class StridedIdentity(nn.Module):
@@ -74,7 +76,8 @@ class Residual(nn.Module):
 
     def __init__(self, operation: nn.Module, shortcut: bool) -> None:
         super().__init__()
-        self.operation, self.shortcut = operation, shortcut
+        self.operation = operation
+        self.shortcut = shortcut
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW = self.operation(x_BCHW)
@@ -84,21 +87,24 @@ class Residual(nn.Module):
 def chain_block(
     operation: str, channels_in: int, channels_out: int, stride: int, activation: str
 ) -> nn.Module:
-    """The plain block of an operation, `mbE_kK`, `identity` or `zero`, with its shortcut where the
-    shape allows one."""
+    """The plain block of an operation `mbE_kK`, `identity` or `zero`.
+
+    It has a shortcut where the shape allows one; without its operation only that is left.
+    """
     keeps_shape = stride == 1 and channels_in == channels_out
     if operation in ("identity", "zero"):
-        return nn.Identity() if keeps_shape else StridedIdentity(channels_in, channels_out, stride)
-    expansion, kernel = (int(number) for number in re.findall("[0-9]+", operation))
-    mbconv = MBConv(channels_in, channels_out, expansion, kernel, stride, activation)
+        if keeps_shape:
+            return nn.Identity()
+        return StridedIdentity(channels_in, channels_out, stride)
+    expansion, kernel = re.findall("[0-9]+", operation)
+    mbconv = MBConv(channels_in, channels_out, int(expansion), int(kernel), stride, activation)
     return Residual(mbconv, shortcut=keeps_shape)
 
 
 class ChainNetwork(nn.Module):
-    """A chain: stem (3x3 convolution), blocks one after the other, 1x1 convolution, pooling,
-    dropout, classifier.
+    """A chain of blocks between a stem and a head: images `(B, C, H, W)` to logits `(B, K)`.
 
-    Images `(B, C, H, W)` to logits `(B, K)`.
+    The stem is a 3x3 convolution, the head a 1x1 convolution, pooling, dropout and the classifier.
     """
 
     def __init__(
@@ -130,18 +136,21 @@ class ChainNetwork(nn.Module):
         for block in self.blocks:
             x_BCHW = block(x_BCHW)
         x_BCHW = self.head(x_BCHW)
-        return self.classifier(self.dropout(x_BCHW.mean(dim=(2, 3))))
+        x_BC = x_BCHW.mean(dim=(2, 3))
+        return self.classifier(self.dropout(x_BC))
 
 
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
-    """Convolutions: normal with variance 2 / (kernel area * output channels), also where they are
-    depthwise; the
-    classifier: uniform within 1 / sqrt(inputs), bias 0 (ProxylessNAS)."""
+    """Fresh weights as ProxylessNAS has them.
+
+    Convolutions: normal with variance 2 / (kernel area * output channels), also where they are
+    depthwise; the classifier: uniform within 1 / sqrt(inputs), bias 0.
+    """
     if isinstance(module, nn.Conv2d):
-        module.weight.normal_(
-            0.0, math.sqrt(2.0 / (module.weight[0, 0].numel() * module.out_channels))
-        )
+        kernel_area = module.weight[0, 0].numel()
+        variance = 2.0 / (kernel_area * module.out_channels)
+        module.weight.normal_(0.0, math.sqrt(variance))
     elif isinstance(module, nn.Linear):
         bound = 1.0 / math.sqrt(module.in_features)
         module.weight.uniform_(-bound, bound)

@@ -40,6 +40,7 @@ class ChainSupernet(OpenModule[Chain]):
             )
         blocks = [_open_block(block, shape.activation) for block in shape.blocks]
         net = shape.assembled(blocks, in_channels, num_classes)
+        # The alphas start from torch's global seed, as the weights do.
         super().__init__(net, seed=int(torch.randint(2**31, ())))
         self.shape = shape
         self.in_channels = in_channels
@@ -97,8 +98,10 @@ class ChainSupernet(OpenModule[Chain]):
     def costs(
         self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
     ) -> Costs:
-        """As for every supernet; a table of a phone is read for images of the space's size,
-        whatever the inputs."""
+        """As for every supernet.
+
+        A table of a phone is read for images of the space's size, whatever the inputs.
+        """
         if quantity == LATENCY.name and table is not None and table.is_mobile:
             alphas = dict(self.alphas.items())
             return phone_costs(self.shape, table, alphas, self.num_classes, self.in_channels)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from gradnas.spaces.native import differentiable
 from gradnas.spaces.recurrent.kernels import (
-    NATIVE,
     NodeKernels,
     add_hidden_gradient,
     contiguous,
@@ -27,7 +26,12 @@ from gradnas.spaces.recurrent.kernels import (
     recurrent_gradient,
     tanh_weights,
 )
-from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation, derived_cell
+from gradnas.spaces.recurrent.recurrence import (
+    ACTIVATIONS,
+    Activation,
+    derived_cell,
+    is_native,
+)
 
 SHORT = 8  # time steps; fewer without gradients take the torch form
 
@@ -260,11 +264,8 @@ def run_derived_cell(
 ) -> Tensor:
     """`derived_cell`, by the kernels where they can do it; `names` are those of the activations."""
     tensors = (input_TBG, hidden_BH, recurrent_HG, nodes_NHG)
-    # A user may give a function of his own the name of a known one.
-    all_known = all(
-        name in NATIVE and function is ACTIVATIONS[name]
-        for name, function in zip(names, activations, strict=True)
-    )
+    pairs = zip(names, activations, strict=True)
+    all_known = all(is_native(name, function) for name, function in pairs)
     needs_grad = any(t.requires_grad for t in tensors)
     keep = torch.is_grad_enabled() and needs_grad
     # For a few tokens, as in generation, laying matrices side by side would cost more than it

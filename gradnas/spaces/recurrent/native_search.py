@@ -24,7 +24,12 @@ from gradnas.spaces.recurrent.kernels import (
     recurrent_gradient,
     tanh_weights,
 )
-from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation, search_cell
+from gradnas.spaces.recurrent.recurrence import (
+    ACTIVATIONS,
+    Activation,
+    is_native,
+    search_cell,
+)
 
 FLOAT64_BYTES = 8
 
@@ -214,10 +219,7 @@ def run_search_cell(
     """`search_cell`, by the kernels where they can do it."""
     tensors = (input_TBG, hidden_BH, recurrent_HG, nodes_NHG)
     names = list(activations)
-    # A user may give a function of his own the name of a known one.
-    all_known = all(
-        name in NATIVE and function is ACTIVATIONS[name] for name, function in activations.items()
-    )
+    all_known = all(is_native(name, function) for name, function in activations.items())
     if not all_known or kernels(*tensors, mix_EF, mask_BH) is None:
         return search_cell(list(activations.values()), mask_BH, *tensors, mix_EF)
     # The gate takes from a state as much as is mixed with it: `sum of mix` (see `search_cell`).

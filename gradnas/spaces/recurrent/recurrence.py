@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.recurrent.kernels import EPS
+from gradnas.spaces.recurrent.kernels import EPS, NATIVE
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -33,6 +33,11 @@ ACTIVATIONS: dict[str, Activation] = {
     "sin": torch.sin,
     "leaky_relu": F.leaky_relu,
 }
+
+
+def is_native(name: str, function: Activation) -> bool:
+    """Whether the kernels know an activation: users may give their own the name of a known one."""
+    return name in NATIVE and function is ACTIVATIONS[name]
 
 
 def normalised(s_BH: Tensor) -> Tensor:

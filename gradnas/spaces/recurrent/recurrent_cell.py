@@ -246,8 +246,7 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
         targets_TB: Tensor | None = None,
         draw: Draw | None = None,
     ) -> tuple[Tensor, Tensor] | LanguageLoss:
-        """As `RecurrentNetwork.forward`, for the mixture that `draw` describes (without one,
-        `softmax(alpha)`).
+        """As `RecurrentNetwork.forward`, for the mixture of `draw` (of `softmax(alpha)` without).
 
         Raises:
             ValueError: a shape that does not fit, or less than two texts.
