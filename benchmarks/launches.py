@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradnas import ConvCell, Softmax
-from gradnas.spaces.cells.conv_cell import ConvSupernet
 from gradnas.spaces.cells.fused_cell import FusedCell
+from gradnas.spaces.cells.supernet import ConvSupernet
 
 # operations that launch nothing: they make another view of the same memory, or memory without
 # values

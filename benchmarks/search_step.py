@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib
-from gradnas.spaces.cells.stencils import kernels
+from gradnas.spaces.cells.kernels import kernels
 
 VARIANTS = ("plain", "plain channels-last", "fused")
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}

@@ -25,10 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
-from gradnas.spaces.cells.stencils import (
-    Kernels,
-    kernels,
-)
+from gradnas.spaces.cells.kernels import Kernels, kernels
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 

@@ -69,9 +69,16 @@ def top_edges(
     return chosen
 
 
+def log_strength(strength: float) -> float:
+    """Natural logarithm of a probability, of 0 that of a tiny number; NaN stays NaN."""
+    if math.isnan(strength):
+        return math.nan
+    return math.log(max(strength, 1e-300))
+
+
 def _values(strength_O: Tensor) -> list[float]:
     values = strength_O.detach().double().tolist()
-    if any(v != v for v in values):
+    if any(math.isnan(value) for value in values):
         raise ValueError("the alphas hold NaN: nothing can be derived from them")
     return values
 

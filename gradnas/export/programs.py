@@ -384,7 +384,7 @@ def _cell_source(images: Images, genotype: Genotype, space: ConvCell) -> tuple[s
     own = sorted(
         name
         for name in names
-        if space.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name)
+        if space.shape.factories.get(name, OPERATIONS.get(name)) is not OPERATIONS.get(name)
     )
     if own:
         raise ValueError(

@@ -383,9 +383,9 @@ def places(supernet):
                         for c, cell in enumerate(supernet.cells)
                         if cell.reduction == (kind == "reduce")
                     ]
-                    for o in supernet.space.names
+                    for o in supernet.shape.names
                 ]
-                for e in range(supernet.space.num_edges)
+                for e in range(supernet.shape.num_edges)
             ]
     for path, module in supernet.named_modules():
         if isinstance(module, Choice):

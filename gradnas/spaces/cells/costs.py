@@ -1,4 +1,7 @@
-"""What the operations of cells cost, and the best cells within a budget.
+"""What the operations of cells count in a sum of costs, and the best cells within a budget.
+
+A node of a derived cell keeps two edges, so the choice of a node is a choice of a pair of edges
+with their operations: those pairs are the options of the knapsack in `gradnas.derivation`.
 
 Legend: E edges, O operations.
 """
@@ -6,111 +9,82 @@ Legend: E edges, O operations.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.derivation import Option, Picks, top_edges
-from gradnas.latency import Costs, CostView, Place
-from gradnas.spaces.operations import Zero
-
-if TYPE_CHECKING:
-    from gradnas.spaces.cells.conv_cell import (
-        ConvCell,
-        ConvSupernet,
-    )
-
-KINDS = ("normal", "reduce")
+from gradnas.derivation import Option, Picks, log_strength, top_edges
+from gradnas.latency import Costs
+from gradnas.spaces.cells.shape import KINDS, CellShape
 
 
-def cell_view(plain: ConvSupernet) -> CostView:
-    """How to time a supernet of cells edge by edge; `plain` is a fresh one with unfused cells, and
-    is changed.
-
-    Every operation gets the form that it has in derived networks (a pooling without BatchNorm). The
-    rest of a network is timed with two edges into every node, as derived cells have; it includes a
-    multiplication for each of them that a derived network does not make.
-    """
-    space = plain.space
-    places: dict[nn.Module, Place] = {}
-    cells: Any = plain.cells
-    for cell in cells:
-        kind = "reduce" if cell.reduction else "normal"
-        channels = cell.preprocess1[1].out_channels
-        for row, operations in enumerate(cell.edges):
-            stride = 2 if cell.reduction and space.source(row) < 2 else 1
-            for column, (name, make) in enumerate(space.factories.items()):
-                operations[name] = make(channels, stride, True)
-                if not isinstance(operations[name], Zero):
-                    places[operations[name]] = Place(kind, row, column)
-        for module in cell.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.affine:  # as derived cells have
-                module.affine = True
-                module.weight, module.bias = (
-                    nn.Parameter(torch.ones(module.num_features)) for _ in range(2)
-                )
-    some = space.random_decision(torch.Generator().manual_seed(0))
-    dense, sparse = plain.dense_draw(), plain.one_hot_draw(some)
-    plain.alphas = nn.ParameterDict()  # no part of a derived network
-    return CostView(plain, places, {"draw": dense}, {"draw": sparse})
-
-
-def cell_shares(space: ConvCell) -> dict[str, list[float]]:
-    """How much an edge counts in an expectation: a node with n edges keeps two of them, so each
-    counts 2 / n."""
-    shares = [2.0 / count for count in space.predecessors for _ in range(count)]
+def cell_shares(shape: CellShape) -> dict[str, list[float]]:
+    """How much an edge counts in an expectation: of n edges into a node two stay, so 2 / n each."""
+    shares = []
+    for count in shape.predecessors:
+        shares += [2.0 / count] * count
     return {kind: shares for kind in KINDS}
 
 
 def cell_options(
-    space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor]
+    shape: CellShape, costs: Costs, strengths: Mapping[str, Tensor]
 ) -> dict[str, list[Option]]:
-    """For every node of both cells the ways to take two edges, each with an operation other than
-    `none`."""
-    return {
-        f"{kind}/{node}": [option for option, _ in _ways(space, costs, strengths, kind, node)]
-        for kind in KINDS
-        for node in range(space.nodes)
-    }
+    """For every node of both cells the ways to take two edges with operations other than `none`."""
+    options = {}
+    for kind in KINDS:
+        for node in range(shape.nodes):
+            ways = _ways(shape, costs.tables[kind], strengths[kind], node)
+            options[_name(kind, node)] = [way.option for way in ways]
+    return options
 
 
 def cells_of(
-    space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor], picks: Picks
+    shape: CellShape, costs: Costs, strengths: Mapping[str, Tensor], picks: Picks
 ) -> Genotype:
-    """The genotype of picks among `cell_options`; inputs of a node in descending order of strength,
-    as in DARTS."""
+    """The genotype of picks among `cell_options`; inputs of a node by strength, as in DARTS."""
     cells = {}
     for kind in KINDS:
+        # The rule of DARTS finds exactly these edges where all others are weaker than any strength.
         kept_EO = torch.full_like(strengths[kind], -1.0)
-        for node in range(space.nodes):
-            _, way = list(_ways(space, costs, strengths, kind, node))[picks[f"{kind}/{node}"]]
-            for row, column in way:
-                kept_EO[row, column] = strengths[kind][row, column]
-        pairs = top_edges(kept_EO, space.predecessors)
-        cells[kind] = [(space.names[operation], predecessor) for operation, predecessor in pairs]
+        for node in range(shape.nodes):
+            ways = list(_ways(shape, costs.tables[kind], strengths[kind], node))
+            way = ways[picks[_name(kind, node)]]
+            for place in way.places:
+                kept_EO[place] = strengths[kind][place]
+        cells[kind] = shape.named(top_edges(kept_EO, shape.predecessors))
     return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
 
-def _ways(
-    space: ConvCell, costs: Costs, strengths: Mapping[str, Tensor], kind: str, node: int
-) -> Iterator[tuple[Option, tuple[tuple[int, int], tuple[int, int]]]]:
-    """(option, its two (row, column)) of a node."""
-    columns = [k for k, name in enumerate(space.names) if name != "none"]
-    p_EO, cost_EO = strengths[kind].detach().double(), costs.tables[kind]
-    rows = [space.edge(node, predecessor) for predecessor in range(space.predecessors[node])]
-    best = sorted((float(p_EO[row, columns].max()) for row in rows), reverse=True)[:2]
-    reference = sum(math.log(max(p, 1e-300)) for p in best)
-    for first, second in itertools.combinations(rows, 2):
-        for a, b in itertools.product(columns, columns):
-            p, q = float(p_EO[first, a]), float(p_EO[second, b])
-            score = math.log(max(p, 1e-300)) + math.log(max(q, 1e-300)) - reference
-            if p != p or q != q:
-                score = math.nan
-            yield (
-                Option(score, float(cost_EO[first, a] + cost_EO[second, b])),
-                ((first, a), (second, b)),
-            )
+@dataclass(frozen=True)
+class _Way:
+    """One way to decide a node."""
+
+    option: Option
+    places: tuple[tuple[int, int], tuple[int, int]]  # (row, column) of its two edges
+
+
+def _name(kind: str, node: int) -> str:
+    return f"{kind}/{node}"
+
+
+def _ways(shape: CellShape, cost_EO: Tensor, strength_EO: Tensor, node: int) -> Iterator[_Way]:
+    """All pairs of edges into a node with all pairs of operations, always in the same order."""
+    p_EO = strength_EO.detach().double()
+    columns = shape.chosen_columns
+    rows = [shape.edge(node, predecessor) for predecessor in range(shape.predecessors[node])]
+
+    # Scores are told from the best way's, so that they are of the same size whatever the strengths.
+    best_of_rows = [float(p_EO[row, columns].max()) for row in rows]
+    best_two = sorted(best_of_rows, reverse=True)[:2]
+    best_score = sum(log_strength(p) for p in best_two)
+
+    for first_row, second_row in itertools.combinations(rows, 2):
+        for first_column, second_column in itertools.product(columns, columns):
+            first = (first_row, first_column)
+            second = (second_row, second_column)
+            score = log_strength(float(p_EO[first])) + log_strength(float(p_EO[second]))
+            cost = float(cost_EO[first] + cost_EO[second])
+            yield _Way(Option(score - best_score, cost), (first, second))

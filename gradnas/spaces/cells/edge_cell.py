@@ -1,59 +1,73 @@
-"""The cell with every edge open, computed edge by edge as published: the oracle that the fused cell
-is tested against.
+"""The cell with every edge open, computed edge by edge as published.
+
+It is the oracle that the fused cell is tested against, and what probes and costs are computed with.
 
 Legend: B batch, C channels, H height, W width, E edges, O operations.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Active
+from gradnas.latency import Place
 from gradnas.probing import Probes, probed
-from gradnas.spaces.cells.grouped_cell import Statistics
+from gradnas.spaces.cells.running import Statistics
+from gradnas.spaces.cells.shape import INPUTS, CellKind, CellShape
 from gradnas.spaces.operations import FactorizedReduce, Zero, relu_conv_bn
-
-if TYPE_CHECKING:
-    from gradnas.spaces.cells.conv_cell import ConvCell
 
 
 class EdgeCell(nn.Module):
-    """A cell of the supernet, computed edge by edge: every operation of every edge is a module of
-    its own.
+    """A cell of the supernet in which every operation of every edge is a module of its own.
 
     `FusedCell` has the same modules and arguments and computes the same function.
     """
 
     def __init__(
         self,
-        space: ConvCell,
+        shape: CellShape,
         channels_in: tuple[int, int],
         channels: int,
         reduction: bool,
         reduction_before: bool,
     ):
         super().__init__()
-        self.space = space
-        before, last = channels_in
-        if reduction_before:
-            self.preprocess0 = FactorizedReduce(before, channels, affine=False)
-        else:
-            self.preprocess0 = relu_conv_bn(before, channels, affine=False)
-        self.preprocess1 = relu_conv_bn(last, channels, affine=False)
+        self.shape = shape
+        self.channels = channels
         self.reduction = reduction
+        channels_before, channels_last = channels_in
+        if reduction_before:
+            # The output of the cell before the last is twice as large as that of the last.
+            self.preprocess0 = FactorizedReduce(channels_before, channels, affine=False)
+        else:
+            self.preprocess0 = relu_conv_bn(channels_before, channels, affine=False)
+        self.preprocess1 = relu_conv_bn(channels_last, channels, affine=False)
         self.edges = nn.ModuleList()
-        for count in space.predecessors:
-            for predecessor in range(count):
-                stride = 2 if reduction and predecessor < 2 else 1
-                operations = {
-                    name: _open(f(channels, stride, False), channels)
-                    for name, f in space.factories.items()
-                }
-                self.edges.append(nn.ModuleDict(operations))
+        for row in range(shape.num_edges):
+            operations = nn.ModuleDict()
+            for name, factory in shape.factories.items():
+                operation = factory(channels, self.stride(row), False)
+                operations[name] = _open(operation, channels)
+            self.edges.append(operations)
+
+    @property
+    def kind(self) -> CellKind:
+        """The name of the cell's table of alphas."""
+        return "reduce" if self.reduction else "normal"
+
+    def stride(self, row: int) -> int:
+        """The stride of an edge: in a reduction cell, 2 from the cell's inputs."""
+        return 2 if self.reduction and self.shape.source(row) < INPUTS else 1
+
+    def operation(self, row: int, name: str) -> nn.Module:
+        """The module of one operation of one edge."""
+        edge = self.edges[row]
+        assert isinstance(edge, nn.ModuleDict)
+        return edge[name]
 
     def forward(
         self,
@@ -63,8 +77,7 @@ class EdgeCell(nn.Module):
         active: Active,
         statistics: Statistics | None = None,
     ) -> Tensor:
-        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`, halved in a reduction
-        cell.
+        """`(B, C_before, H', W'), (B, C_last, H, W) -> (B, nodes * C, H, W)`; a reduction halves.
 
         Args:
             mix_EO: mixing weights.
@@ -90,31 +103,40 @@ class EdgeCell(nn.Module):
         Args:
             beside, deferred: the draw's `probed` operations, and when they are computed.
         """
+        # A probe is for the gradient of a mixing weight; without one there is nothing to probe.
+        with_probes = beside is not None and mix_EO.requires_grad and torch.is_grad_enabled()
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
-        step = 2 if self.reduction else 1
-        for node in range(self.space.nodes):
+        for node in range(self.shape.nodes):
             total = None
-            for predecessor in range(node + 2):
-                row = self.space.edge(node, predecessor)
-                operations = list(self.edges[row].values())  # type: ignore[operator]
+            for predecessor in range(node + INPUTS):
+                row = self.shape.edge(node, predecessor)
+                x_BCHW = states[predecessor]
                 parts = []
-                for k in active[row]:
-                    if isinstance(operations[k], Zero):
-                        continue  # it keeps its share of the softmax, but there is nothing to compute
-                    parts.append(operations[k](states[predecessor]) * mix_EO[row, k])
-                if beside is not None and mix_EO.requires_grad and torch.is_grad_enabled():
-                    others = {
-                        k: operations[k] for k in beside[row] if not isinstance(operations[k], Zero)
-                    }
-                    parts = [
-                        self._probed(parts, states[predecessor], row, mix_EO[row], others, deferred)
-                    ]
+                for column, operation in self._computed(row, active).items():
+                    parts.append(operation(x_BCHW) * mix_EO[row, column])
+                if with_probes:
+                    assert beside is not None
+                    others = self._computed(row, beside)
+                    parts = [self._probed(parts, x_BCHW, row, mix_EO[row], others, deferred)]
                 for part in parts:
                     total = part if total is None else total + part
-            states.append(
-                torch.zeros_like(states[0][:, :, ::step, ::step]) if total is None else total
-            )
-        return torch.cat(states[2:], dim=1)
+            if total is None:
+                total = torch.zeros_like(_every(states[0], 2 if self.reduction else 1))
+            states.append(total)
+        return torch.cat(states[INPUTS:], dim=1)
+
+    def _computed(self, row: int, columns: Active) -> dict[int, nn.Module]:
+        """Column -> module of the operations of an edge that there is something to compute for.
+
+        `none` keeps its share of the softmax, but its output is zero.
+        """
+        names = self.shape.names
+        computed = {}
+        for column in columns[row]:
+            operation = self.operation(row, names[column])
+            if not isinstance(operation, Zero):
+                computed[column] = operation
+        return computed
 
     def _probed(
         self,
@@ -122,22 +144,46 @@ class EdgeCell(nn.Module):
         x_BCHW: Tensor,
         row: int,
         mix_O: Tensor,
-        others: dict[int, Any],
+        others: Mapping[int, nn.Module],
         deferred: bool,
     ) -> Tensor:
         """What enters by one edge, with the gradients of operations beside the active ones."""
         if parts:
             y_BCHW = sum(parts[1:], parts[0])
         else:
-            step = 2 if self.reduction and self.space.source(row) < 2 else 1
-            y_BCHW = torch.zeros_like(x_BCHW[:, :, ::step, ::step])
+            y_BCHW = torch.zeros_like(_every(x_BCHW, self.stride(row)))
         probes = Probes(others, (x_BCHW,), {}, x_BCHW.device, nullcontext)
         return probed(y_BCHW, mix_O, probes, deferred, f"edge {row}")
 
-    def operation_state(self, edge: int, name: str) -> dict[str, Tensor]:
+    def operation_state(self, row: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""
-        operation = self.edges[edge][name]  # type: ignore[index]
-        return {} if isinstance(operation, _NormalisedPool) else dict(operation.state_dict())
+        operation = self.operation(row, name)
+        if isinstance(operation, _NormalisedPool):
+            return {}
+        return dict(operation.state_dict())
+
+    def make_affine(self) -> dict[nn.Module, Place]:
+        """Give every operation the form that it has in derived networks, with new weights.
+
+        There a pooling has no BatchNorm, and every BatchNorm a scale and a shift.
+
+        Returns:
+            The operations that cost something, and where their mixing weights are.
+        """
+        places: dict[nn.Module, Place] = {}
+        for row, operations in enumerate(self.edges):
+            assert isinstance(operations, nn.ModuleDict)
+            for column, (name, factory) in enumerate(self.shape.factories.items()):
+                operation = factory(self.channels, self.stride(row), True)
+                operations[name] = operation
+                if not isinstance(operation, Zero):
+                    places[operation] = Place(self.kind, row, column)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.affine:
+                module.affine = True
+                module.weight = nn.Parameter(torch.ones(module.num_features))
+                module.bias = nn.Parameter(torch.ones(module.num_features))
+        return places
 
 
 class _NormalisedPool(nn.Sequential):
@@ -147,5 +193,12 @@ class _NormalisedPool(nn.Sequential):
 def _open(operation: nn.Module, channels: int) -> nn.Module:
     """The form an operation has in the supernet."""
     if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
+        # As in the authors' code: a convolution ends with a BatchNorm, so a pool gets one too, and
+        # the mixing weights compare outputs of one scale.
         return _NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
     return operation
+
+
+def _every(x_BCHW: Tensor, stride: int) -> Tensor:
+    """The pixels that are left after a stride."""
+    return x_BCHW[:, :, ::stride, ::stride]

@@ -103,7 +103,7 @@ def test_the_mixture_is_the_sum_over_operations_written_out(fused):
     p = torch.softmax(supernet.alphas["reduce"], -1)
     states = [cell.preprocess0(stem), cell.preprocess1(stem)]
     for node in range(2):
-        rows = [space.edge(node, j) for j in range(node + 2)]
+        rows = [space.shape.edge(node, j) for j in range(node + 2)]
         total = 0.0
         for j, row in enumerate(rows):
             for k, name in enumerate(space.names):

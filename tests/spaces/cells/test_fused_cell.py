@@ -16,15 +16,12 @@ from gradnas import DARTS_OPERATIONS, ConvCell, FirstOrder, GumbelSoftmax, Searc
 from gradnas.gradients import Implicit
 from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
-from gradnas.spaces.cells import fused_cell, stencils
+from gradnas.spaces.cells import fold, stencils
 from gradnas.spaces.cells.edge_cell import EdgeCell
-from gradnas.spaces.cells.fused_cell import (
-    FusedCell,
-    fold_mix,
-)
+from gradnas.spaces.cells.fold import fold_mix
+from gradnas.spaces.cells.fused_cell import FusedCell
+from gradnas.spaces.cells.kernels import channels_last, kernels
 from gradnas.spaces.cells.stencils import (
-    channels_last,
-    kernels,
     norm_relu_depthwise,
     pools,
     relu_depthwise,
@@ -43,7 +40,7 @@ def backend(request, monkeypatch):
     """The ways to compute: every test that asks for it runs with each."""
     monkeypatch.setattr(FusedCell, "grouped", request.param == "grouped")
     if request.param == "torch":
-        for module in (fused_cell, stencils):
+        for module in (fold, stencils):
             monkeypatch.setattr(module, "kernels", lambda *_: None)
     return request.param
 
@@ -205,8 +202,8 @@ def test_ones_own_operations_run_per_edge_beside_the_known_ones(backend):
         "squeeze": squeeze,
         "dil_conv_3x3": squeeze,  # a known name for something else
         "pool": lambda channels, stride, affine: nn.AvgPool2d(5, stride, padding=2),
-        "conv_7x1_1x7": ConvCell(operations=("conv_7x1_1x7",)).factories["conv_7x1_1x7"],
-        "sep_conv_7x7": ConvCell(operations=("sep_conv_7x7",)).factories["sep_conv_7x7"],
+        "conv_7x1_1x7": ConvCell(operations=("conv_7x1_1x7",)).shape.factories["conv_7x1_1x7"],
+        "sep_conv_7x7": ConvCell(operations=("sep_conv_7x7",)).shape.factories["sep_conv_7x7"],
     }
     plain, fused = pair(ConvCell(channels=4, cells=3, nodes=2, operations=names))
     x, y = batch(0, size=4, dtype=D, side=8)

@@ -1,0 +1,248 @@
+"""The fold: what enters a node as one matrix product, BatchNorms and mixing weights included.
+
+Legend: B batch, C channels, H height, W width, P pixels (B * H * W); K convolutions, T pools, S
+maps that are only scaled, N = K + T + S maps in all (in statistics N = K + T); I channels in, O
+channels out (both are C). Maps are `(B, C, H, W)` in channels-last memory.
+
+Every convolution of a cell ends with a pointwise product and a BatchNorm without scale and shift,
+and all that is done with the result is to multiply it by its mixing weight and add it up:
+
+    y = sum_k a_k BN(D_k W_k^T),    D_k (P, I) the output of the depthwise convolution, W_k (O, I),
+    a_k a scalar.
+
+The statistics of Z_k = D_k W_k^T follow from those of D_k. With m_k = mean(D_k), X_k = D_k - m_k
+and V_k = X_k^T X_k / P, the mean of Z_k is W_k m_k and its variance is v_k = diag(W_k V_k W_k^T).
+With r_k = (v_k + eps)^(-1/2),
+
+    y = sum_k X_k M_k,    M_k = a_k W_k^T diag(r_k)    (I, O),                                   (1)
+
+which is one matrix product over all inputs side by side: no Z_k, no normalised Z_k is ever formed.
+Centring before the product V_k = X^T X is what keeps float32 accurate; E[D D^T] - m m^T loses the
+digits. For the gradient, let g = dL/dy and A_k = X_k^T g (which is dL/dM_k). Then
+
+    dL/da_k = sum_io A_io W_oi r_o,                                                              (2)
+    dL/dr_o = a_k sum_i A_io W_oi,    s_o = dL/dv_o = -1/2 r_o^3 dL/dr_o,                        (3)
+    dL/dW_oi = a_k r_o A_io + 2 s_o (W_k V_k)_oi,                                                (4)
+    dL/dD_k = (g - mean(g)) M_k^T + X_k S_k,    S_k = 2/P W_k^T diag(s) W_k,                     (5)
+
+the last term because dv_o = 2/P (W_k X^T dX W_k^T)_oo; X has mean zero, so it needs no centring of
+its own. A pool with its BatchNorm is the same with W_k = 1, and everything diagonal.
+
+Second derivatives (`Unrolled(mode="exact")`, `Implicit`): with `create_graph` the explicit backward
+steps aside and autograd differentiates the plain form of the same operation, as often as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradnas.spaces.cells.kernels import EPS, channels_last, compiled, kernels, num_pixels
+from gradnas.spaces.native import differentiable
+
+# Per channel the mean, and the variance with P - 1 in the denominator, as BatchNorm keeps it
+Running = tuple[Tensor, Tensor]
+
+
+def fold_mix(
+    mix_N: Tensor,
+    weights: Sequence[Tensor],
+    num_pools: int,
+    maps: Sequence[Tensor],
+    running: Running | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`sum_k a_k BN(D_k W_k^T) + sum_t a_t BN(Q_t) + sum_s a_s X_s`, and what the BatchNorms saw.
+
+    Args:
+        mix_N: the mixing weights a, of the convolutions, the pools, and what is only scaled.
+        weights: of the K pointwise convolutions, `(C, C, 1, 1)`.
+        maps: D, Q and X, `(B, C, H, W)`.
+        running: means and variances to use instead of the batch's, each `(K + T, C)`.
+
+    Returns:
+        y `(B, C, H, W)`; mean and variance `(K + T, C)` of what entered the BatchNorms.
+
+    Raises:
+        ValueError: a single pixel has no variance.
+    """
+    channels = maps[0].shape[1]
+    num_norms = len(weights) + num_pools
+    if running is None and num_norms and maps[0].numel() == channels:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {maps[0].shape}"
+        )
+    if weights:
+        weight_KOI = torch.stack([w.flatten(1) for w in weights])
+    else:
+        weight_KOI = mix_N.new_zeros(0, channels, channels)
+    # The kernels normalise by the batch's own statistics only.
+    by_torch = running is not None or kernels(*maps) is None
+    method = _Fold.plain if by_torch else _Fold.apply
+    return method(num_pools, running, mix_N, weight_KOI, *maps)
+
+
+class _Fold(torch.autograd.Function):
+    """Arguments: number of pools, running statistics, `mix_N`, `weight_KOI`, and the N maps."""
+
+    @staticmethod
+    def plain(
+        num_pools: int, running: Running | None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on torch's operations."""
+        B, C, H, W = maps[0].shape
+        pixels = B * H * W
+        K = len(weight_KOI)
+        T = num_pools
+        # Statistics need more digits than bf16 has.
+        with torch.autocast(maps[0].device.type, enabled=False):
+            dtype = mix_N.dtype
+            X_NPC = [m.permute(0, 2, 3, 1).reshape(pixels, C).to(dtype) for m in maps]
+            D_KPI = torch.stack(X_NPC[:K]) if K else mix_N.new_zeros(0, pixels, C)
+            Q_TPC = torch.stack(X_NPC[K : K + T]) if T else mix_N.new_zeros(0, pixels, C)
+            if running is None:
+                mean_KI1 = D_KPI.mean(1).unsqueeze(2)
+                mean_T1C = Q_TPC.mean(1, keepdim=True)
+                D_KPI = D_KPI - mean_KI1.transpose(1, 2)
+                Q_TPC = Q_TPC - mean_T1C
+                covariance_KII = D_KPI.transpose(1, 2) @ D_KPI / pixels
+                mean_NC = torch.cat([(weight_KOI @ mean_KI1).squeeze(2), mean_T1C.squeeze(1)])
+                var_KO = ((weight_KOI @ covariance_KII) * weight_KOI).sum(2)
+                var_NC = torch.cat([var_KO, Q_TPC.square().mean(1)])
+            else:
+                mean_NC, var_NC = running
+            scale_NC = mix_N[: K + T, None] * (var_NC + EPS).rsqrt()
+            # (1): all inputs side by side, times all matrices one below the other
+            matrices_KIO = (scale_NC[:K, :, None] * weight_KOI).transpose(1, 2)
+            y_PC = D_KPI.transpose(0, 1).reshape(pixels, K * C) @ matrices_KIO.reshape(K * C, C)
+            y_PC = y_PC + (Q_TPC * scale_NC[K:, None, :]).sum(0)
+            if running is not None:  # the maps were not centred above
+                y_PC = y_PC - (scale_NC * mean_NC).sum(0)
+            for a, x_PC in zip(mix_N[K + T :], X_NPC[K + T :], strict=True):
+                y_PC = y_PC + a * x_PC
+            y_BCHW = y_PC.to(maps[0].dtype).reshape(B, H, W, C).permute(0, 3, 1, 2)
+        return y_BCHW, mean_NC.detach(), var_NC.detach() * (pixels / max(1, pixels - 1))
+
+    @staticmethod
+    def forward(
+        ctx: Any, num_pools: int, _: None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        native = compiled(*maps)
+        pixels = num_pixels(maps[0])
+        K = len(weight_KOI)
+        T = num_pools
+        W_KOI = weight_KOI.double()
+        a_N = mix_N.double()
+
+        # Statistics of the maps as they come, before any product.
+        covariances = [native.covariance(d) for d in maps[:K]]
+        moments = [native.moments(q) for q in maps[K : K + T]]
+        V_KII = torch.stack([v for _, v in covariances]) if K else W_KOI
+        empty_C = a_N.new_zeros(0, maps[0].shape[1])
+        map_mean_NC = torch.cat([empty_C, *(m[None] for m, _ in [*covariances, *moments])])
+
+        # Of what enters the BatchNorms the variance follows from them.
+        var_KO = ((W_KOI @ V_KII) * W_KOI).sum(2)
+        var_NC = torch.cat([var_KO, *(v[None] for _, v in moments)])
+        r_NC = (var_NC + EPS).rsqrt()
+
+        # (1) without a centred copy of any map: what the means give is subtracted as a bias.
+        # Rounded as the kernel will: what is subtracted must be the mean of what it adds up.
+        scale_KO = a_N[:K, None] * r_NC[:K]
+        M_KIO = _rounded((scale_KO[:, :, None] * W_KOI).transpose(1, 2), maps[0])
+        factors_TC = _rounded(a_N[K : K + T, None] * r_NC[K:], maps[0])
+        bias_C = -(map_mean_NC[:K, None, :] @ M_KIO).sum((0, 1))
+        bias_C = bias_C - (map_mean_NC[K:] * factors_TC).sum(0)
+        ones_C = torch.ones_like(bias_C)
+        factors = [*factors_TC, *(a * ones_C for a in a_N[K + T :])]
+        scaled = list(zip(maps[K:], factors, strict=True))
+        y_BCHW = native.sum_products(maps[:K], M_KIO, scaled, bias_C)
+
+        ctx.num_pools = num_pools
+        ctx.save_for_backward(mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC)
+        mean_KO = (W_KOI @ map_mean_NC[:K, :, None]).squeeze(2)
+        mean_NC = torch.cat([mean_KO, map_mean_NC[K:]])
+        var_NC = var_NC * (pixels / (pixels - 1))
+        ctx.mark_non_differentiable(mean_NC, var_NC)
+        return y_BCHW, mean_NC, var_NC
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        grad = grads[0]  # the statistics have none
+        mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC = ctx.saved_tensors
+        needs_mix, needs_weight, *needs_maps = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():
+
+            def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+                return _Fold.plain(ctx.num_pools, None, *tensors)[:1]
+
+            needs = [needs_mix, needs_weight, *needs_maps]
+            return None, None, *differentiable(plain, (mix_N, weight_KOI, *maps), needs, [grad])
+
+        native = compiled(*maps)
+        grad = channels_last(grad)
+        pixels = num_pixels(grad)
+        K = len(weight_KOI)
+        T = ctx.num_pools
+        W_KOI = weight_KOI.double()
+        a_N = mix_N.double()
+        sum_C = native.sums(grad)
+        mean_C = sum_C / pixels
+
+        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a
+        # pool only the diagonal is needed: the sum of q g, less mean times sum.
+        near_C = _rounded(mean_C, grad)
+        crosses = [native.cross(d, grad, mean_y=near_C.to(grad.dtype)) for d in maps[:K]]
+        A_KOI = torch.stack(crosses).transpose(1, 2) if K else W_KOI
+        A_KOI = A_KOI + pixels * (near_C - mean_C)[:, None] * map_mean_NC[:K, None, :]
+        A_TC = []
+        for q, mean in zip(maps[K : K + T], map_mean_NC[K:], strict=True):
+            A_TC.append(native.sums(grad, q) - mean * sum_C)
+
+        # sum_i A_io W_oi, of (2) and (3); a pool's W is 1.
+        AW_NC = torch.cat([(A_KOI * W_KOI).sum(2), *(s[None] for s in A_TC)])
+        grad_mix = torch.zeros_like(a_N)
+        grad_mix[: K + T] = (AW_NC * r_NC).sum(1)  # (2)
+        scale_NC = a_N[: K + T, None] * r_NC
+        slope_NC = -0.5 * r_NC.square() * scale_NC * AW_NC  # (3)
+
+        grad_weight = None
+        if needs_weight:  # (4)
+            grad_weight = scale_NC[:K, :, None] * A_KOI
+            grad_weight = grad_weight + 2.0 * slope_NC[:K, :, None] * (W_KOI @ V_KII)
+            grad_weight = grad_weight.to(weight_KOI.dtype)
+
+        # (5) as one call of the kernel for each map: two products, of g and of D, and a bias for
+        # the means of both. Rounded first, for the reason that `forward` gives.
+        M_KOI = _rounded(scale_NC[:K, :, None] * W_KOI, grad)
+        S_KII = (2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI))
+        S_KII = _rounded(S_KII, grad)
+        bias_KI = -(mean_C @ M_KOI) - (map_mean_NC[:K, None, :] @ S_KII).squeeze(1)
+        both_K2OI = torch.stack([M_KOI, S_KII], dim=1).to(grad.dtype)
+        slope_NC = _rounded((2.0 / pixels) * slope_NC, grad)
+        scale_NC = _rounded(scale_NC, grad)
+        grad_maps: list[Tensor | None] = []
+        for n, (x_BCHW, needs_map) in enumerate(zip(maps, needs_maps, strict=True)):
+            is_scaled_only = n >= K + T
+            if is_scaled_only and needs_mix:
+                grad_mix[n] = native.sums(grad, x_BCHW).sum()
+            if not needs_map:
+                grad_map = None
+            elif is_scaled_only:
+                grad_map = grad * mix_N[n]
+            elif n < K:
+                both_2OI = both_K2OI[n]
+                grad_map = native.sum_products([grad, x_BCHW], both_2OI, bias_O=bias_KI[n])
+            else:
+                bias_C = -(scale_NC[n] * mean_C + slope_NC[n] * map_mean_NC[n])
+                pairs = [(grad, scale_NC[n]), (x_BCHW, slope_NC[n])]
+                grad_map = native.sum_products([], W_KOI, pairs, bias_C)
+            grad_maps.append(grad_map)
+        return None, None, grad_mix.to(mix_N.dtype), grad_weight, *grad_maps
+
+
+def _rounded(t: Tensor, like: Tensor) -> Tensor:
+    """In float64, to numbers of the other's precision."""
+    return t.to(like.dtype).double()

@@ -1,0 +1,275 @@
+"""The supernet of the cell space: the network of cells with every choice open.
+
+Legend: B batch, C channels, H height, W width, E edges, O operations, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from gradnas.architectures.genotype import Genotype
+from gradnas.choice import Active, Draw
+from gradnas.config import did_you_mean
+from gradnas.derivation import cheapest_cost, ranked_within
+from gradnas.latency import Costs, CostView, LatencyTable, Place
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.cells.conv_network import (
+    ConvCellNetwork,
+    ConvNetwork,
+    cifar_stem,
+    imagenet_stem,
+)
+from gradnas.spaces.cells.costs import cell_options, cell_shares, cells_of
+from gradnas.spaces.cells.edge_cell import EdgeCell
+from gradnas.spaces.cells.fused_cell import FusedCell
+from gradnas.spaces.cells.running import Statistics, update_running_statistics, updates_of
+from gradnas.spaces.cells.shape import INPUTS, KINDS, CellShape, edges_of
+
+
+class ConvSupernet(Supernet[Genotype]):
+    """The cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
+
+    def __init__(
+        self,
+        shape: CellShape,
+        in_channels: int,
+        num_classes: int,
+        fused: bool = True,
+        checkpoint_cells: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.checkpoint_cells = checkpoint_cells
+
+        channels = shape.channels
+        if shape.stem == "imagenet":
+            stem_channels = channels
+            self.stem0, self.stem1 = imagenet_stem(in_channels, stem_channels)
+        else:
+            stem_channels = 3 * channels
+            self.stem = cifar_stem(in_channels, stem_channels)
+
+        self.cells = nn.ModuleList()
+        cell_class = FusedCell if fused else EdgeCell
+        channels_before = stem_channels
+        channels_last = stem_channels
+        # The second stem of ImageNet halves the maps, as a reduction cell would.
+        reduction_before = shape.stem == "imagenet"
+        for index in range(shape.cells):
+            reduction = shape.is_reduction(index)
+            if reduction:
+                channels = 2 * channels
+            channels_in = (channels_before, channels_last)
+            cell = cell_class(shape, channels_in, channels, reduction, reduction_before)
+            self.cells.append(cell)
+            channels_before = channels_last
+            channels_last = shape.nodes * channels
+            reduction_before = reduction
+
+        self.classifier = nn.Linear(channels_last, num_classes)
+        self.alphas = nn.ParameterDict()
+        for kind in KINDS:
+            table_EO = 1e-3 * torch.randn(shape.num_edges, len(shape.names))
+            self.alphas[kind] = nn.Parameter(table_EO)
+
+    def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:
+        """Images to logits `(B, K)`."""
+        if draw is None:
+            draw = self.dense_draw()
+        if self.shape.stem == "imagenet":
+            before = self.stem0(x_BCHW)
+            last = self.stem1(before)
+        else:
+            before = self.stem(x_BCHW)
+            last = before
+        # The grouped cells collect here what their BatchNorms saw, so that one update serves the
+        # whole network: on a GPU that is a few launches instead of a few for each cell.
+        statistics: Statistics = []
+        for cell in self.cells:
+            assert isinstance(cell, EdgeCell)
+            output = self._cell_output(cell, before, last, draw, statistics)
+            before = last
+            last = output
+        update_running_statistics(updates_of(statistics))
+        return self.classifier(last.mean(dim=(2, 3)))
+
+    def _cell_output(
+        self, cell: EdgeCell, before: Tensor, last: Tensor, draw: Draw, statistics: Statistics
+    ) -> Tensor:
+        mix_EO = draw.mix[cell.kind]
+        active = draw.active[cell.kind]
+        if draw.probed is not None:
+            if self.checkpoint_cells:
+                raise ValueError(
+                    "checkpoint_cells computes a cell again in backward, and this relaxation "
+                    "computes operations there itself: build the supernet without checkpoint_cells"
+                )
+            # Edge by edge, whatever the cell: a probe needs each operation on its own.
+            beside = draw.probed[cell.kind]
+            return cell.edge_by_edge(before, last, mix_EO, active, beside, draw.deferred)
+        if self.checkpoint_cells and torch.is_grad_enabled():
+            return _checkpointed(cell, before, last, mix_EO, active)
+        return cell(before, last, mix_EO, active, statistics)
+
+    # ---- genotypes -------------------------------------------------------------------------------
+
+    def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
+        return self.shape.derive(dict(self.alphas.items()), relaxation)
+
+    def skip_count(self, decision: Genotype) -> int:
+        """Skip connections of the normal cell: the collapse of DARTS shows there."""
+        names = [name for name, _ in decision.normal]
+        return names.count("skip_connect")
+
+    def one_hot_draw(self, genotype: Genotype) -> Draw:
+        """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""
+        self._check_fits(genotype)
+        choices: dict[str, list[int | None]] = {}
+        for kind in KINDS:
+            columns: list[int | None] = [None] * self.shape.num_edges
+            for k, (name, predecessor) in enumerate(edges_of(genotype, kind)):
+                row = self.shape.edge(k // 2, predecessor)
+                columns[row] = self.shape.names.index(name)
+            choices[kind] = columns
+        return Draw.one_hot(choices, {kind: table.detach() for kind, table in self.alphas.items()})
+
+    def _check_fits(self, genotype: Genotype) -> None:
+        nodes = self.shape.nodes
+        names = self.shape.names
+        all_nodes = tuple(range(INPUTS, nodes + INPUTS))
+        for kind, concat in (
+            ("normal", genotype.normal_concat),
+            ("reduce", genotype.reduce_concat),
+        ):
+            edges = edges_of(genotype, kind)
+            if len(edges) != 2 * nodes or tuple(concat) != all_nodes:
+                raise ValueError(
+                    f"the {kind} cell has {len(edges) // 2} nodes and the concatenation "
+                    f"{list(concat)}; a cell of this supernet has {nodes} nodes, all of them "
+                    "concatenated"
+                )
+            for name, _ in edges:
+                if name not in names:
+                    raise ValueError(
+                        f"the supernet has no operation {name!r}{did_you_mean(name, names)}"
+                    )
+
+    # ---- costs -----------------------------------------------------------------------------------
+
+    def cost_view(self) -> CostView:
+        """How to time the cells edge by edge, with every operation as derived networks have it.
+
+        The rest of a network is timed with two edges into every node, as derived cells have; it
+        includes a multiplication for each of them that a derived network does not make.
+        """
+        # The weights of this copy are of no interest, and must not cost random numbers.
+        with torch.random.fork_rng(devices=[]):
+            plain = ConvSupernet(self.shape, self.in_channels, self.num_classes, fused=False)
+            places: dict[nn.Module, Place] = {}
+            for cell in plain.cells:
+                assert isinstance(cell, EdgeCell)
+                places.update(cell.make_affine())
+        some = self.shape.random_decision(torch.Generator().manual_seed(0))
+        dense = plain.dense_draw()
+        sparse = plain.one_hot_draw(some)
+        plain.alphas = nn.ParameterDict()  # no part of a derived network
+        plain.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        return CostView(plain, places, {"draw": dense}, {"draw": sparse})
+
+    def costs(
+        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
+    ) -> Costs:
+        """As for every supernet; in an expectation each of the n edges into a node counts 2 / n."""
+        costs = super().costs(quantity, inputs, table)
+        return dataclasses.replace(costs, shares=cell_shares(self.shape))
+
+    def cheapest(self, costs: Costs) -> float:
+        options = cell_options(self.shape, costs, dict(self.alphas.items()))
+        return costs.fixed + cheapest_cost(options)
+
+    def ranked_within(
+        self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
+    ) -> Iterator[Genotype]:
+        options = cell_options(self.shape, costs, strengths)
+        for picks in ranked_within(options, budget - costs.fixed):
+            yield cells_of(self.shape, costs, strengths, picks)
+
+    # ---- derived networks ------------------------------------------------------------------------
+
+    def derived(self, decision: Genotype, weights: Weights = "keep") -> ConvNetwork:
+        """The plain network of a genotype; `"keep"` copies the supernet's tensors.
+
+        Kept BatchNorms start at scale 1 and shift 0, as in the supernet; their running statistics
+        are those of the supernet's mixture: recalibrate them before evaluation.
+
+        Raises:
+            ValueError: the genotype is not one of this space.
+        """
+        self._check_fits(decision)
+        network = self.shape.network(decision, self.num_classes, self.in_channels)
+        network.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        if weights == "keep":
+            for name in ("stem", "stem0", "stem1", "classifier"):
+                if hasattr(self, name):
+                    own: nn.Module = getattr(self, name)
+                    getattr(network, name).load_state_dict(own.state_dict())
+            for source, target in zip(self.cells, network.cells, strict=True):
+                assert isinstance(source, EdgeCell) and isinstance(target, ConvCellNetwork)
+                self._inherit_cell(source, target, edges_of(decision, source.kind))
+        return network
+
+    def _inherit_cell(
+        self, source: EdgeCell, target: ConvCellNetwork, edges: Sequence[tuple[str, int]]
+    ) -> None:
+        _copy(source.preprocess0.state_dict(), target.preprocess0)
+        _copy(source.preprocess1.state_dict(), target.preprocess1)
+        for k, (name, predecessor) in enumerate(edges):
+            row = self.shape.edge(k // 2, predecessor)
+            _copy(source.operation_state(row, name), target.operations[k])
+
+
+def _checkpointed(
+    cell: nn.Module, before: Tensor, last: Tensor, mix_EO: Tensor, active: Active
+) -> Tensor:
+    """The output of a cell whose inside is computed again in backward, at any order of derivative.
+
+    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put
+    back others. Running statistics are updated by the first computation alone.
+    """
+    params = dict(cell.named_parameters())
+    buffers = dict(cell.named_buffers())
+    first = True
+
+    def run(before: Tensor, last: Tensor, mix_EO: Tensor) -> Tensor:
+        nonlocal first
+        kept = buffers
+        if not first:
+            # BatchNorm writes into the buffers that it is given: the second time, into copies.
+            kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        first = False
+        return functional_call(cell, {**params, **kept}, (before, last, mix_EO, active))
+
+    return checkpoint(run, before, last, mix_EO, use_reentrant=False)
+
+
+def _copy(state: Mapping[str, Tensor], target: nn.Module) -> None:
+    """Load `state`; what only the target has must be the affine part of its BatchNorms."""
+    missing, surplus = target.load_state_dict(state, strict=False)
+    assert not surplus, surplus
+    norms = set()
+    for name, module in target.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            norms.add(name)
+    for key in missing:
+        owner, _, _ = key.rpartition(".")
+        assert owner in norms, missing
