@@ -30,10 +30,9 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published
 from gradnas.cli.latency import LatencyCommand
 from gradnas.config import from_json, read_object
-from gradnas.families import family_of_space, recipes
+from gradnas.families import family_of, family_of_space, recipes
 from gradnas.gradients import Reinforce
 from gradnas.objectives.cost import LIMITS, CostLimits, ExpectedCost
-from gradnas.pictures.chains import draw_architecture
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.reporting import write_report
 from gradnas.programs.searching import run_search, start_search
@@ -384,7 +383,7 @@ class DrawCommand:
         genotype, searched = _architecture(self.what)
         title = self.what if not Path(self.what).exists() else None
         space = recipes.space_of(genotype, self.what, searched.get("space"))
-        print(draw_architecture(genotype, self.out, title=title, space=space))
+        print(family_of(genotype).picture(genotype, self.out, title=title, space=space))
 
 
 @dataclass(frozen=True)

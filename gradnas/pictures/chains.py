@@ -10,10 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain, bottleneck
-from gradnas.architectures.genotype import Genotype
-from gradnas.pictures import cells
 from gradnas.pictures.canvas import (
     FONT,
     INK,
@@ -230,15 +227,3 @@ def _paint_legend(canvas: Canvas, parts: list[_Part]) -> None:
         canvas.text(x + 17, 4, text, FONT, LINE, ha="left")
         x += 17.0 + text_width(text, FONT) + 16.0
     canvas.text(x, 4, "width: expansion", FONT, LINE, ha="left")
-
-
-def draw_architecture(
-    found: Architecture, path: Path | str, *, title: str | None = None, space: object = None
-) -> Path:
-    """The picture of cells or of a chain; of a chain with its widths and sizes, where the space is
-    known."""
-    if isinstance(found, Genotype):
-        return cells.picture(found, path, title=title)
-    assert isinstance(found, Chain)
-    known = space if isinstance(space, MBConvChain) else None
-    return picture(found, path, title=title, space=known)

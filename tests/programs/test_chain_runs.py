@@ -26,7 +26,7 @@ from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig, balanced
 from gradnas.families import recipes
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.pictures.chains import draw_architecture
+from gradnas.pictures import chains
 from gradnas.programs.reporting import write_report
 from gradnas.programs.searching import run_search, start_search
 from gradnas.programs.trained import export_trained
@@ -261,16 +261,12 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
 def test_pictures_repeat_and_fit(suffix, tmp_path):
     for name in ("proxyless_gpu", "proxyless_mobile"):
         chain, space = Chain.named(name), MBConvChain.named(name)
-        one = draw_architecture(
-            chain, tmp_path / f"a.{suffix}", space=space, title=name
-        ).read_bytes()
+        one = chains.picture(chain, tmp_path / f"a.{suffix}", space=space, title=name).read_bytes()
         assert (
             one
-            == draw_architecture(
-                chain, tmp_path / f"b.{suffix}", space=space, title=name
-            ).read_bytes()
+            == chains.picture(chain, tmp_path / f"b.{suffix}", space=space, title=name).read_bytes()
         )
-        plain = draw_architecture(chain, tmp_path / f"c.{suffix}").read_bytes()
+        plain = chains.picture(chain, tmp_path / f"c.{suffix}").read_bytes()
         assert plain != one
 
 
