@@ -50,7 +50,7 @@ class ChunkLengths:
                 f"deviation >= 0, not {self}"
             )
 
-    def draw(self, generator: torch.Generator) -> int:
+    def length(self, generator: torch.Generator) -> int:
         """The length of one chunk, in rows."""
         uniform = torch.rand((), generator=generator).item()
         normal = torch.randn((), generator=generator).item()

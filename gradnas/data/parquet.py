@@ -63,7 +63,7 @@ class ParquetSource(Source):
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = [str(file) for file in files]
-        self._open = Open()
+        self._read_last = RowGroups()
         self._groups: list[tuple[int, int]] = []  # (file, group in the file), of all row groups
         self._image = ""
         self.class_names: tuple[str, ...] | None = None
@@ -92,7 +92,7 @@ class ParquetSource(Source):
 
     def read(self, index: int) -> bytes:
         group = bisect.bisect_right(self._starts, index) - 1
-        data = self._open.column(self, group)[index - self._starts[group]].as_py()
+        data = self._read_last.column(self, group)[index - self._starts[group]].as_py()
         if data is None:
             raise BadImage(f"{self.where(index)} holds no image bytes")
         return data
@@ -137,7 +137,7 @@ class ParquetSource(Source):
         return table.column(0).flatten()[0]
 
 
-class Open:
+class RowGroups:
     """The row groups a process has read last, `CACHE_MIB` of them at most (the newest one always).
 
     Not sent to worker processes: each has its own.
@@ -148,7 +148,7 @@ class Open:
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Open, ()
+        return RowGroups, ()
 
     def column(self, source: ParquetSource, group: int) -> pa.ChunkedArray:
         with self._lock:

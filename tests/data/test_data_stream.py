@@ -274,8 +274,8 @@ def test_a_reader_keeps_few_row_groups(tmp_path, monkeypatch):
     train_NHWC, _ = write_parquet_set(tmp_path, num_train=10)
     source = ParquetSource([tmp_path / "train-00000-of-00001.parquet"])
     assert [source.read(n) for n in range(10)] == [png(image) for image in train_NHWC]
-    assert len(source._open._groups) == 4  # of 3 rows each
+    assert len(source._read_last._groups) == 4  # of 3 rows each
     monkeypatch.setattr("gradnas.data.parquet.CACHE_MIB", 0)
     source = ParquetSource([tmp_path / "train-00000-of-00001.parquet"])
     assert [source.read(n) for n in (9, 0, 5, 4)] == [png(train_NHWC[n]) for n in (9, 0, 5, 4)]
-    assert list(source._open._groups) == [1]
+    assert list(source._read_last._groups) == [1]

@@ -207,10 +207,10 @@ def test_a_position_is_saved_and_belongs_to_its_text():
 
 def test_chunk_lengths_follow_the_published_rule():
     search = ChunkLengths(base=35, short_probability=0.05)
-    drawn = [search.draw(generator_for(0, k)) for k in range(2000)]
+    drawn = [search.length(generator_for(0, k)) for k in range(2000)]
     assert set(drawn) == {35, 17} and 0.03 < drawn.count(17) / 2000 < 0.07
     training = ChunkLengths(base=35, short_probability=0.05, deviation=5.0)
-    drawn = [training.draw(generator_for(1, k)) for k in range(2000)]
+    drawn = [training.length(generator_for(1, k)) for k in range(2000)]
     assert min(drawn) >= 5 and max(drawn) <= 55 and len(set(drawn)) > 20
     assert 32 < sum(drawn) / 2000 < 36
     with pytest.raises(ValueError, match="chunk lengths need"):

@@ -107,7 +107,7 @@ class TextSearch(SearchTask):
         stream = self.train.stream
         while True:
             numbers = generator_for(self.config.seed, CHUNKS, self.search.epoch, stream.row)
-            yield self.train.next(self.config.chunks.draw(numbers))
+            yield self.train.next(self.config.chunks.length(numbers))
             if stream.finished:
                 return
 

@@ -148,7 +148,7 @@ class TextTraining(TrainTask):
         while True:
             row = stream.row % stream.rows
             numbers = generator_for(self.config.seed, CHUNKS, self.epoch, row)
-            yield self.train.next(self.config.chunks.draw(numbers))
+            yield self.train.next(self.config.chunks.length(numbers))
             if stream.finished:
                 return
 
