@@ -457,7 +457,7 @@ class DiscoverCommand:
 
     def run(self) -> None:
         from gradnas.programs import (
-            discover as discovery,
+            discovering as discovery,
         )  # sympy and pandas take a second to import
 
         names = (

@@ -25,21 +25,29 @@ from gradnas.laws.pictures import (
 from gradnas.reports.parts import CSS
 
 MORE_CSS = """
-.law { margin: 16px 0; padding: 14px 16px; border-left: 5px solid #3c8a3a; background: #eff7ee; overflow-x: auto; }
+.law { margin: 16px 0; padding: 14px 16px; border-left: 5px solid #3c8a3a; background: #eff7ee; \
+overflow-x: auto; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.chosen td { font-weight: 600; background: #eff7ee; }
 """
 CHOICE = (
-    "The law with the smallest description length is chosen: n ln(error) + (constants + operations) ln n, plus a "
-    "charge for the digits of the constants (with cross-entropy or counts, 2 n times the error takes the place of "
-    "the first term). Complexity is the number of constants and operations. The validated error is that of 5-fold "
-    "cross-validation with the structure fixed and the constants fitted again. “Agree” counts the proposals that ended "
-    "in the law. The front is computed from the same rows, so confirm the law on new data."
+    "The law with the smallest description length is chosen: n ln(error) + (constants + "
+    "operations) ln n, plus a charge for the digits of the constants (with cross-entropy or "
+    "counts, 2 n times the error takes the place of the first term). Complexity is the number of "
+    "constants and operations. The validated error is that of 5-fold cross-validation with the "
+    "structure fixed and the constants fitted again. “Agree” counts the proposals that ended in "
+    "the law. The front is computed from the same rows, so confirm the law on new data."
 )
+GRAPH = (
+    "From the features (left) to the target: functions of what arrives (z) in blue, sums (Σ), "
+    "products (Π) and ratios (÷) in orange, dashed lines into a denominator. What is used twice "
+    "stands there twice. The printed law is this graph, simplified."
+)
+CLASSES = "Each class against the rest; the probabilities, divided by their sum, are predicted."
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLaws:
     """What a discovery found: a fitted estimator, its table, and the features as a frame."""
 
     estimator: EquationRegressor | EquationClassifier
@@ -47,19 +55,26 @@ class Found:
     frame: Any
 
     def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
-        """The chosen laws with their left sides; of several classes the log-odds, from which all
-        else follows."""
-        estimator, written = self.estimator, law_text.latex if latex else law_text.text
-        if len(estimator.laws_) == 1:
-            (left,) = estimator.left_sides(latex=latex)
-            return [f"{left} = {written(estimator.equation_, digits)}"]
+        """The chosen laws with their left sides.
+
+        Of several classes they are the log-odds, from which all else follows.
+        """
+        estimator = self.estimator
+        written = law_text.latex if latex else law_text.text
         lefts = estimator.left_sides(latex=latex)
+        if len(lefts) == 1:
+            return [f"{lefts[0]} = {written(estimator.equation_, digits)}"]
         logit = r"\mathrm{logit}\," if latex else "logit "
-        formulas = [estimator.formula(k) for k in range(len(lefts))]
-        return [
-            f"{logit}{left} = {written(one, digits)}"
-            for left, one in zip(lefts, formulas, strict=True)
-        ]
+        lines: list[str] = []
+        for k, left in enumerate(lefts):
+            lines.append(f"{logit}{left} = {written(estimator.formula(k), digits)}")
+        return lines
+
+    def latex_lines(self) -> list[str]:
+        """What is predicted, with its left sides, as LaTeX with exact constants."""
+        lefts = self.estimator.left_sides(latex=True)
+        rights = self.estimator.latex().splitlines()
+        return [f"{left} = {right}" for left, right in zip(lefts, rights, strict=True)]
 
     @property
     def score_name(self) -> str:
@@ -71,35 +86,33 @@ class Found:
         """R2 or accuracy on all rows where the law is defined; NaN where it is nowhere."""
         if isinstance(self.estimator, EquationClassifier):
             return float(self.estimator.score(self.frame, self.table.y_N, self.table.weights_N))
-        found_N = self.estimator.predict(self.frame)
-        good_N = np.isfinite(found_N)
-        y_N = self.table.y_N[good_N]
+        predicted_N = self.estimator.predict(self.frame)
+        defined_N = np.isfinite(predicted_N)
+        y_N = self.table.y_N[defined_N]
         spread = float(((y_N - y_N.mean()) ** 2).sum()) if len(y_N) else 0.0
-        return (
-            1.0 - float(((y_N - found_N[good_N]) ** 2).sum()) / spread
-            if spread > 0
-            else float("nan")
-        )
+        if not spread > 0:
+            return float("nan")
+        error = float(((y_N - predicted_N[defined_N]) ** 2).sum())
+        return 1.0 - error / spread
 
 
 def law_page(
-    found: Found, name: str, config: Mapping[str, Any], environment: Mapping[str, Any]
+    found: FoundLaws, name: str, config: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> str:
     """The page as HTML. `config` and `environment` are shown as tables."""
-    estimator, table = found.estimator, found.table
+    estimator = found.estimator
+    table = found.table
     about = f"Law of {table.target} from {', '.join(table.names)}; {table.source}"
     sections = [
-        ("Data against law", _plots(found)),
-        ("Pareto front", _fronts(found)),
-        ("Computation graph", _graphs(found)),
+        _section("Data against law", _plots(found)),
+        _section("Pareto front", _fronts(found)),
+        _section("Computation graph", _graphs(found)),
+        _section("The law as LaTeX", _pre("\n".join(found.latex_lines()))),
+        _section("The law as Python", _pre(estimator.to_python())),
+        _section("Settings", _table(config)),
+        _section("Environment", _table(environment)),
     ]
-    sections += [
-        ("The law as LaTeX", _tex(found)),
-        ("The law as Python", _pre(estimator.to_python())),
-    ]
-    sections.append(("Settings", _table(config)))
-    sections.append(("Environment", _table(environment)))
-    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections)
+    body = "\n".join(sections)
     notes = "\n".join(f'<p class="notice">{_esc(note)}</p>' for note in estimator.notes_)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -123,113 +136,96 @@ def law_page(
 """
 
 
-def _typeset(found: Found) -> str:
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>"
+
+
+def _typeset(found: FoundLaws) -> str:
     figure = page_svg(typeset(found.laws(4, latex=True)), "law", found.estimator.text(), paths=True)
     if len(found.estimator.laws_) == 1:
         return figure
-    return f"{figure}\n<p>Each class against the rest; the probabilities, divided by their sum, are predicted.</p>"
+    return f"{figure}\n<p>{CLASSES}</p>"
 
 
-def _tiles(found: Found) -> str:
+def _tiles(found: FoundLaws) -> str:
     estimator = found.estimator
-    laws = [
-        laws.front[place] for laws, place in zip(estimator.laws_, estimator.chosen_, strict=True)
-    ]
+    complexities: list[str] = []
+    agreements: list[str] = []
+    for laws, place in zip(estimator.laws_, estimator.chosen_, strict=True):
+        complexities.append(str(laws.front[place].complexity))
+        agreements.append(str(laws.front[place].agreement))
+    score_name = "R²" if found.score_name == "R2" else "accuracy"
     tiles = [
-        (
-            f"{found.score:.4g}",
-            "R² on all rows" if found.score_name == "R2" else "accuracy on all rows",
-        ),
-        (", ".join(str(law.complexity) for law in laws), "complexity (constants + operations)"),
-        (", ".join(str(law.agreement) for law in laws), "proposals that ended in this law"),
-        (f"{len(found.table.x_ND):,}", "rows"),
+        _tile(f"{found.score:.4g}", f"{score_name} on all rows"),
+        _tile(", ".join(complexities), "complexity (constants + operations)"),
+        _tile(", ".join(agreements), "proposals that ended in this law"),
+        _tile(f"{len(found.table.x_ND):,}", "rows"),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(f"<div><b>{_esc(a)}</b><span>{_esc(b)}</span></div>" for a, b in tiles)
-        + "</div>"
-    )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _plots(found: Found) -> str:
-    return "\n".join(
-        _figure(
-            page_svg(found.estimator.plot(output=k), f"plot-{k}", f"data against law: {target}")
-        )
-        for k, target in enumerate(found.estimator.targets_)
-    )
+def _tile(value: str, meaning: str) -> str:
+    return f"<div><b>{_esc(value)}</b><span>{_esc(meaning)}</span></div>"
 
 
-def _fronts(found: Found) -> str:
+def _plots(found: FoundLaws) -> str:
+    figures: list[str] = []
+    for k, target in enumerate(found.estimator.targets_):
+        figure = found.estimator.plot(output=k)
+        figures.append(_figure(page_svg(figure, f"plot-{k}", f"data against law: {target}")))
+    return "\n".join(figures)
+
+
+def _fronts(found: FoundLaws) -> str:
+    """A table for each output, and how the law was chosen."""
+    tables = [_front(found, k) for k in range(len(found.estimator.laws_))]
+    caption = f"{_esc(found.estimator.stability_)}. {_esc(CHOICE)}"
+    return "\n".join(tables) + f'\n<p class="caption">{caption}</p>'
+
+
+def _front(found: FoundLaws, k: int) -> str:
     estimator = found.estimator
-    parts = []
-    for k, laws in enumerate(estimator.laws_):
-        rows = []
-        for i, law in enumerate(laws.front):
-            numbers = (
-                str(law.complexity),
-                f"{law.train_error:.3g}",
-                f"{law.valid_error:.3g}",
-                str(law.agreement),
-            )
-            cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-            kind = ' class="chosen"' if i == estimator.chosen_[k] else ""
-            rows.append(
-                f"<tr{kind}>{cells}<td><code>{_esc(law_text.text(estimator.formula(k, i), 4))}</code></td></tr>"
-            )
-        names = (
-            "complexity",
-            "error",
-            "validated",
-            "agree",
-            f"{estimator.targets_[k]}{_link(law.loss)}",
-        )
-        head = (
-            "".join(f'<th class="number">{_esc(name)}</th>' for name in names[:-1])
-            + f"<th>{_esc(names[-1])}</th>"
-        )
-        parts.append(f'<table class="wide"><tr>{head}</tr>{"".join(rows)}</table>')
-    return (
-        "\n".join(parts) + f'\n<p class="caption">{_esc(estimator.stability_)}. {_esc(CHOICE)}</p>'
-    )
+    laws = estimator.laws_[k]
+    rows: list[str] = []
+    for place, law in enumerate(laws.front):
+        numbers = [
+            str(law.complexity),
+            f"{law.train_error:.3g}",
+            f"{law.valid_error:.3g}",
+            str(law.agreement),
+        ]
+        cells = [f'<td class="number">{number}</td>' for number in numbers]
+        formula = _esc(law_text.text(estimator.formula(k, place), 4))
+        cells.append(f"<td><code>{formula}</code></td>")
+        kind = ' class="chosen"' if place == estimator.chosen_[k] else ""
+        rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
+    names = ["complexity", "error", "validated", "agree"]
+    heads = [f'<th class="number">{name}</th>' for name in names]
+    what = f"{estimator.targets_[k]}{_link(laws.front[-1].loss)}"
+    heads.append(f"<th>{_esc(what)}</th>")
+    return f'<table class="wide"><tr>{"".join(heads)}</tr>{"".join(rows)}</table>'
 
 
 def _link(loss: str) -> str:
     return {"squared": "", "logistic": " (log-odds)", "poisson": " (logarithm of the rate)"}[loss]
 
 
-def _graphs(found: Found) -> str:
-    figures = [
-        _figure(
-            page_svg(found.estimator.draw(output=k), f"graph-{k}", f"computation graph of {target}")
-        )
-        for k, target in enumerate(found.estimator.targets_)
-    ]
-    caption = (
-        "From the features (left) to the target: functions of what arrives (z) in blue, sums (Σ), products (Π) and "
-        "ratios (÷) in orange, dashed lines into a denominator. What is used twice stands there twice. The printed law "
-        "is this graph, simplified."
-    )
-    return "\n".join(figures) + f'\n<p class="caption">{caption}</p>'
-
-
-def _tex(found: Found) -> str:
-    estimator = found.estimator
-    pairs = zip(estimator.left_sides(latex=True), estimator.latex().splitlines(), strict=True)
-    return _pre("\n".join(f"{left} = {right}" for left, right in pairs))
+def _graphs(found: FoundLaws) -> str:
+    figures: list[str] = []
+    for k, target in enumerate(found.estimator.targets_):
+        figure = found.estimator.draw(output=k)
+        figures.append(_figure(page_svg(figure, f"graph-{k}", f"computation graph of {target}")))
+    return "\n".join(figures) + f'\n<p class="caption">{GRAPH}</p>'
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in values.items() if key != "type" and value is not None}
-    texts = {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in shown.items()
-    }
-    return (
-        "<table>"
-        + "".join(f"<tr><th>{_esc(k)}</th><td>{_esc(v)}</td></tr>" for k, v in texts.items())
-        + "</table>"
-    )
+    rows: list[str] = []
+    for key, value in values.items():
+        if key == "type" or value is None:
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append(f"<tr><th>{_esc(key)}</th><td>{_esc(shown)}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _figure(svg: str) -> str:
@@ -241,4 +237,6 @@ def _pre(text: str) -> str:
 
 
 def _esc(text: object) -> str:
-    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(text)))
+    """Text as it may stand in HTML; characters that cannot be printed become spaces."""
+    printable = [c if c.isprintable() or c == "\n" else " " for c in str(text)]
+    return html.escape("".join(printable))

@@ -172,10 +172,8 @@ class ShownLaws(ABC):
         self, *, law: int | None = None, output: int = 0, path: str | Path | None = None
     ) -> Any:
         """The computation graph of the law, as a matplotlib figure. Arguments as of `plot`."""
-        from gradnas.laws.pictures import (
-            graph_figure,
-            save_figure,
-        )
+        from gradnas.laws.graph_picture import graph_figure
+        from gradnas.laws.pictures import save_figure
 
         fitted = self._fitted("draw")
         target = fitted.outputs.targets[output]

@@ -40,8 +40,8 @@ from gradnas.laws.formula import (
     Formula,
     Node,
 )
+from gradnas.laws.graph_picture import graph_figure
 from gradnas.laws.pictures import (
-    graph_figure,
     typeset,
 )
 from gradnas.laws.primitives import PRIMITIVES

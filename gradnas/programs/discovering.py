@@ -25,13 +25,13 @@ from gradnas.laws.equations import (
     EquationRegressor,
 )
 from gradnas.laws.report import (
-    Found,
+    FoundLaws,
     law_page,
 )
 
-LAW_TEX, LAW_PY = "law.tex", "law.py"
+LAW_TEX = "law.tex"
+LAW_PY = "law.py"
 WIDTH = 80
-MARGIN = 42  # of the table's numbers; the rest of the line is for the law
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,17 @@ class DiscoverConfig:
         """The data, and the configuration with what an example brings along."""
         if self.example is None:
             assert self.data is not None and self.target is not None
-            classes = self.output == "class"
-            return self, load_table(
-                self.data, self.target, self.features, self.weights, classes=classes
+            table = load_table(
+                self.data,
+                self.target,
+                self.features,
+                self.weights,
+                classes=self.output == "class",
             )
+            return self, table
         table, example = load_example(self.example, self.rows, self.noise, self.seed)
-        if self.target not in (None, table.target) or self.features or self.weights:
+        other_target = self.target not in (None, table.target)
+        if other_target or self.features or self.weights:
             raise ValueError(
                 f"the example {self.example} has its own columns: leave out --target and --features"
             )
@@ -123,9 +128,11 @@ def check_free(out: Path) -> None:
 
 def discover(
     config: DiscoverConfig, *, progress: bool = True
-) -> tuple[DiscoverConfig, Found, float]:
-    """Read the table and find the laws. Returns the completed configuration, what was found, and
-    the seconds.
+) -> tuple[DiscoverConfig, FoundLaws, float]:
+    """Read the table and find the laws.
+
+    Returns:
+        The completed configuration, what was found, and the seconds.
 
     Raises:
         ValueError: everything that `load_table`, `load_example` and the estimators refuse.
@@ -138,10 +145,10 @@ def discover(
     began = time.monotonic()
     estimator.fit(frame, pandas.Series(table.y_N, name=table.target), sample_weight=table.weights_N)
     seconds = time.monotonic() - began
-    return config, Found(estimator, table, frame), seconds
+    return config, FoundLaws(estimator, table, frame), seconds
 
 
-def save_discovery(config: DiscoverConfig, found: Found, seconds: float, out: Path) -> None:
+def save_discovery(config: DiscoverConfig, found: FoundLaws, seconds: float, out: Path) -> None:
     """Write the folder.
 
     Raises:
@@ -150,49 +157,41 @@ def save_discovery(config: DiscoverConfig, found: Found, seconds: float, out: Pa
     check_free(out)
     run = runs.Run.create(out, to_json(config), config.seed, torch.device("cpu"))
     estimator = found.estimator
-    pairs = zip(estimator.left_sides(latex=True), estimator.latex().splitlines(), strict=True)
-    lines = [f"{left} = {right}" for left, right in pairs]
-    runs.write_atomically(
-        out / LAW_TEX, ("\\[\n" + "\n\\]\n\\[\n".join(lines) + "\n\\]\n").encode()
-    )
+    displayed = [f"\\[\n{line}\n\\]\n" for line in found.latex_lines()]
+    runs.write_atomically(out / LAW_TEX, "".join(displayed).encode())
     runs.write_atomically(out / LAW_PY, estimator.to_python().encode())
     runs.write_json(out / runs.RESULTS, results(found))
     run.append(runs.TIMINGS, {"seconds": seconds})
-    page = law_page(
-        found,
-        out.resolve().name,
-        to_json(config),
-        runs.environment(torch.device("cpu"), config.seed),
-    )
+    environment = runs.environment(torch.device("cpu"), config.seed)
+    page = law_page(found, out.resolve().name, to_json(config), environment)
     runs.write_atomically(out / runs.REPORT, page.encode())
     run.set_status("finished")
 
 
-def results(found: Found) -> dict[str, Any]:
+def results(found: FoundLaws) -> dict[str, Any]:
     """What was found, as JSON can hold it."""
     estimator = found.estimator
-    fronts = []
+    fronts: list[dict[str, Any]] = []
     for k, laws in enumerate(estimator.laws_):
-        place = estimator.chosen_[k]
-        fronts.append(
-            {
-                "target": estimator.targets_[k],
-                "chosen": place,
-                "laws": [
-                    {
-                        "complexity": law.complexity,
-                        "train_error": _finite(law.train_error),
-                        "valid_error": _finite(law.valid_error),
-                        "description_length": _finite(law.description_length),
-                        "agreement": law.agreement,
-                        "equation": law_text.text(estimator.formula(k, i)),
-                        "formula": to_json(law.formula),
-                    }
-                    for i, law in enumerate(laws.front)
-                ],
-                "counts": dict(laws.counts),
+        entries: list[dict[str, Any]] = []
+        for place, law in enumerate(laws.front):
+            entry = {
+                "complexity": law.complexity,
+                "train_error": _finite(law.train_error),
+                "valid_error": _finite(law.valid_error),
+                "description_length": _finite(law.description_length),
+                "agreement": law.agreement,
+                "equation": law_text.text(estimator.formula(k, place)),
+                "formula": to_json(law.formula),
             }
-        )
+            entries.append(entry)
+        front = {
+            "target": estimator.targets_[k],
+            "chosen": estimator.chosen_[k],
+            "laws": entries,
+            "counts": dict(laws.counts),
+        }
+        fronts.append(front)
     return {
         "law": estimator.text(None),
         "latex": estimator.latex(),
@@ -209,20 +208,19 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def front_lines(found: Found) -> list[str]:
+def front_lines(found: FoundLaws) -> list[str]:
     """The Pareto fronts and the chosen laws, in lines of at most 80 characters."""
     estimator = found.estimator
-    lines = []
+    lines: list[str] = []
     for k, laws in enumerate(estimator.laws_):
         if len(estimator.laws_) > 1:
             lines += textwrap.wrap(f"log-odds of {estimator.targets_[k]} against the rest:", WIDTH)
         lines.append(f"   {'complexity':>10}  {'error':>9}  {'validated':>9}  {'agree':>5}  law")
-        for i, law in enumerate(laws.front):
-            mark = ">" if i == estimator.chosen_[k] else " "
+        for place, law in enumerate(laws.front):
+            mark = ">" if place == estimator.chosen_[k] else " "
             numbers = f"{law.train_error:9.3g}  {law.valid_error:9.3g}  {law.agreement:5d}"
             head = f" {mark} {law.complexity:10d}  {numbers}  "
-            text = law_text.text(estimator.formula(k, i), 4)
-            lines += _wrapped(head, text)
+            lines += _wrapped(head, law_text.text(estimator.formula(k, place), 4))
     lines.append("")
     for line in found.laws(4):
         lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=True)
@@ -233,5 +231,9 @@ def front_lines(found: Found) -> list[str]:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    parts = textwrap.wrap(text, WIDTH - len(head), break_long_words=True) or [""]
-    return [head + parts[0], *(" " * len(head) + part for part in parts[1:])]
+    """The text beside a head, in as many lines as it takes."""
+    margin = " " * len(head)
+    lines = textwrap.wrap(
+        text, WIDTH, initial_indent=head, subsequent_indent=margin, break_long_words=True
+    )
+    return lines or [head]
