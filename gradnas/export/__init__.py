@@ -1,1 +1,1 @@
-"""Trained networks for use elsewhere: torch programs, ONNX, readable source."""
+"""Trained networks for use elsewhere: torch programs, ONNX, readable source; for any network."""

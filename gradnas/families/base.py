@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gradnas.architectures.base import Architecture
+from gradnas.export.source import NetworkSource
 from gradnas.reports.folder import Folder, Tables
 from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
 
@@ -73,6 +74,21 @@ class Family(ABC):
         Raises:
             ValueError: the suffix is another one, or the file cannot be written.
         """
+
+    # -- its source --------------------------------------------------------------------------------
+
+    def source(
+        self, architecture: Any, space: Any, in_channels: int, num_classes: int
+    ) -> NetworkSource:
+        """What a file of readable source says of a network of this kind.
+
+        Raises:
+            ValueError: the source of such a network cannot be written.
+        """
+        del architecture, space, in_channels, num_classes
+        raise ValueError(
+            f"networks of {self.called} cannot be written as source: export to .pt2 or .onnx"
+        )
 
     # -- its recipes -------------------------------------------------------------------------------
 

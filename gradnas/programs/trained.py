@@ -7,6 +7,7 @@ from pathlib import Path
 from gradnas import runs
 from gradnas.config import load, read_object
 from gradnas.export.programs import check_target
+from gradnas.families import family_of
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import TrainSettings
 
@@ -47,4 +48,5 @@ def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
     """
     check_target(Path(path))
     training, config = trained_run(run.path)
-    return kind_of(config).export(training, config, Path(path))
+    source = family_of(config.genotype).source
+    return kind_of(config).export(training, config, Path(path), source)

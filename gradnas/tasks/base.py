@@ -19,6 +19,7 @@ from torch import nn
 
 from gradnas import runs
 from gradnas.config import build, from_json, to_json
+from gradnas.export.source import SourceOf
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.spaces import Space
@@ -254,9 +255,13 @@ class Kind(ABC):
         that says what came out."""
 
     @abstractmethod
-    def export(self, run: runs.Run, config: Any, path: Path) -> list[Path]:
+    def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
         """Write the trained network in the form that the ending of `path` names; the files
-        written."""
+        written.
+
+        Args:
+            source: how the source of such a network is written, for `.py`.
+        """
 
     def generate(
         self,

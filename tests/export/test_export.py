@@ -19,8 +19,9 @@ import gradnas
 from gradnas import ConvCell, Genotype, runs
 from gradnas.config import to_json
 from gradnas.data import DataConfig
-from gradnas.export.programs import export_network
+from gradnas.families import CELLS
 from gradnas.programs.trained import export_trained, trained_run
+from gradnas.tasks.images.export import export_network
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 
 CONV_NAMES = ("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image")
@@ -72,7 +73,9 @@ def logits(network, x):
 
 
 def export(network, path, genotype=GENOTYPE, space=SPACE, data=DATA):
-    return export_network(network, path, data=data, genotype=genotype, space=space)
+    return export_network(
+        network, path, data=data, genotype=genotype, space=space, source=CELLS.source
+    )
 
 
 def load_file(path):
@@ -262,7 +265,7 @@ def test_source_of_published_cells(name, stem, tmp_path):
                 "--isolated",
                 "--no-cache",
                 "--line-length",
-                "120",
+                "100",
             ]
             done = subprocess.run(
                 [*command, str(tmp_path / "net.py")], capture_output=True, text=True, check=False

@@ -10,8 +10,10 @@ from typing import Any
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import from_json
+from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.cells import recipes, report
+from gradnas.families.cells.source import cells_source
 from gradnas.pictures import cells
 from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces import ConvCell, ImageSpace
@@ -43,6 +45,11 @@ class Cells(Family):
         space: object = None,
     ) -> Path:
         return cells.picture(architecture, path, title=title)
+
+    def source(
+        self, architecture: Genotype, space: ConvCell, in_channels: int, num_classes: int
+    ) -> NetworkSource:
+        return cells_source(architecture, space, in_channels, num_classes)
 
     def training_after(self, what: str, source: str | None) -> str:
         return recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")

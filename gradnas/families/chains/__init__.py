@@ -10,8 +10,10 @@ from typing import Any
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.config import from_json
+from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.chains import recipes, report
+from gradnas.families.chains.source import chain_source
 from gradnas.pictures import chains
 from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces import ImageSpace, MBConvChain
@@ -44,6 +46,11 @@ class Chains(Family):
     ) -> Path:
         known = space if isinstance(space, MBConvChain) else None
         return chains.picture(architecture, path, title=title, space=known)
+
+    def source(
+        self, architecture: Chain, space: MBConvChain, in_channels: int, num_classes: int
+    ) -> NetworkSource:
+        return chain_source(architecture, space, in_channels, num_classes)
 
     def training_after(self, what: str, source: str | None) -> str:
         if what in Chain.names():

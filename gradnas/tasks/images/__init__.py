@@ -13,11 +13,12 @@ from torch import nn
 from gradnas import runs
 from gradnas.config import read_object
 from gradnas.data import ImageData
-from gradnas.export.programs import export_network
+from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
 from gradnas.tasks.base import Kind, Measure
 from gradnas.tasks.costs import cost_sentence, noted_warnings
 from gradnas.tasks.images.evaluation import evaluate
+from gradnas.tasks.images.export import export_network
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 from gradnas.tasks.images.training import ImageTraining
@@ -93,13 +94,16 @@ class Images(Kind):
         accuracy = self.measure.text(test["accuracy"])
         return f"test accuracy {accuracy}  loss {test['loss']:.4f}  on {len(data.test)} images"
 
-    def export(self, run: runs.Run, config: TrainConfig, path: Path) -> list[Path]:
+    def export(
+        self, run: runs.Run, config: TrainConfig, path: Path, source: SourceOf
+    ) -> list[Path]:
         return export_network(
             self.load_trained(run, config),
             path,
             data=trained_on(run),
             genotype=config.genotype,
             space=config.space,
+            source=source,
         )
 
     # -- words in the terminal --

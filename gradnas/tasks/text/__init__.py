@@ -12,9 +12,10 @@ from torch import nn
 
 from gradnas import runs
 from gradnas.data import Corpus, TextStream
-from gradnas.export.language import export_language_model
+from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, Measure
+from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
 from gradnas.tasks.text.reading import VOCABULARY, evaluate_text, read_vocabulary
 from gradnas.tasks.text.search import TextSearch
@@ -101,7 +102,10 @@ class Text(Kind):
             f"test perplexity {reached}  loss {test['loss']:.4f}  on {count:,} {vocabulary.level}s"
         )
 
-    def export(self, run: runs.Run, config: TextTrainConfig, path: Path) -> list[Path]:
+    def export(
+        self, run: runs.Run, config: TextTrainConfig, path: Path, source: SourceOf
+    ) -> list[Path]:
+        del source  # a language model has none
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
         return export_language_model(model, vocabulary, path, genotype=config.genotype)
