@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,11 +21,11 @@ def best_operation(strength_O: Tensor, excluded: Sequence[int] = ()) -> int:
     Raises:
         ValueError: every operation is excluded, or a strength is not a number.
     """
-    values = _values(strength_O)
-    options = [k for k in range(len(values)) if k not in excluded]
+    strengths = _values(strength_O)
+    options = [k for k in range(len(strengths)) if k not in excluded]
     if not options:
         raise ValueError("there is no operation to choose: all are excluded")
-    return max(options, key=lambda k: (values[k], -k))
+    return max(options, key=lambda k: strengths[k])  # of equal ones, `max` keeps the first
 
 
 def top_edges(
@@ -51,21 +51,24 @@ def top_edges(
     Raises:
         ValueError: the table has the wrong number of rows, or a strength is not a number.
     """
-    if strength_EO.shape[0] != sum(predecessors):
+    num_edges = sum(predecessors)
+    if strength_EO.shape[0] != num_edges:
         raise ValueError(
-            f"a table for nodes with {list(predecessors)} incoming edges has {sum(predecessors)} rows, "
+            f"a table for nodes with {list(predecessors)} incoming edges has {num_edges} rows, "
             f"not {strength_EO.shape[0]}"
         )
-    chosen, row = [], 0
+    chosen: list[tuple[int, int]] = []
+    first_row = 0
     for count in predecessors:
         edges = []
         for predecessor in range(count):
-            strengths = strength_EO[row + predecessor]
-            operation = best_operation(strengths, excluded)
-            edges.append((float(strengths[operation]), operation, predecessor))
+            strength_O = strength_EO[first_row + predecessor]
+            operation = best_operation(strength_O, excluded)
+            edges.append((float(strength_O[operation]), operation, predecessor))
         edges.sort(key=lambda edge: -edge[0])  # stable: ties keep the order of predecessors
-        chosen += [(operation, predecessor) for _, operation, predecessor in edges[:keep]]
-        row += count
+        for _, operation, predecessor in edges[:keep]:
+            chosen.append((operation, predecessor))
+        first_row += count
     return chosen
 
 
@@ -83,10 +86,12 @@ def _values(strength_O: Tensor) -> list[float]:
     return values
 
 
+# ---- the best combination within a budget --------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Option:
-    """One way to decide a choice: its strength, its cost, and the choices that are open only if it
-    is taken."""
+    """One way to decide a choice: its strength, its cost, and the choices that it opens."""
 
     score: float
     cost: float
@@ -97,8 +102,7 @@ Picks = dict[str, int]  # choice -> index of its option, for every choice that i
 
 
 def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Iterator[Picks]:
-    """All combinations of options whose costs add up to at most `budget`, by the sum of their
-    scores; exact.
+    """All combinations of options within a budget, by the sum of their scores; exact.
 
     The first is the best. It is a multiple-choice knapsack, solved choice by choice: kept is every
     partial sum that no other beats in both cost and score, less those that cannot reach the best
@@ -120,12 +124,13 @@ def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Ite
             the cheapest costs.
     """
     queue: list[tuple[float, float, int, Picks, _Open]] = []
+    order = itertools.count()  # of equal combinations, the one that was met first
 
     def push(left: _Open) -> None:
-        if (best := _solved(choices, budget, left)) is not None:
+        best = _solved(choices, budget, left)
+        if best is not None:
             heapq.heappush(queue, (-best.score, best.cost, next(order), _joined(best.picks), left))
 
-    order = itertools.count()  # of equal combinations, the one that was met first
     push(_Open())
     if not queue:
         least = cheapest_cost(choices)
@@ -133,9 +138,20 @@ def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Ite
     while queue:
         *_, picks, left = heapq.heappop(queue)
         yield picks
-        for name, index in picks.items():  # a choice comes before those inside its options
+        # Every other combination of this part differs from `picks` somewhere first: it decides as
+        # `picks` does up to there, and there otherwise. A choice comes before those inside its
+        # options.
+        for name, index in picks.items():
             push(left.without(name, index))
             left = left.with_taken(name, index)
+
+
+def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
+    """The least that any combination of options costs."""
+    total = 0.0
+    for options in choices.values():
+        total += min(option.cost + cheapest_cost(option.inside) for option in options)
+    return total
 
 
 @dataclass(frozen=True)
@@ -146,78 +162,101 @@ class _Open:
     gone: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def allows(self, name: str, index: int) -> bool:
-        return self.taken.get(name, index) == index and index not in self.gone.get(name, ())
+        is_taken = self.taken.get(name, index) == index
+        return is_taken and index not in self.gone.get(name, ())
 
     def without(self, name: str, index: int) -> _Open:
-        return _Open(self.taken, {**self.gone, name: self.gone.get(name, frozenset()) | {index}})
+        gone = self.gone.get(name, frozenset()) | {index}
+        return _Open(self.taken, {**self.gone, name: gone})
 
     def with_taken(self, name: str, index: int) -> _Open:
         return _Open({**self.taken, name: index}, self.gone)
 
 
+class _Pick(NamedTuple):
+    """One decision."""
+
+    name: str
+    index: int
+
+
+# Decisions, in the order in which they were made. A tree, because partial sums share theirs: a sum
+# of two holds the decisions of the second as one part.
+_Tree = tuple["_Pick | _Tree", ...]
+
+
+class _State(NamedTuple):
+    """Cost and score of some decisions."""
+
+    cost: float
+    score: float
+    picks: _Tree
+
+
+def _plus(one: _State, other: _State) -> _State:
+    return _State(one.cost + other.cost, one.score + other.score, (*one.picks, other.picks))
+
+
+def _joined(tree: _Tree) -> Picks:
+    picks: Picks = {}
+    for part in tree:
+        if isinstance(part, _Pick):
+            picks[part.name] = part.index
+        else:
+            picks.update(_joined(part))
+    return picks
+
+
 def _solved(choices: Mapping[str, Sequence[Option]], budget: float, left: _Open) -> _State | None:
     """The best combination of what is left; None if there is none within the budget."""
     groups = [_flattened(name, options, left) for name, options in choices.items()]
+    # Costs add up in another order here than where the budget was set: a budget that is exactly
+    # the cost of a combination has to let it through.
     limit = budget * (1.0 + 1e-12)
-    if not all(groups) or sum(min(state.cost for state in group) for group in groups) > limit:
+    if not all(groups):
         return None
-    multiplier, least = _dual(groups, budget)
-    # bounds[g]: the most that groups g, g + 1, ... can add, at the price `multiplier` for each unit
-    # of cost
-    bounds, cheap = [0.0], [0.0]
+    if sum(min(state.cost for state in group) for group in groups) > limit:
+        return None
+    price, known_score = _dual(groups, budget)
+
+    # The most that groups g, g + 1, ... can add to a score at that price of cost, and the least
+    # that they cost.
+    bounds = [0.0]
+    cheapest = [0.0]
     for group in reversed(groups):
-        bounds.append(bounds[-1] + max(s.score - multiplier * s.cost for s in group))
-        cheap.append(cheap[-1] + min(s.cost for s in group))
-    bounds, cheap = bounds[::-1], cheap[::-1]
-    slack = 1e-9 * max(1.0, abs(least))
+        bounds.append(bounds[-1] + max(s.score - price * s.cost for s in group))
+        cheapest.append(cheapest[-1] + min(s.cost for s in group))
+    bounds.reverse()
+    cheapest.reverse()
+
+    worth = known_score - 1e-9 * max(1.0, abs(known_score))
     states = [_State(0.0, 0.0, ())]
     for g, group in enumerate(groups, 1):
-        grown = [
-            _State(s.cost + o.cost, s.score + o.score, (*s.picks, o.picks))
-            for s in states
-            for o in group
-            if s.cost + o.cost + cheap[g] <= limit
-            and s.score + o.score + bounds[g] + multiplier * (budget - s.cost - o.cost)
-            >= least - slack
-        ]
+        grown = []
+        for s in states:
+            for o in group:
+                if s.cost + o.cost + cheapest[g] > limit:
+                    continue
+                # The Lagrangian bound: what is left of the budget may be worth its price at most.
+                spare = budget - s.cost - o.cost
+                if s.score + o.score + bounds[g] + price * spare >= worth:
+                    grown.append(_plus(s, o))
         states = _undominated(grown)
     return states[-1]  # the dearest of the undominated has the largest score
 
 
-def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
-    """The least that any combination of options costs."""
-    return sum(
-        min(o.cost + cheapest_cost(o.inside) for o in options) for options in choices.values()
-    )
-
-
-@dataclass(frozen=True)
-class _State:
-    """Cost and score of some decisions; `picks` is a tree of (choice, option) pairs."""
-
-    cost: float
-    score: float
-    picks: Any
-
-
 def _flattened(name: str, options: Sequence[Option], left: _Open) -> list[_State]:
-    """The undominated ways that are left to decide a choice together with all choices inside its
-    options."""
-    states = []
+    """The undominated ways left to decide a choice with all choices inside its options."""
+    states: list[_State] = []
     for index, option in enumerate(options):
-        if option.score != option.score or option.cost != option.cost:
+        if math.isnan(option.score) or math.isnan(option.cost):
             raise ValueError(f"choice {name!r}: a score or a cost is NaN, nothing can be derived")
         if not left.allows(name, index):
             continue
-        own = [_State(option.cost, option.score, ((name, index),))]
-        for inner_name, inner in option.inside.items():
-            own = _undominated(
-                [
-                    _State(s.cost + t.cost, s.score + t.score, (*s.picks, t.picks))
-                    for s in own
-                    for t in _flattened(inner_name, inner, left)
-                ]
-            )
+        own = [_State(option.cost, option.score, (_Pick(name, index),))]
+        for inner_name, inner_options in option.inside.items():
+            ways = _flattened(inner_name, inner_options, left)
+            own = _undominated([_plus(s, t) for s in own for t in ways])
         states += own
     return _undominated(states)
 
@@ -232,8 +271,12 @@ def _undominated(states: list[_State]) -> list[_State]:
 
 
 def _dual(groups: Sequence[Sequence[_State]], budget: float) -> tuple[float, float]:
-    """A price of cost that makes the Lagrangian bound tight, and the score of a solution within the
-    budget."""
+    """A price of cost that makes the Lagrangian bound tight, and a score within the budget.
+
+    At a price each group decides by itself, for the largest score less price times cost; the dearer
+    cost is, the cheaper the solution. Halving finds the lowest price whose solution is within the
+    budget.
+    """
 
     def at(price: float) -> tuple[float, float]:
         taken = [max(group, key=lambda s: (s.score - price * s.cost, -s.cost)) for group in groups]
@@ -242,20 +285,17 @@ def _dual(groups: Sequence[Sequence[_State]], budget: float) -> tuple[float, flo
     cost, score = at(0.0)
     if cost <= budget:
         return 0.0, score
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     while at(high)[0] > budget and high < 1e300:
-        low, high = high, 2.0 * high
+        low = high
+        high = 2.0 * high
     for _ in range(100):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if at(middle)[0] > budget else (low, middle)
+        if at(middle)[0] > budget:
+            low = middle
+        else:
+            high = middle
     cost, score = at(high)
+    # Without a price that keeps the budget there is no solution to beat, and nothing is cut off.
     return high, score if cost <= budget else -math.inf
-
-
-def _joined(picks: Any) -> Picks:
-    if len(picks) == 2 and isinstance(picks[0], str):
-        return {picks[0]: picks[1]}
-    found: Picks = {}
-    for part in picks:
-        found.update(_joined(part))
-    return found

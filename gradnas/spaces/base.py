@@ -1,5 +1,10 @@
-"""What every search space is: something that builds a supernet, derives a discrete choice, and
-builds that network."""
+"""What every search space is: what builds a supernet, derives an architecture, builds its network.
+
+The classes are generic over the kind of architecture that a search of the space decides for, so
+that what one method gives is what the next one takes.
+
+Legend: O operations.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gradnas.architectures.base import Architecture
 from gradnas.choice import Draw
 from gradnas.derivation import Picks, cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
@@ -19,7 +25,7 @@ from gradnas.spaces.budget import choice_options
 
 Weights = Literal["keep", "fresh"]
 
-D = TypeVar("D")  # the kind of decision: what a search of the space gives (a Genotype, a Chain)
+D = TypeVar("D", bound=Architecture)  # what is decided: a Genotype, a Chain, Choices
 
 
 class Supernet(nn.Module, ABC, Generic[D]):
@@ -43,8 +49,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
 
     @abstractmethod
     def skip_count(self, decision: D) -> int:
-        """How many of the chosen operations are skip connections: many of them are the mark of a
-        collapsed search."""
+        """How many of the chosen operations are skip connections: many mark a collapsed search."""
 
     @abstractmethod
     def derived(self, decision: D, weights: Weights = "keep") -> nn.Module:
@@ -66,20 +71,21 @@ class Supernet(nn.Module, ABC, Generic[D]):
         Raises:
             ValueError: a latency that the table neither has nor predicts.
         """
-        return costs_of(self.cost_view().survey(inputs), quantity, dict(self.alphas.items()), table)
+        units = self.cost_view().survey(inputs)
+        return costs_of(units, quantity, dict(self.alphas.items()), table)
 
     def cheapest(self, costs: Costs) -> float:
         """The cost of the cheapest architecture."""
+        # Any strengths will do: only the options' costs are read.
         tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
         return costs.fixed + cheapest_cost(choice_options(costs, tables))
 
     def decide_within(
         self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
     ) -> list[D]:
-        """The `number` most probable architectures that cost at most `budget`, best first, or as
-        many as there are.
+        """The `number` most probable architectures within a budget, best first.
 
-        Exact, see `derivation.ranked_within`.
+        Fewer where there are no more. Exact, see `derivation.ranked_within`.
 
         Raises:
             ValueError: there is none; the sentence says what the cheapest costs.
@@ -87,28 +93,29 @@ class Supernet(nn.Module, ABC, Generic[D]):
         cheapest = self.cheapest(costs)
         if cheapest > budget * (1 + 1e-12):
             raise ValueError(
-                f"no architecture is within the budget of {budget:g} {costs.unit}: the cheapest costs {cheapest:g} "
-                f"{costs.unit}"
+                f"no architecture is within the budget of {budget:g} {costs.unit}: "
+                f"the cheapest costs {cheapest:g} {costs.unit}"
             )
-        strengths = {
-            name: relaxation.probabilities(alpha.detach().double())
-            for name, alpha in self.alphas.items()
-        }
-        return list(itertools.islice(self.ranked_within(strengths, costs, budget), number))
+        strengths: dict[str, Tensor] = {}
+        for name, alpha in self.alphas.items():
+            # float64: strengths that differ in alpha must not tie by rounding.
+            strengths[name] = relaxation.probabilities(alpha.detach().double())
+        ranked = self.ranked_within(strengths, costs, budget)
+        return list(itertools.islice(ranked, number))
 
     def ranked_within(
         self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
     ) -> Iterator[D]:
-        """The architectures that cost at most `budget`, in descending order of the product of their
-        strengths."""
-        return map(
-            self.decision, ranked_within(choice_options(costs, strengths), budget - costs.fixed)
-        )
+        """The architectures within a budget, in descending order of their strengths' product."""
+        options = choice_options(costs, strengths)
+        for picks in ranked_within(options, budget - costs.fixed):
+            yield self.decision(picks)
 
     def decision(self, picks: Picks) -> D:
         """The discrete architecture with these operations, given by their columns."""
         raise ValueError(
-            f"{type(self).__name__} cannot derive an architecture within a budget: it has no decision()"
+            f"{type(self).__name__} cannot derive an architecture within a budget: "
+            "it has no decision()"
         )
 
     def cost_of(self, decision: D, costs: Costs) -> float:
@@ -118,7 +125,8 @@ class Supernet(nn.Module, ABC, Generic[D]):
     def one_hot_draw(self, decision: D, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""
         raise ValueError(
-            f"{type(self).__name__} does not say which operations an architecture has: no one_hot_draw()"
+            f"{type(self).__name__} does not say which operations an architecture has: "
+            "no one_hot_draw()"
         )
 
     def tables(self) -> dict[str, Tensor]:
@@ -144,8 +152,7 @@ class Space(ABC, Generic[D]):
 
     @abstractmethod
     def decision(self, what: D | str) -> D:
-        """A discrete architecture of this space from its text; one that is given is checked and
-        returned."""
+        """An architecture of this space from its text; one that is given is checked, returned."""
 
     @abstractmethod
     def random_decision(self, generator: torch.Generator) -> D:
@@ -153,15 +160,20 @@ class Space(ABC, Generic[D]):
 
 
 class ImageSpace(Space[D]):
-    """A space of image classifiers: what the programs that search and train on images need of
-    it."""
+    """A space of image classifiers: what programs that search and train on images need of it."""
 
     @abstractmethod
     def supernet(
         self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
     ) -> Supernet[D]:
-        """The network with every choice open; ValueError where there are no cells to compute again
-        in backward."""
+        """The network with every choice open, for images of so many channels and classes.
+
+        Args:
+            checkpoint_cells: compute the inside of each cell again in backward, to save memory.
+
+        Raises:
+            ValueError: there are no cells to compute again.
+        """
 
     @abstractmethod
     def network(
@@ -173,8 +185,14 @@ class ImageSpace(Space[D]):
         *,
         auxiliary: bool = False,
     ) -> nn.Module:
-        """The plain network of a discrete architecture, freshly initialised; ValueError for an
-        auxiliary head where there is none."""
+        """The plain network of an architecture, freshly initialised.
+
+        Args:
+            auxiliary: with a second classifier for training.
+
+        Raises:
+            ValueError: an architecture of another space, or an auxiliary head where there is none.
+        """
 
     def short_code(self, decision: D) -> str | None:
         """A code of one sign for each choice, where the space has one."""

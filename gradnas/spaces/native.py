@@ -1,5 +1,4 @@
-"""Operations in C++: compiled at first use with the user's compiler and kept in the user's cache
-folder.
+"""Operations in C++: compiled at first use with the user's compiler, kept in the user's cache.
 
 Without a compiler the same operations run on torch; where there is one and it fails, a warning says
 so, because the results of the two differ in their last bits. Set `GRADNAS_COMPILER=none` to use
@@ -25,15 +24,6 @@ import torch
 from torch import Tensor
 
 
-def _machine() -> str:
-    """What `-march=native` depends on: a home folder may be shared by different machines."""
-    flags = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.system()} {platform.machine()} {flags}"
-
-
 @functools.cache
 def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled `source` with `REAL` for one dtype, from the user's cache folder.
@@ -43,6 +33,24 @@ def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("GRADNAS_COMPILER", "g++"))
     if compiler is None:
         return None
+    options = _options(dtype)
+    target = _cached(source, options, compiler)
+    try:
+        if not target.exists():
+            _compile(source, options, compiler, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the C++ kernels of {source.name} could not be had ({_reason(error)}): torch "
+            "operations run in their place, several times slower and with other last bits. "
+            "GRADNAS_COMPILER=none does so without this warning",
+            stacklevel=2,
+        )
+        return None
+
+
+def _options(dtype: torch.dtype) -> list[str]:
+    """What the compiler is told beside the names of files."""
     real = "float" if dtype is torch.float32 else "double"
     options = [
         "-std=c++17",
@@ -54,34 +62,50 @@ def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
         f"-DREAL={real}",
     ]
     if platform.machine() == "x86_64":
+        # Left to itself, g++ stays with half of the vector that AVX-512 has.
         options.append("-mprefer-vector-width=512")
+    return options
+
+
+def _cached(source: Path, options: list[str], compiler: str) -> Path:
+    """Where the compiled file is kept: a name for everything that its bytes depend on."""
     text = source.read_text(encoding="utf-8")
-    key = hashlib.sha256("\n".join([text, *options, compiler, _machine()]).encode()).hexdigest()[
-        :24
-    ]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradnas"
-    target = folder / f"{source.stem}-{key}.so"
-    try:
-        if not target.exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                built = Path(scratch) / "built.so"
-                command = [compiler, *options, str(source), "-o", str(built)]
-                subprocess.run(command, check=True, capture_output=True, timeout=600)
-                os.replace(
-                    built, target
-                )  # another process may have been faster: both files are the same
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None)
-        lines = told.decode(errors="replace").strip().splitlines() if told else [str(error)]
-        warnings.warn(
-            f"the C++ kernels of {source.name} could not be had ({lines[0] if lines else error}): torch operations run "
-            "in their place, several times slower and with other last bits. GRADNAS_COMPILER=none does so without "
-            "this warning",
-            stacklevel=2,
-        )
-        return None
+    made_of = "\n".join([text, *options, compiler, _machine()])
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return cache / "gradnas" / f"{source.stem}-{key}.so"
+
+
+def _machine() -> str:
+    """What `-march=native` depends on: a home folder may be shared by different machines."""
+    flags = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("flags", "Features")):  # of x86 and of ARM; all cores have the same
+                flags = line
+                break
+    return f"{platform.system()} {platform.machine()} {flags}"
+
+
+def _compile(source: Path, options: list[str], compiler: str, target: Path) -> None:
+    # For the user alone: what lies here is loaded and run.
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        built = Path(scratch) / "built.so"
+        command = [compiler, *options, str(source), "-o", str(built)]
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        # Another process may have been faster: both files are the same.
+        os.replace(built, target)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what the compiler said, or of the error."""
+    told = getattr(error, "stderr", None)
+    if not told:
+        return str(error)
+    lines = told.decode(errors="replace").strip().splitlines()
+    return lines[0] if lines else str(error)
 
 
 def differentiable(
@@ -91,15 +115,14 @@ def differentiable(
     with torch.enable_grad():
         # Aliases: an input may itself depend on another one, and that path is not this operation's
         # derivative.
-        fresh = [t.view_as(t) for t in tensors]
-        pairs = [
-            (o, g)
-            for o, g in zip(plain(*fresh), grads, strict=True)
-            if o.requires_grad and g is not None
-        ]
-        outputs, heads = zip(*pairs, strict=True)
-        wanted = [t for t, need in zip(fresh, needs, strict=True) if need]
-        found = iter(
-            torch.autograd.grad(outputs, wanted, heads, create_graph=True, allow_unused=True)
-        )
-    return [next(found) if need else None for need in needs]
+        aliases = [t.view_as(t) for t in tensors]
+        outputs: list[Tensor] = []
+        heads: list[Tensor] = []
+        for output, grad in zip(plain(*aliases), grads, strict=True):
+            if output.requires_grad and grad is not None:
+                outputs.append(output)
+                heads.append(grad)
+        wanted = [alias for alias, need in zip(aliases, needs, strict=True) if need]
+        found = torch.autograd.grad(outputs, wanted, heads, create_graph=True, allow_unused=True)
+    remaining = iter(found)
+    return [next(remaining) if need else None for need in needs]

@@ -29,7 +29,7 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves H and W: a 1x1 convolution of the even pixels beside one of the odd pixels; BatchNorm.
+    """Halves H and W: a 1x1 convolution of the even pixels beside one of the odd; BatchNorm.
 
     Raises:
         ValueError: odd number of output channels; at a call, odd H or W (the two halves would
@@ -48,14 +48,17 @@ class FactorizedReduce(nn.Module):
         self.bn = nn.BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2:
-            size = f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}"
+        H, W = x_BCHW.shape[2:]
+        if H % 2 or W % 2:
+            size = f"{H}x{W}"
             raise ValueError(
-                f"a reduction cell needs maps of even height and width, got {size}: change the image size"
+                f"a reduction cell needs maps of even height and width, got {size}: "
+                "change the image size"
             )
         x_BCHW = torch.relu(x_BCHW)
-        halves = [self.conv_even(x_BCHW[:, :, ::2, ::2]), self.conv_odd(x_BCHW[:, :, 1::2, 1::2])]
-        return self.bn(torch.cat(halves, dim=1))
+        even_BCHW = self.conv_even(x_BCHW[:, :, ::2, ::2])
+        odd_BCHW = self.conv_odd(x_BCHW[:, :, 1::2, 1::2])
+        return self.bn(torch.cat([even_BCHW, odd_BCHW], dim=1))
 
 
 def relu_conv_bn(channels_in: int, channels_out: int, affine: bool) -> nn.Sequential:
@@ -68,15 +71,13 @@ def relu_conv_bn(channels_in: int, channels_out: int, affine: bool) -> nn.Sequen
 
 
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
-    """Twice: ReLU, depthwise convolution, pointwise convolution, BatchNorm; the first has the
-    stride."""
+    """Twice: ReLU, depthwise, pointwise convolution, BatchNorm; the first has the stride."""
+    padding = (kernel - 1) // 2
     layers: list[nn.Module] = []
     for step in (stride, 1):
         layers += [
             nn.ReLU(),
-            nn.Conv2d(
-                channels, channels, kernel, step, (kernel - 1) // 2, groups=channels, bias=False
-            ),
+            nn.Conv2d(channels, channels, kernel, step, padding, groups=channels, bias=False),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels, affine=affine),
         ]
@@ -104,10 +105,11 @@ def half_on_cpu(x: Tensor) -> bool:
 
 def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Once: ReLU, depthwise convolution of dilation 2, pointwise convolution, BatchNorm."""
+    padding = kernel - 1
     return nn.Sequential(
         nn.ReLU(),
         DilatedConv2d(
-            channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False
+            channels, channels, kernel, stride, padding, dilation=2, groups=channels, bias=False
         ),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),

@@ -1,12 +1,11 @@
-"""Weights of the original DARTS repository (quark0/darts, `cnn/model.py` and `rnn/model.py`) for
-our networks.
+"""Weights of the original DARTS repository for our networks.
 
-Its derived convolutional networks, CIFAR and ImageNet, have the same tensors as ours of the same
-shapes, under other
-names: the modules of an operation lie below `op` where the original wraps them in a class of its
-own, and the two convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd
-ones). Its recurrent model has the same matrices too, each node's by itself, and the embedding a
-second time as the decoder.
+(quark0/darts, `cnn/model.py` and `rnn/model.py`.) Its derived convolutional networks, CIFAR and
+ImageNet, have the same tensors as ours of the same shapes, under other names: the modules of an
+operation lie below `op` where the original wraps them in a class of its own, and the two
+convolutions of a factorized reduction are `conv_1` (even pixels) and `conv_2` (odd ones). Its
+recurrent model has the same matrices too, each node's by itself, and the embedding a second time as
+the decoder.
 """
 
 from __future__ import annotations
@@ -16,18 +15,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gradnas.spaces.cells.conv_network import (
-    ConvCellNetwork,
-    ConvNetwork,
-)
+from gradnas.spaces.cells.conv_network import ConvCellNetwork, ConvNetwork
 from gradnas.spaces.operations import FactorizedReduce
 from gradnas.spaces.recurrent.recurrent_network import RecurrentNetwork
 
 _HALVES = {"conv_even": "conv_1", "conv_odd": "conv_2", "bn": "bn"}
-# preprocessing; dilated and 7x1-1x7 convolutions; separable convolutions
-_PREPROCESSING = [nn.ReLU, nn.Conv2d, nn.BatchNorm2d]
-_CONVOLUTIONS = [nn.ReLU, nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]
-_LAYERS: list[list[type]] = [_PREPROCESSING, _CONVOLUTIONS, 2 * _CONVOLUTIONS]
+# The sequences of layers that the original has
+_PREPROCESSING: list[type] = [nn.ReLU, nn.Conv2d, nn.BatchNorm2d]
+_CONVOLUTIONS: list[type] = [nn.ReLU, nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]  # dilated; 7x1-1x7
+_SEPARABLE = 2 * _CONVOLUTIONS
 _AUXILIARY = "auxiliary_head."
 _COUNTER = "num_batches_tracked"  # BatchNorm has it since torch 0.4.1; the released files are older
 
@@ -35,8 +31,7 @@ _COUNTER = "num_batches_tracked"  # BatchNorm has it since torch 0.4.1; the rele
 def load_original_weights(
     network: ConvNetwork | RecurrentNetwork, state_dict: Mapping[str, Tensor]
 ) -> None:
-    """Copy the tensors of the original authors' state dict into `network`: all of them, or on an
-    error none.
+    """Copy the tensors of the original authors' state dict into `network`: all, or in error none.
 
     Tensors are converted to the network's device and floating-point type. Released files that come
     from torch 0.3 lack BatchNorm's `num_batches_tracked`: those of the network stay as they are.
@@ -55,8 +50,10 @@ def load_original_weights(
     """
     if not isinstance(network, (ConvNetwork, RecurrentNetwork)):
         raise ValueError(
-            f"original weights fit a ConvNetwork or a RecurrentNetwork, not a {type(network).__name__}; "
-            "build one with gradnas.ConvCell(...).network(genotype) or gradnas.RecurrentCell(...).network(genotype)"
+            "original weights fit a ConvNetwork or a RecurrentNetwork, "
+            f"not a {type(network).__name__}; build one with "
+            "gradnas.ConvCell(...).network(genotype) or "
+            "gradnas.RecurrentCell(...).network(genotype)"
         )
     given = _without_prefix(state_dict)
     if isinstance(network, RecurrentNetwork):
@@ -64,32 +61,45 @@ def load_original_weights(
         _check(targets, given, "the genotype's number of nodes, hidden size and vocabulary")
         if not torch.equal(given["decoder.weight"], given["encoder.weight"]):
             raise ValueError(
-                "decoder.weight differs from encoder.weight: the original ties them, and so does this network"
+                "decoder.weight differs from encoder.weight: the original ties them, and so does "
+                "this network"
             )
     else:
-        ours = network.state_dict()
-        targets = {original: ours[own] for own, original in original_names(network).items()}
+        targets = _convolutional_targets(network)
         _check_auxiliary(network, given)
         _check(targets, given, "the genotype, channels, cells, stem and classes")
-    # every conversion before the first copy: whatever fails, fails while the network is as it was
-    pairs = [(target, given[original]) for original, target in targets.items() if original in given]
-    ready = [(target, source.detach().to(target.device, target.dtype)) for target, source in pairs]
+    # Every conversion before the first copy: whatever fails, fails while the network is as it was.
+    converted: list[tuple[Tensor, Tensor]] = []
+    for original, target in targets.items():
+        if original in given:  # a counter of BatchNorm may be missing
+            source = given[original].detach().to(target.device, target.dtype)
+            converted.append((target, source))
     with torch.no_grad():
-        for target, source in ready:
+        for target, source in converted:
             target.copy_(source)
+
+
+def _convolutional_targets(network: ConvNetwork) -> dict[str, Tensor]:
+    """Original name -> our tensor."""
+    ours = network.state_dict()
+    targets = {}
+    for own, original in original_names(network).items():
+        targets[original] = ours[own]
+    return targets
 
 
 def _recurrent_targets(network: RecurrentNetwork) -> dict[str, Tensor]:
     """Original name -> the part of our tensors that it is."""
     ours = network.state_dict()
-    nodes = {f"rnns.0._Ws.{k}": matrix for k, matrix in enumerate(ours["node_weights"])}
-    words = {"encoder.weight": ours["embedding.weight"], "decoder.weight": ours["embedding.weight"]}
-    return {
-        **words,
+    targets = {
+        "encoder.weight": ours["embedding.weight"],
+        "decoder.weight": ours["embedding.weight"],  # tied
         "decoder.bias": ours["decoder_bias"],
         "rnns.0._W0": ours["first_weight"],
-        **nodes,
     }
+    for k, matrix in enumerate(ours["node_weights"]):
+        targets[f"rnns.0._Ws.{k}"] = matrix
+    return targets
 
 
 def original_names(network: ConvNetwork) -> dict[str, str]:
@@ -98,47 +108,44 @@ def original_names(network: ConvNetwork) -> dict[str, str]:
     Raises:
         ValueError: an operation that the original repository does not have.
     """
-    names = {
-        name: name for name in network.state_dict()
-    }  # stems, heads and classifiers are called the same
+    names = {name: name for name in network.state_dict()}  # stems and heads are called the same
     for index, cell in enumerate(network.cells):
         assert isinstance(cell, ConvCellNetwork)
-        here = f"cells.{index}."
-        modules = {
-            f"{here}{name}": (f"{here}{name}", getattr(cell, name))
-            for name in ("preprocess0", "preprocess1")
-        }
-        modules |= {
-            f"{here}operations.{k}": (f"{here}_ops.{k}", module)
-            for k, module in enumerate(cell.operations)
-        }
-        for own, (original, module) in modules.items():
-            names |= {
-                f"{own}.{name}": f"{original}.{theirs}"
-                for name, theirs in _names_within(module, own).items()
-            }
+        here = f"cells.{index}"
+        modules: list[tuple[str, str, nn.Module]] = [  # our name, theirs
+            (f"{here}.preprocess0", f"{here}.preprocess0", cell.preprocess0),
+            (f"{here}.preprocess1", f"{here}.preprocess1", cell.preprocess1),
+        ]
+        for k, module in enumerate(cell.operations):
+            modules.append((f"{here}.operations.{k}", f"{here}._ops.{k}", module))
+        for own, original, module in modules:
+            for name, theirs in _names_within(module, own).items():
+                names[f"{own}.{name}"] = f"{original}.{theirs}"
     return names
 
 
 def _names_within(module: nn.Module, where: str) -> dict[str, str]:
-    """Our name -> original name for the tensors of one preprocessing or operation, both relative to
-    it."""
+    """Our name -> original name for the tensors of one preprocessing or operation, within it."""
     names = list(module.state_dict())
-    if isinstance(module, FactorizedReduce):
-        return {name: _HALVES[name.partition(".")[0]] + name[name.index(".") :] for name in names}
     if not names:
         return {}
+    if isinstance(module, FactorizedReduce):
+        renamed = {}
+        for name in names:
+            half, _, tensor = name.partition(".")
+            renamed[name] = f"{_HALVES[half]}.{tensor}"
+        return renamed
     layers = list(module) if isinstance(module, nn.Sequential) else []
-    if [
-        nn.Conv2d if isinstance(layer, nn.Conv2d) else type(layer) for layer in layers
-    ] not in _LAYERS:
+    # DilatedConv2d is a Conv2d that the original does not know.
+    kinds = [nn.Conv2d if isinstance(layer, nn.Conv2d) else type(layer) for layer in layers]
+    if kinds not in (_PREPROCESSING, _CONVOLUTIONS, _SEPARABLE):
         raise ValueError(
             f"{where} is not an operation of the original repository, so it has no original weights"
         )
     # 7x1-1x7 is a bare sequence there; every other operation is a class that holds its sequence as
-    # `op`
-    bare = isinstance(layers[1], nn.Conv2d) and layers[1].kernel_size == (1, 7)
-    return {name: name if bare else f"op.{name}" for name in names}
+    # `op`.
+    is_bare = isinstance(layers[1], nn.Conv2d) and layers[1].kernel_size == (1, 7)
+    return {name: name if is_bare else f"op.{name}" for name in names}
 
 
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,7 +161,8 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state_dict.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(
-                f"a state dict holds tensors by name, but its entry {name!r} is a {type(tensor).__name__}"
+                f"a state dict holds tensors by name, but its entry {name!r} "
+                f"is a {type(tensor).__name__}"
             )
         if tensor.is_meta:
             raise ValueError(
@@ -167,32 +175,36 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:
-    has, gets = (
-        network.auxiliary_head is not None,
-        any(name.startswith(_AUXILIARY) for name in given),
-    )
-    if gets and not has:
+    network_has = network.auxiliary_head is not None
+    weights_have = any(name.startswith(_AUXILIARY) for name in given)
+    if weights_have and not network_has:
         raise ValueError(
-            "these weights have an auxiliary head and the network has none: build the network with auxiliary=True, or "
-            f"leave out the tensors whose names begin with {_AUXILIARY!r}"
+            "these weights have an auxiliary head and the network has none: build the network "
+            "with auxiliary=True, or leave out the tensors whose names begin with "
+            f"{_AUXILIARY!r}"
         )
-    if has and not gets and given:
+    # Of no weights at all `_check` says more.
+    if network_has and not weights_have and given:
         raise ValueError(
-            "the network has an auxiliary head and these weights have none: build the network with auxiliary=False"
+            "the network has an auxiliary head and these weights have none: build the network "
+            "with auxiliary=False"
         )
 
 
 def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings: str) -> None:
-    """ValueError unless the two have the same names, counters of BatchNorm aside, and the same
-    shapes.
+    """ValueError unless the two have the same names (BatchNorm's counters aside) and shapes.
 
     `settings` are those that must be as they were when the weights were made.
     """
-    missing = [name for name in expected if name not in given and not name.endswith(_COUNTER)]
+    missing = []
+    misshapen = []
+    for name, tensor in expected.items():
+        if name not in given:
+            if not name.endswith(_COUNTER):
+                missing.append(name)
+        elif not _alike(given[name], tensor):
+            misshapen.append(name)
     surplus = [name for name in given if name not in expected]
-    misshapen = [
-        name for name in expected if name in given and not _alike(given[name], expected[name])
-    ]
     problems = []
     if missing:
         problems.append(f"the tensor {missing[0]!r} is missing{_more(missing)}")
@@ -200,20 +212,20 @@ def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], settings
         problems.append(f"there is no place for the tensor {surplus[0]!r}{_more(surplus)}")
     if misshapen:
         name = misshapen[0]
-        found, needed = _form(given[name]), _form(expected[name])
+        given_form = _form(given[name])
+        needed_form = _form(expected[name])
         problems.append(
-            f"the tensor {name!r} is {found}, but the network's is {needed}{_more(misshapen)}"
+            f"the tensor {name!r} is {given_form}, but the network's is {needed_form}"
+            f"{_more(misshapen)}"
         )
     if problems:
-        own = any(".operations." in name or name == "node_weights" for name in given)
-        advice = (
-            "these names are gradnas's own: use network.load_state_dict"
-            if own
-            else f"{settings} must be those the weights were made with"
-        )
+        advice = f"{settings} must be those the weights were made with"
+        if any(".operations." in name or name == "node_weights" for name in given):
+            advice = "these names are gradnas's own: use network.load_state_dict"
         listed = "; ".join(problems)
         raise ValueError(
-            f"these are not the original weights of this network, nothing was loaded: {listed}; {advice}"
+            "these are not the original weights of this network, nothing was loaded: "
+            f"{listed}; {advice}"
         )
 
 
@@ -223,12 +235,11 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _form(tensor: Tensor) -> str:
     """`16x3x3x3`, and the type where it is not one of floating-point numbers."""
-    shape = "x".join(map(str, tensor.shape)) or "a single number"
-    return (
-        shape
-        if tensor.is_floating_point()
-        else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"
-    )
+    form = "x".join(str(size) for size in tensor.shape) or "a single number"
+    if not tensor.is_floating_point():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        form = f"{form} of {dtype}"
+    return form
 
 
 def _more(names: list[str]) -> str:

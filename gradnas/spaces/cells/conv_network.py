@@ -13,23 +13,20 @@ from torch import Tensor, nn
 
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, relu_conv_bn
 
-Edges = Sequence[
-    tuple[str, int]
-]  # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
+# (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
+Edges = Sequence[tuple[str, int]]
 
 
 def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
     """Zero whole samples with `probability` and scale the rest by 1 / (1 - probability)."""
     keep = 1.0 - probability
-    mask = torch.empty(
-        x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype
-    ).bernoulli_(keep)
+    size = (x_BCHW.shape[0], 1, 1, 1)
+    mask = torch.empty(size, device=x_BCHW.device, dtype=x_BCHW.dtype).bernoulli_(keep)
     return x_BCHW * (mask / keep)
 
 
 class ConvCellNetwork(nn.Module):
-    """A cell: two inputs, intermediate nodes that each add two operations, and their
-    concatenation."""
+    """A cell: two inputs, nodes that each add two operations, and their concatenation."""
 
     def __init__(
         self,
@@ -43,20 +40,18 @@ class ConvCellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         before, last = channels_in
-        if (
-            reduction_before
-        ):  # the output of the cell before the last is twice as large as that of the last
+        if reduction_before:
+            # The output of the cell before the last is twice as large as that of the last.
             self.preprocess0 = FactorizedReduce(before, channels, affine=True)
         else:
             self.preprocess0 = relu_conv_bn(before, channels, affine=True)
         self.preprocess1 = relu_conv_bn(last, channels, affine=True)
         self.predecessors = tuple(predecessor for _, predecessor in edges)
         self.concat = tuple(concat)
-        strides = [2 if reduction and predecessor < 2 else 1 for predecessor in self.predecessors]
-        built = [
-            operations[name](channels, s, True) for (name, _), s in zip(edges, strides, strict=True)
-        ]
-        self.operations = nn.ModuleList(built)
+        self.operations = nn.ModuleList()
+        for name, predecessor in edges:
+            stride = 2 if reduction and predecessor < 2 else 1
+            self.operations.append(operations[name](channels, stride, True))
 
     def forward(
         self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float | Tensor = 0.0
@@ -71,17 +66,17 @@ class ConvCellNetwork(nn.Module):
             parts = []
             for k in (first, first + 1):
                 operation = self.operations[k]
-                x_BCHW = operation(states[self.predecessors[k]])
+                part = operation(states[self.predecessors[k]])
+                # As in the original, an identity is never dropped.
                 if dropping and not isinstance(operation, nn.Identity):
-                    x_BCHW = drop_path(x_BCHW, drop_probability)
-                parts.append(x_BCHW)
+                    part = drop_path(part, drop_probability)
+                parts.append(part)
             states.append(parts[0] + parts[1])
         return torch.cat([states[i] for i in self.concat], dim=1)
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier on the maps after two thirds of the cells, for training only (DARTS,
-    appendix A.2)."""
+    """A second classifier after two thirds of the cells, for training only (DARTS, A.2)."""
 
     def __init__(self, channels: int, num_classes: int, stem: str) -> None:
         super().__init__()
@@ -105,15 +100,14 @@ class AuxiliaryHead(nn.Module):
         if x_BCHW.shape[2] != self.map_size or x_BCHW.shape[3] != self.map_size:
             raise ValueError(
                 f"the auxiliary head needs maps of {self.map_size}x{self.map_size} pixels, got "
-                f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem and 224x224 images "
-                "with the imagenet stem; build the network with auxiliary=False"
+                f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem "
+                "and 224x224 images with the imagenet stem; build the network with auxiliary=False"
             )
         return self.classifier(self.features(x_BCHW).flatten(1))
 
 
 class ConvNetwork(nn.Module):
-    """The network of a genotype: stem, cells with reductions at one and two thirds, pooling,
-    classifier.
+    """The network of a genotype: stem, cells (at one and two thirds reductions), pool, classifier.
 
     In training mode with an auxiliary head the output is `(logits_BK, auxiliary_logits_BK)`,
     otherwise `logits_BK`. `drop_path_probability` is 0 until a training program raises it; a scalar
@@ -137,44 +131,59 @@ class ConvNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_path_probability: float | Tensor = 0.0
+        self.auxiliary_index = 2 * cells // 3
         if stem == "imagenet":
-            self.stem0, self.stem1 = imagenet_stem(in_channels, channels)
-            before = last = channels
+            stem_channels = channels
+            self.stem0, self.stem1 = imagenet_stem(in_channels, stem_channels)
         else:
-            self.stem = cifar_stem(in_channels, 3 * channels)
-            before = last = 3 * channels
+            stem_channels = 3 * channels
+            self.stem = cifar_stem(in_channels, stem_channels)
+
         self.cells = nn.ModuleList()
-        reduction_before = (
-            stem == "imagenet"
-        )  # the second stem halves the maps, as a reduction cell would
+        channels_before = stem_channels
+        channels_last = stem_channels
+        # The second stem of ImageNet halves the maps, as a reduction cell would.
+        reduction_before = stem == "imagenet"
         auxiliary_channels = 0
         for index in range(cells):
             reduction = index in (cells // 3, 2 * cells // 3)
-            channels = 2 * channels if reduction else channels
-            edges, concat = (reduce, reduce_concat) if reduction else (normal, normal_concat)
-            self.cells.append(
-                ConvCellNetwork(
-                    edges, concat, (before, last), channels, reduction, reduction_before, operations
-                )
+            if reduction:
+                channels = 2 * channels
+            edges = reduce if reduction else normal
+            concat = reduce_concat if reduction else normal_concat
+            cell = ConvCellNetwork(
+                edges,
+                concat,
+                (channels_before, channels_last),
+                channels,
+                reduction,
+                reduction_before,
+                operations,
             )
-            reduction_before, before, last = reduction, last, len(concat) * channels
-            if index == 2 * cells // 3:
-                auxiliary_channels = last
-        self.auxiliary_index = 2 * cells // 3
-        self.auxiliary_head = (
-            AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
-        )
-        self.classifier = nn.Linear(last, num_classes)
+            self.cells.append(cell)
+            channels_before = channels_last
+            channels_last = len(concat) * channels
+            reduction_before = reduction
+            if index == self.auxiliary_index:
+                auxiliary_channels = channels_last
+
+        self.auxiliary_head: AuxiliaryHead | None = None
+        if auxiliary:
+            self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes, stem)
+        self.classifier = nn.Linear(channels_last, num_classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if hasattr(self, "stem"):
-            before = last = self.stem(x_BCHW)
+            before = self.stem(x_BCHW)
+            last = before
         else:
             before = self.stem0(x_BCHW)
             last = self.stem1(before)
         auxiliary = None
         for index, cell in enumerate(self.cells):
-            before, last = last, cell(before, last, self.drop_path_probability)
+            output = cell(before, last, self.drop_path_probability)
+            before = last
+            last = output
             if self.training and self.auxiliary_head is not None and index == self.auxiliary_index:
                 auxiliary = self.auxiliary_head(last)
         logits_BK = self.classifier(last.mean(dim=(2, 3)))
@@ -189,8 +198,7 @@ def cifar_stem(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def imagenet_stem(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Two stems, of stride 4 and 8 in all: 224 -> 56 (first cell's older input) -> 28 (its newer
-    one)."""
+    """Two stems, of stride 4 and 8 in all: 224 -> 56 (first cell's older input) -> 28 (newer)."""
     first = nn.Sequential(
         nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels // 2),
