@@ -53,8 +53,8 @@ METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 # -- files and elements of a page ------------------------------------------------------------------
 
 
-def save_figure(path: Path | str, draw: Callable[[], Figure]) -> Path:
-    """Write a figure by the suffix of its path, SVG, PNG or PDF.
+def save_figure(path: Path | str, make: Callable[[], Figure]) -> Path:
+    """Write the figure that `make` gives by the suffix of its path, SVG, PNG or PDF.
 
     Raises:
         ValueError: another suffix, or the file cannot be written.
@@ -65,7 +65,7 @@ def save_figure(path: Path | str, draw: Callable[[], Figure]) -> Path:
         known = ", ".join(f".{name}" for name in METADATA)
         hint = did_you_mean(suffix, METADATA)
         raise ValueError(f"{path}: a picture ends in {known}, not {path.suffix!r}{hint}")
-    write_atomically(path, rendered(draw(), suffix))
+    write_atomically(path, rendered(make(), suffix))
     return path
 
 

@@ -73,7 +73,7 @@ def _names(folder: Folder, choice: str, count: int) -> list[str]:
 
 def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
     """A row for each choice: what was decided, how probable it is, and what comes next."""
-    rows = [row(["choice", "decided", "probability", "next likely"], tag="th")]
+    rows = [row(["choice", "decided", "probability", "likeliest other"], tag="th")]
     for choice, mix_NO in mixes.items():
         last_O = mix_NO[-1].tolist()
         names = _names(folder, choice, len(last_O))
@@ -107,9 +107,9 @@ def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
         width = 2.6 if name == decided else 1.2
         points = list(enumerate(mix_NO[:, o].tolist()))
         lines.append(Line(mixing_weights.readable(name), points, colour, dash, width))
-    panel = Panel(plain(choice), lines, from_zero=True)
+    panel = Panel(f"{plain(choice)}: probability (%)", lines, percent=True, from_zero=True)
     plot = plots.curves(f"plot-choice-{number}", [panel], f"{choice}: probabilities over epochs")
-    return figure(plot, "Thick: the operation that was decided.")
+    return figure(plot, "Thick: the operation that was decided." if decided in names else "")
 
 
 def _decidedness(mixes: Mapping[str, Tensor]) -> str:
