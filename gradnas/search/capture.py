@@ -1,17 +1,17 @@
-"""A search step that is recorded once and replayed: on small GPU kernels, launching takes longer
-than computing.
+"""A search step that is recorded once and replayed.
 
-The whole bilevel step (architecture gradient of first or second order, Adam on the alphas, weight
-gradient, clipping, SGD) works on tensors that stay where they are and asks the device for no value,
-so that one CUDA graph holds it. What changes between steps goes in by copying: the two batches, the
-learning rate, the bias corrections of Adam.
+On small GPU kernels, launching takes longer than computing. The whole bilevel step (architecture
+gradient of first or second order, Adam on the alphas, weight gradient, clipping, SGD) works on
+tensors that stay where they are and asks the device for no value, so that one CUDA graph holds it.
+What changes between steps goes in by copying: the two batches, the learning rate, the bias
+corrections of Adam.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,25 @@ from gradnas.search.search import Search
 Batch = tuple[Tensor, ...]
 Parts = dict[str, Tensor]
 WARM_UP_STEPS = 3  # on a stream of their own, before the recording, as torch asks for
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Tensors that the program writes; a replay writes the same ones again.
+
+    Attributes:
+        finite: a boolean scalar, whether every loss and gradient is a number.
+        valid_loss: None in the program without a step of the alphas.
+    """
+
+    finite: Tensor
+    train_loss: Tensor
+    train_parts: Parts
+    valid_loss: Tensor | None
+    valid_parts: Parts
+
+
+Program = Callable[[], _Outcome]
 
 
 class CapturedStep:
@@ -52,30 +71,38 @@ class CapturedStep:
         self, search: Search, loss: Callable[..., tuple[Tensor, Parts]], capture: bool = True
     ) -> None:
         check_capture(search, capture)
-        self.search, self.loss, self.capture = search, loss, capture
+        self.search = search
+        self.loss = loss
+        self.capture = capture
         self._inputs: list[Tensor] = []  # of the train batch, then of the validation batch
         self._num_train = 0
-        self._programs: dict[
-            bool, Callable[[], dict[str, Any]]
-        ] = {}  # whether the alphas take a step -> replay
+        # Two programs: of a step that the alphas take part in (True), and of one of the weights.
+        self._programs: dict[bool, Program] = {}
+
+        # Numbers that change from step to step. A recording keeps the value of a Python number, so
+        # they are tensors that are filled before each replay.
         like = next(iter(search.params.values()))
-        self._lr, self._alpha_rate, self._alpha_scale = (
-            torch.zeros((), device=like.device, dtype=like.dtype) for _ in "123"
-        )
+        zero = torch.zeros((), device=like.device, dtype=like.dtype)
+        self._lr = zero.clone()
+        self._alpha_rate = zero.clone()
+        self._alpha_scale = zero.clone()
+
         self._make_states()
         self._state = self._all_state()
         self._backup = [t.detach().clone() for t in self._state]
 
     def fits(self, train_batch: Batch, valid_batch: Batch) -> bool:
         """Whether these batches have the shapes of the first ones."""
-        shapes = [t.shape for t in (*train_batch, *valid_batch)]
-        return not self._inputs or shapes == [t.shape for t in self._inputs]
+        if not self._inputs:
+            return True
+        given = [t.shape for t in (*train_batch, *valid_batch)]
+        return given == [t.shape for t in self._inputs]
 
     def __call__(self, train_batch: Batch, valid_batch: Batch) -> tuple[StepReport, Parts, Parts]:
-        """One step; the report, the parts of the train loss and (empty without a step of the
-        alphas) of the other.
+        """One step; the report, the parts of the train loss, and those of the validation loss.
 
-        The tensors are overwritten by the next step.
+        The last are empty without a step of the alphas. The tensors are overwritten by the next
+        step.
 
         Raises:
             ValueError: batches of another shape than the first.
@@ -90,119 +117,137 @@ class CapturedStep:
             self._inputs = [t.clone() for t in (*train_batch, *valid_batch)]
             self._num_train = len(train_batch)
         torch._foreach_copy_(self._inputs, [*train_batch, *valid_batch])
+
         with_alphas = search.schedule.alpha_due
         self._set_rates(with_alphas)
         with cuda_products(search.precision):
             if with_alphas not in self._programs:
                 self._programs[with_alphas] = self._recorded(with_alphas)
-            found = self._programs[with_alphas]()
-        if not found["finite"]:
+            outcome = self._programs[with_alphas]()
+
+        # The one value that the device is asked for in a step. The program has changed the state by
+        # now, good or bad: whether to change it is not a question that a graph can hold.
+        if not outcome.finite:
             with torch.no_grad():
                 torch._foreach_copy_(self._state, self._backup)
             raise search.schedule.not_finite("a loss or a gradient is NaN or infinite")
         if with_alphas:
+            # Adam's counter lies on the CPU, where no recording reaches it.
             for alpha in search.alphas.values():
                 search.alpha_optimizer.state[alpha]["step"] += 1
         search.weight_step.advance()
-        return (
-            StepReport(found["train_loss"], found.get("valid_loss")),
-            found["train_parts"],
-            found["valid_parts"],
-        )
+        report = StepReport(outcome.train_loss, outcome.valid_loss)
+        return report, outcome.train_parts, outcome.valid_parts
 
     # ---- the program -----------------------------------------------------------------------------
 
-    def _program(self, with_alphas: bool) -> dict[str, Any]:
+    def _program(self, with_alphas: bool) -> _Outcome:
         """The step on the static tensors; nothing in here reads a value of the device."""
-        search, parts = self.search, {"train": {}, "valid": {}}
-        batches = {
-            "train": self._inputs[: self._num_train],
-            "valid": self._inputs[self._num_train :],
-        }
-
-        def loss_on(name: str) -> NetLoss:
-            def evaluate(net: BoundNet) -> Tensor:
-                total, parts[name] = self.loss(net, *batches[name])
-                return total
-
-            return evaluate
+        search = self.search
+        train_batch = self._inputs[: self._num_train]
+        valid_batch = self._inputs[self._num_train :]
+        train_parts: Parts = {}
+        valid_parts: Parts = {}
 
         torch._foreach_copy_(self._backup, [t.detach() for t in self._state])
-        found: dict[str, Any] = {}
         checked: list[Tensor] = []
+        valid_loss = None
         if with_alphas:
             inner = None
             if search.gradient.needs_inner_step:
-                inner = replace(search.weight_step.inner_step(search.gradient), lr=self._lr)  # type: ignore[bad-argument-type]  # a tensor of one number
-            grads, found["valid_loss"] = search.alpha_step.gradient(
-                loss_on("train"), loss_on("valid"), {}, inner
+                inner = search.weight_step.inner_step(search.gradient)
+                inner = replace(inner, lr=self._lr)  # type: ignore[bad-argument-type]  # a tensor of one number
+            grads, valid_loss = search.alpha_step.gradient(
+                self._loss_on(train_batch, train_parts),
+                self._loss_on(valid_batch, valid_parts),
+                {},  # no noise: what samples is refused
+                inner,
             )
-            checked += [norm(list(grads.values())), found["valid_loss"]]
+            checked += [norm(list(grads.values())), valid_loss]
             self._step_alphas([grads[name] for name in search.alphas])
-        found["train_loss"], params, grads = search.weight_step.gradient(loss_on("train"))
-        checked += [norm(grads), found["train_loss"]]
-        self._step_weights(params, grads, checked[-2])
-        found["finite"] = torch.isfinite(torch.stack([t.double() for t in checked])).all()
-        return {**found, "train_parts": parts["train"], "valid_parts": parts["valid"]}
+
+        # The parts of the train loss that an unrolled step saw are replaced by those of this pass.
+        train_loss, params, weight_grads = search.weight_step.gradient(
+            self._loss_on(train_batch, train_parts)
+        )
+        size = norm(weight_grads)
+        checked += [size, train_loss]
+        self._step_weights(params, weight_grads, size)
+        finite = torch.isfinite(torch.stack([t.double() for t in checked])).all()
+        return _Outcome(finite, train_loss, train_parts, valid_loss, valid_parts)
+
+    def _loss_on(self, batch: list[Tensor], parts: Parts) -> NetLoss:
+        """The loss on one of the static batches; puts the parts of the last call in `parts`."""
+
+        def evaluate(net: BoundNet) -> Tensor:
+            total, own = self.loss(net, *batch)
+            parts.clear()
+            parts.update(own)
+            return total
+
+        return evaluate
 
     @torch.no_grad()
     def _step_weights(self, params: list[Any], grads: list[Tensor], size: Tensor) -> None:
-        """SGD as in torch, with clipping as in `nn.utils.clip_grad_norm_`; the learning rate is a
-        tensor."""
-        group = self.search.weight_optimizer.param_groups[0]
-        if self.search.weight_step.clip_norm is not None:
-            grads = list(
-                torch._foreach_mul(
-                    grads,
-                    torch.clamp(self.search.weight_step.clip_norm / (size + CLIP_EPS), max=1.0),
-                )
-            )
+        """SGD as in torch, with clipping as in `nn.utils.clip_grad_norm_`.
+
+        Not torch's own: there the learning rate is a Python number, and clipping needs `p.grad`.
+        """
+        optimizer = self.search.weight_optimizer
+        group = optimizer.param_groups[0]
+        clip_norm = self.search.weight_step.clip_norm
+        if clip_norm is not None:
+            factor = torch.clamp(clip_norm / (size + CLIP_EPS), max=1.0)
+            grads = list(torch._foreach_mul(grads, factor))
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         if group["momentum"]:
-            buffers = [self.search.weight_optimizer.state[p]["momentum_buffer"] for p in params]
+            buffers = [optimizer.state[p]["momentum_buffer"] for p in params]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, grads)
-            grads = (
-                list(torch._foreach_add(grads, buffers, alpha=group["momentum"]))
-                if group["nesterov"]
-                else buffers
-            )
+            if group["nesterov"]:
+                grads = list(torch._foreach_add(grads, buffers, alpha=group["momentum"]))
+            else:
+                grads = buffers
         torch._foreach_sub_(params, torch._foreach_mul(grads, self._lr))
 
     @torch.no_grad()
     def _step_alphas(self, grads: list[Tensor]) -> None:
         """Adam as in torch; its bias corrections are in two tensors."""
         optimizer = self.search.alpha_optimizer
-        group, alphas = optimizer.param_groups[0], list(self.search.alphas.values())
-        (beta1, beta2), decay = group["betas"], group["weight_decay"]
-        for alpha, g in zip(alphas, grads, strict=True):
+        group = optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        decay = group["weight_decay"]
+        for alpha, grad in zip(self.search.alphas.values(), grads, strict=True):
             state = optimizer.state[alpha]
-            g = g + decay * alpha
-            state["exp_avg"].lerp_(g, 1.0 - beta1)
-            state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
-            alpha.sub_(
-                self._alpha_rate
-                * state["exp_avg"]
-                / (state["exp_avg_sq"].sqrt() * self._alpha_scale + group["eps"])
-            )
+            grad = grad + decay * alpha
+            state["exp_avg"].lerp_(grad, 1.0 - beta1)
+            state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+            root = state["exp_avg_sq"].sqrt() * self._alpha_scale + group["eps"]
+            alpha.sub_(self._alpha_rate * state["exp_avg"] / root)
 
     def _set_rates(self, with_alphas: bool) -> None:
+        """Fill in the numbers of the coming step."""
         search = self.search
         self._lr.fill_(search.weight_optimizer.param_groups[0]["lr"])
-        if with_alphas:
-            group = search.alpha_optimizer.param_groups[0]
-            step = (
-                search.alpha_optimizer.state[next(iter(search.alphas.values()))]["step"].item()
-                + 1.0
-            )  # on the CPU
-            self._alpha_rate.fill_(group["lr"] / (1.0 - group["betas"][0] ** step))
-            self._alpha_scale.fill_(1.0 / math.sqrt(1.0 - group["betas"][1] ** step))
+        if not with_alphas:
+            return
+        optimizer = search.alpha_optimizer
+        group = optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        first = next(iter(search.alphas.values()))
+        step = optimizer.state[first]["step"].item() + 1.0  # on the CPU
+        # Adam divides m by 1 - beta1^t, and v by 1 - beta2^t under the root.
+        self._alpha_rate.fill_(group["lr"] / (1.0 - beta1**step))
+        self._alpha_scale.fill_(1.0 / math.sqrt(1.0 - beta2**step))
 
     # ---- the state and its recording -------------------------------------------------------------
 
     def _make_states(self) -> None:
-        """What the optimisers would make in their first step."""
+        """What the optimisers would make in their first step.
+
+        A momentum of 0 that decays is 0, so the first step is the one that torch makes without it.
+        """
         search = self.search
         if search.weight_optimizer.param_groups[0]["momentum"]:
             for p in search.params.values():
@@ -213,25 +258,26 @@ class CapturedStep:
             state = search.alpha_optimizer.state[alpha]
             if not state:
                 state["step"] = torch.tensor(0.0)
-                state["exp_avg"], state["exp_avg_sq"] = (
-                    torch.zeros_like(alpha),
-                    torch.zeros_like(alpha),
-                )
+                state["exp_avg"] = torch.zeros_like(alpha)
+                state["exp_avg_sq"] = torch.zeros_like(alpha)
 
     def _all_state(self) -> list[Tensor]:
+        """Every tensor that a step changes on the device."""
         search = self.search
-        found: list[Tensor] = [*search.supernet.parameters(), *search.supernet.buffers()]
+        changed: list[Tensor] = [*search.supernet.parameters(), *search.supernet.buffers()]
         for optimizer in (search.weight_optimizer, search.alpha_optimizer):
             for state in optimizer.state.values():
-                found += [
-                    t for name, t in state.items() if isinstance(t, Tensor) and name != "step"
-                ]
-        return [t.detach() for t in found]
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and name != "step":
+                        changed.append(value)
+        return [t.detach() for t in changed]
 
-    def _recorded(self, with_alphas: bool) -> Callable[[], dict[str, Any]]:
+    def _recorded(self, with_alphas: bool) -> Program:
         """The program as a function that runs it or, on CUDA, replays its recording."""
         if not self.capture:
             return lambda: self._program(with_alphas)
+
+        # The steps of the warm-up are real ones on real tensors, and are undone.
         before = [t.clone() for t in self._state]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -240,44 +286,54 @@ class CapturedStep:
                 self._program(with_alphas)
         torch.cuda.current_stream().wait_stream(stream)
         torch._foreach_copy_(self._state, before)
+
+        # Recording carries nothing out: the first replay is the step itself.
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = self._program(with_alphas)
+            outcome = self._program(with_alphas)
 
-        def replay() -> dict[str, Any]:
+        def replay() -> _Outcome:
             graph.replay()
-            return found
+            return outcome
 
         return replay
 
 
 def check_capture(search: Search, capture: bool = True) -> None:
-    """ValueError for what a recording cannot hold; also where there is no CUDA device, if it is to
-    be captured."""
-    gradient, relaxation = search.gradient, search.relaxation
-    reasons = {
-        f"a CUDA graph needs a CUDA device, not {search.device}": capture
-        and search.device.type != "cuda",
-        f"{relaxation} draws other operations in every step, and a recording has fixed shapes": bool(
-            relaxation.noise(search.alphas, torch.Generator())
-        ),
-        f"{relaxation} changes over the search": relaxation.needs_progress
-        or type(relaxation).after_update is not Relaxation.after_update,
-        f"{gradient} is not FirstOrder() or Unrolled(mode='finite_difference')": not (
-            type(gradient) is FirstOrder
-            or (isinstance(gradient, Unrolled) and gradient.mode == "finite_difference")
-        ),
-        "the weights need the SGD of WeightOptimizer": search.weight_step.settings is None,
-        "a cost of the architecture is kept outside of the device": search.cost is not None,
-        "several processes average their gradients": distributed.world() > 1,
-        "checkpoint_cells saves and restores random states": getattr(
-            search.supernet, "checkpoint_cells", False
-        ),
-        "dropout draws its masks anew in every pass": any(
-            isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0
-            for m in search.supernet.modules()
-        ),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ValueError(f"this search step cannot be captured: {reason}; use Search.step")
+    """ValueError for what a recording cannot hold.
+
+    Also where there is no CUDA device, if it is to be captured.
+    """
+    reason = _reason_against(search, capture)
+    if reason is not None:
+        raise ValueError(f"this search step cannot be captured: {reason}; use Search.step")
+
+
+def _reason_against(search: Search, capture: bool) -> str | None:
+    gradient = search.gradient
+    relaxation = search.relaxation
+    if capture and search.device.type != "cuda":
+        return f"a CUDA graph needs a CUDA device, not {search.device}"
+    if relaxation.noise(search.alphas, torch.Generator()):
+        return (
+            f"{relaxation} draws other operations in every step, and a recording has fixed shapes"
+        )
+    corrects_updates = type(relaxation).after_update is not Relaxation.after_update
+    if relaxation.needs_progress or corrects_updates:
+        return f"{relaxation} changes over the search"
+    # Exactly FirstOrder: a class made from it may read values of the device.
+    is_finite_difference = isinstance(gradient, Unrolled) and gradient.mode == "finite_difference"
+    if type(gradient) is not FirstOrder and not is_finite_difference:
+        return f"{gradient} is not FirstOrder() or Unrolled(mode='finite_difference')"
+    if search.weight_step.settings is None:
+        return "the weights need the SGD of WeightOptimizer"
+    if search.cost is not None:
+        return "a cost of the architecture is kept outside of the device"
+    if distributed.world() > 1:
+        return "several processes average their gradients"
+    if getattr(search.supernet, "checkpoint_cells", False):
+        return "checkpoint_cells saves and restores random states"
+    for module in search.supernet.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            return "dropout draws its masks anew in every pass"
+    return None
