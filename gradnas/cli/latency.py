@@ -21,8 +21,8 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.families import recipes
 from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved
+from gradnas.latency.entry import Entry
 from gradnas.latency.fit import fit_table
-from gradnas.latency.table import Entry
 from gradnas.progress import Progress
 from gradnas.spaces import Supernet
 from gradnas.tasks.images.settings import SearchConfig

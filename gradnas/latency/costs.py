@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from gradnas.latency.entry import Device
 from gradnas.latency.predictor import Predictor
 from gradnas.latency.quantities import quantity_named
-from gradnas.latency.survey import Unit, When
-from gradnas.latency.table import Device, LatencyTable
+from gradnas.latency.recorder import When
+from gradnas.latency.survey import Unit
+from gradnas.latency.table import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -45,31 +47,35 @@ class Costs:
         return quantity_named(self.quantity).unit
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar,
-        differentiable in p.
+        """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar.
 
-        For an operation inside other choices p is the product along the way. Source: ProxylessNAS
-        (arXiv 1812.00332), eq. 6.
+        It is differentiable in p. For an operation inside other choices p is the product along the
+        way. Source: ProxylessNAS (arXiv 1812.00332), eq. 6.
         """
         device = next(iter(probabilities.values())).device
         total = torch.full((), self.fixed, dtype=torch.float64, device=device)
         for name, table in self.tables.items():
             if name in self.shares:
-                table = table * torch.tensor(self.shares[name], dtype=torch.float64).unsqueeze(-1)
+                share_E1 = torch.tensor(self.shares[name], dtype=torch.float64).unsqueeze(-1)
+                table = table * share_E1
             total = total + (probabilities[name].double() * table.to(device)).sum()
         for when, cost in self.nested.items():
-            product = torch.ones((), dtype=torch.float64, device=device)
+            together = torch.ones((), dtype=torch.float64, device=device)
             for choice, row, column in when:
                 p = probabilities[choice]
-                product = product * (p[column] if p.dim() == 1 else p[row, column]).double()
-            total = total + product * cost
+                p_here = p[column] if p.dim() == 1 else p[row, column]
+                together = together * p_here.double()
+            total = total + together * cost
         return total
 
     def of(self, one_hot: Mapping[str, Tensor]) -> float:
-        """The cost of one architecture, given by mixing weights of 0 and 1; every edge that is
-        there counts fully."""
+        """The cost of one architecture, given by mixing weights of 0 and 1.
+
+        Every edge that is there counts fully: shares are for edges of which some will go.
+        """
         whole = replace(self, shares={})
-        return float(whole.expected({name: weights.detach() for name, weights in one_hot.items()}))
+        detached = {name: mix.detach() for name, mix in one_hot.items()}
+        return float(whole.expected(detached))
 
     def noted(self, *notes: str) -> Costs:
         """The same with more notes."""
@@ -117,29 +123,36 @@ def costs_of(
                 table_EO = tables[choice].reshape(-1, tables[choice].shape[-1])
                 table_EO[row, column] += amount
             else:
-                # No table has a place for an operation that runs only where an outer choice takes
-                # the operation around it.
+                # It runs only where an outer choice takes the operation around it: its probability
+                # is a product, for which no table has a place.
                 nested[when] = nested.get(when, 0.0) + amount
     costs = Costs(quantity, fixed, tables, nested)
-    if predicted:
-        assert table is not None and table.predictor is not None
-        return costs.noted(predicted_note(predicted, len(units), table.predictor))
-    return costs
+    if not predicted:
+        return costs
+    assert table is not None and table.predictor is not None
+    return costs.noted(predicted_note(predicted, len(units), table.predictor))
 
 
 def predicted_note(predicted: Sequence[str], of: int, predictor: Predictor) -> str:
     """A sentence about latencies that were not measured."""
-    which = ", ".join(predicted[:3]) + (", ..." if len(predicted) > 3 else "")
-    return f"predicted, not measured: {len(predicted)} of {of} latencies ({which}); {predictor.quality}"
+    which = ", ".join(predicted[:3])
+    if len(predicted) > 3:
+        which += ", ..."
+    number = len(predicted)
+    return f"predicted, not measured: {number} of {of} latencies ({which}); {predictor.quality}"
 
 
 def device_notes(table: LatencyTable, here: Device) -> tuple[str, ...]:
-    """A sentence that names both devices where they differ: a search may be meant for another
-    device than it runs on, or the table may be the wrong one."""
+    """A sentence that names both devices where they differ.
+
+    No error: a search may be meant for another device than it runs on. But it may also be the wrong
+    table.
+    """
     there = table.device
     if there is None:
         return ()
-    if (there.kind, there.name) == (here.kind, here.name) and there.threads in (None, here.threads):
+    is_same_model = (there.kind, there.name) == (here.kind, here.name)
+    if is_same_model and there.threads in (None, here.threads):
         return ()
     return (
         f"the latency table is of another device: it was measured on {there}, and this is {here}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +11,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
+@contextmanager
+def in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Within: every module is in eval mode; after it, each in the mode that it was in.
+
+    Modes of modules may differ: frozen layers stay in eval mode while a network trains.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def count_macs(run: Callable[[], Any]) -> int:
-    """Multiply-adds of the convolutions and matrix products that `run` makes; nothing else is
-    counted.
+    """Multiply-adds of the convolutions and matrix products that `run` makes.
 
     They are counted where torch carries them out, so it makes no difference whether they come from
     layers or from functions. Biases, BatchNorm, activations, pooling and additions count as
@@ -29,13 +44,8 @@ def macs(module: nn.Module, *inputs: Any) -> int:
     The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at
     1x3x224x224.
     """
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
+    with in_eval_mode(module):
         return count_macs(lambda: module(*inputs))
-    finally:
-        for m, training in modes:
-            m.training = training
 
 
 def num_params(module: nn.Module) -> int:

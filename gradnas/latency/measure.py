@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradnas.latency.counts import in_eval_mode
+from gradnas.latency.entry import Device, Entry
 from gradnas.latency.survey import CostView
-from gradnas.latency.table import Device, Entry, LatencyTable
+from gradnas.latency.table import LatencyTable
 
 # A context manager around the function to time; what it does on entering and leaving is not timed.
 Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
@@ -53,8 +55,9 @@ class Timing:
         """ValueError where this clock would not measure that device."""
         if self.clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() != 1):
             raise ValueError(
-                f"clock='cpu' adds up the time of all threads, and measures {device.type} with "
-                f"{torch.get_num_threads()} threads wrongly; take one CPU thread or clock='wall'"
+                "clock='cpu' adds up the time of all threads, and measures "
+                f"{device.type} with {torch.get_num_threads()} threads wrongly; "
+                "take one CPU thread or clock='wall'"
             )
 
 
@@ -82,30 +85,38 @@ def time_interleaved(
     each round; calls therefore overlap with the launch of the next, as they do in a network.
     """
     timing.check(device)
-    order = np.random.default_rng(0)
-    samples: list[list[float]] = [[] for _ in works]
+    generator = np.random.default_rng(0)
+    values: list[list[float]] = [[] for _ in works]
     one_round = _cuda_round if device.type == "cuda" else _synchronised_round
     with torch.no_grad():
         for number in range(timing.warmup + timing.repeats):
-            found = one_round(works, order.permutation(len(works)).tolist(), device, timing)
+            # An order of its own for each round: what runs before an operation, and so what lies in
+            # the caches, is then not the same every time.
+            order = generator.permutation(len(works)).tolist()
+            ms_by_work = one_round(works, order, device, timing)
             if number >= timing.warmup:
-                for k, ms in found.items():
-                    samples[k].append(ms)
+                for k, ms in ms_by_work.items():
+                    values[k].append(ms)
             if on_round is not None:
                 on_round()
-    summaries = []
-    for values in samples:
-        low, middle, high = np.percentile(values, (25, 50, 75))
-        summaries.append(Sample(float(middle), float(high - low), len(values)))
-    return summaries
+    samples = []
+    for own in values:
+        # Quartiles, since a call that the system interrupts may take ten times as long.
+        low, middle, high = np.percentile(own, (25, 50, 75))
+        samples.append(Sample(float(middle), float(high - low), len(own)))
+    return samples
 
 
 def _synchronised_round(
     works: Sequence[Ready], order: Sequence[int], device: torch.device, timing: Timing
 ) -> dict[int, float]:
+    """Milliseconds of one call of each work, waiting for the device before and after it."""
     clock = time.process_time_ns if timing.clock == "cpu" else time.perf_counter_ns
-    wait = getattr(torch, device.type).synchronize if device.type not in ("cpu", "meta") else None
-    found = {}
+    # A CPU has done its work when a call returns.
+    wait = None
+    if device.type not in ("cpu", "meta"):
+        wait = getattr(torch, device.type).synchronize
+    ms_by_work = {}
     for k in order:
         with works[k]() as work:
             if wait is not None:
@@ -114,25 +125,30 @@ def _synchronised_round(
             work()
             if wait is not None:
                 wait()
-            found[k] = (clock() - begin) / 1e6
-    return found
+            ms_by_work[k] = (clock() - begin) / 1e6
+    return ms_by_work
 
 
 def _cuda_round(
     works: Sequence[Ready], order: Sequence[int], device: torch.device, timing: Timing
 ) -> dict[int, float]:
+    """Milliseconds of one call of each work between two events; waits once, after the round.
+
+    Waiting for the device around every call would add the launch to the time of the kernels.
+    """
     del timing
-    events = {}
+    begins = {}
+    ends = {}
     with torch.cuda.device(device):
         for k in order:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begins[k] = torch.cuda.Event(enable_timing=True)
+            ends[k] = torch.cuda.Event(enable_timing=True)
             with works[k]() as work:
-                begin.record()
+                begins[k].record()
                 work()
-                end.record()
-            events[k] = (begin, end)
+                ends[k].record()
         torch.cuda.synchronize(device)
-    return {k: begin.elapsed_time(end) for k, (begin, end) in events.items()}
+    return {k: begins[k].elapsed_time(ends[k]) for k in order}
 
 
 def measure(
@@ -142,10 +158,10 @@ def measure(
     settings: Mapping[str, Any] | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> LatencyTable:
-    """Time every distinct (operation, input shape) of a network with choices, and its fixed parts,
-    in eval mode.
+    """Time every distinct (operation, input shape) of a network with choices, in eval mode.
 
-    The sum of the entries that a derived network uses is its time from end to end.
+    Its fixed parts are timed too. The sum of the entries that a derived network uses is its time
+    from end to end.
 
     Args:
         net: any module with `Choice`s, on the device to measure; of a supernet its `cost_view()`.
@@ -158,16 +174,10 @@ def measure(
         ValueError: an operation with parameters did not run; a clock that does not fit the device.
     """
     view = net if isinstance(net, CostView) else CostView(net)
-    net, units = view.net, view.survey(inputs)
-    device = _device_of(net, inputs)
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
+    units = view.survey(inputs)
+    device = _device_of(view.net, inputs)
+    with in_eval_mode(view.net):
         samples = time_interleaved([unit.ready for unit in units], device, timing, on_round)
-    finally:
-        for module, training in modes:
-            module.training = training
-    shapes = [list(x.shape) for x in inputs if isinstance(x, torch.Tensor)]
     entries = {}
     for unit, sample in zip(units, samples, strict=True):
         entries[unit.key] = Entry(
@@ -179,15 +189,20 @@ def measure(
             params=max(unit.params),
             features=unit.features,
         )
-    described = {**(settings or {}), "inputs": shapes, "mode": "eval", **asdict(timing)}
+    shapes = [list(x.shape) for x in inputs if isinstance(x, torch.Tensor)]
+    described = dict(settings or {})
+    described |= {"inputs": shapes, "mode": "eval"}
+    described |= asdict(timing)
     return LatencyTable(entries, Device.here(device), described, versions())
 
 
 def _device_of(net: nn.Module, inputs: Sequence[Any]) -> torch.device:
-    first = next(net.parameters(), None)
-    if first is None:
-        first = next((x for x in inputs if isinstance(x, torch.Tensor)), torch.zeros(()))
-    return first.device
+    for parameter in net.parameters():
+        return parameter.device
+    for value in inputs:
+        if isinstance(value, torch.Tensor):
+            return value.device
+    return torch.zeros(()).device
 
 
 def versions() -> dict[str, str]:

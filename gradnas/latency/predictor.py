@@ -46,8 +46,8 @@ class Predictor:
     def quality(self) -> str:
         """A phrase about how far it can be trusted."""
         return (
-            f"held-out operations: median error {100 * self.held_out_error:.0f}%, R2 {self.held_out_r2:.2f}, "
-            f"{self.count} measured"
+            f"held-out operations: median error {100 * self.held_out_error:.0f}%, "
+            f"R2 {self.held_out_r2:.2f}, {self.count} measured"
         )
 
     def predict(self, features: Mapping[str, float]) -> float:
@@ -55,7 +55,8 @@ class Predictor:
         missing = [name for name in self.names if name not in features]
         if missing:
             raise ValueError(
-                f"the predictor was fitted with other features than this operation has: {', '.join(missing)}"
+                "the predictor was fitted with other features than this operation has: "
+                f"{', '.join(missing)}"
             )
         pairs = zip(self.names, self.coefficients, strict=True)
         return self.base_ms + sum(coefficient * features[name] for name, coefficient in pairs)

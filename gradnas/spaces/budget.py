@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradnas.derivation import Option, log_strength
 from gradnas.latency import Costs, Place
-from gradnas.latency.survey import When
+from gradnas.latency.recorder import When
 
 
 def choice_options(costs: Costs, strengths: Mapping[str, Tensor]) -> dict[str, list[Option]]:
