@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from gradnas.architectures.base import (
     Architecture,
@@ -16,20 +16,22 @@ from gradnas.architectures.base import (
     is_version,
     type_word,
 )
-from gradnas.architectures.cell_checks import check_cell, checked_tuple
-from gradnas.architectures.genotype_text import concat_text, read_fields, text_fields
+from gradnas.architectures.cell_forms import (
+    CELL_FORMS,
+    CONV,
+    RECURRENT,
+    CellForm,
+    GenotypeKind,
+    check_cell,
+    checked_tuple,
+)
+from gradnas.architectures.genotype_text import concat_text, read_fields
 from gradnas.architectures.published import GENOTYPES
 from gradnas.config import did_you_mean
 
-CellKind: TypeAlias = Literal["conv", "recurrent"]
 Edge: TypeAlias = tuple[str, int]  # (operation, predecessor)
 
 VERSION = 1
-CELL_NAMES: dict[CellKind, tuple[str, ...]] = {
-    "conv": ("normal", "reduce"),
-    "recurrent": ("recurrent",),
-}
-SPACE_KINDS: dict[str, CellKind] = {"ConvCell": "conv", "RecurrentCell": "recurrent"}
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ class Genotype(_OriginalFields, Architecture):
             if not (is_pair and isinstance(item[1], CellGenotype)):
                 raise ValueError(f"cells must hold (name, CellGenotype) pairs, not {item!r}")
             names.append(item[0])
-        if tuple(names) not in CELL_NAMES.values():
+        if tuple(names) not in [tuple(form.concats) for form in CELL_FORMS]:
             raise ValueError(
                 f"a genotype has the cells normal and reduce, or recurrent, not {tuple(names)!r}"
             )
         for name, cell in self.cells:
-            check_cell(name, cell.edges, cell.concat)
+            check_cell(self.form, name, cell.edges, cell.concat)
 
     # -- making one --------------------------------------------------------------------------------
 
@@ -122,8 +124,8 @@ class Genotype(_OriginalFields, Architecture):
         Without a concat, the output of a cell is the concatenation of all its intermediate nodes.
         Raises ValueError as the class does.
         """
-        normal_cell = _cell(normal, normal_concat, "conv")
-        reduce_cell = _cell(reduce, reduce_concat, "conv")
+        normal_cell = _cell(normal, normal_concat, CONV)
+        reduce_cell = _cell(reduce, reduce_concat, CONV)
         return cls((("normal", normal_cell), ("reduce", reduce_cell)))
 
     @classmethod
@@ -132,14 +134,20 @@ class Genotype(_OriginalFields, Architecture):
 
         Without a concat, the output is the mean of all nodes. Raises ValueError as the class does.
         """
-        return cls((("recurrent", _cell(edges, concat, "recurrent")),))
+        return cls((("recurrent", _cell(edges, concat, RECURRENT)),))
 
     # -- reading one -------------------------------------------------------------------------------
 
     @property
-    def kind(self) -> CellKind:
+    def form(self) -> CellForm:
+        """How its cells are numbered and written."""
+        first_cell, _ = self.cells[0]
+        return next(form for form in CELL_FORMS if first_cell in form.concats)
+
+    @property
+    def kind(self) -> GenotypeKind:
         """`conv` or `recurrent`."""
-        return "conv" if self.cells[0][0] == "normal" else "recurrent"
+        return self.form.kind
 
     def cell(self, name: str) -> CellGenotype:
         """The cell of this name. Raises AttributeError if this kind of genotype has none."""
@@ -152,7 +160,7 @@ class Genotype(_OriginalFields, Architecture):
     def inputs(self, name: str) -> tuple[tuple[Edge, ...], ...]:
         """The incoming edges of every intermediate node of a cell, in the order of the nodes."""
         edges = self.cell(name).edges
-        fan_in = _FAN_IN[self.kind]
+        fan_in = self.form.inputs
         return tuple(edges[i : i + fan_in] for i in range(0, len(edges), fan_in))
 
     # -- text --------------------------------------------------------------------------------------
@@ -161,9 +169,8 @@ class Genotype(_OriginalFields, Architecture):
         """The original text form, as Python 3 printed it: a contiguous concat is a range."""
         parts = []
         for name, cell in self.cells:
-            edges_field, concat_field = text_fields(name)
-            parts.append(f"{edges_field}={list(cell.edges)!r}")
-            parts.append(f"{concat_field}={concat_text(cell.concat)}")
+            parts.append(f"{name}={list(cell.edges)!r}")
+            parts.append(f"{self.form.concats[name]}={concat_text(cell.concat)}")
         return f"Genotype({', '.join(parts)})"
 
     @classmethod
@@ -174,29 +181,34 @@ class Genotype(_OriginalFields, Architecture):
         nothing is evaluated. Raises ValueError for everything else.
         """
         fields = read_fields(text)
-        names = CELL_NAMES["recurrent" if "recurrent" in fields else "conv"]
+        concats = CONV.concats
+        for form in CELL_FORMS:
+            if any(name in fields for name in form.concats):
+                concats = form.concats
         needed: list[str] = []
-        for name in names:
-            needed.extend(text_fields(name))
+        for name, concat_field in concats.items():
+            needed.extend((name, concat_field))
         check_known(fields, needed, "genotype text")
         check_complete(fields, needed, "genotype text")
         cells = []
-        for name in names:
-            edges_field, concat_field = text_fields(name)
-            cells.append((name, _cell(fields[edges_field], fields[concat_field])))
+        for name, concat_field in concats.items():
+            cells.append((name, _cell(fields[name], fields[concat_field])))
         return cls(tuple(cells))
 
     @classmethod
     def resembles(cls, text: str) -> bool:
-        """Whether a text speaks of a `Genotype`."""
-        return "Genotype" in text
+        """Whether a text speaks of a `Genotype`, as the named tuple is called too."""
+        return cls.__name__ in text
 
     # -- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """The genotype as a dict of JSON types; `from_json` reads it back."""
-        space = "ConvCell" if self.kind == "conv" else "RecurrentCell"
-        obj: dict[str, Any] = {"format": self.format, "version": VERSION, "space": space}
+        obj: dict[str, Any] = {
+            "format": self.format,
+            "version": VERSION,
+            "space": self.form.space,
+        }
         for name, cell in self.cells:
             edges = [list(edge) for edge in cell.edges]
             obj[name] = {"edges": edges, "concat": list(cell.concat)}
@@ -215,12 +227,13 @@ class Genotype(_OriginalFields, Architecture):
                 f"{where}: field 'version' must be {VERSION}, the one read here, not {version!r}"
             )
         space = obj.get("space")
-        if not isinstance(space, str) or space not in SPACE_KINDS:
-            hint = did_you_mean(str(space), SPACE_KINDS)
+        forms = {form.space: form for form in CELL_FORMS}
+        if not isinstance(space, str) or space not in forms:
+            hint = did_you_mean(str(space), forms)
             raise ValueError(
-                f"{where}: field 'space' must be {_listed(SPACE_KINDS)}, not {space!r}{hint}"
+                f"{where}: field 'space' must be {_listed(forms)}, not {space!r}{hint}"
             )
-        names = CELL_NAMES[SPACE_KINDS[space]]
+        names = forms[space].concats
         fields = ("format", "version", "space", *names)
         check_known(obj, fields, where)
         check_complete(obj, fields, where)
@@ -233,16 +246,11 @@ class Genotype(_OriginalFields, Architecture):
 
 # -- making cells ----------------------------------------------------------------------------------
 
-_FAN_IN: dict[CellKind, int] = {"conv": 2, "recurrent": 1}  # edges into a node
 
-
-def _cell(edges: Any, concat: Any, kind: CellKind | None = None) -> CellGenotype:
-    """A cell, not validated. With a kind, a concat of None means all nodes."""
-    if concat is None and kind is not None and isinstance(edges, (list, tuple)):
-        fan_in = _FAN_IN[kind]
-        # A cell has as many input states as a node has edges: two, or s0 alone. The nodes follow.
-        first = fan_in
-        concat = range(first, first + len(edges) // fan_in)
+def _cell(edges: Any, concat: Any, form: CellForm | None = None) -> CellGenotype:
+    """A cell, not validated. With a form, a concat of None means all nodes."""
+    if concat is None and form is not None and isinstance(edges, (list, tuple)):
+        concat = form.nodes(len(edges))
     return CellGenotype(edges=_tuples(edges), concat=_tuples(concat))
 
 

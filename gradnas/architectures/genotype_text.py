@@ -16,11 +16,6 @@ from gradnas.architectures.base import MAX_CHARACTERS, type_word
 _MAX_RANGE = 1_000
 
 
-def text_fields(name: str) -> tuple[str, str]:
-    """The fields of the named tuple that hold a cell's edges and its concat."""
-    return name, "concat" if name == "recurrent" else f"{name}_concat"
-
-
 def concat_text(concat: tuple[int, ...]) -> str:
     """As Python 3 printed it: a contiguous concat is a range."""
     run = range(concat[0], concat[0] + len(concat))

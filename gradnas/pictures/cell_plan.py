@@ -15,7 +15,8 @@ from typing import Any
 
 import networkx as nx
 
-from gradnas.architectures.genotype import CellGenotype, CellKind
+from gradnas.architectures.cell_forms import GenotypeKind
+from gradnas.architectures.genotype import CellGenotype
 
 PITCH = 21.0  # between the rows of one node
 BAND_GAP = 9.0  # more between the rows of two nodes
@@ -59,7 +60,7 @@ class Graph:
         return tuple(columns)
 
 
-def graph_of(cell: CellGenotype, kind: CellKind) -> Graph:
+def graph_of(cell: CellGenotype, kind: GenotypeKind) -> Graph:
     """The states and edges of a cell."""
     return _conv_graph(cell) if kind == "conv" else _recurrent_graph(cell)
 

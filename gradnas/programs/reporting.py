@@ -80,8 +80,6 @@ def _architecture(folder: Folder, family: Family) -> Architecture | None:
     if written is None:
         return None
     try:
-        if isinstance(written, dict):
-            return family.architecture.from_json(written)
         return family.architecture.parse(written)
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from error
@@ -178,9 +176,9 @@ def _side_by_side(folder: Folder, file: str) -> str:
 
 
 def _is_shown_above(folder: Folder, written: object) -> bool:
-    """Whether an entry of a configuration, of either form, is the architecture of the report."""
+    """Whether an entry of a configuration is the architecture of the report."""
     above = folder.architecture
-    return above is not None and written in (above.to_text(), above.to_json())
+    return above is not None and written == above.to_text()
 
 
 def _rows(values: Mapping[str, Any], depth: int = 0) -> str:

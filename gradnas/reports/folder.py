@@ -193,7 +193,7 @@ def read_folder(path: Path, searches: Collection[str], trainings: Collection[str
     runs.Run.open(path)
     config = read_object(path / runs.CONFIG)
     architecture = config.get("genotype")
-    if isinstance(architecture, dict):  # of a training; a report shows its text
+    if isinstance(architecture, dict):  # of a training; a report shows and compares its text
         where = f"{path / runs.CONFIG}: genotype"
         config["genotype"] = from_json(Architecture, architecture, where).to_text()
     name = config.get("type")
