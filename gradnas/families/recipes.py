@@ -79,14 +79,17 @@ def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] 
     return family_of(architecture).space_of(what, searched)
 
 
-def training_data(config: Any, searched: Mapping[str, Any]) -> Any:
+def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
     """The data to train on: those of the search before it, where there was one.
 
     Args:
+        name: of the recipe.
         config: of the training.
         searched: the entry for the data in the configuration of the search.
     """
-    if not searched.get("source"):
+    # Recipes for ImageNet are for transfer: what was found on small images is trained there.
+    is_transfer = name.endswith("imagenet-eval")
+    if is_transfer or not searched.get("source"):
         return config.data
     known = {field.name for field in fields(config.data)}
     kept = {name: searched[name] for name in DATA_OF_SEARCH if name in searched and name in known}

@@ -61,10 +61,9 @@ def same(first, second) -> bool:
 # ---- seeds ---------------------------------------------------------------------------------------
 
 
-def test_mix_is_splitmix64_and_tells_all_neighbours_apart():
-    assert (
-        seed_for(0) == 0xE220A8397B1DCDAF
-    )  # the first output of splitmix64 from state 0, as published
+def test_seeds_are_splitmix64_and_tells_all_neighbours_apart():
+    # The first output of splitmix64 from state 0, as published.
+    assert seed_for(0) == 0xE220A8397B1DCDAF
     hashes = {
         seed_for(seed, epoch, index) & 0xFFFFFFFF
         for seed in range(20)
@@ -72,10 +71,8 @@ def test_mix_is_splitmix64_and_tells_all_neighbours_apart():
         for index in range(20)
     }
     assert len(hashes) == 8000  # distinct even in the 32 bits that torch's CPU generator keeps
-    assert (
-        len({seed_for(), seed_for(0), seed_for(0, 0), seed_for(1, 0), seed_for(0, 1), seed_for(-1)})
-        == 6
-    )
+    short = [(), (0,), (0, 0), (1, 0), (0, 1), (-1,)]
+    assert len({seed_for(*numbers) for numbers in short}) == 6
     flipped = [(seed_for(7) ^ seed_for(7 ^ (1 << bit))).bit_count() for bit in range(64)]
     assert 26 < sum(flipped) / 64 < 38  # half of the 64 bits on average
 

@@ -203,10 +203,14 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
     # The process says when it begins to search, so that the kills fall into the search and not into
     # the imports.
     program = (
-        "import sys, gradnas.cli as cli\n"
-        "work = cli.run_search\n"
-        "cli.run_search = lambda *a, **k: (print('begins', flush=True), work(*a, **k))[1]\n"
-        f"sys.exit(cli.main(['resume', {str(tmp_path / 'killed')!r}]))\n"
+        "import sys\n"
+        "from gradnas.cli import main, search\n"
+        "work = search.run_search\n"
+        "def announced(*args, **kwargs):\n"
+        "    print('begins', flush=True)\n"
+        "    return work(*args, **kwargs)\n"
+        "search.run_search = announced\n"
+        f"sys.exit(main(['resume', {str(tmp_path / 'killed')!r}]))\n"
     )
     moments = random.Random(20)
     kills = 0

@@ -272,7 +272,9 @@ def test_kill_and_resume(corpus, tmp_path, kind):
         config = small_training(corpus, epochs=10, checkpoint_seconds=0.05)
         training(config, tmp_path / "whole")
         run = start_training(config, tmp_path / "killed", config.data.load(), CPU)
-    program = f"import sys, gradnas.cli as cli\nsys.exit(cli.main(['resume', {str(run.path)!r}]))"
+    program = (
+        f"import sys\nfrom gradnas.cli import main\nsys.exit(main(['resume', {str(run.path)!r}]))"
+    )
     for goal in (
         (0, 3) if kind == "search" else (1, 7)
     ):  # epochs; it is killed somewhere in the next one

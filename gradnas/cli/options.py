@@ -1,0 +1,120 @@
+"""Options that commands share, and which of them were given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from gradnas import precision
+
+# Options that were not given are None and leave the recipe's value; help shows what they take, and
+# no default.
+Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Table = Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")]
+Share = Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")]
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
+Flag = Annotated[bool | None, arg(help_behavior_hint="")]
+Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
+Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
+
+
+def given(command: object, *names: str) -> dict[str, Any]:
+    """Those of a command's options that were given, by name."""
+    values = {}
+    for name in names:
+        value = getattr(command, name)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def flag(name: str) -> str:
+    """An option as it is typed: `--batch-size`."""
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of everything that makes a run folder."""
+
+    data: Source = None
+    """digits, cifar10, owner/name on the hub, or a folder of parquet files or of images by class;
+    for text pydoc, one file, a folder with train.txt, valid.txt and test.txt, or owner/name on the
+    hub; by default the recipe's, or that of the search."""
+    out: Folder = None
+    """Run folder; by default the next free one in runs/, for the training of a search RUN/train."""
+    epochs: Whole = None
+    """Length of the run."""
+    batch_size: Whole = None
+    """Images in a batch, or texts read side by side (of a search: in each of its two batches)."""
+    seed: Whole = None
+    """Of everything random."""
+    device: Device = None
+    """cpu, cuda, cuda:N or auto."""
+    precision: Precision = None
+    """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
+    image_size: Whole = None
+    """Side in pixels to which images are brought."""
+    workers: Whole = None
+    """Loader processes, for sets too large for memory."""
+    threads: Whole = None
+    """CPU threads."""
+    per_class: Whole = None
+    """Train on so many images of every class alone (to try a setting out)."""
+    channels: Whole = None
+    """Channels of the first cell."""
+    cells: Whole = None
+    """Number of cells."""
+    width_mult: Share = None
+    """Factor of the widths of a chain."""
+    level: Annotated[Literal["word", "char"] | None, arg(help_behavior_hint="")] = None
+    """Of text: tokens are words or characters."""
+    hidden: Whole = None
+    """Of text: units of the recurrent cell, and size of the embedding."""
+    nodes: Whole = None
+    """Nodes of a searched cell."""
+    max_steps: Whole = None
+    """Stop after so many steps (to try a setting out)."""
+
+    def replacements(self, config: Any, *more: str) -> dict[str, Any]:
+        """New values for fields of a configuration: what was given, its data and its space.
+
+        Args:
+            more: options of the command that are fields of the configuration too.
+
+        Raises:
+            ValueError: an option that this configuration, its data or its space does not have.
+        """
+        common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps")
+        settings = given(self, *common, *more)
+        data = given(self, "image_size", "workers", "per_class", "level")
+        space = given(self, "channels", "cells", "width_mult", "nodes", "hidden")
+        _check_known(settings, config)
+        _check_known(data, config.data)
+        _check_known(space, config.space)
+        if self.data is not None:
+            data["source"] = self.data
+        if "hidden" in space:
+            # The decoder of a language model shares the weights of the embedding.
+            space["embedding"] = space["hidden"]
+        if data:
+            settings["data"] = replace(config.data, **data)
+        if space:
+            settings["space"] = replace(config.space, **space)
+        return settings
+
+
+def _check_known(values: Mapping[str, Any], part: Any) -> None:
+    known = {field.name for field in fields(part)}
+    for name in values:
+        if name not in known:
+            kind = type(part).__name__
+            raise ValueError(f"{flag(name)} is no setting of {kind}, which this run is of")

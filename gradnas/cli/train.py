@@ -1,0 +1,99 @@
+"""`gradnas train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from tyro.conf import Positional, arg
+
+from gradnas import distributed, runs
+from gradnas.cli.begin import architecture_of, begin, device_of, free_folder, guarded, typed
+from gradnas.cli.options import Flag, RunOptions, Share, Text, Whole
+from gradnas.config import from_json, read_object
+from gradnas.families import family_of_space, recipes
+from gradnas.programs.trained import TRAIN_FOLDER
+from gradnas.programs.training import start_training, train
+from gradnas.tasks import TRAIN_CONFIGS, kind_of
+from gradnas.tasks.base import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(RunOptions):
+    """Train a derived network from scratch and evaluate it once on the test images, or on the test
+    text."""
+
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
+    """Run folder of a search, genotype.json, name of a published cell, or the config.json of a
+    training."""
+    recipe: Text = None
+    """Training recipe; by default the one that belongs to the kind of architecture and the data it
+    was found on."""
+    auxiliary: Flag = None
+    """Whether to train with an auxiliary head."""
+    valid_fraction: Share = None
+    """Share of the training images held out and reported on each epoch."""
+    compile: Annotated[
+        Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")
+    ] = None
+    """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
+    random_cells: Whole = None
+    """Train so many random cells in the same way, for comparison."""
+
+    def run(self) -> None:
+        config, out = self._config()
+        changes = self.replacements(
+            config, "auxiliary", "valid_fraction", "random_cells", "compile"
+        )
+        config = replace(config, **changes)
+        with torch.device("meta"):  # an unknown operation is refused before data are read
+            config.space.network(config.genotype)
+        device = device_of(config.device)
+        carry_out(config, self.out or out, config.load(), device, new=True)
+
+    def _config(self) -> tuple[Any, Path]:
+        """The configuration before the options that were given, and the folder by default."""
+        path = Path(self.what)
+        if path.is_file() and read_object(path).get("type") in TRAIN_CONFIGS:
+            if self.recipe is not None:
+                raise ValueError(
+                    f"{path} is a whole configuration: it cannot be combined with --recipe "
+                    f"{self.recipe}"
+                )
+            cls, description = typed(path, *TRAIN_CONFIGS.values())
+            config = from_json(cls, description, self.what)
+            return config, free_folder(f"{path.resolve().parent.name}-again")
+        return self._after_search()
+
+    def _after_search(self) -> tuple[Any, Path]:
+        """The recipe for an architecture, with its size and the data that it was found on."""
+        architecture, searched = architecture_of(self.what)
+        searched_data = searched.get("data", {})
+        recipe = self.recipe
+        if recipe is None:
+            recipe = recipes.training_after(architecture, self.what, searched_data.get("source"))
+        config = recipes.training_recipe(recipe, architecture)
+        space = recipes.training_space(config, architecture, self.what, searched.get("space"))
+        data = recipes.training_data(recipe, config, searched_data)
+        path = Path(self.what)
+        out = path / TRAIN_FOLDER if path.is_dir() else free_folder(f"{path.stem}-{recipe}")
+        return replace(config, space=space, data=data), out
+
+
+def carry_out(
+    config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool
+) -> None:
+    """Train in a new folder, or go on in one; then say what came out, and what may follow."""
+    run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))
+    results = guarded(run, lambda: train(config, run, data, device))
+    if not distributed.is_main():
+        return
+    kind = kind_of(config)
+    random_noun = f"{family_of_space(config.space).noun}s"
+    for sentence in kind.train_sentences(results, random_noun):
+        print(sentence)
+    print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
+    for command in kind.next_commands(run):
+        print(f"next: {command}")
