@@ -1,10 +1,11 @@
-# make demo: search, train and report on embedded data.  make test: the tests.  Both set up .venv first.
+# make demo: search, train and report on embedded data.  make test: the tests.  make quick: those
+# that take a minute and a half.  All set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test quick lint setup clean
 
 # Installed again only when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -25,9 +26,12 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2
 
+quick: setup
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
 lint: setup
-	$(BIN)/ruff check gradnas tests benchmarks examples
-	$(BIN)/ruff format --check gradnas tests benchmarks examples
+	$(BIN)/ruff check gradnas tests benchmarks examples docs
+	$(BIN)/ruff format --check gradnas tests benchmarks examples docs
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 

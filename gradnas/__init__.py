@@ -1,7 +1,5 @@
 """Gradient-based neural architecture search: one engine, five independent choices."""
 
-__version__ = "0.1.0"
-
 from typing import TYPE_CHECKING, Any
 
 from gradnas.architectures.chain import Chain as Chain
@@ -31,8 +29,8 @@ from gradnas.relaxations import Relaxation as Relaxation
 from gradnas.relaxations import Sigmoid as Sigmoid
 from gradnas.relaxations import Softmax as Softmax
 from gradnas.runs import NonFiniteError as NonFiniteError
-from gradnas.search.search import Search as Search
 from gradnas.search.result import SearchResult as SearchResult
+from gradnas.search.search import Search as Search
 from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
 from gradnas.spaces import OPERATIONS as OPERATIONS
 from gradnas.spaces import ConvCell as ConvCell
@@ -42,6 +40,7 @@ from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
 from gradnas.spaces.original import load_original_weights as load_original_weights
+from gradnas.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gradnas.laws.discover import LawSettings as LawSettings

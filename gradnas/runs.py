@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.version import __version__
+
 CONFIG, ENVIRONMENT, METRICS, TIMINGS = (
     "config.json",
     "environment.json",
@@ -79,7 +81,7 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
         else platform.processor() or platform.machine()
     )
     return {
-        "gradnas": __import__("gradnas").__version__,
+        "gradnas": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),

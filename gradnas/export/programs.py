@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnas import __version__, runs
+from gradnas import runs
 from gradnas.architectures.base import Architecture
+from gradnas.version import __version__
 
 # The ONNX property, and with .json the extra file of a .pt2, that say what the network is, as JSON
 METADATA = "gradnas"

@@ -17,6 +17,7 @@ from gradnas.latency.counts import in_eval_mode
 from gradnas.latency.entry import Device, Entry
 from gradnas.latency.survey import CostView
 from gradnas.latency.table import LatencyTable
+from gradnas.version import __version__
 
 # A context manager around the function to time; what it does on entering and leaving is not timed.
 Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
@@ -208,7 +209,7 @@ def _device_of(net: nn.Module, inputs: Sequence[Any]) -> torch.device:
 def versions() -> dict[str, str]:
     """Of what a latency depends on."""
     return {
-        "gradnas": __import__("gradnas").__version__,
+        "gradnas": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

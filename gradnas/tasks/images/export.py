@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradnas import __version__
 from gradnas.architectures.base import Architecture
 from gradnas.config import build
 from gradnas.export.programs import check_target, write_program
@@ -31,6 +30,7 @@ from gradnas.export.source import (
     write_source,
 )
 from gradnas.spaces import ChainNetwork, ConvNetwork, ImageSpace
+from gradnas.version import __version__
 
 
 @dataclass(frozen=True)
