@@ -74,44 +74,57 @@ def layouts_of(plans: list[Plan], wrap: int) -> list[Layout]:
 def _layout(plan: Plan, wrap: int, box_width: float) -> Layout:
     labels = [_wrapped(edge.operation, wrap) for edge in plan.rows]
     box_height = max(len(lines) for lines in labels) * LEADING + 5.0
-    spread = max(1.0, (box_height + 5.0) / PITCH)  # the plan's rows are made for labels of one line
+    # The plan's rows are made for labels of one line.
+    spread = max(1.0, (box_height + 5.0) / PITCH)
     levels = [y * spread for y in plan.state_levels()]
     levels_of_rows = [y * spread for y in plan.row_levels()]
+    states, lanes, right = _columns(plan, levels, levels_of_rows, box_width)
+
+    rows = []
+    for edge, y, lines in zip(plan.rows, levels_of_rows, labels, strict=True):
+        box = None
+        if edge.operation:
+            left = states[edge.target].x - ARROW - box_width
+            box = Box(left, y, box_width, box_height, lines)
+        rows.append(Row(edge, y, box))
+    ends = [levels[i] for i in plan.graph.concat]
+    lowest = min(ends)
+    highest = max(ends)
+    height = highest - lowest + 30.0
+    output = Box(right + ARROW, (lowest + highest) / 2, OUTPUT, height, plan.graph.output)
+    return Layout(plan, states, tuple(rows), lanes, output)
+
+
+def _columns(
+    plan: Plan, levels: list[float], levels_of_rows: list[float], box_width: float
+) -> tuple[tuple[Box, ...], dict[int, float], float]:
+    """The boxes of the states, the lanes of their lines, and where the last column ends."""
     entering: dict[int, list[float]] = {}
     leaving: dict[int, set[float]] = {}
     for edge, y in zip(plan.rows, levels_of_rows, strict=True):
         entering.setdefault(edge.target, []).append(y)
         leaving.setdefault(edge.source, set()).add(y)
 
-    states: dict[int, Box] = {}
+    boxes: dict[int, Box] = {}
     lanes: dict[int, float] = {}
     x = 0.0
     for column, sources in enumerate(plan.lanes):
-        own = [state for state in range(len(levels)) if plan.columns[state] == column]
+        own = [state for state, place in enumerate(plan.columns) if place == column]
         x += _room_before(plan, own, box_width)
         width = max(_state_width(plan.graph.labels[state]) for state in own)
         for state in own:
-            rows = entering.get(state, [0.0])
+            label = plan.graph.labels[state]
+            rows = entering.get(state, [0.0])  # an input has none
             height = max(rows) - min(rows) + 17.0
-            states[state] = Box(x, levels[state], width, height, (plan.graph.labels[state],))
+            boxes[state] = Box(x, levels[state], width, height, (label,))
         x += width
         # A source whose only row is at its own height goes straight ahead, and needs no lane.
         bent = [source for source in sources if leaving[source] != {levels[source]}]
         for i, source in enumerate(bent):
             lanes[source] = x + LANE * (i + 1.2)
         x += LANE * (len(bent) + 1.4)
-
-    rows = []
-    for edge, y, lines in zip(plan.rows, levels_of_rows, labels, strict=True):
-        left = states[edge.target].x - ARROW - box_width
-        box = Box(left, y, box_width, box_height, lines) if edge.operation else None
-        rows.append(Row(edge, y, box))
-    ends = [levels[i] for i in plan.graph.concat]
-    middle = (min(ends) + max(ends)) / 2
-    height = max(ends) - min(ends) + 30.0
-    output = Box(x + ARROW, middle, OUTPUT, height, plan.graph.output)
-    in_order = tuple(states[i] for i in range(len(states)))
-    return Layout(plan, in_order, tuple(rows), lanes, output)
+    in_order = tuple(boxes[state] for state in range(len(boxes)))
+    return in_order, lanes, x
 
 
 def _room_before(plan: Plan, states: list[int], box_width: float) -> float:

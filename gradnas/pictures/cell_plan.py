@@ -15,7 +15,6 @@ from typing import Any
 
 import networkx as nx
 
-from gradnas.architectures.cell_forms import GenotypeKind
 from gradnas.architectures.genotype import CellGenotype
 
 PITCH = 21.0  # between the rows of one node
@@ -60,12 +59,8 @@ class Graph:
         return tuple(columns)
 
 
-def graph_of(cell: CellGenotype, kind: GenotypeKind) -> Graph:
-    """The states and edges of a cell."""
-    return _conv_graph(cell) if kind == "conv" else _recurrent_graph(cell)
-
-
-def _conv_graph(cell: CellGenotype) -> Graph:
+def conv_graph(cell: CellGenotype) -> Graph:
+    """Of a convolutional cell: states 0 and 1 are the outputs of the two cells before."""
     labels = ["$c_{k-2}$", "$c_{k-1}$"]
     labels += [str(node) for node in range(len(cell.edges) // 2)]
     edges = []
@@ -75,8 +70,9 @@ def _conv_graph(cell: CellGenotype) -> Graph:
     return Graph(tuple(labels), tuple(edges), cell.concat, ("$c_{k}$", "concat"))
 
 
-def _recurrent_graph(cell: CellGenotype) -> Graph:
-    """States 0 and 1 are x_t and h_{t-1}, and state k + 2 is s_k, of which s_0 has no choice."""
+def recurrent_graph(cell: CellGenotype) -> Graph:
+    """Of a recurrent cell: states 0 and 1 are x_t and h_{t-1}, and state k + 2 is s_k, of which s_0
+    has no choice."""
     labels = ["$x_{t}$", "$h_{t-1}$"]
     labels += [f"$s_{{{k}}}$" for k in range(len(cell.edges) + 1)]
     incoming = {}

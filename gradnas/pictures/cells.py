@@ -8,6 +8,7 @@ All lengths are points (1/72 inch); y grows downwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from gradnas.pictures.canvas import (
     text_width,
 )
 from gradnas.pictures.cell_layout import Layout, layouts_of
-from gradnas.pictures.cell_plan import Graph, Plan, graph_of, plan_of
+from gradnas.pictures.cell_plan import Plan, conv_graph, plan_of, recurrent_graph
 
 RADIUS = 5.0  # of a line's corners
 
@@ -51,6 +52,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "other operation": ("#e9ecef", "#7b8794", ()),
 }
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell", "recurrent": "Recurrent cell"}
+GRAPHS = {"normal": conv_graph, "reduce": conv_graph, "recurrent": recurrent_graph}
 
 
 def picture(genotype: Genotype, path: Path | str, *, title: str | None = None) -> Path:
@@ -82,17 +84,16 @@ def _showable(genotype: Genotype) -> Genotype:
 
 def figure(genotype: Genotype, *, title: str | None = None) -> Figure:
     """All cells of a genotype, one above the other, with a legend."""
-    graphs = [(name, graph_of(cell, genotype.kind)) for name, cell in genotype.cells]
-    return figure_of(graphs, title)
+    return figure_of(genotype.cells, title)
 
 
 # -- painting --------------------------------------------------------------------------------------
 
 
 @plain_style()
-def figure_of(cells: list[tuple[str, Graph]], title: str | None) -> Figure:
+def figure_of(cells: Sequence[tuple[str, CellGenotype]], title: str | None) -> Figure:
     """Named cells, one above the other, with a legend."""
-    plans = [plan_of(graph) for _, graph in cells]
+    plans = [plan_of(GRAPHS[name](cell)) for name, cell in cells]
     layouts = layouts_of(plans, wrap=16)
     if layouts[0].output.right + 2 * MARGIN > PAGE:
         layouts = layouts_of(plans, wrap=9)

@@ -24,7 +24,6 @@ from matplotlib.transforms import Bbox
 from gradnas.architectures.genotype import Genotype
 from gradnas.pictures import cells
 from gradnas.pictures.canvas import PNG_DPI
-from gradnas.pictures.cell_plan import graph_of
 
 PUBLISHED = Genotype.names()
 CONV_OPERATIONS = [
@@ -40,9 +39,9 @@ CONV_OPERATIONS = [
 ]
 
 
-def cell_figure(name, cell, kind):
+def cell_figure(name, cell):
     """A picture of one cell alone."""
-    return cells.figure_of([(name, graph_of(cell, kind))], None)
+    return cells.figure_of([(name, cell)], None)
 
 
 def drawn_cells(draw, least=4):
@@ -293,19 +292,19 @@ def expected_edges(name, genotype):
 def test_published_pictures_say_what_the_genotype_says(name):
     genotype = Genotype.named(name)
     for cell, value in genotype.cells:
-        assert read_back(cell_figure(cell, value, genotype.kind)) == expected_edges(cell, genotype)
+        assert read_back(cell_figure(cell, value)) == expected_edges(cell, genotype)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.one_of(conv_genotypes(), recurrent_genotypes()))
 def test_random_pictures_say_what_the_genotype_says(genotype):
     for cell, value in genotype.cells:
-        assert read_back(cell_figure(cell, value, genotype.kind)) == expected_edges(cell, genotype)
+        assert read_back(cell_figure(cell, value)) == expected_edges(cell, genotype)
 
 
 def test_every_part_of_a_conv_cell_is_drawn():
     genotype = Genotype.named("AmoebaNet")
-    found = readable_texts(cell_figure("reduce", genotype.cell("reduce"), "conv"))
+    found = readable_texts(cell_figure("reduce", genotype.cell("reduce")))
     operations = ["avg pool 3×3", "sep conv 3×3", "max pool 3×3", "sep conv 7×7", "conv 7×1 1×7"]
     assert {name: found.count(name) for name in operations} == dict(
         zip(operations, [2, 2, 3, 2, 1], strict=True)
