@@ -14,7 +14,8 @@ from gradnas.choice import using
 class Times(nn.Module):
     def __init__(self, factor):
         super().__init__()
-        self.factor, self.calls = factor, 0
+        self.factor = factor
+        self.calls = 0
 
     def forward(self, x, *, plus=0.0):
         self.calls += 1
@@ -114,10 +115,8 @@ def test_recomputing_a_choice_in_backward_is_refused_not_silently_wrong():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.choice = (
-                nn.Linear(2, 2),
-                Choice({"a": nn.Tanh(), "b": nn.Sigmoid()}, name="c"),
-            )
+            self.linear = nn.Linear(2, 2)
+            self.choice = Choice({"a": nn.Tanh(), "b": nn.Sigmoid()}, name="c")
 
         def forward(self, x):
             return checkpoint(lambda h: self.choice(self.linear(h)), x, use_reentrant=False).sum()

@@ -40,7 +40,8 @@ def conv_cells(draw):
 @st.composite
 def genotypes(draw):
     if draw(st.booleans()):
-        (normal, normal_concat), (reduce, reduce_concat) = draw(conv_cells()), draw(conv_cells())
+        normal, normal_concat = draw(conv_cells())
+        reduce, reduce_concat = draw(conv_cells())
         return Genotype.conv(normal, reduce, normal_concat, reduce_concat)
     edges = [(draw(names), draw(st.integers(0, i))) for i in range(draw(st.integers(1, 12)))]
     concat = draw(st.lists(st.integers(1, len(edges)), min_size=1, unique=True))
@@ -139,8 +140,8 @@ def test_published_second_order_cells():
         "('max_pool_3x3', 1)], reduce_concat=range(2, 6))"
     )
     assert Genotype.named("DARTS_V2_recurrent").to_text() == (
-        "Genotype(recurrent=[('sigmoid', 0), ('relu', 1), ('relu', 1), ('identity', 1), ('tanh', 2), "
-        "('sigmoid', 5), ('tanh', 3), ('relu', 5)], concat=range(1, 9))"
+        "Genotype(recurrent=[('sigmoid', 0), ('relu', 1), ('relu', 1), ('identity', 1), "
+        "('tanh', 2), ('sigmoid', 5), ('tanh', 3), ('relu', 5)], concat=range(1, 9))"
     )
     assert Genotype.named("AmoebaNet").to_text().endswith("reduce_concat=[3, 4, 6])")
 
@@ -500,8 +501,9 @@ def test_file_is_readable_and_shared(tmp_path):
     finally:
         os.umask(umask)
     assert path.read_text() == (
-        '{\n  "format": "gradnas-genotype",\n  "version": 1,\n  "space": "RecurrentCell",\n  "recurrent": {\n'
-        '    "edges": [\n      ["tanh", 0],\n      [\n        "re[lu,\\n]",\n        1\n      ]\n    ],\n'
+        '{\n  "format": "gradnas-genotype",\n  "version": 1,\n  "space": "RecurrentCell",\n'
+        '  "recurrent": {\n    "edges": [\n      ["tanh", 0],\n'
+        '      [\n        "re[lu,\\n]",\n        1\n      ]\n    ],\n'
         '    "concat": [1, 2]\n  }\n}\n'
     )
     if os.name == "posix":

@@ -238,7 +238,8 @@ def test_files_need_no_gradnas(network, program_file, tmp_path):
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", CONV_NAMES)
 def test_source_of_published_cells(name, stem, tmp_path):
-    genotype, space = Genotype.named(name), ConvCell(channels=4, cells=3, stem=stem)
+    genotype = Genotype.named(name)
+    space = ConvCell(channels=4, cells=3, stem=stem)
     data = {**DATA, "image_size": 8 if stem == "cifar" else 32}
     network = trained(space, genotype, data=data).to(memory_format=torch.contiguous_format)
     export(network, tmp_path / "net.py", genotype, space, data)
@@ -454,7 +455,8 @@ def test_export_of_a_search_that_was_trained(network, tmp_path):
     search = runs.Run.create(
         tmp_path / "found", to_json(SearchConfig(space=SPACE)), 0, torch.device("cpu")
     )
-    message = f"{re.escape(str(search.path))} was searched but not trained; run: gradnas train {re.escape(str(search.path))}$"
+    folder = re.escape(str(search.path))
+    message = f"{folder} was searched but not trained; run: gradnas train {folder}$"
     with pytest.raises(ValueError, match=message):
         export_trained(search, tmp_path / "net.py")
     with pytest.raises(ValueError, match="was searched but not trained"):
