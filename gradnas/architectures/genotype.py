@@ -181,7 +181,7 @@ class Genotype(_OriginalFields, Architecture):
         nothing is evaluated. Raises ValueError for everything else.
         """
         fields = read_fields(text)
-        concats = CONV.concats
+        concats = CONV.concats  # what names no cell at all is refused as such cells
         for form in CELL_FORMS:
             if any(name in fields for name in form.concats):
                 concats = form.concats

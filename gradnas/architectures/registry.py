@@ -40,7 +40,7 @@ def load_architecture(path: Path | str) -> Architecture:
 def published(name: str) -> Architecture:
     """A published architecture of any kind.
 
-    Raises ValueError, with the nearest name, for a name not in `published_names()`.
+    Raises ValueError, with the nearest names, for a name that no kind knows.
     """
     for kind in ARCHITECTURES:
         if name in kind.names():
@@ -50,11 +50,3 @@ def published(name: str) -> Architecture:
     except ValueError as error:
         hint = did_you_mean(name, Chain.names())
         raise ValueError(f"no published {Chain.noun}{hint}; {error}") from error
-
-
-def published_names() -> tuple[str, ...]:
-    """Every name that `published` knows."""
-    names: list[str] = []
-    for kind in ARCHITECTURES:
-        names.extend(kind.names())
-    return tuple(names)
