@@ -122,7 +122,7 @@ def _parts(
     parts = []
     captions = {}
     if space is not None:
-        parts.append(_plain_part("conv 3×3", f"{space.scaled(space.stem_width)}", 46.0))
+        parts.append(_plain_part("conv 3×3", f"{space.shape.stem_width}", 46.0))
         if space.first_width is not None:
             parts.append(_block("mb1_k3", NO_STAGE))
     for number, stage in enumerate(chain.stages, 1):
@@ -132,7 +132,7 @@ def _parts(
         for number in captions:
             last = [block for block in space.blocks if block.stage == number][-1]
             captions[number] = (f"stage {number}", f"{last.channels_out} × {last.size_out}²")
-        parts.append(_plain_part("conv 1×1", f"{space.head_width}", 46.0))
+        parts.append(_plain_part("conv 1×1", f"{space.shape.last_width}", 46.0))
         parts.append(_plain_part("pool", "linear", 36.0))
     return parts, captions
 

@@ -22,7 +22,7 @@ def build() -> nn.Module:
         channels={channels},
         stem_width={stem},
         stem_stride={space.stem_stride},
-        last_width={space.head_width},
+        last_width={space.shape.last_width},
         num_classes={num_classes},
         in_channels={in_channels},
         activation="{space.activation}",
@@ -40,11 +40,11 @@ def chain_source(
         rows.append(
             f"({literal(operation)}, {block.channels_in}, {block.channels_out}, {block.stride})"
         )
-    stem = space.scaled(space.stem_width)
+    stem = space.shape.stem_width
     blocks = []
     if space.first_width is not None:
         # The first block is not searched: expansion 1, kernel 3.
-        first = space.scaled(space.first_width)
+        first = space.shape.first_width
         blocks.append(f'            MBConv({stem}, {first}, 1, 3, 1, "{space.activation}"),')
     blocks.append(f'            *(chain_block(*block, "{space.activation}") for block in BLOCKS),')
     roots = {ChainNetwork.__name__, chain_block.__name__}

@@ -155,19 +155,6 @@ class MBConvChain(ImageSpace[Chain]):
 
     # ---- description -----------------------------------------------------------------------------
 
-    def scaled(self, width: int) -> int:
-        """A width times `width_mult`."""
-        if self.width_mult == 1.0:
-            return width
-        return make_divisible(width * self.width_mult)
-
-    @property
-    def head_width(self) -> int:
-        """Width of the last convolution: it grows with `width_mult` but does not shrink."""
-        if self.width_mult > 1.0:
-            return self.scaled(self.last_width)
-        return self.last_width
-
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All searchable blocks in order."""
@@ -176,11 +163,13 @@ class MBConvChain(ImageSpace[Chain]):
     @cached_property
     def shape(self) -> ChainShape:
         """The chain that these settings describe, with every width multiplied and rounded."""
-        stem_width = self.scaled(self.stem_width)
-        first_width = None if self.first_width is None else self.scaled(self.first_width)
+        stem_width = self._scaled(self.stem_width)
+        first_width = None if self.first_width is None else self._scaled(self.first_width)
+        # The last width grows with the multiplier, but does not shrink.
+        last_width = self._scaled(self.last_width) if self.width_mult > 1.0 else self.last_width
         stages = []
         for stage in self.stages:
-            stages.append(dataclasses.replace(stage, width=self.scaled(stage.width)))
+            stages.append(dataclasses.replace(stage, width=self._scaled(stage.width)))
         blocks = lay_out(
             stages,
             self.candidates,
@@ -192,11 +181,17 @@ class MBConvChain(ImageSpace[Chain]):
             stem_stride=self.stem_stride,
             first_width=first_width,
             blocks=blocks,
-            last_width=self.head_width,
+            last_width=last_width,
             activation=self.activation,
             dropout=self.dropout,
             image_size=self.image_size,
         )
+
+    def _scaled(self, width: int) -> int:
+        """A width times `width_mult`; multiplied by 1 it is not rounded either."""
+        if self.width_mult == 1.0:
+            return width
+        return make_divisible(width * self.width_mult)
 
     # ---- discrete architectures ------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def test_make_divisible(width_mult):
     for width in (16, 24, 32, 40, 80, 96, 192, 320):
         n = make_divisible(width * width_mult)
         assert n % 8 == 0 and n >= 8 and n >= 0.9 * width * width_mult
-    assert MBConvChain(width_mult=width_mult).head_width == max(
+    assert MBConvChain(width_mult=width_mult).shape.last_width == max(
         1280, make_divisible(1280 * width_mult)
     )
 
