@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +11,30 @@ from typing import Annotated, Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas import (
-    distributed,
-    runs,
-)
+from gradnas import distributed, runs
 from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.families import recipes
-from gradnas.latency import Costs, LatencyTable, Timing, Unit, measure, time_interleaved
-from gradnas.latency.entry import Entry
+from gradnas.latency import (
+    LATENCY,
+    CostView,
+    Entry,
+    LatencyTable,
+    Timing,
+    measure,
+    time_interleaved,
+)
 from gradnas.latency.fit import fit_table
+from gradnas.latency.measure import Ready, Sample
 from gradnas.progress import Progress
 from gradnas.spaces import Supernet
-from gradnas.tasks.images.settings import SearchConfig
+from gradnas.tasks import SEARCH_CONFIGS, kind_of
+from gradnas.tasks.base import SearchSettings
 
 TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_hint="")]
-# (channels, side in pixels, classes) of sets that need not be read for this
-KNOWN_IMAGES = {"digits": (1, 8, 10), "cifar10": (3, 32, 10)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,58 +67,94 @@ class MeasureCommand:
 
     def run(self) -> None:
         for name in ("threads", "batch_size", "image_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         torch.set_num_threads(self.threads)
         device = distributed.pick_device(self.device)
         timing = Timing(self.warmup, self.repeats, self.clock)
         timing.check(device)
-        config, folder = self._config()
-        channels, side, classes = _images(config, self.image_size)
+
+        config = self._config()
+        sizes = config.image_sizes(self.image_size)
         torch.manual_seed(0)
-        supernet: Supernet = config.space.supernet(in_channels=channels, num_classes=classes)
-        memory: Any = torch.channels_last if self.channels_last else torch.contiguous_format
-        supernet.to(device, memory_format=memory)  # type: ignore[call-overload]
-        x_BCHW = torch.randn(self.batch_size, channels, side, side, device=device).contiguous(
-            memory_format=memory
+        supernet: Supernet[Any] = config.space.supernet(
+            in_channels=sizes.channels, num_classes=sizes.classes
         )
+        x_BCHW = torch.randn(self.batch_size, sizes.channels, sizes.side, sizes.side, device=device)
+        x_BCHW = x_BCHW.contiguous(memory_format=self._memory_format)
+        self._place(supernet, device)
         view = supernet.cost_view()
-        view.net.to(device, memory_format=memory)  # type: ignore[call-overload]
+        self._place(view.net, device)
+
         settings = {
             "space": type(config.space).__name__,
             "batch_size": self.batch_size,
-            "image_size": side,
+            "image_size": sizes.side,
             "channels_last": self.channels_last,
         }
         with Progress("latency", 1, self.warmup + self.repeats) as bar:
             table = measure(view, (x_BCHW,), timing, settings, on_round=bar.step)
         out = self.out or Path(f"latency-{device.type}.json")
         table.save(out)
-        assert table.device is not None
         print(
-            f"{len(table.entries)} latencies on {table.device}, batch {self.batch_size}, {side}x{side}: {out}"
+            f"{len(table.entries)} latencies on {table.device}, batch {self.batch_size}, "
+            f"{sizes.side}x{sizes.side}: {out}"
         )
-        costs = supernet.costs("latency", (x_BCHW,), table)
-        print(
-            f"the cheapest architecture of the space takes {supernet.cheapest(costs):.3f} ms by the table"
-        )
-        if folder is not None and (folder / runs.GENOTYPE).exists():
-            units = view.survey((x_BCHW,))
-            _end_to_end(folder, supernet, costs, x_BCHW, memory, timing, units)
+        costs = supernet.costs(LATENCY.name, (x_BCHW,), table)
+        cheapest = supernet.cheapest(costs)
+        print(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
 
-    def _config(self) -> tuple[SearchConfig, Path | None]:
+        folder = Path(self.what)
+        if (folder / runs.GENOTYPE).exists():
+            decision = load_architecture(folder / runs.GENOTYPE)
+            network = supernet.derived(decision)
+            self._place(network, device)
+            whole = _time_whole(network.eval(), view, x_BCHW, timing)
+            print(
+                f"the network of {folder}: measured from end to end {whole.ms:.3f} ms "
+                f"(interquartile range {whole.spread_ms:.3f}), "
+                f"sum of the table {supernet.cost_of(decision, costs):.3f} ms"
+            )
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def _place(self, network: nn.Module, device: torch.device) -> None:
+        network.to(device, memory_format=self._memory_format)  # type: ignore[call-overload]
+
+    def _config(self) -> SearchSettings:
         path = Path(self.what)
         if path.is_dir():
-            where = runs.Run.open(path).path / runs.CONFIG
-            return from_json(SearchConfig, _search_description(where), str(where)), path
+            return _search_of(runs.Run.open(path).path / runs.CONFIG)
         if self.what.endswith(".json"):
-            return from_json(SearchConfig, _search_description(path), self.what), None
+            return _search_of(path)
         config = recipes.search_recipe(self.what)
-        if not isinstance(config, SearchConfig):
+        if not config.takes_cost:
             raise ValueError(
-                f"{self.what} is a search on text; latencies are measured for searches on images"
+                f"{self.what} is a search on {kind_of(config).name}; "
+                "latencies are measured for searches on images"
             )
-        return config, None
+        return config
+
+
+def _search_of(path: Path) -> SearchSettings:
+    """The configuration in this file; ValueError if it is of no search with a cost."""
+    description = read_object(path)
+    name = description.get("type", "SearchConfig")
+    kind = SEARCH_CONFIGS.get(name)
+    if kind is None or not kind.takes_cost:
+        raise ValueError(f"{path} is a {name}: latencies are measured of the space of a search")
+    return from_json(kind, description, str(path))
+
+
+def _time_whole(network: nn.Module, view: CostView, x_BCHW: Tensor, timing: Timing) -> Sample:
+    """The time of a network, in turn with the operations, so that it meets caches as they did."""
+    works: list[Ready] = [lambda: nullcontext(lambda: network(x_BCHW))]
+    for unit in view.survey((x_BCHW,)):
+        works.append(unit.ready)
+    return time_interleaved(works, x_BCHW.device, timing)[0]
 
 
 @dataclass(frozen=True)
@@ -138,12 +179,12 @@ class FitCommand:
         assert predictor is not None
         fitted.save(self.out or self.table)
         print(f"{predictor.quality}: {self.out or self.table}")
-        used = {n: c for n, c in zip(predictor.names, predictor.coefficients, strict=True) if c > 0}
         print(
             f"{predictor.base_ms:.4f} ms for any operation, and for one unit of each feature (ms):"
         )
-        for name, coefficient in sorted(used.items(), key=lambda item: item[0]):
-            print(f"  {name:16}{coefficient:.3g}")
+        for name, coefficient in sorted(zip(predictor.names, predictor.coefficients, strict=True)):
+            if coefficient > 0:
+                print(f"  {name:16}{coefficient:.3g}")
 
 
 @dataclass(frozen=True)
@@ -157,37 +198,51 @@ class ShowCommand:
 
     def run(self) -> None:
         table = LatencyTable.load(self.table)
-        print(
-            f"{self.table}: {len(table.entries)} latencies"
-            + (f" on {table.device}" if table.device else "")
-        )
-        settings = {k: v for k, v in table.settings.items() if k not in ("inputs", "mode")}
+        device = f" on {table.device}" if table.device else ""
+        print(f"{self.table}: {len(table.entries)} latencies{device}")
+        settings = dict(table.settings)
+        settings.pop("inputs", None)  # each entry says its own
+        settings.pop("mode", None)
         for values in (settings, table.versions):
             if values:
-                print(
-                    ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
-                )
-        print(
-            f"predictor: {table.predictor.quality if table.predictor else 'none (gradnas latency fit)'}"
-        )
-        ordered = sorted(table.entries.items(), key=lambda item: -item[1].ms)
+                print(_listed(values))
+        quality = "none (gradnas latency fit)"
+        if table.predictor:
+            quality = table.predictor.quality
+        print(f"predictor: {quality}")
+
         shown = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (
-            ("ms", "right"),
-            ("spread", "right"),
-            ("n", "right"),
-            ("where first", "left"),
-        ):
-            shown.add_column(name, justify=justify)  # type: ignore[arg-type]
+        shown.add_column("ms", justify="right")
+        shown.add_column("spread", justify="right")
+        shown.add_column("n", justify="right")
+        shown.add_column("where first", justify="left")
         shown.add_column("input -> output", overflow="fold")
-        for key, entry in ordered[: self.rows]:
+        longest_first = sorted(table.entries.items(), key=lambda item: -item[1].ms)
+        for key, entry in longest_first[: self.rows]:
             place, shapes = _described(key, entry)
-            shown.add_row(
-                f"{entry.ms:.4f}", f"{entry.spread_ms:.4f}", str(entry.count), place, shapes
-            )
+            ms = f"{entry.ms:.4f}"
+            spread = f"{entry.spread_ms:.4f}"
+            shown.add_row(ms, spread, str(entry.count), place, shapes)
         Console().print(shown)
-        if len(ordered) > self.rows:
-            print(f"... and {len(ordered) - self.rows} more (--rows {len(ordered)})")
+        number = len(longest_first)
+        if number > self.rows:
+            print(f"... and {number - self.rows} more (--rows {number})")
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def _described(key: str, entry: Entry) -> tuple[str, str]:
+    """Where an entry was met first, and its shapes with the settings of a phone's key."""
+    kind, _, rest = key.partition("-input:")
+    inputs, _, rest = rest.partition("-output:")
+    outputs, _, settings = rest.partition("-")
+    if settings.startswith("id:"):  # a digest says nothing to people
+        settings = ""
+    place = entry.label.replace(".operations.", ": ") or kind
+    words = [inputs, "->", outputs, *settings.replace(":", " ").split("-")]
+    return place, " ".join(words).strip()
 
 
 Action = (
@@ -205,52 +260,3 @@ class LatencyCommand:
 
     def run(self) -> None:
         self.action.run()
-
-
-def _search_description(path: Path) -> dict[str, Any]:
-    description = read_object(path)
-    found = description.get("type", "SearchConfig")
-    if found != "SearchConfig":
-        raise ValueError(f"{path} is a {found}: latencies are measured of the space of a search")
-    return description
-
-
-def _images(config: SearchConfig, side: int | None) -> tuple[int, int, int]:
-    """Channels, side and classes of the run's images; read only where they are not known by
-    name."""
-    if config.data.source in KNOWN_IMAGES:
-        channels, own, classes = KNOWN_IMAGES[config.data.source]
-        return channels, side or config.data.image_size or own, classes
-    data = config.data.load()
-    return data.in_channels, side or data.image_size, data.num_classes
-
-
-def _end_to_end(
-    folder: Path,
-    supernet: Supernet,
-    costs: Costs,
-    x_BCHW: torch.Tensor,
-    memory: Any,
-    timing: Timing,
-    units: Sequence[Unit],
-) -> None:
-    """Time the network that a run found, beside the table's sum; in turn with the operations, so
-    that it meets caches in the state in which they met them."""
-    decision = load_architecture(folder / runs.GENOTYPE)
-    network = supernet.derived(decision).to(x_BCHW.device, memory_format=memory).eval()  # type: ignore[call-overload]
-    works = [lambda: nullcontext(lambda: network(x_BCHW)), *(unit.ready for unit in units)]
-    sample = time_interleaved(works, x_BCHW.device, timing)[0]
-    print(
-        f"the network of {folder}: measured from end to end {sample.ms:.3f} ms (interquartile range "
-        f"{sample.spread_ms:.3f}), sum of the table {supernet.cost_of(decision, costs):.3f} ms"
-    )
-
-
-def _described(key: str, entry: Entry) -> tuple[str, str]:
-    kind, _, rest = key.partition("-input:")
-    shapes, _, more = rest.partition("-output:")
-    output, _, settings = more.partition("-")
-    if settings.startswith("id:"):
-        settings = ""
-    place = entry.label.replace(".operations.", ": ") or kind
-    return place, " ".join([shapes, "->", output, *settings.replace(":", " ").split("-")]).strip()

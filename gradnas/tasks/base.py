@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -94,10 +94,23 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, not {value}")
 
 
+class ImageSizes(NamedTuple):
+    """What a network of images must be told of them; the side is in pixels."""
+
+    channels: int
+    side: int
+    classes: int
+
+
 class SearchSettings(Settings):
     """The configuration of a search on one kind of data."""
 
     takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
+
+    def image_sizes(self, side: int | None) -> ImageSizes:
+        """What its supernet is timed for, with another side if one is given; ValueError where it
+        takes no cost."""
+        raise ValueError("latencies are measured for searches on images")
 
     def kept_in(self, folder: Path) -> Self:
         """The configuration as it is written into a run folder that is about to be made, with

@@ -16,8 +16,11 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import ConvCell, ImageSpace
-from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import kept_table, located
+
+# Of sets that need not be read for this.
+KNOWN_SIZES = {"digits": ImageSizes(1, 8, 10), "cifar10": ImageSizes(3, 32, 10)}
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,14 @@ class SearchConfig(SearchSettings):
             )
         if not 0.0 < self.train_fraction < 1.0:
             raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
+
+    def image_sizes(self, side: int | None) -> ImageSizes:
+        source = self.data.source
+        if source in KNOWN_SIZES:
+            known = KNOWN_SIZES[source]
+            return known._replace(side=side or self.data.image_size or known.side)
+        data = self.data.load()
+        return ImageSizes(data.in_channels, side or data.image_size, data.num_classes)
 
     def kept_in(self, folder: Path) -> SearchConfig:
         return replace(self, cost=kept_table(self.cost, folder))
