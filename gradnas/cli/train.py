@@ -70,13 +70,12 @@ class TrainCommand(RunOptions):
     def _after_search(self) -> tuple[Any, Path]:
         """The recipe for an architecture, with its size and the data that it was found on."""
         architecture, searched = architecture_of(self.what)
-        searched_data = searched.get("data", {})
         recipe = self.recipe
         if recipe is None:
-            recipe = recipes.training_after(architecture, self.what, searched_data.get("source"))
+            recipe = recipes.training_after(architecture, self.what, searched)
         config = recipes.training_recipe(recipe, architecture)
         space = recipes.training_space(config, architecture, self.what, searched.get("space"))
-        data = recipes.training_data(recipe, config, searched_data)
+        data = recipes.training_data(recipe, config, searched.get("data", {}))
         path = Path(self.what)
         out = path / TRAIN_FOLDER if path.is_dir() else free_folder(f"{path.stem}-{recipe}")
         return replace(config, space=space, data=data), out

@@ -14,24 +14,22 @@ from gradnas.architectures.base import Architecture
 from gradnas.config import did_you_mean
 from gradnas.families import FAMILIES, family_of, family_of_space
 from gradnas.families.base import Searches, Trainings
-
-# What a training takes over from the data of the search before it.
-DATA_OF_SEARCH = ("source", "level", "min_count")
+from gradnas.tasks import KINDS, SEARCH_CONFIGS, kind_of
 
 
 def searches() -> Searches:
-    """The recipes of searches by name, family by family."""
+    """The recipes of searches by name, family by family, then those of kinds of data."""
     named = {}
-    for family in FAMILIES:
-        named.update(family.searches)
+    for owner in (*FAMILIES, *KINDS):
+        named.update(owner.searches)
     return named
 
 
 def trainings() -> Trainings:
-    """The recipes of trainings by name, family by family."""
+    """The recipes of trainings by name, family by family, then those of kinds of data."""
     named = {}
-    for family in FAMILIES:
-        named.update(family.trainings)
+    for owner in (*FAMILIES, *KINDS):
+        named.update(owner.trainings)
     return named
 
 
@@ -61,13 +59,19 @@ def training_recipe(name: str, genotype: Any) -> Any:
     return TRAININGS[name](genotype)
 
 
-def training_after(architecture: Architecture, what: str, source: str | None) -> str:
+def training_after(architecture: Architecture, what: str, searched: Mapping[str, Any]) -> str:
     """The recipe an architecture is trained with when none is named.
 
     Args:
         what: its published name, or where it was read.
-        source: of the data that it was found on, where there was a search.
+        searched: the configuration of the search that found it; empty where there was none.
     """
+    name = searched.get("type")
+    if name in SEARCH_CONFIGS:
+        of_kind = kind_of(name).trainings
+        if of_kind:
+            return next(iter(of_kind))
+    source = searched.get("data", {}).get("source")
     return family_of(architecture).training_after(what, source)
 
 
@@ -92,7 +96,8 @@ def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
     if is_transfer or not searched.get("source"):
         return config.data
     known = {field.name for field in fields(config.data)}
-    kept = {name: searched[name] for name in DATA_OF_SEARCH if name in searched and name in known}
+    wanted = [name for name in kind_of(config).data_of_search if name in known]
+    kept = {name: searched[name] for name in wanted if name in searched}
     return replace(config.data, **kept)
 
 

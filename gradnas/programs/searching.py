@@ -115,7 +115,7 @@ def run_search(
     found = search.result()
     results = task.results(found, last)
     if is_main:
-        architecture = found.genotype
+        architecture = found.decision
         architecture.save(run.path / runs.GENOTYPE)
         family = family_of(architecture)
         family.picture(architecture, run.path / runs.PICTURE, space=config.space)

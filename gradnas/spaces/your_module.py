@@ -33,7 +33,7 @@ class OpenModule(Supernet[D]):
     def __init__(self, net: nn.Module, seed: int = 0) -> None:
         super().__init__()
         self.net = net
-        self.names = _choices_in(net)
+        self.names = choices_in(net)
         # The alphas lie where the weights lie, and are of their type.
         like = torch.zeros(())
         for parameter in net.parameters():
@@ -73,7 +73,7 @@ class ModuleSupernet(OpenModule[Choices]):
         for name, alpha in self.alphas.items():
             index = best_operation(relaxation.probabilities(alpha.detach().double()))
             best[name] = self.names[name][index]
-        reached = _reached(self.net, best)
+        reached = reached_choices(self.net, best)
         return Choices({name: best[name] for name in best if name in reached})
 
     def decision(self, picks: Picks) -> Choices:
@@ -112,10 +112,10 @@ class ModuleSupernet(OpenModule[Choices]):
         if weights == "fresh":
             assert self.initial is not None
             network.load_state_dict(self.initial)
-        return _replace(network, decision)
+        return with_chosen(network, decision)
 
 
-def _choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
+def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
     """Name -> operations of every choice. One without a name is given that of its place."""
     names: dict[str, tuple[str, ...]] = {}
     for path, module in net.named_modules():
@@ -138,7 +138,7 @@ def _choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _reached(net: nn.Module, best: Mapping[str, str]) -> set[str]:
+def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:
     """The names of the choices that run when every choice takes its best operation.
 
     A choice inside an operation that was not chosen never runs: it decides nothing.
@@ -158,7 +158,7 @@ def _reached(net: nn.Module, best: Mapping[str, str]) -> set[str]:
     return names
 
 
-def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
+def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
     """`module` with every Choice inside (or itself) replaced by what was decided."""
     while isinstance(module, Choice):  # the chosen operation may itself be a choice
         if module.name not in decision:
@@ -173,7 +173,7 @@ def _replace(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
             )
         module = module.operations[chosen]
     for name, child in module.named_children():
-        replaced = _replace(child, decision)
+        replaced = with_chosen(child, decision)
         if replaced is not child:
             setattr(module, name, replaced)
     return module

@@ -9,9 +9,10 @@ and commands ask these, and never which kind they have in hand.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -197,6 +198,10 @@ class Kind(ABC):
         words: of its reports.
         search_config, train_config: the classes of its configurations, by which it is found.
         no_estimate: why `--estimate` is refused, where it is.
+        data_of_search: what a training takes over from the data of the search before it.
+        searches: recipe -> the configuration of a search, beside the recipes of the families.
+        trainings: recipe -> architecture -> the configuration of its training; the first one
+            follows a search on such data, where there is one.
     """
 
     name: str
@@ -205,6 +210,9 @@ class Kind(ABC):
     search_config: type[SearchSettings]
     train_config: type[TrainSettings]
     no_estimate: str | None = None
+    data_of_search: tuple[str, ...] = ("source",)
+    searches: Mapping[str, Callable[[], SearchSettings]] = MappingProxyType({})
+    trainings: Mapping[str, Callable[[Any], TrainSettings]] = MappingProxyType({})
 
     # -- the beginning of a run --
 

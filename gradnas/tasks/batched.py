@@ -63,7 +63,28 @@ def size_of(batch: Any) -> int:
     return len(first_tensor(batch))
 
 
-class BatchedSearch(SearchTask):
+class Calls:
+    """How a network is called on a batch, and what its losses are."""
+
+    def inputs(self, batch: Any) -> tuple[Any, ...]:
+        """What the network is called with; by default all of a batch but its last entry."""
+        return tuple(batch[:-1])
+
+    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
+        """The network on a batch."""
+        return net(*self.inputs(batch))
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The loss that is reported, and its parts with one named `loss`. In a search it is also
+        that of the alphas."""
+
+    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        """The same of the weights, where it is another."""
+        return self.losses(outputs, batch)
+
+
+class BatchedSearch(Calls, SearchTask):
     """A search on batches of examples.
 
     Args:
@@ -96,19 +117,6 @@ class BatchedSearch(SearchTask):
         self._next_valid = -1
 
     # -- what a kind says --
-
-    @abstractmethod
-    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
-        """The network on a batch."""
-
-    @abstractmethod
-    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
-        """The loss, and its parts with one named `loss`: of the weights, of the alphas and of what
-        is held out."""
-
-    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
-        """The same of the weights, where it is another."""
-        return self.losses(outputs, batch)
 
     def alpha_loss(self, loss: Tensor, parts: Parts) -> Tensor:
         """What the alphas minimise."""
@@ -215,7 +223,7 @@ class BatchedSearch(SearchTask):
             mixture = self.evaluated(mixed, batches)
             supernet.train()
             record |= {f"valid_{name}": value for name, value in mixture.items()}
-        network = self.laid_out(supernet.derived(result.choices))
+        network = self.laid_out(supernet.derived(result.decision))
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
         recalibrate(network, some, self.outputs)
         derived = self.evaluated(network, batches)
@@ -249,7 +257,7 @@ def mean_parts(
     return means.values()
 
 
-class BatchedTraining(TrainTask):
+class BatchedTraining(Calls, TrainTask):
     """A training on batches of examples.
 
     Args:
@@ -277,18 +285,6 @@ class BatchedTraining(TrainTask):
         self.precision: str = getattr(config, "precision", "fp32")
 
     # -- what a kind says --
-
-    @abstractmethod
-    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
-        """The network on a batch."""
-
-    @abstractmethod
-    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
-        """The loss that is reported, and its parts with one named `loss`."""
-
-    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
-        """The same of the weights, where it is another."""
-        return self.losses(outputs, batch)
 
     def set_learning_rate(self) -> None:
         """Set that of the coming step, where it changes."""
@@ -362,6 +358,9 @@ class BatchedTraining(TrainTask):
         self.means = Means()
         return record
 
+    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+        return {key: value for key, value in record.items() if key.startswith(("train_", "valid_"))}
+
     def more_metrics(self) -> dict[str, Any]:
         """Metrics of an epoch that only this kind of data has."""
         return {}
@@ -376,10 +375,18 @@ class BatchedTraining(TrainTask):
         return mean_parts(losses, stream.epoch(0), self.precision)
 
     def results(self) -> dict[str, Any]:
-        found = self.evaluated(self.test())
+        test = self.test()
+        found = self.evaluated(test)
+        example = self.inputs(next(test.epoch(0)))
         return {
             **{f"test_{name}": value for name, value in found.items()},
+            "inputs": [_described(tensor) for tensor in example],
             "num_params": sum(p.numel() for p in self.network.parameters()),
             "genotype": self.config.genotype.to_text(),
             "epochs": self.config.epochs,
         }
+
+
+def _described(tensor: Tensor) -> dict[str, Any]:
+    """Shape of one example and type of an input, for an export."""
+    return {"shape": list(tensor.shape[1:]), "dtype": str(tensor.dtype).removeprefix("torch.")}

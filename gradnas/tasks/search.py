@@ -131,7 +131,7 @@ class SearchTask(ABC):
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
-        record["genotype"] = result.genotype.to_text()
+        record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
         for name, table in search.supernet.tables().items():
             self.trajectory[f"{name}/{epoch + 1:04}"] = table
@@ -161,7 +161,7 @@ class SearchTask(ABC):
 
     def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
         """The results of the whole search; `last` are the metrics of its last epoch."""
-        found = {"genotype": result.genotype.to_text(), "steps": self.search.steps}
+        found: dict[str, Any] = {"genotype": result.decision.to_text(), "steps": self.search.steps}
         found |= {key: last[key] for key in self.result_keys if key in last}
         if result.cost is not None:
             found["cost"] = result.cost

@@ -157,9 +157,9 @@ class TrainTask(ABC):
     def finish_epoch(self) -> dict[str, Any]:
         """The metrics of the epoch that ends, and the position moved to the next."""
 
+    @abstractmethod
     def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
         """What the line of an epoch shows of its metrics, in words short enough for 80 columns."""
-        return {name: value for name, value in record.items() if name.endswith("loss")}
 
     def remarks(self, record: Mapping[str, Any]) -> list[str]:
         """What else is to be said after an epoch."""

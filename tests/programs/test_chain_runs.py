@@ -277,7 +277,7 @@ def test_recipes_are_configurations(name):
     space = config.space
     chain = space.random_decision(torch.Generator().manual_seed(0))
     training = recipes.training_recipe(
-        recipes.training_after(chain, "genotype.json", config.data.source), chain
+        recipes.training_after(chain, "genotype.json", to_json(config)), chain
     )
     assert (
         training.lr_at(training.epochs) == 0.0

@@ -7,10 +7,12 @@ from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.choices import Choices
+from gradnas.config import from_json
 from gradnas.families.base import Family
 from gradnas.families.choices import report
 from gradnas.pictures import choices
 from gradnas.reports.folder import Folder, Tables
+from gradnas.spaces.module_space import ModuleSpace
 from gradnas.spaces.your_module import ModuleSupernet
 
 
@@ -22,6 +24,7 @@ class ChoicesOfModule(Family):
     called = "a set of choices"
     called_elsewhere = "a set of choices"
     architecture = Choices
+    spaces = (ModuleSpace,)
 
     def holds(self, architecture: Architecture) -> bool:
         return isinstance(architecture, Choices)
@@ -34,7 +37,8 @@ class ChoicesOfModule(Family):
         title: str | None = None,
         space: object = None,
     ) -> Path:
-        operations = space.names if isinstance(space, ModuleSupernet) else None
+        known = isinstance(space, (ModuleSpace, ModuleSupernet))
+        operations = space.names if known else None
         return choices.picture(architecture, path, title=title, operations=operations)
 
     def training_after(self, what: str, source: str | None) -> str:
@@ -44,7 +48,11 @@ class ChoicesOfModule(Family):
         )
 
     def training_space(self, space: Any, architecture: Choices, what: str, searched: Any) -> Any:
-        return space
+        """The module as it was searched; that of the recipe where it is of another class."""
+        name = None if searched is None else searched.get("type")
+        if name != type(space).__name__:
+            return space
+        return from_json(type(space), dict(searched), "config.space")
 
     def tables(self, folder: Folder) -> Tables:
         return report.tables(folder)

@@ -26,15 +26,14 @@ from gradnas.search.search import Search
 from gradnas.spaces import Supernet
 from gradnas.tasks.batched import BatchedSearch, Parts
 from gradnas.tasks.costs import measured_batch
+from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.settings import SearchConfig
 
 INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
 SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are quicker
 
-ImageBatch = tuple[Tensor, Tensor]  # x_BCHW, y_B
 
-
-class ImageSearch(BatchedSearch):
+class ImageSearch(ImageCalls, BatchedSearch):
     """A search of an image classifier."""
 
     result_keys: ClassVar[tuple[str, ...]] = (
@@ -110,15 +109,6 @@ class ImageSearch(BatchedSearch):
 
     # -- losses --
 
-    def outputs(self, net: Callable[..., Any], batch: ImageBatch) -> Any:
-        return net(batch[0])
-
-    def losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
-        return self.objective(outputs, batch[1])
-
-    def train_losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
-        return self.train_objective(outputs, batch[1])
-
     def alpha_loss(self, loss: Tensor, parts: Parts) -> Tensor:
         return -parts["accuracy"] if self.learns_accuracy else loss
 
@@ -151,7 +141,7 @@ class ImageSearch(BatchedSearch):
     # -- epochs --
 
     def more_metrics(self, result: SearchResult) -> dict[str, Any]:
-        return {"skip_connections": self.search.supernet.skip_count(result.genotype)}
+        return {"skip_connections": self.search.supernet.skip_count(result.decision)}
 
     def warnings(self, record: Mapping[str, Any]) -> list[str]:
         note = self.config.space.collapse_note(record["skip_connections"])
@@ -159,7 +149,7 @@ class ImageSearch(BatchedSearch):
 
     def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
         found = super().results(result, last)
-        code = self.config.space.short_code(result.genotype)
+        code = self.config.space.short_code(result.decision)
         if code is not None:
             found["code"] = code
         return found

@@ -7,7 +7,7 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,14 +18,15 @@ from gradnas.data import Batches, ImageData, Split, describe, halves
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import check_precision
 from gradnas.randomness import seed_for
-from gradnas.tasks.batched import BatchedTraining, Parts
-from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH, ImageBatch
+from gradnas.tasks.batched import BatchedTraining
+from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
+from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH
 from gradnas.tasks.images.settings import TrainConfig
 
 INIT, ORDER = 11, 12  # streams of random numbers: initial weights; order and augmentation
 
 
-class ImageTraining(BatchedTraining):
+class ImageTraining(ImageCalls, BatchedTraining):
     """A training of an image classifier.
 
     Args:
@@ -91,19 +92,13 @@ class ImageTraining(BatchedTraining):
 
     def outputs(self, net: Callable[..., Any], batch: ImageBatch) -> Any:
         try:
-            return net(batch[0])
+            return super().outputs(net, batch)
         except torch._dynamo.exc.TorchDynamoException as error:  # only a compiled network raises it
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"torch.compile failed ({reason}); it needs a C++ compiler on the CPU and Triton "
                 "on CUDA: train with compile='no'"
             ) from error
-
-    def losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
-        return self.objective(outputs, batch[1])
-
-    def train_losses(self, outputs: Any, batch: ImageBatch) -> tuple[Tensor, Parts]:
-        return self.train_objective(outputs, batch[1])
 
     # -- steps --
 
@@ -137,9 +132,6 @@ class ImageTraining(BatchedTraining):
 
     def more_metrics(self) -> dict[str, Any]:
         return {"drop_path": self._drop_path()}
-
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
-        return {k: value for k, value in record.items() if k.endswith(("loss", "accuracy"))}
 
     def results(self) -> dict[str, Any]:
         test = self.evaluated(self.test())

@@ -32,6 +32,7 @@ class Text(Kind):
     words = TextWords()
     search_config = TextSearchConfig
     train_config = TextTrainConfig
+    data_of_search = ("source", "level", "min_count")
     no_estimate = (
         "--estimate is for searches on images; try a search on text out with --max-steps 3"
     )

@@ -1,0 +1,197 @@
+"""A kind of data whose examples are `Examples`: what most kinds say in the same way.
+
+A new kind is one file beside this one and one line in `gradnas.tasks.KINDS`. It holds
+
+- the data as a frozen dataclass with a `source` and `load()`, which gives `ExampleData`;
+- a space (`gradnas.spaces.module_space.ModuleSpace`: a module with choices in it);
+- the two configurations (`SearchSettings`, `TrainSettings`);
+- what a network is called with and its losses (`Calls`), for a `BatchedSearch` and a
+  `BatchedTraining`;
+- an `ExampleKind` that names all these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnas import distributed, runs
+from gradnas.config import read_object
+from gradnas.export.programs import write_program
+from gradnas.export.source import SourceOf
+from gradnas.randomness import seed_for
+from gradnas.search.search import Search
+from gradnas.tasks.base import Kind
+from gradnas.tasks.batched import BatchedSearch, BatchedTraining
+from gradnas.tasks.examples import ExampleBatches, Examples
+
+TRAIN_ORDER, VALID_ORDER, NOISE = 61, 62, 63  # streams of random numbers
+EXPORTED_EXAMPLES = 2  # torch's exporter takes a 1 for a constant
+
+
+@dataclass(frozen=True)
+class ExampleData:
+    """Examples to train on and to test with.
+
+    Args:
+        task: what the data decide of a network (features, classes), named as its space takes them.
+    """
+
+    train: Examples
+    test: Examples
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ExampleSearch(BatchedSearch):
+    """A search on examples; a half of them (`train_fraction`) is for the weights, the rest for the
+    alphas.
+
+    The configuration has `space`, `relaxation`, `gradient`, `weights`, `alphas`, `epochs`,
+    `warmup_epochs`, `batch_size`, `train_fraction`, `seed`.
+    """
+
+    def __init__(self, config: Any, data: ExampleData, device: torch.device, measure: str) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            supernet = config.space.supernet(seed=config.seed, **data.task)
+        for_weights, for_alphas = data.train.halves(config.train_fraction, config.seed)
+        train = _shuffled(for_weights, config, TRAIN_ORDER, device)
+        valid = _shuffled(for_alphas, config, VALID_ORDER, device)
+        search = Search(
+            supernet,
+            relaxation=config.relaxation,
+            gradient=config.gradient,
+            weights=config.weights,
+            alphas=config.alphas,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            steps_per_epoch=len(train),
+            seed=config.seed,
+            device=device,
+        )
+        held_out = for_alphas.batches(config.batch_size, shuffle=False, device=device)
+        super().__init__(config, search, train, valid, held_out, measure)
+        torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
+
+
+class ExampleTraining(BatchedTraining):
+    """A training on examples with SGD and a cosine.
+
+    The configuration has `space`, `genotype`, `lr`, `momentum`, `weight_decay`, `clip_norm`,
+    `epochs`, `batch_size`, `seed`.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        data: ExampleData,
+        device: torch.device,
+        network: nn.Module | None = None,
+    ) -> None:
+        if network is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                network = config.space.network(config.genotype, **data.task)
+        network = network.to(device)
+        distributed.copy_from_main([*network.parameters(), *network.buffers()])
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+        def test() -> ExampleBatches:
+            return data.test.batches(config.batch_size, shuffle=False, device=device)
+
+        train = _shuffled(data.train, config, TRAIN_ORDER, device)
+        super().__init__(config, network, optimizer, device, train, None, test)
+        self.data = data
+        torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
+
+    def results(self) -> dict[str, Any]:
+        return {
+            **super().results(),
+            "num_test_examples": len(self.data.test),
+            "data": dict(self.data.task),
+        }
+
+
+def _shuffled(examples: Examples, config: Any, stream: int, device: torch.device) -> ExampleBatches:
+    return examples.batches(
+        config.batch_size,
+        shuffle=True,
+        seed=seed_for(config.seed, stream),
+        device=device,
+        rank=distributed.rank(),
+        world=distributed.world(),
+    )
+
+
+class ExampleKind(Kind):
+    """A kind of data whose examples are `Examples`.
+
+    Attributes:
+        searching, training: the classes of its tasks.
+    """
+
+    searching: type[ExampleSearch]
+    training: type[ExampleTraining]
+
+    def search_task(self, config: Any, data: ExampleData, device: torch.device) -> ExampleSearch:
+        return self.searching(config, data, device, self.measure.key)
+
+    def train_task(
+        self,
+        config: Any,
+        data: ExampleData,
+        device: torch.device,
+        network: nn.Module | None = None,
+    ) -> ExampleTraining:
+        return self.training(config, data, device, network)
+
+    def untrained(self, run: runs.Run, config: Any) -> nn.Module:
+        task = read_object(run.path / runs.RESULTS)["data"]
+        return config.space.network(config.genotype, **task)
+
+    def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
+        network = self.load_trained(run, config)
+        data = replace(config.data, source=source or config.data.source).load()
+        task = self.train_task(config, data, device, network)
+        test = task.evaluated(task.test())
+        key = self.measure.key
+        reached = self.measure.text(test[key])
+        number = len(data.test)
+        return f"test {key} {reached}  loss {test['loss']:.4f}  on {number} {self.name}"
+
+    def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
+        del source  # that of the published families alone
+        network = self.load_trained(run, config).to(torch.float32)
+        results = read_object(run.path / runs.RESULTS)
+        if path.suffix == ".py":
+            raise ValueError(
+                f"a {type(network).__name__} cannot be written as source: keep its class, and "
+                "export to .pt2 or .onnx"
+            )
+        inputs = []
+        for entry in results["inputs"]:
+            shape = (EXPORTED_EXAMPLES, *entry["shape"])
+            inputs.append(torch.zeros(shape, dtype=getattr(torch, entry["dtype"])))
+        return write_program(
+            network,
+            path,
+            inputs=inputs,
+            batch_axes=[0] * len(inputs),
+            input_names=[f"input{number}" for number in range(len(inputs))],
+            output_names=["output"],
+            architecture=config.genotype,
+            facts={"data": results["data"]},
+        )
+
+    def tested_on(self, results: Mapping[str, Any]) -> str:
+        return f"{results['num_test_examples']} held-out {self.name}"

@@ -1,0 +1,71 @@
+"""Examples as streams of batches: every example once, in an order of seed and epoch alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gradnas.tasks.examples import Examples
+
+TENSORS = {"x": torch.arange(10.0).unsqueeze(1), "y": torch.arange(10)}
+
+
+class Squares:
+    """A map-style data set that remembers what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return {"x": torch.tensor([float(index)]), "y": index}
+
+
+@pytest.mark.parametrize("source", [TENSORS, tuple(TENSORS.values()), Squares()], ids=type)
+def test_every_example_is_in_an_epoch_once_and_orders_differ(source):
+    batches = Examples(source).batches(3, shuffle=True, seed=1)
+    epochs = []
+    for epoch in (0, 1, 0):
+        found = []
+        for batch in batches.epoch(epoch):
+            x, y = batch.values() if isinstance(batch, dict) else batch
+            assert torch.equal(x.squeeze(1).long(), y)
+            found += y.tolist()
+        epochs.append(found)
+    assert len(batches) == 4
+    assert sorted(epochs[0]) == list(range(10))
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
+def test_an_epoch_is_taken_up_at_any_batch_and_reads_nothing_before_it():
+    data = Squares()
+    batches = Examples(data).batches(3, shuffle=True, seed=1)
+    whole = [batch["y"].tolist() for batch in batches.epoch(5)]
+    data.asked.clear()
+    rest = [batch["y"].tolist() for batch in batches.epoch(5, start=2)]
+    assert rest == whole[2:]
+    assert data.asked == rest[0] + rest[1]
+
+
+def test_halves_share_nothing_and_ranks_share_a_batch():
+    first, second = Examples(TENSORS).halves(0.4, seed=3)
+    assert (len(first), len(second)) == (4, 6)
+    assert sorted([*first.rows.tolist(), *second.rows.tolist()]) == list(range(10))
+    whole = next(second.batches(6, shuffle=True, seed=0).epoch(0))["y"].tolist()
+    shares = []
+    for rank in (0, 1):
+        batches = second.batches(6, shuffle=True, seed=0, rank=rank, world=2)
+        shares += next(batches.epoch(0))["y"].tolist()
+    assert shares == whole
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"must have one length, not \[2, 3\]"):
+        Examples((torch.zeros(2), torch.zeros(3)))
+    with pytest.raises(ValueError, match="leaves one part empty"):
+        Examples(TENSORS).halves(0.01, seed=0)
+    with pytest.raises(ValueError, match="index 10 is outside"):
+        Examples(TENSORS, rows=[10])
