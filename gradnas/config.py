@@ -25,9 +25,11 @@ T = TypeVar("T")
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Text to append to an error: `" (did you mean 'x'?)"`, or `""` when nothing is near."""
-    lowered = {option.lower(): option for option in options}
-    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
-    return f" (did you mean {lowered[near[0]]!r}?)" if near else ""
+    by_lowered = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(str(name).lower(), by_lowered, n=1, cutoff=0.5)
+    if not near:
+        return ""
+    return f" (did you mean {by_lowered[near[0]]!r}?)"
 
 
 def to_json(value: Any) -> Any:
@@ -39,13 +41,14 @@ def to_json(value: Any) -> Any:
         ValueError: for a value that has no JSON form, such as a function.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        own = getattr(value, "to_json", None)
-        if own is not None:
-            return {"type": type(value).__name__, **own()}
-        fields = {
-            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
-        }
-        return {"type": type(value).__name__, **fields}
+        entries: dict[str, Any] = {"type": type(value).__name__}
+        own_form = getattr(value, "to_json", None)
+        if own_form is not None:
+            return entries | own_form()
+        for field in dataclasses.fields(value):
+            if field.init:
+                entries[field.name] = to_json(getattr(value, field.name))
+        return entries
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -56,9 +59,8 @@ def to_json(value: Any) -> Any:
         raise ValueError(f"{value} cannot be written as JSON")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(
-        f"a {type(value).__name__} cannot be written into a configuration file: {value!r}"
-    )
+    kind = type(value).__name__
+    raise ValueError(f"a {kind} cannot be written into a configuration file: {value!r}")
 
 
 def from_json(cls: type[T], data: Any, where: str = "config") -> T:
@@ -72,8 +74,11 @@ def from_json(cls: type[T], data: Any, where: str = "config") -> T:
 
 
 def load(cls: type[T], path: str | Path) -> T:
-    """Read a JSON file into `cls`. Raises ValueError that names the file and the line when it is
-    not JSON."""
+    """Read a JSON file into `cls`.
+
+    Raises:
+        ValueError: as `from_json`; or it is not JSON, with the file and the line.
+    """
     return from_json(cls, read_object(path))
 
 
@@ -101,80 +106,95 @@ def _kind(data: Any) -> str:
     return names.get(type(data), f"the number {data}")
 
 
+# ---- by the annotation of a field ----------------------------------------------------------------
+
+
 def _decode(annotation: Any, data: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    """The value of the annotated type that `data` describes."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
     if annotation is Any:
         return data
     if origin in (typing.Union, types.UnionType):
         return _decode_union(arguments, data, where)
     if origin is typing.Literal:
         if data not in arguments:
-            options = ", ".join(map(repr, arguments))
-            raise ValueError(
-                f"{where} must be one of {options}, not {data!r}{did_you_mean(data, map(str, arguments))}"
-            )
+            options = ", ".join(repr(argument) for argument in arguments)
+            hint = did_you_mean(data, [str(argument) for argument in arguments])
+            raise ValueError(f"{where} must be one of {options}, not {data!r}{hint}")
         return data
     if origin is tuple:
         return _decode_tuple(arguments, data, where)
     if origin in (dict, Mapping):
         if not isinstance(data, dict):
             raise ValueError(f"{where} must be an object, not {_kind(data)}")
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
+        _, item_type = arguments  # keys are texts, as JSON has no others
+        items = {}
+        for key, item in data.items():
+            items[key] = _decode(item_type, item, f"{where}.{key}")
+        return items
     if dataclasses.is_dataclass(annotation) or inspect.isabstract(annotation):
         return _decode_dataclass(annotation, data, where)
     return _decode_plain(annotation, data, where)
 
 
 def _decode_plain(annotation: Any, data: Any, where: str) -> Any:
-    if annotation is float and isinstance(data, int) and not isinstance(data, bool):
+    # In Python true and false are whole numbers too; in a configuration they are no number.
+    is_bool = isinstance(data, bool)
+    if annotation is float and isinstance(data, int) and not is_bool:
         return float(data)
     if annotation is Path and isinstance(data, str):
         return Path(data)
-    fits = isinstance(data, annotation) and not (
-        annotation in (int, float) and isinstance(data, bool)
-    )
-    if not fits:
-        words = {
-            int: "a whole number",
-            float: "a number",
-            str: "a text",
-            bool: "true or false",
-            type(None): "null",
-        }
-        raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {data!r}")
-    return data
+    is_bool_for_number = is_bool and annotation is int
+    if isinstance(data, annotation) and not is_bool_for_number:
+        return data
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
+    raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {data!r}")
 
 
 def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in options:
         return None
     errors = []
-    for option in (o for o in options if o is not type(None)):
+    for option in options:
+        if option is type(None):
+            continue
         try:
             return _decode(option, data, where)
         except ValueError as error:
             errors.append(str(error))
-    raise ValueError(
-        errors[0] if len(errors) == 1 else f"{where} fits none of its forms: " + "; ".join(errors)
-    )
+    if len(errors) == 1:  # `X | None`: what is wrong with it as an X
+        raise ValueError(errors[0])
+    raise ValueError(f"{where} fits none of its forms: {'; '.join(errors)}")
 
 
 def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(data, (list, tuple)):
         raise ValueError(f"{where} must be a list, not {_kind(data)}")
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
-    if len(data) != len(arguments):
-        raise ValueError(f"{where} must have {len(arguments)} entries, not {len(data)}")
-    pairs = zip(arguments, data, strict=True)
-    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+    is_of_any_length = len(arguments) == 2 and arguments[1] is Ellipsis
+    item_types = arguments[:1] * len(data) if is_of_any_length else arguments
+    if len(data) != len(item_types):
+        raise ValueError(f"{where} must have {len(item_types)} entries, not {len(data)}")
+    items = []
+    for position, item in enumerate(data):
+        items.append(_decode(item_types[position], item, f"{where}[{position}]"))
+    return tuple(items)
 
 
 def _descendants(cls: type) -> dict[str, type]:
-    found = {} if inspect.isabstract(cls) else {cls.__name__: cls}
+    """The class, unless it is abstract, and all below it that are imported, by name."""
+    classes = {}
+    if not inspect.isabstract(cls):
+        classes[cls.__name__] = cls
     for child in cls.__subclasses__():
-        found.update(_descendants(child))
-    return found
+        classes |= _descendants(child)
+    return classes
 
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
@@ -183,42 +203,48 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
             f"{where} must be an object with the fields of {cls.__name__}, not {_kind(data)}"
         )
     options = _descendants(cls)
-    name = data.get("type", cls.__name__ if cls.__name__ in options else None)
+    default = cls.__name__ if cls.__name__ in options else None
+    name = data.get("type", default)
     if name not in options:
         known = ", ".join(sorted(options))
-        what = (
-            f"unknown type {name!r}{did_you_mean(name, options)}"
-            if name is not None
-            else "the entry 'type' is missing"
-        )
+        what = "the entry 'type' is missing"
+        if name is not None:
+            what = f"unknown type {name!r}{did_you_mean(name, options)}"
         raise ValueError(
             f"{where}: {what}; known here: {known} (import your own class before loading)"
         )
     chosen: Any = options[name]
-    data = {key: item for key, item in data.items() if key != "type"}
-    own = getattr(chosen, "from_json", None)
-    if own is not None:
-        return own(data, where)
-    return build(chosen, data, where)
+    entries = {key: item for key, item in data.items() if key != "type"}
+    own_form = getattr(chosen, "from_json", None)
+    if own_form is not None:
+        return own_form(entries, where)
+    return build(chosen, entries, where)
 
 
 def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Build dataclass `cls` from field values in JSON form (no `"type"` entry); errors as in
-    `from_json`."""
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
+    """Build dataclass `cls` from field values in JSON form, without a `"type"` entry.
+
+    Errors are those of `from_json`.
+    """
+    fields = {}
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        if field.init:
+            fields[field.name] = field
     for key in data:
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise ValueError(
-                f"{where}: unknown field {key!r}{did_you_mean(key, fields)}; the fields are: {known}"
-            )
-    hints = typing.get_type_hints(cls)
-    values = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in data.items()}
+            hint = did_you_mean(key, fields)
+            raise ValueError(f"{where}: unknown field {key!r}{hint}; the fields are: {known}")
+    annotations = typing.get_type_hints(cls)
+    values = {}
+    for key, item in data.items():
+        values[key] = _decode(annotations[key], item, f"{where}.{key}")
     for key, field in fields.items():
-        missing = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        has_default = (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
         )
-        if key not in values and missing:
+        if key not in values and not has_default:
             raise ValueError(f"{where}: the field {key!r} is missing")
     try:
         return cls(**values)

@@ -33,8 +33,13 @@ class Progress:
         first_step: int = 0,
         enabled: bool = True,
     ) -> None:
-        self.title, self.epochs, self.per_epoch, self.enabled = title, epochs, per_epoch, enabled
-        self.start_at = first_epoch * per_epoch + first_step if per_epoch is not None else 0
+        self.title = title
+        self.epochs = epochs
+        self.per_epoch = per_epoch
+        self.enabled = enabled
+        self.start_at = 0
+        if per_epoch is not None:
+            self.start_at = first_epoch * per_epoch + first_step
         self._bar: Any = None
         self._shown = 0.0
         self._began = time.monotonic()
@@ -62,7 +67,7 @@ class Progress:
                 TextColumn("{task.fields[values]}"),
                 console=Console(stderr=True),
             )
-            total = self.epochs * self.per_epoch if self.per_epoch is not None else None
+            total = None if self.per_epoch is None else self.epochs * self.per_epoch
             self._task = self._bar.add_task(
                 self.title, total=total, completed=self.start_at, values=""
             )
@@ -81,18 +86,20 @@ class Progress:
         now = time.monotonic()
         if now - self._shown > 0.25:
             self._shown = now
-            self._bar.update(
-                self._task, values=_text({name: float(v) for name, v in values.items()})
-            )
+            numbers = {name: float(value) for name, value in values.items()}
+            self._bar.update(self._task, values=_text(numbers))
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Report a finished epoch, counted from 0."""
         if not self.enabled:
             return
-        done = epoch + 1 - self._first_epoch
-        left = (time.monotonic() - self._began) / done * (self.epochs - epoch - 1)
         line = f"{self.title}: epoch {epoch + 1}/{self.epochs}  {_text(values)}"
-        self.say(line if self._bar is not None else f"{line}  {_duration(left)} left")
+        if self._bar is None:  # a bar shows the time left itself
+            done = epoch + 1 - self._first_epoch  # by this process: a resumed run began later
+            seconds_per_epoch = (time.monotonic() - self._began) / done
+            left = seconds_per_epoch * (self.epochs - epoch - 1)
+            line = f"{line}  {_duration(left)} left"
+        self.say(line)
 
     def say(self, text: str) -> None:
         """One line of text, above the bar where there is one."""
@@ -105,7 +112,10 @@ class Progress:
 
 
 def _text(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+    parts = []
+    for name, value in values.items():
+        parts.append(f"{name.replace('_', ' ')} {value:.4g}")
+    return "  ".join(parts)
 
 
 def _duration(seconds: float) -> str:

@@ -29,24 +29,28 @@ from torch import Tensor
 
 from gradnas.version import __version__
 
-CONFIG, ENVIRONMENT, METRICS, TIMINGS = (
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "timings.jsonl",
-)
-ALPHAS, GENOTYPE, WEIGHTS = "alphas.safetensors", "genotype.json", "weights.safetensors"
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-STATUS, RESULTS, PICTURE, REPORT = "status.json", "results.json", "cells.svg", "report.html"
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+ALPHAS = "alphas.safetensors"
+GENOTYPE = "genotype.json"
+WEIGHTS = "weights.safetensors"
+RESULTS = "results.json"
+PICTURE = "cells.svg"
+REPORT = "report.html"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `path`, flush, rename. On failure `path` is as it
-    was.
+    """Write `data` under a temporary name beside `path`, flush, rename.
+
+    Whoever reads `path` sees the old file or the new one; on failure it is as it was.
 
     Raises:
-        ValueError: the disk is full, or the folder may not be written to; the sentence names the
-            file.
+        ValueError: the disk is full, or the folder may not be written to; names the file.
     """
     temporary = None
     try:
@@ -55,7 +59,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner alone
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
@@ -71,15 +75,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions, device, threads, git commit (if any), seed,
-    command."""
+    """What a reader needs to repeat a run: versions, device, threads, git commit, seed, command."""
     import numpy
 
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    device_name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
     return {
         "gradnas": __version__,
         "torch": torch.__version__,
@@ -87,7 +88,7 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "device_name": name,
+        "device_name": device_name,
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
         "seed": seed,
@@ -98,17 +99,9 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
 def _git_commit() -> str | None:
     """Commit of gradnas itself when it runs from a checkout, with `+` when files differ from it."""
     here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here)]
+    command += ["describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
     try:
-        command = [
-            "git",
-            "-C",
-            str(here),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--exclude=*",
-            "--abbrev=12",
-        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -132,11 +125,13 @@ class Run:
         """
         run = Run(path)
         if (run.path / CONFIG).exists():
-            state = run.status().get("status", "unfinished")
-            what = "a finished run" if state == "finished" else f"a run ({state})"
-            advice = (
-                "" if state == "finished" else f", or continue it with: gradnas resume {run.path}"
-            )
+            status = run.status().get("status", "unfinished")
+            if status == "finished":
+                what = "a finished run"
+                advice = ""
+            else:
+                what = f"a run ({status})"
+                advice = f", or continue it with: gradnas resume {run.path}"
             raise ValueError(
                 f"{run.path} already holds {what}; choose another folder with --out{advice}"
             )
@@ -148,9 +143,8 @@ class Run:
             ) from error
         write_json(run.path / ENVIRONMENT, environment(device, seed))
         run.set_status("running")
-        write_json(
-            run.path / CONFIG, dict(config)
-        )  # last: its presence says that the folder holds a run
+        # Last: its presence says that the folder holds a run.
+        write_json(run.path / CONFIG, dict(config))
         return run
 
     @staticmethod
@@ -164,11 +158,12 @@ class Run:
         return run
 
     def status(self) -> dict[str, Any]:
-        """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`; empty when never
-        written."""
+        """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`, or empty."""
         path = self.path / STATUS
+        if not path.exists():
+            return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -187,9 +182,8 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ValueError(
-                f"cannot write {self.path / name}: {error.strerror or error}"
-            ) from error
+            reason = error.strerror or error
+            raise ValueError(f"cannot write {self.path / name}: {reason}") from error
 
     def records(self, name: str = METRICS) -> list[dict[str, Any]]:
         """All complete lines of a `.jsonl` file; an unfinished last line is passed over."""
@@ -197,8 +191,8 @@ class Run:
         if not path.exists():
             return []
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-            return [json.loads(line) for line in lines if line]
+            *complete, _unfinished = path.read_text(encoding="utf-8").split("\n")
+            return [json.loads(line) for line in complete if line]
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -264,12 +258,15 @@ class Run:
     def save_tensors(
         self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write a `.safetensors` file atomically (tensors are moved to the CPU and made
-        contiguous)."""
+        """Write a `.safetensors` file atomically, of tensors on any device."""
         from safetensors.torch import save  # here, so that searching needs torch and numpy alone
 
-        plain = {key: t.detach().to("cpu").contiguous().clone() for key, t in tensors.items()}
-        write_atomically(self.path / name, save(plain, dict(metadata or {}) or None))
+        plain = {}
+        for key, tensor in tensors.items():
+            # Copies, because the format refuses tensors that share their memory.
+            plain[key] = tensor.detach().to("cpu").contiguous().clone()
+        words = dict(metadata) if metadata else None
+        write_atomically(self.path / name, save(plain, words))
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
@@ -290,8 +287,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint file without executing anything in it; ValueError when damaged or not a
-    gradnas one."""
+    """Read one checkpoint file without executing anything in it.
+
+    Raises:
+        ValueError: it is damaged, or not one of gradnas.
+    """
     # Only the zip form that torch.save writes, so that its reader for old bare pickles is never
     # reached.
     if not zipfile.is_zipfile(path):
@@ -335,22 +335,26 @@ class Keeper:
     def __init__(
         self, run: Run | None, state: Callable[[], Mapping[str, Any]], seconds: float = 20.0
     ) -> None:
-        self.run, self.state, self.seconds = run, state, seconds
+        self.run = run
+        self.state = state
+        self.seconds = seconds
         self._asked = False
         self._saved = time.monotonic()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Keeper:
+        # Python lets no other thread set handlers.
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if self._asked:  # the second time: now
             raise KeyboardInterrupt
         self._asked = True
 
