@@ -172,9 +172,9 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(options.threads)
     native = "yes" if kernels.kernels(torch.zeros(1)) is not None else "no"
     print(
-        f"batch {options.batch}, bptt {options.bptt}, hidden {options.search_hidden} (search) and {options.hidden}, "
-        f"vocabulary {options.vocabulary:,}, {options.threads} thread(s), torch {torch.__version__}, compiled kernels: "
-        f"{native}; seconds are min / median / max of n = {options.repeats}"
+        f"batch {options.batch}, bptt {options.bptt}, hidden {options.search_hidden} (search) and "
+        f"{options.hidden}, vocabulary {options.vocabulary:,}, {options.threads} thread(s), "
+        f"torch {torch.__version__}, compiled kernels: {native}; seconds are min / median / max of n = {options.repeats}"
     )
     header = ("part", "variant", "CPU s", "wall s", "tokens per CPU s", "speed against plain")
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)

@@ -437,7 +437,10 @@ def test_digits_can_be_resized():
 
 
 def test_words_import_with_torch_and_numpy_alone():
-    blocked = "import sys\nfor name in ('PIL', 'pyarrow', 'sklearn', 'datasets', 'pandas'): sys.modules[name] = None\n"
+    blocked = (
+        "import sys\n"
+        "for name in ('PIL', 'pyarrow', 'sklearn', 'datasets', 'pandas'): sys.modules[name] = None\n"
+    )
     program = (
         blocked
         + "import gradnas.data, gradnas.data.base, gradnas.data.augment, gradnas.data.stream"

@@ -134,8 +134,8 @@ def test_missing_splits(tmp_path):
     (tmp_path / TEST).rename(tmp_path / "other-00000-of-00001.parquet")
     sentence = refused(tmp_path)
     assert (
-        f"no test split with labels: looked for test-*.parquet and validation-*.parquet in {tmp_path}"
-        in sentence
+        "no test split with labels: looked for test-*.parquet and validation-*.parquet in "
+        f"{tmp_path}" in sentence
     )
     assert "give test_fraction" in sentence
     (tmp_path / TRAIN).unlink()
@@ -153,7 +153,8 @@ def test_empty_and_unknown_classes(tmp_path):
     write_folder_set(tmp_path)
     (tmp_path / "test" / "emu").mkdir()
     assert refused(tmp_path) == (
-        f"{tmp_path / 'test' / 'emu'} is the folder of a class that {tmp_path / 'train'} does not have"
+        f"{tmp_path / 'test' / 'emu'} is the folder of a class that {tmp_path / 'train'} "
+        "does not have"
     )
     (tmp_path / "train" / "emu").mkdir()
     assert f"{tmp_path / 'train' / 'emu'} has no image files (.jpg" in refused(tmp_path)
@@ -178,7 +179,8 @@ def test_missing_columns_name_those_that_are_there(tmp_path, columns, what):
     write_parquet_set(tmp_path, columns=columns)
     known = {"image": "img or image", "label": "label or labels or fine_label"}[what]
     assert refused(tmp_path) == (
-        f"{tmp_path / TRAIN} has no {what} column ({known}): its columns are {columns[0]}, {columns[1]}"
+        f"{tmp_path / TRAIN} has no {what} column ({known}): "
+        f"its columns are {columns[0]}, {columns[1]}"
     )
 
 
@@ -232,7 +234,8 @@ def test_stray_labels_show_by_what_they_skip_where_nothing_names_the_classes(
     write_parquet(tmp_path / TRAIN, encoded, labels)
     write_parquet(tmp_path / TEST, encoded[:2], [1, 2])
     assert refused(tmp_path).startswith(
-        f"{tmp_path / TRAIN}, row {row}, has label {label}, but no image has label {free}: labels are 0..num_classes-1"
+        f"{tmp_path / TRAIN}, row {row}, has label {label}, but no image has label {free}: "
+        "labels are 0..num_classes-1"
     )
 
 

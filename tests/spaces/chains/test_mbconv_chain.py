@@ -190,7 +190,8 @@ def test_odd_sizes_and_grey_images():
         ),
         (
             lambda: MBConvChain(stages=[Stage(24, 1, 2)], candidates=(("mb3_k3", "zero"),)),
-            "block 1 of stage 1 turns 16 channels of 112x112 into 24 of 56x56: 'zero' would leave nothing",
+            "block 1 of stage 1 turns 16 channels of 112x112 into 24 of 56x56: "
+            "'zero' would leave nothing",
         ),
         (lambda: MBConvChain(activation="rellu"), "did you mean 'relu'"),
         (lambda: MBConvChain(width_mult=0), "width_mult must be a number above 0"),
