@@ -174,7 +174,8 @@ def main(arguments: list[str]) -> None:
     print(
         f"batch {options.batch}, bptt {options.bptt}, hidden {options.search_hidden} (search) and "
         f"{options.hidden}, vocabulary {options.vocabulary:,}, {options.threads} thread(s), "
-        f"torch {torch.__version__}, compiled kernels: {native}; seconds are min / median / max of n = {options.repeats}"
+        f"torch {torch.__version__}, compiled kernels: {native}; "
+        f"seconds are min / median / max of n = {options.repeats}"
     )
     header = ("part", "variant", "CPU s", "wall s", "tokens per CPU s", "speed against plain")
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)

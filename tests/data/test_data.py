@@ -439,7 +439,8 @@ def test_digits_can_be_resized():
 def test_words_import_with_torch_and_numpy_alone():
     blocked = (
         "import sys\n"
-        "for name in ('PIL', 'pyarrow', 'sklearn', 'datasets', 'pandas'): sys.modules[name] = None\n"
+        "for name in ('PIL', 'pyarrow', 'sklearn', 'datasets', 'pandas'):\n"
+        "    sys.modules[name] = None\n"
     )
     program = (
         blocked
