@@ -23,7 +23,8 @@ import sympy
 from equation_laws import EquationLaw
 from scipy.optimize import least_squares
 
-AGREES, NOISY_LIMIT = 1e-3, 0.12
+AGREES = 1e-3
+NOISY_LIMIT = 0.12
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,8 @@ def size(expression: sympy.Expr) -> int:
 
 def terms(expression: sympy.Expr) -> int:
     """Additive terms of the shortest of a few ways to write it."""
-    expression = expression.xreplace(
-        {f: sympy.Rational(float(f)) for f in expression.atoms(sympy.Float)}
-    )
+    exact = {f: sympy.Rational(float(f)) for f in expression.atoms(sympy.Float)}
+    expression = expression.xreplace(exact)
     ways = [expression]
     for write in (sympy.together, sympy.factor_terms, sympy.expand):
         try:
@@ -66,9 +66,9 @@ def terms(expression: sympy.Expr) -> int:
 
 def rounded(expression: sympy.Expr, digits: int = 2) -> sympy.Expr:
     """With every decimal number rounded to some significant digits, as an exact fraction."""
-    numbers = {
-        f: sympy.Rational(f"{float(f):.{digits - 1}e}") for f in expression.atoms(sympy.Float)
-    }
+    numbers: dict[sympy.Float, sympy.Rational] = {}
+    for number in expression.atoms(sympy.Float):
+        numbers[number] = sympy.Rational(f"{float(number):.{digits - 1}e}")
     return expression.xreplace(numbers)
 
 
@@ -78,37 +78,42 @@ def values(expression: sympy.Expr, names: list[str], x_ND: np.ndarray) -> np.nda
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         out = np.asarray(f(*x_ND.T))
-    out = (
-        np.where(np.abs(np.imag(out)) < 1e-12, np.real(out), np.nan)
-        if np.iscomplexobj(out)
-        else out
-    )
+    if np.iscomplexobj(out):
+        out = np.where(np.abs(np.imag(out)) < 1e-12, np.real(out), np.nan)
     return np.broadcast_to(out.astype(float), (len(x_ND),))
 
 
 def judge(expression: sympy.Expr, law: EquationLaw, noise: float, x_ND: np.ndarray) -> Verdict:
-    """Args: the law that was found, in the features x1, x2, ... ; the truth; the noise; the
-    training features."""
+    """Whether an expression is the law.
+
+    Args:
+        expression: in the features x1, x2, ...
+        law: the truth.
+        noise: of the training data, as a share of the target's standard deviation.
+        x_ND: the training features.
+    """
     probe_ND = np.concatenate([law.within(), law.beyond()])
     truth_N = law.values(probe_ND)
     largest = np.abs(truth_N).max()
 
-    def distance(e: sympy.Expr) -> float:
-        found_N = values(e, law.names, probe_ND)
-        gap_N = np.abs(found_N - truth_N)
-        return (
-            float(np.max(gap_N / np.maximum(np.abs(truth_N), 1e-2 * largest)))
-            if np.isfinite(gap_N).all()
-            else np.inf
-        )
+    def gap(other: sympy.Expr) -> np.ndarray:
+        return np.abs(values(other, law.names, probe_ND) - truth_N)
+
+    def distance(other: sympy.Expr) -> float:
+        gap_N = gap(other)
+        if not np.isfinite(gap_N).all():
+            return np.inf
+        # Relative, but near a zero of the truth to its largest value.
+        return float(np.max(gap_N / np.maximum(np.abs(truth_N), 1e-2 * largest)))
 
     few = terms(expression) <= terms(law.expression)
     ways = [expression, sympy.expand(expression), sympy.factor_terms(expression)]
     symbolic = any(distance(rounded(way)) < 1e-9 for way in ways)
     numeric = few and distance(expression) < AGREES
     form = False
-    if noise > 0 and not (symbolic or numeric) and few:
-        gap_N = np.abs(values(expression, law.names, probe_ND) - truth_N)
+    undecided = not symbolic and not numeric
+    if noise > 0 and undecided and few:
+        gap_N = gap(expression)
         off = float(gap_N.max() / largest) if np.isfinite(gap_N).all() else np.inf
         form = off < NOISY_LIMIT and _refitted(expression, law, x_ND, distance)
     return Verdict(symbolic, numeric, form, size(expression))
@@ -132,14 +137,15 @@ def _refitted(
     def residual(constants: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            out = np.broadcast_to(
-                np.real(np.asarray(f(*x_ND.T, *constants), dtype=complex)), truth_N.shape
-            )
+            # Complex, as a negative base under a power is on the way.
+            out = np.real(np.asarray(f(*x_ND.T, *constants), dtype=complex))
+            out = np.broadcast_to(out, truth_N.shape)
         return np.nan_to_num(out - truth_N, nan=1e6, posinf=1e6, neginf=-1e6)
 
     start = np.array([float(n) for n in numbers])
-    found = least_squares(
-        residual, start, x_scale=np.maximum(np.abs(start), 1e-3), xtol=1e-14, ftol=1e-14, gtol=1e-14
-    )
-    fixed = dict(zip(symbols, (sympy.Float(v, 17) for v in found.x), strict=True))
+    scale = np.maximum(np.abs(start), 1e-3)
+    fit = least_squares(residual, start, x_scale=scale, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    fixed: dict[sympy.Symbol, sympy.Float] = {}
+    for symbol, value in zip(symbols, fit.x, strict=True):
+        fixed[symbol] = sympy.Float(value, 17)
     return distance(open_form.xreplace(fixed)) < AGREES

@@ -1,5 +1,4 @@
-"""The laws that equation discovery is measured on: a core of textbook laws, harder ones, and others
-for development.
+"""The laws that equation discovery is measured on: textbook laws, harder ones, development laws.
 
 Settings and defaults were chosen on `DEVELOPMENT` alone; `CORE` and `HARD` are for reporting.
 """
@@ -17,8 +16,7 @@ BEYOND = 0.25  # extrapolation: up to this share of a feature's range above its 
 
 @dataclass(frozen=True)
 class EquationLaw:
-    """A law: its name, its formula in x1, x2, ..., and the range that each feature is drawn
-    from."""
+    """A law: its name, its formula in x1, x2, ..., and the range of each feature."""
 
     name: str
     formula: str
@@ -32,18 +30,23 @@ class EquationLaw:
     @property
     def expression(self) -> sympy.Expr:
         """The truth, with exact numbers."""
-        return sympy.sympify(
-            self.formula, locals={n: sympy.Symbol(n, real=True) for n in self.names}, rational=True
-        )
+        symbols = {name: sympy.Symbol(name, real=True) for name in self.names}
+        return sympy.sympify(self.formula, locals=symbols, rational=True)
 
     def values(self, x_ND: np.ndarray) -> np.ndarray:
         """The truth without noise."""
         f = sympy.lambdify(self.names, self.expression, "numpy")
         return np.broadcast_to(np.asarray(f(*x_ND.T), dtype=float), (len(x_ND),))
 
-    def draw(self, draw: int, noise: float, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform features, and the target with normal noise of `noise` standard deviations of the
-        target."""
+    def sample(
+        self, draw: int, noise: float, points: int = POINTS
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform features, and the target.
+
+        Args:
+            draw: which of many draws of the data.
+            noise: normal, as a share of the target's standard deviation.
+        """
         generator = np.random.default_rng([draw, *self.name.encode()])
         low, high = np.array(self.ranges).T
         x_ND = generator.uniform(low, high, size=(points, len(low)))

@@ -1,13 +1,12 @@
-"""Other tools on the same laws, at the same CPU time as ours: Operon, gplearn and the reference
-(AutoRA's DARTS).
+"""Other tools on the same laws, at the same CPU time as ours: Operon, gplearn, AutoRA's DARTS.
 
 They are no dependencies of gradnas. Install them into an environment of their own and give its
 Python:
 
     python -m venv peers
-    peers/bin/pip install "torch==2.13.0" pyoperon==0.6.2 gplearn==0.4.3
-    autora-theorist-darts==1.1.0 python benchmarks/equation_peers.py --python peers/bin/python --set
-    hard --draws 5
+    peers/bin/pip install "torch==2.13.0" pyoperon==0.6.2 gplearn==0.4.3 \\
+        autora-theorist-darts==1.1.0
+    python benchmarks/equation_peers.py --python peers/bin/python --set hard --draws 5
 
 For every law, noise and data draw: ours at its defaults, measured in CPU seconds
 (`time.process_time`); then each peer on the same rows, its budget (evaluations, generations,
@@ -27,6 +26,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,8 +34,19 @@ import numpy as np
 
 OPERON_SYMBOLS = "add,sub,mul,div,constant,variable,exp,log,sin,cos,tanh,sqrt,square,pow"
 MEMORY_LIMIT_BYTES = 8 * 2**30
-DARTS_PRIMITIVES = ("none", "add", "subtract", "mult", "linear", "linear_logistic", "linear_exp", "linear_sin",
-                    "linear_ln", "linear_reciprocal", "linear_tanh")  # fmt: skip
+DARTS_PRIMITIVES = (
+    "none",
+    "add",
+    "subtract",
+    "mult",
+    "linear",
+    "linear_logistic",
+    "linear_exp",
+    "linear_sin",
+    "linear_ln",
+    "linear_reciprocal",
+    "linear_tanh",
+)
 
 
 # ---- in the environment of the peers -------------------------------------------------------------
@@ -77,12 +88,11 @@ def gplearn(x_ND: np.ndarray, y_N: np.ndarray, seed: int, generations: int) -> s
         n_jobs=1,
     )
     model.fit(x_ND, y_N)
-    return re.sub(r"X(\d+)", lambda found: f"x{int(found[1]) + 1}", str(model._program))
+    return re.sub(r"X(\d+)", lambda match: f"x{int(match[1]) + 1}", str(model._program))
 
 
 def darts(x_ND: np.ndarray, y_N: np.ndarray, seed: int, epochs: int) -> str:
-    """The reference with one node, trained output coefficients and as many epochs as there is time
-    for."""
+    """The reference with one node, trained output coefficients and as many epochs as fit in."""
     import torch
     from autora.theorist.darts import DARTSRegressor
 
@@ -104,11 +114,21 @@ def darts(x_ND: np.ndarray, y_N: np.ndarray, seed: int, epochs: int) -> str:
     return model.model_repr(input_labels=names, output_labels=["y"], decimals_to_display=12)
 
 
+# The fit, its least budget, and the budget of a run that measures its speed.
 PEERS = {
     "operon": (operon, 20_000, 20_000),
     "gplearn": (gplearn, 2, 2),
     "darts": (darts, 5, 5),
-}  # least, for the speed
+}
+# What the peers raise on data that they cannot fit.
+FAILURES = (
+    ValueError,
+    IndexError,
+    RuntimeError,
+    ArithmeticError,
+    NotImplementedError,
+    MemoryError,
+)
 
 
 def work() -> None:
@@ -116,25 +136,18 @@ def work() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    resource.setrlimit(
-        resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES)
-    )  # Operon can take any amount
+    # Operon can take any amount.
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     answers = sys.stdout
     sys.stdout = sys.stderr  # the peers print
     for line in sys.stdin:
         job = json.loads(line)
         fit, least, probe = PEERS[job["peer"]]
-        x_ND, y_N = np.array(job["x"]), np.array(job["y"])
+        x_ND = np.array(job["x"])
+        y_N = np.array(job["y"])
         try:
             answer = _timed(fit, x_ND, y_N, job["seed"], job["seconds"], least, probe)
-        except (
-            ValueError,
-            IndexError,
-            RuntimeError,
-            ArithmeticError,
-            NotImplementedError,
-            MemoryError,
-        ) as error:
+        except FAILURES as error:
             answer = {
                 "expression": None,
                 "error": f"{type(error).__name__}: {error}"[:200],
@@ -154,9 +167,8 @@ def _timed(
     once = time.process_time() - began
     began = time.process_time()
     fit(x_ND, y_N, seed, 3 * probe)
-    step = max(
-        (time.process_time() - began - once) / (2 * probe), 1e-9
-    )  # without the fixed costs of a fit
+    # The difference of two runs is without the fixed costs of a fit.
+    step = max((time.process_time() - began - once) / (2 * probe), 1e-9)
     budget = max(least, int(probe + (seconds - once) / step))
     began = time.process_time()
     expression = fit(x_ND, y_N, seed, budget)
@@ -181,8 +193,11 @@ class Peers:
     def fit(
         self, peer: str, x_ND: np.ndarray, y_N: np.ndarray, seed: int, seconds: float
     ) -> dict[str, Any]:
-        """`{"expression": text or None, "seconds": CPU seconds, "budget": evaluations, generations
-        or epochs}`."""
+        """The answer of a peer.
+
+        `{"expression": text or None, "seconds": CPU seconds, "budget": evaluations, generations or
+        epochs}`.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
         job = {
             "peer": peer,
@@ -225,8 +240,14 @@ def read(peer: str, text: str, names: list[str]) -> Any:
             "relu": lambda a: sympy.Max(a, 0),
         },
     }
-    symbols = {**{name: sympy.Symbol(name, real=True) for name in names}, **own[peer]}
-    lines = [line.split(" = ", 1) for line in text.splitlines() if " = " in line] or [["y", text]]
+    symbols: dict[str, Any] = {name: sympy.Symbol(name, real=True) for name in names}
+    symbols |= own[peer]
+    lines: list[list[str]] = []
+    for line in text.splitlines():
+        if " = " in line:
+            lines.append(line.split(" = ", 1))
+    if not lines:
+        lines = [["y", text]]
     try:
         for name, right in lines:  # the reference prints k1 = ..., then y = ... k1 ...
             symbols[name.strip()] = sympy.sympify(right, locals=symbols)
@@ -269,7 +290,6 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     """Ours and the peers, cell by cell."""
     import torch
-    from equation_judge import judge
     from equations import SETS, Cell, difference, run, table
 
     from gradnas import LawSettings
@@ -290,41 +310,62 @@ def compare(options: argparse.Namespace) -> None:
                 cells.append(ours)
                 _append(options.out, ours)
                 seconds = options.times * max(ours.cpu_s, options.least_seconds)
-                x_ND, y_N = law.draw(draw, noise)
+                x_ND, y_N = law.sample(draw, noise)
                 for peer in options.peers:
                     answer = peers.fit(peer, x_ND, y_N, draw, seconds)
-                    found = (
-                        None
-                        if answer["expression"] is None
-                        else read(peer, answer["expression"], law.names)
-                    )
-                    verdict = None if found is None else judge(found, law, noise, x_ND)
-                    cell = Cell(
-                        peer, law.name, noise, draw, verdict is not None and verdict.recovered(noise),
-                        verdict is not None and verdict.strict, answer["seconds"], answer["seconds"], 0,
-                        verdict.nodes if verdict else 0, str(answer["expression"]),
-                    )  # fmt: skip
+                    cell = _judged(peer, answer, law, noise, draw, x_ND)
                     cells.append(cell)
-                    mark = "recovered" if cell.recovered else "-"
                     _append(options.out, cell)
+                    mark = "recovered" if cell.recovered else "-"
                     print(
                         f"{peer} {law.name} noise {noise} draw {draw}: {mark} {cell.cpu_s:.2f} s",
                         file=sys.stderr,
                     )
     peers.close()
-    table(
-        cells, [law for law in laws if any(cell.law == law.name for cell in cells)], options.draws
-    )
+    done = {cell.law for cell in cells}
+    table(cells, [law for law in laws if law.name in done], options.draws)
+    ours = [cell for cell in cells if cell.variant == "gradnas"]
     for peer in options.peers:
-        ours = [c for c in cells if c.variant == "gradnas"]
-        theirs = [c for c in cells if c.variant == peer]
+        theirs = [cell for cell in cells if cell.variant == peer]
         gap, low, high = difference(ours, theirs)
-        times = [sum(c.cpu_s for c in some) for some in (ours, theirs)]
-        sizes = [np.median([c.nodes for c in some if c.nodes]) for some in (ours, theirs)]
+        times = [sum(cell.cpu_s for cell in some) for some in (ours, theirs)]
+        sizes = [_median_nodes(some) for some in (ours, theirs)]
         print(
-            f"\ngradnas - {peer} = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of {len(ours)} cells (bootstrap over laws); "
-            f"CPU s {times[0]:.0f}, {times[1]:.0f}; median nodes {sizes[0]:.0f}, {sizes[1]:.0f}"
+            f"\ngradnas - {peer} = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of {len(ours)} cells "
+            f"(bootstrap over laws); CPU s {times[0]:.0f}, {times[1]:.0f}; "
+            f"median nodes {sizes[0]:.0f}, {sizes[1]:.0f}"
         )
+
+
+def _judged(
+    peer: str, answer: dict[str, Any], law: Any, noise: float, draw: int, x_ND: np.ndarray
+) -> Any:
+    """What a peer answered, as a cell of the table."""
+    from equation_judge import judge
+    from equations import Cell
+
+    expression = None
+    if answer["expression"] is not None:
+        expression = read(peer, answer["expression"], law.names)
+    verdict = None if expression is None else judge(expression, law, noise, x_ND)
+    return Cell(
+        variant=peer,
+        law=law.name,
+        noise=noise,
+        draw=draw,
+        recovered=verdict is not None and verdict.recovered(noise),
+        strict=verdict is not None and verdict.strict,
+        cpu_s=answer["seconds"],
+        wall_s=answer["seconds"],
+        complexity=0,
+        nodes=verdict.nodes if verdict else 0,
+        expression=str(answer["expression"]),
+    )
+
+
+def _median_nodes(cells: Sequence[Any]) -> float:
+    """Of the cells that have an expression."""
+    return float(np.median([cell.nodes for cell in cells if cell.nodes]))
 
 
 def _append(path: str | None, cell: Any) -> None:

@@ -1,10 +1,13 @@
 """How often equation discovery finds the law, how long it takes, and what each part of it adds.
 
-    python benchmarks/equations.py recovery --set core --draws 5     # recovered laws, seconds, size
-    of what was found python benchmarks/equations.py gradient --set hard --draws 3     # supernets
-    against random graphs, at equal time python benchmarks/equations.py levels --set development
-    # one level or two; other relaxations, gradients python benchmarks/equations.py restarts
+    # recovered laws, seconds, size of what was found
+    python benchmarks/equations.py recovery --set core --draws 5
+    # supernets against random graphs, at equal time
+    python benchmarks/equations.py gradient --set hard --draws 3
+    # one level or two; other relaxations, gradients
+    python benchmarks/equations.py levels --set development
     # time of K supernets side by side
+    python benchmarks/equations.py restarts
 
 Laws and judge: `equation_laws.py`, `equation_judge.py`; other tools: `equation_peers.py`. 100
 points, noise 0 and 2% of the standard deviation of the target, one thread. Seconds are CPU seconds
@@ -63,23 +66,33 @@ class Cell:
 
 def run(law: EquationLaw, noise: float, draw: int, variant: str, settings: LawSettings) -> Cell:
     """Find the law and judge it."""
-    x_ND, y_N = law.draw(draw, noise)
-    wall, cpu = time.perf_counter(), time.process_time()
+    x_ND, y_N = law.sample(draw, noise)
+    wall_began = time.perf_counter()
+    cpu_began = time.process_time()
     laws = discover_laws(x_ND, y_N, settings, seed=draw)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cpu_s = time.process_time() - cpu_began
+    wall_s = time.perf_counter() - wall_began
     best = laws.front[laws.best]
     expression = best.expression(law.names)
     verdict = judge(expression, law, noise, x_ND)
-    recovered = verdict.recovered(noise)
     cell = Cell(
-        variant, law.name, noise, draw, recovered, verdict.strict, cpu, wall, best.complexity, verdict.nodes,
-        str(expression.evalf(6)),
-    )  # fmt: skip
-    mark = "strict" if cell.strict else "form" if recovered else "-"
-    print(
-        f"{variant} {law.name} noise {noise} draw {draw}: {mark} {cpu:.2f} s {cell.expression[:90]}",
-        file=sys.stderr,
+        variant=variant,
+        law=law.name,
+        noise=noise,
+        draw=draw,
+        recovered=verdict.recovered(noise),
+        strict=verdict.strict,
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+        complexity=best.complexity,
+        nodes=verdict.nodes,
+        expression=str(expression.evalf(6)),
     )
+    mark = "form" if cell.recovered else "-"
+    if cell.strict:
+        mark = "strict"
+    what = f"{variant} {law.name} noise {noise} draw {draw}"
+    print(f"{what}: {mark} {cpu_s:.2f} s {cell.expression[:90]}", file=sys.stderr)
     return cell
 
 
@@ -87,22 +100,26 @@ def interval(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's 95% interval of a rate."""
     if trials == 0:
         return 0.0, 1.0
-    z, p = 1.96, successes / trials
+    z = 1.96
+    p = successes / trials
     middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def difference(one: Sequence[Cell], other: Sequence[Cell]) -> tuple[float, float, float]:
-    """Difference of two recovery rates on the same cells, and a 95% interval by a bootstrap over
-    the laws."""
+    """Difference of two recovery rates on the same cells, and its 95% interval.
+
+    By a bootstrap over the laws: cells of one law are not independent.
+    """
     gaps: dict[str, list[int]] = {}
     for a, b in zip(one, other, strict=True):
         assert (a.law, a.noise, a.draw) == (b.law, b.noise, b.draw)
         gaps.setdefault(a.law, []).append(int(a.recovered) - int(b.recovered))
-    per_law = np.array([np.mean(g) for g in gaps.values()])
+    per_law = np.array([np.mean(some) for some in gaps.values()])
     generator = np.random.default_rng(0)
-    means = per_law[generator.integers(len(per_law), size=(10_000, len(per_law)))].mean(1)
+    resampled = generator.integers(len(per_law), size=(10_000, len(per_law)))
+    means = per_law[resampled].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(per_law.mean()), float(low), float(high)
 
@@ -112,69 +129,76 @@ def table(cells: Sequence[Cell], laws: Sequence[EquationLaw], draws: int) -> Non
     for variant in dict.fromkeys(cell.variant for cell in cells):
         for noise in dict.fromkeys(cell.noise for cell in cells):
             some = [cell for cell in cells if cell.variant == variant and cell.noise == noise]
-            found, strict = sum(c.recovered for c in some), sum(c.strict for c in some)
-            low, high = interval(found, len(some))
-            seconds = [c.cpu_s for c in some]
-            print(
-                f"\n{variant}, noise {noise}: recovered {found} of {len(some)} = {found / len(some):.3f}",
-                end=" ",
-            )
-            print(f"[{low:.3f}, {high:.3f}] (by the printed constants {strict}),", end=" ")
-            print(f"on average {found / draws:.2f} of {len(laws)} laws; CPU s", end=" ")
-            print(
-                f"median {statistics.median(seconds):.2f}, mean {statistics.mean(seconds):.2f}, max {max(seconds):.2f}"
-            )
+            _summary(f"{variant}, noise {noise}", some, len(laws), draws)
             print(
                 "| law | recovered | by the printed constants | median CPU s | median complexity |"
             )
             print("|---|---|---|---|---|")
             for law in laws:
-                mine = [c for c in some if c.law == law.name]
-                hits, printed = sum(c.recovered for c in mine), sum(c.strict for c in mine)
-                middle = [
-                    statistics.median(v)
-                    for v in ([c.cpu_s for c in mine], [c.complexity for c in mine])
-                ]
-                print(
-                    f"| {law.name} | {hits}/{len(mine)} | {printed} | {middle[0]:.2f} | {middle[1]} |"
-                )
+                _row(law.name, [cell for cell in some if cell.law == law.name])
+
+
+def _summary(title: str, cells: Sequence[Cell], num_laws: int, draws: int) -> None:
+    recovered = sum(cell.recovered for cell in cells)
+    strict = sum(cell.strict for cell in cells)
+    low, high = interval(recovered, len(cells))
+    rate = recovered / len(cells)
+    seconds = [cell.cpu_s for cell in cells]
+    median = statistics.median(seconds)
+    mean = statistics.mean(seconds)
+    print(
+        f"\n{title}: recovered {recovered} of {len(cells)} = {rate:.3f} [{low:.3f}, {high:.3f}] "
+        f"(by the printed constants {strict}), on average {recovered / draws:.2f} of {num_laws} "
+        f"laws; CPU s median {median:.2f}, mean {mean:.2f}, max {max(seconds):.2f}"
+    )
+
+
+def _row(name: str, cells: Sequence[Cell]) -> None:
+    recovered = sum(cell.recovered for cell in cells)
+    strict = sum(cell.strict for cell in cells)
+    seconds = statistics.median(cell.cpu_s for cell in cells)
+    complexity = statistics.median(cell.complexity for cell in cells)
+    print(f"| {name} | {recovered}/{len(cells)} | {strict} | {seconds:.2f} | {complexity} |")
 
 
 def compare(
     options: argparse.Namespace, variants: dict[str, LawSettings], laws: Sequence[EquationLaw]
 ) -> list[Cell]:
     """All variants on all cells, alternating."""
-    cells = [
-        run(law, noise, draw, name, settings)
-        for draw in range(options.first_draw, options.first_draw + options.draws)
-        for law in laws
-        for noise in options.noise
-        for name, settings in variants.items()
-    ]
+    cells: list[Cell] = []
+    for draw in range(options.first_draw, options.first_draw + options.draws):
+        for law in laws:
+            for noise in options.noise:
+                for name, settings in variants.items():
+                    cells.append(run(law, noise, draw, name, settings))
     if options.out:
-        Path(options.out).write_text("".join(json.dumps(asdict(cell)) + "\n" for cell in cells))
+        lines = [json.dumps(asdict(cell)) + "\n" for cell in cells]
+        Path(options.out).write_text("".join(lines))
     return cells
 
 
 def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
-    """What the gradient adds: random graphs in the place of the supernets, as many as take the same
-    time."""
+    """What the gradient adds.
+
+    In the place of the supernets there are random graphs, as many as take the same time.
+    """
     alone = {"enumerate": False, "improve": False, "random_share": 0.0, "work_seconds": None}
 
     def seconds(settings: LawSettings) -> float:
         """Of every fourth law, with noise."""
         began = time.process_time()
         for law in HARD[::4]:
-            discover_laws(*law.draw(0, 0.02), settings)
+            discover_laws(*law.sample(0, 0.02), settings)
         return time.process_time() - began
 
     searched = LawSettings(**alone, restarts=options.restarts)
-    few, many = (
-        LawSettings(**alone, proposals="random", restarts=64),
-        LawSettings(**alone, proposals="random", restarts=448),
-    )
-    seconds(searched)
-    base, more, goal = seconds(few), seconds(many), seconds(searched)
+    few = LawSettings(**alone, proposals="random", restarts=64)
+    many = LawSettings(**alone, proposals="random", restarts=448)
+    seconds(searched)  # warms up
+    base = seconds(few)
+    more = seconds(many)
+    goal = seconds(searched)
+    # By interpolation of two numbers of graphs.
     graphs = max(64, round(64 + (goal - base) / max(1e-6, more - base) * 384))
     print(f"{options.restarts} supernets take as long as {graphs} random graphs", file=sys.stderr)
     variants = {
@@ -191,18 +215,18 @@ def gradient(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
         ),
     }
     kinds = ["proposals alone"] if options.alone else ["proposals alone", "whole"]
-    variants = {
-        name: settings for name, settings in variants.items() if name.split(",")[0] in kinds
-    }
+    for name in list(variants):
+        if name.split(",")[0] not in kinds:
+            del variants[name]
     cells = compare(options, variants, laws)
     table(cells, laws, options.draws)
-    by = {name: [c for c in cells if c.variant == name] for name in variants}
     for kind in kinds:
-        one, other = by[f"{kind}, supernets"], by[f"{kind}, random"]
+        one = [cell for cell in cells if cell.variant == f"{kind}, supernets"]
+        other = [cell for cell in cells if cell.variant == f"{kind}, random"]
         gap, low, high = difference(one, other)
         wins = sum(a.recovered and not b.recovered for a, b in zip(one, other, strict=True))
         losses = sum(b.recovered and not a.recovered for a, b in zip(one, other, strict=True))
-        times = [sum(c.cpu_s for c in some) for some in (one, other)]
+        times = [sum(cell.cpu_s for cell in some) for some in (one, other)]
         print(
             f"\n{kind}: supernets - random = {gap:+.3f} [{low:+.3f}, {high:+.3f}] of the cells "
             f"({wins} won, {losses} lost of {len(one)}); CPU s {times[0]:.0f} and {times[1]:.0f}"
@@ -218,11 +242,12 @@ def levels(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
         "restarts": options.restarts,
         "work_seconds": None,
     }
+    fewer = {**alone, "restarts": 2 * options.restarts // 3}  # two levels take longer
     variants = {
         "single level": LawSettings(**alone, bilevel=False),
         "bilevel, first order": LawSettings(**alone, bilevel=True, gradient=FirstOrder()),
         "the same in the time of one level": LawSettings(
-            **{**alone, "restarts": 2 * options.restarts // 3}, bilevel=True, gradient=FirstOrder()
+            **fewer, bilevel=True, gradient=FirstOrder()
         ),
         "bilevel, unrolled": LawSettings(**alone, bilevel=True, gradient=Unrolled()),
         "single level, sigmoid": LawSettings(**alone, relaxation=Sigmoid()),
@@ -236,13 +261,13 @@ def levels(options: argparse.Namespace, laws: Sequence[EquationLaw]) -> None:
 
 def restarts(options: argparse.Namespace) -> None:
     """Time of a training step of K supernets, alternating over K."""
-    x_ND, y_N = HARD[2].draw(0, 0.0)
+    x_ND, y_N = HARD[2].sample(0, 0.0)
     x_DN = torch.from_numpy(x_ND.T / x_ND.max(0)[:, None])
-    data = LawData(
-        x_DN, torch.from_numpy(y_N / y_N.max()), torch.ones(len(y_N), dtype=torch.float64)
-    )
+    ones_N = torch.ones(len(y_N), dtype=torch.float64)
+    data = LawData(x_DN, torch.from_numpy(y_N / y_N.max()), ones_N)
     space = EquationGraph(x_ND.shape[1], nodes=2)
-    counts, steps = (1, 16, 64, 256), 40
+    counts = (1, 16, 64, 256)
+    steps = 40
     times: dict[int, list[float]] = {k: [] for k in counts}
     for repeat in range(options.repeats + 1):
         for k in counts:
@@ -251,14 +276,12 @@ def restarts(options: argparse.Namespace) -> None:
             if repeat:  # the first round warms up
                 times[k].append((time.process_time() - began) / steps * 1e3)
     first = statistics.median(times[1])
-    print(
-        "| restarts K | CPU ms a step, min / median / max | us a restart and step | times one |\n|---|---|---|---|"
-    )
-    for k, found in times.items():
-        m = statistics.median(found)
-        print(
-            f"| {k} | {min(found):.2f} / {m:.2f} / {max(found):.2f} | {m / k * 1e3:.0f} | {m / first:.2f} |"
-        )
+    print("| restarts K | CPU ms a step, min / median / max | us a restart and step | times one |")
+    print("|---|---|---|---|")
+    for k, own in times.items():
+        middle = statistics.median(own)
+        spread = f"{min(own):.2f} / {middle:.2f} / {max(own):.2f}"
+        print(f"| {k} | {spread} | {middle / k * 1e3:.0f} | {middle / first:.2f} |")
     print(f"n = {options.repeats}, 2 features, 2 nodes, {len(space.words)} primitives, 100 points")
 
 

@@ -72,9 +72,15 @@ class Formula:
         for node, weight in zip(self.nodes, self.weights, strict=True):
             value = _node_value(node, values, primitives)
             values.append(value)
+            # 0 times NaN would be NaN, and a node that only serves others may be undefined.
             if weight != 0.0:
                 total = total + weight * value
         return total
+
+    @property
+    def outputs(self) -> list[int]:
+        """The nodes that are terms of the output."""
+        return [j for j, weight in enumerate(self.weights) if weight != 0.0]
 
     @property
     def constants(self) -> int:
@@ -105,7 +111,7 @@ class Formula:
 
     def _terms(self) -> int:
         """Terms of the output, the constant one included."""
-        return sum(weight != 0.0 for weight in self.weights) + (self.bias != 0.0)
+        return len(self.outputs) + (self.bias != 0.0)
 
 
 def canonical(node: Node) -> Node:

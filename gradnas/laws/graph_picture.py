@@ -78,9 +78,10 @@ def graph_figure(law: Law, names: Sequence[str], target: str) -> Figure:
     for items in _placed(root):
         width = max(item.width for item in items)
         for item in items:
-            space = width - item.width
-            # Features end at the same place, all else is centred.
-            item.x = x + space if item.kind == "feature" else x + space / 2
+            if item.kind == "feature":  # they end at the same place, all else is centred
+                item.x = x + width - item.width
+            else:
+                item.x = x + (width - item.width) / 2
             rows.append(item.y)
         longest_note = max(len(item.note) * 6.0 for item in items)
         x += width + GAP + longest_note
@@ -100,7 +101,7 @@ def _tree(law: Law, names: Sequence[str], target: str) -> _Item:
     """The target, with everything that it is made of."""
     formula = law.formula
     label = f"{LINKS[law.loss]}{short(target)}"
-    terms = [j for j, weight in enumerate(formula.weights) if weight != 0.0]
+    terms = formula.outputs
     if not terms:
         return _Item(f"{label} = {law_text.number(formula.bias, DIGITS)}", "target")
     symbol = "Σ" if len(terms) > 1 else "z"

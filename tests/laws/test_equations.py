@@ -1,5 +1,4 @@
-"""The scikit-learn estimators: scikit-learn's own checks, printed laws that compute what predict
-does, bad input."""
+"""The scikit-learn estimators: its own checks, printed laws that compute alike, bad input."""
 
 from __future__ import annotations
 
@@ -131,8 +130,10 @@ def from_python(source, x):
 
 
 def from_latex(line, names, x):
-    """Reads LaTeX with sympy's own parser. Names of several letters, which it does not know, become
-    w_1, w_2, ..."""
+    """Reads LaTeX with sympy's own parser.
+
+    Names of several letters, which it does not know, become w_1, w_2, ...
+    """
     for i, name in enumerate(names):
         if (written := law_text.latex_name(name)).startswith(r"\mathrm"):
             line = line.replace(written, f"w_{{{i + 1}}}")

@@ -82,6 +82,8 @@ class FormulaBatch:
         self.names = _functions_of(self.formulas)
         code = {name: i for i, name in enumerate(self.names)}
 
+        # Filled in NumPy: single numbers are written far faster than into tensors. A missing edge
+        # stays 0 * feature 0 + 0.
         count = len(self.formulas)
         J, E = largest_sizes(self.formulas)
         source = np.zeros((count, J, E), dtype=np.int64)
@@ -197,6 +199,7 @@ class FormulaBatch:
         a_CJE, b_CJE = self.constants(theta_CP)
         count, J, _ = self.source.shape
         D, N = x_DN.shape
+        # Features first, then nodes as they are computed: an edge reads either by one index.
         all_CVN = x_DN.new_empty(count, D + J, N)
         all_CVN[:, :D] = x_DN
         slopes: list[Slopes] = []
@@ -230,6 +233,7 @@ class FormulaBatch:
                 base = input_CEN.reshape(-1, N)[index] + b_CE.reshape(-1, 1)[index]
                 out = torch.pow(base, exponent)
                 power_by_a = torch.zeros_like(value)
+                # A negative base has a power for whole exponents alone; its logarithm would be NaN.
                 power_by_a.view(-1, N)[index] = out * torch.log(base.abs())
                 flat_value[index] = out
                 flat_by_b[index] = exponent * out / base
@@ -239,6 +243,7 @@ class FormulaBatch:
                 out = primitive.function(z)
                 flat_value[index] = out
                 flat_by_b[index] = primitive.slope(z, out)
+        # d f(a x + b) / da = x f', and / dx = a f'; of a power by its base it is the same as by b.
         by_a = input_CEN * by_b
         by_input = a_CE1 * by_b
         if power_by_a is not None:
@@ -295,6 +300,7 @@ class FormulaBatch:
         for j in reversed(range(J)):
             slopes = values.slopes[j]
             through = adjoint_CJN[:, j, None] * slopes.by_edge
+            # Into their places: these are the largest tensors of a pass.
             torch.mul(through, slopes.by_a, out=both[0, :, j])
             torch.mul(through, slopes.by_b, out=both[1, :, j])
             inputs[j] = through * slopes.by_input
@@ -318,7 +324,7 @@ class FormulaBatch:
             for j, node in enumerate(formula.nodes):
                 edges: list[Edge] = []
                 for e, edge in enumerate(node.edges):
-                    given = edge.fixed and edge.b == 0.0
+                    given = edge.fixed and edge.b == 0.0  # it has no fitted constant
                     edges.append(edge if given else replace(edge, a=a[c][j][e], b=b[c][j][e]))
                 nodes.append(Node(node.kind, tuple(edges)))
             outputs = tuple(weights[c][: len(nodes)])

@@ -17,6 +17,7 @@ from gradnas.laws.formula import (
 
 def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
     """The formula with more nodes before node `at`; they are not in the output."""
+    # What is read from there on stands `len(nodes)` places later.
     first = formula.features + at
     later: list[Node] = []
     for node in formula.nodes[at:]:
@@ -45,6 +46,7 @@ def add_term(formula: Formula, atoms: Sequence[Atom]) -> Formula:
     for atom in atoms:
         source = atom.edge.source
         if atom.stem is not None:
+            # A stem becomes a node of its own, before the one that reads it.
             source = formula.features + len(formula.nodes) + len(nodes)
             nodes.append(atom.stem)
         edges.append(replace(atom.edge, source=source))
@@ -115,10 +117,12 @@ def add_inside(
         nodes.append(as_product([Edge(source, "identity"), new]))
         added = first + len(nodes) - 1
     elif new.function == "identity":
+        # A plain input needs no node: the sum reads it with the amount as coefficient.
         added = new.source
     else:
         nodes.append(as_product([new]))
         added = first + len(nodes) - 1
+    # `s` itself keeps the coefficient 1: its scale is that of the edge.
     plain = Edge(source, "identity", 1.0, fixed=True)
     nodes.append(Node("sum", (plain, Edge(added, "identity", amount))))
     grown = insert(formula, at, nodes)

@@ -34,6 +34,7 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
     valid_errors = _validated(problem, [item.formula for item in in_units])
     laws: list[Law] = []
     for item, own, valid_error in zip(kept, in_units, valid_errors, strict=True):
+        # The description length stays that of the rows that were searched: the pool compared by it.
         law = Law(
             formula=own.formula,
             complexity=own.formula.complexity,

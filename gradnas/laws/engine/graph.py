@@ -237,6 +237,7 @@ class EquationSupernet(nn.Module):
         table = self.space.table
         sum_KIN = torch.zeros_like(input_KIN)
         absent_KI1 = torch.zeros_like(mix_OKI1[0])
+        # One primitive at a time for all edges and restarts: each function is called once.
         for o, word in enumerate(self.space.words):
             if word == "none":
                 absent_KI1 = mix_OKI1[o]
@@ -260,6 +261,7 @@ def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primit
     """What a primitive passes on in the mixture: finite, and without a gradient that overflows."""
     function, fits_a, fits_b = WORDS.get(word, (word, True, True))
     if function == POWER:
+        # |x|^a by its logarithm, whose gradient by a is bounded.
         log_x = torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))
         return torch.exp((a * log_x).clamp(-7.0, 7.0))
     z = x
@@ -288,6 +290,8 @@ def random_formulas(space: EquationGraph, count: int, generator: torch.Generator
 
     formulas: list[Formula] = []
     for _ in range(count):
+        # A half of the edges absent: uniform words alone would hardly ever leave one out, and a sum
+        # or product of everything is no short law.
         edges = [present[o] for o in uniform(len(present), E)]
         if "none" in words:
             absent = words.index("none")

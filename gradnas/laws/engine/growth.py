@@ -133,11 +133,12 @@ def changes(
     ones_N = torch.ones_like(t.root_w_N)
     span_KN = torch.cat([t.jacobian_KN, t.basis_KN, ones_N.unsqueeze(0)])
     q_KN = orthonormal(span_KN * t.root_w_N)
-    num_terms = sum(weight != 0.0 for weight in formula.weights)
+    num_terms = len(formula.outputs)
 
     # With a bias, which 0.0 would not be: the constant that suits another term is another one.
     free = replace(formula, bias=formula.bias or 1e-3)
     options: list[_Option] = []
+    # Two atoms at once: neither of a product or of a sum need explain anything alone.
     for gain, a, b in best_pairs(t.residual_N, span_KN, t.root_w_N, small, small, count):
         options.append(_Option("pair", gain, partial(add_term, free, [a, b])))
     if num_terms <= 1:

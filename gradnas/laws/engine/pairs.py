@@ -58,6 +58,7 @@ def _best_of_signatures(
         some_rows = row_atoms[row_starts[s] : row_starts[t]]
         some_columns = column_atoms[: column_starts[width]]
         block = score(some_rows, some_columns).numpy()
+        # The atoms of a signature stand side by side: `reduceat` takes the largest of each run.
         by_row = np.maximum.reduceat(block, row_starts[s:t] - row_starts[s], axis=0)
         best[s:t, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
         s = t
@@ -136,14 +137,16 @@ def best_sums(
     alone is found, too. For unit vectors that explain b and b' of it and meet at the cosine c it is
     `b^2 + (b' - c b)^2 / (1 - c^2)`.
     """
-    if len(atoms.starts) < 3:
+    if len(atoms.starts) < 3:  # fewer than two signatures
         return []
+    # Directions beside what the constants that are there can do, of length 1.
     weighted_GN = atoms.value_GN * root_w_N
     beside_GN = weighted_GN - (weighted_GN @ q_KN.T) @ q_KN
     size_G = beside_GN.norm(dim=1)
     usable_G = size_G > 1e-5 * (atoms.value_GN * root_w_N).norm(dim=1)
     unit_GN = beside_GN / size_G.clamp(min=1e-200).unsqueeze(1)
     unit_GN = torch.where(usable_G.unsqueeze(1), unit_GN, 0.0)
+    # What each explains alone, with its sign.
     r_N = residual_N * root_w_N
     b_G = (unit_GN @ (r_N - (r_N @ q_KN.T) @ q_KN)).float()
     unit_GN = unit_GN.float()

@@ -100,6 +100,7 @@ class Pool:
         """
         chosen: dict[object, Fitted] = {}
         waiting = [key for key in self.members if key not in self.expanded]
+        # Floor of the errors, as a share of the spread -> how many members are chosen by it.
         shares = {0.0: count - count // 2, 1e-2: count // 4 or 1, 1e-4: count}
         for floor, share in shares.items():
             taken = 0
@@ -151,7 +152,7 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
         proposals.append(add_term(null.formula, [a, b]))
     for change in changes(null, data, small, large, count, inside=False):
         proposals.append(change.formula)
-    pool.expanded.add(structure(null.formula))
+    pool.expanded.add(structure(null.formula))  # every change of it has just been tried
     pool.add(refit(_new(proposals, pool), data, steps))
 
 
@@ -202,6 +203,7 @@ def grow(
         groups = [parents[structure(formula)] for formula in fresh]
         keep = max(6, count // 3)
         pool.add(refit(fresh, pool.data, steps, groups=groups, keep=keep))
+        # Less than one unit of description length counts as nothing.
         gained_little = pool.length > before - 1.0
         waited = waited + 1 if gained_little else 0
         if waited > 1:

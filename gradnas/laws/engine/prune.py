@@ -69,6 +69,7 @@ def _alive(formula: Formula) -> list[bool]:
     """Whether the output depends on a node, node by node."""
     D = formula.features
     alive = [weight != 0.0 for weight in formula.weights]
+    # Later nodes first: a node is alive if one that reads it is.
     for j in reversed(range(len(formula.nodes))):
         if not alive[j]:
             continue
@@ -117,9 +118,8 @@ def shorter(formula: Formula, functions: Sequence[str]) -> list[Formula]:
     candidates: list[Formula] = []
     if formula.bias != 0.0 and formula.nodes:
         candidates.append(replace(formula, bias=0.0))
-    outputs = [j for j, weight in enumerate(formula.weights) if weight != 0.0]
-    if len(outputs) > 1 or formula.bias != 0.0:
-        for j in outputs:
+    if len(formula.outputs) > 1 or formula.bias != 0.0:
+        for j in formula.outputs:
             weights = list(formula.weights)
             weights[j] = 0.0
             candidates.append(without_dead_nodes(replace(formula, weights=tuple(weights))))
@@ -150,6 +150,7 @@ def prune(
     Returns:
         For every formula the way that it went, the last being the shortest.
     """
+    # A round refits the candidates of all formulas at once: batches are what makes it fast.
     ways = [[item] for item in items]
     lengths = [description_length(item, data, spread) for item in items]
     active = list(range(len(items)))
@@ -171,7 +172,7 @@ def prune(
             break
         for i, result in best.items():
             ways[i].append(result)
-        active = sorted(best)
+        active = sorted(best)  # what has found nothing shorter is done
     return ways
 
 

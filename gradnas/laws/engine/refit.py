@@ -93,8 +93,9 @@ def curvature_and_residual(eta_CN: Tensor, data: LawData) -> tuple[Tensor, Tenso
         mean_CN = torch.sigmoid(eta_CN)
         variance_CN = mean_CN * (1 - mean_CN)
     else:
-        mean_CN = torch.exp(eta_CN.clamp(max=50.0))
+        mean_CN = torch.exp(eta_CN.clamp(max=50.0))  # a trial step may go anywhere
         variance_CN = mean_CN
+    # Points that the model is sure of keep some weight: without any, nothing would hold the step.
     return data.w_N * variance_CN.clamp(min=1e-6), data.w_N * (data.y_N - mean_CN)
 
 
@@ -102,6 +103,8 @@ def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
     """Solution of symmetric systems, scaled to a unit diagonal first; zeros where there is none."""
     scale = matrix.diagonal(dim1=-2, dim2=-1).clamp(min=1e-200).rsqrt()
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    # Constants differ by many orders of magnitude; the scaled matrix is as well conditioned as a
+    # diagonal scaling can make it.
     scaled = matrix * scale.unsqueeze(-1) * scale.unsqueeze(-2)
     scaled = scaled + 1e-13 * identity
     scaled = torch.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0)
@@ -162,6 +165,7 @@ def _descend(
             # The output weights are at their optimum already. Undamped they are projected out of
             # the step of the others (Kaufman, 1975).
             extra[:, P:] = 0.0
+        # Padding and constants that nothing depends on have zeros there, which would be singular.
         extra = extra + 1e-12 * diagonal + (diagonal == 0)
         step = _solve(state.matrix + torch.diag_embed(extra), state.gradient)
         theta_CP = state.theta_CP + step[:, :P]
@@ -169,10 +173,14 @@ def _descend(
         trial = state_at(batch, theta_CP, weight_CL, data)
         better_C = trial.loss_C < state.loss_C
 
+        # Towards Gauss-Newton after a step that helped, towards a short step downhill after one
+        # that did not.
         bolder_C = (damping_C / 6.0).clamp(min=1e-12)
         more_careful_C = (damping_C * 5.0).clamp(max=1e10)
         damping_C.copy_(torch.where(better_C, bolder_C, more_careful_C))
         gain = (state.loss_C - trial.loss_C)[better_C]
+        # The end: those that improved gained next to nothing, and the others are damped to a
+        # standstill.
         little_gained = bool((gain < 1e-9 * state.loss_C[better_C]).all())
         ended = little_gained and bool((damping_C[~better_C] > 1e6).all())
         state = state.taking(trial, better_C)
@@ -218,6 +226,7 @@ def refit(
         batch = FormulaBatch([formulas[i] for i in members], data.primitives)
         damping_C = torch.full((len(members),), 1e-2, dtype=torch.float64)
         if groups is not None and steps > race_steps:
+            # Most changes show in a few steps that they lead nowhere; the time goes to the others.
             state = _descend(batch, data, race_steps, None, damping_C)
             _write(fitted, members, batch, state)
             own_groups = [groups[i] for i in members]
@@ -238,6 +247,7 @@ def _batches(formulas: Sequence[Formula], num_points: int) -> list[list[int]]:
 
     A formula that is larger by itself is a part of its own.
     """
+    # Formulas of like size side by side: little padding.
     sizes = [largest_sizes([formula]) for formula in formulas]
     parts: list[list[int]] = []
     for i in sorted(range(len(formulas)), key=lambda i: sizes[i]):
@@ -283,6 +293,8 @@ def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
     formula = fitted.formula
     if not math.isfinite(fitted.loss):
         return math.inf
+    # Twice the negative logarithm of the likelihood, up to a constant: of normal noise of unknown
+    # size, or of the loss itself.
     if data.loss == "squared":
         fit = n * math.log(max(fitted.loss / spread, EXACT))
     else:

@@ -21,7 +21,7 @@ from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.relaxations.sigmoid import Sigmoid, zero_one_loss
 
-RIDGE = 1e-4
+RIDGE = 1e-4  # of the output weights, for nodes of size 1: two equal nodes must have a solution
 COLD = 0.15  # temperature of the alphas at the end
 
 
@@ -97,6 +97,8 @@ class _Training:
         self.target_N = _working(data)
         self.w_N = data.w_N.float()
 
+        # Two levels: the weights learn on one half, the alphas are judged on the other. With fewer
+        # points than this a half says nothing, and both see all.
         order = torch.randperm(len(self.target_N), generator=self.generator)
         half = len(order) // 2
         self.train_rows = order
@@ -114,6 +116,7 @@ class _Training:
             self.optimizer = torch.optim.SGD(self.params.values(), lr=settings.weight_lr)
         else:
             self.optimizer = torch.optim.Adam(self.params.values(), lr=settings.weight_lr)
+        # The betas of DARTS.
         self.alpha_optimizer = torch.optim.Adam(
             self.alphas.values(), lr=settings.alpha_lr, betas=(0.5, 0.999)
         )
@@ -126,7 +129,7 @@ class _Training:
         work = self.data.work
         num_constants = self.net.a[0].numel()
         work.spent += work.supernets(settings.restarts, num_constants, len(self.target_N))
-        progress = step / max(1, settings.steps - 1)
+        progress = step / max(1, settings.steps - 1)  # 0 at the first step, 1 at the last
         losses = _Losses(
             training=self,
             temperature=COLD**progress,
@@ -137,6 +140,8 @@ class _Training:
             loss_K, grads = self._alternating(losses)
         else:
             loss_K, grads = self._at_once(losses)
+        # Restarts share tensors, so one that stopped being finite cannot leave; it is passed over
+        # from here on, and the others do not notice.
         finite_K = torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads.values()]).all(0)
         self.alive_K = self.alive_K & torch.isfinite(loss_K.detach())
         self.alive_K = self.alive_K & finite_K
@@ -151,6 +156,7 @@ class _Training:
         alpha_grads = settings.gradient(losses.train, losses.valid, self.params, self.alphas, inner)
         _assign(self.alphas, alpha_grads, self.alive_K, None)
         self.alpha_optimizer.step()
+        # The weights move at the alphas that are there now, which need no gradient for that.
         still = {name: alpha.detach() for name, alpha in self.alphas.items()}
         loss_K = losses.of_restarts(self.params, still, self.train_rows)
         total = torch.where(self.alive_K, loss_K, 0.0).sum()
@@ -166,7 +172,7 @@ class _Training:
         by_name = dict(zip(both, grads, strict=True))
         alpha_grads: dict[str, Tensor] = {}
         for name, alpha in self.alphas.items():
-            grad = by_name[name]
+            grad = by_name[name]  # None for alphas that the loss does not depend on
             alpha_grads[name] = torch.zeros_like(alpha) if grad is None else grad
         _assign(self.alphas, alpha_grads, self.alive_K, None)
         self.alpha_optimizer.step()
@@ -220,6 +226,7 @@ class _Losses:
         loss = torch.where(self.training.alive_K, loss_K, 0.0).sum()
         settings = self.training.settings
         if isinstance(settings.relaxation, Sigmoid):
+            # A mean over all restarts, beside a sum over them.
             loss = loss + settings.restarts * zero_one_loss(alphas)
         return loss
 
@@ -246,11 +253,13 @@ def _output_loss(
     The output layer is solved for on the rows `train`.
     """
     ones = torch.ones_like(node_KJN[:, :1])
+    # Divided by the variance, so that learning rates and clipping suit targets of any size.
     variance = (w_N * (y_N - (w_N * y_N).mean()) ** 2).mean().clamp(min=1e-30)
     if not closed_form:
         value_KN = node_KJN.sum(1)
         return (w_N[rows] * (value_KN[:, rows] - y_N[rows]) ** 2).mean(-1) / variance
-    # Each node is scaled to size 1 first, so that one ridge suits all.
+    # Each node is scaled to size 1 first, so that one ridge suits all. The size is no part of the
+    # gradient: a scale nearly cancels in what the output layer makes of it.
     mean_square = node_KJN.detach()[:, :, train].square().mean(-1, keepdim=True)
     size = mean_square.sqrt().clamp(min=1e-6)
     basis = torch.cat([node_KJN / size, ones], dim=1)
@@ -258,6 +267,7 @@ def _output_loss(
     gram = known @ basis[:, :, train].transpose(1, 2) / len(train)
     gram = gram + RIDGE * torch.eye(gram.shape[-1])
     right = (known @ y_N[train]) / len(train)
+    # Without an exception where one restart of many has no solution: it comes out as not finite.
     weight = torch.linalg.solve_ex(gram, right.unsqueeze(-1)).result
     value_KN = (weight.transpose(1, 2) @ basis[:, :, rows]).squeeze(1)
     return (w_N[rows] * (value_KN - y_N[rows]) ** 2).mean(-1) / variance

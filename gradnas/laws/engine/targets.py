@@ -90,10 +90,12 @@ def _of_y(y_N: Tensor, scale_y: float, functions: Sequence[str]) -> list[_Transf
     """
     positive_N = y_N > 0
     transforms: list[_Transform] = []
+    # Each is the inverse of an outer function that must be allowed in the law.
     if "exp" in functions and POWER in functions:
         value_N = torch.log(y_N)
         transforms.append(_Transform("ln y", value_N, 1.0 / y_N, positive_N, _exponential))
     if "reciprocal" in functions:
+        # 1 / y jumps where y changes its sign.
         same_sign_N = y_N * float(y_N.median().sign()) > 0
         back = partial(_outer, _function("reciprocal"))
         transforms.append(_Transform("1 / y", 1.0 / y_N, -1.0 / y_N**2, same_sign_N, back))
@@ -138,6 +140,8 @@ def _admitted(transform: _Transform, data: LawData) -> Target | None:
     if int(usable_N.sum()) < max(FEWEST_ROWS, FEWEST_SHARE * len(data.y_N)):
         return None
     rows = usable_N.nonzero().flatten()
+    # A function that is constant to rounding, such as y over a feature it is proportional to, is
+    # no problem to search in.
     scale = float(value_N[rows].abs().max())
     if not scale > 0 or float(value_N[rows].std()) < 1e-9 * scale:
         return None
@@ -190,18 +194,20 @@ def _outer(outer: Outer, formula: Formula, signed: bool = False) -> Formula:
     """
     D = formula.features
     nodes = list(formula.nodes)
-    terms = [(j, weight) for j, weight in enumerate(formula.weights) if weight != 0.0]
-    first, first_weight = terms[0]
-    if len(terms) == 1 and (not signed or first_weight > 0):
+    terms = formula.outputs
+    first = terms[0]
+    first_weight = formula.weights[first]
+    alone = len(terms) == 1
+    if alone and (not signed or first_weight > 0):
         source = D + first
         scale = first_weight
     else:
         # A node of its own for the sum, its first coefficient 1 or -1.
         scale = abs(first_weight)
         edges: list[Edge] = []
-        for i, (j, weight) in enumerate(terms):
-            a = weight / scale
-            edges.append(Edge(D + j, "identity", a, fixed=i == 0 and a in (1.0, -1.0)))
+        for j in terms:
+            a = formula.weights[j] / scale
+            edges.append(Edge(D + j, "identity", a, fixed=j == first and a in (1.0, -1.0)))
         nodes.append(Node("sum", tuple(edges)))
         source = D + len(nodes) - 1
     nodes.append(as_product(outer(source, scale, formula.bias)))

@@ -42,6 +42,7 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
             h = sizes[edge.source]
             here = replace(edge, source=place[edge.source])
             if edge.function == POWER and multiplies:
+                # (h x + b)^p = h^p (x + b / h)^p
                 edges.append(replace(here, b=edge.b / h))
                 gain *= h**edge.a
             elif edge.function == POWER:
@@ -51,10 +52,12 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
                 weights.append(0.0)
                 edges.append(Edge(D + len(nodes) - 1, "identity", h**edge.a, 0.0, edge.below))
             elif edge.function in HOMOGENEOUS and multiplies:
+                # f(a h x + b) = factor * f(x + b / (a h))
                 plain, factor = _let_out(here, edge.a * h)
                 edges.append(plain)
                 gain *= factor
             elif lone and weight != 0.0 and _is_plain_log(edge, h):
+                # w ln(a x + b) = w ln(x + b / a) + w ln a
                 a = edge.a * h
                 edges.append(replace(here, a=1.0, b=edge.b / a))
                 moved += weight * math.log(a)

@@ -1,5 +1,4 @@
-"""The graph of equations: supernets side by side, derivation, formulas, every primitive's printed
-form."""
+"""The graph of equations: supernets, derivation, formulas, every primitive's printed form."""
 
 from __future__ import annotations
 
