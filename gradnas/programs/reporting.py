@@ -13,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.folder import Folder, read_alphas, read_folder
-from gradnas.reports.parts import CSS, escaped, row
+from gradnas.reports.parts import CSS, escaped, notice, row, section
 from gradnas.reports.words import (
     commands,
     duration,
@@ -54,14 +56,17 @@ def _complete(folder: Folder) -> Folder:
         folder,
         noun=family.noun,
         architecture=_architecture(folder, family),
-        alphas=read_alphas(folder.path, family.tables(folder)) if _has_alphas(folder) else {},
+        alphas=_alphas(folder, family),
         child=None if folder.child is None else _complete(folder.child),
         random=tuple(_complete(own) for own in folder.random),
     )
 
 
-def _has_alphas(folder: Folder) -> bool:
-    return folder.is_search and (folder.path / runs.ALPHAS).exists()
+def _alphas(folder: Folder, family: Family) -> Mapping[str, Tensor]:
+    """Those of a search that has stored some."""
+    if not folder.is_search or not (folder.path / runs.ALPHAS).exists():
+        return {}
+    return read_alphas(folder.path, family.tables(folder))
 
 
 def _family(folder: Folder) -> Family:
@@ -110,13 +115,11 @@ def _page(folder: Folder) -> str:
         ("Time and memory", _timings(folder)),
         ("How to go on", _commands(commands(folder, words.commands(folder)))),
     ]
-    body = "\n".join(
-        f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections if text
-    )
-    warnings = "\n".join(
-        f'<p class="notice">{escaped(in_words_of(folder, text))}</p>'
-        for text in notices(folder, family.collapse(folder))
-    )
+    body = "\n".join(section(title, text) for title, text in sections if text)
+    warnings = []
+    for text in notices(folder, family.collapse(folder)):
+        warnings.append(notice(in_words_of(folder, text)))
+    above = "\n".join(warnings)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -130,7 +133,7 @@ def _page(folder: Folder) -> str:
 <p class="about">{escaped(about)}</p>
 <h1>{escaped(name)}</h1>
 </header>
-{warnings}
+{above}
 <p class="lead {lead.tone}">{escaped(in_words_of(folder, lead.sentence))}</p>
 {_tiles(folder, [*words.key_numbers(folder), *durations(folder)])}
 {body}
@@ -167,12 +170,14 @@ def _side_by_side(folder: Folder, file: str) -> str:
             continue
         heading = ""
         if folder.child is not None:
-            heading = f"<h3>{'Search' if own.is_search else 'Training'}</h3>"
+            what = "Search" if own.is_search else "Training"
+            heading = f"<h3>{what}</h3>"
         values = dict(getattr(own, file))
         if _is_shown_above(folder, values.get("genotype")):
             values["genotype"] = "as above"
         tables.append(f"<div>{heading}<table>{_rows(values)}</table></div>")
-    return f'<div class="{"pair" if len(tables) > 1 else "single"}">{"".join(tables)}</div>'
+    layout = "pair" if len(tables) > 1 else "single"
+    return f'<div class="{layout}">{"".join(tables)}</div>'
 
 
 def _is_shown_above(folder: Folder, written: object) -> bool:

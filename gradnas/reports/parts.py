@@ -19,6 +19,16 @@ def figure(svg: str, caption: str = "") -> str:
     return f"<figure>\n{svg}\n{below}</figure>"
 
 
+def section(title: str, text: str) -> str:
+    """A part of the page with its heading."""
+    return f"<section>\n<h2>{title}</h2>\n{text}\n</section>"
+
+
+def notice(text: str) -> str:
+    """What a reader must not miss."""
+    return f'<p class="notice">{escaped(text)}</p>'
+
+
 def headed(title: str, text: str) -> str:
     """A fragment below a heading of the third level; without a title as it is."""
     return f"<h3>{title}</h3>\n{text}" if title else text

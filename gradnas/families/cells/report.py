@@ -19,7 +19,7 @@ from gradnas.pictures.mixing_weights import edge_rows, edges
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE
 from gradnas.reports.folder import Folder, Tables
-from gradnas.reports.parts import escaped, figure, headed
+from gradnas.reports.parts import figure, headed, notice
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
 COLOURS = {"normal": BLUE, "reduce": ORANGE}
@@ -68,7 +68,7 @@ def mixing(folder: Folder) -> str:
     parts = []
     warning = collapse(folder)
     if warning is not None:
-        parts.append(f'<p class="notice">{escaped(warning)} {escaped(COLLAPSE_ADVICE)}</p>')
+        parts.append(notice(f"{warning} {COLLAPSE_ADVICE}"))
     nodes = _nodes(folder)
     operations = _operations(folder)
     parts.append(
