@@ -98,7 +98,7 @@ class Progress:
             done = epoch + 1 - self._first_epoch  # by this process: a resumed run began later
             seconds_per_epoch = (time.monotonic() - self._began) / done
             left = seconds_per_epoch * (self.epochs - epoch - 1)
-            line = f"{line}  {_duration(left)} left"
+            line = f"{line}  {_on_a_clock(left)} left"
         self.say(line)
 
     def say(self, text: str) -> None:
@@ -118,7 +118,8 @@ def _text(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def _on_a_clock(seconds: float) -> str:
+    """Such as `1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -68,15 +68,15 @@ class Estimate:
             f"on {self.device}, torch {torch.__version__}:",
             f"peak memory   {_size(self.process_mib)} ({_size(self.counted_mib)} of it for weights "
             "and one step)",
-            f"one epoch     {duration(self.epoch_seconds)}: {self.steps} steps of "
-            f"{self.step_seconds:.3g} s, evaluation {duration(self.evaluation_seconds)}",
+            f"one epoch     {time_needed(self.epoch_seconds)}: {self.steps} steps of "
+            f"{self.step_seconds:.3g} s, evaluation {time_needed(self.evaluation_seconds)}",
         ]
         if self.warmup_epochs:
             lines.append(
-                f"warm-up epoch {duration(self.warmup_epoch_seconds)}: steps of "
+                f"warm-up epoch {time_needed(self.warmup_epoch_seconds)}: steps of "
                 f"{self.warmup_step_seconds:.3g} s"
             )
-        lines.append(f"whole search  {duration(self.search_seconds)} for {self.epochs} epochs")
+        lines.append(f"whole search  {time_needed(self.search_seconds)} for {self.epochs} epochs")
         return "\n".join(lines)
 
 
@@ -180,7 +180,7 @@ def _size(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
-def duration(seconds: float) -> str:
+def time_needed(seconds: float) -> str:
     """`3.2 s`, `12 min`, `5 h 10 min`, `4 d 12 h`."""
     if seconds < 90:
         return f"{seconds:.3g} s"

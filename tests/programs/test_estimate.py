@@ -11,7 +11,7 @@ from test_experiment import CPU, DIGITS, SMALL, search
 
 from gradnas.cli import main
 from gradnas.programs import estimating as room
-from gradnas.programs.estimating import Estimate, duration, estimate_search
+from gradnas.programs.estimating import Estimate, time_needed, estimate_search
 from gradnas.tasks.images.search import ImageSearch
 
 
@@ -68,7 +68,7 @@ def test_epochs_add_up_and_are_said_in_words_of_80_columns():
     ],
 )
 def test_durations(seconds, words):
-    assert duration(seconds) == words
+    assert time_needed(seconds) == words
 
 
 def test_the_command_makes_no_run_folder(tmp_path, monkeypatch, capsys):
