@@ -77,8 +77,10 @@ def main(arguments: list[str]) -> None:
             mine / plain for mine, plain in zip(quartiles[name], quartiles["plain"], strict=True)
         ]
         print(
-            f"{name:8} relative gradient error, quartiles: {', '.join(f'{q:.2e}' for q in quartiles[name])} = "
-            f"{', '.join(f'{r:.2f}' for r in ratios)} x plain; root mean square {squares[name]:.2e}; n = {len(found)}"
+            f"{name:8} relative gradient error, quartiles: "
+            f"{', '.join(f'{q:.2e}' for q in quartiles[name])} = "
+            f"{', '.join(f'{r:.2f}' for r in ratios)} x plain; root mean square "
+            f"{squares[name]:.2e}; n = {len(found)}"
         )
 
 

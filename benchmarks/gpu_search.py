@@ -89,7 +89,8 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
     found: dict[tuple[str, str, str], float] = {}
     formats = ("fp32", "tf32", "bf16") if options.device.startswith("cuda") else ("fp32", "bf16")
     print(
-        f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain |\n|{'---|' * (len(VARIANTS) + 3)}"
+        f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain "
+        f"|\n|{'---|' * (len(VARIANTS) + 3)}"
     )
     for precision in formats:
         for order in ORDERS:
@@ -119,7 +120,8 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
                     continue
                 found[precision, order, variant] = middle = statistics.median(times[variant])
                 cells.append(
-                    f"{1 / middle:.2f} ({1 / max(times[variant]):.2f} to {1 / min(times[variant]):.2f})"
+                    f"{1 / middle:.2f} ({1 / max(times[variant]):.2f} to "
+                    f"{1 / min(times[variant]):.2f})"
                 )
             plain = found.get((precision, order, "plain"))
             best = min((found[k] for k in found if k[:2] == (precision, order)), default=0.0)
@@ -173,7 +175,8 @@ def search(options: argparse.Namespace, deadline: float) -> None:
         return
     if epochs < options.epochs:
         print(
-            f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} epochs"
+            f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} "
+            "epochs"
         )
     config = replace(config, epochs=epochs)
     began = time.monotonic()
@@ -204,10 +207,12 @@ def main(arguments: list[str]) -> None:
     cuda = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else "CPU"
     print(
-        f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, {options.cells} cells"
+        f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, "
+        f"{options.cells} cells"
     )
     print(
-        f"steps per second, median (slowest to fastest) of {options.rounds} rounds of {options.steps} steps:"
+        f"steps per second, median (slowest to fastest) of {options.rounds} rounds of "
+        f"{options.steps} steps:"
     )
     found = measure_steps(options)
     print()
@@ -215,7 +220,8 @@ def main(arguments: list[str]) -> None:
         if variant == VARIANTS[-1]:
             minutes = 50 * STEPS_PER_EPOCH * seconds / 60
             print(
-                f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without evaluation"
+                f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without "
+                "evaluation"
             )
     count_kernels(options)
     if options.data:

@@ -125,7 +125,8 @@ def search(
         found.finish_epoch()
     result = found.result()
     print(
-        f"    seed {seed}: expected {found.expected_cost():.2f} ms, multiplier {found.cost_state.multiplier:.2f}, "
+        f"    seed {seed}: expected {found.expected_cost():.2f} ms, multiplier "
+        f"{found.cost_state.multiplier:.2f}, "
         f"derived {result.cost:.2f} ms of {budget_ms:.2f}: {SPACE.code(result.choices)}",
         flush=True,
     )
@@ -274,7 +275,8 @@ def main() -> None:
     least = supernet.cheapest(costs)
     most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
     print(
-        f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest {most:.2f} ms"
+        f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest "
+        f"{most:.2f} ms"
     )
     known = options.results is not None and options.results.exists()
     finished = options.results.read_text().splitlines() if known else []
@@ -283,7 +285,8 @@ def main() -> None:
         budget = least + share * (most - least)
         within = chains_within(costs, budget)
         print(
-            f"budget {budget:.2f} ms: {len(within):,} of {4 ** len(SPACE.blocks):,} chains are within it",
+            f"budget {budget:.2f} ms: {len(within):,} of {4 ** len(SPACE.blocks):,} chains are "
+            "within it",
             flush=True,
         )
         accuracies: dict[str, list[float]] = {}
@@ -326,16 +329,19 @@ def main() -> None:
     times = measured_ms([SPACE.network(chain, in_channels=3) for chain in chains], example)
     now = supernet.costs("latency", (example,), measured_table(example))  # the machine drifts
     print(
-        f"\naccuracies: mean (standard deviation) of {options.trainings} trainings; random: {options.random} chains"
+        f"\naccuracies: mean (standard deviation) of {options.trainings} trainings; random: "
+        f"{options.random} chains"
     )
     print(
-        "| budget ms | seed | chain | table ms | measured | table now | derived % | best random % | random chains % |"
+        "| budget ms | seed | chain | table ms | measured | table now | derived % | best random % "
+        "| random chains % |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for row, chain, ms in zip(shown, chains, times, strict=True):
         late = "" if ms <= 1.1 * row.budget else " (over the budget + 10%)"
         print(
-            f"| {row.budget:.2f} | {row.seed} | `{row.code}` | {supernet.cost_of(chain, costs):.2f} | {ms:.2f}{late} | "
+            f"| {row.budget:.2f} | {row.seed} | `{row.code}` | "
+            f"{supernet.cost_of(chain, costs):.2f} | {ms:.2f}{late} | "
             f"{supernet.cost_of(chain, now):.2f} | "
             f"{_percent(row.derived)} | {_percent(row.best)} | {_percent(row.means)} |"
         )
@@ -343,7 +349,8 @@ def main() -> None:
         own = [row for row in shown if row.share == share]
         margins = [100 * (statistics.mean(row.derived) - statistics.mean(row.best)) for row in own]
         print(
-            f"budget {own[0].budget:.2f} ms: derived - best of random {_points(margins)}, above it in "
+            f"budget {own[0].budget:.2f} ms: derived - best of random {_points(margins)}, above it "
+            "in "
             f"{sum(m > 0 for m in margins)} of {len(margins)} seeds; a search took "
             f"{statistics.mean(row.search_s for row in own):.0f} CPU s"
         )

@@ -109,24 +109,29 @@ def main() -> None:
     )
     error = np.abs(sums_N - measured_N) / measured_N
     print(
-        f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, clock of CPU time"
+        f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, "
+        "clock of CPU time"
     )
     print(
-        f"{len(chains)} random chains of {measured_N.min():.2f} to {measured_N.max():.2f} ms, {len(table.entries)} "
-        f"operations: Spearman {spearmanr(sums_N, measured_N).statistic:.4f}, mean absolute percentage error "
+        f"{len(chains)} random chains of {measured_N.min():.2f} to {measured_N.max():.2f} ms, "
+        f"{len(table.entries)} "
+        f"operations: Spearman {spearmanr(sums_N, measured_N).statistic:.4f}, mean absolute "
+        "percentage error "
         f"{100 * error.mean():.2f}% (largest {100 * error.max():.1f}%)"
     )
     print(f"sum / measured: {np.mean(sums_N / measured_N):.3f} on average")
     sizes = [sum(entry.ms for entry in one.entries.values()) for one in tables]
     print(
-        f"the {len(tables)} tables of {options.repeats} rounds: totals from {min(sizes):.2f} to {max(sizes):.2f} ms"
+        f"the {len(tables)} tables of {options.repeats} rounds: totals from {min(sizes):.2f} to "
+        f"{max(sizes):.2f} ms"
     )
     r2 = held_out_r2(table, splits=10)
     everything = fit(
         [e.features for e in table.entries.values()], [e.ms for e in table.entries.values()]
     )
     print(
-        f"predictor, a fifth of the operations held out, 10 divisions: R2 median {statistics.median(r2):.3f}, least "
+        "predictor, a fifth of the operations held out, 10 divisions: R2 median "
+        f"{statistics.median(r2):.3f}, least "
         f"{min(r2):.3f}, first {r2[0]:.3f}; each fifth from the other four: {everything.quality}"
     )
     print(f"CPU {time.process_time() - cpu:.0f} s, wall {time.monotonic() - began:.0f} s")

@@ -131,11 +131,13 @@ def main() -> None:
         print(json.dumps(measure(options.variant, options)))
         return
     print(
-        f"batch {options.batch}, {options.side}x{options.side}, {options.device}, torch {torch.__version__}, "
+        f"batch {options.batch}, {options.side}x{options.side}, {options.device}, torch "
+        f"{torch.__version__}, "
         f"n = {options.draws} architectures; min / median / max\n"
     )
     print(
-        "| step | saved MiB | ratio to the plain network | process MiB | CPU s |\n|---|---|---|---|---|"
+        "| step | saved MiB | ratio to the plain network | process MiB | CPU s "
+        "|\n|---|---|---|---|---|"
     )
     for variant in VARIANTS:
         same = ["--batch", "--side", "--draws", "--device", "--threads"]

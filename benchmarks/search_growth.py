@@ -155,7 +155,8 @@ def main(arguments: list[str]) -> None:
         for key, sizes in points.items()
     }
     print(
-        f"{options.device}, {options.threads} thread(s), torch {torch.__version__}, 32x32 images, around {BASE}; "
+        f"{options.device}, {options.threads} thread(s), torch {torch.__version__}, 32x32 images, "
+        f"around {BASE}; "
         f"median (spread) of n = {options.rounds}\n"
     )
     header = (

@@ -126,9 +126,11 @@ def main(arguments: list[str]) -> None:
         }
     times = measure_times(options)
     print(
-        f"batch {options.batch}, C{options.channels}, {options.cells} cells, {options.side}x{options.side}, "
+        f"batch {options.batch}, C{options.channels}, {options.cells} cells, "
+        f"{options.side}x{options.side}, "
         f"{options.threads} thread(s), torch {torch.__version__}, compiled kernels: "
-        f"{'yes' if kernels(torch.zeros(1, 16, 4, 4)) else 'no'}; seconds are min / median / max of "
+        f"{'yes' if kernels(torch.zeros(1, 16, 4, 4)) else 'no'}; seconds are min / median / max "
+        "of "
         f"n = {options.repeats}"
     )
     header = (

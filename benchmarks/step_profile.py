@@ -148,8 +148,10 @@ def main(arguments: list[str]) -> None:
     total = time.process_time() - began
     flops, bandwidth = limits()
     print(
-        f"{options.order} order, batch {options.batch}, C{options.channels}, {options.cells} cells, {options.threads} "
-        f"thread(s): {total:.2f} CPU s a step; limits {flops / 1e9:.0f} Gop/s, {bandwidth / 1e9:.1f} GB/s"
+        f"{options.order} order, batch {options.batch}, C{options.channels}, {options.cells} "
+        f"cells, {options.threads} "
+        f"thread(s): {total:.2f} CPU s a step; limits {flops / 1e9:.0f} Gop/s, "
+        f"{bandwidth / 1e9:.1f} GB/s"
     )
     print(
         "| kernel | calls | CPU s | share | Gop | at the peak, s | GB | at the bandwidth, s |\n"
@@ -162,13 +164,15 @@ def main(arguments: list[str]) -> None:
         least = (operations / flops, moved / bandwidth)
         limit = [a + b for a, b in zip(limit, least, strict=True)]
         print(
-            f"| {name} | {calls[name]} | {seconds[name]:.2f} | {100 * seconds[name] / total:.0f}% | "
+            f"| {name} | {calls[name]} | {seconds[name]:.2f} | {100 * seconds[name] / total:.0f}% "
+            "| "
             f"{operations / 1e9:.1f} | {least[0]:.2f} | {moved / 1e9:.1f} | {least[1]:.2f} |"
         )
     rest = total - sum(seconds.values())
     print(f"| torch and Python | | {rest:.2f} | {100 * rest / total:.0f}% | | | | |")
     print(
-        f"| sum | {sum(calls.values())} | {total:.2f} | 100% | | {limit[0]:.2f} | | {limit[1]:.2f} |"
+        f"| sum | {sum(calls.values())} | {total:.2f} | 100% | | {limit[0]:.2f} | | {limit[1]:.2f} "
+        "|"
     )
 
 

@@ -123,8 +123,10 @@ def main(arguments: list[str]) -> None:
         else f"CPU, {options.threads} thread(s)"
     )
     print(
-        f"{options.genotype}, batch {options.batch}, C{options.channels}, {options.cells} cells, auxiliary head, drop "
-        f"path, {name}, torch {torch.__version__}; seconds are min / median / max of n = {options.repeats}\n"
+        f"{options.genotype}, batch {options.batch}, C{options.channels}, {options.cells} cells, "
+        "auxiliary head, drop "
+        f"path, {name}, torch {torch.__version__}; seconds are min / median / max of n = "
+        f"{options.repeats}\n"
     )
     print("| variant | CPU s | wall s | ratio | saved MiB |\n|---|---|---|---|---|")
     reference = None

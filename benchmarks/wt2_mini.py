@@ -185,7 +185,8 @@ def main(arguments: list[str]) -> None:
             f"{name} {len(corpus.split(name)):,}" for name in ("train", "valid", "test")
         )
         print(
-            f"wt2-mini: {sizes} tokens, {len(corpus.vocabulary):,} words; {vars(replace_data(options))}"
+            f"wt2-mini: {sizes} tokens, {len(corpus.vocabulary):,} words; "
+            f"{vars(replace_data(options))}"
         )
         space = RecurrentCell(hidden=options.hidden, embedding=options.hidden, nodes=options.nodes)
         jobs = [Job(f"searched {k}", scratch, data, options, seed=k) for k in range(options.seeds)]
@@ -203,7 +204,8 @@ def main(arguments: list[str]) -> None:
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
             results = list(pool.map(work, jobs))
     print(
-        "| cell | perplexity (second half of valid) | first half | weights | CPU s search, training |\n"
+        "| cell | perplexity (second half of valid) | first half | weights | CPU s search, "
+        "training |\n"
         "|---|---|---|---|---|"
     )
     for r in results:

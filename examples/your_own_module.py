@@ -65,7 +65,8 @@ def main() -> None:
             )
         weights = torch.softmax(search.supernet.alphas["body"].detach(), dim=0).tolist()
         print(
-            f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights {[round(w, 2) for w in weights]}"
+            f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights "
+            f"{[round(w, 2) for w in weights]}"
         )
 
     result = search.result()

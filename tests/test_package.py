@@ -37,9 +37,11 @@ def test_searching_ones_own_module_needs_torch_and_numpy_alone():
         f"import sys\nfor name in {heavy}: sys.modules[name] = None\n"
         "import torch, torch.nn as nn, gradnas\n"
         "choice = gradnas.Choice({'a': nn.Linear(3, 3), 'b': nn.Identity()}, name='c')\n"
-        "search = gradnas.Search(nn.Sequential(choice, nn.Linear(3, 1)), gradient=gradnas.Unrolled())\n"
+        "search = gradnas.Search(nn.Sequential(choice, nn.Linear(3, 1)), "
+        "gradient=gradnas.Unrolled())\n"
         "data = [(torch.ones(4, 3), torch.ones(4, 1))]\n"
-        "print(search.fit(data, data, loss=nn.functional.mse_loss, epochs=1, progress=False).choices)\n"
+        "print(search.fit(data, data, loss=nn.functional.mse_loss, epochs=1, "
+        "progress=False).choices)\n"
         "gradnas.ConvCell(channels=4, cells=2).supernet()(torch.ones(2, 3, 8, 8))\n"
     )
     done = subprocess.run(

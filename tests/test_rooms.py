@@ -16,7 +16,8 @@ import rooms
 def test_the_drawing_and_the_table_are_those_of_the_code():
     command = [sys.executable, str(ROOT / "docs" / "rooms.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"run `python docs/rooms.py`; it differs: {done.stdout}{done.stderr}"
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, f"run `python docs/rooms.py`; what differs: {said}"
 
 
 def test_every_room_stands_in_the_import_contract():

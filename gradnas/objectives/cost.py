@@ -198,7 +198,7 @@ class ExpectedCost(CostLimits, CostTable):
         return ratio.clamp_min(1e-6)
 
     def paced(self, alpha_lr: float) -> ExpectedCost:
-        """The same with a `multiplier_lr` that fits alphas of this learning rate, if it has none."""
+        """The same; without a `multiplier_lr`, with one that fits this learning rate."""
         if self.multiplier_lr is not None:
             return self
         return replace(self, multiplier_lr=0.03 * alpha_lr)

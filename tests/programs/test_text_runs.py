@@ -369,9 +369,14 @@ def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
 
 def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_path):
     config = small_training(
-        corpus, space=RecurrentCell(hidden=16, embedding=16, nodes=3), lr=15.0, patience=None, epochs=8,
-        genotype=Genotype.recurrent_cell([("tanh", 0), ("relu", 1), ("tanh", 1)]), random_cells=2,
-    )  # fmt: skip
+        corpus,
+        space=RecurrentCell(hidden=16, embedding=16, nodes=3),
+        lr=15.0,
+        patience=None,
+        epochs=8,
+        genotype=Genotype.recurrent_cell([("tanh", 0), ("relu", 1), ("tanh", 1)]),
+        random_cells=2,
+    )
     results = training(config, tmp_path / "run")
     assert results["test_perplexity"] < 3.5  # 13 words; all but the first of a line are certain
     random = results["random_cells"]

@@ -448,7 +448,8 @@ def test_recomputing_needs_the_memory_of_one_path():
         (lambda: BinaryGates("twoo"), "mode must be 'full', 'recompute' or 'two', not 'twoo'"),
         (
             lambda: Search(TwoChoices(), BinaryGates(), alphas=AlphaOptimizer()),
-            r"needs AlphaOptimizer\(betas=\(0.0, ...\), weight_decay=0.0\), not betas=\(0.5, 0.999\)",
+            r"needs AlphaOptimizer\(betas=\(0.0, ...\), weight_decay=0.0\), not betas=\(0.5, "
+            r"0.999\)",
         ),
         (
             lambda: Search(TwoChoices(), BinaryGates(), Unrolled(mode="exact")),

@@ -255,8 +255,8 @@ def test_search_with_training(whole):
         "How to go on",
     ]
     assert (
-        "discretisation gap, by which the supernet is better than the network derived from it, is +28.3 points"
-        in text
+        "discretisation gap, by which the supernet is better than the network derived from it, is "
+        "+28.3 points" in text
     )
     assert "batch_size 64" in text and "weights WeightOptimizer lr 0.05" in text
     assert "genotype as above" in text
@@ -363,7 +363,8 @@ def test_collapse_is_said_in_plain_words(tmp_path):
     text = text_of(page_of(make_search(tmp_path / "run", genotype=COLLAPSED)))
     assert (
         text.count(
-            "2 of the 4 operations of the normal cell are skip connections: the search may have collapsed"
+            "2 of the 4 operations of the normal cell are skip connections: the search may have "
+            "collapsed"
         )
         == 2
     )

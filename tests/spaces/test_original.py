@@ -427,7 +427,8 @@ REFUSALS = {
             "x": torch.zeros(1),
             "classifier.bias": torch.tensor(0.0),
         },
-        "'stem.0.weight' is missing; .* no place for the tensor 'x'; .* 'classifier.bias' is a single number",
+        "'stem.0.weight' is missing; .* no place for the tensor 'x'; .* 'classifier.bias' is a "
+        "single number",
     ),
     "partly prefixed": (
         lambda s: {

@@ -281,7 +281,10 @@ class Launches(TorchDispatchMode):
     count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        views = "view expand permute transpose split unsqueeze squeeze select slice unbind detach alias empty t as_strided"
+        views = (
+            "view expand permute transpose split unsqueeze squeeze select slice unbind detach "
+            "alias empty t as_strided"
+        )
         name = func.overloadpacket.__name__
         if not name.strip("_").startswith(tuple(views.split()[:-2])) and name not in views.split():
             self.count += sum(args[-1]) if name == "convolution_backward" else 1
