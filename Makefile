@@ -30,8 +30,8 @@ quick: setup
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 lint: setup
-	$(BIN)/ruff check gradnas tests benchmarks examples docs
-	$(BIN)/ruff format --check gradnas tests benchmarks examples docs
+	$(BIN)/ruff check gradnas tests benchmarks examples docs/rooms.py
+	$(BIN)/ruff format --check gradnas tests benchmarks examples docs/rooms.py
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
