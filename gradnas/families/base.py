@@ -65,8 +65,9 @@ class Family(ABC):
         title: str | None = None,
         space: object = None,
     ) -> Path:
-        """The architecture in an SVG, PNG or PDF file, by its suffix. The same architecture gives
-        the same bytes.
+        """The architecture in an SVG, PNG or PDF file, by its suffix.
+
+        The same architecture gives the same bytes.
 
         Args:
             space: that it is of, where it is known: the picture may tell more then.
@@ -94,12 +95,20 @@ class Family(ABC):
 
     @abstractmethod
     def training_after(self, what: str, source: str | None) -> str:
-        """The training recipe when none is named, for an architecture called `what` that was found
-        on data from this source."""
+        """The training recipe when none is named.
+
+        Args:
+            what: the architecture's published name, or where it was read.
+            source: of the data that it was found on, where there was a search.
+        """
 
     def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
-        """The space of a published architecture of the name `what`, or of the run whose
-        configuration has this entry; None where it is unknown."""
+        """The space of an architecture; None where it is unknown.
+
+        Args:
+            what: its published name, or where it was read.
+            searched: the entry of the space in the configuration of its run.
+        """
         return None
 
     @abstractmethod

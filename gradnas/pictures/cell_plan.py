@@ -71,8 +71,10 @@ def conv_graph(cell: CellGenotype) -> Graph:
 
 
 def recurrent_graph(cell: CellGenotype) -> Graph:
-    """Of a recurrent cell: states 0 and 1 are x_t and h_{t-1}, and state k + 2 is s_k, of which s_0
-    has no choice."""
+    """Of a recurrent cell: its inputs x_t and h_{t-1}, then the states.
+
+    State k + 2 of the graph is s_k, of which s_0 has no choice.
+    """
     labels = ["$x_{t}$", "$h_{t-1}$"]
     labels += [f"$s_{{{k}}}$" for k in range(len(cell.edges) + 1)]
     incoming = {}

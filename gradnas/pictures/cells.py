@@ -56,8 +56,9 @@ GRAPHS = {"normal": conv_graph, "reduce": conv_graph, "recurrent": recurrent_gra
 
 
 def picture(genotype: Genotype, path: Path | str, *, title: str | None = None) -> Path:
-    """The cells of a genotype in an SVG, PNG or PDF file, by its suffix. The same genotype gives
-    the same bytes.
+    """The cells of a genotype in an SVG, PNG or PDF file, by its suffix.
+
+    The same genotype gives the same bytes.
 
     Raises:
         ValueError: the suffix is another one, or the file cannot be written.
@@ -66,8 +67,10 @@ def picture(genotype: Genotype, path: Path | str, *, title: str | None = None) -
 
 
 def svg(genotype: Genotype, *, title: str | None = None) -> str:
-    """The picture as an `<svg>` element for an HTML page. Its ids and its style apply to itself
-    alone, so several can stand in one page."""
+    """The picture as an `<svg>` element for an HTML page.
+
+    Its ids and its style apply to itself alone, so several can stand in one page.
+    """
     shown = _showable(genotype)
     label = " and ".join(TITLES[name] for name, _ in shown.cells)
     return svg_element(figure(shown, title=title), label, f"{shown} {title}")

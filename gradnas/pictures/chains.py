@@ -152,8 +152,10 @@ def _block(operation: str, stage: int) -> _Part:
 
 
 def _rows(parts: list[_Part]) -> list[list[_Placed]]:
-    """Boxes with their left sides, in rows that fit the page and break between stages where that is
-    possible."""
+    """Boxes with their left sides, in rows that fit the page.
+
+    Rows break between stages where that is possible.
+    """
     room = PAGE - 2 * MARGIN
     rows: list[list[_Placed]] = [[]]
     x = 0.0

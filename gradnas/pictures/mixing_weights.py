@@ -52,8 +52,10 @@ GROUP_GAP = 7.0
 
 
 def edges(nodes: int) -> list[tuple[int, int]]:
-    """(predecessor, intermediate node) for every row of a table of alphas; predecessors 0 and 1 are
-    a cell's inputs."""
+    """(predecessor, intermediate node) for every row of a table of alphas.
+
+    Predecessors 0 and 1 are a cell's inputs.
+    """
     return [(predecessor, node) for node in range(nodes) for predecessor in range(node + 2)]
 
 
@@ -77,8 +79,10 @@ def readable(operation: str) -> str:
 
 
 def operation_styles(operations: Sequence[str]) -> list[tuple[str, Any]]:
-    """A colour and a dash pattern for each operation: families share a hue, and no two have the
-    same style."""
+    """A colour and a dash pattern for each operation, all different.
+
+    Operations of one family share a hue.
+    """
     used: dict[tuple[str, ...], int] = {}
     styles = []
     for operation in operations:
@@ -180,8 +184,11 @@ def mixing_lines(
     operations: Sequence[str],
     chosen: set[tuple[int, int]],
 ) -> str:
-    """A small panel for each edge, rows by node and columns by predecessor, with a line for each
-    operation; those of (row, column) in `chosen` are thick."""
+    """A small panel for each edge, with a line over the epochs for each operation.
+
+    Panels stand in rows by node and in columns by predecessor; the lines of (row, column) in
+    `chosen` are thick.
+    """
     styles = operation_styles(operations)
     epochs = thinned(len(tables_NEO))
     columns = min(len(operations), 4)  # of the legend

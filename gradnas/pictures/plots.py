@@ -197,8 +197,7 @@ def comparison(
     factor: float = 100.0,
     others: str = "random cells",
 ) -> str:
-    """A dot for each random cell, their mean with one standard deviation, and the cell that is
-    compared with them.
+    """An architecture beside random ones: a dot for each, their mean and one standard deviation.
 
     `label` says what is compared, and `factor` brings the values to its unit. An axis of
     percentages ends near 100.
@@ -242,8 +241,7 @@ def comparison(
 
 
 def _stacked(values: Sequence[float], all_values: Sequence[float]) -> list[int]:
-    """For each dot of a row, on which level it stands so that dots of nearly the same value do not
-    hide each other."""
+    """For each dot of a row its level, so that dots of nearly the same value are all seen."""
     apart = 0.018 * max(max(all_values) - min(all_values), 2e-3)
     levels: list[int] = []
     for value in values:
@@ -262,8 +260,10 @@ def _stacked(values: Sequence[float], all_values: Sequence[float]) -> list[int]:
 def trade_off(
     name: str, points: Sequence[tuple[float, float, int]], cost: str, limit: float | None
 ) -> str:
-    """Accuracy against cost, a point (cost, share, epoch) for each epoch, later ones darker;
-    `limit` is a line."""
+    """Accuracy against cost, a point (cost, share, epoch) for each epoch; later ones are darker.
+
+    `limit` is a line.
+    """
     sheet = Sheet(WIDTH, 270)
     axes = sheet.axes(58, 14, WIDTH - 90, 206)
     first = min(epoch for _, _, epoch in points)

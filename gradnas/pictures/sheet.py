@@ -115,8 +115,10 @@ class Sheet:
 
 
 def inline(svg: str, name: str, label: str, width: float) -> str:
-    """An SVG file of matplotlib as an element of a page: its ids and its style apply to itself
-    alone."""
+    """An SVG file of matplotlib as an element of a page.
+
+    Its ids and its style apply to itself alone.
+    """
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = svg.replace("*{", f"#{name} *{{").replace("xlink:href=", "href=")

@@ -33,8 +33,7 @@ from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
 
 
 def write_report(run: runs.Run) -> Path:
-    """Write `report.html` into the folder of a search or of a training, finished or not, and return
-    its path.
+    """Write `report.html` into the folder of a run, finished or not, and return its path.
 
     Raises:
         ValueError: it is no run folder, a file in it is damaged (the sentence names the file), or

@@ -32,8 +32,10 @@ class Records:
     rows: tuple[dict[str, Any], ...]
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """(finished epochs, value) wherever the value is there. Raises ValueError for one that is
-        not a number."""
+        """(finished epochs, value) wherever the value is there.
+
+        Raises ValueError for one that is not a number.
+        """
         pairs = []
         for row in self.rows:
             if key in row:
@@ -105,8 +107,7 @@ class Folder:
 
     @property
     def state(self) -> str:
-        """`finished`, `running`, `interrupted`, `failed`, ..., or `unfinished` when nobody wrote it
-        down."""
+        """`finished`, `running`, ..., or `unfinished` when nobody wrote it down."""
         return plain(self.status.get("status", "unfinished"))
 
     @property
@@ -168,8 +169,10 @@ class Folder:
         return value
 
     def names(self, *keys: str) -> list[str]:
-        """A list of names in `config.json`, such as that of a space's operations. Raises ValueError
-        when it is anything else."""
+        """A list of names in `config.json`, such as that of a space's operations.
+
+        Raises ValueError when it is anything else.
+        """
         names = self.setting(*keys, kind=list)
         if not names or not all(isinstance(name, str) for name in names):
             where = f"{self.path / runs.CONFIG}: {'.'.join(keys)}"
@@ -181,8 +184,10 @@ class Folder:
 
 
 def read_folder(path: Path, searches: Collection[str], trainings: Collection[str]) -> Folder:
-    """The files of a search, with the training in `train/`, or of a training, with the random
-    architectures in `random/`; without its architecture and its alphas.
+    """The files of a run folder and of those within it, without architecture and alphas.
+
+    Within a search is the training in `train/`, within a training the random architectures in
+    `random/`.
 
     Args:
         searches, trainings: the names of the configurations that there are.
@@ -224,8 +229,9 @@ def read_folder(path: Path, searches: Collection[str], trainings: Collection[str
 
 
 def read_alphas(path: Path, tables: Tables) -> dict[str, Tensor]:
-    """Name -> tables with a first axis N, as many for each as the file of a run folder holds; empty
-    without a file.
+    """Name -> tables with a first axis N, as many for each as the file of a run folder holds.
+
+    Empty without a file.
 
     Raises:
         ValueError: a table that is missing, that the configuration does not know, of another shape,

@@ -87,8 +87,11 @@ def so_far(folder: Folder) -> str:
 
 
 def notices(folder: Folder, collapse: str | None) -> list[str]:
-    """What a reader must know before anything else: a run that is not finished or has failed, a
-    collapsing search."""
+    """What a reader must know before anything else.
+
+    That is a run that is not finished or has failed, a training of another cell, a collapsing
+    search.
+    """
     sentences = []
     if folder.state != "finished":
         sentences.append(_unfinished(folder, "run"))
@@ -131,8 +134,9 @@ def durations(folder: Folder) -> list[tuple[str, str]]:
 
 
 def commands(folder: Folder, of_training: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What can be done with the run next: command and purpose, with the folder's path as it was
-    given.
+    """What can be done with the run next: command and purpose.
+
+    Commands name the folder by the path that was given.
 
     Args:
         of_training: what can be done with the trained network.

@@ -11,7 +11,7 @@ from test_experiment import CPU, DIGITS, SMALL, search
 
 from gradnas.cli import main
 from gradnas.programs import estimating as room
-from gradnas.programs.estimating import Estimate, time_needed, estimate_search
+from gradnas.programs.estimating import Estimate, estimate_search, time_needed
 from gradnas.tasks.images.search import ImageSearch
 
 

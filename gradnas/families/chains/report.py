@@ -47,8 +47,7 @@ def shown(folder: Folder) -> str:
 
 
 def mixing(folder: Folder) -> str:
-    """Mixing weights of every block after the last epoch, and how decided they are over the
-    epochs."""
+    """The mixing weights of every block, and how decided they are over the epochs."""
     if not folder.alphas:
         return ""
     mixes = {}

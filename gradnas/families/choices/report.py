@@ -43,8 +43,7 @@ def shown(folder: Folder) -> str:
 
 
 def mixing(folder: Folder) -> str:
-    """The probabilities of the operations after the last epoch and over the epochs, and how decided
-    they are."""
+    """The probabilities of the operations over the epochs, and how decided they are."""
     if not folder.alphas:
         return ""
     mixes = {}

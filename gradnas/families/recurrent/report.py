@@ -22,8 +22,10 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def state_edges(nodes: int) -> list[tuple[int, int]]:
-    """(predecessor, node) for every row of the table of alphas; nodes count from 1, and 0 is the
-    first state."""
+    """(predecessor, node) for every row of the table of alphas.
+
+    Nodes count from 1, and 0 is the first state.
+    """
     return [(predecessor, node) for node in range(1, nodes + 1) for predecessor in range(node)]
 
 

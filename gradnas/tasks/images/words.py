@@ -392,8 +392,10 @@ def _plot_pair(
 
 
 def _cost_against_accuracy(folder: Folder) -> str:
-    """What the derived network of every epoch costs and how accurate it is, for the first cost of
-    the search that was recorded; empty without one."""
+    """What the derived network of every epoch costs and how accurate it is.
+
+    Of the first cost of the search that was recorded; empty without one.
+    """
     accuracies = dict(folder.metrics.series("derived_valid_accuracy"))
     for quantity in QUANTITIES:
         what = quantity.noun
