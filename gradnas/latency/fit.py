@@ -50,7 +50,10 @@ def fit(features: Sequence[Mapping[str, float]], ms: Sequence[float], seed: int 
             f"{len(known)} operations with known features are too few to fit a predictor on; "
             f"it takes at least {FEWEST}"
         )
-    names = tuple(name for name in known[0] if all(name in own for own in known))
+    names = []
+    for name in known[0]:
+        if all(name in own for own in known):
+            names.append(name)
     rows = []
     for own in known:
         rows.append([float(own[name]) for name in names])
@@ -71,7 +74,7 @@ def fit(features: Sequence[Mapping[str, float]], ms: Sequence[float], seed: int 
 
     coefficients_F, base = _least_squares(x_NF, y_N)
     return Predictor(
-        names=names,
+        names=tuple(names),
         coefficients=tuple(coefficients_F.tolist()),
         base_ms=base,
         held_out_r2=float(r2),

@@ -135,13 +135,16 @@ def _units(calls: Sequence[Call], named_for_rest: Mapping[str, Any]) -> list[Uni
     for key, equal_calls in grouped.items():
         first = equal_calls[0]
         ready = partial(_ready, first, named_for_rest)
+        params = []
+        for call in equal_calls:
+            params.append(_new_params(call, counted))
         unit = Unit(
             key=key,
             uses=tuple(call.when for call in equal_calls),
             label=_label(first),
             features=features_of(first),
             macs=_macs(ready()),
-            params=tuple(_new_params(call, counted) for call in equal_calls),
+            params=tuple(params),
             ready=ready,
         )
         units.append(unit)

@@ -48,6 +48,9 @@ class TokenLikelihood(Objective):
         parts = {"loss": loss.detach()}
         if self.activation:
             loss = loss + self.activation * outputs.dropped_TBH.square().mean()
-        if self.slowness and len(outputs.states_TBH) > 1:
-            loss = loss + self.slowness * outputs.states_TBH.diff(dim=0).square().mean()
+        # As published, this one is of the outputs before dropout. One step alone has no neighbour,
+        # and the mean over nothing would be NaN.
+        states_TBH = outputs.states_TBH
+        if self.slowness and len(states_TBH) > 1:
+            loss = loss + self.slowness * states_TBH.diff(dim=0).square().mean()
         return loss, parts

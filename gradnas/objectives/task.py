@@ -34,13 +34,18 @@ class CrossEntropy(Objective):
         self, outputs: Any, targets: Tensor, draw: Draw | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         del draw
-        logits_BK, auxiliary_BK = outputs if isinstance(outputs, tuple) else (outputs, None)
-        loss = F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.label_smoothing)
-        accuracy = (logits_BK.detach().argmax(dim=1) == targets).double().mean()
-        parts = {"loss": loss.detach(), "accuracy": accuracy}
+        logits_BK = outputs
+        auxiliary_BK = None
+        if isinstance(outputs, tuple):  # a network with an auxiliary head, in training
+            logits_BK, auxiliary_BK = outputs
+        loss = self._cross_entropy(logits_BK, targets)
+        is_right_B = logits_BK.detach().argmax(dim=1) == targets
+        parts = {"loss": loss.detach(), "accuracy": is_right_B.double().mean()}
         if auxiliary_BK is not None and self.auxiliary_weight:
-            auxiliary = F.cross_entropy(
-                auxiliary_BK.float(), targets, label_smoothing=self.label_smoothing
-            )
-            loss = loss + self.auxiliary_weight * auxiliary
+            # It helps the gradient reach the early cells, and is no part of what is reported.
+            loss = loss + self.auxiliary_weight * self._cross_entropy(auxiliary_BK, targets)
         return loss, parts
+
+    def _cross_entropy(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
+        # In float32 also under autocast: bf16 has too few digits for a sum of exponentials.
+        return F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.label_smoothing)

@@ -28,8 +28,7 @@ class SearchResult:
 
     @property
     def choices(self) -> Any:
-        """Choice name -> operation for a module with choices; the `Genotype` or `Chain` for a
-        space."""
+        """The `Genotype` or `Chain` of a space; of a module with choices, name -> operation."""
         return self.decision.public
 
     @property
