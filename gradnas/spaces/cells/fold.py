@@ -137,15 +137,24 @@ class _Fold(torch.autograd.Function):
         a_N = mix_N.double()
 
         # Statistics of the maps as they come, before any product.
-        covariances = [native.covariance(d) for d in maps[:K]]
-        moments = [native.moments(q) for q in maps[K : K + T]]
-        V_KII = torch.stack([v for _, v in covariances]) if K else W_KOI
-        empty_C = a_N.new_zeros(0, maps[0].shape[1])
-        map_mean_NC = torch.cat([empty_C, *(m[None] for m, _ in [*covariances, *moments])])
+        means: list[Tensor] = []
+        covariances: list[Tensor] = []
+        pool_variances: list[Tensor] = []
+        for d in maps[:K]:
+            mean_I, covariance_II = native.covariance(d)
+            means.append(mean_I)
+            covariances.append(covariance_II)
+        for q in maps[K : K + T]:
+            mean_C, var_C = native.moments(q)
+            means.append(mean_C)
+            pool_variances.append(var_C)
+        channels = maps[0].shape[1]
+        map_mean_NC = _rows(means, channels)
+        V_KII = torch.stack(covariances) if K else W_KOI
 
         # Of what enters the BatchNorms the variance follows from them.
         var_KO = ((W_KOI @ V_KII) * W_KOI).sum(2)
-        var_NC = torch.cat([var_KO, *(v[None] for _, v in moments)])
+        var_NC = torch.cat([var_KO, _rows(pool_variances, channels)])
         r_NC = (var_NC + EPS).rsqrt()
 
         # (1) without a centred copy of any map: what the means give is subtracted as a bias.
@@ -155,9 +164,10 @@ class _Fold(torch.autograd.Function):
         factors_TC = _rounded(a_N[K : K + T, None] * r_NC[K:], maps[0])
         bias_C = -(map_mean_NC[:K, None, :] @ M_KIO).sum((0, 1))
         bias_C = bias_C - (map_mean_NC[K:] * factors_TC).sum(0)
+        scaled = list(zip(maps[K : K + T], factors_TC, strict=True))
         ones_C = torch.ones_like(bias_C)
-        factors = [*factors_TC, *(a * ones_C for a in a_N[K + T :])]
-        scaled = list(zip(maps[K:], factors, strict=True))
+        for x, a in zip(maps[K + T :], a_N[K + T :], strict=True):
+            scaled.append((x, a * ones_C))
         y_BCHW = native.sum_products(maps[:K], M_KIO, scaled, bias_C)
 
         ctx.num_pools = num_pools
@@ -194,15 +204,17 @@ class _Fold(torch.autograd.Function):
         # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a
         # pool only the diagonal is needed: the sum of q g, less mean times sum.
         near_C = _rounded(mean_C, grad)
-        crosses = [native.cross(d, grad, mean_y=near_C.to(grad.dtype)) for d in maps[:K]]
+        subtracted_C = near_C.to(grad.dtype)
+        crosses = [native.cross(d, grad, mean_y=subtracted_C) for d in maps[:K]]
         A_KOI = torch.stack(crosses).transpose(1, 2) if K else W_KOI
         A_KOI = A_KOI + pixels * (near_C - mean_C)[:, None] * map_mean_NC[:K, None, :]
-        A_TC = []
+        pool_As: list[Tensor] = []
         for q, mean in zip(maps[K : K + T], map_mean_NC[K:], strict=True):
-            A_TC.append(native.sums(grad, q) - mean * sum_C)
+            pool_As.append(native.sums(grad, q) - mean * sum_C)
 
         # sum_i A_io W_oi, of (2) and (3); a pool's W is 1.
-        AW_NC = torch.cat([(A_KOI * W_KOI).sum(2), *(s[None] for s in A_TC)])
+        AW_KO = (A_KOI * W_KOI).sum(2)
+        AW_NC = torch.cat([AW_KO, _rows(pool_As, len(sum_C))])
         grad_mix = torch.zeros_like(a_N)
         grad_mix[: K + T] = (AW_NC * r_NC).sum(1)  # (2)
         scale_NC = a_N[: K + T, None] * r_NC
@@ -241,6 +253,13 @@ class _Fold(torch.autograd.Function):
                 grad_map = native.sum_products([], W_KOI, pairs, bias_C)
             grad_maps.append(grad_map)
         return None, None, grad_mix.to(mix_N.dtype), grad_weight, *grad_maps
+
+
+def _rows(vectors: list[Tensor], channels: int) -> Tensor:
+    """Vectors of C numbers as rows, also where there are none."""
+    if not vectors:
+        return torch.zeros(0, channels, dtype=torch.float64)
+    return torch.stack(vectors)
 
 
 def _rounded(t: Tensor, like: Tensor) -> Tensor:

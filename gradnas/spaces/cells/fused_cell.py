@@ -52,8 +52,6 @@ from gradnas.spaces.cells.stencils import (
 )
 from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
 
-DILATIONS = dict.fromkeys(SEPARABLE, 1) | dict.fromkeys(DILATED, 2)
-
 
 class _Convolution(NamedTuple):
     """A known convolution that leaves a source."""
@@ -172,7 +170,7 @@ class FusedCell(EdgeCell):
         convolutions: list[_Convolution] = []
         # Shared by all edges from this source; computed when the first edge asks.
         pooled: tuple[Tensor, Tensor] | None = None
-        halves: list[Tensor] | None = None
+        halves: tuple[Tensor, Tensor] | None = None
         for target in range(max(0, source - 1), len(nodes)):
             node = nodes[target]
             row = self.shape.edge(target, source)
@@ -183,7 +181,7 @@ class FusedCell(EdgeCell):
                 is_reduction = isinstance(operation, FactorizedReduce)
                 if isinstance(operation, Zero):
                     continue
-                if known and name in DILATIONS:
+                if known and name in (*SEPARABLE, *DILATED):
                     assert isinstance(operation, nn.Sequential)
                     convolutions.append(_Convolution(node, row, column, name, operation))
                 elif known and name in POOLS:
@@ -196,7 +194,8 @@ class FusedCell(EdgeCell):
                     )
                 elif is_reduction and self.training and _is_even(x_BCHW):
                     if halves is None:
-                        halves = [torch.relu(x) for x in _halves(x_BCHW)]
+                        even_BCHW, odd_BCHW = _halves(x_BCHW)
+                        halves = (torch.relu(even_BCHW), torch.relu(odd_BCHW))
                     for weight, half_BCHW in zip(_side_by_side(operation), halves, strict=True):
                         product = _Product(row, column, weight, operation.bn, half_BCHW)
                         node.reductions.append(product)
@@ -210,8 +209,11 @@ class FusedCell(EdgeCell):
         self, x_BCHW: Tensor, convolutions: list[_Convolution], stride: int, updates: Updates
     ) -> None:
         """All the known convolutions that leave a source, up to their last pointwise products."""
-        weights = [conv_weight(c.layers[DEPTHWISE]) for c in convolutions]
-        dilations = [DILATIONS[c.name] for c in convolutions]
+        weights = []
+        dilations = []
+        for c in convolutions:
+            weights.append(conv_weight(c.layers[DEPTHWISE]))
+            dilations.append(2 if c.name in DILATED else 1)
         maps = relu_depthwise(x_BCHW, weights, dilations, stride)
         for c, D_BCHW in zip(convolutions, maps, strict=True):
             if c.name in SEPARABLE:
@@ -247,8 +249,10 @@ class FusedCell(EdgeCell):
         if not parts:
             step = 2 if self.reduction else 1
             return channels_last(torch.zeros_like(like_BCHW[:, :, ::step, ::step]))
-        mix_N = mix_EO[[part.row for part in parts], [part.column for part in parts]]
-        norms = [product.norm for product in products] + [pool.norm for pool in node.pools]
+        rows = [part.row for part in parts]
+        columns = [part.column for part in parts]
+        mix_N = mix_EO[rows, columns]
+        norms = [part.norm for part in [*products, *node.pools]]
         running: Running | None = None
         if not self.training and norms:
             means, variances = running_of(norms)
@@ -257,7 +261,9 @@ class FusedCell(EdgeCell):
         maps = [part.x_BCHW for part in parts]
         y_BCHW, mean_NC, var_NC = fold_mix(mix_N, weights, len(node.pools), maps, running)
         if self.training:
-            seen = [Update(*one) for one in zip(norms, mean_NC, var_NC, strict=True)]
+            seen: Updates = []
+            for norm, mean_C, var_C in zip(norms, mean_NC, var_NC, strict=True):
+                seen.append(Update(norm, mean_C, var_C))
             updates += _joined(seen, len(node.convolutions), len(node.reductions))
         return y_BCHW
 
@@ -280,9 +286,11 @@ def _is_even(x_BCHW: Tensor) -> bool:
     return x_BCHW.shape[2] % 2 == 0 and x_BCHW.shape[3] % 2 == 0
 
 
-def _halves(x_BCHW: Tensor) -> list[Tensor]:
+def _halves(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """The pixels that the two convolutions of a factorized reduction see."""
-    return [channels_last(x_BCHW[:, :, i::2, i::2]) for i in range(2)]
+    even_BCHW = channels_last(x_BCHW[:, :, ::2, ::2])
+    odd_BCHW = channels_last(x_BCHW[:, :, 1::2, 1::2])
+    return even_BCHW, odd_BCHW
 
 
 def _side_by_side(reduction: FactorizedReduce) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -34,80 +33,16 @@ from gradnas.choice import Active
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.kernels import EPS
 from gradnas.spaces.cells.running import Normalised, Statistics, running_of
-from gradnas.spaces.cells.shape import INPUTS
-from gradnas.spaces.cells.stencils import (
-    DEPTHWISE,
-    DILATED,
-    LAST_NORM,
-    LAST_POINTWISE,
-    NORM,
-    POINTWISE,
-    POOLS,
-    SECOND_DEPTHWISE,
-    SEPARABLE,
-    batch_norm,
-    conv_weight,
+from gradnas.spaces.cells.stages import (
+    Item,
+    Stage,
+    StageWeights,
+    gathered_weights,
+    served_edges,
+    stages_of,
 )
-from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An operation of an edge."""
-
-    source: int  # place among the sources of the stage
-    target: int  # intermediate node
-    row: int  # of alpha
-    column: int
-    operation: nn.Module
-
-    def layer(self, place: int) -> nn.Module:
-        """Of a known convolution or pool."""
-        assert isinstance(self.operation, nn.Sequential)
-        return self.operation[place]
-
-    def weight(self, place: int) -> Tensor:
-        """Of a layer that is a convolution."""
-        return conv_weight(self.layer(place))
-
-    def norm(self, place: int) -> nn.BatchNorm2d:
-        """A layer that is a BatchNorm."""
-        return batch_norm(self.layer(place))
-
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The BatchNorm that ends the operation."""
-        if isinstance(self.operation, FactorizedReduce):
-            return self.operation.bn
-        return self.norm(LAST_NORM)
-
-
-@dataclass
-class _Stage:
-    """What leaves some sources, by kind."""
-
-    sources: list[int] = field(default_factory=list)  # those with an active edge
-    separable: list[_Item] = field(default_factory=list)
-    dilated: list[_Item] = field(default_factory=list)
-    maxima: list[_Item] = field(default_factory=list)
-    averages: list[_Item] = field(default_factory=list)
-    reductions: list[_Item] = field(default_factory=list)
-    identities: list[_Item] = field(default_factory=list)
-    others: list[_Item] = field(default_factory=list)  # run as modules of their own
-
-    @property
-    def convolutions(self) -> list[_Item]:
-        return self.separable + self.dilated
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Of the convolutions of a stage, side by side."""
-
-    separable: Tensor  # depthwise
-    dilated: Tensor  # depthwise
-    second_separable: Tensor  # depthwise
-    first_pointwise: Tensor  # of the separable ones
-    last_pointwise: Tensor  # of all
+from gradnas.spaces.cells.stencils import NORM
+from gradnas.spaces.operations import FactorizedReduce
 
 
 def grouped_nodes(
@@ -119,8 +54,8 @@ def grouped_nodes(
     """
     num_nodes = cell.shape.nodes
     is_even = inputs[0].shape[2] % 2 == 0 and inputs[0].shape[3] % 2 == 0
-    stages = _stages(cell, active, is_even)
-    weights = _gathered_weights(stages)
+    stages = stages_of(cell, active, is_even)
+    weights = gathered_weights(stages)
     mixes = _mixing_matrices(stages, mix_EO, cell.training)
     # An input without any active edge stays out, so that its weights have no gradient rather than
     # zeros.
@@ -155,130 +90,10 @@ def grouped_nodes(
     return nodes
 
 
-def _stages(cell: EdgeCell, active: Active, is_even: bool) -> list[_Stage]:
-    """One for each intermediate node: what leaves the sources known when its turn comes."""
-    num_nodes = cell.shape.nodes
-    names = cell.shape.names
-    stages = [_Stage() for _ in range(num_nodes)]
-    for number, stage in enumerate(stages):
-        # The first stage knows the cell's inputs; each later one the node of the stage before it.
-        sources = list(range(INPUTS)) if number == 0 else [number + 1]
-        for source in sources:
-            place = len(stage.sources)
-            for target in range(number, num_nodes):
-                row = cell.shape.edge(target, source)
-                for column in active[row]:
-                    name = names[column]
-                    operation = cell.operation(row, name)
-                    if isinstance(operation, Zero):
-                        continue
-                    if source not in stage.sources:
-                        stage.sources.append(source)
-                    known = cell.shape.factories[name] is OPERATIONS.get(name)
-                    items = _kind(stage, name, operation, known, is_even)
-                    items.append(_Item(place, target, row, column, operation))
-    return stages
-
-
-def _kind(
-    stage: _Stage, name: str, operation: nn.Module, known: bool, is_even: bool
-) -> list[_Item]:
-    """The list of a stage that an operation belongs to."""
-    if known:
-        if name in SEPARABLE:
-            return stage.separable
-        if name in DILATED:
-            return stage.dilated
-        if name in POOLS:
-            return stage.maxima if name == POOLS[0] else stage.averages
-        if isinstance(operation, FactorizedReduce) and is_even:
-            return stage.reductions
-        if isinstance(operation, nn.Identity):
-            return stage.identities
-    return stage.others
-
-
-# ---- weights side by side ------------------------------------------------------------------------
-
-
-def _gathered_weights(stages: list[_Stage]) -> list[_Weights]:
-    """The weights of all stages side by side, in a few launches for all of them together."""
-    depthwise: list[list[Tensor]] = []
-    pointwise: list[list[Tensor]] = []
-    for stage in stages:
-        depthwise.append([item.weight(DEPTHWISE) for item in stage.separable])
-        depthwise.append([item.weight(DEPTHWISE) for item in stage.dilated])
-        depthwise.append([item.weight(SECOND_DEPTHWISE) for item in stage.separable])
-        pointwise.append([item.weight(POINTWISE) for item in stage.separable])
-        pointwise.append([item.weight(LAST_POINTWISE) for item in stage.convolutions])
-    depthwise_joined = iter(_joined(depthwise))
-    pointwise_joined = iter(_joined(pointwise))
-    weights = []
-    for _ in stages:
-        weights.append(
-            _Weights(
-                separable=next(depthwise_joined),
-                dilated=next(depthwise_joined),
-                second_separable=next(depthwise_joined),
-                first_pointwise=next(pointwise_joined),
-                last_pointwise=next(pointwise_joined),
-            )
-        )
-    return weights
-
-
-def _joined(groups: list[list[Tensor]]) -> Sequence[Tensor]:
-    """For each group one tensor, the weights of which lie side by side; a view of all in one."""
-    weights = _of_one_size([weight for group in groups for weight in group])
-    if not weights:
-        return [torch.empty(0)] * len(groups)
-    # Contiguous in torch's sense is not enough: a 1x1 weight may carry channels-last strides, and
-    # would pass them on.
-    joined = torch.cat([w.flatten(1) for w in weights]).view(-1, *weights[0].shape[1:])
-    channels = weights[0].shape[0]
-    return joined.split([channels * len(group) for group in groups])
-
-
-def _of_one_size(weights: list[Tensor]) -> list[Tensor]:
-    """Kernels of 3x3 with a border of zeros, if there are some of 5x5."""
-    small = [w for w in weights if w.shape[2] == 3]
-    has_large = any(w.shape[2] == 5 for w in weights)
-    if not small or not has_large:
-        return weights
-    channels = small[0].shape[0]
-    padded = iter(F.pad(torch.cat(small), (1, 1, 1, 1)).split(channels))
-    return [next(padded) if w.shape[2] == 3 else w for w in weights]
-
-
 # ---- mixing --------------------------------------------------------------------------------------
 
 
-def _served(stage: _Stage, training: bool) -> list[list[_Item]]:
-    """The edges that each of the mixed maps serves, in the order of `_mixed_maps`."""
-    served = [[item] for item in stage.convolutions]
-    for items in (stage.maxima, stage.averages):
-        if training:
-            served += _by_source(stage, items)
-        else:
-            # Running statistics of edges that were drawn at different times differ: each has its
-            # own map.
-            served += [[item] for item in items]
-    served += [[item] for item in stage.reductions]
-    served += _by_source(stage, stage.identities)
-    return served
-
-
-def _by_source(stage: _Stage, items: list[_Item]) -> list[list[_Item]]:
-    """Items that share one map for each source; a source without any has an empty list."""
-    if not items:
-        return []
-    groups: list[list[_Item]] = [[] for _ in stage.sources]
-    for item in items:
-        groups[item.source].append(item)
-    return groups
-
-
-def _mixing_matrices(stages: list[_Stage], mix_EO: Tensor, training: bool) -> list[Tensor]:
+def _mixing_matrices(stages: list[Stage], mix_EO: Tensor, training: bool) -> list[Tensor]:
     """For each stage the mixing weights as a matrix from maps to targets, zero without an edge.
 
     All matrices come from one gather: the places of their numbers in `mix_EO`, laid flat with a
@@ -289,7 +104,7 @@ def _mixing_matrices(stages: list[_Stage], mix_EO: Tensor, training: bool) -> li
     places: list[int] = []
     shapes: list[tuple[int, int]] = []
     for number, stage in enumerate(stages):
-        served = _served(stage, training)
+        served = served_edges(stage, training)
         targets = range(number, len(stages))
         shapes.append((len(targets), len(served)))
         for target in targets:
@@ -326,8 +141,8 @@ def _added(sum_BTCHW: Tensor | None, joined_BQHW: Tensor, mix_TQ: Tensor) -> Ten
 
 
 def _mixed_maps(
-    stage: _Stage,
-    weights: _Weights,
+    stage: Stage,
+    weights: StageWeights,
     x_BSCHW: Tensor,
     stride: int,
     training: bool,
@@ -349,7 +164,7 @@ def _mixed_maps(
         if items:
             pooled_BQHW = pool(x_BQHW, stride)
             if not training:
-                # `_served` gives each edge a map of its own in eval mode: copies of its source's.
+                # In eval mode each edge has a map of its own (`served_edges`): copies of its source's.
                 own = [pooled_BQHW.split(C, dim=1)[item.source] for item in items]
                 pooled_BQHW = torch.cat(own, dim=1)
             maps.append(pooled_BQHW)
@@ -361,7 +176,7 @@ def _mixed_maps(
         z_BQHW = _cat(maps)
         num_maps = z_BQHW.shape[1] // C
         norms = []
-        for items in _served(stage, training)[:num_maps]:
+        for items in served_edges(stage, training)[:num_maps]:
             norms.append([item.last_norm() for item in items])
         parts.append(_normalised(z_BQHW, norms, training, statistics))
     if stage.identities:
@@ -375,8 +190,8 @@ def _cat(maps: list[Tensor]) -> Tensor:
 
 
 def _convolved(
-    stage: _Stage,
-    weights: _Weights,
+    stage: Stage,
+    weights: StageWeights,
     positive_BSCHW: Tensor,
     stride: int,
     training: bool,
@@ -417,7 +232,7 @@ def _repeated(x_BSCHW: Tensor, sources: list[int]) -> Tensor:
     return torch.cat([x_BSCHW[:, s] for s in sources], dim=1)
 
 
-def _reduced(items: list[_Item], positive_BSCHW: Tensor) -> Tensor:
+def _reduced(items: list[Item], positive_BSCHW: Tensor) -> Tensor:
     """The factorized reductions, before their BatchNorms; items come source by source."""
     even_BSCHW = positive_BSCHW[..., ::2, ::2]
     odd_BSCHW = positive_BSCHW[..., 1::2, 1::2]
