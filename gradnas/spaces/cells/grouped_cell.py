@@ -164,7 +164,7 @@ def _mixed_maps(
         if items:
             pooled_BQHW = pool(x_BQHW, stride)
             if not training:
-                # In eval mode each edge has a map of its own (`served_edges`): copies of its source's.
+                # In eval mode each edge has its own map (`served_edges`): a copy of its source's.
                 own = [pooled_BQHW.split(C, dim=1)[item.source] for item in items]
                 pooled_BQHW = torch.cat(own, dim=1)
             maps.append(pooled_BQHW)
