@@ -29,8 +29,10 @@ import json
 import math
 import statistics
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -84,6 +86,11 @@ class Row:
     search_s: float
 
 
+def loss_on(x_BCHW: Tensor, y_B: Tensor) -> Callable[[nn.Module], Tensor]:
+    """The loss of a network on one batch."""
+    return lambda net: F.cross_entropy(net(x_BCHW), y_B)
+
+
 def search(
     table: LatencyTable,
     example: Tensor,
@@ -117,11 +124,8 @@ def search(
     valid_epochs = itertools.chain.from_iterable(valid_batches.epoch(e) for e in itertools.count())
     for epoch in range(options.search_epochs):
         for x, y in train_batches.epoch(epoch):
-            loss = None
-            if found.alpha_due:
-                x_valid, y_valid = next(valid_epochs)
-                loss = lambda net: F.cross_entropy(net(x_valid), y_valid)  # noqa: E731
-            found.step(lambda net: F.cross_entropy(net(x), y), loss)
+            valid_loss = loss_on(*next(valid_epochs)) if found.alpha_due else None
+            found.step(loss_on(x, y), valid_loss)
         found.finish_epoch()
     result = found.result()
     print(
@@ -206,11 +210,34 @@ def measured_table(example: Tensor) -> LatencyTable:
     )
 
 
+def forward_of(net: nn.Module, x_BCHW: Tensor) -> AbstractContextManager[Callable[[], Tensor]]:
+    """What is timed: a pass, with nothing to prepare."""
+    return nullcontext(lambda: net(x_BCHW))
+
+
+def trainer(train: Split, test: Split, options) -> Callable[[Chain], list[float]]:
+    """A function that returns the test accuracies of a chain, and trains each chain once."""
+    accuracies: dict[str, list[float]] = {}
+
+    def trained(chain: Chain) -> list[float]:
+        code = SPACE.code(chain)
+        if code not in accuracies:
+            accuracies[code] = [
+                train_from_scratch(chain, k, train, test, options.epochs)
+                for k in range(options.trainings)
+            ]
+            shown = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies[code])
+            print(f"    {code}: {shown}", flush=True)
+        return accuracies[code]
+
+    return trained
+
+
 def measured_ms(networks: list[nn.Module], example: Tensor) -> list[float]:
     """End to end, taking turns."""
     for net in networks:
         net.eval()
-    works = [lambda net=net: nullcontext(lambda: net(example)) for net in networks]
+    works = [partial(forward_of, net, example) for net in networks]
     return [sample.ms for sample in time_interleaved(works, CPU, TIMING)]
 
 
@@ -289,21 +316,7 @@ def main() -> None:
             "within it",
             flush=True,
         )
-        accuracies: dict[str, list[float]] = {}
-
-        def trained(chain: Chain) -> list[float]:
-            code = SPACE.code(chain)
-            if code not in accuracies:
-                accuracies[code] = [
-                    train_from_scratch(chain, k, train, test, options.epochs)
-                    for k in range(options.trainings)
-                ]
-                print(
-                    f"    {code}: {', '.join(f'{100 * a:.2f}' for a in accuracies[code])}",
-                    flush=True,
-                )
-            return accuracies[code]
-
+        trained = trainer(train, test, options)
         for seed in options.seeds:
             if (share, seed) in rows:
                 continue

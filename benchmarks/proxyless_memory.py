@@ -24,11 +24,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.func import functional_call
 
-from gradnas import BinaryGates, Chain, Draw, FirstOrder, MBConvChain, Softmax
+from gradnas import BinaryGates, Chain, Draw, FirstOrder, MBConvChain, Relaxation, Softmax
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib
 from gradnas.randomness import generator_for
+from gradnas.spaces import Supernet
 
 SPACE = MBConvChain()
 ALPHA_STEPS = {
@@ -48,49 +50,14 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, list[float]]
     supernet = SPACE.supernet(num_classes=1000).to(device).train()
     x_BCHW = torch.randn(options.batch, 3, options.side, options.side, device=device)
     y_B = torch.randint(1000, (options.batch,), device=device)
-    params = {k: p for k, p in supernet.named_parameters() if not k.startswith("alphas")}
     alphas = dict(supernet.alphas.items())
     gates = ALPHA_STEPS.get(variant, BinaryGates("full"))
     found: dict[str, list[float]] = {"saved": [], "plain": [], "seconds": []}
     before = measured_peak_mib(device)
     for index in range(options.draws):
-        noise = (gates if isinstance(gates, BinaryGates) else BinaryGates()).noise(
-            alphas, generator_for(index)
-        )
-        draw = BinaryGates("full").path(alphas, noise, 0.0)
-        if isinstance(gates, BinaryGates):
-            draw = gates.draw(alphas, noise, 0.0)
-
-        def alpha_loss(weights: dict, tables: dict, noise: dict = noise) -> torch.Tensor:
-            tensors = {**weights, **{f"alphas.{name}": table for name, table in tables.items()}}
-            logits = functional_call(
-                supernet, tensors, (x_BCHW,), {"draw": gates.draw(tables, noise, 0.0)}
-            )
-            return F.cross_entropy(logits, y_B)
-
-        def weight_step(draw: Draw = draw) -> None:
-            tables = {name: mix.detach() for name, mix in draw.mix.items()}
-            path = Draw(tables, draw.active)
-            if variant == "dense weight step":
-                path = Draw.dense(
-                    {name: torch.softmax(alpha.detach(), -1) for name, alpha in alphas.items()}
-                )
-            loss = F.cross_entropy(supernet(x_BCHW, draw=path), y_B)
-            torch.autograd.grad(loss, list(params.values()), allow_unused=True)
-
-        def alpha_step() -> None:
-            FirstOrder()(alpha_loss, alpha_loss, params, alphas)
-
-        plain = supernet.derived(chain_of(draw)).train()
-
-        def plain_step() -> None:
-            torch.autograd.grad(F.cross_entropy(plain(x_BCHW), y_B), list(plain.parameters()))
-
-        step = {
-            "plain": plain_step,
-            "weight step": weight_step,
-            "dense weight step": weight_step,
-        }.get(variant, alpha_step)
+        sampler = gates if isinstance(gates, BinaryGates) else BinaryGates()
+        noise = sampler.noise(alphas, generator_for(index))
+        step, plain_step = steps(variant, supernet, gates, noise, x_BCHW, y_B)
         began = time.process_time()
         found["saved"].append(saved_mib(step))
         found["seconds"].append(time.process_time() - began)
@@ -98,6 +65,57 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, list[float]]
         if options.pairs:
             found["plain"].append(saved_mib(plain_step))
     return found
+
+
+def steps(
+    variant: str,
+    supernet: Supernet,
+    gates: Relaxation,
+    noise: dict[str, Tensor],
+    x_BCHW: Tensor,
+    y_B: Tensor,
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The step of a variant, and the training step of the plain network of the same architecture.
+
+    Args:
+        noise: of the draw.
+    """
+    params = {k: p for k, p in supernet.named_parameters() if not k.startswith("alphas")}
+    alphas = dict(supernet.alphas.items())
+    draw = BinaryGates("full").path(alphas, noise, 0.0)
+    if isinstance(gates, BinaryGates):
+        draw = gates.draw(alphas, noise, 0.0)
+
+    def alpha_loss(weights: dict, tables: dict) -> Tensor:
+        named_tables = {f"alphas.{name}": table for name, table in tables.items()}
+        settings = {"draw": gates.draw(tables, noise, 0.0)}
+        logits = functional_call(supernet, weights | named_tables, (x_BCHW,), settings)
+        return F.cross_entropy(logits, y_B)
+
+    def alpha_step() -> None:
+        FirstOrder()(alpha_loss, alpha_loss, params, alphas)
+
+    def weight_step() -> None:
+        tables = {name: mix.detach() for name, mix in draw.mix.items()}
+        path = Draw(tables, draw.active)
+        if variant == "dense weight step":
+            path = Draw.dense(
+                {name: torch.softmax(alpha.detach(), -1) for name, alpha in alphas.items()}
+            )
+        loss = F.cross_entropy(supernet(x_BCHW, draw=path), y_B)
+        torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+
+    plain = supernet.derived(chain_of(draw)).train()
+
+    def plain_step() -> None:
+        torch.autograd.grad(F.cross_entropy(plain(x_BCHW), y_B), list(plain.parameters()))
+
+    step = {
+        "plain": plain_step,
+        "weight step": weight_step,
+        "dense weight step": weight_step,
+    }.get(variant, alpha_step)
+    return step, plain_step
 
 
 def chain_of(draw: Draw) -> Chain:

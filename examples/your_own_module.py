@@ -35,6 +35,12 @@ class Net(nn.Module):
 # ---- end of the module
 
 
+def loss_on(batch):
+    """The loss of a network on one batch."""
+    x, y = batch
+    return lambda net: F.cross_entropy(net(x), y)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=15)
@@ -43,9 +49,8 @@ def main() -> None:
 
     # Any loader of batches will do; this is the digits of scikit-learn.
     train, valid = halves(load_images("digits").train, 0.5, seed=0)
-    train_batches, valid_batches = (
-        part.batches(64, shuffle=True, seed=1) for part in (train, valid)
-    )
+    train_batches = train.batches(64, shuffle=True, seed=1)
+    valid_batches = valid.batches(64, shuffle=True, seed=1)
 
     search = gradnas.Search(
         Net(),
@@ -57,17 +62,12 @@ def main() -> None:
         seed=0,
     )
     for epoch in range(epochs):
-        for (x, y), (xv, yv) in search.pairs(
-            list(train_batches.epoch(epoch)), list(valid_batches.epoch(epoch))
-        ):
-            report = search.step(
-                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
-            )
+        pairs = search.pairs(list(train_batches.epoch(epoch)), list(valid_batches.epoch(epoch)))
+        for train_batch, valid_batch in pairs:
+            report = search.step(loss_on(train_batch), loss_on(valid_batch))
         weights = torch.softmax(search.supernet.alphas["body"].detach(), dim=0).tolist()
-        print(
-            f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights "
-            f"{[round(w, 2) for w in weights]}"
-        )
+        rounded = [round(weight, 2) for weight in weights]
+        print(f"epoch {epoch + 1}: train loss {report.train_loss:.3f}  mixing weights {rounded}")
 
     result = search.result()
     print(result.choices)

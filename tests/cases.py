@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import gradnas
 
@@ -36,6 +38,12 @@ PUBLISHED_CONV = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar
 def name_of(case: object) -> str:
     """For pytest's ids."""
     return repr(case)
+
+
+def loss_on(batch: tuple[Tensor, Tensor]) -> Callable[[nn.Module], Tensor]:
+    """The cross entropy of a network on one batch."""
+    x, y = batch
+    return lambda net: F.cross_entropy(net(x), y)
 
 
 class TwoChoices(nn.Module):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import TwoChoices, batch
+from cases import TwoChoices, batch, loss_on
 
 from gradnas import (
     AlphaOptimizer,
@@ -52,9 +52,7 @@ def test_the_program_without_a_recording_is_the_ordinary_step(gradient, nesterov
     searches = [search_of(gradient, weights=WeightOptimizer(nesterov=nesterov)) for _ in range(2)]
     captured = CapturedStep(searches[1], loss, capture=False)
     for k, (train, valid) in enumerate(batches(5)):
-        report = searches[0].step(
-            lambda net: loss(net, *train)[0], lambda net: loss(net, *valid)[0]
-        )
+        report = searches[0].step(loss_on(train), loss_on(valid))
         found, train_parts, valid_parts = captured(train, valid)
         assert (found.train_loss - report.train_loss).abs() < 1e-12
         assert (

@@ -8,7 +8,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import GRADIENTS, RELAXATIONS, TwoChoices, batch, name_of
+from cases import GRADIENTS, RELAXATIONS, TwoChoices, batch, loss_on, name_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -139,10 +139,8 @@ def test_warm_up_epochs_leave_the_alphas_alone():
     search = Search(TwoChoices(), warmup_epochs=1)
     before = search.supernet.tables()
     for epoch in range(2):
-        for (x, y), (xv, yv) in search.pairs(BATCHES, VALID):
-            search.step(
-                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
-            )
+        for train, valid in search.pairs(BATCHES, VALID):
+            search.step(loss_on(train), loss_on(valid))
         assert same(before, search.supernet.tables()) == (epoch == 0)
 
 
@@ -211,10 +209,8 @@ def test_state_dict_resumes_bit_for_bit(relaxation):
     torch.manual_seed(0)
     first = Search(TwoChoices(), relaxation=relaxation, gradient=Unrolled(), epochs=4)
     for _ in range(2):
-        for (x, y), (xv, yv) in first.pairs(BATCHES, VALID):
-            first.step(
-                lambda net: F.cross_entropy(net(x), y), lambda net: F.cross_entropy(net(xv), yv)
-            )
+        for train, valid in first.pairs(BATCHES, VALID):
+            first.step(loss_on(train), loss_on(valid))
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
