@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -184,19 +184,38 @@ POWER = "power"
 # That `power` starts from.
 EXPONENTS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 2.5, 3.0, 4.0)
 
-# What settings may name: the words of the reference (autora-theorist-darts) and what each stands
-# for here. word -> (function, whether `a` is fitted, whether `b` is fitted); `none` is the absent
-# edge.
-WORDS: dict[str, tuple[str, bool, bool]] = {
-    "add": ("identity", False, False),
-    "subtract": ("identity", False, False),
-    "mult": ("identity", True, False),
-    "linear": ("identity", True, True),
-    "power": (POWER, True, False),
-    "linear_power": (POWER, True, True),
-    **{name: (name, False, False) for name in PRIMITIVES if name != "identity"},
-    **{f"linear_{name}": (name, True, True) for name in PRIMITIVES if name != "identity"},
+
+class Word(NamedTuple):
+    """What a word of the settings stands for: a function, and which of its constants are fitted."""
+
+    function: str
+    fits_a: bool
+    fits_b: bool
+
+
+# What settings may name: the words of the reference (autora-theorist-darts) and more; `none` is the
+# absent edge.
+WORDS: dict[str, Word] = {
+    "add": Word("identity", False, False),
+    "subtract": Word("identity", False, False),
+    "mult": Word("identity", True, False),
+    "linear": Word("identity", True, True),
+    "power": Word(POWER, True, False),
+    "linear_power": Word(POWER, True, True),
 }
+for _name in PRIMITIVES:
+    if _name != "identity":
+        WORDS[_name] = Word(_name, False, False)
+for _name in PRIMITIVES:
+    if _name != "identity":
+        WORDS[f"linear_{_name}"] = Word(_name, True, True)
+
+
+def meaning(word: str) -> Word:
+    """What a word stands for; the name of a primitive of one's own is its `linear_` word."""
+    return WORDS.get(word) or Word(word, True, True)
+
+
 DEFAULT_WORDS = (
     "none",
     "linear",

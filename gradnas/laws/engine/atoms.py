@@ -26,8 +26,8 @@ from gradnas.laws.formula import (
 from gradnas.laws.primitives import (
     EXPONENTS,
     POWER,
-    WORDS,
     Primitive,
+    meaning,
 )
 
 ALIKE = 0.97  # correlation of two atoms of a signature from which one stands for both
@@ -85,7 +85,7 @@ def allowed_functions(words: Sequence[str]) -> dict[str, bool]:
     functions: dict[str, bool] = {}
     for word in words:
         if word != "none":
-            function, fits_a, _ = WORDS.get(word, (word, True, True))
+            function, fits_a, _ = meaning(word)
             fitted = fits_a or function == "identity"
             functions[function] = functions.get(function, False) or fitted
     return functions

@@ -24,8 +24,8 @@ from gradnas.laws.formula import (
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
     POWER,
-    WORDS,
     Primitive,
+    meaning,
     resolve,
 )
 from gradnas.relaxations import Relaxation, Softmax
@@ -152,7 +152,7 @@ class EquationGraph:
 
 def _edge(word: str, source: int, a: float, b: float, below: bool) -> Edge:
     """The edge that a primitive's word stands for; constants that it does not fit are not taken."""
-    function, fits_a, fits_b = WORDS.get(word, (word, True, True))
+    function, fits_a, fits_b = meaning(word)
     if function == POWER:
         return Edge(source, POWER, a, 0.0, below)
     if not fits_a:
@@ -259,7 +259,7 @@ class EquationSupernet(nn.Module):
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:
     """What a primitive passes on in the mixture: finite, and without a gradient that overflows."""
-    function, fits_a, fits_b = WORDS.get(word, (word, True, True))
+    function, fits_a, fits_b = meaning(word)
     if function == POWER:
         # |x|^a by its logarithm, whose gradient by a is bounded.
         log_x = torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))
