@@ -121,7 +121,7 @@ def estimate_search(config: SearchSettings, data: Any, device: torch.device) -> 
         step_seconds=step_seconds,
         warmup_step_seconds=warmup_step_seconds,
         evaluation_seconds=_evaluation_seconds(task, device),
-        steps=task.steps_per_epoch,
+        steps=task.place.steps_per_epoch,
         epochs=config.epochs,
         warmup_epochs=warmup_epochs,
         device=_in_words(device),

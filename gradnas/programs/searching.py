@@ -68,9 +68,9 @@ def run_search(
     bar = Progress(
         "search",
         config.epochs,
-        task.steps_per_epoch,
+        task.place.steps_per_epoch,
         search.epoch,
-        task.steps_done,
+        task.place.steps_done,
         progress and is_main,
     )
     keeper = runs.Keeper(run if is_main else None, task.state_dict, config.checkpoint_seconds)
@@ -86,7 +86,7 @@ def run_search(
             epoch = search.epoch
             began = time.monotonic()
             search.supernet.train()
-            is_first = task.at_start
+            is_first = task.place.at_start
             for batch in task.batches():
                 # The first step of each epoch also counts the memory that it needs.
                 report = task.counted_step(batch) if is_first else task.step(batch)
@@ -95,7 +95,7 @@ def run_search(
                 stopped = config.max_steps is not None and search.steps >= config.max_steps
                 if stopped:
                     break
-                if not task.epoch_done:  # else it is saved with the metrics of the epoch
+                if not task.place.epoch_done:  # else it is saved with the metrics of the epoch
                     keeper.after_step()
 
             record = task.finish_epoch(evaluated=not stopped)

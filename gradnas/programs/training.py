@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.families import family_of
+from gradnas.memory import SavedTensors, step_mib
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.training import TrainTask
 
 RANDOM = 13  # stream of random numbers: architectures for comparison
 
@@ -81,9 +83,9 @@ def train(
     bar = Progress(
         title,
         config.epochs,
-        task.steps_per_epoch,
+        task.place.steps_per_epoch,
         task.epoch,
-        task.steps_done,
+        task.place.steps_done,
         progress and is_main,
     )
     keeper = runs.Keeper(run if is_main else None, task.state_dict, config.checkpoint_seconds)
@@ -95,16 +97,16 @@ def train(
             epoch = task.epoch
             began = time.monotonic()
             task.start_epoch()
-            is_first = task.at_start
+            is_first = task.place.at_start
             for batch in task.batches():
                 # The first step of each epoch also counts the memory that it needs.
-                parts = task.counted_step(batch) if is_first else task.step(batch)
+                parts = _counted_step(task, batch) if is_first else task.step(batch)
                 is_first = False
                 bar.step(**task.bar(parts))
                 stopped = config.max_steps is not None and task.num_steps >= config.max_steps
                 if stopped:
                     break
-                if not task.epoch_done:  # else it is saved with the metrics of the epoch
+                if not task.place.epoch_done:  # else it is saved with the metrics of the epoch
                     keeper.after_step()
 
             record = task.finish_epoch()
@@ -129,6 +131,14 @@ def train(
     if is_main:
         run.set_status("finished")
     return results
+
+
+def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
+    """A step that also counts the memory it needs."""
+    with SavedTensors() as kept:
+        parts = task.step(batch)
+    task.memory_mib = step_mib(kept, task.network, [task.optimizer])
+    return parts
 
 
 def train_random(

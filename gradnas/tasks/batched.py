@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.tasks.evaluation import Means, recalibrate
+from gradnas.tasks.place import BatchPlace
 from gradnas.tasks.search import SearchTask
-from gradnas.tasks.training import TrainTask
+from gradnas.tasks.training import TrainTask, update
 
 RECALIBRATION_BATCHES = 8
 
@@ -95,7 +96,7 @@ class BatchedSearch(Calls, SearchTask):
         measure: the name of the part by which the gap between the two is told.
     """
 
-    result_keys: ClassVar[tuple[str, ...]]
+    place: BatchPlace
 
     def __init__(
         self,
@@ -111,8 +112,7 @@ class BatchedSearch(Calls, SearchTask):
         self.valid = valid
         self.held_out = held_out
         self.measure = measure
-        self.batch = 0  # the next of the epoch
-        self.steps_per_epoch = len(train)
+        self.place = BatchPlace(len(train))
         self._valid: Iterator[Any] | None = None
         self._next_valid = -1
 
@@ -130,27 +130,15 @@ class BatchedSearch(Calls, SearchTask):
     # -- position --
 
     def position(self) -> dict[str, Any]:
-        return {"batch": self.batch}
+        return {"batch": self.place.batch}
 
     def go_to(self, position: Mapping[str, Any]) -> None:
-        self.batch = position["batch"]
-
-    @property
-    def steps_done(self) -> int:
-        return self.batch
-
-    @property
-    def at_start(self) -> bool:
-        return self.batch == 0
-
-    @property
-    def epoch_done(self) -> bool:
-        return self.batch >= len(self.train)
+        self.place.batch = position["batch"]
 
     # -- steps --
 
     def batches(self) -> Iterator[Any]:
-        return self.train.epoch(self.search.epoch, start=self.batch)
+        return self.train.epoch(self.search.epoch, start=self.place.batch)
 
     def valid_batch(self) -> Any | None:
         """The alphas' batch of the coming step, a function of the step alone; None where the alphas
@@ -176,7 +164,7 @@ class BatchedSearch(Calls, SearchTask):
         self.train_means.add(train_parts, size_of(batch))
         if valid_parts:
             self.valid_means.add(valid_parts, size_of(valid_batch))
-        self.batch += 1
+        self.place.batch += 1
         return report
 
     def bilevel_step(self, batch: Any, valid_batch: Any | None) -> tuple[StepReport, Parts, Parts]:
@@ -201,7 +189,7 @@ class BatchedSearch(Calls, SearchTask):
 
     def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
         record = super().finish_epoch(evaluated)
-        self.batch = 0
+        self.place.batch = 0
         return record
 
     def evaluate(
@@ -266,6 +254,8 @@ class BatchedTraining(Calls, TrainTask):
             that nothing reads the test data before.
     """
 
+    place: BatchPlace
+
     def __init__(
         self,
         config: Any,
@@ -280,8 +270,7 @@ class BatchedTraining(Calls, TrainTask):
         self.train = train
         self.valid = valid
         self.test = test
-        self.batch = 0  # the next to train on
-        self.steps_per_epoch = len(train)
+        self.place = BatchPlace(len(train))
         self.precision: str = getattr(config, "precision", "fp32")
 
     # -- what a kind says --
@@ -297,27 +286,15 @@ class BatchedTraining(Calls, TrainTask):
     # -- position --
 
     def position(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "batch": self.place.batch}
 
     def go_to(self, position: Mapping[str, Any]) -> None:
         self.epoch = position["epoch"]
-        self.batch = position["batch"]
+        self.place.batch = position["batch"]
 
     @property
     def num_steps(self) -> int:
-        return self.epoch * len(self.train) + self.batch
-
-    @property
-    def steps_done(self) -> int:
-        return self.batch
-
-    @property
-    def at_start(self) -> bool:
-        return self.batch == 0
-
-    @property
-    def epoch_done(self) -> bool:
-        return self.batch >= len(self.train)
+        return self.epoch * len(self.train) + self.place.batch
 
     # -- steps --
 
@@ -326,7 +303,7 @@ class BatchedTraining(Calls, TrainTask):
         super().start_epoch()
 
     def batches(self) -> Iterator[Any]:
-        return self.train.epoch(self.epoch, start=self.batch)
+        return self.train.epoch(self.epoch, start=self.place.batch)
 
     def step(self, batch: Any) -> Parts:
         self.set_learning_rate()
@@ -335,9 +312,9 @@ class BatchedTraining(Calls, TrainTask):
             with autocast(self.precision, self.device):
                 loss, parts = self.train_losses(self.outputs(network, batch), batch)
             loss.backward()
-        self.update(loss, self.config.clip_norm)
+        update(self, loss, self.config.clip_norm)
         self.means.add(parts, size_of(batch))
-        self.batch += 1
+        self.place.batch += 1
         return parts
 
     # -- epochs --
@@ -354,7 +331,7 @@ class BatchedTraining(Calls, TrainTask):
         record |= self.more_metrics()
         record["peak_memory_mib"] = self.memory_mib
         self.epoch += 1
-        self.batch = 0
+        self.place.batch = 0
         self.means = Means()
         return record
 

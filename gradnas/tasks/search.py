@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.place import Place
 
 
 class SearchTask(ABC):
@@ -25,12 +26,15 @@ class SearchTask(ABC):
         notes: sentences to say before the first step.
         shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
         result_keys: metrics of the last epoch that are results.
-        steps_per_epoch: how many there are, or a guess.
+        place: where it stands in its epoch.
     """
 
     shown: ClassVar[Mapping[str, str]]
     result_keys: ClassVar[tuple[str, ...]]
-    steps_per_epoch: int
+    if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
+
+        @property
+        def place(self) -> Place: ...
 
     def __init__(self, config: Any, search: Search) -> None:
         self.config = config
@@ -51,21 +55,6 @@ class SearchTask(ABC):
     @abstractmethod
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Put the streams where a checkpoint says."""
-
-    @property
-    @abstractmethod
-    def steps_done(self) -> int:
-        """Steps of this epoch that are done (where `steps_per_epoch` is a guess, a guess)."""
-
-    @property
-    @abstractmethod
-    def at_start(self) -> bool:
-        """Whether the coming batch is the first of its epoch."""
-
-    @property
-    @abstractmethod
-    def epoch_done(self) -> bool:
-        """Whether the last batch was that of the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""

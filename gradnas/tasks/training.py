@@ -6,16 +6,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
-from gradnas.memory import SavedTensors, step_mib
 from gradnas.randomness import random_state, set_random_state
 from gradnas.runs import NonFiniteError
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.place import Place
 
 
 class TrainTask(ABC):
@@ -24,10 +24,13 @@ class TrainTask(ABC):
 
     Attributes:
         epoch: the one that runs, or comes next.
-        steps_per_epoch: how many there are, or a guess.
+        place: where it stands in that epoch.
     """
 
-    steps_per_epoch: int
+    if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
+
+        @property
+        def place(self) -> Place: ...
 
     def __init__(
         self,
@@ -59,21 +62,6 @@ class TrainTask(ABC):
     @abstractmethod
     def num_steps(self) -> int:
         """Steps that are done, of all epochs."""
-
-    @property
-    @abstractmethod
-    def steps_done(self) -> int:
-        """Steps of this epoch that are done (where `steps_per_epoch` is a guess, a guess)."""
-
-    @property
-    @abstractmethod
-    def at_start(self) -> bool:
-        """Whether the coming batch is the first of its epoch."""
-
-    @property
-    @abstractmethod
-    def epoch_done(self) -> bool:
-        """Whether the last batch was that of the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -113,38 +101,12 @@ class TrainTask(ABC):
             NonFiniteError: before an update that would not be finite.
         """
 
-    def counted_step(self, batch: Any) -> dict[str, Tensor]:
-        """A step that also counts the memory it needs."""
-        with SavedTensors() as kept:
-            parts = self.step(batch)
-        self.memory_mib = step_mib(kept, self.network, [self.optimizer])
-        return parts
-
-    def update(self, loss: Tensor, clip_norm: float | None) -> None:
-        """Move the weights along their gradients, which `loss.backward()` has left in them: the
-        mean over the ranks, clipped to a global L2 norm.
-
-        Raises:
-            NonFiniteError: the loss or the gradient is NaN or infinite; the update is not made.
-        """
-        params = [p for p in self.network.parameters() if p.grad is not None]
-        if distributed.world() > 1:
-            means = distributed.mean([p.grad for p in params if p.grad is not None])
-            for p, mean in zip(params, means, strict=True):
-                p.grad = mean
-        limit = clip_norm if clip_norm is not None else math.inf
-        size = nn.utils.clip_grad_norm_(params, limit)
-        if not torch.isfinite(size + loss.detach()):
-            raise self.not_finite()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
     def not_finite(self) -> NonFiniteError:
         """The error for a step that would not be finite: where, and what helps."""
         return NonFiniteError(
-            f"epoch {self.epoch}, batch {self.steps_done}: the loss or the gradient is NaN or "
-            "infinite; the update was not made. Try a smaller learning rate, precision='fp32', "
-            "and check the data for NaN"
+            f"epoch {self.epoch}, batch {self.place.steps_done}: the loss or the gradient is NaN "
+            "or infinite; the update was not made. Try a smaller learning rate, "
+            "precision='fp32', and check the data for NaN"
         )
 
     def bar(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,3 +132,23 @@ class TrainTask(ABC):
     def results(self) -> dict[str, Any]:
         """The results of the whole training, after which the network holds the weights that are
         kept. The test data are read here, once."""
+
+
+def update(task: TrainTask, loss: Tensor, clip_norm: float | None) -> None:
+    """Move the weights along their gradients, which `loss.backward()` has left in them: the mean
+    over the ranks, clipped to a global L2 norm.
+
+    Raises:
+        NonFiniteError: the loss or the gradient is NaN or infinite; the update is not made.
+    """
+    params = [p for p in task.network.parameters() if p.grad is not None]
+    if distributed.world() > 1:
+        means = distributed.mean([p.grad for p in params if p.grad is not None])
+        for p, mean in zip(params, means, strict=True):
+            p.grad = mean
+    limit = math.inf if clip_norm is None else clip_norm
+    size = nn.utils.clip_grad_norm_(params, limit)
+    if not torch.isfinite(size + loss.detach()):
+        raise task.not_finite()
+    task.optimizer.step()
+    task.optimizer.zero_grad(set_to_none=True)

@@ -126,7 +126,7 @@ class ImageSearch(ImageCalls, BatchedSearch):
         other = batch if valid_batch is None else valid_batch
         size = self.config.batch_size
         whole = len(batch[1]) == size and len(other[1]) == size
-        if not (self.config.capture and whole) or self.at_start:
+        if not (self.config.capture and whole) or self.place.at_start:
             return super().bilevel_step(batch, valid_batch)
         if self.captured is None:
             self.captured = CapturedStep(self.search, self._loss_to_capture)

@@ -119,7 +119,7 @@ class ImageTraining(ImageCalls, BatchedTraining):
     def set_learning_rate(self) -> None:
         moment = float(self.epoch)
         if self.config.per_iteration:
-            moment += self.batch / len(self.train)
+            moment += self.place.batch / len(self.train)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(moment)
 

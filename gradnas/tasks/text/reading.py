@@ -16,6 +16,7 @@ from gradnas import distributed, runs
 from gradnas.config import read_object
 from gradnas.data import Chunk, TextStream, Vocabulary
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.place import Place
 
 VOCABULARY = "vocabulary.json"  # in a run folder
 
@@ -28,25 +29,12 @@ class CarriedStream:
         self.stream = stream
         self.hidden_BH: Tensor | None = None  # None: the beginning of the text
 
-    @property
-    def at_top(self) -> bool:
-        """Whether the next chunk is the first of the text."""
-        return self.stream.row == 0 or self.stream.finished
-
     def next(self, length: int) -> Chunk:
         """The next chunk; at the top of the text the hidden state is put back to nothing."""
         chunk = self.stream.next(length)
         if chunk.starts:
             self.hidden_BH = None
         return chunk
-
-    def chunks_of(self, length: int) -> int:
-        """Chunks in the whole text, if all had this length."""
-        return -(-self.stream.rows // length)
-
-    def chunks_read(self, length: int) -> int:
-        """Chunks before the position, if all had this length."""
-        return 0 if self.stream.finished else self.stream.row // length
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -57,6 +45,30 @@ class CarriedStream:
         self.stream.load_state_dict(state["stream"])
         hidden = state["hidden"]
         self.hidden_BH = None if hidden is None else hidden.to(self.stream.data_RB.device)
+
+
+class TextPlace(Place):
+    """A place in a text that is read once in an epoch, as if all chunks had the base length.
+
+    Some more steps than there will be: a short chunk is followed by one more.
+    """
+
+    def __init__(self, stream: TextStream, base: int) -> None:
+        self.stream = stream
+        self.base = base
+        self.steps_per_epoch = -(-stream.rows // base)
+
+    @property
+    def steps_done(self) -> int:
+        return 0 if self.stream.finished else self.stream.row // self.base
+
+    @property
+    def at_start(self) -> bool:
+        return self.stream.row == 0 or self.stream.finished
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.stream.finished
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from gradnas.tasks.evaluation import Means
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.text.reading import (
     CarriedStream,
+    TextPlace,
     evaluate_text,
     one_process,
     with_perplexity,
@@ -48,6 +49,7 @@ class _LastPass:
 class TextSearch(SearchTask):
     """A search of a recurrent cell for language models."""
 
+    place: TextPlace
     result_keys: ClassVar[tuple[str, ...]] = ("valid_perplexity", "valid_loss")
     shown: ClassVar[Mapping[str, str]] = {
         "train_perplexity": "perplexity",
@@ -76,8 +78,7 @@ class TextSearch(SearchTask):
         self.train = CarriedStream(TextStream(corpus.train, columns, device, "train"))
         self.valid = CarriedStream(TextStream(corpus.valid, columns, device, "valid"))
         self.held_out = TextStream(corpus.valid, columns, device, "valid")
-        # Some more than there will be: short chunks are followed by others.
-        self.steps_per_epoch = self.train.chunks_of(config.chunks.base)
+        self.place = TextPlace(self.train.stream, config.chunks.base)
         torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
     # -- position --
@@ -88,18 +89,6 @@ class TextSearch(SearchTask):
     def go_to(self, position: Mapping[str, Any]) -> None:
         self.train.load_state_dict(position["train"])
         self.valid.load_state_dict(position["valid"])
-
-    @property
-    def steps_done(self) -> int:
-        return self.train.chunks_read(self.config.chunks.base)
-
-    @property
-    def at_start(self) -> bool:
-        return self.train.at_top
-
-    @property
-    def epoch_done(self) -> bool:
-        return self.train.stream.finished
 
     # -- steps --
 

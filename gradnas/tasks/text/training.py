@@ -22,13 +22,14 @@ from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.text.reading import (
     CarriedStream,
+    TextPlace,
     evaluate_text,
     one_process,
     perplexity,
     with_perplexity,
 )
 from gradnas.tasks.text.settings import TextTrainConfig
-from gradnas.tasks.training import TrainTask
+from gradnas.tasks.training import TrainTask, update
 
 INIT, CHUNKS, NOISE = 41, 42, 43  # streams of random numbers
 
@@ -75,6 +76,8 @@ class TextTraining(TrainTask):
         network: another language model than that of the configuration, with the same calls.
     """
 
+    place: TextPlace
+
     def __init__(
         self,
         config: TextTrainConfig,
@@ -94,8 +97,7 @@ class TextTraining(TrainTask):
         self.train = CarriedStream(TextStream(corpus.train, config.batch_size, device, "train"))
         self.valid = TextStream(corpus.valid, config.eval_batch_size, device, "valid")
         self.test = TextStream(corpus.test, config.test_batch_size, device, "test")
-        # Some more than there will be: short chunks are followed by others.
-        self.steps_per_epoch = self.train.chunks_of(config.chunks.base)
+        self.place = TextPlace(self.train.stream, config.chunks.base)
         self.steps = 0
         self.averaged: AveragedWeights | None = None  # from the trigger on
         self.valid_losses: list[float] = []
@@ -129,18 +131,6 @@ class TextTraining(TrainTask):
     def num_steps(self) -> int:
         return self.steps
 
-    @property
-    def steps_done(self) -> int:
-        return self.train.chunks_read(self.config.chunks.base)
-
-    @property
-    def at_start(self) -> bool:
-        return self.train.at_top
-
-    @property
-    def epoch_done(self) -> bool:
-        return self.train.stream.finished
-
     # -- steps --
 
     def batches(self) -> Iterator[Chunk]:
@@ -159,7 +149,7 @@ class TextTraining(TrainTask):
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * len(batch.inputs_TB) / config.chunks.base
-        self.update(loss, config.clip_norm)
+        update(self, loss, config.clip_norm)
         if self.averaged is not None:
             self.averaged.add()
         self.train.hidden_BH = outputs.hidden_BH.detach()
