@@ -80,7 +80,7 @@ def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
 def to_device(batch: Any, device: torch.device) -> Any:
     """The batch with every tensor in it on the device; other values stay as they are."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return batch.to(device, non_blocking=True)  # a pinned batch is copied while kernels run
     if isinstance(batch, Mapping):
         return {key: to_device(item, device) for key, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple takes its fields

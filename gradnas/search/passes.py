@@ -135,6 +135,7 @@ class Passes:
             tensors = dict(params)
             for name, alpha in alphas.items():
                 tensors[f"alphas.{name}"] = alpha
+            # BatchNorm in training writes into the buffers that it is given: into these.
             tensors |= self._copied_buffers()
             with self.autocast():
                 draw = self.relaxation.draw(alphas, noise, self.progress)

@@ -37,6 +37,8 @@ class Rewards:
 
         Changes nothing: the baseline is the caller's to take over, once the step is made.
         """
+        # The graph from these leaves to the log-probabilities is all that is differentiated: what
+        # happens between a sample and its reward is nobody's business (REINFORCE).
         tables = leaves(self.passes.alphas)
         draws: list[Draw] = []
         log_probs: list[Tensor] = []
@@ -51,6 +53,7 @@ class Rewards:
 
         # Every rank sees its share of the batch; the reward is of the whole.
         (mean_losses_M,) = distributed.mean([torch.stack(losses)])
+        # Hence every rank has the same rewards, and estimates the same gradient.
         rewards = []
         for loss, draw in zip(mean_losses_M, draws, strict=True):
             rewards.append(self._reward(loss, draw))
@@ -74,6 +77,7 @@ class Rewards:
         if spending is None or spending.setting.is_budget:
             return -loss.item()
         spent = spending.of_sample(draw)
+        # With a target the cost is a part of the reward: that of this network, not an expectation.
         if self.method.reward == "accuracy":
             target = spending.setting.limit
             exponent = self.method.exponent

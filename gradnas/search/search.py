@@ -110,6 +110,7 @@ class Search:
         self.costs: Costs | None = None
         if cost is not None:
             self.costs = counted_costs(self.supernet, cost, example, self.device)
+        # Ranks average gradients, not weights: they must start from the same ones.
         distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
         self.weight_step = WeightStep(self.passes, weights)
         self.weight_optimizer = self.weight_step.optimizer
@@ -190,8 +191,8 @@ class Search:
         """
         seen_valid_loss = None
         with cuda_products(self.precision):
-            # The alphas first: a second-order gradient looks through the very step that the weights
-            # take next, on the same train batch.
+            # The alphas first, as in algorithm 1: a second-order gradient looks through the very
+            # step that the weights take next, on the same train batch and with the same optimiser.
             if valid_loss is not None and self.schedule.alpha_due:
                 seen_valid_loss = self.alpha_step(train_loss, valid_loss)
             seen_train_loss = self.weight_step(train_loss)

@@ -48,6 +48,7 @@ class WeightStep:
         loss, params, grads = self.gradient(train_loss)
         for p, g in zip(params, grads, strict=True):
             p.grad = g
+        # The norm is wanted in any case: it is NaN or infinite where any gradient is.
         limit = self.clip_norm if self.clip_norm is not None else math.inf
         size = nn.utils.clip_grad_norm_(params, limit)
         if not torch.isfinite(size + loss):
@@ -64,6 +65,7 @@ class WeightStep:
 
         Updates running statistics, and nothing else.
         """
+        # Constants here: a graph up to the alphas would be built for nothing.
         tables = {name: alpha.detach() for name, alpha in self.passes.alphas.items()}
         draw = self.passes.path(tables, self.passes.noise(WEIGHT_NOISE))
         loss = self.passes.as_it_is(train_loss, draw)
@@ -127,7 +129,7 @@ class WeightStep:
                 f"{method} looks through the weight step and supports neither dampening nor "
                 "maximize"
             )
-        # What had no gradient so far has no momentum yet.
+        # The buffers themselves, no copies. What had no gradient so far has no momentum yet.
         buffers: dict[str, Tensor] = {}
         for name, p in self.passes.params.items():
             state = optimizer.state.get(p, {})
