@@ -18,7 +18,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,9 +108,16 @@ def _reason(error: Exception) -> str:
 
 
 def differentiable(
-    plain: Callable[..., Any], tensors: Sequence[Tensor], needs: Sequence[bool], grads: Any
-) -> list:
-    """The gradients of `plain(*tensors)` as a differentiable function; None where not needed."""
+    plain: Callable[..., Sequence[Tensor]],
+    tensors: Sequence[Tensor],
+    needs: Sequence[bool],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of `plain(*tensors)` as a differentiable function; None where not needed.
+
+    Args:
+        grads: those of the outputs of `plain`.
+    """
     with torch.enable_grad():
         # Aliases: an input may itself depend on another one, and that path is not this operation's
         # derivative.

@@ -189,10 +189,12 @@ class FusedCell(EdgeCell):
                     if pooled is None:
                         pooled = pools(x_BCHW, stride)
                     map_BCHW = pooled[POOLS.index(name)]
-                    node.pools.append(
-                        _Pool(row, column, batch_norm(operation[LAST_NORM]), map_BCHW)
-                    )
+                    norm = batch_norm(operation[LAST_NORM])
+                    node.pools.append(_Pool(row, column, norm, map_BCHW))
                 elif is_reduction and self.training and _is_even(x_BCHW):
+                    # In training mode only: running statistics are of both halves together, and
+                    # the fold would subtract their mean from each. An odd map is for the module to
+                    # refuse.
                     if halves is None:
                         even_BCHW, odd_BCHW = _halves(x_BCHW)
                         halves = (torch.relu(even_BCHW), torch.relu(odd_BCHW))
@@ -251,7 +253,7 @@ class FusedCell(EdgeCell):
             return channels_last(torch.zeros_like(like_BCHW[:, :, ::step, ::step]))
         rows = [part.row for part in parts]
         columns = [part.column for part in parts]
-        mix_N = mix_EO[rows, columns]
+        mix_N = mix_EO[rows, columns]  # one gather for all that enters
         norms = [part.norm for part in [*products, *node.pools]]
         running: Running | None = None
         if not self.training and norms:

@@ -219,6 +219,7 @@ class ConvSupernet(Supernet[Genotype]):
         network = self.shape.network(decision, self.num_classes, self.in_channels)
         network.to(self.classifier.weight.device, self.classifier.weight.dtype)
         if weights == "keep":
+            # A network has the stem of CIFAR or the two of ImageNet.
             for name in ("stem", "stem0", "stem1", "classifier"):
                 if hasattr(self, name):
                     own: nn.Module = getattr(self, name)
