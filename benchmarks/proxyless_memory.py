@@ -173,10 +173,8 @@ def main() -> None:
             )
             for pairs in ("0", "1")
         ]
-        found, process = (
-            outputs[1],
-            outputs[0]["process"][0],
-        )  # the first ran nothing but the step itself
+        found = outputs[1]
+        process = outputs[0]["process"][0]  # the first ran nothing but the step itself
         ratios = [a / b for a, b in zip(found["saved"], found["plain"], strict=True)]
         print(
             f"| {variant} | {spread(found['saved'], 0)} | {spread(ratios, 2)} | {process:.0f} | "

@@ -118,9 +118,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(measure_memory(*options.memory_of, options)))
         return
     memories = {}
-    if (
-        not options.no_memory
-    ):  # first: a child process inherits the highest resident size of its parent
+    # First: a child process inherits the highest resident size of its parent.
+    if not options.no_memory:
         memories = {
             (o, v): in_subprocess(v, o, arguments) for o in options.orders for v in options.variants
         }

@@ -38,9 +38,8 @@ def sizes(name: str, arguments: tuple[Any, ...], found: Any) -> tuple[float, flo
         for t in (a if isinstance(a, (list, tuple)) else [a])
         if isinstance(t, Tensor)
     ]
-    maps = [
-        t for t in tensors if t.dim() == 4 and t.shape[1] > 1
-    ]  # not the weights of depthwise convolutions
+    # Not the weights of depthwise convolutions.
+    maps = [t for t in tensors if t.dim() == 4 and t.shape[1] > 1]
     outputs = [
         t for t in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(t, Tensor)
     ]

@@ -69,9 +69,8 @@ def test_fields_read_as_in_the_original_named_tuples():
 def test_is_a_frozen_hashable_value():
     genotype = Genotype.conv(CONV, CONV)
     assert len({genotype, Genotype.conv(tuple(CONV), [list(edge) for edge in CONV])}) == 1
-    assert genotype != Genotype.conv(
-        CONV, CONV, normal_concat=[3, 2]
-    )  # the order of the channels counts
+    # The order of the channels counts.
+    assert genotype != Genotype.conv(CONV, CONV, normal_concat=[3, 2])
     with pytest.raises(dataclasses.FrozenInstanceError):
         genotype.cells = ()
 

@@ -76,9 +76,10 @@ def test_random_crops_have_the_declared_areas_ratios_and_places():
         len(small) / 6, rel=0.15
     )
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.02)
+    # Uniform.
     assert np.log(ratio[area < 0.5]).std() == pytest.approx(
         math.log(16 / 9) / math.sqrt(12), rel=0.05
-    )  # uniform
+    )
     free = (left / (width - (right - left)))[area < 0.5]
     assert free.mean() == pytest.approx(0.5, abs=0.03) and free.std() == pytest.approx(
         1 / math.sqrt(12), rel=0.05
@@ -131,9 +132,8 @@ def test_an_image_of_the_right_size_is_left_alone():
 )
 def test_turning_the_hue_of_red(turns, color):
     out = turn_hue(Image.new("RGB", (2, 2), (255, 0, 0)), turns).getpixel((0, 0))
-    assert out == pytest.approx(
-        color, abs=6
-    )  # one step of Pillow's hue, 1/256 of a turn, is 6 levels
+    # One step of Pillow's hue, 1/256 of a turn, is 6 levels.
+    assert out == pytest.approx(color, abs=6)
 
 
 def test_jitter_of_strength_zero_changes_nothing():
@@ -151,15 +151,13 @@ def test_brightness_factors_are_uniform():
     assert np.mean(factors) == pytest.approx(1, abs=0.02)
     assert np.std(factors) == pytest.approx(0.8 / math.sqrt(12), rel=0.05)
     strong = [color_jitter(image, (2.0, 0, 0, 0), numbers).getpixel((0, 0))[0] for _ in range(300)]
-    assert (
-        max(strong) == 255 and 0 < np.mean(np.array(strong) < 30) < 0.2
-    )  # factors in 0..3, never below 0
+    # Factors in 0..3, never below 0.
+    assert max(strong) == 255 and 0 < np.mean(np.array(strong) < 30) < 0.2
 
 
 def test_contrast_moves_away_from_the_mean_and_saturation_from_grey():
-    image = gradient(32, 32).point(
-        [100 + level // 5 for level in range(256)] * 3
-    )  # 100..151: nothing is clipped
+    # 100..151: nothing is clipped.
+    image = gradient(32, 32).point([100 + level // 5 for level in range(256)] * 3)
     mean = np.asarray(image.convert("L")).mean()
     for seed in range(10):
         wide = np.asarray(color_jitter(image, (0, 0.5, 0, 0), generator(seed))).astype(float)

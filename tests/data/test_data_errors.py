@@ -104,9 +104,8 @@ def test_whether_the_hub_can_be_reached_is_found_out_quickly(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    monkeypatch.setattr(
-        huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9"
-    )  # nobody listens there
+    # Nobody listens there.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     assert not hub.reachable()
     monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://proxy"})
     assert hub.reachable()  # cannot be told: let the library try

@@ -183,9 +183,8 @@ def test_a_test_split_can_be_taken_from_the_training_images(tmp_path):
     streamed = load_images(str(tmp_path), test_fraction=0.2, memory_limit_mib=0, image_size=8)
     assert torch.equal(streamed.test.labels, data.test.labels)
     wide = data.train.images_NCHW.double().transpose(0, 1).reshape(3, -1) / 255
-    assert data.mean == pytest.approx(
-        wide.mean(1).tolist()
-    )  # of the remaining training images alone
+    # Of the remaining training images alone.
+    assert data.mean == pytest.approx(wide.mean(1).tolist())
 
 
 def test_parquet_images_of_several_sizes_need_an_image_size(tmp_path):
@@ -194,9 +193,8 @@ def test_parquet_images_of_several_sizes_need_an_image_size(tmp_path):
     write_parquet(tmp_path / "train-00000-of-00001.parquet", encoded, [0, 1, 2], names="abc")
     data = load_images(str(tmp_path), image_size=8)
     assert isinstance(data.train, MemorySplit) and data.train.images_NCHW.shape == (3, 3, 8, 8)
-    assert holds(
-        data.train.subset([0, 1]), np.concatenate([pixels(1), pixels(1)])
-    )  # the right size already
+    # The right size already.
+    assert holds(data.train.subset([0, 1]), np.concatenate([pixels(1), pixels(1)]))
     with pytest.raises(
         ValueError,
         match=r"train-.*, row 2, is 10x20 pixels.* 8x8: give image_size to resize them all",

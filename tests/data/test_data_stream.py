@@ -265,9 +265,8 @@ def test_a_corrupt_image_is_named_from_inside_a_worker(tmp_path, workers):
             with pytest.raises(ValueError, match="^" + re.escape(wanted)) as caught:
                 listed(batches)
             assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
-        assert (
-            len(list(zip(range(3), batches.epoch(0), strict=False))) == 3
-        )  # what comes before is still read
+        # What comes before is still read.
+        assert len(list(zip(range(3), batches.epoch(0), strict=False))) == 3
 
 
 def test_a_reader_keeps_few_row_groups(tmp_path, monkeypatch):

@@ -183,9 +183,8 @@ def test_every_column_is_read_in_order_again_and_again(tokens, columns, lengths)
             expected = 0
         assert starts == (expected == 0)
         rows = torch.arange(expected, expected + len(inputs_TB))
-        assert torch.equal(
-            inputs_TB, rows[:, None] + run * torch.arange(columns)
-        )  # contiguous text in every column
+        # Contiguous text in every column.
+        assert torch.equal(inputs_TB, rows[:, None] + run * torch.arange(columns))
         assert torch.equal(targets_TB, inputs_TB + 1)
         expected += len(inputs_TB)
         assert len(inputs_TB) == length or stream.finished

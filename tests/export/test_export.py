@@ -383,9 +383,8 @@ def test_networks_that_are_not_the_genotypes(network, tmp_path):
         export(network, path, space=ConvCell(channels=6, cells=3, nodes=2))
     with pytest.raises(ValueError, match=r"tensor 'classifier.weight' differs"):
         export(network, path, data={**DATA, "num_classes": 4})
-    pooled = Genotype.parse(
-        GENOTYPE.to_text().replace("max_pool", "avg_pool")
-    )  # has the same tensors
+    # Has the same tensors.
+    pooled = Genotype.parse(GENOTYPE.to_text().replace("max_pool", "avg_pool"))
     with pytest.raises(
         ValueError, match="not the one of this genotype and space: its logits differ"
     ):

@@ -59,9 +59,8 @@ def _phone_table(space: gradnas.MBConvChain) -> dict[str, dict[str, float]]:
     here.
     """
     ms = dict(KNOWN)
-    ms[mobile_key("Conv", (224, 224, 3), (112, 112, 32))] += FIXED - sum(
-        list(KNOWN.values())[:4]
-    )  # the last digit
+    # The last digit.
+    ms[mobile_key("Conv", (224, 224, 3), (112, 112, 32))] += FIXED - sum(list(KNOWN.values())[:4])
     fixed_blocks = [b for b in space.blocks if not b.keeps_shape]
     optional = [b for b in space.blocks if b.keeps_shape]
 
@@ -102,9 +101,8 @@ def phone(tmp_path_factory):
 
 def test_sums_of_the_released_phone_latencies(phone):
     space, supernet, costs, table = phone
-    assert (
-        table.is_mobile and len(table.entries) == 70
-    )  # 11 block shapes x 6, and the 4 fixed parts
+    # 11 block shapes x 6, and the 4 fixed parts.
+    assert table.is_mobile and len(table.entries) == 70
     assert costs.fixed == pytest.approx(FIXED, abs=1e-9)
 
     def total(operation, optional=None):
@@ -539,9 +537,8 @@ def test_reinforce_keeps_a_budget_by_the_gradient_of_the_expected_cost():
         cost=ExpectedCost(budget_macs=9500.0, multiplier_lr=0.05, penalty=1.0),
         example=batch(0, size=1)[0],
     )
-    grads, _, _ = search.rewards.gradient(
-        lambda net: net(batch(0)[0]).sum() * 0.0
-    )  # no reward: the budget alone
+    # No reward: the budget alone.
+    grads, _, _ = search.rewards.gradient(lambda net: net(batch(0)[0]).sum() * 0.0)
     tables = {name: a.detach().double().requires_grad_() for name, a in search.alphas.items()}
     expected = search.costs.expected({name: torch.softmax(a, -1) for name, a in tables.items()})
     term = search.cost.combine(torch.zeros(()).double(), expected, search.spending.state)

@@ -136,11 +136,8 @@ def test_the_same_seed_gives_the_same_files_and_the_folder_repeats_the_run(tmp_p
     chain = Chain.load(tmp_path / "one" / runs.GENOTYPE)
     assert results["code"] == SPACE.code(chain) and SPACE.decision(results["code"]) == chain
     records = Run(tmp_path / "one").records()
-    assert [("search_valid_loss" in r) for r in records] == [
-        False,
-        True,
-        True,
-    ]  # the alphas wait in the warm-up
+    # The alphas wait in the warm-up.
+    assert [("search_valid_loss" in r) for r in records] == [False, True, True]
     tables = Run(tmp_path / "one").load_tensors(runs.ALPHAS)
     assert torch.equal(tables["block01/0000"], tables["block01/0001"])
     assert not torch.equal(tables["block01/0001"], tables["block01/0003"])

@@ -160,9 +160,8 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
 
     monkeypatch.setattr(runs.Keeper, "after_step", stop)
     for _ in range(100):
-        torch.manual_seed(
-            random.randrange(1000)
-        )  # a new process would not have the old random state either
+        # A new process would not have the old random state either.
+        torch.manual_seed(random.randrange(1000))
         try:
             run_search(config, run, DIGITS, CPU, progress=False)
             break

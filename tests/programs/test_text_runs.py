@@ -275,9 +275,8 @@ def test_kill_and_resume(corpus, tmp_path, kind):
     program = (
         f"import sys\nfrom gradnas.cli import main\nsys.exit(main(['resume', {str(run.path)!r}]))"
     )
-    for goal in (
-        (0, 3) if kind == "search" else (1, 7)
-    ):  # epochs; it is killed somewhere in the next one
+    # Epochs; it is killed somewhere in the next one.
+    for goal in (0, 3) if kind == "search" else (1, 7):
         process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
         while len(run.records()) <= goal or not (run.path / runs.CHECKPOINT).exists():
             assert process.poll() is None

@@ -290,9 +290,8 @@ def test_heat_map_shows_the_tables_with_names_from_the_configuration(whole):
     last = run.load_tensors(runs.ALPHAS)["normal/0003"].softmax(-1)
     written = [float(text) for text in texts if re.fullmatch(r"0\.\d\d", text)]
     assert written == pytest.approx(last.flatten().tolist(), abs=0.0051)
-    assert picture.count("stroke: #b3261e") == len(
-        CELL.normal
-    )  # the operations of the derived cell are framed
+    # The operations of the derived cell are framed.
+    assert picture.count("stroke: #b3261e") == len(CELL.normal)
 
 
 @pytest.mark.parametrize("random", [None, [0.9], [0.9, 0.95, 0.92]], ids=["none", "one", "three"])

@@ -248,9 +248,8 @@ def compare(oracle, network, x, *, tolerance, seed=0, training=True):
     close = {"rtol": tolerance, "atol": tolerance}
     with torch.no_grad():
         expected, _ = oracle.forward(state, x, training=False)
-        assert (
-            0.1 < expected.std() < 100
-        )  # neither dead nor exploded, else the comparison says nothing
+        # Neither dead nor exploded, else the comparison says nothing.
+        assert 0.1 < expected.std() < 100
         torch.testing.assert_close(network.eval()(x), expected, **close)
         if not training:
             return
@@ -320,9 +319,8 @@ def test_full_size_imagenet_names():
         for n, s in shapes.items()
         if not n.endswith(("running_mean", "running_var"))
     }
-    assert (
-        sum(trained.values()) == 4_718_752 + 1_260_776
-    )  # the published network and its auxiliary head
+    # The published network and its auxiliary head.
+    assert sum(trained.values()) == 4_718_752 + 1_260_776
     ours = network.state_dict()
     names = {
         own: original

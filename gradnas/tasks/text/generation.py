@@ -12,10 +12,8 @@ from gradnas.randomness import generator_for
 from gradnas.spaces import LanguageModel
 
 SAMPLES = 51  # stream of random numbers
-UNKNOWN = (
-    "<unk>",
-    "\ufffd",
-)  # stand for words that the model never saw: nothing to read in a sample
+# They stand for words that the model never saw: nothing to read in a sample.
+UNKNOWN = ("<unk>", "\ufffd")
 
 
 @torch.no_grad()

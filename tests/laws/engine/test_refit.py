@@ -245,9 +245,8 @@ def test_atoms_are_finite_and_each_signature_is_a_function_of_a_source():
     signatures = [{signature(atoms.atoms[g]) for g in atoms.members(s)} for s in range(count)]
     assert all(len(s) == 1 for s in signatures) and len(set.union(*signatures)) == count
     assert atoms.starts[-1] == len(atoms.atoms) > len(atoms.coarse) == atoms.coarse_starts[-1]
-    for s in range(
-        count
-    ):  # every atom is a coarse one of its signature, or nearly a straight line of one
+    # Every atom is a coarse one of its signature, or nearly a straight line of one.
+    for s in range(count):
         coarse = atoms.coarse[atoms.coarse_starts[s] : atoms.coarse_starts[s + 1]]
         assert set(coarse) <= set(atoms.members(s))
         for g in atoms.members(s):

@@ -107,9 +107,8 @@ def test_the_mixture_is_the_sum_over_operations_written_out(fused):
         total = 0.0
         for j, row in enumerate(rows):
             for k, name in enumerate(space.names):
-                total = total + p[row, k] * cell.edges[row][name](
-                    states[j]
-                )  # `none` multiplies zeros
+                # `none` multiplies zeros.
+                total = total + p[row, k] * cell.edges[row][name](states[j])
         states.append(total)
     draw = supernet.dense_draw()
     assert torch.allclose(
@@ -129,9 +128,8 @@ def test_pools_are_normalised_in_the_supernet_only():
 
 def test_operations_that_were_not_drawn_do_not_run():
     space = ConvCell(channels=4, cells=3)
-    supernet = space.supernet(
-        3, 5, fused=False
-    )  # of the fused cell's modules no hook runs: see test_fused_cell.py
+    # Of the fused cell's modules no hook runs: see test_fused_cell.py.
+    supernet = space.supernet(3, 5, fused=False)
     genotype = space.random_decision(generator_for(0))
     ran = set()
     for c, cell in enumerate(supernet.cells):

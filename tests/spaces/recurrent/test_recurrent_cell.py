@@ -27,9 +27,8 @@ from gradnas.spaces.recurrent import kernels
 
 D = torch.float64
 DROPOUT = RecurrentDropout(output=0.5, state=0.25, input=0.5, embedding=0.2, words=0.1)
-SMALL = RecurrentCell(
-    hidden=70, embedding=70, nodes=3, dropout=DROPOUT
-)  # 70: not a whole number of vectors
+# 70: not a whole number of vectors.
+SMALL = RecurrentCell(hidden=70, embedding=70, nodes=3, dropout=DROPOUT)
 V = 23
 
 
@@ -230,9 +229,8 @@ def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
     """The architecture gradient of one search step, by `mode`; also whether the inner gradient was
     clipped."""
     torch.manual_seed(1)
-    space = replace(
-        SMALL, dropout=dropout, activations=("none", "tanh", "sigmoid", "identity")
-    )  # smooth
+    # Smooth.
+    space = replace(SMALL, dropout=dropout, activations=("none", "tanh", "sigmoid", "identity"))
     supernet = space.supernet(V).double()
     with torch.no_grad():
         for p in supernet.parameters():
