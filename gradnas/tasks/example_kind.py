@@ -30,7 +30,10 @@ from gradnas.tasks.base import Kind
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
 
-TRAIN_ORDER, VALID_ORDER, NOISE = 61, 62, 63  # streams of random numbers
+# Streams of random numbers.
+TRAIN_ORDER = 61
+VALID_ORDER = 62
+NOISE = 63
 EXPORTED_EXAMPLES = 2  # torch's exporter takes a 1 for a constant
 
 

@@ -29,7 +29,10 @@ from gradnas.tasks.costs import measured_batch
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.settings import SearchConfig
 
-INIT, TRAIN_ORDER, VALID_ORDER = 21, 22, 23  # streams of random numbers
+# Streams of random numbers.
+INIT = 21
+TRAIN_ORDER = 22
+VALID_ORDER = 23
 SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are quicker
 
 

@@ -23,7 +23,9 @@ from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH
 from gradnas.tasks.images.settings import TrainConfig
 
-INIT, ORDER = 11, 12  # streams of random numbers: initial weights; order and augmentation
+# Streams of random numbers.
+INIT = 11  # initial weights
+ORDER = 12  # order and augmentation
 
 
 class ImageTraining(ImageCalls, BatchedTraining):

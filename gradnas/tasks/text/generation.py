@@ -44,7 +44,8 @@ def generate(
     if not temperature >= 0.0:
         raise ValueError(f"temperature must be at least 0, not {temperature}")
     read_T = vocabulary.encode(prompt if prompt else "\n")
-    device, numbers = model.decoder_bias.device, generator_for(seed, SAMPLES)
+    device = model.decoder_bias.device
+    numbers = generator_for(seed, SAMPLES)
     barred = [k for k, token in enumerate(vocabulary.tokens) if token in UNKNOWN]
     written = read_T.tolist() if prompt else []
     log_prob_TBV, hidden_BH = model(read_T.unsqueeze(1).to(device), None)

@@ -34,7 +34,10 @@ from gradnas.tasks.text.reading import (
 )
 from gradnas.tasks.text.settings import TextSearchConfig
 
-INIT, CHUNKS, NOISE = 31, 32, 33  # streams of random numbers
+# Streams of random numbers.
+INIT = 31
+CHUNKS = 32
+NOISE = 33
 
 
 @dataclass

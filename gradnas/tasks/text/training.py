@@ -31,7 +31,10 @@ from gradnas.tasks.text.reading import (
 from gradnas.tasks.text.settings import TextTrainConfig
 from gradnas.tasks.training import TrainTask, update
 
-INIT, CHUNKS, NOISE = 41, 42, 43  # streams of random numbers
+# Streams of random numbers.
+INIT = 41
+CHUNKS = 42
+NOISE = 43
 
 
 def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNetwork:
