@@ -1,5 +1,4 @@
-"""How much memory and time a search would take on this device: predicted from a few of its own
-steps."""
+"""How much memory and time a search would take here, predicted from a few of its own steps."""
 
 from __future__ import annotations
 

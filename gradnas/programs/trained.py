@@ -15,8 +15,9 @@ TRAIN_FOLDER = "train"  # of a search run: the training of what it found
 
 
 def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
-    """The run folder of a training and its configuration, from that folder or from that of the
-    search before it.
+    """The run folder of a training and its configuration.
+
+    It is found by that folder, or by that of the search before it.
 
     Raises:
         ValueError: no run folder; a search that was not trained; a configuration that cannot be
@@ -39,8 +40,10 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
 
 
 def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
-    """Export the trained network of a run folder in the form that the ending of `path` names; the
-    files written.
+    """Export the trained network of a run folder in the form that the ending of `path` names.
+
+    Returns:
+        The files written.
 
     Raises:
         ValueError: a search that was not trained, a training without weights yet, and what the

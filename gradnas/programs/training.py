@@ -31,8 +31,9 @@ RANDOM = 13  # stream of random numbers: architectures for comparison
 def start_training(
     config: TrainSettings, path: str | Path, data: Any, device: torch.device
 ) -> runs.Run:
-    """Make the run folder of a training: configuration, environment, architecture, picture, what
-    its kind of data adds.
+    """Make the run folder of a training: configuration, environment, architecture, picture.
+
+    Its kind of data may add to it.
 
     Raises:
         ValueError: before there is a folder, for a setting that data or device cannot follow; a
@@ -144,8 +145,9 @@ def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
 def train_random(
     config: TrainSettings, run: runs.Run, data: Any, device: torch.device, progress: bool
 ) -> dict[str, Any]:
-    """Train architectures drawn at random in the same way, each in a folder `random/K` of the run;
-    those already finished are not trained again.
+    """Train architectures drawn at random in the same way, each in a folder `random/K` of the run.
+
+    Those already finished are not trained again.
 
     Returns:
         What they reached: values, their mean and standard deviation, the architectures as text.

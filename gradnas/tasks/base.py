@@ -109,19 +109,26 @@ class SearchSettings(Settings):
     takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
 
     def image_sizes(self, side: int | None) -> ImageSizes:
-        """What its supernet is timed for, with another side if one is given; ValueError where it
-        takes no cost."""
+        """What its supernet is timed for, with another side if one is given.
+
+        Raises:
+            ValueError: it takes no cost.
+        """
         raise ValueError("latencies are measured for searches on images")
 
     def kept_in(self, folder: Path) -> Self:
-        """The configuration as it is written into a run folder that is about to be made, with
-        copies there of the files that it names."""
+        """The configuration as it is written into a run folder that is about to be made.
+
+        The files that it names are copied there.
+        """
         del folder
         return self
 
     def located(self, folder: Path) -> Self:
-        """The configuration that was read from a file in `folder`: relative paths mean files beside
-        it."""
+        """The configuration that was read from a file in `folder`.
+
+        Relative paths in it mean files beside it.
+        """
         del folder
         return self
 
@@ -161,8 +168,10 @@ class TrainSettings(Settings):
 
 
 class Words(ABC):
-    """What a report says of runs on one kind of data; fragments are HTML, empty where there is
-    nothing."""
+    """What a report says of runs on one kind of data.
+
+    Fragments are HTML, and empty where there is nothing to say.
+    """
 
     @abstractmethod
     def summary(self, folder: Folder) -> Summary:
@@ -240,15 +249,19 @@ class Kind(ABC):
     def train_task(
         self, config: Any, data: Any, device: torch.device, network: nn.Module | None = None
     ) -> TrainTask:
-        """The live task of a training; `network` is another than that of the configuration, with
-        the same calls (for comparisons)."""
+        """The live task of a training.
+
+        `network` is another than that of the configuration, with the same calls (for comparisons).
+        """
 
     # -- after a training --
 
     @abstractmethod
     def untrained(self, run: runs.Run, config: Any) -> nn.Module:
-        """The network of a finished training with fresh weights, from what its folder says of the
-        data."""
+        """The network of a finished training with fresh weights.
+
+        Its folder says what must be known of the data.
+        """
 
     def load_trained(self, run: runs.Run, config: Any) -> nn.Module:
         """The trained network of a finished run, in eval mode, on the CPU.
@@ -272,13 +285,17 @@ class Kind(ABC):
 
     @abstractmethod
     def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
-        """Evaluate the trained network on the test data (of `source`, where it is given); one line
-        that says what came out."""
+        """Evaluate the trained network on the test data: one line that says what came out.
+
+        The data are those of `source`, where it is given.
+        """
 
     @abstractmethod
     def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
-        """Write the trained network in the form that the ending of `path` names; the files
-        written.
+        """Write the trained network in the form that the ending of `path` names.
+
+        Returns:
+            The files written.
 
         Args:
             source: how the source of such a network is written, for `.py`.
@@ -311,8 +328,10 @@ class Kind(ABC):
         """What the test of a training was made on: "360 held-out images"."""
 
     def train_sentences(self, results: Mapping[str, Any], random_noun: str) -> list[str]:
-        """What a training says of its results at its end; `random_noun` is what random
-        architectures are called."""
+        """What a training says of its results at its end.
+
+        `random_noun` is what random architectures are called.
+        """
         key = self.measure.key
         reached = self.measure.text(results[f"test_{key}"])
         sentences = [

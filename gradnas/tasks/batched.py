@@ -1,5 +1,6 @@
-"""Tasks whose data are batches of independent examples: any order will do, and an epoch is one pass
-over all of them.
+"""Tasks whose data are batches of independent examples.
+
+Any order of them will do, and an epoch is one pass over all.
 
 What such a kind must say is how a network is called on a batch (`outputs`) and what its losses are.
 Its streams of batches have a length and an `epoch(number, start)` that is a function of these two
@@ -77,8 +78,10 @@ class Calls:
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
-        """The loss that is reported, and its parts with one named `loss`. In a search it is also
-        that of the alphas."""
+        """The loss that is reported, and its parts, one of them named `loss`.
+
+        In a search it is also that of the alphas.
+        """
 
     def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
         """The same of the weights, where it is another."""
@@ -141,8 +144,10 @@ class BatchedSearch(Calls, SearchTask):
         return self.train.epoch(self.search.epoch, start=self.place.batch)
 
     def valid_batch(self) -> Any | None:
-        """The alphas' batch of the coming step, a function of the step alone; None where the alphas
-        wait."""
+        """The alphas' batch of the coming step; None where the alphas wait.
+
+        It is a function of the step alone, so that a resumed run has the same.
+        """
         search = self.search
         if not search.schedule.alpha_due:
             return None
@@ -168,8 +173,11 @@ class BatchedSearch(Calls, SearchTask):
         return report
 
     def bilevel_step(self, batch: Any, valid_batch: Any | None) -> tuple[StepReport, Parts, Parts]:
-        """One step of alphas (with a `valid_batch`) and weights: its report, and the parts of the
-        losses of both, of their last pass."""
+        """One step of alphas (with a `valid_batch`) and weights.
+
+        Returns:
+            Its report, and the parts of the losses of weights and alphas, of their last pass.
+        """
         read: dict[str, Parts] = {"train": {}, "valid": {}}
 
         def train_loss(net: BoundNet) -> Tensor:
@@ -195,8 +203,10 @@ class BatchedSearch(Calls, SearchTask):
     def evaluate(
         self, result: SearchResult, epoch: int, batches: int | None = None
     ) -> dict[str, float]:
-        """Held-out losses of the derived network with the supernet's weights, and of the mixture,
-        if the weights learn on mixtures."""
+        """Held-out losses of the derived network with the supernet's weights, and of the mixture.
+
+        The mixture is evaluated if the weights learn on mixtures.
+        """
         search = self.search
         supernet = search.supernet
         record: dict[str, float] = {}

@@ -18,8 +18,9 @@ TABLE = "latency.json"  # in a run folder
 
 
 def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
-    """The cost with its latency table copied into a run folder that is about to be made, and named
-    by that copy, so that the folder can be moved and run again.
+    """The cost, with its latency table copied into a run folder that is about to be made.
+
+    It is named by that copy, so that the folder can be moved and run again.
 
     Raises:
         ValueError: a table that cannot be read, a folder that cannot be made.
@@ -40,8 +41,10 @@ def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
 
 
 def located(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
-    """The cost of a configuration file in `folder`: a relative path of a table means the file
-    beside it, if any."""
+    """The cost of a configuration file in `folder`.
+
+    A relative path of a table means the file beside it, if any.
+    """
     if cost is None or cost.table is None or isinstance(cost.table, LatencyTable):
         return cost
     beside = folder / cost.table
@@ -55,8 +58,7 @@ def measured_batch(cost: ExpectedCost) -> int:
 
 
 def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
-    """Metrics of an epoch: the expected cost, that of the derived architecture, the multiplier of a
-    budget."""
+    """Metrics of an epoch: expected and derived cost, and the multiplier of a budget."""
     if search.spending is None or search.cost is None or result.cost is None:
         return {}
     key = search.cost.quantity.key
@@ -76,8 +78,7 @@ def cost_sentence(cost: ExpectedCost, derived: float) -> str:
 
 @contextmanager
 def noted_warnings() -> Iterator[list[str]]:
-    """Collects the sentences of warnings about costs, so that a program can say them in its own
-    way."""
+    """Collects the sentences of warnings, so that a program can say them in its own way."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

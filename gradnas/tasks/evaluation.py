@@ -52,8 +52,9 @@ def recalibrate(
     batches: Iterable[Any],
     run: Callable[[nn.Module, Any], Any] = _called,
 ) -> None:
-    """Replace the running statistics of every BatchNorm by the mean over these batches; ends in
-    eval mode.
+    """Replace the running statistics of every BatchNorm by the mean over these batches.
+
+    The network ends in eval mode.
 
     A network that inherits a supernet's weights inherits statistics of another mixture: without
     this its accuracy is meaningless.

@@ -51,8 +51,7 @@ class ExampleData:
 
 
 class ExampleSearch(BatchedSearch):
-    """A search on examples; a half of them (`train_fraction`) is for the weights, the rest for the
-    alphas.
+    """A search on examples, of which `train_fraction` are for the weights, the rest for the alphas.
 
     The configuration has `space`, `relaxation`, `gradient`, `weights`, `alphas`, `epochs`,
     `warmup_epochs`, `batch_size`, `train_fraction`, `seed`.

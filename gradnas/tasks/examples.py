@@ -61,9 +61,9 @@ class Examples:
         if not 0 < first < len(self):
             raise ValueError(f"fraction={fraction} of {len(self)} examples leaves one part empty")
         order_N = torch.randperm(len(self), generator=generator_for(seed, HALVES))
-        return self.subset(order_N[:first].sort().values), self.subset(
-            order_N[first:].sort().values
-        )
+        one = self.subset(order_N[:first].sort().values)
+        other = self.subset(order_N[first:].sort().values)
+        return one, other
 
     def batch(self, rows: Tensor) -> Any:
         """The examples in these rows of the source, as a batch."""
@@ -83,8 +83,10 @@ class Examples:
         rank: int = 0,
         world: int = 1,
     ) -> ExampleBatches:
-        """Batches of `batch_size` examples over all `world` ranks together; how they are shared is
-        told at `gradnas.data.base.Plan`."""
+        """Batches of `batch_size` examples over all `world` ranks together.
+
+        How they are shared is told at `gradnas.data.base.Plan`.
+        """
         plan = Plan(len(self), batch_size, shuffle, seed, rank=rank, world=world)
         return ExampleBatches(self, plan, torch.device(device))
 
@@ -117,7 +119,7 @@ def moved(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {name: moved(item, device) for name, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
         return type(batch)(*(moved(item, device) for item in batch))
     if isinstance(batch, (tuple, list)):
         return type(batch)(moved(item, device) for item in batch)
@@ -125,6 +127,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def _holds_tensors(source: Any) -> bool:
+    """Whether rows can be taken by an index, and need no collating."""
     if isinstance(source, Mapping):
         return True
     return isinstance(source, tuple) and all(isinstance(item, Tensor) for item in source)

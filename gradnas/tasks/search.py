@@ -19,8 +19,10 @@ from gradnas.tasks.place import Place
 
 
 class SearchTask(ABC):
-    """A search that runs: the search itself, its streams of batches, what the epoch has shown so
-    far, and the trajectory of the alphas. Its state is saved and resumed bit for bit.
+    """A search that runs: the search itself, and its streams of batches.
+
+    It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
+    saved and resumed bit for bit.
 
     Attributes:
         notes: sentences to say before the first step.
@@ -87,8 +89,10 @@ class SearchTask(ABC):
         """One step of alphas and weights; its losses go into the means of the epoch."""
 
     def counted_step(self, batch: Any) -> StepReport:
-        """A step that also counts the memory it needs: weights, gradients, optimisers, what
-        autograd keeps."""
+        """A step that also counts the memory it needs.
+
+        That is of weights, gradients, optimisers, and what autograd keeps.
+        """
         with SavedTensors() as kept:
             report = self.step(batch)
         search = self.search

@@ -1,5 +1,4 @@
-"""What the training program needs of a kind of data: a live training with its streams of
-batches."""
+"""What the training program needs of a kind of data: a live training."""
 
 from __future__ import annotations
 
@@ -19,8 +18,9 @@ from gradnas.tasks.place import Place
 
 
 class TrainTask(ABC):
-    """A training that runs: network, optimiser, streams of batches, position. Its state is saved
-    and resumed bit for bit.
+    """A training that runs: network, optimiser, streams of batches, position.
+
+    Its state is saved and resumed bit for bit.
 
     Attributes:
         epoch: the one that runs, or comes next.
@@ -130,13 +130,16 @@ class TrainTask(ABC):
 
     @abstractmethod
     def results(self) -> dict[str, Any]:
-        """The results of the whole training, after which the network holds the weights that are
-        kept. The test data are read here, once."""
+        """The results of the whole training; the test data are read here, once.
+
+        The network then holds the weights that are kept.
+        """
 
 
 def update(task: TrainTask, loss: Tensor, clip_norm: float | None) -> None:
-    """Move the weights along their gradients, which `loss.backward()` has left in them: the mean
-    over the ranks, clipped to a global L2 norm.
+    """Move the weights along their gradients, which `loss.backward()` has left in them.
+
+    Their mean over the ranks is taken, clipped to a global L2 norm.
 
     Raises:
         NonFiniteError: the loss or the gradient is NaN or infinite; the update is not made.

@@ -36,8 +36,10 @@ def evaluate(
     batches: Iterable[ImageBatch],
     precision: str = "fp32",
 ) -> dict[str, float]:
-    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B). The caller sets the
-    module's mode."""
+    """Mean cross entropy `loss` and `accuracy` over batches of (x_BCHW, y_B).
+
+    The caller sets the module's mode.
+    """
     objective = CrossEntropy()
 
     def losses(batch: ImageBatch) -> Parts:

@@ -123,8 +123,10 @@ class ImageSearch(ImageCalls, BatchedSearch):
     def bilevel_step(
         self, batch: ImageBatch, valid_batch: ImageBatch | None
     ) -> tuple[StepReport, Parts, Parts]:
-        """As of any batches; with `capture` in the configuration it is replayed, except for smaller
-        batches and for the first of an epoch, whose memory is counted."""
+        """As of any batches, or replayed with `capture` in the configuration.
+
+        Smaller batches are not replayed, nor is the first of an epoch, whose memory is counted.
+        """
         # A recording reads two batches, also while the alphas wait.
         other = batch if valid_batch is None else valid_batch
         size = self.config.batch_size

@@ -152,8 +152,10 @@ class ImageTraining(ImageCalls, BatchedTraining):
 
 
 def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
-    """The freshly initialised network of a training run, a function of the configuration and the
-    data's shape alone."""
+    """The freshly initialised network of a training run.
+
+    It is a function of the configuration and the data's shape alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(

@@ -25,8 +25,9 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> str:
-    """The prompt and what the model goes on with: `tokens` words (or characters), drawn from its
-    probabilities.
+    """The prompt, and `tokens` words (or characters) that the model goes on with.
+
+    They are drawn from its probabilities.
 
     Args:
         model: in eval mode.
@@ -56,11 +57,8 @@ def generate(
         if temperature == 0.0:
             token = int(scores_V.argmax())
         else:
-            token = int(
-                torch.multinomial(
-                    torch.softmax(scores_V / temperature, dim=0), 1, generator=numbers
-                )
-            )
+            p_V = torch.softmax(scores_V / temperature, dim=0)
+            token = int(torch.multinomial(p_V, 1, generator=numbers))
         written.append(token)
         log_prob_TBV, hidden_BH = model(torch.tensor([[token]], device=device), hidden_BH)
     return vocabulary.decode(written)

@@ -22,8 +22,10 @@ VOCABULARY = "vocabulary.json"  # in a run folder
 
 
 class CarriedStream:
-    """A stream and the hidden state that belongs to its position: what a model was left with by all
-    text before it."""
+    """A stream and the hidden state that belongs to its position.
+
+    That is what a model was left with by all text before it.
+    """
 
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
@@ -75,8 +77,9 @@ class TextPlace(Place):
 def evaluate_text(
     model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
 ) -> dict[str, float]:
-    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text read
-    once from the top.
+    """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text.
+
+    It is read once, from the top.
 
     Every target counts once. The caller sets the module's mode.
 
@@ -102,8 +105,10 @@ def with_perplexity(means: Means) -> dict[str, float]:
 
 
 def perplexity(loss: float) -> float:
-    """`exp` of a loss in nats for each token; a loss beyond 300 counts as one of 300, so that files
-    can hold it."""
+    """`exp` of a loss in nats for each token.
+
+    A loss beyond 300 counts as one of 300, so that files can hold it.
+    """
     return math.exp(min(loss, 300.0))
 
 

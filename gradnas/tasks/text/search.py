@@ -42,8 +42,7 @@ NOISE = 33
 
 @dataclass
 class _LastPass:
-    """What the last pass over a chunk has left: parts of its loss, and the hidden state after
-    it."""
+    """What the last pass over a chunk has left: parts of its loss, and a hidden state."""
 
     parts: dict[str, Tensor]
     hidden_BH: Tensor | None
@@ -104,8 +103,10 @@ class TextSearch(SearchTask):
                 return
 
     def step(self, batch: Chunk) -> StepReport:
-        """One step of alphas and weights on a chunk of the training text and the next one of the
-        validation text."""
+        """One step of alphas and weights on a chunk of the training text.
+
+        The alphas read the next one of the validation text.
+        """
         search = self.search
         config = self.config
         read = _LastPass({}, None)
@@ -170,8 +171,10 @@ class TextSearch(SearchTask):
     def evaluate(
         self, result: SearchResult, epoch: int, batches: int | None = None
     ) -> dict[str, float]:
-        """Loss and perplexity of the mixture on the validation text. The derived cell has no
-        BatchNorm, so with these weights it says nothing about itself."""
+        """Loss and perplexity of the mixture on the validation text.
+
+        The derived cell has no BatchNorm, so with these weights it says nothing about itself.
+        """
         del result, epoch, batches
         supernet = self.search.supernet
         draw = self.search.evaluation_draw()

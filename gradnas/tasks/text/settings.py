@@ -16,8 +16,9 @@ from gradnas.tasks.base import SearchSettings, TrainSettings
 
 @dataclass(frozen=True)
 class TextSearchConfig(SearchSettings):
-    """A search run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
-    appendix A.1.2).
+    """A search run on text.
+
+    The defaults are those of DARTS on Penn Treebank (arXiv 1806.09055, appendix A.1.2).
 
     Args:
         space, relaxation, gradient: what is searched, and how.
@@ -64,8 +65,9 @@ class TextSearchConfig(SearchSettings):
 
 @dataclass(frozen=True)
 class TextTrainConfig(TrainSettings):
-    """A training run on text; the defaults are those of DARTS on Penn Treebank (arXiv 1806.09055,
-    appendix A.2.2).
+    """A training run on text.
+
+    The defaults are those of DARTS on Penn Treebank (arXiv 1806.09055, appendix A.2.2).
 
     Args:
         space: the size of the network and its dropout.

@@ -38,16 +38,20 @@ NOISE = 43
 
 
 def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNetwork:
-    """The freshly initialised network of a training run, a function of the configuration and the
-    vocabulary's size."""
+    """The freshly initialised network of a training run.
+
+    It is a function of the configuration and the vocabulary's size.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(config.genotype, vocabulary)
 
 
 class AveragedWeights:
-    """The mean of a network's weights over all steps since it began (averaged SGD, Polyak and
-    Juditsky 1992)."""
+    """The mean of a network's weights over all steps since it began.
+
+    Averaged SGD: Polyak and Juditsky, 1992.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -173,8 +177,10 @@ class TextTraining(TrainTask):
 
     @contextmanager
     def judged_weights(self) -> Iterator[nn.Module]:
-        """The network in eval mode with the weights that are judged and kept: averaged ones after
-        the switch."""
+        """The network in eval mode with the weights that are judged and kept.
+
+        After the switch these are the averaged ones.
+        """
         own = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         with torch.no_grad():
             if self.averaged is not None and self.averaged.count:
@@ -187,8 +193,10 @@ class TextTraining(TrainTask):
         self.network.train()
 
     def _has_stopped_falling(self, loss: float) -> bool:
-        """The non-monotone trigger, before `loss` is written down (arXiv 1708.02182, algorithm
-        1)."""
+        """The non-monotone trigger, before `loss` is written down.
+
+        Source: arXiv 1708.02182, algorithm 1.
+        """
         patience = self.config.patience
         if patience is None or len(self.valid_losses) <= patience:
             return False
