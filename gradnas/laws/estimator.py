@@ -35,12 +35,15 @@ KEPT_ROWS = 1000  # of the training data, for `plot`
 
 
 class EquationEstimator(ShownLaws, BaseEstimator):
-    """What both estimators share. `laws_` holds a Pareto front for each output."""
+    """What both estimators share.
+
+    `laws_` holds a Pareto front for each output, `outputs_` what they are about.
+    """
 
     laws_: list[Laws]
     n_features_in_: int
     _notes: list[str]
-    _outputs: Outputs
+    outputs_: Outputs
     _formulas: dict[tuple[int, int], Any]  # worked out once
 
     def __init__(
@@ -123,7 +126,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             self, "laws_", msg=f"{name}: this %(name)s is not fitted yet; call 'fit' first"
         )
         names = feature_names(self)
-        return FittedLaws(self.laws_, names, self._outputs, self.max_complexity, self._formulas)
+        return FittedLaws(self.laws_, names, self.outputs_, self.max_complexity, self._formulas)
 
     def _note(self, note: str) -> None:
         self._notes.append(note)
@@ -151,7 +154,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
                 fronts.append(
                     discover_laws(x_ND, y_N, settings, weights_N, loss, seed, show, names)
                 )
-        self._outputs = outputs
+        self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))

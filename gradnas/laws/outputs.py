@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import sympy
+from sklearn.metrics import accuracy_score
 
 from gradnas.laws import text as law_text
 from gradnas.laws.law import Law
@@ -26,6 +27,15 @@ class Outputs(ABC):
     @abstractmethod
     def targets(self) -> list[str]:
         """What the fronts are about: the names of the targets, or `name=class`."""
+
+    @property
+    @abstractmethod
+    def score_name(self) -> str:
+        """What `score` is."""
+
+    @abstractmethod
+    def score(self, y_N: np.ndarray, predicted_N: np.ndarray, w_N: np.ndarray | None) -> float:
+        """How well a prediction of all rows agrees with the target; NaN where that says nothing."""
 
     @abstractmethod
     def left_sides(self, latex: bool) -> list[str]:
@@ -62,6 +72,21 @@ class Numbers(Outputs):
     @property
     def targets(self) -> list[str]:
         return self.names
+
+    @property
+    def score_name(self) -> str:
+        return "R2"
+
+    def score(self, y_N: np.ndarray, predicted_N: np.ndarray, w_N: np.ndarray | None) -> float:
+        """R2 of the rows where the law is defined, each counted once."""
+        del w_N
+        defined_N = np.isfinite(predicted_N)
+        y_N = y_N[defined_N]
+        spread = float(((y_N - y_N.mean()) ** 2).sum()) if len(y_N) else 0.0
+        if not spread > 0:
+            return float("nan")
+        error = float(((y_N - predicted_N[defined_N]) ** 2).sum())
+        return 1.0 - error / spread
 
     def left_sides(self, latex: bool) -> list[str]:
         if latex:
@@ -110,6 +135,13 @@ class Classes(Outputs):
     @property
     def targets(self) -> list[str]:
         return [f"{self.name}={label}" for label in self.labels[self.own]]
+
+    @property
+    def score_name(self) -> str:
+        return "accuracy"
+
+    def score(self, y_N: np.ndarray, predicted_N: np.ndarray, w_N: np.ndarray | None) -> float:
+        return float(accuracy_score(y_N, predicted_N, sample_weight=w_N))
 
     def left_sides(self, latex: bool) -> list[str]:
         if not latex:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gradnas.data.tabular import Table
 from gradnas.laws import text as law_text
 from gradnas.laws.equations import (
@@ -79,21 +77,14 @@ class FoundLaws:
     @property
     def score_name(self) -> str:
         """What `score` is."""
-        return "accuracy" if isinstance(self.estimator, EquationClassifier) else "R2"
+        return self.estimator.outputs_.score_name
 
     @property
     def score(self) -> float:
         """R2 or accuracy on all rows where the law is defined; NaN where it is nowhere."""
-        if isinstance(self.estimator, EquationClassifier):
-            return float(self.estimator.score(self.frame, self.table.y_N, self.table.weights_N))
         predicted_N = self.estimator.predict(self.frame)
-        defined_N = np.isfinite(predicted_N)
-        y_N = self.table.y_N[defined_N]
-        spread = float(((y_N - y_N.mean()) ** 2).sum()) if len(y_N) else 0.0
-        if not spread > 0:
-            return float("nan")
-        error = float(((y_N - predicted_N[defined_N]) ** 2).sum())
-        return 1.0 - error / spread
+        table = self.table
+        return self.estimator.outputs_.score(table.y_N, predicted_N, table.weights_N)
 
 
 def law_page(
