@@ -95,12 +95,16 @@ def figure(
         offered = {name: (operation,) for name, operation in chosen.items()}
     names = {name: _lines(name) for name in offered}
     left = 14.0 + max((_names_width(lines) for lines in names.values()), default=0.0)
-    rows = [_row(names[name], offered[name], chosen.get(name), left) for name in offered]
+    rows = []
+    right = NARROWEST
+    for name, own in offered.items():
+        row = _row(names[name], own, chosen.get(name), left)
+        rows.append(row)
+        right = max([right, *(box.right for box, _ in row.boxes)])
 
     heading = Heading.of(title)
     legend = _legend(chosen, offered)
-    rights = [box.right for row in rows for box, _ in row.boxes]
-    width = max([*rights, heading.width, NARROWEST]) + 2 * MARGIN
+    width = max(right, heading.width) + 2 * MARGIN
     rows_height = sum(row.height + BETWEEN for row in rows)
     legend_height = 14.0 if legend else 0.0
     drawn, canvas = blank(width, 2 * MARGIN + heading.height + rows_height + legend_height)

@@ -141,7 +141,7 @@ def heat_map(
         turn = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
     for o, text in enumerate(names):
         axes.text((o + 0.5) * width, -6, text, size=SMALL, **turn)
-    largest = max(value for values in table_EO for value in values if value is not None) or 1.0
+    largest = _largest([table_EO]) or 1.0
     for e, ((label, group), values) in enumerate(zip(rows, table_EO, strict=True)):
         y = e * ROW + group * GROUP_GAP
         axes.text(-8, y + ROW / 2, label, ha="right", va="center_baseline", size=FONT)
@@ -150,6 +150,16 @@ def heat_map(
                 framed = (e, o) in chosen
                 _paint_weight(axes, o, y, width, value, value / largest, framed=framed)
     return sheet.svg(name, "mixing weights, places by operations")
+
+
+def _largest(tables_NEO: Sequence[Sequence[Sequence[float | None]]]) -> float:
+    """The largest mixing weight of all tables."""
+    largest = 0.0
+    for table_EO in tables_NEO:
+        for values in table_EO:
+            there = [value for value in values if value is not None]
+            largest = max([largest, *there])
+    return largest
 
 
 def _paint_weight(
@@ -200,7 +210,7 @@ def mixing_lines(
     height = min(100.0, max(56.0, 0.62 * width))
     pitch = height + 24.0
     sheet = Sheet(WIDTH, top + pitch * nodes + 34)
-    largest = max(value for table in tables_NEO for row in table for value in row)
+    largest = _largest(tables_NEO)
     for e, (predecessor, node) in enumerate(edges(nodes)):
         x = left + predecessor * (width + gap)
         axes = sheet.axes(x, top + node * pitch + 14, width, height)

@@ -66,6 +66,14 @@ class Panel:
         """What values are multiplied by."""
         return 100.0 if self.percent else 1.0
 
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """The first and the last of all lines."""
+        epochs = []
+        for line in self.lines:
+            epochs += [epoch for epoch, _ in line.points]
+        return min(epochs), max(epochs)
+
 
 # -- over epochs -----------------------------------------------------------------------------------
 
@@ -106,8 +114,8 @@ def _paint_panel(axes: Axes, panel: Panel) -> None:
         labels.add(line.label)
     if panel.fill is not None:
         _paint_between(axes, panel, *panel.fill)
-    epochs = [epoch for line in panel.lines for epoch, _ in line.points]
-    whole_epochs(axes, min(epochs), max(epochs), 8)
+    first, last = panel.epochs
+    whole_epochs(axes, first, last, 8)
     axes.set_xlabel("epoch")
     for value, text in panel.levels:
         _paint_level(axes, panel.scale * value, text)
@@ -161,7 +169,9 @@ def _paint_level(axes: Axes, level: float, text: str) -> None:
 
 
 def _set_limits(axes: Axes, panel: Panel) -> None:
-    values = [panel.scale * value for line in panel.lines for _, value in line.points]
+    values = []
+    for line in panel.lines:
+        values += [panel.scale * value for _, value in line.points]
     levels = [panel.scale * value for value, _ in panel.levels]
     lowest = min(values)
     highest = max(values)
