@@ -85,10 +85,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     began, cpu = time.monotonic(), time.process_time()
-    chain_space, timing = (
-        space(options.side),
-        Timing(warmup=5, repeats=options.repeats, clock="cpu"),
-    )
+    chain_space = space(options.side)
+    timing = Timing(warmup=5, repeats=options.repeats, clock="cpu")
     supernet = chain_space.supernet()
     view, x_BCHW = supernet.cost_view(), torch.randn(1, 3, options.side, options.side)
     generator = torch.Generator().manual_seed(options.seed)
@@ -103,10 +101,8 @@ def main() -> None:
         tables.append(measure(view, (x_BCHW,), timing))
     table = median_table(tables)
     costs = supernet.costs("latency", (x_BCHW,), table)
-    sums_N, measured_N = (
-        np.array([supernet.cost_of(chain, costs) for chain in chains]),
-        np.array(measured),
-    )
+    sums_N = np.array([supernet.cost_of(chain, costs) for chain in chains])
+    measured_N = np.array(measured)
     error = np.abs(sums_N - measured_N) / measured_N
     print(
         f"{Device.here(CPU)}, torch {torch.__version__}, {options.side}x{options.side}, batch 1, "

@@ -64,10 +64,8 @@ class Launches(TorchDispatchMode):
 def passes(supernet: ConvSupernet, side: int = 32) -> dict[str, Callable[[], Any]]:
     """The two passes of a first-order step: gradient of the weights, gradient of the alphas."""
     device = next(supernet.parameters()).device
-    x, y = (
-        torch.randn(2, 3, side, side, device=device),
-        torch.zeros(2, dtype=torch.int64, device=device),
-    )
+    x = torch.randn(2, 3, side, side, device=device)
+    y = torch.zeros(2, dtype=torch.int64, device=device)
     alphas = dict(supernet.alphas.items())
     weights = [p for name, p in supernet.named_parameters() if not name.startswith("alphas.")]
 

@@ -83,11 +83,9 @@ class PlainSupernet(RecurrentSupernet):
     activation."""
 
     def run(self, tokens_TB, hidden_BH, targets_TB, draw=None):
-        probability_EO, names, functions = (
-            draw.mix["recurrent"],
-            self.space.names,
-            self.space.functions,
-        )
+        probability_EO = draw.mix["recurrent"]
+        names = self.space.names
+        functions = self.space.functions
         H = self.hidden
 
         def step(x_BH, hidden_BH, mask_BH):

@@ -43,14 +43,10 @@ distributed.stop()
 
 def hypergradient(gradient, rows):
     generator = torch.Generator().manual_seed(0)
-    x, y = (
-        torch.randn(8, 3, generator=generator).double(),
-        torch.randn(8, generator=generator).double(),
-    )
-    xv, yv = (
-        torch.randn(8, 3, generator=generator).double(),
-        torch.randn(8, generator=generator).double(),
-    )
+    x = torch.randn(8, 3, generator=generator).double()
+    y = torch.randn(8, generator=generator).double()
+    xv = torch.randn(8, 3, generator=generator).double()
+    yv = torch.randn(8, generator=generator).double()
     params = {"w": torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)}
     alphas = {"a": torch.tensor([0.1, 0.4, -0.3], dtype=torch.float64)}
 

@@ -329,10 +329,8 @@ def test_subsets_pick_images_and_labels():
 
 
 def test_memory_splits_refuse_what_does_not_fit_together():
-    images_NCHW, labels = (
-        torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
-        torch.zeros(4, dtype=torch.long),
-    )
+    images_NCHW = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(4, dtype=torch.long)
     with pytest.raises(
         ValueError, match=r"images are uint8 of shape \(N, C, H, W\), not torch.float32"
     ):
@@ -361,10 +359,8 @@ def test_halves_follow_the_order_of_the_files_or_a_seed():
     assert first.labels.tolist() != list(range(10)) and first.labels.tolist() == sorted(
         first.labels.tolist()
     )
-    again, other = (
-        halves(coordinates_split(50, 4), 0.2, seed=3)[0],
-        halves(coordinates_split(50, 4), 0.2, seed=4)[0],
-    )
+    again = halves(coordinates_split(50, 4), 0.2, seed=3)[0]
+    other = halves(coordinates_split(50, 4), 0.2, seed=4)[0]
     assert torch.equal(first.labels, again.labels) and not torch.equal(first.labels, other.labels)
 
 

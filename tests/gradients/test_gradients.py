@@ -147,14 +147,10 @@ def test_implicit_agrees_with_the_closed_form_on_a_quadratic(solver):
     root = torch.randn(n, n, generator=generator, dtype=D)
     hessian = root @ root.T / n + torch.eye(n, dtype=D)
     cross = torch.randn(n, m, generator=generator, dtype=D)
-    target, c = (
-        torch.randn(n, generator=generator, dtype=D),
-        torch.randn(m, generator=generator, dtype=D),
-    )
-    w, a = (
-        torch.randn(n, generator=generator, dtype=D),
-        torch.randn(m, generator=generator, dtype=D),
-    )
+    target = torch.randn(n, generator=generator, dtype=D)
+    c = torch.randn(m, generator=generator, dtype=D)
+    w = torch.randn(n, generator=generator, dtype=D)
+    a = torch.randn(m, generator=generator, dtype=D)
     decay = 0.05
 
     def train(p, q):

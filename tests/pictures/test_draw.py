@@ -107,10 +107,8 @@ def overlap(first, second):
 def enters(points, boxes):
     """Whether a line runs inside a box. Its pieces are horizontal, vertical, or a short part of a
     rounded corner, so their extents may stand for them."""
-    low, high = (
-        np.minimum(points[:-1], points[1:])[:, None],
-        np.maximum(points[:-1], points[1:])[:, None],
-    )
+    low = np.minimum(points[:-1], points[1:])[:, None]
+    high = np.maximum(points[:-1], points[1:])[:, None]
     corners = np.array([[box.min, box.max] for box in boxes])
     return bool(((high > corners[:, 0]) & (low < corners[:, 1])).all(axis=-1).any())
 

@@ -195,10 +195,8 @@ def test_two_is_the_formula_of_the_pair(name):
         draw, found = alpha_gradients(supernet, BinaryGates("two"), noise)
         assert draw.probed is not None and draw.probability is not None
         for key, G in gate_gradients(supernet, draw).items():
-            G_EO, alpha_EO = (
-                G.reshape(-1, G.shape[-1]),
-                supernet.alphas[key].detach().reshape(-1, G.shape[-1]),
-            )
+            G_EO = G.reshape(-1, G.shape[-1])
+            alpha_EO = supernet.alphas[key].detach().reshape(-1, G.shape[-1])
             expected_EO = torch.zeros_like(G_EO)
             q_EO = draw.probability[key].reshape(G_EO.shape)
             for e, ((a,), (b,)) in enumerate(zip(draw.active[key], draw.probed[key], strict=True)):
@@ -269,10 +267,8 @@ def test_two_leaves_unsampled_probabilities_as_they_were():
             table.data.copy_(after[name])
             pair = draw.probability[name] > 0
             change = (torch.softmax(table.detach(), -1) - torch.softmax(before[name], -1)).abs()
-            worst, moved = (
-                max(worst, change[~pair].max().item()),
-                max(moved, change[pair].max().item()),
-            )
+            worst = max(worst, change[~pair].max().item())
+            moved = max(moved, change[pair].max().item())
             assert torch.equal(table.detach()[~pair], before[name][~pair])
     print(f"largest change of an unsampled probability {worst:.1e}, of a sampled one {moved:.2f}")
     assert worst < 1e-12 and moved > 1e-3

@@ -34,11 +34,9 @@ def test_weights_are_distributions_and_active_operations_are_those_with_weight(r
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_a_draw_is_a_function_of_its_noise(relaxation):
-    one, same, other = (
-        drawn(relaxation, seed=1),
-        drawn(relaxation, seed=1),
-        drawn(relaxation, seed=2),
-    )
+    one = drawn(relaxation, seed=1)
+    same = drawn(relaxation, seed=1)
+    other = drawn(relaxation, seed=2)
     assert all(torch.equal(one.mix[k], same.mix[k]) for k in ALPHAS)
     if relaxation.noise(ALPHAS, generator_for(0)):
         assert any(not torch.equal(one.mix[k], other.mix[k]) for k in ALPHAS)

@@ -395,10 +395,8 @@ def test_first_and_second_derivatives_by_finite_differences(backend):
     torch.manual_seed(0)
     shape = (2, 4, 3, 2)
     z, x, q = (channels_last(torch.randn(shape, dtype=D)).requires_grad_() for _ in range(3))
-    weight, pointwise = (
-        torch.randn(4, 1, 3, 3, dtype=D).requires_grad_(),
-        torch.randn(4, 4, 1, 1, dtype=D).requires_grad_(),
-    )
+    weight = torch.randn(4, 1, 3, 3, dtype=D).requires_grad_()
+    pointwise = torch.randn(4, 4, 1, 1, dtype=D).requires_grad_()
     mix = torch.randn(4, dtype=D).requires_grad_()
 
     def fold(mix, weight, *maps):
