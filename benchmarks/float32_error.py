@@ -1,8 +1,8 @@
-"""How exact float32 gradients are: the fused and the plain network against the plain one in
-float64.
+"""How exact float32 gradients are: the fused and the plain network, against float64.
 
-    python benchmarks/float32_error.py                        # 40 networks of 8 channels and 3
-    cells python benchmarks/float32_error.py --channels 16 --cells 8 --batch 16 --networks 6
+    # 40 networks of 8 channels and 3 cells
+    python benchmarks/float32_error.py
+    python benchmarks/float32_error.py --channels 16 --cells 8 --batch 16 --networks 6
 
 For each network (its own weights, alphas and images) the error of all gradients together, relative
 to float64. One network alone says little: where rounding moves a value across the kink of a ReLU,

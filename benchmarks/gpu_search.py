@@ -1,17 +1,18 @@
-"""All measurements of the search on a GPU in one run of bounded length; needs no package of the
-command line.
+"""All measurements of the search on a GPU, in one run of bounded length.
 
-    python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu        # on a CUDA
-    device python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch
-    8    # a dry run
+It needs no package of the command line.
+
+    # on a CUDA device
+    python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu
+    # a dry run
+    python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch 8
 
 1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the
-fused one recorded in a
-   CUDA graph; first and second order; fp32, TF32, bf16. The variants of a row take turns.
+   fused one recorded in a CUDA graph; first and second order; fp32, TF32, bf16. The variants of a
+   row take turns.
 2. Kernels of one forward and backward pass, counted by the profiler.
 3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search
-of 50 epochs (or as
-   many as fit): genotype, accuracies, minutes.
+   of 50 epochs (or as many as fit): genotype, accuracies, minutes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Chains found within a latency budget on small CIFAR-10 images, against the best of ten random
-chains within it.
+"""Chains found within a latency budget, against the best of ten random chains within it.
 
-    python benchmarks/latency_budget.py --data FOLDER       # CIFAR-10; 3 budgets, seeds 0 1 2: 80
-    minutes of one core python benchmarks/latency_budget.py --data FOLDER --table T --results R
-    --shares 0.2    # one budget, another beside python benchmarks/latency_budget.py --data FOLDER
-    --table T --results R                 # it; then all of them
+    # CIFAR-10; 3 budgets, seeds 0 1 2: 80 minutes of one core
+    python benchmarks/latency_budget.py --data FOLDER
+    # one budget, and another beside it; then all of them
+    python benchmarks/latency_budget.py --data FOLDER --table T --results R --shares 0.2
+    python benchmarks/latency_budget.py --data FOLDER --table T --results R
 
 Ten blocks with four candidates each, images of 16x16. For each budget and each seed, one search
 with `ExpectedCost(table, budget_ms=...)`, binary gates and REINFORCE: 10,000 images for the

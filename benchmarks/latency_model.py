@@ -1,8 +1,7 @@
-"""Latencies of whole chains against the sums of a measured table, and the predictor on operations
-it has not seen.
+"""Latencies of chains against the sums of a table, and the predictor on unseen operations.
 
-    python benchmarks/latency_model.py                # 200 random chains at 32x32, one CPU thread:
-    a few minutes
+    # 200 random chains at 32x32, one CPU thread: a few minutes
+    python benchmarks/latency_model.py
 
 The space is a chain of 8 blocks at 32x32 with 7 candidates each. Operations and chains are timed by
 the same clock, of CPU time, batch 1. All chains take turns (or those of a group). The operations

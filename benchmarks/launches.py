@@ -1,8 +1,7 @@
-"""The kernel launches of one pass (forward and backward), counted on the CPU: each operation that
-is no view is one.
+"""The kernel launches of one pass, counted on the CPU: each operation that is no view is one.
 
-    python benchmarks/launches.py                 # C16, 8 cells: the plain network and the grouped
-    cell
+    # a forward and a backward pass; C16, 8 cells: the plain network and the grouped cell
+    python benchmarks/launches.py
 
 A convolution's backward counts as two where it gives two gradients. What an operation launches
 inside itself beyond that (a copy to another layout, say) is not seen; on a GPU, `gpu_search.sh`

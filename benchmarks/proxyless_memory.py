@@ -1,9 +1,8 @@
-"""Memory of one step on the default chain: the dense mixture, the three ways of binary gates, one
-plain network.
+"""Memory of a step on the default chain: the mixture, three ways of gates, one plain network.
 
-    python benchmarks/proxyless_memory.py                  # batch 2 at 224x224, 5 sampled
-    architectures: some minutes python benchmarks/proxyless_memory.py --batch 4 --draws 2 --device
-    cuda
+    # batch 2 at 224x224, 5 sampled architectures: some minutes
+    python benchmarks/proxyless_memory.py
+    python benchmarks/proxyless_memory.py --batch 4 --draws 2 --device cuda
 
 `saved` is what autograd keeps at its peak, counted by hooks on every saved tensor: the same on
 every machine. The plain network beside it is that of the same sampled architecture, in an ordinary

@@ -1,8 +1,8 @@
-"""Speed of the recurrent models against plain ones, and of training a derived cell against
-`torch.nn.LSTM`.
+"""Speed of the recurrent models against plain ones, and of training against `torch.nn.LSTM`.
 
-    python benchmarks/recurrent.py                     # batch 64, bptt 35, hidden 300 and 850, V
-    10,000, 1 thread python benchmarks/recurrent.py --parts first --repeats 5
+    # batch 64, bptt 35, hidden 300 and 850, V 10,000, 1 thread
+    python benchmarks/recurrent.py
+    python benchmarks/recurrent.py --parts first --repeats 5
 
 Parts: `first` and `second` (seconds of a search step by the order of the architecture gradient),
 `training` (tokens per second of a step of a derived cell with 850 units, and of an LSTM with as

@@ -1,8 +1,8 @@
-"""How time and memory of a search step grow with batch, channels and cells: table, fitted
-exponents, picture.
+"""How time and memory of a search step grow with batch, channels and cells.
 
-    python benchmarks/search_growth.py --out benchmarks/search_growth.svg       # a quarter of an
-    hour on one core python benchmarks/search_growth.py --orders first --rounds 1
+    # a table, fitted exponents and a picture: a quarter of an hour on one core
+    python benchmarks/search_growth.py --out benchmarks/search_growth.svg
+    python benchmarks/search_growth.py --orders first --rounds 1
 
 One size varies at a time around batch 64, 16 channels, 8 cells. Every point is a process of its own
 (so its peak memory is its own), and the points take turns over the rounds. The exponent p of `y ~

@@ -1,10 +1,12 @@
-"""Time and memory of one search step: plain per-edge network (NCHW), the same in channels-last, the
-fused cell.
+"""Time and memory of one search step: the plain network by edge and the fused cell.
 
-    python benchmarks/search_step.py                    # batch 64, C16, 8 cells, 32x32, 1 thread: a
-    quarter of an hour python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders
-    first python benchmarks/search_step.py --channels 8 --cells 3 --nodes 3 --side 8 --repeats 9
-    --orders first  # demo
+    # plain (NCHW), plain in channels-last, fused; batch 64, C16, 8 cells, 32x32, 1 thread: a
+    # quarter of an hour
+    python benchmarks/search_step.py
+    python benchmarks/search_step.py --batch 16 --cells 3 --repeats 5 --orders first
+    # demo
+    python benchmarks/search_step.py --channels 8 --cells 3 --nodes 3 --side 8 --repeats 9 \\
+        --orders first
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
 of medians. Memory is measured in a process of its own for each variant: `saved` is what autograd

@@ -1,8 +1,7 @@
-"""Where the time of a fused step goes, beside what its arithmetic and its memory traffic would take
-at best.
+"""Where the time of a fused step goes, beside what arithmetic and memory would take at best.
 
-    python benchmarks/step_profile.py                         # batch 64, C16, 8 cells, first order,
-    1 thread
+    # batch 64, C16, 8 cells, first order, 1 thread
+    python benchmarks/step_profile.py
 
 Every compiled kernel is timed (CPU seconds) and its multiply-adds and least traffic are counted
 from the shapes: each map read or written once. The limits are measured here too: a float32 matrix

@@ -1,7 +1,7 @@
-"""Time and memory of one training step of a derived network: plain (NCHW), channels-last, compiled,
-bf16.
+"""Time and memory of one training step of a derived network.
 
-    python benchmarks/train_step.py                     # DARTS_V2, 20 cells, 36 channels, batch 96
+    # DARTS_V2, 20 cells, 36 channels, batch 96: plain (NCHW), channels-last, compiled, bf16
+    python benchmarks/train_step.py
     python benchmarks/train_step.py --cells 8 --channels 16 --batch 32 --repeats 5
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are

@@ -1,8 +1,7 @@
-"""Does the search help? Searched cells, random cells and an LSTM of equal size, trained alike on a
-part of WikiText-2.
+"""Does the search help? Searched and random cells, and an LSTM, on a part of WikiText-2.
 
-    python benchmarks/wt2_mini.py --data ../shared/data/wikitext-2          # about a quarter of an
-    hour on 2 cores
+    # equal sizes, trained alike: about a quarter of an hour on 2 cores
+    python benchmarks/wt2_mini.py --data ../shared/data/wikitext-2
 
 "wt2-mini": the folder has `test.txt` and `valid.txt` of WikiText-2. Weights train on `test.txt`,
 alphas on the first half of `valid.txt`, and the second half is read once, at the end. Every cell is
