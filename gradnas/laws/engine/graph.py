@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Draw
+from gradnas.config import did_you_mean
 from gradnas.derivation import best_operation
 from gradnas.laws.formula import (
     Edge,
@@ -21,6 +22,7 @@ from gradnas.laws.formula import (
     Node,
     canonical,
 )
+from gradnas.laws.formulas import Formulas
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
     POWER,
@@ -29,6 +31,7 @@ from gradnas.laws.primitives import (
     resolve,
 )
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Space, Supernet, Weights
 
 # Bounds of what is passed on in the mixture: of what logarithms and divisions see, and of a value.
 SMALLEST = 1e-3
@@ -36,15 +39,15 @@ LARGEST = 1e3
 
 
 @dataclass(frozen=True)
-class EquationGraph:
+class EquationGraph(Space[Formulas]):
     """Graphs of scalar operations: every node reads all features and all nodes before it.
 
     An edge is a mixture over primitives of `a x + b`; a node is a mixture of the sum of its edges,
     their product, and the ratio of two sums of them; the output is a linear combination of all
     nodes. Features should be of size 1.
 
-    It is no `gradnas.Space`: what its alphas say is an equation only with the weights beside them,
-    and its supernets are searched many at a time.
+    What its alphas say is an equation only with the weights beside them: `EquationSupernet.decide`
+    has both, `derive` the alphas alone. One architecture holds a formula for each restart.
 
     Args:
         features: their number D.
@@ -92,7 +95,7 @@ class EquationGraph:
         """`restarts` supernets side by side, with `generator` for their weights."""
         return EquationSupernet(self, restarts, generator)
 
-    def derive(
+    def strongest(
         self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()
     ) -> list[dict[str, list[int]]]:
         """The choices of each restart.
@@ -112,6 +115,63 @@ class EquationGraph:
                 choice[name] = [best_operation(row) for row in table[k]]
             choices.append(choice)
         return choices
+
+    def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Formulas:
+        """The formulas that alphas stand for, with every constant 1: alphas say nothing of them."""
+        ones_EO = torch.ones(len(self.edges), len(self.words))
+        formulas: list[Formula | None] = []
+        for choice in self.strongest(alphas, relaxation):
+            formulas.append(self.formula(choice, ones_EO, ones_EO))
+        return Formulas(tuple(formulas))
+
+    def decision(self, what: Formulas | str) -> Formulas:
+        """Formulas of this space from their text; those that are given are checked and returned.
+
+        Raises:
+            ValueError: a formula of other features, of too many nodes, of a kind of node or a
+                function that the space does not have.
+        """
+        decision = Formulas.parse(what) if isinstance(what, str) else what
+        for k, formula in enumerate(decision.formulas):
+            if formula is not None:
+                self._check(formula, f"formula {k}")
+        return decision
+
+    def _check(self, formula: Formula, where: str) -> None:
+        if formula.features != self.features:
+            raise ValueError(
+                f"{where} is of {formula.features} features, but the space of {self.features}"
+            )
+        if len(formula.nodes) > self.nodes:
+            raise ValueError(
+                f"{where} has {len(formula.nodes)} nodes, but the space at most {self.nodes}"
+            )
+        functions = {meaning(word).function for word in self.words if word != "none"}
+        kinds: set[str] = set(self.kinds)
+        if "ratio" in kinds:
+            kinds.add("sum")  # a ratio whose edges are all on one side
+        for j, node in enumerate(formula.nodes):
+            # A lone edge is a sum, whatever the kind of its node was.
+            if len(node.edges) > 1 and node.kind not in kinds:
+                raise ValueError(
+                    f"{where}: node {j} is a {node.kind}, but the space has {sorted(kinds)}"
+                )
+            if len({edge.source for edge in node.edges}) < len(node.edges):
+                raise ValueError(f"{where}: node {j} reads one source twice")
+            for edge in node.edges:
+                if edge.function not in functions:
+                    hint = did_you_mean(edge.function, functions)
+                    raise ValueError(
+                        f"{where}: the space has no function {edge.function!r}{hint}; it has "
+                        f"{sorted(functions)}"
+                    )
+
+    def random_decision(self, generator: torch.Generator) -> Formulas:
+        """One formula at random, as `random_formulas` makes them."""
+        formulas: list[Formula] = []
+        while not formulas:  # nothing but `none` is no formula
+            formulas = random_formulas(self, 1, generator)
+        return Formulas(tuple(formulas))
 
     def formula(
         self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
@@ -162,7 +222,7 @@ def _edge(word: str, source: int, a: float, b: float, below: bool) -> Edge:
     return Edge(source, function, a, b, below, fixed=not fits_a)
 
 
-class EquationSupernet(nn.Module):
+class EquationSupernet(Supernet[Formulas]):
     """K supernets of one space, as one set of tensors.
 
     `alphas`: "edges" `(K, E, O)`, "nodes" `(K, J, kinds)`, and, where ratios are allowed, "sides"
@@ -192,7 +252,7 @@ class EquationSupernet(nn.Module):
     def forward(self, x_DN: Tensor, *, draw: Draw | None = None) -> Tensor:
         """Values of all nodes, `(K, J, N)`; finite for finite features."""
         if draw is None:
-            draw = Softmax().draw(dict(self.alphas.items()), {}, 0.0)
+            draw = self.dense_draw()
         space = self.space
         D = space.features
         values = list(x_DN.unsqueeze(1).expand(D, self.restarts, -1))
@@ -246,15 +306,40 @@ class EquationSupernet(nn.Module):
                 sum_KIN = sum_KIN + mix_OKI1[o] * passed_on
         return sum_KIN, absent_KI1
 
-    def decide(self, relaxation: Relaxation = Softmax()) -> list[Formula | None]:
+    def decide(self, relaxation: Relaxation = Softmax()) -> Formulas:
         """One formula for each restart, with its weights; None where every edge is `none`."""
-        choices = self.space.derive(dict(self.alphas.items()), relaxation)
+        choices = self.space.strongest(dict(self.alphas.items()), relaxation)
         a_KEO = self.a.detach()
         b_KEO = self.b.detach()
         formulas: list[Formula | None] = []
         for k, choice in enumerate(choices):
             formulas.append(self.space.formula(choice, a_KEO[k], b_KEO[k]))
-        return formulas
+        return Formulas(tuple(formulas))
+
+    def skip_count(self, decision: Formulas) -> int:
+        """Plain edges of all formulas."""
+        count = 0
+        for formula in decision.formulas:
+            if formula is None:
+                continue
+            for node in formula.nodes:
+                count += sum(edge.function == "identity" for edge in node.edges)
+        return count
+
+    def derived(self, decision: Formulas, weights: Weights = "keep") -> nn.Module:
+        """Refused: no network of formulas computes what the supernet's weights were trained for.
+
+        Each node of a formula is canonical, its values are those of the mixture up to a scale, and
+        its functions are the true ones, not the safe ones.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "formulas are decided up to scales that a fit has to find, so there is no network of "
+            "them with the supernet's weights: call a formula of result.choices on x_ND, or fit "
+            "its constants with gradnas.laws.engine.refit.refit"
+        )
 
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:

@@ -181,7 +181,7 @@ class _Training:
     def outcome(self) -> SearchOutcome:
         """The formulas of the restarts that are alive."""
         ranked = torch.argsort(torch.where(self.alive_K, self.last_K, torch.inf)).tolist()
-        decided = self.net.decide(self.settings.relaxation)
+        decided = self.net.decide(self.settings.relaxation).formulas
         formulas: list[Formula] = []
         for k in ranked:
             formula = decided[k]

@@ -124,7 +124,7 @@ def test_a_one_hot_mixture_is_the_derived_formula():
             alpha.mul_(1e4)
     values = net(X_DN)
     compared = 0
-    for k, choice in enumerate(space.derive(dict(net.alphas.items()))):
+    for k, choice in enumerate(space.strongest(dict(net.alphas.items()))):
         if "none" in [space.words[o] for o in choice["edges"]]:
             continue  # nodes without edges leave the formula, and places move
         formula = space.formula(choice, net.a[k].detach(), net.b[k].detach())
