@@ -187,13 +187,13 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     return tuple(items)
 
 
-def _descendants(cls: type) -> dict[str, type]:
+def subclasses(cls: type[T]) -> dict[str, type[T]]:
     """The class, unless it is abstract, and all below it that are imported, by name."""
-    classes = {}
+    classes: dict[str, type[T]] = {}
     if not inspect.isabstract(cls):
         classes[cls.__name__] = cls
     for child in cls.__subclasses__():
-        classes |= _descendants(child)
+        classes |= subclasses(child)
     return classes
 
 
@@ -202,7 +202,7 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
         raise ValueError(
             f"{where} must be an object with the fields of {cls.__name__}, not {_kind(data)}"
         )
-    options = _descendants(cls)
+    options = subclasses(cls)
     default = cls.__name__ if cls.__name__ in options else None
     name = data.get("type", default)
     if name not in options:
@@ -211,7 +211,8 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
         if name is not None:
             what = f"unknown type {name!r}{did_you_mean(name, options)}"
         raise ValueError(
-            f"{where}: {what}; known here: {known} (import your own class before loading)"
+            f"{where}: {what}; known here: {known} (import your own class before loading, "
+            "on the command line with --import MODULE)"
         )
     chosen: Any = options[name]
     entries = {key: item for key, item in data.items() if key != "type"}

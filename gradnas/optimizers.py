@@ -52,7 +52,9 @@ class WeightOptimizer:
         return self._cosine(self.lr, epoch - warmup_epochs, epochs - warmup_epochs)
 
     def _cosine(self, start: float, done: float, length: int) -> float:
-        """From `start` at 0 to `lr_end` at `length`."""
+        """From `start` at 0 to `lr_end` at `length`, and there from then on."""
+        if done >= length:  # also where a search has no epoch after its warm-up
+            return self.lr_end
         height = 1.0 + math.cos(math.pi * done / length)  # from 2 to 0
         return self.lr_end + 0.5 * (start - self.lr_end) * height
 

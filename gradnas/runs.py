@@ -92,6 +92,7 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
         "seed": seed,
+        "directory": os.getcwd(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -120,21 +121,14 @@ class Run:
     def create(path: str | Path, config: Mapping[str, Any], seed: int, device: torch.device) -> Run:
         """Make a new run folder and write its configuration and environment.
 
+        A run that was stopped before it saved anything is replaced.
+
         Raises:
-            ValueError: the folder holds a run already, or cannot be written to.
+            ValueError: the folder holds another run already, or cannot be written to.
         """
         run = Run(path)
-        if (run.path / CONFIG).exists():
-            status = run.status().get("status", "unfinished")
-            if status == "finished":
-                what = "a finished run"
-                advice = ""
-            else:
-                what = f"a run ({status})"
-                advice = f", or continue it with: gradnas resume {run.path}"
-            raise ValueError(
-                f"{run.path} already holds {what}; choose another folder with --out{advice}"
-            )
+        run.check_free()
+        run._make_way()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -146,6 +140,38 @@ class Run:
         # Last: its presence says that the folder holds a run.
         write_json(run.path / CONFIG, dict(config))
         return run
+
+    def check_free(self) -> None:
+        """ValueError if the folder holds a run that a new one may not replace.
+
+        A run that was stopped before it saved anything may be replaced.
+        """
+        if not (self.path / CONFIG).exists():
+            return
+        state = self.status()
+        status = state.get("status", "unfinished")
+        if status == "finished":
+            raise ValueError(
+                f"{self.path} already holds a finished run; choose another folder with --out"
+            )
+        if self.has_checkpoint or _is_at_work(state):
+            raise ValueError(
+                f"{self.path} already holds a run ({status}); choose another folder with --out, or "
+                f"continue it with: gradnas resume {self.path}"
+            )
+
+    def _make_way(self) -> None:
+        """Remove the files of a run that saved nothing."""
+        if not (self.path / CONFIG).exists():
+            return
+        # The configuration first: without it the folder is no run, should this be stopped.
+        for name in (CONFIG, METRICS, TIMINGS, ALPHAS, GENOTYPE, WEIGHTS, RESULTS, PICTURE, REPORT):
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from."""
+        return (self.path / CHECKPOINT).exists() or (self.path / PREVIOUS).exists()
 
     @staticmethod
     def open(path: str | Path) -> Run:
@@ -168,7 +194,9 @@ class Run:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def set_status(self, status: str, **more: Any) -> None:
-        """Replace the status file."""
+        """Replace the status file; that of a run at work says which process it is."""
+        if status == "running":
+            more = {"host": platform.node(), "process": os.getpid(), **more}
         write_json(self.path / STATUS, {"status": status, **more})
 
     # ---- metrics ---------------------------------------------------------------------------------
@@ -271,6 +299,22 @@ class Run:
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a `.safetensors` file; ValueError that names it when it is missing or damaged."""
         return read_tensors(self.path / name)
+
+
+def _is_at_work(state: Mapping[str, Any]) -> bool:
+    """Whether a process may still be working on a run of this status."""
+    process = state.get("process")
+    if state.get("status") != "running" or not isinstance(process, int):
+        return False
+    if state.get("host") != platform.node():
+        return True  # cannot be seen from here
+    try:
+        os.kill(process, 0)  # asks whether it is there, and sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

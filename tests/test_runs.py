@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ def run(tmp_path):
 def test_a_new_folder_says_what_a_reader_needs(run):
     environment = json.loads((run.path / runs.ENVIRONMENT).read_text())
     assert {"torch", "python", "device", "seed", "git", "threads"} <= environment.keys()
-    assert environment["seed"] == 3 and run.status() == {"status": "running"}
+    assert environment["seed"] == 3 and environment["directory"] == os.getcwd()
+    assert run.status()["status"] == "running" and run.status()["process"] == os.getpid()
 
 
 def test_a_folder_that_holds_a_run_is_refused(run):
@@ -33,6 +36,30 @@ def test_a_folder_that_holds_a_run_is_refused(run):
         Run.create(run.path, {}, 0, CPU)
     run.set_status("finished")
     with pytest.raises(ValueError, match="already holds a finished run; choose another folder"):
+        Run.create(run.path, {}, 0, CPU)
+
+
+def test_a_run_that_saved_nothing_is_replaced(run):
+    """Of a first step that failed nothing is left to go on with."""
+    run.append(runs.METRICS, {"epoch": 0})
+    (run.path / "notes.txt").write_text("mine")
+    run.set_status("failed", message="the map is too small")
+    Run.create(run.path, {"type": "TrainConfig"}, 0, CPU)
+    assert json.loads((run.path / runs.CONFIG).read_text()) == {"type": "TrainConfig"}
+    assert run.records() == [] and (run.path / "notes.txt").read_text() == "mine"
+    run.save_checkpoint({"step": 1})
+    run.set_status("failed")
+    with pytest.raises(ValueError, match=r"already holds a run \(failed\).*gradnas resume"):
+        Run.create(run.path, {}, 0, CPU)
+
+
+def test_a_run_whose_process_is_gone_is_replaced_and_one_at_work_is_not(run):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    run.set_status("running", process=gone.pid)
+    Run.create(run.path, {}, 0, CPU)
+    run.set_status("running", host="another", process=gone.pid)
+    with pytest.raises(ValueError, match=r"already holds a run \(running\)"):
         Run.create(run.path, {}, 0, CPU)
 
 

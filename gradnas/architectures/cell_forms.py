@@ -53,21 +53,51 @@ RECURRENT = CellForm(
 CELL_FORMS = (CONV, RECURRENT)
 
 
-def check_cell(form: CellForm, name: str, edges: object, concat: object) -> None:
-    """ValueError unless these edges and this concat make a cell of the form."""
+def check_cell(
+    form: CellForm, name: str, edges: object, concat: object, per_node: object = None
+) -> None:
+    """ValueError unless these edges and this concat make a cell of the form.
+
+    Args:
+        per_node: edges into every node; None: as many as the form says.
+    """
     edges = checked_tuple(edges, f"{name} cell: edges", "(operation, predecessor) pairs")
     concat = checked_tuple(concat, f"{name} cell: concat", "node indices")
     if not edges:
         needed = ("one", "two")[form.inputs - 1]
         raise ValueError(f"{name} cell: it has no edges; it needs {needed} per node")
-    if len(edges) % form.inputs:
-        raise ValueError(f"{name} cell: {len(edges)} edges are an odd number; every node needs two")
-    for number, edge in enumerate(edges):
-        earlier_nodes = number // form.inputs
+    counts = _counts(form, name, edges, per_node)
+    number = 0
+    for earlier_nodes, count in enumerate(counts):
         node = form.counted_from + earlier_nodes
         last_state = form.inputs + earlier_nodes - 1
-        _check_edge(f"{name} cell, node {node}, edge {number}", edge, last_state)
-    _check_concat(f"{name} cell", concat, form.nodes(len(edges)))
+        for _ in range(count):
+            _check_edge(f"{name} cell, node {node}, edge {number}", edges[number], last_state)
+            number += 1
+    _check_concat(f"{name} cell", concat, range(form.inputs, form.inputs + len(counts)))
+
+
+def _counts(form: CellForm, name: str, edges: tuple[Any, ...], per_node: object) -> tuple[int, ...]:
+    """Edges into every node. ValueError where these cannot be their numbers."""
+    if per_node is None:
+        if len(edges) % form.inputs:
+            raise ValueError(
+                f"{name} cell: {len(edges)} edges are an odd number; every node needs two, or the "
+                "edges a list for each node: [[('skip_connect', 0)], ...]"
+            )
+        return (form.inputs,) * (len(edges) // form.inputs)
+    counts = checked_tuple(per_node, f"{name} cell: inputs_per_node", "whole numbers")
+    if form is not CONV:
+        raise ValueError(f"{name} cell: every node of a {form.kind} cell has one edge")
+    for count in counts:
+        if type(count) is not int or count < 1:
+            raise ValueError(f"{name} cell: every node needs an edge at least, not {count!r}")
+    if sum(counts) != len(edges):
+        raise ValueError(
+            f"{name} cell: inputs_per_node {list(counts)} speaks of {sum(counts)} edges, but there "
+            f"are {len(edges)}"
+        )
+    return counts
 
 
 def checked_tuple(value: object, what: str, of: str) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from gradnas.architectures.base import (
@@ -25,7 +26,12 @@ from gradnas.architectures.cell_forms import (
     check_cell,
     checked_tuple,
 )
-from gradnas.architectures.genotype_text import concat_text, read_fields
+from gradnas.architectures.genotype_text import (
+    concat_text,
+    edges_as_read,
+    read_fields,
+    resembles_genotype,
+)
 from gradnas.architectures.published import GENOTYPES
 from gradnas.config import did_you_mean
 
@@ -42,10 +48,15 @@ class CellGenotype:
 
     Node indices in `concat` keep their order: it is the order of the output's channels. A cell is
     validated by the genotype that holds it, which knows its kind.
+
+    Attributes:
+        inputs_per_node: edges into every node, where a conv cell has another number than two
+            somewhere (FairDARTS, arXiv 1911.12126); edges then stand in the order of the nodes.
     """
 
     edges: tuple[Edge, ...]
     concat: tuple[int, ...]
+    inputs_per_node: tuple[int, ...] | None = None
 
 
 class _OriginalFields:
@@ -107,7 +118,7 @@ class Genotype(_OriginalFields, Architecture):
                 f"a genotype has the cells normal and reduce, or recurrent, not {tuple(names)!r}"
             )
         for name, cell in self.cells:
-            check_cell(self.form, name, cell.edges, cell.concat)
+            check_cell(self.form, name, cell.edges, cell.concat, cell.inputs_per_node)
 
     # -- making one --------------------------------------------------------------------------------
 
@@ -159,46 +170,84 @@ class Genotype(_OriginalFields, Architecture):
 
     def inputs(self, name: str) -> tuple[tuple[Edge, ...], ...]:
         """The incoming edges of every intermediate node of a cell, in the order of the nodes."""
-        edges = self.cell(name).edges
-        fan_in = self.form.inputs
-        return tuple(edges[i : i + fan_in] for i in range(0, len(edges), fan_in))
+        cell = self.cell(name)
+        return edges_by_node(cell, self.form)
+
+    @property
+    def num_nodes(self) -> int:
+        """Intermediate nodes of its largest cell."""
+        return max(len(self.inputs(name)) for name, _ in self.cells)
 
     # -- text --------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
-        """The original text form, as Python 3 printed it: a contiguous concat is a range."""
+        """The original text form, as Python 3 printed it: a contiguous concat is a range.
+
+        Cells that have not two edges in every node are written with a list for each node.
+        """
         parts = []
         for name, cell in self.cells:
-            parts.append(f"{name}={list(cell.edges)!r}")
+            edges: list[Any] = list(cell.edges)
+            if cell.inputs_per_node is not None:
+                edges = [list(node) for node in self.inputs(name)]
+            parts.append(f"{name}={edges!r}")
             parts.append(f"{self.form.concats[name]}={concat_text(cell.concat)}")
         return f"Genotype({', '.join(parts)})"
 
     @classmethod
-    def parse(cls, text: str) -> Genotype:
+    def parse(cls, text: str, name: str | None = None) -> Genotype:
         """Read the original text form, in one line or many, with or without `NAME =` before it.
 
-        Only `Genotype(field=...)`, lists, tuples, strings, integers and `range(a, b)` are read;
-        nothing is evaluated. Raises ValueError for everything else.
+        Read are also other class names with `Genotype` in them, a list of edges for each node,
+        edges with a weight and edges that name their node; of a log the last genotype. Only lists,
+        tuples, strings, numbers and `range(a, b)` are read; nothing is evaluated.
+
+        Args:
+            name: of the genotype that is meant, in the text of a Python file of several.
+
+        Raises ValueError for everything else.
         """
-        fields = read_fields(text)
-        concats = CONV.concats  # what names no cell at all is refused as such cells
+        fields = read_fields(text, name)
+        own_form = CONV  # what names no cell at all is refused as such cells
         for form in CELL_FORMS:
-            if any(name in fields for name in form.concats):
-                concats = form.concats
+            if any(cell_name in fields for cell_name in form.concats):
+                own_form = form
         needed: list[str] = []
-        for name, concat_field in concats.items():
-            needed.extend((name, concat_field))
+        for cell_name, concat_field in own_form.concats.items():
+            needed.extend((cell_name, concat_field))
         check_known(fields, needed, "genotype text")
+        has_reduction = "reduce" in fields or "reduce_concat" in fields
+        if "normal" in fields and not has_reduction:
+            raise ValueError(
+                "genotype text: there is no reduction cell (missing field 'reduce', "
+                "'reduce_concat'), and the networks need one: say which cell stands there"
+            )
         check_complete(fields, needed, "genotype text")
         cells = []
-        for name, concat_field in concats.items():
-            cells.append((name, _cell(fields[name], fields[concat_field])))
+        for cell_name, concat_field in own_form.concats.items():
+            edges, concat, per_node = edges_as_read(
+                fields[cell_name], fields[concat_field], own_form.inputs, cell_name
+            )
+            cells.append((cell_name, _cell(edges, concat, per_node=per_node)))
         return cls(tuple(cells))
 
     @classmethod
     def resembles(cls, text: str) -> bool:
         """Whether a text speaks of a `Genotype`, as the named tuple is called too."""
-        return cls.__name__ in text
+        return cls.__name__ in text or resembles_genotype(text)
+
+    @classmethod
+    def load_named(cls, path: Path | str, name: str) -> Genotype:
+        """The genotype that a Python file calls `name`; the file is read and never run.
+
+        Raises ValueError, naming the file, where it names no such genotype or cannot be read.
+        """
+        try:
+            return cls.parse(Path(path).read_text(encoding="utf-8-sig"), name)
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     # -- JSON --------------------------------------------------------------------------------------
 
@@ -212,6 +261,8 @@ class Genotype(_OriginalFields, Architecture):
         for name, cell in self.cells:
             edges = [list(edge) for edge in cell.edges]
             obj[name] = {"edges": edges, "concat": list(cell.concat)}
+            if cell.inputs_per_node is not None:
+                obj[name]["inputs_per_node"] = list(cell.inputs_per_node)
         return obj
 
     @classmethod
@@ -247,11 +298,30 @@ class Genotype(_OriginalFields, Architecture):
 # -- making cells ----------------------------------------------------------------------------------
 
 
-def _cell(edges: Any, concat: Any, form: CellForm | None = None) -> CellGenotype:
+def edges_by_node(cell: CellGenotype, form: CellForm = CONV) -> tuple[tuple[Edge, ...], ...]:
+    """The incoming edges of every intermediate node, in the order of the nodes."""
+    counts = cell.inputs_per_node
+    if counts is None:
+        counts = (form.inputs,) * (len(cell.edges) // form.inputs)
+    groups = []
+    first = 0
+    for count in counts:
+        groups.append(cell.edges[first : first + count])
+        first += count
+    return tuple(groups)
+
+
+def _cell(
+    edges: Any, concat: Any, form: CellForm | None = None, per_node: Any = None
+) -> CellGenotype:
     """A cell, not validated. With a form, a concat of None means all nodes."""
     if concat is None and form is not None and isinstance(edges, (list, tuple)):
         concat = form.nodes(len(edges))
-    return CellGenotype(edges=_tuples(edges), concat=_tuples(concat))
+    counts = _tuples(per_node)
+    if isinstance(counts, tuple) and all(count == CONV.inputs for count in counts):
+        # Equal cells are equal values, however they were written.
+        counts = None
+    return CellGenotype(edges=_tuples(edges), concat=_tuples(concat), inputs_per_node=counts)
 
 
 def _tuples(value: Any) -> Any:
@@ -265,14 +335,14 @@ def _tuples(value: Any) -> Any:
 def _cell_from_json(obj: Any, name: str, where: str) -> CellGenotype:
     if not isinstance(obj, dict):
         raise ValueError(f"{where}: field {name!r} must be an object, not {type_word(obj)}")
-    check_known(obj, ("edges", "concat"), f"{where}: field {name!r}")
+    check_known(obj, ("edges", "concat", "inputs_per_node"), f"{where}: field {name!r}")
     check_complete(obj, ("edges", "concat"), f"{where}: field {name!r}")
     for field, value in obj.items():
         if not isinstance(value, (list, tuple)):
             raise ValueError(
                 f"{where}: field '{name}.{field}' must be a list, not {type_word(value)}"
             )
-    return _cell(obj["edges"], obj["concat"])
+    return _cell(obj["edges"], obj["concat"], per_node=obj.get("inputs_per_node"))
 
 
 def _listed(names: Collection[str]) -> str:

@@ -37,6 +37,19 @@ def load_architecture(path: Path | str) -> Architecture:
     return Genotype.load(path)
 
 
+def read_architecture(text: str) -> Architecture | None:
+    """The architecture that a text itself says; None for a text that does not look like one.
+
+    Raises ValueError for one that does, and is wrong.
+    """
+    if not any(mark in text for mark in "( \n"):
+        return None  # a name
+    for kind in ARCHITECTURES:
+        if kind.resembles(text):
+            return kind.parse(text)
+    return None
+
+
 def published(name: str) -> Architecture:
     """A published architecture of any kind.
 

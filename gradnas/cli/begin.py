@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 
 from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
-from gradnas.architectures.registry import load_architecture, published
+from gradnas.architectures.genotype import Genotype
+from gradnas.architectures.registry import load_architecture, published, read_architecture
 from gradnas.config import read_object
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
@@ -53,9 +55,29 @@ def guarded(run: runs.Run, work: Callable[[], dict[str, Any]]) -> dict[str, Any]
         # Where the disk is full this cannot be written either, and the first error says so already.
         with contextlib.suppress(ValueError):
             run.set_status("failed", message=str(error))
-        raise ValueError(
-            f"{error}; the last good state is kept in {run.path}; go on with: {again}"
-        ) from error
+        if run.has_checkpoint:
+            what_now = f"the last good state is kept in {run.path}; go on with: {again}"
+        else:
+            what_now = (
+                f"nothing was saved yet in {run.path}: give the corrected command the same folder, "
+                f"or begin again with: {again}"
+            )
+        raise ValueError(f"{error}; {what_now}") from error
+
+
+def say(notes: Iterable[str]) -> None:
+    """Sentences that belong to a run and are no result, from one process of it."""
+    if distributed.is_main():
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
+def is_configuration(path: Path) -> bool:
+    """Whether there is a file of that name that holds a JSON object."""
+    if not _is_there(path) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
 def device_of(name: str) -> torch.device:
@@ -91,17 +113,37 @@ def typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
     return classes[name], description
 
 
-def architecture_of(what: str) -> tuple[Architecture, dict[str, Any]]:
-    """An architecture, and the entries of the configuration that it was searched with.
+@dataclass(frozen=True)
+class Named:
+    """An architecture that a command was given.
+
+    Attributes:
+        name: its published name or that in its file; else where it was read, or nothing more than
+            what it is.
+        folder: of the search that found it.
+        searched: the configuration of that search; empty without one.
+        is_named: whether `name` is a name that belongs into a title.
+    """
+
+    architecture: Architecture
+    name: str
+    folder: Path | None = None
+    searched: Mapping[str, Any] = field(default_factory=dict)
+    is_named: bool = False
+
+
+def architecture_of(what: str) -> Named:
+    """An architecture, and what is known of its search.
 
     Args:
-        what: a run folder, a file, or a published name. Only a run folder has a configuration.
+        what: a run folder, a file, FILE:NAME of a Python file, the text of an architecture, or a
+            published name.
 
     Raises:
-        ValueError: it is none of the three, or the search has not finished.
+        ValueError: it is none of them, or the search has not finished.
     """
     path = Path(what)
-    if path.is_dir():
+    if _is_there(path) and path.is_dir():
         run = runs.Run.open(path)
         if not (path / runs.GENOTYPE).exists():
             raise ValueError(
@@ -109,13 +151,29 @@ def architecture_of(what: str) -> tuple[Architecture, dict[str, Any]]:
                 f"(gradnas resume {path})"
             )
         searched = read_object(run.path / runs.CONFIG)
-        return load_architecture(path / runs.GENOTYPE), searched
-    if path.suffix == ".json" or path.is_file():
-        return load_architecture(path), {}
+        return Named(load_architecture(path / runs.GENOTYPE), what, path, searched)
+    if _is_there(path):
+        return Named(load_architecture(path), what)
+    text = read_architecture(what)
+    if text is not None:
+        return Named(text, type(text).noun)
+    file, _, name = what.rpartition(":")
+    if file and _is_there(Path(file)):
+        return Named(Genotype.load_named(file, name), name, is_named=True)
+    if path.suffix == ".json":
+        return Named(load_architecture(path), what)  # says that it is not there
     try:
-        return published(what), {}
+        return Named(published(what), what, is_named=True)
     except ValueError as error:
         raise ValueError(f"{what!r} is no run folder, no file and {error}") from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; a text may be too long for the name of one."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def free_folder(stem: str) -> Path:

@@ -146,7 +146,7 @@ def _search_of(path: Path) -> SearchSettings:
     kind = SEARCH_CONFIGS.get(name)
     if kind is None or not kind.takes_cost:
         raise ValueError(f"{path} is a {name}: latencies are measured of the space of a search")
-    return from_json(kind, description, str(path))
+    return from_json(kind, description, str(path)).located(path.parent)
 
 
 def _time_whole(network: nn.Module, view: CostView, x_BCHW: Tensor, timing: Timing) -> Sample:

@@ -11,7 +11,8 @@ from tyro.conf import Positional, arg
 
 from gradnas import runs
 from gradnas.cli.begin import architecture_of
-from gradnas.cli.options import Run
+from gradnas.cli.methods import import_modules
+from gradnas.cli.options import Imports, Run
 from gradnas.families import FAMILIES, family_of, recipes
 from gradnas.programs.reporting import write_report
 
@@ -20,15 +21,17 @@ from gradnas.programs.reporting import write_report
 class DrawCommand:
     """Draw cells as an SVG, PNG or PDF picture."""
 
-    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
-    """Run folder, genotype.json, or the name of a published cell."""
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE|NAME", help_behavior_hint="")]
+    """Run folder, genotype.json, name of a published cell, text of a genotype (or a file with one,
+    such as a log), or FILE.py:NAME."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
     """Picture to write."""
 
     def run(self) -> None:
-        architecture, searched = architecture_of(self.what)
-        title = None if Path(self.what).exists() else self.what
-        space = recipes.space_of(architecture, self.what, searched.get("space"))
+        given = architecture_of(self.what)
+        architecture = given.architecture
+        title = given.name if given.is_named else None
+        space = recipes.space_of(architecture, given.name, given.searched.get("space"))
         family = family_of(architecture)
         print(family.picture(architecture, self.out, title=title, space=space))
 
@@ -39,8 +42,11 @@ class ReportCommand:
 
     folder: Positional[Run]
     """Run folder of a search or of a training."""
+    imports: Imports = ()
+    """Modules with classes of your own that the run uses."""
 
     def run(self) -> None:
+        import_modules(self.imports)
         print(write_report(runs.Run.open(self.folder)))
 
 

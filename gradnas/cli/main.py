@@ -1,7 +1,7 @@
 """The command line: `gradnas COMMAND ...`.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or input (one sentence on stderr), 130
-interrupted and saved.
+interrupted and saved, 141 the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         command.run()
+        sys.stdout.flush()  # a closed pipe shows here, and not when Python ends
+    except BrokenPipeError:
+        # Who reads has enough, as in `gradnas recipes | head`. What is left to write goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except runs.Interrupted:
         return 130
     except ValueError as error:

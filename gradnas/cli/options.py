@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from gradnas import precision
+from gradnas.data.augment import Fit
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and
 # no default.
@@ -23,6 +24,11 @@ Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
 Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
+FitOption = Annotated[Fit | None, arg(help_behavior_hint="")]
+Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavior_hint="")]
+Imports = Annotated[
+    tuple[str, ...], arg(name="import", metavar="MODULE ...", help_behavior_hint="")
+]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -62,7 +68,14 @@ class RunOptions:
     precision: Precision = None
     """bf16 runs under autocast; tf32 allows TF32 on CUDA."""
     image_size: Whole = None
-    """Side in pixels to which images are brought."""
+    """Side in pixels to which images are brought, as --fit says."""
+    fit: FitOption = None
+    """How images of another shape are brought to size: crop (short side resized, then the centre:
+    borders are lost; the default), squeeze (ratio lost), pad (black borders)."""
+    test_fraction: Share = None
+    """Share of each class to test on, of a set without test images."""
+    lr: Number = None
+    """Learning rate of the weights, at the start."""
     workers: Whole = None
     """Loader processes, for sets too large for memory."""
     threads: Whole = None
@@ -95,7 +108,7 @@ class RunOptions:
         """
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps")
         settings = given(self, *common, *more)
-        data = given(self, "image_size", "workers", "per_class", "level")
+        data = given(self, "image_size", "fit", "test_fraction", "workers", "per_class", "level")
         space = given(self, "channels", "cells", "width_mult", "nodes", "hidden")
         _check_known(settings, config)
         _check_known(data, config.data)

@@ -10,15 +10,28 @@ import torch
 from tyro.conf import Positional, arg
 
 from gradnas import distributed, runs
-from gradnas.cli.begin import begin, device_of, free_folder, guarded, typed
-from gradnas.cli.options import Flag, Number, RunOptions, Table, Whole, flag, given
+from gradnas.cli.begin import begin, device_of, free_folder, guarded, say, typed
+from gradnas.cli.methods import import_modules, method_of
+from gradnas.cli.options import (
+    Flag,
+    Imports,
+    Method,
+    Number,
+    RunOptions,
+    Table,
+    Whole,
+    flag,
+    given,
+)
 from gradnas.config import from_json
 from gradnas.families import recipes
-from gradnas.gradients import Reinforce
+from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, CostLimits, ExpectedCost
+from gradnas.optimizers import AlphaOptimizer
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.searching import run_search, start_search
-from gradnas.search.rewards import check_samples
+from gradnas.relaxations import Relaxation
+from gradnas.search.search import check_combination
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -39,6 +52,16 @@ class _SearchOptions(RunOptions):
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None
     """Replay the steps from a CUDA graph; on CUDA devices."""
+    alpha_lr: Number = None
+    """Learning rate of the alphas."""
+    relaxation: Method = None
+    """From alphas to mixing weights: softmax, sigmoid, gumbel or binary-gates, with fields as in
+    gumbel:hard=false, or module:Class of your own."""
+    gradient: Method = None
+    """How the alphas learn: first-order, unrolled, implicit or reinforce, with fields as in
+    unrolled:mode=exact, or module:Class of your own."""
+    imports: Imports = ()
+    """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None
     """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
     through the network."""
@@ -59,8 +82,18 @@ class SearchCommand(CostLimits, _SearchOptions):
     folder."""
 
     def run(self) -> None:
+        import_modules(self.imports)
         config = self._config()
-        check_samples(config.relaxation, config.gradient)  # before a run folder is made
+        # Before a run folder is made
+        alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
+        check_combination(config.relaxation, config.gradient, alphas)
+        if config.warmup_epochs >= config.epochs:
+            say(
+                [
+                    f"all {config.epochs} epochs are warm-up (warmup_epochs = "
+                    f"{config.warmup_epochs}): the alphas will not move, and nothing is decided"
+                ]
+            )
         device = device_of(config.device)
         data = config.load()
         if self.estimate:
@@ -97,12 +130,42 @@ class SearchCommand(CostLimits, _SearchOptions):
             "checkpoint_cells",
             "capture",
         )
-        if self.reinforce is not None:
-            changes["gradient"] = Reinforce(samples=self.reinforce)
-        config = replace(config, **changes)
+        config = replace(config, **changes, **self._methods(config))
         if config.takes_cost:
             config = replace(config, cost=self._cost(config.cost))
         return config
+
+    def _methods(self, config: Any) -> dict[str, Any]:
+        """Relaxation, gradient and both optimisers, where options change them."""
+        if self.reinforce is not None and self.gradient is not None:
+            raise ValueError("only one of --reinforce and --gradient can hold")
+        changes: dict[str, Any] = {}
+        if self.reinforce is not None:
+            changes["gradient"] = Reinforce(samples=self.reinforce)
+        if self.gradient is not None:
+            changes["gradient"] = method_of(ArchitectureGradient, self.gradient, "--gradient")
+        alphas = config.alphas
+        relaxation = config.relaxation
+        if self.relaxation is not None:
+            relaxation = method_of(Relaxation, self.relaxation, "--relaxation")
+            changes["relaxation"] = relaxation
+            if alphas is not None:
+                # Betas and weight decay that fit the new one; the pace stays that of the recipe.
+                fitting = {**relaxation.alpha_defaults, "lr": alphas.lr}
+                alphas = replace(alphas, **fitting)
+        if self.alpha_lr is not None:
+            if alphas is None:
+                alphas = AlphaOptimizer(**relaxation.alpha_defaults)
+            alphas = replace(alphas, lr=self.alpha_lr)
+        if alphas is not config.alphas:
+            changes["alphas"] = alphas
+        if self.lr is not None:
+            weights = config.weights
+            # One that is constant stays so, and none rises towards its end.
+            is_constant = weights.lr == weights.lr_end
+            lr_end = self.lr if is_constant else min(weights.lr_end, self.lr)
+            changes["weights"] = replace(weights, lr=self.lr, lr_end=lr_end)
+        return changes
 
     def _cost(self, before: ExpectedCost | None) -> ExpectedCost | None:
         """The recipe's cost with the table, the limit and the form that were given."""
@@ -138,6 +201,7 @@ def carry_out(
     config: SearchSettings, out: Path, data: Any, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
+    say(kind_of(config).notes(data))
     run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))
     results = guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():

@@ -10,7 +10,16 @@ import torch
 from tyro.conf import Positional, arg
 
 from gradnas import distributed, runs
-from gradnas.cli.begin import architecture_of, begin, device_of, free_folder, guarded, typed
+from gradnas.cli.begin import (
+    architecture_of,
+    begin,
+    device_of,
+    free_folder,
+    guarded,
+    is_configuration,
+    say,
+    typed,
+)
 from gradnas.cli.options import Flag, RunOptions, Share, Text, Whole
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
@@ -25,9 +34,9 @@ class TrainCommand(RunOptions):
     """Train a derived network from scratch and evaluate it once on the test images, or on the test
     text."""
 
-    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE.json|NAME", help_behavior_hint="")]
-    """Run folder of a search, genotype.json, name of a published cell, or the config.json of a
-    training."""
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE|NAME", help_behavior_hint="")]
+    """Run folder of a search, genotype.json, name of a published cell, text of a genotype (or a
+    file with one, such as a log), FILE.py:NAME, or the config.json of a training."""
     recipe: Text = None
     """Training recipe; by default the one that belongs to the kind of architecture and the data it
     was found on."""
@@ -43,48 +52,66 @@ class TrainCommand(RunOptions):
     """Train so many random cells in the same way, for comparison."""
 
     def run(self) -> None:
-        config, out = self._config()
+        config, out, searched = self._config()
         changes = self.replacements(
-            config, "auxiliary", "valid_fraction", "random_cells", "compile"
+            config, "auxiliary", "valid_fraction", "random_cells", "compile", "lr"
         )
         config = replace(config, **changes)
         with torch.device("meta"):  # an unknown operation is refused before data are read
             config.space.network(config.genotype)
         device = device_of(config.device)
-        carry_out(config, self.out or out, config.load(), device, new=True)
+        data = config.load()
+        kind = kind_of(config)
+        config, notes = kind.settled(config, data, changes)
+        if searched is not None and self.data is None:
+            notes += kind.after_search(searched, config, data)
+        say(notes)
+        carry_out(config, self.out or out, data, device, new=True)
 
-    def _config(self) -> tuple[Any, Path]:
-        """The configuration before the options that were given, and the folder by default."""
+    def _config(self) -> tuple[Any, Path, runs.Run | None]:
+        """The configuration before the options that were given, the folder by default, the search.
+
+        The search is one whose data are trained on.
+        """
         path = Path(self.what)
-        if path.is_file() and read_object(path).get("type") in TRAIN_CONFIGS:
+        if is_configuration(path) and read_object(path).get("type") in TRAIN_CONFIGS:
             if self.recipe is not None:
                 raise ValueError(
                     f"{path} is a whole configuration: it cannot be combined with --recipe "
                     f"{self.recipe}"
                 )
             cls, description = typed(path, *TRAIN_CONFIGS.values())
-            config = from_json(cls, description, self.what)
-            return config, free_folder(f"{path.resolve().parent.name}-again")
+            config = from_json(cls, description, self.what).located(path.parent)
+            return config, free_folder(f"{path.resolve().parent.name}-again"), None
         return self._after_search()
 
-    def _after_search(self) -> tuple[Any, Path]:
+    def _after_search(self) -> tuple[Any, Path, runs.Run | None]:
         """The recipe for an architecture, with its size and the data that it was found on."""
-        architecture, searched = architecture_of(self.what)
+        given = architecture_of(self.what)
+        architecture = given.architecture
         recipe = self.recipe
         if recipe is None:
-            recipe = recipes.training_after(architecture, self.what, searched)
+            recipe = recipes.training_after(architecture, given.name, given.searched)
         config = recipes.training_recipe(recipe, architecture)
-        space = recipes.training_space(config, architecture, self.what, searched.get("space"))
-        data = recipes.training_data(recipe, config, searched.get("data", {}))
-        path = Path(self.what)
-        out = path / TRAIN_FOLDER if path.is_dir() else free_folder(f"{path.stem}-{recipe}")
-        return replace(config, space=space, data=data), out
+        space = recipes.training_space(
+            config, architecture, given.name, given.searched.get("space")
+        )
+        data = recipes.training_data(recipe, config, given.searched.get("data", {}))
+        search = None
+        if data is not config.data and given.folder is not None:
+            data = data.located(given.folder)
+            search = runs.Run(given.folder)
+        out = free_folder(f"{Path(given.name).stem}-{recipe}")
+        if given.folder is not None:
+            out = given.folder / TRAIN_FOLDER
+        return replace(config, space=space, data=data), out, search
 
 
 def carry_out(
     config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
+    say(kind_of(config).notes(data))
     run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))
     results = guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():

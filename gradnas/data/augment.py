@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -171,17 +171,29 @@ def squares(centre_B2: Tensor, side: int, height: int, width: int) -> Tensor:
 # ---- one image, by Pillow ------------------------------------------------------------------------
 
 
-def fit(image: Image, size: int) -> Image:
-    """The image as it is evaluated: resized, then the centre size x size pixels.
+Fit = Literal["crop", "squeeze", "pad"]
+FITS: tuple[Fit, ...] = ("crop", "squeeze", "pad")
 
-    Its short side is resized to round(size * 256 / 224).
+
+def fit(image: Image, size: int, how: Fit = "crop") -> Image:
+    """The image as it is evaluated: brought to size x size pixels.
+
     An image that is already size x size is left as it is, so a set of that size streams as it loads
     into memory.
+
+    Args:
+        how: `"crop"` resizes the short side to round(size * 256 / 224) and takes the centre, as is
+            usual for ImageNet: borders are lost. `"squeeze"` resizes both sides, whatever their
+            ratio. `"pad"` resizes the long side and puts the image on a black square.
     """
     from PIL.Image import Resampling
 
     if image.size == (size, size):
         return image
+    if how == "squeeze":
+        return image.resize((size, size), Resampling.BILINEAR)
+    if how == "pad":
+        return _padded(image, size)
     short = round(size * EVAL_ZOOM)
     scale = short / min(image.size)
     # At least `short`, whatever rounding makes of the short side itself.
@@ -191,6 +203,40 @@ def fit(image: Image, size: int) -> Image:
     top = (height - size) // 2
     resized = image.resize((width, height), Resampling.BILINEAR)
     return resized.crop((left, top, left + size, top + size))
+
+
+def squared(image: Image, how: Fit) -> Image:
+    """The image before a random part of it is taken: all of it in a square, unless it is cropped.
+
+    So a training with `resized_crop` sees images of the ratio that an evaluation sees.
+    """
+    is_square = image.width == image.height
+    return image if how == "crop" or is_square else fit(image, max(image.size), how)
+
+
+def _padded(image: Image, size: int) -> Image:
+    from PIL import Image as images
+
+    scale = size / max(image.size)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
+    square = images.new(image.mode, (size, size))
+    resized = image.resize((width, height), images.Resampling.BILINEAR)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def fitting_words(size: int, how: Fit) -> str:
+    """What `fit` does to an image of another size, in a sentence for users."""
+    if how == "squeeze":
+        return f"squeezed to {size}x{size}, whatever their ratio"
+    if how == "pad":
+        return f"brought to {size}x{size} with black borders where they are not square"
+    short = round(size * EVAL_ZOOM)
+    return (
+        f"brought to {size}x{size} by resizing the short side to {short} and cutting out the "
+        "centre, so their borders are lost (--fit squeeze or --fit pad keep all of them)"
+    )
 
 
 def crop_box(

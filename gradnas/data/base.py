@@ -40,9 +40,10 @@ class Plan:
     `batch_size` counts the images of all ranks together. Rank r of `world` gets the r-th of `world`
     nearly equal consecutive pieces of every batch (sizes differ by one image at most), so the
     pieces of all ranks, in the order of ranks, are the batch of a single process. The images left
-    over at the end of an epoch form a last, smaller batch; if they are fewer than the ranks they
-    join the batch before instead. So every image counts once, all ranks have the same number of
-    batches, and no rank ever has an empty one.
+    over at the end of an epoch form a last, smaller batch; if they are fewer than two for each rank
+    they join the batch before instead, since BatchNorm has no statistics of a single image on a map
+    of one pixel. So every image counts once, all ranks have the same number of batches, and no rank
+    ever has an empty one.
     """
 
     size: int
@@ -69,7 +70,7 @@ class Plan:
         full, rest = divmod(self.size, self.batch_size)
         if full == 0:
             return 1
-        rest_is_a_batch = rest >= self.world
+        rest_is_a_batch = rest >= 2 * self.world
         return full + 1 if rest_is_a_batch else full
 
     def order(self, epoch: int) -> Tensor:
@@ -139,6 +140,10 @@ class Split(ABC):
         ValueError for an index outside.
         """
 
+    @abstractmethod
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Split:
+        """The same images, normalised with other numbers: those that a network was trained with."""
+
     def batches(
         self,
         batch_size: int,
@@ -186,7 +191,8 @@ class ImageData:
     """A set of labelled images in two splits.
 
     `image_size` is height and width in pixels; `mean` and `std`, per channel, are of pixels in
-    [0, 1].
+    [0, 1]. `notes` are sentences that a user of these images must know: how they were brought to
+    size.
     """
 
     name: str
@@ -198,6 +204,7 @@ class ImageData:
     std: tuple[float, ...]
     train: Split
     test: Split
+    notes: tuple[str, ...] = ()
 
 
 # ---- parts of a split ----------------------------------------------------------------------------

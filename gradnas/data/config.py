@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from gradnas.data.augment import Augment
+from gradnas.data.augment import FITS, Augment, Fit
 from gradnas.data.base import ImageData, balanced
 from gradnas.data.load import load_images
+from gradnas.data.located import located_source
+
+MEMORY_LIMIT_MIB = 4096
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,9 @@ class DataConfig:
         augment: of training images.
         workers: loader processes for sets too large for memory.
         per_class: train on so many images of every class alone, always the same; None takes all.
+        fit: how images of another shape are brought to size: `"crop"` (borders are lost),
+            `"squeeze"`, `"pad"` (see `gradnas.data.augment.fit`).
+        test_fraction: share of each class to test on, for a set without a test split.
     """
 
     source: str = "digits"
@@ -28,19 +35,33 @@ class DataConfig:
     augment: Augment = field(default_factory=Augment)
     workers: int = 0
     per_class: int | None = None
+    fit: Fit = "crop"
+    test_fraction: float | None = None
 
     def __post_init__(self) -> None:
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"per_class must be at least 1, not {self.per_class}")
+        if self.fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, not {self.fit!r}")
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images must be decoded as they are needed, although memory would hold them."""
+        # Random crops of other sizes and colour jitter work on single images, not on a batch.
+        return self.augment.resized_crop is not None or self.augment.color_jitter is not None
+
+    def located(self, folder: Path) -> DataConfig:
+        """The images of the run in this folder, as they are found from here."""
+        return replace(self, source=located_source(self.source, folder, ("digits", "cifar10")))
 
     def load(self) -> ImageData:
         """Read the images."""
-        # Random crops of other sizes and colour jitter work on single images as they are decoded,
-        # not on a batch.
-        streamed = self.augment.resized_crop is not None or self.augment.color_jitter is not None
-        memory_limit_mib = 0 if streamed else 4096
         data = load_images(
-            self.source, image_size=self.image_size, memory_limit_mib=memory_limit_mib
+            self.source,
+            image_size=self.image_size,
+            test_fraction=self.test_fraction,
+            memory_limit_mib=0 if self.is_streamed else MEMORY_LIMIT_MIB,
+            fit=self.fit,
         )
         if self.per_class is None:
             return data

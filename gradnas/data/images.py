@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradnas.data import cifar10
-from gradnas.data.augment import fit
+from gradnas.data.augment import Fit, fit, fitting_words
 from gradnas.data.base import ImageData, Split, stratified_rows
 from gradnas.data.folder import TEST_FOLDERS, find_classes
 from gradnas.data.memory import MemorySplit, pixel_statistics
@@ -24,6 +24,7 @@ from gradnas.data.stream import (
     DEFAULT_SIZE,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    BadImage,
     Source,
     StreamSplit,
     Taken,
@@ -40,6 +41,7 @@ LAYOUTS = (
 # for 96x96, 0.6 for 128x128, 0.5 for 224x224.
 THREADED_PIXELS = 112 * 112
 BLOCK = 64  # images per task of a thread
+NUM_LOOKED_AT = 16  # images of a split whose headers tell whether they have the size
 TEST_SPLITS = ("test", "validation")  # the first with labels is the test split
 
 
@@ -164,6 +166,7 @@ def load_set(
     test_fraction: float | None,
     seed: int,
     memory_limit_mib: int,
+    how: Fit = "crop",
 ) -> ImageData:
     """The set, in memory if its images can have one size and fit within the limit, else streamed.
 
@@ -180,15 +183,32 @@ def load_set(
     num_bytes = num_images * 3 * width * height  # RGB, one byte a channel
     if num_bytes <= memory_limit_mib * 2**20:
         try:
-            return in_memory(image_set, image_size)
+            return in_memory(image_set, image_size, how)
         except SizesDiffer:
             if image_set.sizes_must_agree:
                 raise
     size = image_size or DEFAULT_SIZE
     assert image_set.test is not None  # see `with_test`
-    train = StreamSplit(image_set.train, size, IMAGENET_MEAN, IMAGENET_STD)
-    test = StreamSplit(image_set.test, size, IMAGENET_MEAN, IMAGENET_STD)
-    return pack(image_set, 3, size, train, test)
+    train = StreamSplit(image_set.train, size, IMAGENET_MEAN, IMAGENET_STD, how)
+    test = StreamSplit(image_set.test, size, IMAGENET_MEAN, IMAGENET_STD, how)
+    return pack(image_set, 3, size, train, test, fitting_notes(image_set, size, how))
+
+
+def fitting_notes(image_set: ImageSet, size: int, how: Fit) -> tuple[str, ...]:
+    """Whether images have another size, by the headers of some, and what is done to them."""
+    for source in image_set.sources():
+        step = max(1, len(source) // NUM_LOOKED_AT)
+        for index in range(0, len(source), step):
+            try:
+                width, height = open_image(source, index).size
+            except BadImage:
+                continue  # an error when its turn comes
+            if (width, height) != (size, size):
+                return (
+                    f"images of {image_set.name} that are not {size}x{size} pixels "
+                    f"({source.where(index)} is {width}x{height}) are {fitting_words(size, how)}",
+                )
+    return ()
 
 
 def named(image_set: ImageSet) -> ImageSet:
@@ -247,14 +267,22 @@ def with_test(image_set: ImageSet, test_fraction: float | None, seed: int) -> Im
     if test_fraction is None:
         raise ValueError(
             f"'{image_set.name}' has no test split with labels: looked for {image_set.looked_for} "
-            "(or give test_fraction, to test on a part of the training images)"
+            "(or give test_fraction, --test-fraction 0.2 for example, to test on a part of the "
+            "training images)"
         )
     whole = image_set.train
     test_rows, train_rows = stratified_rows(whole.labels, test_fraction, seed)
     return replace(image_set, train=Taken(whole, train_rows), test=Taken(whole, test_rows))
 
 
-def pack(image_set: ImageSet, channels: int, size: int, train: Split, test: Split) -> ImageData:
+def pack(
+    image_set: ImageSet,
+    channels: int,
+    size: int,
+    train: Split,
+    test: Split,
+    notes: tuple[str, ...] = (),
+) -> ImageData:
     return ImageData(
         name=image_set.name,
         num_classes=len(image_set.class_names),
@@ -265,18 +293,19 @@ def pack(image_set: ImageSet, channels: int, size: int, train: Split, test: Spli
         std=train.std,
         train=train,
         test=test,
+        notes=notes,
     )
 
 
 # ---- sets that memory holds ----------------------------------------------------------------------
 
 
-def in_memory(image_set: ImageSet, image_size: int | None) -> ImageData:
+def in_memory(image_set: ImageSet, image_size: int | None, how: Fit = "crop") -> ImageData:
     assert image_set.test is not None  # see `with_test`
     size = image_size or square_size(image_set.train)
     resize = image_size is not None
-    train_NHWC, train_is_grey = decode_all(image_set.train, size, resize)
-    test_NHWC, test_is_grey = decode_all(image_set.test, size, resize)
+    train_NHWC, train_is_grey = decode_all(image_set.train, size, resize, how)
+    test_NHWC, test_is_grey = decode_all(image_set.test, size, resize, how)
     # One channel if no image has colour; a grey image among coloured ones has three equal channels.
     channels = 1 if train_is_grey and test_is_grey else 3
     train_NCHW = torch.from_numpy(train_NHWC).permute(0, 3, 1, 2)[:, :channels]
@@ -289,7 +318,8 @@ def in_memory(image_set: ImageSet, image_size: int | None) -> ImageData:
         mean, std = pixel_statistics(train_NCHW)
     train = MemorySplit(train_NCHW, image_set.train.labels, mean, std)
     test = MemorySplit(test_NCHW, image_set.test.labels, mean, std)
-    return pack(image_set, channels, size, train, test)
+    notes = fitting_notes(image_set, size, how) if resize else ()
+    return pack(image_set, channels, size, train, test, notes)
 
 
 def square_size(source: Source) -> int:
@@ -302,7 +332,9 @@ def square_size(source: Source) -> int:
     return width
 
 
-def decode_all(source: Source, size: int, resize: bool) -> tuple[np.ndarray, bool]:
+def decode_all(
+    source: Source, size: int, resize: bool, how: Fit = "crop"
+) -> tuple[np.ndarray, bool]:
     """All images as uint8 (N, size, size, 3), and whether every one is stored as 8-bit grey.
 
     With `resize` images of other sizes are made to fit (`augment.fit`), without it they raise
@@ -317,7 +349,7 @@ def decode_all(source: Source, size: int, resize: bool) -> tuple[np.ndarray, boo
         for index in range(start, end):
             image = decode(source, index)
             if resize:
-                image = fit(image, size)
+                image = fit(image, size, how)
             elif image.size != (size, size):
                 raise SizesDiffer(
                     f"{source.where(index)} is {image.width}x{image.height} pixels, the images "

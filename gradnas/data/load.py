@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradnas.data import cifar10, digits, images
+from gradnas.data.augment import FITS, Fit
 from gradnas.data.base import ImageData
 
 
@@ -15,6 +16,7 @@ def load_images(
     test_fraction: float | None = None,
     seed: int = 0,
     memory_limit_mib: int = 4096,
+    fit: Fit = "crop",
 ) -> ImageData:
     """Labelled images by name or from a folder.
 
@@ -34,6 +36,9 @@ def load_images(
     Parquet and hub images of several sizes that would fit into memory are an error that asks for
     `image_size`; folders of them stream.
 
+    `fit` says how images of another shape are brought to size (`augment.fit`): `"crop"`,
+    `"squeeze"` or `"pad"`; the digits are squeezed. The set's `notes` say what was done.
+
     `test_fraction` of each class, chosen by `seed`, is the test split of a set that has none of its
     own (digits: 0.2). If a set has both a test and a validation split, the test split is used,
     unless its labels are hidden (all -1, or a folder without classes).
@@ -44,6 +49,8 @@ def load_images(
         raise ValueError(f"image_size is a number of pixels of at least 1, not {image_size}")
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction is between 0 and 1, not {test_fraction}")
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
 
     name = str(data)
     folder = Path(data).expanduser()
@@ -63,4 +70,4 @@ def load_images(
             f"there is no folder {folder} and no set of that name: expected 'digits', 'cifar10', "
             f"an owner/name of the Hugging Face hub, or a folder with {images.LAYOUTS}"
         )
-    return images.load_set(image_set, image_size, test_fraction, seed, memory_limit_mib)
+    return images.load_set(image_set, image_size, test_fraction, seed, memory_limit_mib, fit)

@@ -69,6 +69,12 @@ class MemorySplit(Split):
         part._rows = rows if self._rows is None else self._rows[rows]
         return part
 
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> MemorySplit:
+        same = self.subset(range(len(self)))
+        same.mean = tuple(mean)
+        same.std = tuple(std)
+        return same
+
     def _batches(self, plan: Plan, augment: Augment, device: torch.device, workers: int) -> Batches:
         del workers  # nothing to decode
         for name in ("resized_crop", "color_jitter"):

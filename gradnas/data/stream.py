@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gradnas.data.augment import (
     Augment,
+    Fit,
     color_jitter,
     finish,
     fit,
     random_numbers,
     resized_crop,
+    squared,
 )
 from gradnas.data.base import IMAGE, Batches, Plan, Split, checked_rows
 from gradnas.randomness import generator_for
@@ -140,24 +142,33 @@ class StreamSplit(Split):
     """Images of a source, decoded for every batch and resized to image_size x image_size, RGB.
 
     Training with `Augment.resized_crop` takes a random part of each image; without it, and so in
-    evaluation, the short side is resized to round(image_size * 256 / 224) and the centre is taken
-    (an image that has the right size already is left as it is). Shuffled parquet rows cost a read
+    evaluation, they are brought to size as `augment.fit` says: by default the short side is resized
+    to round(image_size * 256 / 224) and the centre is taken. Shuffled parquet rows cost a read
     of a whole row group each, unless the groups fit into the reader's cache: a folder of image
     files is the faster layout for large sets.
     """
 
     def __init__(
-        self, source: Source, image_size: int, mean: Sequence[float], std: Sequence[float]
+        self,
+        source: Source,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        how: Fit = "crop",
     ) -> None:
         self.source = source
         self.image_size = image_size
+        self.how = how
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.labels = source.labels
 
     def subset(self, indices: Sequence[int] | Tensor) -> StreamSplit:
         rows = checked_rows(indices, len(self))
-        return StreamSplit(Taken(self.source, rows), self.image_size, self.mean, self.std)
+        return StreamSplit(Taken(self.source, rows), self.image_size, self.mean, self.std, self.how)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> StreamSplit:
+        return StreamSplit(self.source, self.image_size, mean, std, self.how)
 
     def _batches(self, plan: Plan, augment: Augment, device: torch.device, workers: int) -> Batches:
         if workers < 0:
@@ -178,7 +189,7 @@ class StreamBatches(Batches):
         self.augment = augment
         self.device = device
         self.workers = workers
-        self._decoder = Decoder(split.source, split.image_size, augment, plan.seed)
+        self._decoder = Decoder(split.source, split.image_size, augment, plan.seed, split.how)
         self._mean_C = torch.tensor(split.mean, device=device)
         self._std_C = torch.tensor(split.std, device=device)
         # Loaders keep their worker processes between epochs. Two epochs read at the same time need
@@ -248,11 +259,14 @@ class Decoder(Dataset):
     would reach the user wrapped in the worker's traceback.
     """
 
-    def __init__(self, source: Source, image_size: int, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, source: Source, image_size: int, augment: Augment, seed: int, how: Fit
+    ) -> None:
         self.source = source
         self.image_size = image_size
         self.augment = augment
         self.seed = seed
+        self.how = how
 
     def __getitem__(self, index: tuple[int, list[int]]) -> tuple[Tensor, Tensor, Tensor] | str:
         epoch, rows = index
@@ -274,9 +288,10 @@ class Decoder(Dataset):
     def _image(self, row: int, generator: torch.Generator) -> Image:
         image = decode(self.source, row).convert("RGB")
         if self.augment.resized_crop is not None:
+            image = squared(image, self.how)
             image = resized_crop(image, self.image_size, self.augment.resized_crop, generator)
         else:
-            image = fit(image, self.image_size)
+            image = fit(image, self.image_size, self.how)
         if self.augment.color_jitter is not None:
             image = color_jitter(image, self.augment.color_jitter, generator)
         return image

@@ -9,7 +9,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gradnas.config import did_you_mean
+from gradnas.data.located import located_source
 
 Level = Literal["word", "char"]
 EOS = "<eos>"
@@ -169,6 +170,10 @@ class TextConfig:
             raise ValueError(f"level must be 'word' or 'char', not {self.level!r}")
         if self.min_count < 1:
             raise ValueError(f"min_count must be at least 1, not {self.min_count}")
+
+    def located(self, folder: Path) -> TextConfig:
+        """The text of the run in this folder, as it is found from here."""
+        return replace(self, source=located_source(self.source, folder, (EMBEDDED,)))
 
     def load(self) -> Corpus:
         """Read the corpus."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import networkx as nx
 
-from gradnas.architectures.genotype import CellGenotype
+from gradnas.architectures.genotype import CellGenotype, edges_by_node
 
 PITCH = 21.0  # between the rows of one node
 BAND_GAP = 9.0  # more between the rows of two nodes
@@ -62,11 +62,12 @@ class Graph:
 def conv_graph(cell: CellGenotype) -> Graph:
     """Of a convolutional cell: states 0 and 1 are the outputs of the two cells before."""
     labels = ["$c_{k-2}$", "$c_{k-1}$"]
-    labels += [str(node) for node in range(len(cell.edges) // 2)]
+    nodes = edges_by_node(cell)
+    labels += [str(node) for node in range(len(nodes))]
     edges = []
-    for i, (operation, source) in enumerate(cell.edges):
-        node = i // 2  # every node has two edges
-        edges.append(Edge(source, node + 2, operation))
+    for node, incoming in enumerate(nodes):
+        for operation, source in incoming:
+            edges.append(Edge(source, node + 2, operation))
     return Graph(tuple(labels), tuple(edges), cell.concat, ("$c_{k}$", "concat"))
 
 

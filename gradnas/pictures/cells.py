@@ -81,7 +81,7 @@ def _showable(genotype: Genotype) -> Genotype:
     cells = []
     for name, cell in genotype.cells:
         edges = tuple((plain(operation), predecessor) for operation, predecessor in cell.edges)
-        cells.append((name, CellGenotype(edges, cell.concat)))
+        cells.append((name, CellGenotype(edges, cell.concat, cell.inputs_per_node)))
     return Genotype(tuple(cells))
 
 

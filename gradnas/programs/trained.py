@@ -36,7 +36,7 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
             )
     name = read_object(run.path / runs.CONFIG).get("type")
     config_class = TRAIN_CONFIGS.get(str(name), TRAIN_CONFIGS[default])
-    return run, load(config_class, run.path / runs.CONFIG)
+    return run, load(config_class, run.path / runs.CONFIG).located(run.path)
 
 
 def export_trained(run: runs.Run, path: str | Path) -> list[Path]:

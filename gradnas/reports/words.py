@@ -100,6 +100,10 @@ def notices(folder: Folder, collapse: str | None) -> list[str]:
         sentences.append(_unfinished(child, "training in train/"))
     if child is not None and subject(folder) == "trained cell":
         sentences.append("The cell that was trained is not the one that this search ended with.")
+    undecided = folder.results.get("undecided")
+    if isinstance(undecided, str):
+        text = plain(undecided)
+        sentences.append(f"{text[:1].upper()}{text[1:]}.")
     if collapse is not None:
         sentences.append(f"{collapse} See below, under the mixing weights.")
     return sentences

@@ -10,6 +10,7 @@ the decoder.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -35,7 +36,9 @@ def load_original_weights(
 
     Tensors are converted to the network's device and floating-point type. Released files that come
     from torch 0.3 lack BatchNorm's `num_batches_tracked`: those of the network stay as they are.
-    Names that all begin with `module.` (`DataParallel`) are accepted.
+    Names that all begin with `module.` (`DataParallel`) are accepted. ImageNet weights whose
+    auxiliary head has one BatchNorm more (P-DARTS, SGAS, DARTS-, and others) are loaded without the
+    head, with a warning.
 
     Args:
         network: of the genotype, channels, cells, stem, classes and auxiliary head that the file
@@ -66,7 +69,17 @@ def load_original_weights(
             )
     else:
         targets = _convolutional_targets(network)
-        _check_auxiliary(network, given)
+        if _has_larger_head(network, given):
+            targets = _without_head(targets)
+            given = _without_head(given)
+            warnings.warn(
+                "the auxiliary head of these weights has one BatchNorm more than that of DARTS on "
+                "ImageNet (as in P-DARTS, SGAS and others): everything else was loaded, and a head "
+                "of this network keeps the weights that it has; it serves training alone",
+                stacklevel=2,
+            )
+        else:
+            _check_auxiliary(network, given)
         _check(targets, given, "the genotype, channels, cells, stem and classes")
     # Every conversion before the first copy: whatever fails, fails while the network is as it was.
     converted: list[tuple[Tensor, Tensor]] = []
@@ -172,6 +185,16 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if state_dict and all(name.startswith(prefix) for name in state_dict):
         return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
     return dict(state_dict)
+
+
+def _has_larger_head(network: ConvNetwork, given: Mapping[str, Tensor]) -> bool:
+    """Whether these are ImageNet weights whose head ends in a BatchNorm, which DARTS left out."""
+    is_imagenet = hasattr(network, "stem0")
+    return is_imagenet and f"{_AUXILIARY}features.6.running_mean" in given
+
+
+def _without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: own for name, own in tensors.items() if not name.startswith(_AUXILIARY)}
 
 
 def _check_auxiliary(network: ConvNetwork, given: Mapping[str, Tensor]) -> None:

@@ -9,8 +9,8 @@ and commands ask these, and never which kind they have in hand.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -87,6 +87,13 @@ class Settings:
         """Read the data."""
         return self.data.load()
 
+    def located(self, folder: Path) -> Self:
+        """The configuration that was read from a file in `folder`, with paths as they are here."""
+        if not hasattr(self.data, "located"):
+            return self
+        config: Any = self
+        return replace(config, data=self.data.located(folder))
+
     def check_counts(self, *names: str) -> None:
         """ValueError where a field of these names is given and below 1."""
         for name in names:
@@ -120,14 +127,6 @@ class SearchSettings(Settings):
         """The configuration as it is written into a run folder that is about to be made.
 
         The files that it names are copied there.
-        """
-        del folder
-        return self
-
-    def located(self, folder: Path) -> Self:
-        """The configuration that was read from a file in `folder`.
-
-        Relative paths in it mean files beside it.
         """
         del folder
         return self
@@ -229,6 +228,28 @@ class Kind(ABC):
         """ValueError, before there is a run folder, for a search that cannot be."""
         del config, data, device
 
+    def settled(self, config: Any, data: Any, chosen: Collection[str]) -> tuple[Any, list[str]]:
+        """The configuration of a training as these data allow it, and what is to be said of that.
+
+        Args:
+            chosen: fields that the user set, which are not changed.
+        """
+        del data, chosen
+        return config, []
+
+    def notes(self, data: Any) -> list[str]:
+        """What a user must know of the data of a run."""
+        return list(getattr(data, "notes", ()))
+
+    def after_search(self, run: runs.Run, config: Any, data: Any) -> list[str]:
+        """What differs between the data of a search and those of the training that follows it.
+
+        Raises:
+            ValueError: they differ in what the network was searched for.
+        """
+        del run, config, data
+        return []
+
     def check_training(self, config: Any, data: Any, device: torch.device) -> None:
         """ValueError, before there is a run folder, for a training that cannot be."""
         del config, data, device
@@ -321,7 +342,10 @@ class Kind(ABC):
     def search_sentences(self, config: Any, results: Mapping[str, Any]) -> list[str]:
         """What a search says of its results at its end."""
         del config
-        return [f"genotype: {results['genotype']}"]
+        sentences = [f"genotype: {results['genotype']}"]
+        if "undecided" in results:
+            sentences.append(f"warning: {results['undecided']}")
+        return sentences
 
     @abstractmethod
     def tested_on(self, results: Mapping[str, Any]) -> str:

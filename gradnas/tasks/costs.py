@@ -23,20 +23,18 @@ def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
     It is named by that copy, so that the folder can be moved and run again.
 
     Raises:
-        ValueError: a table that cannot be read, a folder that cannot be made.
+        ValueError: a table that cannot be read, a folder that cannot be made or holds a run.
     """
     table = None if cost is None else cost.latency_table()
     if cost is None or table is None:
         return cost
-    # Where there is a run already, making one is refused later, and nothing may change before.
-    if not (folder / runs.CONFIG).exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"cannot make the folder {folder}: {error.strerror or error}"
-            ) from error
-        table.save(folder / TABLE)
+    # Nothing may change in the folder of a run that stays.
+    runs.Run(folder).check_free()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    table.save(folder / TABLE)
     return replace(cost, table=TABLE)
 
 

@@ -17,6 +17,8 @@ from gradnas.tasks.costs import cost_record
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
+UNMOVED = 0.01  # a change of the entropy of less than this share of it decides nothing
+
 
 class SearchTask(ABC):
     """A search that runs: the search itself, and its streams of batches.
@@ -45,6 +47,7 @@ class SearchTask(ABC):
         self.train_means = Means()
         self.valid_means = Means()
         self.memory_mib = 0.0
+        self.first_entropies = self.entropies()
         tables = search.supernet.tables()
         self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
 
@@ -119,9 +122,8 @@ class SearchTask(ABC):
                 record |= _prefixed(name, self.measured(means))
         if evaluated:
             record |= self.evaluate(result, epoch)
-        for name, alpha in search.alphas.items():
-            p = search.relaxation.probabilities(alpha.detach().double())
-            record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()  # nats
+        for name, entropy in self.entropies().items():
+            record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
         record["genotype"] = result.decision.to_text()
@@ -131,6 +133,36 @@ class SearchTask(ABC):
         self.train_means = Means()
         self.valid_means = Means()
         return record
+
+    def entropies(self) -> dict[str, float]:
+        """How undecided each table of alphas is: entropy in nats, the mean over its edges."""
+        search = self.search
+        found = {}
+        for name, alpha in search.alphas.items():
+            p = search.relaxation.probabilities(alpha.detach().double())
+            found[name] = torch.special.entr(p).sum(-1).mean().item()
+        return found
+
+    def undecided(self) -> str | None:
+        """A sentence where the alphas have not moved, so that nothing was decided; else None."""
+        now = self.entropies()
+        for name, first in self.first_entropies.items():
+            if abs(now[name] - first) > UNMOVED * first:
+                return None
+        config = self.config
+        warmup = getattr(config, "warmup_epochs", 0)
+        lr = self.search.alpha_optimizer.param_groups[0]["lr"]
+        if warmup >= config.epochs:
+            why = (
+                f"all {config.epochs} epochs are warm-up, in which the alphas wait: search for "
+                f"more than {warmup} epochs (--epochs), or with fewer of warm-up (--warmup-epochs)"
+            )
+        else:
+            why = f"search for more epochs (--epochs), or raise --alpha-lr, which is {lr:g}"
+        return (
+            "nothing was decided: the alphas have hardly moved (their entropy is within 1% of its "
+            f"start), so what they say is chance; {why}"
+        )
 
     def measured(self, means: Means) -> dict[str, float]:
         """What is said of the mean losses of an epoch."""
@@ -158,6 +190,9 @@ class SearchTask(ABC):
         found |= {key: last[key] for key in self.result_keys if key in last}
         if result.cost is not None:
             found["cost"] = result.cost
+        undecided = self.undecided()
+        if undecided is not None:
+            found["undecided"] = undecided
         return found
 
 

@@ -427,7 +427,7 @@ def test_nan_loss(fails, trained, tmp_path):
     assert (
         "step 1" in sentence
         and "smaller learning rate" in sentence
-        and "last good state" in sentence
+        and "nothing was saved yet" in sentence
     )
     assert runs.Run(tmp_path / "run").status()["status"] == "failed"
 

@@ -120,12 +120,26 @@ def test_every_image_counts_once_and_no_rank_is_left_empty(size, batch_size, wor
         seen += order_N[first:last].tolist()
     rest = size % batch_size
     assert seen == order_N.tolist()
-    if rest >= world or rest == 0:
+    if rest >= 2 * world or rest == 0:
         assert [plans[0].span(i) for i in range(len(plans[0]))] == [
             single.span(i) for i in range(len(single))
         ]
     else:  # too few for a batch of their own: they join the one before
-        assert len(plans[0]) == len(single) - 1 and plans[0].span(len(plans[0]) - 1)[1] == size
+        assert len(plans[0]) == size // batch_size
+        assert plans[0].span(len(plans[0]) - 1)[1] == size
+
+
+@pytest.mark.parametrize(("size", "world"), [(33, 1), (34, 2), (35, 2), (101, 3)])
+def test_no_rank_trains_on_a_single_image_that_is_left_over(size, world):
+    """BatchNorm has no statistics of one image on a map of one pixel."""
+    plans = [Plan(size, 8, True, 5, rank, world) for rank in range(world)]
+    for plan in plans:
+        shares = []
+        for index in range(len(plan)):
+            first, last = plan.span(index)
+            piece = plan.share(last - first)
+            shares.append(piece.stop - piece.start)
+        assert min(shares) >= 2
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Cells(Family):
         self, space: ConvCell, architecture: Genotype, what: str, searched: Any
     ) -> ConvCell:
         # Random cells for comparison are then drawn with as many nodes.
-        return replace(space, nodes=len(architecture.normal) // 2)
+        return replace(space, nodes=architecture.num_nodes)
 
     def tables(self, folder: Folder) -> Tables:
         return report.tables(folder)

@@ -46,9 +46,18 @@ def cells_source(
             raise ValueError(
                 f"your own operation {name!r} cannot be written as source; export to .pt2 or .onnx"
             )
-    lines = [_COMMENT]
+    is_listed = any(cell.inputs_per_node is not None for _, cell in genotype.cells)
+    comment: str = _COMMENT
+    if is_listed:
+        comment = comment.replace("two for each", "two or a list for each")
+    lines = [comment]
     for name, cell in genotype.cells:
         edges = [f"({literal(operation)}, {node})" for operation, node in cell.edges]
+        if cell.inputs_per_node is not None:
+            edges = []
+            for node_edges in genotype.inputs(name):
+                pairs = [f"({literal(operation)}, {node})" for operation, node in node_edges]
+                edges.append(f"[{', '.join(pairs)}]")
         lines.append(assignment(name.upper(), "[]", edges))
         lines.append(assignment(f"{name.upper()}_CONCAT", "[]", map(str, cell.concat)))
     code, imports = network_code([operations, conv_network], {ConvNetwork.__name__}, used)

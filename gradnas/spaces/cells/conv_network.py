@@ -15,6 +15,8 @@ from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Factory, rel
 
 # (operation, predecessor); pairs 2i and 2i+1 feed intermediate node i
 Edges = Sequence[tuple[str, int]]
+# the same with a list of any length for each node
+EdgesByNode = Sequence[Edges]
 
 
 def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
@@ -25,12 +27,22 @@ def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
     return x_BCHW * (mask / keep)
 
 
+def by_node(edges: Edges | EdgesByNode) -> list[Edges]:
+    """The edges into every node, from either form."""
+    if isinstance(edges[0][0], str):
+        return [edges[k : k + 2] for k in range(0, len(edges), 2)]  # type: ignore[misc]
+    return list(edges)  # type: ignore[arg-type]
+
+
 class ConvCellNetwork(nn.Module):
-    """A cell: two inputs, nodes that each add two operations, and their concatenation."""
+    """A cell: two inputs, nodes that each add two operations, and their concatenation.
+
+    Of edges that are listed node by node a node adds as many operations as it has edges.
+    """
 
     def __init__(
         self,
-        edges: Edges,
+        edges: Edges | EdgesByNode,
         concat: Sequence[int],
         channels_in: tuple[int, int],
         channels: int,
@@ -46,12 +58,15 @@ class ConvCellNetwork(nn.Module):
         else:
             self.preprocess0 = relu_conv_bn(before, channels, affine=True)
         self.preprocess1 = relu_conv_bn(last, channels, affine=True)
-        self.predecessors = tuple(predecessor for _, predecessor in edges)
+        nodes = by_node(edges)
+        self.inputs_per_node = tuple(len(node) for node in nodes)
+        self.predecessors = tuple(predecessor for node in nodes for _, predecessor in node)
         self.concat = tuple(concat)
         self.operations = nn.ModuleList()
-        for name, predecessor in edges:
-            stride = 2 if reduction and predecessor < 2 else 1
-            self.operations.append(operations[name](channels, stride, True))
+        for node in nodes:
+            for name, predecessor in node:
+                stride = 2 if reduction and predecessor < 2 else 1
+                self.operations.append(operations[name](channels, stride, True))
 
     def forward(
         self, before_BCHW: Tensor, last_BCHW: Tensor, drop_probability: float | Tensor = 0.0
@@ -62,16 +77,21 @@ class ConvCellNetwork(nn.Module):
             isinstance(drop_probability, Tensor) or drop_probability > 0.0
         )
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
-        for first in range(0, len(self.predecessors), 2):
+        first = 0
+        for count in self.inputs_per_node:
             parts = []
-            for k in (first, first + 1):
+            for k in range(first, first + count):
                 operation = self.operations[k]
                 part = operation(states[self.predecessors[k]])
                 # As in the original, an identity is never dropped.
                 if dropping and not isinstance(operation, nn.Identity):
                     part = drop_path(part, drop_probability)
                 parts.append(part)
-            states.append(parts[0] + parts[1])
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
+            states.append(total)
+            first += count
         return torch.cat([states[i] for i in self.concat], dim=1)
 
 
@@ -101,7 +121,8 @@ class AuxiliaryHead(nn.Module):
             raise ValueError(
                 f"the auxiliary head needs maps of {self.map_size}x{self.map_size} pixels, got "
                 f"{x_BCHW.shape[2]}x{x_BCHW.shape[3]}: it fits 32x32 images with the cifar stem "
-                "and 224x224 images with the imagenet stem; build the network with auxiliary=False"
+                "and 224x224 images with the imagenet stem; build the network with auxiliary=False "
+                "(--no-auxiliary)"
             )
         return self.classifier(self.features(x_BCHW).flatten(1))
 
@@ -117,9 +138,9 @@ class ConvNetwork(nn.Module):
 
     def __init__(
         self,
-        normal: Edges,
+        normal: Edges | EdgesByNode,
         normal_concat: Sequence[int],
-        reduce: Edges,
+        reduce: Edges | EdgesByNode,
         reduce_concat: Sequence[int],
         channels: int,
         cells: int,

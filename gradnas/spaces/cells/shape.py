@@ -108,9 +108,9 @@ class CellShape:
                         f"unknown operation {name!r} in the {kind} cell{did_you_mean(name, known)}"
                     )
         return ConvNetwork(
-            genotype.normal,
+            genotype.inputs("normal"),
             genotype.normal_concat,
-            genotype.reduce,
+            genotype.inputs("reduce"),
             genotype.reduce_concat,
             channels=self.channels,
             cells=self.cells,

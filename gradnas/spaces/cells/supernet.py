@@ -152,6 +152,11 @@ class ConvSupernet(Supernet[Genotype]):
             ("reduce", genotype.reduce_concat),
         ):
             edges = edges_of(genotype, kind)
+            if genotype.cell(kind).inputs_per_node is not None:
+                raise ValueError(
+                    f"the {kind} cell has not two edges into every node, as the cells of this "
+                    "supernet have: build its network by the space"
+                )
             if len(edges) != 2 * nodes or tuple(concat) != all_nodes:
                 raise ValueError(
                     f"the {kind} cell has {len(edges) // 2} nodes and the concatenation "

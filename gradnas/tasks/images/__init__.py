@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,20 @@ from torch import nn
 from gradnas import runs
 from gradnas.config import read_object
 from gradnas.data import ImageData
+from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
 from gradnas.tasks.base import Kind, Measure
 from gradnas.tasks.costs import cost_sentence, noted_warnings
+from gradnas.tasks.images.checks import (
+    IMAGES_FILE,
+    check_image_search,
+    check_image_training,
+    check_same_images,
+    known_images,
+    notes_after_search,
+    with_head_that_fits,
+)
 from gradnas.tasks.images.evaluation import evaluate
 from gradnas.tasks.images.export import export_network
 from gradnas.tasks.images.search import ImageSearch
@@ -35,16 +45,39 @@ class Images(Kind):
     words = ImageWords()
     search_config = SearchConfig
     train_config = TrainConfig
+    data_of_search = ("source", "image_size", "fit", "test_fraction")
 
     # -- runs --
 
     def check_search(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
-        del data
         check_precision(config.precision, device)
         if config.capture and device.type != "cuda":
             raise ValueError(
                 f"capture records CUDA graphs, but the device is {device}: leave it out"
             )
+        check_image_search(config, data)
+
+    def settled(
+        self, config: TrainConfig, data: ImageData, chosen: Collection[str]
+    ) -> tuple[TrainConfig, list[str]]:
+        return with_head_that_fits(config, data, is_chosen="auxiliary" in chosen)
+
+    def check_training(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
+        check_precision(config.precision, device)
+        check_image_training(config, data)
+
+    def begin(self, run: runs.Run, data: ImageData) -> None:
+        runs.write_json(run.path / IMAGES_FILE, known_images(data))
+
+    def check_same(self, run: runs.Run, data: ImageData) -> None:
+        if not (run.path / IMAGES_FILE).exists():
+            return  # of an earlier version
+        check_same_images(read_object(run.path / IMAGES_FILE), known_images(data), str(run.path))
+
+    def after_search(self, run: runs.Run, config: TrainConfig, data: ImageData) -> list[str]:
+        if not (run.path / IMAGES_FILE).exists():
+            return []
+        return notes_after_search(read_object(run.path / IMAGES_FILE), data)
 
     def search_task(
         self, config: SearchConfig, data: ImageData, device: torch.device
@@ -78,21 +111,18 @@ class Images(Kind):
         self, run: runs.Run, config: TrainConfig, source: str | None, device: torch.device
     ) -> str:
         network = self.load_trained(run, config)
-        data = replace(config.data, source=source or config.data.source).load()
-        before = trained_on(run)
-        for key in ("in_channels", "num_classes"):
-            here = getattr(data, key)
-            if here != before[key]:
-                raise ValueError(
-                    f"the network was trained with {key} = {before[key]}, but {data.name} has "
-                    f"{here}"
-                )
+        wanted = config.data
+        if source is not None:
+            # What was taken from the training images to test on is a matter of those alone.
+            wanted = replace(wanted, source=source, test_fraction=None)
+        data = load_test(wanted, trained_on(run))
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         workers = config.data.workers
         batches = data.test.batches(EVALUATION_BATCH, shuffle=False, device=device, workers=workers)
         test = evaluate(network, batches.epoch(0), config.precision)
         accuracy = self.measure.text(test["accuracy"])
-        return f"test accuracy {accuracy}  loss {test['loss']:.4f}  on {len(data.test)} images"
+        reached = f"test accuracy {accuracy}  loss {test['loss']:.4f}  on {len(data.test)} images"
+        return "\n".join([reached, *(f"note: {note}" for note in data.notes)])
 
     def export(
         self, run: runs.Run, config: TrainConfig, path: Path, source: SourceOf

@@ -54,8 +54,8 @@ class ImageSearch(ImageCalls, BatchedSearch):
     }
 
     def __init__(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
-        supernet = _supernet(config, data)
-        train_split, valid_split = _divided(config, data.train)
+        supernet = fresh_supernet(config, data)
+        train_split, valid_split = divided(config, data.train)
         share = {"rank": distributed.rank(), "world": distributed.world()}
         workers = config.data.workers
         train = train_split.batches(
@@ -90,7 +90,7 @@ class ImageSearch(ImageCalls, BatchedSearch):
             device=device,
             precision=config.precision,
             cost=config.cost,
-            example=_example_input(config.cost, data),
+            example=example_input(config.cost, data),
         )
         held_out = valid_split.batches(
             max(config.batch_size, SMALLEST_HELD_OUT_BATCH),
@@ -160,7 +160,7 @@ class ImageSearch(ImageCalls, BatchedSearch):
         return found
 
 
-def _supernet(config: SearchConfig, data: ImageData) -> Supernet:
+def fresh_supernet(config: SearchConfig, data: ImageData) -> Supernet:
     """The network with every choice open; a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, INIT))
@@ -170,7 +170,7 @@ def _supernet(config: SearchConfig, data: ImageData) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _divided(config: SearchConfig, train: Split) -> tuple[Split, Split]:
+def divided(config: SearchConfig, train: Split) -> tuple[Split, Split]:
     """The training images for the weights, and those for the alphas."""
     split_seed = config.split_seed
     if config.valid_per_class is not None:
@@ -181,7 +181,7 @@ def _divided(config: SearchConfig, train: Split) -> tuple[Split, Split]:
     return halves(train, config.train_fraction, seed=split_seed)
 
 
-def _example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
+def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
     """Images of the data's size, as many as a cost is for."""
     if cost is None:
         return None

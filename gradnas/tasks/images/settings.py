@@ -100,7 +100,7 @@ class SearchConfig(SearchSettings):
         return replace(self, cost=kept_table(self.cost, folder))
 
     def located(self, folder: Path) -> SearchConfig:
-        return replace(self, cost=located(self.cost, folder))
+        return replace(super().located(folder), cost=located(self.cost, folder))
 
 
 @dataclass(frozen=True)

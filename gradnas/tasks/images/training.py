@@ -126,9 +126,10 @@ class ImageTraining(ImageCalls, BatchedTraining):
             group["lr"] = self.config.lr_at(moment)
 
     def network_for(self, batch: ImageBatch) -> nn.Module:
-        # The last batch of an epoch may be smaller: it is not worth a second compilation.
-        whole = len(batch[1]) >= self.config.batch_size // distributed.world()
-        return self._compiled if self._compiled is not None and whole else self.network
+        # The last batch of an epoch may have another size: it is not worth a second compilation.
+        share, num_larger = divmod(self.config.batch_size, distributed.world())
+        is_whole = len(batch[1]) in (share, share + bool(num_larger))
+        return self._compiled if self._compiled is not None and is_whole else self.network
 
     # -- epochs --
 

@@ -1,0 +1,184 @@
+"""What is checked of images and networks before there is a run folder, and when a run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnas import distributed
+from gradnas.data import ImageData, describe
+from gradnas.search.costs import counted_costs
+from gradnas.tasks.images.search import divided, example_input, fresh_supernet
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
+
+IMAGES_FILE = "images.json"  # in a run folder: which images the run began with
+
+
+# ---- the images ----------------------------------------------------------------------------------
+
+
+def known_images(data: ImageData) -> dict[str, Any]:
+    """What is kept of a run's images, to know them again."""
+    numbers = {"num_train_images": len(data.train), "num_test_images": len(data.test)}
+    return describe(data) | numbers
+
+
+def check_same_images(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
+    """ValueError where these are not the images that a run began with."""
+    for key, value in before.items():
+        # A folder that was moved may have another name.
+        if key == "name" or key not in now or _alike(value, now[key]):
+            continue
+        raise ValueError(
+            f"the images of {now['name']} are not those that {run} began with: {key} was {value}, "
+            f"and is {now[key]}; give the right ones with --data"
+        )
+
+
+def notes_after_search(before: Mapping[str, Any], data: ImageData) -> list[str]:
+    """What differs between the images of a search and those of the training that follows it.
+
+    Raises:
+        ValueError: they have other classes.
+    """
+    now = describe(data)
+    if list(before["class_names"]) != now["class_names"]:
+        raise ValueError(
+            f"the search saw the classes {', '.join(before['class_names'])}, but {data.name} has "
+            f"{', '.join(data.class_names)}: name the images to train on with --data"
+        )
+    notes = []
+    for key, what in (("image_size", "side in pixels"), ("in_channels", "number of channels")):
+        if before[key] != now[key]:
+            notes.append(
+                f"the {what} of the images was {before[key]} in the search, now {now[key]}"
+            )
+    if not _alike(before["mean"], now["mean"]) or not _alike(before["std"], now["std"]):
+        notes.append("the images are normalised with other numbers than in the search")
+    return notes
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return all(_alike(one, other) for one, other in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-7)
+    return a == b
+
+
+# ---- the networks --------------------------------------------------------------------------------
+
+
+class _NeedsValues(Exception):
+    """A network looks at the values of tensors, of which the meta device has none."""
+
+
+def check_image_search(config: SearchConfig, data: ImageData) -> None:
+    """ValueError for a search whose parts do not fit together; nothing is computed but shapes."""
+    train, _ = divided(config, data.train)
+    try:
+        _check_forward(_meta_supernet(config, data), data, config.batch_size, len(train))
+    except _NeedsValues:
+        # A supernet that looks at its alphas: one of its networks has the same shapes.
+        some = config.space.random_decision(torch.Generator().manual_seed(0))
+        with torch.device("meta"):
+            network: nn.Module = config.space.network(some, data.num_classes, data.in_channels)
+        _check_forward(network, data, config.batch_size, len(train))
+    if config.cost is not None:
+        with warnings.catch_warnings():  # the search says them again
+            warnings.simplefilter("ignore")
+            example = example_input(config.cost, data)
+            counted_costs(fresh_supernet(config, data), config.cost, example, torch.device("cpu"))
+
+
+def _meta_supernet(config: SearchConfig, data: ImageData) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return config.space.supernet(
+                data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
+            )
+    except RuntimeError as error:
+        raise _NeedsValues from error
+
+
+def check_image_training(config: TrainConfig, data: ImageData) -> None:
+    """ValueError for a network that does not fit the images; nothing is computed but shapes."""
+    num_train = len(data.train) - int(config.valid_fraction * len(data.train))
+    with contextlib.suppress(_NeedsValues):  # an operation of the user's own: the first step tells
+        _check_forward(_on_meta(config, data), data, config.batch_size, num_train)
+
+
+def with_head_that_fits(
+    config: TrainConfig, data: ImageData, *, is_chosen: bool
+) -> tuple[TrainConfig, list[str]]:
+    """The configuration without its auxiliary head where maps have a size that it is not for.
+
+    Args:
+        is_chosen: the head was asked for by itself, so it is not left out.
+
+    Returns:
+        With it, what is to be said.
+
+    Raises:
+        ValueError: the network does not fit the images without the head either, or the head was
+            asked for.
+    """
+    if not config.auxiliary:
+        return config, []
+    plain = replace(config, auxiliary=False)
+    check_image_training(plain, data)
+    try:
+        check_image_training(config, data)
+    except ValueError as error:
+        if is_chosen:
+            raise
+        size = f"{data.image_size}x{data.image_size}"
+        return plain, [
+            f"trained without the auxiliary head, which does not fit images of {size} pixels "
+            f"({_first_half(error)})"
+        ]
+    return config, []
+
+
+def _first_half(error: ValueError) -> str:
+    first, _, _ = str(error).partition(";")
+    return first
+
+
+def _on_meta(config: TrainConfig, data: ImageData) -> nn.Module:
+    with torch.device("meta"):
+        return config.space.network(
+            config.genotype,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            auxiliary=config.auxiliary,
+        )
+
+
+@torch.no_grad()
+def _check_forward(network: nn.Module, data: ImageData, batch_size: int, num_train: int) -> None:
+    # One image is another case for BatchNorm than several, and no other number is.
+    smallest = min(batch_size, num_train) // distributed.world()
+    shape = (min(smallest, 2), data.in_channels, data.image_size, data.image_size)
+    try:
+        network.train()(torch.zeros(shape, device="meta"))
+    except (ValueError, RuntimeError) as error:
+        if "more than 1 value per channel" in str(error):
+            raise ValueError(
+                "a batch has one image only, and BatchNorm needs two where maps have one pixel: "
+                "raise --batch-size"
+            ) from error
+        if isinstance(error, ValueError):
+            raise
+        if "meta tensors" in str(error) or isinstance(error, NotImplementedError):
+            raise _NeedsValues from error
+        reason = str(error).splitlines()[0]
+        side = f"{data.image_size}x{data.image_size}"
+        raise ValueError(f"the network does not fit images of {side} pixels: {reason}") from error
