@@ -97,14 +97,13 @@ class TrainCommand(RunOptions):
             config, architecture, given.name, given.searched.get("space")
         )
         data = recipes.training_data(recipe, config, given.searched.get("data", {}))
-        search = None
-        if data is not config.data and given.folder is not None:
-            data = data.located(given.folder)
-            search = runs.Run(given.folder)
-        out = free_folder(f"{Path(given.name).stem}-{recipe}")
-        if given.folder is not None:
-            out = given.folder / TRAIN_FOLDER
-        return replace(config, space=space, data=data), out, search
+        config = replace(config, space=space, data=data)
+        if given.folder is None:
+            return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
+        out = given.folder / TRAIN_FOLDER
+        if not recipes.follows(recipe, given.searched.get("data", {})):
+            return config, out, None
+        return config.located(given.folder), out, runs.Run(given.folder)
 
 
 def carry_out(

@@ -83,6 +83,13 @@ def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] 
     return family_of(architecture).space_of(what, searched)
 
 
+def follows(name: str, searched: Mapping[str, Any]) -> bool:
+    """Whether a recipe trains on the data of the search before it; arguments as `training_data`."""
+    # Recipes for ImageNet are for transfer: what was found on small images is trained there.
+    is_transfer = name.endswith("imagenet-eval")
+    return not is_transfer and bool(searched.get("source"))
+
+
 def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
     """The data to train on: those of the search before it, where there was one.
 
@@ -91,9 +98,7 @@ def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
         config: of the training.
         searched: the entry for the data in the configuration of the search.
     """
-    # Recipes for ImageNet are for transfer: what was found on small images is trained there.
-    is_transfer = name.endswith("imagenet-eval")
-    if is_transfer or not searched.get("source"):
+    if not follows(name, searched):
         return config.data
     known = {field.name for field in fields(config.data)}
     wanted = [name for name in kind_of(config).data_of_search if name in known]

@@ -146,6 +146,8 @@ class SearchTask(ABC):
     def undecided(self) -> str | None:
         """A sentence where the alphas have not moved, so that nothing was decided; else None."""
         now = self.entropies()
+        if not any(self.first_entropies.values()):
+            return None  # there was nothing to decide
         for name, first in self.first_entropies.items():
             if abs(now[name] - first) > UNMOVED * first:
                 return None

@@ -601,3 +601,34 @@ def test_recurrent_weights_that_do_not_fit_are_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         gradnas.load_original_weights(network, state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_imagenet_head_with_one_batch_norm_more_is_left_out_with_a_word(auxiliary, prefix):
+    """As P-DARTS, SGAS, DARTS- and others have it: the published head leaves that one out."""
+    oracle, network = small(auxiliary=True, imagenet=True)
+    state = oracle.state()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        state[f"auxiliary_head.features.6.{name}"] = torch.ones(768)
+    if not auxiliary:
+        _, network = small(auxiliary=False, imagenet=True)
+    head = {
+        name: tensor.clone()
+        for name, tensor in network.state_dict().items()
+        if name.startswith("auxiliary_head.")
+    }
+    given = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    with pytest.warns(UserWarning, match="one BatchNorm more.*everything else was loaded"):
+        load_original_weights(network, given)
+    x_BCHW = images(2, 224)
+    with torch.no_grad():
+        expected, _ = oracle.forward(state, x_BCHW, training=False)
+        torch.testing.assert_close(network.eval()(x_BCHW), expected, rtol=1e-5, atol=1e-5)
+    for name, tensor in head.items():  # fresh, as it was
+        assert torch.equal(network.state_dict()[name], tensor)
+
+
+def test_a_cifar_head_has_that_batch_norm():
+    oracle, network = small(auxiliary=True)
+    load_original_weights(network, oracle.state())
