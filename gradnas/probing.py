@@ -19,17 +19,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 
 from gradnas.randomness import random_state, set_random_state
+from gradnas.slots import Placed, held_by, holding, with_copied_buffers
 
 
 class _Operation(NamedTuple):
     """A module, with the tensors that it held at the forward pass."""
 
     module: nn.Module
-    params: dict[str, nn.Parameter]
-    buffers: dict[str, Tensor]
+    held: Placed
 
 
 class Probes:
@@ -57,13 +56,16 @@ class Probes:
         self._random_state = random_state(device)
         self._autocasts = torch.is_autocast_enabled(device.type)
         self._autocast_dtype = torch.get_autocast_dtype(device.type)
-        # Inside functional_call a module holds the tensors of this pass alone: remembered here, not
+        # A module holds the tensors of this pass only as long as it runs: remembered here, not
         # looked up later.
         self._operations: dict[int, _Operation] = {}
         for column, module in operations.items():
-            params = dict(module.named_parameters())
-            buffers = dict(module.named_buffers())
-            self._operations[column] = _Operation(module, params, buffers)
+            held: Placed = []
+            for slot, tensor in held_by(module):
+                if tensor is not None and not slot.is_buffer:
+                    tensor = tensor.detach()
+                held.append((slot, tensor))
+            self._operations[column] = _Operation(module, held)
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -74,9 +76,6 @@ class Probes:
     def output(self, column: int, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The output of an operation as a list of tensors."""
         operation = self._operations[column]
-        tensors = {name: param.detach() for name, param in operation.params.items()}
-        # Copies, into which BatchNorm may write its running statistics: a probe changes nothing.
-        tensors |= {name: buffer.clone() for name, buffer in operation.buffers.items()}
         args, named = _put_together(self._template, iter([t.detach() for t in inputs]))
         autocast = torch.autocast(
             self._device.type, dtype=self._autocast_dtype, enabled=self._autocasts
@@ -86,8 +85,9 @@ class Probes:
         random_state_now = random_state(self._device)
         set_random_state(self._random_state, self._device)
         try:
-            with self._context(), autocast:
-                output = functional_call(operation.module, tensors, args, named)
+            # Running statistics go into copies: a probe changes nothing.
+            with holding(with_copied_buffers(operation.held)), self._context(), autocast:
+                output = operation.module(*args, **named)
         finally:
             set_random_state(random_state_now, self._device)
         outputs: list[Tensor] = []

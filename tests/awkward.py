@@ -512,14 +512,14 @@ def hook_on_choice() -> nn.Module:
 
 
 AWKWARD = [
-    Awkward("alias", Alias, waits="a module in two places"),
-    Awkward("layer_twice", layer_twice, waits="a module in two places"),
-    Awkward("block_thrice", block_thrice, waits="a module in two places"),
-    Awkward("shared_operation", shared_operation, waits="a module in two places"),
-    Awkward("choice_twice", choice_twice, waits="a module in two places"),
-    Awkward("choice_alias", ChoiceAlias, waits="a module in two places"),
-    Awkward("siamese", Siamese, waits="a module in two places"),
-    Awkward("slices", slices, waits="a module in two places"),
+    Awkward("alias", Alias),
+    Awkward("layer_twice", layer_twice),
+    Awkward("block_thrice", block_thrice),
+    Awkward("shared_operation", shared_operation),
+    Awkward("choice_twice", choice_twice),
+    Awkward("choice_alias", ChoiceAlias),
+    Awkward("siamese", Siamese),
+    Awkward("slices", slices),
     Awkward("tied_parameters", TiedParameters),
     Awkward("inplace_inside", inplace_inside),
     Awkward("inplace_operation", inplace_operation, refused="'preact'.*in place", waits="in place"),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from gradnas.architectures.genotype import Genotype
@@ -20,6 +19,7 @@ from gradnas.config import did_you_mean
 from gradnas.derivation import cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.slots import held_by, holding, with_copied_buffers
 from gradnas.spaces.base import Supernet, Weights
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,
@@ -244,21 +244,20 @@ def _checkpointed(
 ) -> Tensor:
     """The output of a cell whose inside is computed again in backward, at any order of derivative.
 
-    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put
-    back others. Running statistics are updated by the first computation alone.
+    The tensors of the cell are kept as they are now: backward runs when others have been put back.
+    Running statistics are updated by the first computation alone.
     """
-    params = dict(cell.named_parameters())
-    buffers = dict(cell.named_buffers())
+    held = held_by(cell)
     first = True
 
     def run(before: Tensor, last: Tensor, mix_EO: Tensor) -> Tensor:
         nonlocal first
-        kept = buffers
-        if not first:
-            # BatchNorm writes into the buffers that it is given: the second time, into copies.
-            kept = {name: buffer.clone() for name, buffer in buffers.items()}
-        first = False
-        return functional_call(cell, {**params, **kept}, (before, last, mix_EO, active))
+        if first:
+            first = False
+            return cell(before, last, mix_EO, active)
+        # BatchNorm writes into the buffers that it is given: this time, into copies.
+        with holding(with_copied_buffers(held)):
+            return cell(before, last, mix_EO, active)
 
     return checkpoint(run, before, last, mix_EO, use_reentrant=False)
 
