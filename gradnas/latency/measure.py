@@ -187,7 +187,7 @@ def measure(
             count=sample.count,
             label=unit.label,
             macs=unit.macs,
-            params=max(unit.params),
+            params=unit.params,
             features=unit.features,
         )
     shapes = [list(x.shape) for x in inputs if isinstance(x, torch.Tensor)]

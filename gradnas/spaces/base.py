@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.choice import Draw
-from gradnas.derivation import Picks, cheapest_cost, ranked_within
+from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.budget import choice_options
+from gradnas.spaces.budget import knapsack
 
 Weights = Literal["keep", "fresh"]
 
@@ -78,7 +78,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
         """The cost of the cheapest architecture."""
         # Any strengths will do: only the options' costs are read.
         tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
-        return costs.fixed + cheapest_cost(choice_options(costs, tables))
+        return costs.fixed + knapsack(costs, tables).cheapest()
 
     def decide_within(
         self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
@@ -107,8 +107,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
         self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
     ) -> Iterator[D]:
         """The architectures within a budget, in descending order of their strengths' product."""
-        options = choice_options(costs, strengths)
-        for picks in ranked_within(options, budget - costs.fixed):
+        for picks in knapsack(costs, strengths).ranked(budget - costs.fixed):
             yield self.decision(picks)
 
     def decision(self, picks: Picks) -> D:

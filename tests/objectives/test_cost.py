@@ -21,7 +21,7 @@ from gradnas.derivation import Option, cheapest_cost, ranked_within
 from gradnas.latency import Costs, Entry, LatencyTable, Place, mobile_key, survey
 from gradnas.objectives import accuracy_latency_reward
 from gradnas.objectives.cost import CostState
-from gradnas.spaces.budget import choice_options
+from gradnas.spaces.budget import knapsack
 from gradnas.spaces.chains.costs import (
     block_key,
     fixed_keys,
@@ -369,11 +369,8 @@ def test_a_budget_that_does_not_bind_changes_nothing_even_with_choices_inside():
     tables = {"outer": torch.zeros(2).double(), "inner": torch.zeros(4).double()}
     nested = {(Place("outer", 0, 0), Place("inner", 0, k)): 1.0 + k for k in range(4)}
     costs = Costs("macs", 0.0, tables, nested)
-    assert next(ranked_within(choice_options(costs, p), 10.0)) == {"outer": 0, "inner": 0}
-    assert next(ranked_within(choice_options(costs, p), 0.5)) == {"outer": 1}
-    nested[(Place("other", 0, 0), Place("inner", 0, 0))] = 1.0
-    with pytest.raises(ValueError, match="more than one place"):
-        choice_options(Costs("macs", 0.0, tables, nested), p)
+    assert next(knapsack(costs, p).ranked(10.0)) == {"outer": 0, "inner": 0}
+    assert next(knapsack(costs, p).ranked(0.5)) == {"outer": 1}
 
 
 # ---- searches ------------------------------------------------------------------------------------

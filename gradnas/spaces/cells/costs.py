@@ -32,7 +32,17 @@ def cell_shares(shape: CellShape) -> dict[str, list[float]]:
 def cell_options(
     shape: CellShape, costs: Costs, strengths: Mapping[str, Tensor]
 ) -> dict[str, list[Option]]:
-    """For every node of both cells the ways to take two edges with operations other than `none`."""
+    """For every node of both cells the ways to take two edges with operations other than `none`.
+
+    Raises:
+        ValueError: operations of several edges share parameters.
+    """
+    if costs.shared or costs.nested:
+        raise ValueError(
+            "operations of several edges share parameters, or hold choices of their own: nothing "
+            f"can be derived within a budget of {costs.noun}; let the cell's operations make "
+            "layers of their own"
+        )
     options = {}
     for kind in KINDS:
         for node in range(shape.nodes):
