@@ -90,19 +90,18 @@ class _Counter(TorchDispatchMode):
                 return composed
 
         out = func(*args, **kwargs)
-        if formula is None and registered is None:
+        if is_odd:
             if not makes_none(func, len(tensors)):
-                self.on_unknown(name)
-        elif is_odd:
-            self.on_unknown(f"{name} of a {_odd_type(tensors)}")
+                self.on_unknown(f"{name} of a {_odd_type(tensors)}")
         elif formula is not None:
             # A multiply-add of complex numbers is four of real ones.
             factor = 4 if isinstance(out, Tensor) and out.is_complex() else 1
             self.on_products(factor * formula(args, out))
-        else:
-            assert registered is not None
+        elif registered is not None:
             # torch counts a multiply-add as two.
             self.on_products(registered(*args, **kwargs, out_val=out) // 2)
+        elif not makes_none(func, len(tensors)):
+            self.on_unknown(name)
         return out
 
     def _higher_order(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -205,18 +205,17 @@ _BUT = {
 
 # Operators of several tensors that only move, compare, reduce or map values. What torch tags as
 # pointwise needs no name here.
-_FREE = set(
-    """
+_FREE_NAMES = """
     _add_relu _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional
     _chunk_cat _convert_indices_from_csr_to_coo _copy_from _copy_from_and_resize _ctc_loss
     _cudnn_ctc_loss _cummax_helper _cummin_helper _dirichlet_grad
     _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _functional_assert_async
-    _fused_moving_avg_obs_fq_helper _fused_moving_avg_obs_fq_helper_functional _fused_sdp_choice
-    _grid_sampler_2d_cpu_fallback _has_same_storage_numel _histogramdd_bin_edges
-    _histogramdd_from_bin_cts _histogramdd_from_bin_tensors _index_put_impl
-    _jagged_to_padded_dense_forward _make_per_channel_quantized_tensor _masked_scale
-    _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
+    _fused_moving_avg_obs_fq_helper _fused_moving_avg_obs_fq_helper_functional _fused_rms_norm
+    _fused_sdp_choice _grid_sampler_2d_cpu_fallback _has_same_storage_numel
+    _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors
+    _index_put_impl _jagged_to_padded_dense_forward _make_per_channel_quantized_tensor
+    _masked_scale _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
     _native_batch_norm_legit_no_training _nested_from_padded _nested_from_padded_tensor
     _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
     _nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged
@@ -236,14 +235,13 @@ _FREE = set(
     index_select is_same_size is_set_to isin lcm le linalg_cross linspace logspace lt lu_unpack
     masked_fill masked_scatter masked_select max_unpool2d max_unpool3d miopen_batch_norm
     miopen_ctc_loss mse_loss multi_margin_loss multilabel_margin_loss_forward native_batch_norm
-    native_group_norm native_layer_norm _fused_rms_norm ne nll_loss2d_forward nll_loss_forward
-    normal polar put quantize_per_channel quantize_per_tensor quantized_batch_norm randint_like
-    resize_as resize_as_sparse rrelu_with_noise rrelu_with_noise_functional rsub scatter
-    scatter_add scatter_reduce searchsorted segment_reduce select_scatter set slice_inverse
-    slice_scatter smooth_l1_loss soft_margin_loss sparse_compressed_tensor sparse_mask stack
-    take where
-    """.split()
-)
+    native_group_norm native_layer_norm ne nll_loss2d_forward nll_loss_forward normal polar put
+    quantize_per_channel quantize_per_tensor quantized_batch_norm randint_like resize_as
+    resize_as_sparse rrelu_with_noise rrelu_with_noise_functional rsub scatter scatter_add
+    scatter_reduce searchsorted segment_reduce select_scatter set slice_inverse slice_scatter
+    smooth_l1_loss soft_margin_loss sparse_compressed_tensor sparse_mask stack take where
+"""
+_FREE = set(_FREE_NAMES.split())
 
 # Other libraries' operators that crop, pool or talk.
 _FREE_ELSEWHERE = {

@@ -25,7 +25,9 @@ class Place(NamedTuple):
     column: int
 
 
-When = tuple[Place, ...]  # all of them have been chosen; of places inside each other, outermost first
+When = tuple[
+    Place, ...
+]  # all of them have been chosen; of places inside each other, outermost first
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -275,9 +275,7 @@ def _key(call: Call, state: set[tuple[nn.Module, str]]) -> str:
     return f"{kind}-input:{inputs}-output:{outputs}-id:{digest}"
 
 
-def _structure(
-    module: nn.Module, without_choices: bool, state: set[tuple[nn.Module, str]]
-) -> str:
+def _structure(module: nn.Module, without_choices: bool, state: set[tuple[nn.Module, str]]) -> str:
     """A text that is equal for modules that do the same: classes, settings, shapes of tensors.
 
     What can be chosen is left out of a rest, which so keeps its name whatever its candidates are.
@@ -301,7 +299,7 @@ def _structure(
     return f"({';'.join(own)}[{','.join(children)}])"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _written_in_forward(kind: type[nn.Module]) -> frozenset[str]:
     """The attributes that `forward` sets, perhaps in training alone: state, such as a counter."""
     names = set()

@@ -9,7 +9,7 @@ then listed, and all of them are one choice of the knapsack. So the result stays
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -117,14 +117,13 @@ class _Choices:
         for name, conditions in self.inside.items():
             around = {place.choice for when in conditions for place in when}
             groups.join({name} | around)
-            if len(conditions) > 1:
+            if not self._is_in_a_tree(conditions):
                 entangle({name} | around)
             has_own_cost = bool((self.costs.tables[name] != 0).any())
             if has_own_cost and () not in conditions:
                 entangle({name})  # it runs where it is not decided
         for when in self.costs.nested:
-            *around, last = when
-            if self.inside[last.choice] != {tuple(around)}:
+            if not self._is_in_a_tree({when}):
                 entangle({place.choice for place in when})
         for conditions in self.costs.shared:
             entangle({place.choice for when in conditions for place in when})
@@ -133,6 +132,15 @@ class _Choices:
         for group in groups.listed():
             listed.append((group, entangled.isdisjoint(group)))
         return listed
+
+    def _is_in_a_tree(self, conditions: Collection[When]) -> bool:
+        """Whether it is one, the choice of whose last place lies in the others and only there."""
+        if len(conditions) > 1:
+            return False
+        for when in conditions:
+            if when and self.inside[when[-1].choice] != {when[:-1]}:
+                return False
+        return True
 
     # ---- joint decisions -------------------------------------------------------------------------
 

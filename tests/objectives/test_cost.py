@@ -213,8 +213,14 @@ def test_forms_are_those_of_the_original_script():
     )
     loss, grad = _value(ExpectedCost(table, target_ms=80, form="add#linear"), 2.0, 114.0)
     assert (loss, grad) == (pytest.approx(2.0 + 0.1 * 34 / 80), pytest.approx(0.1 / 80))
-    millions = _value(ExpectedCost(target_macs=300e6), 2.0, 500e6)[0]
-    assert millions == pytest.approx(0.4 * (math.log(500) / math.log(300)) ** 0.3)
+    # Multiply-adds are not told in millions: `ref_value = 300 * 1e6` in the original script.
+    loss, grad = _value(ExpectedCost(target_macs=300e6), 2.0, 500e6)
+    assert loss == pytest.approx(0.4 * (math.log(500e6) / math.log(300e6)) ** 0.3)
+    assert grad == pytest.approx(
+        0.4 * 0.3 * (math.log(500e6) / math.log(300e6)) ** -0.7 / math.log(300e6) / 500e6
+    )
+    loss, _ = _value(ExpectedCost(target_params=3e6), 2.0, 4e6)
+    assert loss == pytest.approx(0.4 * (math.log(4e6) / math.log(3e6)) ** 0.3)
 
 
 @pytest.mark.parametrize("target", [1e-3, 0.5, 1.0, 2.0, 80.0])
