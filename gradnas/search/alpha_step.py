@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, SGDStep
 from gradnas.gradients.base import Tensors, norm, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
@@ -61,7 +62,9 @@ class AlphaStep:
                 grads, loss = self.gradient(train_loss, valid_loss, noise, inner)
         except FloatingPointError as error:
             raise self.passes.schedule.not_finite(str(error)) from error
-        if not torch.isfinite(norm([*grads.values(), loss])):
+        # All ranks must come to one answer, and each has seen a loss of its own.
+        (mean_loss,) = distributed.mean([loss])
+        if not torch.isfinite(norm([*grads.values(), mean_loss])):
             raise self.passes.schedule.not_finite(
                 "the validation loss or the architecture gradient is NaN or infinite"
             )

@@ -34,6 +34,7 @@ from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.rewards import Rewards, check_samples
 from gradnas.search.schedule import Schedule
+from gradnas.search.undo import Undo
 from gradnas.search.weight_step import MakeOptimizer, WeightStep
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
@@ -139,6 +140,7 @@ class Search:
         )
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
+        self.undo = Undo(self.alpha_step)
         self.weight_step.set_learning_rate()
         self.feed = Feed()
 
@@ -187,15 +189,23 @@ class Search:
                 several times, with different weights; they must not change anything outside.
 
         Raises:
-            NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
+            NonFiniteError: a loss or gradient is NaN or infinite. The whole step is undone (alphas,
+                weights, optimisers, running statistics, random state): you may skip the batch.
         """
         seen_valid_loss = None
+        self.undo.remember()
         with cuda_products(self.precision):
-            # The alphas first, as in algorithm 1: a second-order gradient looks through the very
-            # step that the weights take next, on the same train batch and with the same optimiser.
-            if valid_loss is not None and self.schedule.alpha_due:
-                seen_valid_loss = self.alpha_step(train_loss, valid_loss)
-            seen_train_loss = self.weight_step(train_loss)
+            try:
+                # The alphas first, as in algorithm 1: a second-order gradient looks through the
+                # very step that the weights take next, on the same train batch and with the same
+                # optimiser.
+                if valid_loss is not None and self.schedule.alpha_due:
+                    seen_valid_loss = self.alpha_step(train_loss, valid_loss)
+                seen_train_loss = self.weight_step.prepare(train_loss)
+            except BaseException:  # whatever stops it, there is no half of a step
+                self.undo()
+                raise
+            self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
 
