@@ -11,6 +11,7 @@ from gradnas.gradients.base import Tensors, norm, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.costs import Spending
 from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
 from gradnas.search.weight_step import WeightStep
 
@@ -98,7 +99,8 @@ class AlphaStep:
         # network is not: at the unrolled weights, or on both sides of its own.
         train = self.passes.closure(train_loss, noise)
         valid = self.passes.closure(with_cost, noise)
-        grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
+        with recomputation_refused(self.passes.supernet):
+            grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
         return grads, seen[0]
 
     def expected_cost(self, spending: Spending) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.choice import Draw
+from gradnas.search.recomputation import checkpoints_of_pass
 from gradnas.slots import Placed, holding
 from gradnas.spaces.base import Supernet
 
@@ -29,10 +30,11 @@ class BoundNet:
         self._placed = placed
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        if self._placed is None:
-            return self._supernet(*inputs, draw=self._draw, **named)
-        with holding(self._placed):
-            return self._supernet(*inputs, draw=self._draw, **named)
+        with checkpoints_of_pass(self._placed):
+            if self._placed is None:
+                return self._supernet(*inputs, draw=self._draw, **named)
+            with holding(self._placed):
+                return self._supernet(*inputs, draw=self._draw, **named)
 
     @property
     def draw(self) -> Draw:

@@ -117,12 +117,12 @@ class Passes:
     def as_it_is(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network itself: running statistics follow."""
         with self.autocast():
-            return loss(BoundNet(self.supernet, draw, None))
+            return self._called(loss, BoundNet(self.supernet, draw, None))
 
     def sampled(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network with its own weights, probing."""
         with self.autocast():
-            return loss(BoundNet(self.supernet, draw, self._probing({}, {})))
+            return self._called(loss, BoundNet(self.supernet, draw, self._probing({}, {})))
 
     def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """The loss as a function `(params, alphas) -> scalar`, probing.
@@ -136,9 +136,14 @@ class Passes:
             tensors = self._probing(params, alphas)
             with self.autocast():
                 draw = self.relaxation.draw(alphas, noise, self.progress)
-                return loss(BoundNet(self.supernet, draw, tensors))
+                return self._called(loss, BoundNet(self.supernet, draw, tensors))
 
         return evaluate
+
+    def _called(self, loss: NetLoss, net: BoundNet) -> Tensor:
+        # A loss that calls the user's own variable instead of `net` would get other weights.
+        with self.supernet.in_loss():
+            return loss(net)
 
     def _probing(self, params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Placed:
         """What the supernet holds in a pass with these tensors: they, and copies of the buffers.

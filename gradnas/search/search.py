@@ -96,11 +96,13 @@ class Search:
         cost: ExpectedCost | None = None,
         example: Any = None,
     ) -> None:
+        refuse_wrappers(net)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
         check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation = relaxation
+        self.supernet.relaxation = relaxation
         self.gradient = gradient
         self.precision: Precision = precision
         self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
@@ -385,6 +387,18 @@ class Search:
             self.supernet.initial = dict(state["initial"])
         # Last: nothing above may use up numbers of the state that goes on.
         set_random_state(state["random_state"], self.device)
+
+
+def refuse_wrappers(net: nn.Module) -> None:
+    """ValueError where the network is spread over devices by something else than the search."""
+    for path, module in net.named_modules():
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            what = f"{path!r} of the network is" if path else "the network is"
+            raise ValueError(
+                f"{what} an nn.{type(module).__name__}, whose replicas or gradients a search "
+                "cannot follow: give the plain module (it is in .module), and for several devices "
+                "start one process for each with torchrun; the search averages over them itself"
+            )
 
 
 def check_combination(

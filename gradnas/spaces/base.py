@@ -11,19 +11,22 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
-from gradnas.choice import Draw
+from gradnas.choice import Draw, OutsideSearch
 from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.budget import knapsack
 
 Weights = Literal["keep", "fresh"]
+
+HALF = (torch.float16, torch.bfloat16)
 
 D = TypeVar("D", bound=Architecture)  # what is decided: a Genotype, a Chain, Choices
 
@@ -36,12 +39,15 @@ class Supernet(nn.Module, ABC, Generic[D]):
     """
 
     alphas: nn.ParameterDict
+    # From alphas to mixing weights where no draw says more; a search sets its own.
+    relaxation: Relaxation = Softmax()
+    _in_loss = False
     # What "fresh" weights are, where a space does not initialise them anew: those of the beginning.
     initial: dict[str, Tensor] | None = None
 
     @abstractmethod
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
-        """The mixture that `draw` describes; without one, `softmax(alpha)`."""
+        """The mixture that `draw` describes; without one, that of the alphas."""
 
     @abstractmethod
     def decide(self, relaxation: Relaxation = Softmax()) -> D:
@@ -133,8 +139,45 @@ class Supernet(nn.Module, ABC, Generic[D]):
         return {name: alpha.detach().to("cpu", copy=True) for name, alpha in self.alphas.items()}
 
     def dense_draw(self) -> Draw:
-        """`softmax(alpha)` with every operation active."""
-        return Softmax().draw(dict(self.alphas.items()), {}, 0.0)
+        """The mixture of the alphas, without noise and with every operation active.
+
+        Raises:
+            OutsideSearch: within a loss of a search, whose passes say themselves what is mixed.
+        """
+        if self._in_loss:
+            raise OutsideSearch(
+                "the network was called inside a loss, past the argument of the loss: its weights "
+                "and mixing weights are not those of this pass. Write "
+                "search.step(lambda net: loss(net(x), y), ...) and call that net, in the thread "
+                "that called the loss"
+            )
+        mix = {}
+        for name, alpha in self.alphas.items():
+            mix[name] = self.relaxation.probabilities(alpha)
+        return Draw.dense(mix)
+
+    @contextmanager
+    def in_loss(self) -> Iterator[None]:
+        """Within: the network must be told what to mix, in every call and every thread."""
+        before = self._in_loss
+        self._in_loss = True
+        try:
+            yield
+        finally:
+            self._in_loss = before
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """As of any module, but alphas stay in float32 or wider: Adam's steps are small."""
+        # While it is built there may be none.
+        alphas: Mapping[str, nn.Parameter] = {}
+        if "alphas" in self._modules:
+            alphas = dict(self.alphas.items())
+        before = {name: alpha.detach() for name, alpha in alphas.items()}
+        super()._apply(fn, recurse)
+        for name, alpha in alphas.items():
+            if alpha.dtype in HALF:
+                alpha.data = before[name].to(alpha.device)
+        return self
 
 
 class Space(ABC, Generic[D]):

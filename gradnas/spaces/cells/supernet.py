@@ -20,7 +20,7 @@ from gradnas.derivation import cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.slots import held_by, holding, with_copied_buffers
-from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.base import HALF, Supernet, Weights
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,
     ConvNetwork,
@@ -117,6 +117,10 @@ class ConvSupernet(Supernet[Genotype]):
             # Edge by edge, whatever the cell: a probe needs each operation on its own.
             beside = draw.probed[cell.kind]
             return cell.edge_by_edge(before, last, mix_EO, active, beside, draw.deferred)
+        # Alphas are never narrower than float32; the kernels take one type for all.
+        dtype = self.classifier.weight.dtype
+        if dtype in HALF:
+            mix_EO = mix_EO.to(dtype)
         if self.checkpoint_cells and torch.is_grad_enabled():
             return _checkpointed(cell, before, last, mix_EO, active)
         return cell(before, last, mix_EO, active, statistics)

@@ -19,7 +19,7 @@ from gradnas.choice import Draw
 from gradnas.config import build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, TextSpace, Weights
+from gradnas.spaces.base import HALF, Supernet, TextSpace, Weights
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.recurrent_network import (
@@ -264,6 +264,10 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     ) -> Tensor:
         # `none` is computed by leaving it out: its share of the softmax is lost to the others.
         columns = [k for k, name in enumerate(self.space.names) if name != "none"]
+        mix_EF = draw.mix["recurrent"][:, columns]
+        # Alphas are never narrower than float32; the kernels take one type for all.
+        if hidden_BH.dtype in HALF and self.node_weights.dtype in HALF:
+            mix_EF = mix_EF.to(hidden_BH.dtype)
         return run_search_cell(
             self.space.functions,
             mask_BH,
@@ -271,7 +275,7 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
             hidden_BH,
             recurrent_HG=self.first_weight[self.hidden :],
             nodes_NHG=self.node_weights,
-            mix_EF=draw.mix["recurrent"][:, columns],
+            mix_EF=mix_EF,
         )
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
