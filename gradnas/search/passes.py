@@ -134,7 +134,7 @@ class Passes:
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
             tensors = dict(params)
             for name, alpha in alphas.items():
-                tensors[f"alphas.{name}"] = alpha
+                tensors[f"alphas.{name}"] = alpha  # its name as a parameter of the supernet
             # BatchNorm in training writes into the buffers that it is given: into these.
             tensors |= self._copied_buffers()
             with self.autocast():

@@ -123,6 +123,7 @@ class Search:
         self.spending: Spending | None = None
         if cost is not None:
             assert self.costs is not None
+            # The multiplier of a budget takes its pace from that of the alphas.
             self.cost = cost.paced(alphas.lr)
             self.spending = Spending(self.cost, self.costs)
         self.rewards: Rewards | None = None
@@ -227,6 +228,7 @@ class Search:
         per_epoch = len(train_loader) if hasattr(train_loader, "__len__") else None  # type: ignore[arg-type]
         self.schedule.epochs = epochs
         self.schedule.steps_per_epoch = per_epoch
+        # The length of the search is known only now, and the learning rate depends on it.
         self.weight_step.set_learning_rate()
         with Progress("search", epochs, per_epoch, first_epoch=self.epoch, enabled=progress) as bar:
             while self.epoch < epochs:
@@ -245,6 +247,7 @@ class Search:
                         valid_total += report.valid_loss.item()
                     bar.step(train_loss=report.train_loss)
                 means = {"train_loss": train_total / count}
+                # A mean over some of the steps would not compare with that of the other epochs.
                 if every_step_had_alphas:
                     means["valid_loss"] = valid_total / count
                 bar.epoch(epoch, means)
@@ -275,6 +278,7 @@ class Search:
             ValueError: no architecture is within the budget (the cheapest is named); a budget
                 without a cost.
         """
+        # The strongest operation of each choice may be too dear, all of them together.
         if budget is not None or (self.cost is not None and self.cost.is_budget):
             return self.results(1, budget)[0]
         decision = self.supernet.decide(self.relaxation)
@@ -387,6 +391,8 @@ def check_combination(
             f"{type(relaxation).__name__} does not have; use FirstOrder(), "
             "Unrolled(mode='finite_difference') or Reinforce()"
         )
+    # A relaxation asks for certain settings of Adam where its own rule corrects the update; under
+    # rewards that rule is not applied.
     if not gradient.num_samples:
         relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
     check_samples(relaxation, gradient)

@@ -26,11 +26,11 @@ def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
             moved = len(nodes) if edge.source >= first else 0
             edges.append(replace(edge, source=edge.source + moved))
         later.append(Node(node.kind, tuple(edges)))
-    none = [0.0] * len(nodes)
+    not_in_output = [0.0] * len(nodes)
     return replace(
         formula,
         nodes=(*formula.nodes[:at], *nodes, *later),
-        weights=(*formula.weights[:at], *none, *formula.weights[at:]),
+        weights=(*formula.weights[:at], *not_in_output, *formula.weights[at:]),
     )
 
 
@@ -52,12 +52,12 @@ def add_term(formula: Formula, atoms: Sequence[Atom]) -> Formula:
         edges.append(replace(atom.edge, source=source))
     if len(edges) == 1 and edges[0].function == "ln":
         edges[0] = replace(edges[0], fixed=True)  # ln a is part of the bias
-    none = [0.0] * len(nodes)
+    stems_not_in_output = [0.0] * len(nodes)
     nodes.append(as_product(edges))
     return replace(
         formula,
         nodes=(*formula.nodes, *nodes),
-        weights=(*formula.weights, *none, 1.0),
+        weights=(*formula.weights, *stems_not_in_output, 1.0),
     )
 
 
@@ -70,7 +70,7 @@ def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None
     if atom.stem is not None:
         formula = insert(formula, at, [atom.stem])
         new = replace(new, source=formula.features + at)
-        at += 1
+        at += 1  # the stem stands before the node now
     node = formula.nodes[at]
     if node.kind != "product" and len(node.edges) > 1:
         return _multiplied(formula, at, new)
@@ -86,11 +86,12 @@ def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None
 
 def _multiplied(formula: Formula, at: int, factor: Edge) -> Formula:
     """With a product of node `at` and a factor, in the place of the node wherever it is read."""
+    # Places among features and nodes, as edges count their sources.
     old = formula.features + at
     new = old + 1
     product = Node("product", (Edge(old, "identity", fixed=True), factor))
     grown = insert(formula, at + 1, [product])
-    nodes = list(grown.nodes[: at + 2])
+    nodes = list(grown.nodes[: at + 2])  # up to the product, which goes on reading the node itself
     for node in grown.nodes[at + 2 :]:
         edges: list[Edge] = []
         for edge in node.edges:
@@ -107,7 +108,7 @@ def add_inside(
 ) -> Formula:
     """With more in the input `s` of an edge: `s + amount * atom`, or `s + amount * s * atom`."""
     source = formula.nodes[at].edges[edge].source
-    first = formula.features + at
+    first = formula.features + at  # what edges call the first of the new nodes
     nodes: list[Node] = []
     new = atom.edge
     if atom.stem is not None:
