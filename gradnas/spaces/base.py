@@ -91,6 +91,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
             ValueError: there is none; the sentence says what the cheapest costs.
         """
         cheapest = self.cheapest(costs)
+        # A budget that is the cheapest cost itself, added up in another order, must not fail.
         if cheapest > budget * (1 + 1e-12):
             raise ValueError(
                 f"no architecture is within the budget of {budget:g} {costs.unit}: "
@@ -108,6 +109,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
     ) -> Iterator[D]:
         """The architectures within a budget, in descending order of their strengths' product."""
         options = choice_options(costs, strengths)
+        # What every architecture costs, whatever is chosen, is spent before the first choice.
         for picks in ranked_within(options, budget - costs.fixed):
             yield self.decision(picks)
 
@@ -135,6 +137,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
 
     def dense_draw(self) -> Draw:
         """`softmax(alpha)` with every operation active."""
+        # No noise; and the share of the search that is done does not matter to a softmax.
         return Softmax().draw(dict(self.alphas.items()), {}, 0.0)
 
 
