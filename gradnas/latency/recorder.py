@@ -99,6 +99,7 @@ class Recorder:
         call = Call(module, self.paths[module], when, args, dict(kwargs))
         if module in self.holders:
             call.parts = []
+            # A module that merely holds choices has no entry of its own in a table.
             call.rest = module is self.net or module in self.places
         else:
             self._depth = 1
@@ -112,7 +113,7 @@ class Recorder:
         self._depth = 0
         call = self._open.pop()
         assert call.module is module
-        call.output = output
+        call.output = output  # what the call is replaced by while the rest around it is timed
         is_unit = call.parts is None
         if is_unit or call.rest:
             self.calls.append(call)
@@ -151,6 +152,7 @@ def alternatives(net: nn.Module) -> dict[nn.Module, Place]:
     for path, module in net.named_modules():
         if isinstance(module, Choice):
             name = module.name or path.replace(".", "/") or "choice"
+            # Columns of alpha are in the order of the operations.
             for column, operation in enumerate(module.operations.values()):
                 places[operation] = Place(name, 0, column)
     return places

@@ -130,9 +130,12 @@ def _units(calls: Sequence[Call], named_for_rest: Mapping[str, Any]) -> list[Uni
     grouped: dict[str, list[Call]] = {}
     for call in calls:
         grouped.setdefault(_key(call), []).append(call)
+    # Over all units, in the order of the calls: a module that runs in two of them has its
+    # parameters once.
     counted: set[nn.Parameter] = set()
     units = []
     for key, equal_calls in grouped.items():
+        # Equal operations on equal shapes take equal time, so one of them is timed for all.
         first = equal_calls[0]
         ready = partial(_ready, first, named_for_rest)
         params = []
@@ -167,6 +170,7 @@ def _new_params(call: Call, counted: set[nn.Parameter]) -> int:
     if call.rest:
         for part in call.parts or []:
             elsewhere.update(part.module.parameters())
+    # Those of a rest's parts stay uncounted here, since the parts are units of their own.
     fresh = [p for p in call.module.parameters() if p not in elsewhere]
     counted.update(fresh)
     return sum(p.numel() for p in fresh)
@@ -197,6 +201,7 @@ def _short_circuited(parts: Sequence[Call], work: Callable[[], Any]) -> Iterator
         outputs.setdefault(part.module, []).append(part.output)
     try:
         for module, values in outputs.items():
+            # On the instance, where Python looks before it looks at the class.
             module.forward = _Replay(values)  # type: ignore[method-assign]
         yield work
     finally:
@@ -228,6 +233,7 @@ def _key(call: Call) -> str:
     outputs = _shapes(list(tensors_in(call.output)))
     # The memory format is a setting of the whole table, not of an operation, and so no part of its
     # name.
+    # The digest tells apart what has one type and one set of shapes, such as two kernel sizes.
     described = [_structure(call.module, without_choices=call.rest), inputs]
     described += [str(t.dtype) for t in given]
     digest = hashlib.sha256("|".join(described).encode()).hexdigest()[:10]
@@ -241,19 +247,20 @@ def _structure(module: nn.Module, without_choices: bool) -> str:
     """
     if without_choices and isinstance(module, Choice):
         return "Choice"
+    # Plain attributes, since a module of the user's own need not say in `extra_repr` what it does.
     settings = {}
     for name, value in sorted(vars(module).items()):
         if not name.startswith("_") and name != "training" and _is_plain(value):
             settings[name] = repr(value)
-    own = [type(module).__qualname__, module.extra_repr(), str(settings)]
+    parts = [type(module).__qualname__, module.extra_repr(), str(settings)]
     tensors = {
         **dict(module.named_parameters(recurse=False)),
         **dict(module.named_buffers(recurse=False)),
     }
     for name, tensor in tensors.items():
-        own.append(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}")
+        parts.append(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}")
     children = [_structure(child, without_choices) for child in module.children()]
-    return f"({';'.join(own)}[{','.join(children)}])"
+    return f"({';'.join(parts)}[{','.join(children)}])"
 
 
 def _is_plain(value: Any) -> bool:
@@ -263,5 +270,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _shapes(tensors: list[Tensor]) -> str:
-    shapes = ["x".join(map(str, t.shape)) or "1" for t in tensors]
+    shapes = ["x".join(map(str, t.shape)) or "1" for t in tensors]  # a scalar has no sizes
     return ",".join(shapes) or "none"
