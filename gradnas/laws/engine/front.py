@@ -90,11 +90,11 @@ def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
     plain = [problem.in_units(item.formula) for item in kept]
     refitted = refit(plain, problem.all, steps=30)
     in_units: list[Fitted] = []
-    for formula, item, new in zip(plain, kept, refitted, strict=True):
+    for formula, item, fitted in zip(plain, kept, refitted, strict=True):
         # A formula may be undefined at points that the search did not see: then it stays as it was.
-        if not math.isfinite(new.loss):
-            new = Fitted(formula, problem.in_units_of_loss(item.loss))
-        in_units.append(rounded(new, problem.all))
+        if not math.isfinite(fitted.loss):
+            fitted = Fitted(formula, problem.in_units_of_loss(item.loss))
+        in_units.append(rounded(fitted, problem.all))
     return in_units
 
 

@@ -329,7 +329,9 @@ class _Place:
         along_G = d_GN @ r_N
         # Where nearly nothing of d is left, the difference above is rounding error.
         usable_G = left_G > 1e-8 * size_G
-        amount_G = torch.where(usable_G, along_G / torch.where(usable_G, left_G, 1.0), 0.0)
+        divisor_G = torch.where(usable_G, left_G, 1.0)
+        amount_G = torch.where(usable_G, along_G / divisor_G, 0.0)
+        # (r . d)^2 / |d'|^2, of the atoms that are usable.
         gain_G = (along_G * amount_G).numpy()
         # The atoms of a signature stand side by side: `reduceat` takes the largest of each run.
         best_S = np.maximum.reduceat(gain_G, atoms.starts[:-1])

@@ -50,22 +50,22 @@ def _best_of_signatures(
     same = first is second
     row_atoms, row_starts = first.layout(coarse)
     column_atoms, column_starts = second.layout(coarse)
-    best = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
+    best_SS = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
     s = 0
-    while s < len(best):
-        # As many whole signatures as fit into ROWS atoms, and at least one.
-        end = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
-        t = max(s + 1, end)
-        width = t if same else best.shape[1]
-        some_rows = row_atoms[row_starts[s] : row_starts[t]]
+    while s < len(best_SS):
+        # Signatures s up to `stop`: as many whole ones as fit into ROWS atoms, and at least one.
+        fitting = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
+        stop = max(s + 1, fitting)
+        width = stop if same else best_SS.shape[1]
+        some_rows = row_atoms[row_starts[s] : row_starts[stop]]
         some_columns = column_atoms[: column_starts[width]]
         block = score(some_rows, some_columns).numpy()
         # The atoms of a signature stand side by side: `reduceat` takes the largest of each run.
-        by_row = np.maximum.reduceat(block, row_starts[s:t] - row_starts[s], axis=0)
-        best[s:t, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
-        s = t
+        by_row = np.maximum.reduceat(block, row_starts[s:stop] - row_starts[s], axis=0)
+        best_SS[s:stop, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
+        s = stop
     # Within a block of rows the pairs above the diagonal were scored too: each would come twice.
-    return np.tril(best) if same else best
+    return np.tril(best_SS) if same else best_SS
 
 
 def _best_two(
@@ -84,14 +84,14 @@ def _best_two(
             two are the same. It is called for some signatures at a time, so that its matrices stay
             in the cache.
     """
-    best = _best_of_signatures(score, first, second, coarse)
+    best_SS = _best_of_signatures(score, first, second, coarse)
     # Coarse scores only say where to look: twice as many are looked at before the best are taken.
     looked_at = 2 * count if coarse else count
-    ranked = np.argsort(-best, axis=None, kind="stable")[:looked_at]
+    ranked = np.argsort(-best_SS, axis=None, kind="stable")[:looked_at]
     pairs: list[tuple[float, Atom, Atom]] = []
     for k in ranked.tolist():
-        i, j = divmod(k, best.shape[1])  # row and column of the k-th place
-        if not best[i, j] > 0:
+        i, j = divmod(k, best_SS.shape[1])  # row and column of the k-th place
+        if not best_SS[i, j] > 0:
             break
         rows = first.members(i)
         columns = second.members(j)

@@ -142,7 +142,8 @@ class _Training:
             loss_K, grads = self._at_once(losses)
         # Restarts share tensors, so one that stopped being finite cannot leave; it is passed over
         # from here on, and the others do not notice.
-        finite_K = torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads.values()]).all(0)
+        finite_by_tensor = [torch.isfinite(grad.flatten(1)).all(1) for grad in grads.values()]
+        finite_K = torch.stack(finite_by_tensor).all(0)
         self.alive_K = self.alive_K & torch.isfinite(loss_K.detach())
         self.alive_K = self.alive_K & finite_K  # for good: none comes back
         _assign(self.params, grads, self.alive_K, settings.clip_norm)

@@ -198,6 +198,8 @@ def _outer(outer: Outer, formula: Formula, signed: bool = False) -> Formula:
     first = terms[0]
     first_weight = formula.weights[first]
     alone = len(terms) == 1
+    # A lone term is read where it stands, unless its sign has to go into S: then S is a node of one
+    # edge with the coefficient -1.
     if alone and (not signed or first_weight > 0):
         source = D + first
         scale = first_weight
@@ -208,7 +210,8 @@ def _outer(outer: Outer, formula: Formula, signed: bool = False) -> Formula:
         edges: list[Edge] = []
         for j in terms:
             a = formula.weights[j] / scale
-            edges.append(Edge(D + j, "identity", a, fixed=j == first and a in (1.0, -1.0)))
+            is_given = j == first and a in (1.0, -1.0)
+            edges.append(Edge(D + j, "identity", a, fixed=is_given))
         nodes.append(Node("sum", tuple(edges)))
         source = D + len(nodes) - 1
     nodes.append(as_product(outer(source, scale, formula.bias)))

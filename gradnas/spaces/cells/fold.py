@@ -107,6 +107,7 @@ class _Fold(torch.autograd.Function):
                 mean_T1C = Q_TPC.mean(1, keepdim=True)
                 D_KPI = D_KPI - mean_KI1.transpose(1, 2)
                 Q_TPC = Q_TPC - mean_T1C
+                # V_k, of the maps that are centred above; from it the diagonal of W V W^T alone.
                 covariance_KII = D_KPI.transpose(1, 2) @ D_KPI / pixels
                 mean_NC = torch.cat([(weight_KOI @ mean_KI1).squeeze(2), mean_T1C.squeeze(1)])
                 var_KO = ((weight_KOI @ covariance_KII) * weight_KOI).sum(2)
@@ -154,7 +155,7 @@ class _Fold(torch.autograd.Function):
         map_mean_NC = _rows(means, channels)
         V_KII = torch.stack(covariances) if K else W_KOI  # without convolutions (0, C, C) as well
 
-        # Of what enters the BatchNorms the variance follows from them.
+        # Of what enters the BatchNorms the variance follows from them: diag(W V W^T).
         var_KO = ((W_KOI @ V_KII) * W_KOI).sum(2)
         var_NC = torch.cat([var_KO, _rows(pool_variances, channels)])
         r_NC = (var_NC + EPS).rsqrt()
@@ -204,8 +205,9 @@ class _Fold(torch.autograd.Function):
         sum_C = native.sums(grad)
         mean_C = sum_C / pixels
 
-        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a
-        # pool only the diagonal is needed: the sum of q g, less mean times sum.
+        # A_k = X_k^T g = D_k^T (g - mean(g)). The kernel subtracts the rounded mean, and so takes
+        # P (rounded - mean) m_k^T too much, which is added again. For a pool only the diagonal is
+        # needed: the sum of q g, less mean times sum.
         near_C = _rounded(mean_C, grad)
         subtracted_C = near_C.to(grad.dtype)
         crosses = [native.cross(d, grad, mean_y=subtracted_C) for d in maps[:K]]
