@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from gradnas.config import did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000
@@ -52,12 +52,12 @@ class Architecture(ABC):
         return False
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The architecture as a dict of JSON types; `from_json` reads it back."""
 
     @classmethod
     @abstractmethod
-    def from_json(cls, obj: Any, where: str = "architecture") -> Self:
+    def from_json(cls, obj: Json, where: str = "architecture") -> Self:
         """The architecture that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.
@@ -111,7 +111,7 @@ class Architecture(ABC):
 # -- what the JSON forms have in common ------------------------------------------------------------
 
 
-def checked_object(obj: Any, form: str, where: str) -> dict[str, Any]:
+def checked_object(obj: Any, form: str, where: str) -> JsonObject:
     """`obj`, if it is an object of this format. ValueError otherwise."""
     if not isinstance(obj, dict):
         raise ValueError(f"{where} must be an object, not {type_word(obj)}")
@@ -148,7 +148,7 @@ def type_word(value: object) -> str:
 # -- writing files ---------------------------------------------------------------------------------
 
 
-def _readable_json(obj: dict[str, Any]) -> str:
+def _readable_json(obj: JsonObject) -> str:
     """Indented, but each innermost list on one line. A line break never lies inside a JSON
     string."""
 

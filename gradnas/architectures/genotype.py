@@ -27,7 +27,7 @@ from gradnas.architectures.cell_forms import (
 )
 from gradnas.architectures.genotype_text import concat_text, read_fields
 from gradnas.architectures.published import GENOTYPES
-from gradnas.config import did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean
 
 Edge: TypeAlias = tuple[str, int]  # (operation, predecessor)
 
@@ -202,9 +202,9 @@ class Genotype(_OriginalFields, Architecture):
 
     # -- JSON --------------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The genotype as a dict of JSON types; `from_json` reads it back."""
-        obj: dict[str, Any] = {
+        obj: JsonObject = {
             "format": self.format,
             "version": VERSION,
             "space": self.form.space,
@@ -215,7 +215,7 @@ class Genotype(_OriginalFields, Architecture):
         return obj
 
     @classmethod
-    def from_json(cls, obj: Any, where: str = "genotype") -> Genotype:
+    def from_json(cls, obj: Json, where: str = "genotype") -> Genotype:
         """The genotype that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.

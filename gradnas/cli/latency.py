@@ -229,7 +229,7 @@ class ShowCommand:
             print(f"... and {number - self.rows} more (--rows {number})")
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from gradnas import precision
+from gradnas.config import JsonObject
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and
 # no default.
@@ -112,7 +112,7 @@ class RunOptions:
         return settings
 
 
-def _check_known(values: Mapping[str, Any], part: Any) -> None:
+def _check_known(values: JsonObject, part: Any) -> None:
     known = {field.name for field in fields(part)}
     for name in values:
         if name not in known:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject
 from gradnas.export.source import NetworkSource
 from gradnas.reports.folder import Folder, Tables
 from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
@@ -102,7 +103,7 @@ class Family(ABC):
             source: of the data that it was found on, where there was a search.
         """
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+    def space_of(self, what: str, searched: JsonObject | None) -> Any:
         """The space of an architecture; None where it is unknown.
 
         Args:
@@ -113,7 +114,7 @@ class Family(ABC):
 
     @abstractmethod
     def training_space(
-        self, space: Any, architecture: Any, what: str, searched: Mapping[str, Any] | None
+        self, space: Any, architecture: Any, what: str, searched: JsonObject | None
     ) -> Any:
         """The size of the network to train, from that of the recipe; see `space_of`."""
 

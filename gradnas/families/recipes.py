@@ -6,12 +6,12 @@ A recipe is a function that returns a whole configuration; it stands with its fa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 from gradnas.architectures.base import Architecture
-from gradnas.config import did_you_mean
+from gradnas.config import JsonObject, did_you_mean
 from gradnas.families import FAMILIES, family_of, family_of_space
 from gradnas.families.base import Searches, Trainings
 from gradnas.tasks import KINDS, SEARCH_CONFIGS, kind_of
@@ -59,7 +59,7 @@ def training_recipe(name: str, genotype: Any) -> Any:
     return TRAININGS[name](genotype)
 
 
-def training_after(architecture: Architecture, what: str, searched: Mapping[str, Any]) -> str:
+def training_after(architecture: Architecture, what: str, searched: JsonObject) -> str:
     """The recipe an architecture is trained with when none is named.
 
     Args:
@@ -75,7 +75,7 @@ def training_after(architecture: Architecture, what: str, searched: Mapping[str,
     return family_of(architecture).training_after(what, source)
 
 
-def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] | None) -> Any:
+def space_of(architecture: Architecture, what: str, searched: JsonObject | None) -> Any:
     """The space of a published architecture, or of the run with this entry in its configuration.
 
     None where it is unknown.
@@ -83,7 +83,7 @@ def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] 
     return family_of(architecture).space_of(what, searched)
 
 
-def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
+def training_data(name: str, config: Any, searched: JsonObject) -> Any:
     """The data to train on: those of the search before it, where there was one.
 
     Args:
@@ -102,7 +102,7 @@ def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
 
 
 def training_space(
-    config: Any, architecture: Architecture, what: str, searched: Mapping[str, Any] | None
+    config: Any, architecture: Architecture, what: str, searched: JsonObject | None
 ) -> Any:
     """The size of network to train: a chain at its own, cells at that of the recipe.
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gradnas.config import build, did_you_mean, read_object
+from gradnas.config import JsonObject, build, did_you_mean, read_object
 from gradnas.latency.entry import Device, Entry, Latency
 from gradnas.latency.phone import is_mobile_key, mobile_entries, read_mobile_yaml
 from gradnas.latency.predictor import Predictor
@@ -97,7 +97,7 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, atomically."""
-        value: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        value: JsonObject = {"format": FORMAT, "version": VERSION}
         if self.device is not None:
             value["device"] = asdict(self.device)
         value["settings"] = dict(self.settings)

@@ -39,7 +39,7 @@ class ShownLaws(ABC):
         records: list[dict[str, Any]] = []
         for k, laws in enumerate(fitted.fronts):
             for place, law in enumerate(laws.front):
-                record: dict[str, Any] = {}
+                record: dict[str, object] = {}
                 if len(fitted.fronts) > 1:
                     record["target"] = fitted.outputs.targets[k]
                 record["complexity"] = law.complexity

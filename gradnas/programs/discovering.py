@@ -28,6 +28,7 @@ from gradnas.laws.report import (
     FoundLaws,
     law_page,
 )
+from gradnas.runs import Record
 
 LAW_TEX = "law.tex"
 LAW_PY = "law.py"
@@ -168,7 +169,7 @@ def save_discovery(config: DiscoverConfig, found: FoundLaws, seconds: float, out
     run.set_status("finished")
 
 
-def results(found: FoundLaws) -> dict[str, Any]:
+def results(found: FoundLaws) -> Record:
     """What was found, as JSON can hold it."""
     estimator = found.estimator
     fronts: list[dict[str, Any]] = []

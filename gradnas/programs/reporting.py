@@ -18,6 +18,7 @@ from torch import Tensor
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
+from gradnas.config import JsonObject
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.folder import Folder, read_alphas, read_folder
@@ -185,7 +186,7 @@ def _is_shown_above(folder: Folder, written: object) -> bool:
     return above is not None and written == above.to_text()
 
 
-def _rows(values: Mapping[str, Any], depth: int = 0) -> str:
+def _rows(values: JsonObject, depth: int = 0) -> str:
     """Rows of a nested table; the name of a class stands beside the field that holds it."""
     rows = []
     for key, value in values.items():

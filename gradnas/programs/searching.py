@@ -17,6 +17,7 @@ from gradnas.config import to_json
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
 from gradnas.progress import Progress
+from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -44,7 +45,7 @@ def run_search(
     data: Any,
     device: torch.device,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Record:
     """Run a search to its end, from where its folder stands.
 
     Returns:
@@ -80,7 +81,7 @@ def run_search(
         if note:
             bar.say(note)
 
-        record: dict[str, Any] = {}
+        record: Record = {}
         stopped = False
         while search.epoch < config.epochs and not stopped:
             epoch = search.epoch

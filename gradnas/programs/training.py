@@ -21,6 +21,7 @@ from gradnas.memory import SavedTensors, step_mib
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
+from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
 from gradnas.tasks.training import TrainTask
@@ -58,7 +59,7 @@ def train(
     progress: bool = True,
     title: str = "train",
     network: nn.Module | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Run a training to its end, from where its folder stands; writes metrics, weights and results.
 
     Args:
@@ -144,7 +145,7 @@ def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
 
 def train_random(
     config: TrainSettings, run: runs.Run, data: Any, device: torch.device, progress: bool
-) -> dict[str, Any]:
+) -> Record:
     """Train architectures drawn at random in the same way, each in a folder `random/K` of the run.
 
     Those already finished are not trained again.

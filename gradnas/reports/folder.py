@@ -19,9 +19,10 @@ from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
-from gradnas.config import from_json, read_object
+from gradnas.config import JsonObject, from_json, read_object
 from gradnas.pictures.canvas import plain
 from gradnas.relaxations import Relaxation
+from gradnas.runs import Record
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ class Folder:
 
     path: Path
     is_search: bool
-    config: dict[str, Any]
-    status: dict[str, Any]
-    environment: dict[str, Any]
-    results: dict[str, Any]
+    config: JsonObject
+    status: JsonObject
+    environment: JsonObject
+    results: Record
     metrics: Records
     timings: Records
     child: Folder | None
@@ -283,7 +284,7 @@ def number(value: object, where: str) -> float:
     return float(value)
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> JsonObject:
     return read_object(path) if path.exists() else {}
 
 

@@ -10,7 +10,7 @@ with `rewards`, `weight_step`, `costs`, `feed` (batches), `result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from gradnas.precision import Precision, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
@@ -321,12 +322,12 @@ class Search:
 
     # ---- state -----------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that the search is, for `torch.save`.
 
         Tensors and plain values only, so that it loads with `weights_only=True`.
         """
-        state: dict[str, Any] = {
+        state: State = {
             "supernet": self.supernet.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
@@ -345,7 +346,7 @@ class Search:
             state["cost"] = self.spending.state.state_dict()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take over a state from `state_dict`, random state included.
 
         A validation iterator is brought forward by counting batches, which repeats the original

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
-from gradnas.config import build, did_you_mean, to_json
+from gradnas.config import JsonObject, build, did_you_mean, to_json
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space
 from gradnas.spaces.your_module import (
@@ -93,7 +93,7 @@ class ModuleSpace(Space[Choices]):
 
     # -- its entry in a configuration file --
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The fields, and the choices with their operations."""
         entries = {}
         for field in fields(self):  # type: ignore[arg-type]
@@ -102,6 +102,6 @@ class ModuleSpace(Space[Choices]):
         return {**entries, CHOICES: listed}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, data: JsonObject, where: str) -> Self:
         """From the fields; the choices are those of the module, whatever the file lists."""
         return build(cls, {key: item for key, item in data.items() if key != CHOICES}, where)

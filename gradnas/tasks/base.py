@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import build, from_json, to_json
+from gradnas.config import JsonObject, build, from_json, to_json
 from gradnas.export.source import SourceOf
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
+from gradnas.runs import Record
 from gradnas.spaces import Space
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask
@@ -144,7 +145,7 @@ class TrainSettings(Settings):
         def random_cells(self) -> int: ...
 
     @classmethod
-    def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, obj: JsonObject, where: str) -> Self:
         """The configuration with these fields in JSON form; errors name it `where`.
 
         In earlier versions the field `genotype` held a text, which the space knows how to read.
@@ -318,16 +319,16 @@ class Kind(ABC):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: Any, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: Any, results: Record) -> list[str]:
         """What a search says of its results at its end."""
         del config
         return [f"genotype: {results['genotype']}"]
 
     @abstractmethod
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         """What the test of a training was made on: "360 held-out images"."""
 
-    def train_sentences(self, results: Mapping[str, Any], random_noun: str) -> list[str]:
+    def train_sentences(self, results: Record, random_noun: str) -> list[str]:
         """What a training says of its results at its end.
 
         `random_noun` is what random architectures are called.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.precision import autocast, cuda_products
+from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -132,10 +133,10 @@ class BatchedSearch(Calls, SearchTask):
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"batch": self.place.batch}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.place.batch = position["batch"]
 
     # -- steps --
@@ -195,7 +196,7 @@ class BatchedSearch(Calls, SearchTask):
 
     # -- epochs --
 
-    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+    def finish_epoch(self, evaluated: bool) -> Record:
         record = super().finish_epoch(evaluated)
         self.place.batch = 0
         return record
@@ -295,10 +296,10 @@ class BatchedTraining(Calls, TrainTask):
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"epoch": self.epoch, "batch": self.place.batch}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.epoch = position["epoch"]
         self.place.batch = position["batch"]
 
@@ -329,8 +330,8 @@ class BatchedTraining(Calls, TrainTask):
 
     # -- epochs --
 
-    def finish_epoch(self) -> dict[str, Any]:
-        record: dict[str, Any] = {
+    def finish_epoch(self) -> Record:
+        record: Record = {
             "epoch": self.epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             **self.means.values("train_"),
@@ -345,10 +346,10 @@ class BatchedTraining(Calls, TrainTask):
         self.means = Means()
         return record
 
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def shown(self, record: Record) -> dict[str, float]:
         return {key: value for key, value in record.items() if key.startswith(("train_", "valid_"))}
 
-    def more_metrics(self) -> dict[str, Any]:
+    def more_metrics(self) -> Record:
         """Metrics of an epoch that only this kind of data has."""
         return {}
 
@@ -361,7 +362,7 @@ class BatchedTraining(Calls, TrainTask):
 
         return mean_parts(losses, stream.epoch(0), self.precision)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         test = self.test()
         found = self.evaluated(test)
         example = self.inputs(next(test.epoch(0)))

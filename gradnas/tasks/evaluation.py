@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.runs import State
 
 
 class Means:
     """Running means of named scalars over an epoch, in float64 on the device, with a state."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, state: State | None = None) -> None:
         self.totals: dict[str, Tensor] = {}
         self.count = 0.0
         if state:
@@ -30,7 +31,7 @@ class Means:
             self.totals[name] = part if before is None else before.to(part.device) + part
         self.count += weight
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {"totals": dict(self.totals), "count": self.count}
 

@@ -25,6 +25,7 @@ from gradnas.config import read_object
 from gradnas.export.programs import write_program
 from gradnas.export.source import SourceOf
 from gradnas.randomness import seed_for
+from gradnas.runs import Record
 from gradnas.search.search import Search
 from gradnas.tasks.base import Kind
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
@@ -116,7 +117,7 @@ class ExampleTraining(BatchedTraining):
         self.data = data
         torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         return {
             **super().results(),
             "num_test_examples": len(self.data.test),
@@ -195,5 +196,5 @@ class ExampleKind(Kind):
             facts={"data": results["data"]},
         )
 
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         return f"{results['num_test_examples']} held-out {self.name}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -51,14 +52,14 @@ class SearchTask(ABC):
     # -- position and state --
 
     @abstractmethod
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         """Where the streams stand: tensors and plain values, entries of the checkpoint."""
 
     @abstractmethod
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         """Put the streams where a checkpoint says."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {
             "search": self.search.state_dict(),
@@ -69,7 +70,7 @@ class SearchTask(ABC):
             "trajectory": self.trajectory,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.go_to(state)
         self.train_means = Means(state["train_means"])
@@ -106,14 +107,14 @@ class SearchTask(ABC):
 
     # -- epochs --
 
-    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+    def finish_epoch(self, evaluated: bool) -> Record:
         """The metrics of the epoch that ends, and the position moved to the next."""
         search = self.search
         epoch = search.epoch
         lr = search.weight_optimizer.param_groups[0]["lr"]
         search.finish_epoch()
         result = search.result()
-        record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr}
+        record: Record = {"epoch": epoch, "steps": search.steps, "lr": lr}
         for name, means in (("train", self.train_means), ("search_valid", self.valid_means)):
             if means.count:  # the alphas wait in the warm-up
                 record |= _prefixed(name, self.measured(means))
@@ -142,17 +143,17 @@ class SearchTask(ABC):
     ) -> dict[str, float]:
         """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
 
-    def more_metrics(self, result: SearchResult) -> dict[str, Any]:
+    def more_metrics(self, result: SearchResult) -> Record:
         """Metrics of an epoch that only this kind of data has."""
         del result
         return {}
 
-    def warnings(self, record: Mapping[str, Any]) -> list[str]:
+    def warnings(self, record: Record) -> list[str]:
         """What is to be said of the metrics of an epoch, without the word "warning"."""
         del record
         return []
 
-    def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
+    def results(self, result: SearchResult, last: Record) -> Record:
         """The results of the whole search; `last` are the metrics of its last epoch."""
         found: dict[str, Any] = {"genotype": result.decision.to_text(), "steps": self.search.steps}
         found |= {key: last[key] for key in self.result_keys if key in last}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.randomness import random_state, set_random_state
-from gradnas.runs import NonFiniteError
+from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
@@ -50,12 +50,12 @@ class TrainTask(ABC):
     # -- position and state --
 
     @abstractmethod
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         """The epoch, where the streams stand, and whatever else this kind of training remembers:
         tensors and plain values, entries of the checkpoint."""
 
     @abstractmethod
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         """The inverse of `position`, for the entries of a checkpoint."""
 
     @property
@@ -63,7 +63,7 @@ class TrainTask(ABC):
     def num_steps(self) -> int:
         """Steps that are done, of all epochs."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {
             "network": self.network.state_dict(),
@@ -74,7 +74,7 @@ class TrainTask(ABC):
             "random_state": random_state(self.device),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -116,20 +116,20 @@ class TrainTask(ABC):
     # -- epochs --
 
     @abstractmethod
-    def finish_epoch(self) -> dict[str, Any]:
+    def finish_epoch(self) -> Record:
         """The metrics of the epoch that ends, and the position moved to the next."""
 
     @abstractmethod
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def shown(self, record: Record) -> dict[str, float]:
         """What the line of an epoch shows of its metrics, in words short enough for 80 columns."""
 
-    def remarks(self, record: Mapping[str, Any]) -> list[str]:
+    def remarks(self, record: Record) -> list[str]:
         """What else is to be said after an epoch."""
         del record
         return []
 
     @abstractmethod
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         """The results of the whole training; the test data are read here, once.
 
         The network then holds the weights that are kept.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import from_json
+from gradnas.config import JsonObject, from_json
 from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.cells import recipes, report
@@ -54,7 +53,7 @@ class Cells(Family):
     def training_after(self, what: str, source: str | None) -> str:
         return recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None:
+    def space_of(self, what: str, searched: JsonObject | None) -> ImageSpace | None:
         if searched is None or searched.get("type") != ConvCell.__name__:
             return None
         return from_json(ImageSpace, dict(searched), "config.space")  # type: ignore[type-abstract]

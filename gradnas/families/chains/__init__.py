@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
-from gradnas.config import from_json
+from gradnas.config import JsonObject, from_json
 from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.chains import recipes, report
@@ -57,7 +56,7 @@ class Chains(Family):
             return "proxyless-imagenet-eval"
         return recipes.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+    def space_of(self, what: str, searched: JsonObject | None) -> Any:
         if what in Chain.names():
             return MBConvChain.named(what)
         if searched is None or searched.get("type") != MBConvChain.__name__:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gradnas.config import read_object
 from gradnas.data import ImageData
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
+from gradnas.runs import Record
 from gradnas.tasks.base import Kind, Measure
 from gradnas.tasks.costs import cost_sentence, noted_warnings
 from gradnas.tasks.images.evaluation import evaluate
@@ -108,7 +108,7 @@ class Images(Kind):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: SearchConfig, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: SearchConfig, results: Record) -> list[str]:
         sentences = super().search_sentences(config, results)
         if "code" in results:
             sentences.append(f"code: {results['code']}")
@@ -124,7 +124,7 @@ class Images(Kind):
             sentences.append(cost_sentence(config.cost, results["cost"]))
         return sentences
 
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         return f"{results['num_test_images']} held-out images"
 
 

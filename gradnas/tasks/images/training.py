@@ -18,6 +18,7 @@ from gradnas.data import Batches, ImageData, Split, describe, halves
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import check_precision
 from gradnas.randomness import seed_for
+from gradnas.runs import Record
 from gradnas.tasks.batched import BatchedTraining
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH
@@ -132,10 +133,10 @@ class ImageTraining(ImageCalls, BatchedTraining):
 
     # -- epochs --
 
-    def more_metrics(self) -> dict[str, Any]:
+    def more_metrics(self) -> Record:
         return {"drop_path": self._drop_path()}
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         test = self.evaluated(self.test())
         head = getattr(self.network, "auxiliary_head", None)
         num_auxiliary = 0 if head is None else num_params(head)

@@ -20,6 +20,7 @@ from torch import Tensor
 from gradnas.data import Chunk, Corpus, TextStream
 from gradnas.objectives import Objective, TokenLikelihood
 from gradnas.randomness import generator_for, seed_for
+from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -85,10 +86,10 @@ class TextSearch(SearchTask):
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"train": self.train.state_dict(), "valid": self.valid.state_dict()}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.train.load_state_dict(position["train"])
         self.valid.load_state_dict(position["valid"])
 
