@@ -2,8 +2,8 @@
 
 Legend: B batch, C channels, H height, W width. Every operation maps C channels to C channels; with
 stride 2 it halves H and W. Convolutions have no bias. BatchNorm is affine in derived networks and
-not in supernets (DARTS, section 3). This file needs torch alone: exported model files are made of
-its source.
+not in supernets, as in DARTS: an operation with a scale of its own could make up for its mixing
+weight. This file needs torch alone: exported model files are made of its source.
 """
 
 from __future__ import annotations
