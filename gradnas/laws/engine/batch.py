@@ -83,7 +83,7 @@ class FormulaBatch:
         code = {name: i for i, name in enumerate(self.names)}
 
         # Filled in NumPy: single numbers are written far faster than into tensors. A missing edge
-        # stays 0 * feature 0 + 0, without a constant that is `free`, which is: fitted.
+        # stays 0 * feature 0 + 0, and neither of its constants is free (fitted).
         count = len(self.formulas)
         J, E = largest_sizes(self.formulas)
         source = np.zeros((count, J, E), dtype=np.int64)
