@@ -135,7 +135,7 @@ SearchCommand.__annotations__.update(dict.fromkeys(LIMITS, Number))
 
 
 def carry_out(
-    config: SearchSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))

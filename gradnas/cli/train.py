@@ -82,7 +82,7 @@ class TrainCommand(RunOptions):
 
 
 def carry_out(
-    config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: TrainSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))

@@ -79,7 +79,7 @@ class Estimate:
         return "\n".join(lines)
 
 
-def estimate_search(config: SearchSettings, data: Any, device: torch.device) -> Estimate:
+def estimate_search(config: SearchSettings, data: object, device: torch.device) -> Estimate:
     """Build the search, make some steps and evaluate some batches; nothing is written.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ from gradnas.tasks.base import SearchSettings
 
 
 def start_search(
-    config: SearchSettings, path: str | Path, data: Any, device: torch.device
+    config: SearchSettings, path: str | Path, data: object, device: torch.device
 ) -> runs.Run:
     """Make the run folder of a search: configuration, environment, what its kind of data adds.
 
@@ -42,7 +41,7 @@ def start_search(
 def run_search(
     config: SearchSettings,
     run: runs.Run,
-    data: Any,
+    data: object,
     device: torch.device,
     progress: bool = True,
 ) -> Record:

@@ -30,7 +30,7 @@ RANDOM = 13  # stream of random numbers: architectures for comparison
 
 
 def start_training(
-    config: TrainSettings, path: str | Path, data: Any, device: torch.device
+    config: TrainSettings, path: str | Path, data: object, device: torch.device
 ) -> runs.Run:
     """Make the run folder of a training: configuration, environment, architecture, picture.
 
@@ -54,7 +54,7 @@ def start_training(
 def train(
     config: TrainSettings,
     run: runs.Run,
-    data: Any,
+    data: object,
     device: torch.device,
     progress: bool = True,
     title: str = "train",
@@ -144,7 +144,7 @@ def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
 
 
 def train_random(
-    config: TrainSettings, run: runs.Run, data: Any, device: torch.device, progress: bool
+    config: TrainSettings, run: runs.Run, data: object, device: torch.device, progress: bool
 ) -> Record:
     """Train architectures drawn at random in the same way, each in a folder `random/K` of the run.
 
@@ -158,7 +158,7 @@ def train_random(
     texts: list[str] = []
     for k in range(config.random_cells):
         architecture = config.space.random_decision(generator_for(config.seed, RANDOM, k))
-        own: Any = replace(config, genotype=architecture, random_cells=0)  # type: ignore[type-var]
+        own = replace(config, genotype=architecture, random_cells=0)
         folder = run.path / "random" / str(k)
         if distributed.is_main() and not (folder / runs.CONFIG).exists():
             start_training(own, folder, data, device)

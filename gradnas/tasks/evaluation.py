@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.runs import State
+
+B = TypeVar("B")  # a batch
 
 
 class Means:
@@ -43,15 +45,15 @@ class Means:
         return distributed.mean_of_values(own)
 
 
-def _called(network: nn.Module, batch: Any) -> Any:
+def _called(network: nn.Module, batch: object) -> object:
     return network(batch)
 
 
 @torch.no_grad()
 def recalibrate(
     network: nn.Module,
-    batches: Iterable[Any],
-    run: Callable[[nn.Module, Any], Any] = _called,
+    batches: Iterable[B],
+    run: Callable[[nn.Module, B], object] = _called,
 ) -> None:
     """Replace the running statistics of every BatchNorm by the mean over these batches.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ from gradnas.tasks.costs import cost_record
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
+S = TypeVar("S")  # the configuration
+B = TypeVar("B")  # a batch
 
-class SearchTask(ABC):
+
+class SearchTask(ABC, Generic[S, B]):
     """A search that runs: the search itself, and its streams of batches.
 
     It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
@@ -39,7 +42,7 @@ class SearchTask(ABC):
         @property
         def place(self) -> Place: ...
 
-    def __init__(self, config: Any, search: Search) -> None:
+    def __init__(self, config: S, search: Search) -> None:
         self.config = config
         self.search = search
         self.notes: list[str] = []
@@ -82,14 +85,14 @@ class SearchTask(ABC):
     # -- steps --
 
     @abstractmethod
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         """The train batches of this epoch that are still to come, on the device."""
 
     @abstractmethod
-    def step(self, batch: Any) -> StepReport:
+    def step(self, batch: B) -> StepReport:
         """One step of alphas and weights; its losses go into the means of the epoch."""
 
-    def counted_step(self, batch: Any) -> StepReport:
+    def counted_step(self, batch: B) -> StepReport:
         """A step that also counts the memory it needs.
 
         That is of weights, gradients, optimisers, and what autograd keeps.
@@ -155,7 +158,7 @@ class SearchTask(ABC):
 
     def results(self, result: SearchResult, last: Record) -> Record:
         """The results of the whole search; `last` are the metrics of its last epoch."""
-        found: dict[str, Any] = {"genotype": result.decision.to_text(), "steps": self.search.steps}
+        found: Record = {"genotype": result.decision.to_text(), "steps": self.search.steps}
         found |= {key: last[key] for key in self.result_keys if key in last}
         if result.cost is not None:
             found["cost"] = result.cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,11 @@ from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
+T = TypeVar("T")  # the configuration
+B = TypeVar("B")  # a batch
 
-class TrainTask(ABC):
+
+class TrainTask(ABC, Generic[T, B]):
     """A training that runs: network, optimiser, streams of batches, position.
 
     Its state is saved and resumed bit for bit.
@@ -34,7 +37,7 @@ class TrainTask(ABC):
 
     def __init__(
         self,
-        config: Any,
+        config: T,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
@@ -90,11 +93,11 @@ class TrainTask(ABC):
         self.network.train()
 
     @abstractmethod
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         """The batches of this epoch that are still to come, on the device."""
 
     @abstractmethod
-    def step(self, batch: Any) -> dict[str, Tensor]:
+    def step(self, batch: B) -> dict[str, Tensor]:
         """One step of the weights; its losses go into the means of the epoch.
 
         Raises:

@@ -27,7 +27,7 @@ from gradnas.tasks.images.words import ImageWords
 EVALUATION_BATCH = 256
 
 
-class Images(Kind):
+class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     """Labelled images, measured by the accuracy of a classifier."""
 
     name = "images"

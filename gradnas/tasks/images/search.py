@@ -37,7 +37,7 @@ VALID_ORDER = 23
 SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are quicker
 
 
-class ImageSearch(ImageCalls, BatchedSearch):
+class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
     """A search of an image classifier."""
 
     result_keys: ClassVar[tuple[str, ...]] = (

@@ -29,7 +29,7 @@ INIT = 11  # initial weights
 ORDER = 12  # order and augmentation
 
 
-class ImageTraining(ImageCalls, BatchedTraining):
+class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
     """A training of an image classifier.
 
     Args:

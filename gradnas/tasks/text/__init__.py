@@ -23,7 +23,7 @@ from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
 
 
-class Text(Kind):
+class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     """Text, measured by the perplexity of a language model."""
 
     name = "text"

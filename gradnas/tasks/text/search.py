@@ -49,7 +49,7 @@ class _LastPass:
     hidden_BH: Tensor | None
 
 
-class TextSearch(SearchTask):
+class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     """A search of a recurrent cell for language models."""
 
     place: TextPlace

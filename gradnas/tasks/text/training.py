@@ -76,7 +76,7 @@ class AveragedWeights:
             self.mean[name].copy_(tensor)
 
 
-class TextTraining(TrainTask):
+class TextTraining(TrainTask[TextTrainConfig, Chunk]):
     """A training of a language model.
 
     Args:
