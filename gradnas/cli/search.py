@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -75,9 +75,8 @@ class SearchCommand(CostLimits, _SearchOptions):
             out = free_folder(stem)
         carry_out(config, out, data, device, new=True)
 
-    def _config(self) -> Any:
+    def _config(self) -> SearchSettings:
         """The recipe, or the file, with the options that were given."""
-        config: Any
         if self.recipe.endswith(".json"):
             path = Path(self.recipe)
             cls, description = typed(path, *SEARCH_CONFIGS.values())

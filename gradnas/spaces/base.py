@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from dataclasses import Field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +150,9 @@ class Space(ABC, Generic[D]):
     `TextSpace`.
     """
 
+    if TYPE_CHECKING:  # as in any dataclass
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     @abstractmethod
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> D:
         """Alphas -> discrete architecture."""
@@ -162,7 +166,18 @@ class Space(ABC, Generic[D]):
         """An architecture drawn uniformly."""
 
 
-class ImageSpace(Space[D]):
+class NetworkSpace(Space[D]):
+    """A space whose architectures are networks to be trained."""
+
+    @abstractmethod
+    def network(self, decision: D, /) -> nn.Module:
+        """The plain network of an architecture, freshly initialised.
+
+        What it is built for (channels and classes, a vocabulary) has its defaults here.
+        """
+
+
+class ImageSpace(NetworkSpace[D]):
     """A space of image classifiers: what programs that search and train on images need of it."""
 
     @abstractmethod
@@ -216,7 +231,7 @@ class ImageSpace(Space[D]):
         return None
 
 
-class TextSpace(Space[D]):
+class TextSpace(NetworkSpace[D]):
     """A space of language models: what the programs that search and train on text need of it."""
 
     @abstractmethod

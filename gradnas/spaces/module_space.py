@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, did_you_mean, to_json
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space
+from gradnas.spaces.base import NetworkSpace
 from gradnas.spaces.your_module import (
     ModuleSupernet,
     choices_in,
@@ -24,7 +24,7 @@ from gradnas.spaces.your_module import (
 CHOICES = "choices"  # entry of a configuration file: the operations that a report names
 
 
-class ModuleSpace(Space[Choices]):
+class ModuleSpace(NetworkSpace[Choices]):
     """A space of the modules that `module` makes; a subclass is a frozen dataclass.
 
     In a configuration file it also lists its choices with their operations: a run folder holds no
@@ -96,7 +96,7 @@ class ModuleSpace(Space[Choices]):
     def to_json(self) -> JsonObject:
         """The fields, and the choices with their operations."""
         entries = {}
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(self):
             entries[field.name] = to_json(getattr(self, field.name))
         listed = {name: list(operations) for name, operations in self.names.items()}
         return {**entries, CHOICES: listed}

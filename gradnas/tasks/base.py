@@ -22,10 +22,13 @@ from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, build, from_json, to_json
 from gradnas.export.source import SourceOf
+from gradnas.gradients import ArchitectureGradient
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.runs import Record
-from gradnas.spaces import Space
+from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask
 
@@ -126,6 +129,15 @@ class SearchSettings(Settings):
 
     takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
 
+    if TYPE_CHECKING:
+
+        @property
+        def relaxation(self) -> Relaxation: ...
+        @property
+        def gradient(self) -> ArchitectureGradient: ...
+        @property
+        def cost(self) -> ExpectedCost | None: ...  # where it takes one
+
     def image_sizes(self, side: int | None) -> ImageSizes:
         """What its supernet is timed for, with another side if one is given.
 
@@ -156,6 +168,8 @@ class TrainSettings(Settings):
 
     if TYPE_CHECKING:
 
+        @property
+        def space(self) -> NetworkSpace: ...
         @property
         def genotype(self) -> Architecture: ...
         @property

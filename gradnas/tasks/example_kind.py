@@ -25,10 +25,8 @@ from gradnas.architectures.choices import Choices
 from gradnas.config import read_object
 from gradnas.export.programs import write_program
 from gradnas.export.source import SourceOf
-from gradnas.gradients import ArchitectureGradient
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.randomness import seed_for
-from gradnas.relaxations import Relaxation
 from gradnas.runs import Record
 from gradnas.search.search import Search
 from gradnas.spaces.module_space import ModuleSpace
@@ -71,10 +69,6 @@ class ExampleSearchSettings(SearchSettings):
         def space(self) -> ModuleSpace: ...
         @property
         def data(self) -> ExampleSource: ...
-        @property
-        def relaxation(self) -> Relaxation: ...
-        @property
-        def gradient(self) -> ArchitectureGradient: ...
         @property
         def weights(self) -> WeightOptimizer: ...
         @property
