@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
+
+import pandas
 
 from gradnas.config import JsonObject
 from gradnas.data.tabular import Table
@@ -50,7 +51,7 @@ class FoundLaws:
 
     estimator: EquationRegressor | EquationClassifier
     table: Table
-    frame: Any
+    frame: pandas.DataFrame
 
     def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
         """The chosen laws with their left sides.
