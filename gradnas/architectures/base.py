@@ -111,7 +111,7 @@ class Architecture(ABC):
 # -- what the JSON forms have in common ------------------------------------------------------------
 
 
-def checked_object(obj: Any, form: str, where: str) -> JsonObject:
+def checked_object(obj: Json, form: str, where: str) -> JsonObject:
     """`obj`, if it is an object of this format. ValueError otherwise."""
     if not isinstance(obj, dict):
         raise ValueError(f"{where} must be an object, not {type_word(obj)}")
@@ -120,7 +120,7 @@ def checked_object(obj: Any, form: str, where: str) -> JsonObject:
     return obj
 
 
-def check_known(fields: Collection[Any], known: Collection[str], where: str) -> None:
+def check_known(fields: Collection[object], known: Collection[str], where: str) -> None:
     """ValueError, with the nearest name, for a field that is not one of the known."""
     for field in fields:
         if field not in known:
@@ -128,7 +128,7 @@ def check_known(fields: Collection[Any], known: Collection[str], where: str) -> 
             raise ValueError(f"{where}: unknown field {field!r}{hint}")
 
 
-def check_complete(fields: Collection[Any], needed: Collection[str], where: str) -> None:
+def check_complete(fields: Collection[object], needed: Collection[str], where: str) -> None:
     """ValueError that names the fields that are missing."""
     missing = [repr(field) for field in needed if field not in fields]
     if missing:

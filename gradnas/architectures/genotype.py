@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gradnas.architectures.base import (
     Architecture,
@@ -247,14 +247,14 @@ class Genotype(_OriginalFields, Architecture):
 # -- making cells ----------------------------------------------------------------------------------
 
 
-def _cell(edges: Any, concat: Any, form: CellForm | None = None) -> CellGenotype:
+def _cell(edges: Json, concat: Json, form: CellForm | None = None) -> CellGenotype:
     """A cell, not validated. With a form, a concat of None means all nodes."""
     if concat is None and form is not None and isinstance(edges, (list, tuple)):
         concat = form.nodes(len(edges))
     return CellGenotype(edges=_tuples(edges), concat=_tuples(concat))
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: Json) -> Json:
     """Lists and ranges as tuples, two levels deep; everything else as it is, for the validation to
     refuse."""
     if not isinstance(value, (list, tuple, range)):
@@ -262,7 +262,7 @@ def _tuples(value: Any) -> Any:
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
-def _cell_from_json(obj: Any, name: str, where: str) -> CellGenotype:
+def _cell_from_json(obj: Json, name: str, where: str) -> CellGenotype:
     if not isinstance(obj, dict):
         raise ValueError(f"{where}: field {name!r} must be an object, not {type_word(obj)}")
     check_known(obj, ("edges", "concat"), f"{where}: field {name!r}")

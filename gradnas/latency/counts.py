@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +25,7 @@ def in_eval_mode(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def count_macs(run: Callable[[], Any]) -> int:
+def count_macs(run: Callable[[], object]) -> int:
     """Multiply-adds of the convolutions and matrix products that `run` makes.
 
     They are counted where torch carries them out, so it makes no difference whether they come from
@@ -38,7 +37,7 @@ def count_macs(run: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2  # torch counts a multiply-add as two
 
 
-def macs(module: nn.Module, *inputs: Any) -> int:
+def macs(module: nn.Module, *inputs: object) -> int:
     """Multiply-adds of one forward pass in eval mode; give one image for the usual number.
 
     The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at

@@ -5,22 +5,19 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from gradnas.config import Json
 from gradnas.latency.counts import in_eval_mode
 from gradnas.latency.entry import Device, Entry
-from gradnas.latency.survey import CostView
+from gradnas.latency.survey import CostView, Ready
 from gradnas.latency.table import LatencyTable
 from gradnas.version import __version__
-
-# A context manager around the function to time; what it does on entering and leaving is not timed.
-Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 
 
 @dataclass(frozen=True)
@@ -154,9 +151,9 @@ def _cuda_round(
 
 def measure(
     net: nn.Module | CostView,
-    inputs: Sequence[Any],
+    inputs: Sequence[object],
     timing: Timing = Timing(),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Json] | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> LatencyTable:
     """Time every distinct (operation, input shape) of a network with choices, in eval mode.
@@ -198,7 +195,7 @@ def measure(
     return LatencyTable(entries, Device.here(device), described, versions())
 
 
-def _device_of(net: nn.Module, inputs: Sequence[Any]) -> torch.device:
+def _device_of(net: nn.Module, inputs: Sequence[object]) -> torch.device:
     for parameter in net.parameters():
         return parameter.device
     for value in inputs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -46,9 +46,9 @@ class Call:
     module: nn.Module
     path: str
     when: When
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any = None
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    output: object = None
     parts: list[Call] | None = None
     rest: bool = False
 
@@ -87,7 +87,9 @@ class Recorder:
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         self.ran.add(module)
         if self._depth:
             # A unit is the largest module without a choice inside: what it calls is its own affair.
@@ -105,7 +107,7 @@ class Recorder:
             self._depth = 1
         self._open.append(call)
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: object, output: object) -> None:
         del args
         if self._depth > 1:
             self._depth -= 1
@@ -158,7 +160,7 @@ def alternatives(net: nn.Module) -> dict[nn.Module, Place]:
     return places
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors of a nesting of tuples, lists and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value

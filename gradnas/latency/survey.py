@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,9 @@ from gradnas.choice import Choice
 from gradnas.latency.counts import count_macs, in_eval_mode
 from gradnas.latency.features import features_of
 from gradnas.latency.recorder import Call, Place, Recorder, When, alternatives, tensors_in
+
+Work = Callable[[], object]  # one call, to be timed or counted; what it gives is not looked at
+Ready = Callable[[], AbstractContextManager[Work]]  # entering and leaving is not timed
 
 REST = "rest"  # type of the units that stand for what no module does
 
@@ -51,9 +53,7 @@ class Unit:
     features: Mapping[str, float]
     macs: int
     params: tuple[int, ...]
-    ready: Callable[[], AbstractContextManager[Callable[[], Any]]] = field(
-        compare=False, repr=False
-    )
+    ready: Ready = field(compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -70,20 +70,20 @@ class CostView:
 
     net: nn.Module
     places: Mapping[nn.Module, Place] | None = None
-    named: Mapping[str, Any] = field(default_factory=dict)
-    named_for_rest: Mapping[str, Any] | None = None
+    named: Mapping[str, object] = field(default_factory=dict)
+    named_for_rest: Mapping[str, object] | None = None
 
-    def survey(self, inputs: Sequence[Any]) -> list[Unit]:
+    def survey(self, inputs: Sequence[object]) -> list[Unit]:
         """Its units, with these inputs."""
         return survey(self.net, inputs, self.places, self.named, self.named_for_rest)
 
 
 def survey(
     net: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Sequence[object],
     places: Mapping[nn.Module, Place] | None = None,
-    named: Mapping[str, Any] | None = None,
-    named_for_rest: Mapping[str, Any] | None = None,
+    named: Mapping[str, object] | None = None,
+    named_for_rest: Mapping[str, object] | None = None,
 ) -> list[Unit]:
     """The units of `net`, found by one forward pass in eval mode without gradients.
 
@@ -125,7 +125,7 @@ def _check_that_all_ran(recorder: Recorder) -> None:
             )
 
 
-def _units(calls: Sequence[Call], named_for_rest: Mapping[str, Any]) -> list[Unit]:
+def _units(calls: Sequence[Call], named_for_rest: Mapping[str, object]) -> list[Unit]:
     """The calls, those of equal operations on equal shapes together."""
     grouped: dict[str, list[Call]] = {}
     for call in calls:
@@ -159,7 +159,7 @@ def _label(call: Call) -> str:
     return f"{REST} of {name}" if call.rest else name
 
 
-def _macs(ready: AbstractContextManager[Callable[[], Any]]) -> int:
+def _macs(ready: AbstractContextManager[Work]) -> int:
     with ready as work:
         return count_macs(work)
 
@@ -179,9 +179,7 @@ def _new_params(call: Call, counted: set[nn.Parameter]) -> int:
 # ---- calling one unit again ----------------------------------------------------------------------
 
 
-def _ready(
-    call: Call, named_for_rest: Mapping[str, Any]
-) -> AbstractContextManager[Callable[[], Any]]:
+def _ready(call: Call, named_for_rest: Mapping[str, object]) -> AbstractContextManager[Work]:
     if not call.rest:
         return nullcontext(lambda: call.module(*call.args, **call.kwargs))
     # The network's own rest runs as in a derived network; that of an operation as it was met.
@@ -190,13 +188,13 @@ def _ready(
 
 
 @contextmanager
-def _short_circuited(parts: Sequence[Call], work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
+def _short_circuited(parts: Sequence[Call], work: Work) -> Iterator[Work]:
     """Within this block the modules of `parts` return at once what they returned before.
 
     What is then left to time is the rest, on real values: a subtraction of two times would give it
     too, with the errors of both.
     """
-    outputs: dict[nn.Module, list[Any]] = {}
+    outputs: dict[nn.Module, list[object]] = {}
     for part in parts:
         outputs.setdefault(part.module, []).append(part.output)
     try:
@@ -212,11 +210,11 @@ def _short_circuited(parts: Sequence[Call], work: Callable[[], Any]) -> Iterator
 class _Replay:
     """The outputs of a module in one pass, in turn, over and over: timing makes many passes."""
 
-    def __init__(self, values: list[Any]) -> None:
+    def __init__(self, values: list[object]) -> None:
         self.values = values
         self.next = 0
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         value = self.values[self.next % len(self.values)]
         self.next += 1
         return value
@@ -263,7 +261,7 @@ def _structure(module: nn.Module, without_choices: bool) -> str:
     return f"({';'.join(parts)}[{','.join(children)}])"
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import networkx as nx
 
 from gradnas.architectures.genotype import CellGenotype
+
+T = TypeVar("T")
 
 PITCH = 21.0  # between the rows of one node
 BAND_GAP = 9.0  # more between the rows of two nodes
@@ -238,6 +240,6 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _exchanged(items: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+def _exchanged(items: tuple[T, ...], i: int) -> tuple[T, ...]:
     """With the i-th and the next item in each other's place."""
     return (*items[:i], items[i + 1], items[i], *items[i + 2 :])

@@ -11,14 +11,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
-from gradnas.config import JsonObject
+from gradnas.config import Json, JsonObject
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.folder import Folder, read_alphas, read_folder
@@ -201,7 +200,7 @@ def _rows(values: JsonObject, depth: int = 0) -> str:
     return "".join(rows)
 
 
-def _value(value: Any) -> str:
+def _value(value: Json) -> str:
     """A value of a JSON file as one writes it."""
     if value is None:
         return "not set"

@@ -9,7 +9,6 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +134,7 @@ def train(
     return results
 
 
-def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
+def _counted_step(task: TrainTask, batch: object) -> dict[str, Tensor]:
     """A step that also counts the memory it needs."""
     with SavedTensors() as kept:
         parts = task.step(batch)

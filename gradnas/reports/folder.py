@@ -12,17 +12,19 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
-from gradnas.config import JsonObject, from_json, read_object
+from gradnas.config import Json, JsonObject, from_json, read_object
 from gradnas.pictures.canvas import plain
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Records:
     """The lines of a `.jsonl` file, each of an epoch."""
 
     path: Path
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Record, ...]
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(finished epochs, value) wherever the value is there.
@@ -159,9 +161,9 @@ class Folder:
             return None
         return number(self.results[key], f"{self.path / runs.RESULTS}: {key}")
 
-    def setting(self, *keys: str, kind: type) -> Any:
+    def setting(self, *keys: str, kind: type[T]) -> T:
         """A value of `config.json`. Raises ValueError when it is missing or of another type."""
-        value: Any = self.config
+        value: Json = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if type(value) is not kind:

@@ -30,7 +30,7 @@ from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
-from gradnas.search.feed import Feed, supervised
+from gradnas.search.feed import Feed, T, V, supervised
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.rewards import Rewards, check_samples
@@ -161,9 +161,7 @@ class Search:
         """Where the weights are."""
         return self.passes.device
 
-    def pairs(
-        self, train_loader: Iterable[Any], valid_loader: Iterable[Any]
-    ) -> Iterator[tuple[Any, Any]]:
+    def pairs(self, train_loader: Iterable[T], valid_loader: Iterable[V]) -> Iterator[tuple[T, V]]:
         """One epoch of (train batch, validation batch), moved to the device of the weights.
 
         The validation iterator goes on where the last epoch left it and starts over when it is

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import read_object
+from gradnas.config import JsonObject, read_object
 from gradnas.data import ImageData
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
@@ -128,7 +127,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
         return f"{results['num_test_images']} held-out images"
 
 
-def trained_on(run: runs.Run) -> dict[str, Any]:
+def trained_on(run: runs.Run) -> JsonObject:
     """What a finished training says of its images; ValueError where it does not."""
     path = run.path / runs.RESULTS
     data = read_object(path).get("data")

@@ -152,6 +152,9 @@ class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
         }
 
 
+Group = dict[str, list[nn.Parameter] | float]  # weights with one setting of the optimiser
+
+
 def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
     """The freshly initialised network of a training run.
 
@@ -172,7 +175,7 @@ def num_params(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def parameter_groups(network: nn.Module, no_decay: str) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, no_decay: str) -> list[Group]:
     """All weights, in one group, or in two of which the second is not decayed."""
     kept: set[int] = set()
     if no_decay != "nothing":
@@ -181,7 +184,7 @@ def parameter_groups(network: nn.Module, no_decay: str) -> list[dict[str, Any]]:
                 kept |= {id(p) for p in module.parameters()}
     if no_decay == "norms and biases":
         kept |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
-    groups: list[dict[str, Any]] = [
+    groups: list[Group] = [
         {"params": [p for p in network.parameters() if id(p) not in kept]},
         {"params": [p for p in network.parameters() if id(p) in kept], "weight_decay": 0.0},
     ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from gradnas import distributed, runs
 from gradnas.config import read_object
 from gradnas.data import Chunk, TextStream, Vocabulary
 from gradnas.runs import State
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
@@ -76,7 +76,9 @@ class TextPlace(Place):
 
 @torch.no_grad()
 def evaluate_text(
-    model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
+    model: Callable[[Tensor, Tensor | None, Tensor], LanguageLoss],
+    stream: TextStream,
+    length: int = 70,
 ) -> dict[str, float]:
     """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.text.reading import (
@@ -180,7 +181,9 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         supernet = self.search.supernet
         draw = self.search.evaluation_draw()
 
-        def mixture(tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor) -> Any:
+        def mixture(
+            tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor
+        ) -> LanguageLoss:
             return supernet(tokens_TB, hidden_BH, targets_TB, draw=draw)
 
         supernet.eval()

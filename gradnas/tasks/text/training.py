@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +107,7 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         self.steps = 0
         self.averaged: AveragedWeights | None = None  # from the trigger on
         self.valid_losses: list[float] = []
-        self.best: dict[str, Any] = {"loss": None, "epoch": None, "weights": {}}
+        self.best: State = {"loss": None, "epoch": None, "weights": {}}
         torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
     # -- position --
