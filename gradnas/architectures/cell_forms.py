@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from gradnas.architectures.base import type_word
 
@@ -70,7 +70,7 @@ def check_cell(form: CellForm, name: str, edges: object, concat: object) -> None
     _check_concat(f"{name} cell", concat, form.nodes(len(edges)))
 
 
-def checked_tuple(value: object, what: str, of: str) -> tuple[Any, ...]:
+def checked_tuple(value: object, what: str, of: str) -> tuple[object, ...]:
     """`value`, if it is a tuple. ValueError otherwise."""
     if not isinstance(value, tuple):
         raise ValueError(f"{what} must be a tuple of {of}, not {type_word(value)}")
@@ -92,7 +92,7 @@ def _check_edge(where: str, edge: object, last_state: int) -> None:
         )
 
 
-def _check_concat(where: str, concat: tuple[Any, ...], nodes: range) -> None:
+def _check_concat(where: str, concat: tuple[object, ...], nodes: range) -> None:
     known = f"the nodes {nodes[0]}..{nodes[-1]}"
     if not concat:
         raise ValueError(f"{where}: concat is empty; it needs at least one of {known}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import warnings
-from typing import Any
 
 from gradnas.architectures.base import MAX_CHARACTERS, type_word
+
+Value = str | int | tuple["Value", ...]
 
 # A bound on the work that a hostile text can cause: no published concat is longer than 8
 _MAX_RANGE = 1_000
@@ -22,7 +23,7 @@ def concat_text(concat: tuple[int, ...]) -> str:
     return repr(run) if concat == tuple(run) else repr(list(concat))
 
 
-def read_fields(text: object) -> dict[str, Any]:
+def read_fields(text: object) -> dict[str, Value]:
     """The fields of the named tuple: texts, integers and tuples of them.
 
     Raises ValueError for everything but `Genotype(field=...)` of lists, tuples, strings, integers
@@ -62,7 +63,7 @@ def _genotype_call(text: object) -> ast.Call:
     return call
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> Value:
     match node:
         case ast.Constant(value=str() | int() as value):
             return value

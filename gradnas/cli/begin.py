@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture, published
-from gradnas.config import read_object
+from gradnas.config import JsonObject, read_object
+from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
 
@@ -39,7 +40,10 @@ def begin(out: Path, new: bool, threads: int | None, start: Callable[[], object]
     return run
 
 
-def guarded(run: runs.Run, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+C = TypeVar("C")  # a configuration
+
+
+def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
     """Do the work; when it stops, leave word of it in the run folder and on the terminal."""
     again = f"gradnas resume {run.path}"
     try:
@@ -70,7 +74,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
+def typed(path: Path, *wanted: type[C]) -> tuple[type[C], JsonObject]:
     """A configuration file's class, one of those wanted, and its object.
 
     A file that does not say is taken to be of the first.
@@ -91,7 +95,7 @@ def typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
     return classes[name], description
 
 
-def architecture_of(what: str) -> tuple[Architecture, dict[str, Any]]:
+def architecture_of(what: str) -> tuple[Architecture, JsonObject]:
     """An architecture, and the entries of the configuration that it was searched with.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tyro.conf import Positional
 
@@ -13,6 +12,7 @@ from gradnas.cli.begin import device_of, typed
 from gradnas.cli.options import Device, Run
 from gradnas.config import from_json
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
+from gradnas.tasks.base import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class ResumeCommand:
             raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
         path = run.path / runs.CONFIG
         cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
-        config: Any = from_json(cls, description, str(path))
+        config = from_json(cls, description, str(path))
         device = device_of(self.device or config.device)
-        is_search = cls in SEARCH_CONFIGS.values()
-        carry_out = search.carry_out if is_search else train.carry_out
-        carry_out(config, run.path, config.load(), device, new=False)
+        data = config.load()
+        if isinstance(config, SearchSettings):
+            search.carry_out(config, run.path, data, device, new=False)
+        else:
+            train.carry_out(config, run.path, data, device, new=False)

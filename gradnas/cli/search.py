@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -75,9 +75,8 @@ class SearchCommand(CostLimits, _SearchOptions):
             out = free_folder(stem)
         carry_out(config, out, data, device, new=True)
 
-    def _config(self) -> Any:
+    def _config(self) -> SearchSettings:
         """The recipe, or the file, with the options that were given."""
-        config: Any
         if self.recipe.endswith(".json"):
             path = Path(self.recipe)
             cls, description = typed(path, *SEARCH_CONFIGS.values())
@@ -135,7 +134,7 @@ SearchCommand.__annotations__.update(dict.fromkeys(LIMITS, Number))
 
 
 def carry_out(
-    config: SearchSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))

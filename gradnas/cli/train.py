@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -53,7 +53,7 @@ class TrainCommand(RunOptions):
         device = device_of(config.device)
         carry_out(config, self.out or out, config.load(), device, new=True)
 
-    def _config(self) -> tuple[Any, Path]:
+    def _config(self) -> tuple[TrainSettings, Path]:
         """The configuration before the options that were given, and the folder by default."""
         path = Path(self.what)
         if path.is_file() and read_object(path).get("type") in TRAIN_CONFIGS:
@@ -67,7 +67,7 @@ class TrainCommand(RunOptions):
             return config, free_folder(f"{path.resolve().parent.name}-again")
         return self._after_search()
 
-    def _after_search(self) -> tuple[Any, Path]:
+    def _after_search(self) -> tuple[TrainSettings, Path]:
         """The recipe for an architecture, with its size and the data that it was found on."""
         architecture, searched = architecture_of(self.what)
         recipe = self.recipe
@@ -82,7 +82,7 @@ class TrainCommand(RunOptions):
 
 
 def carry_out(
-    config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: TrainSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))

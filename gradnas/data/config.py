@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from gradnas.config import JsonObject
 from gradnas.data.augment import Augment
 from gradnas.data.base import ImageData, balanced
 from gradnas.data.load import load_images
@@ -48,7 +48,7 @@ class DataConfig:
         return replace(data, train=chosen)
 
 
-def describe(data: ImageData) -> dict[str, Any]:
+def describe(data: ImageData) -> JsonObject:
     """What a user of the trained network must know of the images: shape, scaling, class names."""
     return {
         "name": data.name,

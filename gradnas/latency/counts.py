@@ -166,7 +166,7 @@ def count_macs(run: Callable[[], Any], where: str = "this function") -> int:
     return total
 
 
-def macs(module: nn.Module, *inputs: Any) -> int:
+def macs(module: nn.Module, *inputs: object) -> int:
     """Multiply-adds of one forward pass in eval mode; give one image for the usual number.
 
     The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at

@@ -37,9 +37,9 @@ class Call:
     module: nn.Module
     path: str
     when: When
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any = None
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    output: object = None
     parts: list[Call] | None = None
     rest: bool = False
     macs: int = 0
@@ -94,7 +94,9 @@ class Recorder:
 
     # ---- hooks -----------------------------------------------------------------------------------
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         self.ran.add(module)
         self._running.append(module)
         if self._depth:
@@ -137,7 +139,7 @@ class Recorder:
         self._depth = 0
         call = self._open.pop()
         assert call.module is module
-        call.output = output
+        call.output = output  # what the call is replaced by while the rest around it is timed
         is_unit = call.parts is None
         if is_unit or call.rest:
             self.calls.append(call)
@@ -206,7 +208,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors of a nesting of tuples, lists and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value

@@ -25,6 +25,9 @@ from gradnas.latency.features import features_of
 from gradnas.latency.recorder import Call, Recorder, plain_settings, tensors_in
 from gradnas.latency.registered import Place, Registered, When, registered
 
+Work = Callable[[], object]  # one call, to be timed or counted; what it gives is not looked at
+Ready = Callable[[], AbstractContextManager[Work]]  # entering and leaving is not timed
+
 REST = "rest"  # type of the units that stand for what no module does
 
 
@@ -104,7 +107,7 @@ class CostView:
 
 def survey(
     net: nn.Module,
-    inputs: Sequence[Any],
+    inputs: Sequence[object],
     places: Mapping[nn.Module, Place] | None = None,
     named: Mapping[str, Any] | None = None,
     named_for_rest: Mapping[str, Any] | None = None,
@@ -169,6 +172,7 @@ def _units(recorder: Recorder, named_for_rest: Mapping[str, Any]) -> list[Unit]:
         grouped.setdefault(key, []).append(call)
     units = []
     for key, equal_calls in grouped.items():
+        # Equal operations on equal shapes take equal time, so one of them is timed for all.
         first = equal_calls[0]
         uncounted = "" if first.unknown is None else uncountable(*first.unknown)
         unit = Unit(
@@ -212,9 +216,7 @@ def _own_params(call: Call) -> int:
 # ---- calling one unit again ----------------------------------------------------------------------
 
 
-def _ready(
-    call: Call, named_for_rest: Mapping[str, Any]
-) -> AbstractContextManager[Callable[[], Any]]:
+def _ready(call: Call, named_for_rest: Mapping[str, object]) -> AbstractContextManager[Work]:
     if not call.rest:
         return nullcontext(lambda: call.module(*call.args, **call.kwargs))
     # The network's own rest runs as in a derived network; that of an operation as it was met.
@@ -223,17 +225,18 @@ def _ready(
 
 
 @contextmanager
-def _short_circuited(parts: Sequence[Call], work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
+def _short_circuited(parts: Sequence[Call], work: Work) -> Iterator[Work]:
     """Within this block the modules of `parts` return at once what they returned before.
 
     What is then left to time is the rest, on real values: a subtraction of two times would give it
     too, with the errors of both.
     """
-    outputs: dict[nn.Module, list[Any]] = {}
+    outputs: dict[nn.Module, list[object]] = {}
     for part in parts:
         outputs.setdefault(part.module, []).append(part.output)
     try:
         for module, values in outputs.items():
+            # On the instance, where Python looks before it looks at the class.
             module.forward = _Replay(values)  # type: ignore[method-assign]
         yield work
     finally:
@@ -244,11 +247,11 @@ def _short_circuited(parts: Sequence[Call], work: Callable[[], Any]) -> Iterator
 class _Replay:
     """The outputs of a module in one pass, in turn, over and over: timing makes many passes."""
 
-    def __init__(self, values: list[Any]) -> None:
+    def __init__(self, values: list[object]) -> None:
         self.values = values
         self.next = 0
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         value = self.values[self.next % len(self.values)]
         self.next += 1
         return value
@@ -313,5 +316,5 @@ def _written_in_forward(kind: type[nn.Module]) -> frozenset[str]:
 
 
 def _shapes(tensors: list[Tensor]) -> str:
-    shapes = ["x".join(map(str, t.shape)) or "1" for t in tensors]
+    shapes = ["x".join(map(str, t.shape)) or "1" for t in tensors]  # a scalar has no sizes
     return ",".join(shapes) or "none"

@@ -6,15 +6,14 @@ What a cost can be counted in stands in `latency/quantities.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gradnas.config import build
+from gradnas.config import JsonObject, build
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 
 
@@ -215,20 +214,20 @@ class ExpectedCost(CostLimits, CostTable):
 
     # ---- configuration files ---------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Fields for a configuration file; the table by its path."""
         if isinstance(self.table, LatencyTable):
             raise ValueError(
                 "a configuration names a latency table by its path: save it and give the path"
             )
-        entries: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
+        entries: JsonObject = {"table": None if self.table is None else str(self.table)}
         entries[self.limit_name] = self.limit
         for name in ("form", "scale", "power", "weight", "multiplier_lr", "penalty"):
             entries[name] = getattr(self, name)
         return entries
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> ExpectedCost:
+    def from_json(cls, data: JsonObject, where: str) -> ExpectedCost:
         """The inverse of `to_json`."""
         table = data.get("table")
         if table is not None and not isinstance(table, str):

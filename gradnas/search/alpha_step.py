@@ -75,6 +75,7 @@ class AlphaStep:
         if self.rewards is not None:
             self.rewards.baseline = baseline
         if self.spending is not None:
+            # At the new alphas: the multiplier of a budget answers to where the step has led.
             self.spending.advance(self.expected_cost(self.spending))
         return loss
 
@@ -105,6 +106,7 @@ class AlphaStep:
 
     def expected_cost(self, spending: Spending) -> float:
         """The expected cost of the alphas as they stand, without noise."""
+        # In float64, as the costs are: their sums have more digits than float32.
         alphas = {name: alpha.detach().double() for name, alpha in self.passes.alphas.items()}
         return spending.expected(self.passes.probabilities(alphas)).item()
 
@@ -126,6 +128,7 @@ class AlphaStep:
             alpha.grad = grads[name]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # Rewards teach all operations at once: there is no pair whose share would have to stay.
         if self.rewards is not None:
             return
         # The relaxation has the last word: gates that learnt about two operations keep the shares

@@ -48,7 +48,8 @@ class WeightStep:
         loss, params, grads = self.gradient(train_loss)
         for p, g in zip(params, grads, strict=True):
             p.grad = g
-        # The norm is wanted in any case: it is NaN or infinite where any gradient is.
+        # The norm is wanted in any case: it is NaN or infinite where any gradient is. An infinite
+        # limit clips nothing.
         limit = self.clip_norm if self.clip_norm is not None else math.inf
         size = nn.utils.clip_grad_norm_(params, limit)
         # All ranks must come to one answer: where the gradient is finite, the loss of one of them
@@ -88,6 +89,7 @@ class WeightStep:
             if g is not None:
                 present.append(p)
                 averaged.append(g)
+        # All ranks sample the same operations, so all have gradients of the same weights.
         if distributed.world() > 1:
             averaged = distributed.mean(averaged)
         return loss.detach(), present, averaged
@@ -108,6 +110,7 @@ class WeightStep:
         moment = float(schedule.epoch)
         if self.settings.per_iteration:
             moment = schedule.epochs_with_steps
+        # A loop of one's own may go on past the end: at the last rate, not up the cosine again.
         moment = min(moment, schedule.epochs)
         lr = self.settings.lr_at(moment, schedule.epochs, schedule.warmup_epochs)
         for group in self.optimizer.param_groups:

@@ -12,7 +12,8 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, Self, TypeVar
+from dataclasses import Field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
             ValueError: there is none; the sentence says what the cheapest costs.
         """
         cheapest = self.cheapest(costs)
+        # A budget that is the cheapest cost itself, added up in another order, must not fail.
         if cheapest > budget * (1 + 1e-12):
             raise ValueError(
                 f"no architecture is within the budget of {budget:g} {costs.unit}: "
@@ -188,6 +190,9 @@ class Space(ABC, Generic[D]):
     `TextSpace`.
     """
 
+    if TYPE_CHECKING:  # as in any dataclass
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     @abstractmethod
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> D:
         """Alphas -> discrete architecture."""
@@ -201,7 +206,18 @@ class Space(ABC, Generic[D]):
         """An architecture drawn uniformly."""
 
 
-class ImageSpace(Space[D]):
+class NetworkSpace(Space[D]):
+    """A space whose architectures are networks to be trained."""
+
+    @abstractmethod
+    def network(self, decision: D, /) -> nn.Module:
+        """The plain network of an architecture, freshly initialised.
+
+        What it is built for (channels and classes, a vocabulary) has its defaults here.
+        """
+
+
+class ImageSpace(NetworkSpace[D]):
     """A space of image classifiers: what programs that search and train on images need of it."""
 
     @abstractmethod
@@ -255,7 +271,7 @@ class ImageSpace(Space[D]):
         return None
 
 
-class TextSpace(Space[D]):
+class TextSpace(NetworkSpace[D]):
     """A space of language models: what the programs that search and train on text need of it."""
 
     @abstractmethod

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import build, from_json, to_json
+from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject, build, from_json, to_json
 from gradnas.export.source import SourceOf
+from gradnas.gradients import ArchitectureGradient
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
-from gradnas.spaces import Space
+from gradnas.runs import Record
+from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask
 
@@ -57,6 +62,21 @@ class Measure:
 # ---- configurations ------------------------------------------------------------------------------
 
 
+class DataSettings(Protocol):
+    """Where the data of a run are: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def source(self) -> str:
+        """A name of known data, or a path."""
+        ...
+
+    def load(self) -> object:
+        """Read them."""
+        ...
+
+
 class Settings:
     """What the configurations of all runs have.
 
@@ -65,11 +85,12 @@ class Settings:
     """
 
     if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
         @property
-        def space(self) -> Any: ...
+        def space(self) -> Space: ...
         @property
-        def data(self) -> Any: ...
+        def data(self) -> DataSettings: ...
         @property
         def epochs(self) -> int: ...
         @property
@@ -83,7 +104,7 @@ class Settings:
         @property
         def checkpoint_seconds(self) -> float: ...
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """Read the data."""
         return self.data.load()
 
@@ -107,6 +128,15 @@ class SearchSettings(Settings):
     """The configuration of a search on one kind of data."""
 
     takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
+
+    if TYPE_CHECKING:
+
+        @property
+        def relaxation(self) -> Relaxation: ...
+        @property
+        def gradient(self) -> ArchitectureGradient: ...
+        @property
+        def cost(self) -> ExpectedCost | None: ...  # where it takes one
 
     def image_sizes(self, side: int | None) -> ImageSizes:
         """What its supernet is timed for, with another side if one is given.
@@ -139,12 +169,14 @@ class TrainSettings(Settings):
     if TYPE_CHECKING:
 
         @property
-        def genotype(self) -> Any: ...
+        def space(self) -> NetworkSpace: ...
+        @property
+        def genotype(self) -> Architecture: ...
         @property
         def random_cells(self) -> int: ...
 
     @classmethod
-    def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, obj: JsonObject, where: str) -> Self:
         """The configuration with these fields in JSON form; errors name it `where`.
 
         In earlier versions the field `genotype` held a text, which the space knows how to read.
@@ -155,7 +187,7 @@ class TrainSettings(Settings):
         """
         text = obj.get("genotype")
         if isinstance(text, str):
-            space: Any = from_json(Space, obj.get("space"), f"{where}.space")
+            space = from_json(Space, obj.get("space"), f"{where}.space")
             try:
                 architecture = space.decision(text)
             except ValueError as error:
@@ -198,7 +230,14 @@ class Words(ABC):
         """What can be done with the trained network: command lines and their purposes."""
 
 
-class Kind(ABC):
+S = TypeVar("S", bound=SearchSettings)
+T = TypeVar("T", bound=TrainSettings)
+D = TypeVar("D")  # what `load()` of these settings gives
+
+Trainings = Mapping[str, Callable[[Any], T]]  # from an architecture that the recipe is for
+
+
+class Kind(ABC, Generic[S, T, D]):
     """A kind of data; there is one object of it.
 
     Attributes:
@@ -216,39 +255,39 @@ class Kind(ABC):
     name: str
     measure: Measure
     words: Words
-    search_config: type[SearchSettings]
-    train_config: type[TrainSettings]
+    search_config: type[S]
+    train_config: type[T]
     no_estimate: str | None = None
     data_of_search: tuple[str, ...] = ("source",)
-    searches: Mapping[str, Callable[[], SearchSettings]] = MappingProxyType({})
-    trainings: Mapping[str, Callable[[Any], TrainSettings]] = MappingProxyType({})
+    searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
+    trainings: Trainings[T] = MappingProxyType({})
 
     # -- the beginning of a run --
 
-    def check_search(self, config: Any, data: Any, device: torch.device) -> None:
+    def check_search(self, config: S, data: D, device: torch.device) -> None:
         """ValueError, before there is a run folder, for a search that cannot be."""
         del config, data, device
 
-    def check_training(self, config: Any, data: Any, device: torch.device) -> None:
+    def check_training(self, config: T, data: D, device: torch.device) -> None:
         """ValueError, before there is a run folder, for a training that cannot be."""
         del config, data, device
 
-    def begin(self, run: runs.Run, data: Any) -> None:
+    def begin(self, run: runs.Run, data: D) -> None:
         """Write into a new run folder what must be known of the data later."""
         del run, data
 
-    def check_same(self, run: runs.Run, data: Any) -> None:
+    def check_same(self, run: runs.Run, data: D) -> None:
         """ValueError where the data are not those that the run began with."""
         del run, data
 
     @abstractmethod
-    def search_task(self, config: Any, data: Any, device: torch.device) -> SearchTask:
+    def search_task(self, config: S, data: D, device: torch.device) -> SearchTask[S, Any]:
         """The live task of a search."""
 
     @abstractmethod
     def train_task(
-        self, config: Any, data: Any, device: torch.device, network: nn.Module | None = None
-    ) -> TrainTask:
+        self, config: T, data: D, device: torch.device, network: nn.Module | None = None
+    ) -> TrainTask[T, Any]:
         """The live task of a training.
 
         `network` is another than that of the configuration, with the same calls (for comparisons).
@@ -257,13 +296,13 @@ class Kind(ABC):
     # -- after a training --
 
     @abstractmethod
-    def untrained(self, run: runs.Run, config: Any) -> nn.Module:
+    def untrained(self, run: runs.Run, config: T) -> nn.Module:
         """The network of a finished training with fresh weights.
 
         Its folder says what must be known of the data.
         """
 
-    def load_trained(self, run: runs.Run, config: Any) -> nn.Module:
+    def load_trained(self, run: runs.Run, config: T) -> nn.Module:
         """The trained network of a finished run, in eval mode, on the CPU.
 
         Raises:
@@ -284,14 +323,14 @@ class Kind(ABC):
         return network.eval()
 
     @abstractmethod
-    def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
+    def evaluate(self, run: runs.Run, config: T, source: str | None, device: torch.device) -> str:
         """Evaluate the trained network on the test data: one line that says what came out.
 
         The data are those of `source`, where it is given.
         """
 
     @abstractmethod
-    def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
+    def export(self, run: runs.Run, config: T, path: Path, source: SourceOf) -> list[Path]:
         """Write the trained network in the form that the ending of `path` names.
 
         Returns:
@@ -304,7 +343,7 @@ class Kind(ABC):
     def generate(
         self,
         run: runs.Run,
-        config: Any,
+        config: T,
         prompt: str,
         tokens: int,
         temperature: float,
@@ -318,16 +357,16 @@ class Kind(ABC):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: Any, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: S, results: Record) -> list[str]:
         """What a search says of its results at its end."""
         del config
         return [f"genotype: {results['genotype']}"]
 
     @abstractmethod
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         """What the test of a training was made on: "360 held-out images"."""
 
-    def train_sentences(self, results: Mapping[str, Any], random_noun: str) -> list[str]:
+    def train_sentences(self, results: Record, random_noun: str) -> list[str]:
         """What a training says of its results at its end.
 
         `random_noun` is what random architectures are called.

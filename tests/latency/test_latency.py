@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_multiply_adds_of_the_published_networks(name, expected_m):
 
 def test_everything_takes_its_turn_in_every_round():
     calls: list[int] = []
-    works = [lambda k=k: nullcontext(lambda: calls.append(k)) for k in range(5)]
+    works = [partial(nullcontext, partial(calls.append, k)) for k in range(5)]
     rounds: list[None] = []
     samples = time_interleaved(works, CPU, Timing(warmup=2, repeats=6), lambda: rounds.append(None))
     assert len(rounds) == 8 and all(

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
-from gradnas.config import build, did_you_mean
+from gradnas.config import JsonObject, build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import HALF, Supernet, TextSpace, Weights
@@ -117,7 +116,7 @@ class RecurrentCell(TextSpace[Genotype]):
         # The nodes before have 1 + 2 + ... + (node - 1) edges.
         return node * (node - 1) // 2 + predecessor
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Fields for a configuration file; activations by name."""
         for name, function in self.functions.items():
             if ACTIVATIONS.get(name) is not function:
@@ -133,7 +132,7 @@ class RecurrentCell(TextSpace[Genotype]):
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> RecurrentCell:
+    def from_json(cls, data: JsonObject, where: str) -> RecurrentCell:
         """The inverse of `to_json`; activations must be known ones."""
         data = dict(data)
         names = data.pop("activations", list(DARTS_ACTIVATIONS))
