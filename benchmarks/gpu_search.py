@@ -29,6 +29,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from launches import Launches, passes
+from torch import Tensor, nn
 
 from gradnas import (
     ConvCell,
@@ -55,6 +56,11 @@ def loss(
     return F.cross_entropy(net(x).float(), y), {}
 
 
+def loss_on(x_BCHW: Tensor, y_B: Tensor) -> Callable[[nn.Module], Tensor]:
+    """The loss of a network on one batch."""
+    return lambda net: loss(net, x_BCHW, y_B)[0]
+
+
 def stepper(
     variant: str, order: str, precision: str, options: argparse.Namespace
 ) -> Callable[[], Any]:
@@ -75,7 +81,8 @@ def stepper(
     if variant == "fused, recorded":
         captured = CapturedStep(search, loss, capture=device.type == "cuda")
         return lambda: captured(*batches)
-    return lambda: search.step(*(lambda net, b=b: loss(net, *b)[0] for b in batches))
+    losses = [loss_on(x, y) for x, y in batches]
+    return lambda: search.step(*losses)
 
 
 def wait(device: str) -> None:

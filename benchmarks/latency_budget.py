@@ -30,7 +30,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -210,11 +210,6 @@ def measured_table(example: Tensor) -> LatencyTable:
     )
 
 
-def forward_of(net: nn.Module, x_BCHW: Tensor) -> AbstractContextManager[Callable[[], Tensor]]:
-    """What is timed: a pass, with nothing to prepare."""
-    return nullcontext(lambda: net(x_BCHW))
-
-
 def trainer(train: Split, test: Split, options) -> Callable[[Chain], list[float]]:
     """A function that returns the test accuracies of a chain, and trains each chain once."""
     accuracies: dict[str, list[float]] = {}
@@ -237,7 +232,7 @@ def measured_ms(networks: list[nn.Module], example: Tensor) -> list[float]:
     """End to end, taking turns."""
     for net in networks:
         net.eval()
-    works = [partial(forward_of, net, example) for net in networks]
+    works = [partial(nullcontext, partial(net, example)) for net in networks]
     return [sample.ms for sample in time_interleaved(works, CPU, TIMING)]
 
 

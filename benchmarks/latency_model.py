@@ -16,6 +16,7 @@ import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def main() -> None:
         networks = [
             chain_space.network(chain).eval() for chain in chains[start : start + options.group]
         ]
-        works = [lambda net=net: nullcontext(lambda: net(x_BCHW)) for net in networks]
+        works = [partial(nullcontext, partial(net, x_BCHW)) for net in networks]
         measured += [sample.ms for sample in time_interleaved(works, CPU, timing)]
         tables.append(measure(view, (x_BCHW,), timing))
     table = median_table(tables)

@@ -58,6 +58,9 @@ def search_steps(order: str, options: argparse.Namespace) -> dict[str, Callable[
     tokens = torch.randint(V, (4, T, B), generator=torch.Generator().manual_seed(0))
     hidden = torch.zeros(B, options.search_hidden)
 
+    def loss_from(k: int) -> Callable:
+        return lambda net: OBJECTIVE(net(tokens[k], hidden, tokens[k + 1]))[0]
+
     def stepper(make: Callable) -> Callable[[], None]:
         torch.manual_seed(0)
         weights = WeightOptimizer(
@@ -65,9 +68,7 @@ def search_steps(order: str, options: argparse.Namespace) -> dict[str, Callable[
         )
         alphas = AlphaOptimizer(lr=3e-3, betas=(0.9, 0.999))
         search = Search(make(), gradient=ORDERS[order], weights=weights, alphas=alphas)
-        losses = [
-            lambda net, k=k: OBJECTIVE(net(tokens[k], hidden, tokens[k + 1]))[0] for k in (0, 2)
-        ]
+        losses = [loss_from(0), loss_from(2)]
         return lambda: search.step(*losses) and None
 
     return {

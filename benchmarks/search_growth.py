@@ -19,10 +19,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib
@@ -37,6 +39,11 @@ MEASURES = {
 }
 
 
+def loss_on(x_BCHW: Tensor, y_B: Tensor) -> Callable[[nn.Module], Tensor]:
+    """The loss of a network on one batch."""
+    return lambda net: F.cross_entropy(net(x_BCHW), y_B)
+
+
 def measure(order: str, sizes: dict[str, int], threads: int, name: str) -> dict[str, float]:
     """One step after a warm-up step of the same shape."""
     torch.set_num_threads(threads)
@@ -49,10 +56,7 @@ def measure(order: str, sizes: dict[str, int], threads: int, name: str) -> dict[
     images = [torch.randn(sizes["batch"], 3, 32, 32, device=device) for _ in range(2)]
     images = [x.contiguous(memory_format=torch.channels_last) for x in images]
     targets = [torch.randint(10, (sizes["batch"],), device=device) for _ in range(2)]
-    losses = [
-        lambda net, x=x, y=y: F.cross_entropy(net(x), y)
-        for x, y in zip(images, targets, strict=True)
-    ]
+    losses = [loss_on(x, y) for x, y in zip(images, targets, strict=True)]
     before = measured_peak_mib(device)
     with SavedTensors() as saved:
         search.step(*losses)

@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.memory import MIB, SavedTensors, measured_peak_mib
@@ -33,6 +34,11 @@ from gradnas.spaces.cells.kernels import kernels
 
 VARIANTS = ("plain", "plain channels-last", "fused")
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
+
+
+def loss_on(x_BCHW: Tensor, y_B: Tensor) -> Callable[[nn.Module], Tensor]:
+    """The loss of a network on one batch."""
+    return lambda net: F.cross_entropy(net(x_BCHW), y_B)
 
 
 def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[], None]:
@@ -45,10 +51,7 @@ def stepper(variant: str, order: str, options: argparse.Namespace) -> Callable[[
     shape = (options.batch, 3, options.side, options.side)
     images = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]
     targets = [torch.randint(10, (options.batch,)) for _ in range(2)]
-    losses = [
-        lambda net, x=x, y=y: F.cross_entropy(net(x), y)
-        for x, y in zip(images, targets, strict=True)
-    ]
+    losses = [loss_on(x, y) for x, y in zip(images, targets, strict=True)]
     return lambda: search.step(*losses) and None
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.spaces.cells.kernels import Kernels, kernels
@@ -84,6 +84,11 @@ def limits() -> tuple[float, float]:
     return 2 * 512**3 / best(lambda: a @ a), 2 * 4 * (1 << 24) / best(lambda: x.copy_(y))
 
 
+def loss_on(x_BCHW: Tensor, y_B: Tensor) -> Callable[[nn.Module], Tensor]:
+    """The loss of a network on one batch."""
+    return lambda net: F.cross_entropy(net(x_BCHW), y_B)
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,7 +112,7 @@ def main(arguments: list[str]) -> None:
         )
         for _ in range(2)
     ]
-    losses = [lambda net, b=b: F.cross_entropy(net(b[0]), b[1]) for b in batches]
+    losses = [loss_on(x, y) for x, y in batches]
     search.step(*losses)  # warm-up
     seconds: dict[str, float] = defaultdict(float)
     calls: dict[str, int] = defaultdict(int)

@@ -5,15 +5,17 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gradnas.nesting import described, equal, is_mixed, mapped
 from gradnas.probing import Probes, probed
 
 Active = tuple[tuple[int, ...], ...]
@@ -85,6 +87,18 @@ class Draw:
         return Draw(mix, active)
 
 
+class OutsideSearch(ValueError, RuntimeError):
+    """A network with choices ran where no search says what they mix."""
+
+
+class Owner(Protocol):
+    """What a searched `Choice` belongs to."""
+
+    def dense_draw(self) -> Draw:
+        """The mixture of the alphas; raises `OutsideSearch` where a pass should have said."""
+        ...
+
+
 _current: ContextVar[Draw | None] = ContextVar("gradnas_draw", default=None)
 
 
@@ -102,19 +116,24 @@ class Choice(nn.Module):
     """Alternatives for one place of a network, declared where the layer is.
 
     During a search the output is `sum_k mix_k * operation_k(inputs)` over the active operations.
-    Outside a search (a quick look at the shapes) all operations have equal weight. Two choices of
-    the same name share one alpha, so they make the same decision. Choices may nest. All arguments
-    are passed on to the operations.
+    Before a search (a quick look at the shapes) all operations have equal weight; after it, outside
+    its losses, they are mixed by the alphas. Two choices of the same name share one alpha, so they
+    make the same decision. Choices may nest. All arguments are passed on to the operations.
 
     Args:
         operations: name -> module; at least two. Outputs are tensors, or equal nestings of tuples,
-            lists and dictionaries of tensors, and must agree in shape.
+            lists, dictionaries and dataclasses with tensors in them, and must agree in shape. What
+            is no tensor of real numbers (None, texts, numbers, integer tensors) must be the same
+            from every operation.
         name: the name of its alpha; by default the path of the module, with `/` for the dots.
 
     Raises:
         ValueError: fewer than two operations, a name that torch cannot register, outputs that
             differ in shape.
     """
+
+    _owner: weakref.ref[Any] | None = None
+    _was_searched = False
 
     def __init__(self, operations: Mapping[str, nn.Module], name: str | None = None) -> None:
         super().__init__()
@@ -140,6 +159,15 @@ class Choice(nn.Module):
         self.name = name
         self.operations = nn.ModuleDict(operations)
 
+    def belongs_to(self, owner: Owner) -> None:
+        """From now on, without a draw, it mixes as `owner` says."""
+        self._owner = weakref.ref(owner)
+        self._was_searched = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and files know that there was a search, but not its alphas.
+        return {**self.__dict__, "_owner": None}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the operations, in alpha's column order."""
@@ -155,15 +183,18 @@ class Choice(nn.Module):
             # A checkpointed segment that is recomputed in backward has left the search's forward
             # pass: equal weights would then be silently wrong.
             if torch._C._current_graph_task_id() != -1:
-                raise RuntimeError(
+                raise OutsideSearch(
                     f"Choice {self.name!r} was run inside backward, outside its search: activation "
                     "checkpointing around a Choice is not supported"
                 )
-            outputs = [operation(*args, **kwargs) for operation in operations]
-            equal_weights = [1.0 / len(outputs)] * len(outputs)
-            return self._mix(outputs, equal_weights, range(len(outputs)))
+            if self._was_searched:
+                draw = self._draw_of_owner()
+            else:
+                outputs = [operation(*args, **kwargs) for operation in operations]
+                equal_weights = [1.0 / len(outputs)] * len(outputs)
+                return self._mix(outputs, equal_weights, range(len(outputs)))
         if self.name is None or self.name not in draw.mix:
-            raise RuntimeError(
+            raise OutsideSearch(
                 f"Choice {self.name!r} is not part of the running search: it was added after "
                 "Search(...)"
             )
@@ -182,68 +213,100 @@ class Choice(nn.Module):
         probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw))
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {self.name!r}")
 
+    def _draw_of_owner(self) -> Draw:
+        """The mixture of the alphas, where the module is called outside the search's passes."""
+        owner = self._owner() if self._owner is not None else None
+        if owner is None:
+            raise OutsideSearch(
+                f"Choice {self.name!r} belongs to a search that is gone (this is a copy of a "
+                "searched module, or its search was deleted), so nothing says what it mixes: call "
+                "search.supernet(x) for the mixture, search.result().derive() for the derived "
+                "network"
+            )
+        try:
+            return owner.dense_draw()
+        except OutsideSearch as error:
+            raise OutsideSearch(f"Choice {self.name!r}: {error}") from None
+
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
         names = [self.names[index] for index in active]
-        return _weighted_sum(outputs, weights, f"Choice {self.name!r}", names)
+        return _mixture(outputs, weights, f"Choice {self.name!r}", names)
 
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name != "" and "." not in name
 
 
-def _weighted_sum(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
-    """The sum of equal nestings of tensors, tensor by tensor.
+def _mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
+    """The sum of equal nestings of tensors, tensor by tensor; what is no number must agree.
 
     Args:
         label, names: what an error calls the place, and the operations that gave the outputs.
     """
+    num_tensors = 0
+
+    def summed(parts: Sequence[Any], where: str) -> Any:
+        nonlocal num_tensors
+        num_tensors += isinstance(parts[0], Tensor)
+        if all(is_mixed(part) for part in parts):
+            _check_shapes(parts, f"{label}{where}", names)
+            return _weighted_tensors(parts, weights)
+        check_agreement(parts, f"{label}{where}", names)
+        return parts[0]
+
+    mixed = mapped(summed, outputs)
+    if num_tensors == 0:
+        _refuse(outputs, label, names)
+    return mixed
+
+
+def _weighted_tensors(outputs: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
+    total = _weighted(outputs[0], weights[0])
+    for output, weight in zip(outputs[1:], weights[1:], strict=True):
+        total = total + _weighted(output, weight)
+    return total
+
+
+def _weighted(output: Tensor, weight: Any) -> Tensor:
+    """Mixing weights may be wider than what they mix, and lie elsewhere: the output decides."""
+    if isinstance(weight, Tensor) and weight.device != output.device:
+        weight = weight.to(output.device)
+    product = output * weight
+    return product if product.dtype == output.dtype else product.to(output.dtype)
+
+
+def _check_shapes(outputs: Sequence[Tensor], label: str, names: Sequence[str]) -> None:
     first = outputs[0]
-    if isinstance(first, Tensor):
-        return _weighted_tensors(outputs, weights, label, names)
+    for name, output in zip(names, outputs, strict=True):
+        if output.shape != first.shape:
+            raise ValueError(
+                f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
+                f"{described(first)} and {described(output)}"
+            )
 
-    def summed(key: Any) -> Any:
-        parts = [output[key] for output in outputs]
-        return _weighted_sum(parts, weights, f"{label}[{key!r}]", names)
 
-    if _same_containers(outputs):
-        if isinstance(first, dict) and all(output.keys() == first.keys() for output in outputs):
-            return {key: summed(key) for key in first}
-        if isinstance(first, (tuple, list)):
-            items = [summed(position) for position in range(len(first))]
-            is_named_tuple = hasattr(first, "_fields")
-            return type(first)(*items) if is_named_tuple else type(first)(items)
+def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> None:
+    """ValueError where what cannot be mixed differs between operations."""
+    first = parts[0]
+    for name, part in zip(names, parts, strict=True):
+        if equal(first, part):
+            continue
+        if type(part) is not type(first):
+            _refuse(parts, label, names)
+        what = "outputs"
+        if isinstance(first, Tensor):
+            what = f"tensors of type {str(first.dtype).removeprefix('torch.')}"
+        raise ValueError(
+            f"{label}: operations {names[0]!r} and {name!r} give {what} that do not agree: "
+            f"{described(first)} and {described(part)}; only tensors of real numbers are mixed, "
+            "everything else must be the same from every operation"
+        )
+
+
+def _refuse(outputs: Sequence[Any], label: str, names: Sequence[str]) -> None:
     given = []
     for name, output in zip(names, outputs, strict=True):
         given.append(f"{name}: {type(output).__name__}")
     raise ValueError(
         f"{label}: outputs must be tensors or equal nestings of tensors, got {', '.join(given)}"
     )
-
-
-def _weighted_tensors(
-    outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]
-) -> Tensor:
-    first = outputs[0]
-    for name, output in zip(names, outputs, strict=True):
-        if not isinstance(output, Tensor) or output.shape != first.shape:
-            raise ValueError(
-                f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
-                f"{_shape(first)} and {_shape(output)}"
-            )
-    total = first * weights[0]
-    for output, weight in zip(outputs[1:], weights[1:], strict=True):
-        total = total + output * weight
-    return total
-
-
-def _shape(output: Any) -> Any:
-    """In an error: the shape of a tensor, the type of anything else."""
-    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-
-
-def _same_containers(outputs: list[Any]) -> bool:
-    """Whether all are of one type that has a length, and of one length."""
-    first = outputs[0]
-    if not hasattr(first, "__len__"):
-        return False
-    return all(type(output) is type(first) and len(output) == len(first) for output in outputs)

@@ -22,6 +22,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Json = Any  # a JSON tree as a file holds it: nothing is known of it before it is checked
+JsonObject = dict[str, Any]  # the same where it is known to be an object
+
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Text to append to an error: `" (did you mean 'x'?)"`, or `""` when nothing is near."""
@@ -32,7 +35,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f" (did you mean {by_lowered[near[0]]!r}?)"
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> Json:
     """A tree of dataclasses, tuples, lists, dictionaries and plain values as JSON-ready objects.
 
     Every dataclass becomes an object with a `"type"` entry unless it defines `to_json()` itself.
@@ -41,7 +44,7 @@ def to_json(value: Any) -> Any:
         ValueError: for a value that has no JSON form, such as a function.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        entries: dict[str, Any] = {"type": type(value).__name__}
+        entries: JsonObject = {"type": type(value).__name__}
         own_form = getattr(value, "to_json", None)
         if own_form is not None:
             return entries | own_form()
@@ -63,7 +66,7 @@ def to_json(value: Any) -> Any:
     raise ValueError(f"a {kind} cannot be written into a configuration file: {value!r}")
 
 
-def from_json(cls: type[T], data: Any, where: str = "config") -> T:
+def from_json(cls: type[T], data: Json, where: str = "config") -> T:
     """The value of class `cls` that `data` describes; `where` is the path that errors name.
 
     Raises:
@@ -82,7 +85,7 @@ def load(cls: type[T], path: str | Path) -> T:
     return from_json(cls, read_object(path))
 
 
-def read_object(path: str | Path) -> dict[str, Any]:
+def read_object(path: str | Path) -> JsonObject:
     """A JSON file that holds one object; ValueError that names the file otherwise."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -95,7 +98,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def _kind(data: Any) -> str:
+def _kind(data: Json) -> str:
     names = {
         dict: "an object",
         list: "a list",
@@ -109,7 +112,7 @@ def _kind(data: Any) -> str:
 # ---- by the annotation of a field ----------------------------------------------------------------
 
 
-def _decode(annotation: Any, data: Any, where: str) -> Any:
+def _decode(annotation: Any, data: Json, where: str) -> Any:
     """The value of the annotated type that `data` describes."""
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
@@ -138,7 +141,7 @@ def _decode(annotation: Any, data: Any, where: str) -> Any:
     return _decode_plain(annotation, data, where)
 
 
-def _decode_plain(annotation: Any, data: Any, where: str) -> Any:
+def _decode_plain(annotation: Any, data: Json, where: str) -> Any:
     # In Python true and false are whole numbers too; in a configuration they are no number.
     is_bool = isinstance(data, bool)
     if annotation is float and isinstance(data, int) and not is_bool:
@@ -158,7 +161,7 @@ def _decode_plain(annotation: Any, data: Any, where: str) -> Any:
     raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {data!r}")
 
 
-def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
+def _decode_union(options: tuple[object, ...], data: Json, where: str) -> Any:
     if data is None and type(None) in options:
         return None
     errors = []
@@ -174,7 +177,7 @@ def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
     raise ValueError(f"{where} fits none of its forms: {'; '.join(errors)}")
 
 
-def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+def _decode_tuple(arguments: tuple[object, ...], data: Json, where: str) -> tuple[object, ...]:
     if not isinstance(data, (list, tuple)):
         raise ValueError(f"{where} must be a list, not {_kind(data)}")
     is_of_any_length = len(arguments) == 2 and arguments[1] is Ellipsis
@@ -197,7 +200,7 @@ def subclasses(cls: type[T]) -> dict[str, type[T]]:
     return classes
 
 
-def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
+def _decode_dataclass(cls: Any, data: Json, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(
             f"{where} must be an object with the fields of {cls.__name__}, not {_kind(data)}"
@@ -222,7 +225,7 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     return build(chosen, entries, where)
 
 
-def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
+def build(cls: type[T], data: Mapping[str, Json], where: str) -> T:
     """Build dataclass `cls` from field values in JSON form, without a `"type"` entry.
 
     Errors are those of `from_json`.

@@ -71,7 +71,7 @@ class SavedTensors:
         gc.disable()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._hooks.__exit__(*error)
         if self._collecting:
             gc.enable()

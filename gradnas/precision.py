@@ -43,6 +43,6 @@ def cuda_products(precision: str) -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bf16 where asked for; for forward passes and losses."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

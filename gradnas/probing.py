@@ -12,24 +12,50 @@ Legend: O operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 
+from gradnas.nesting import (
+    Place,
+    described,
+    equal,
+    is_mixed,
+    mapped,
+    put_together,
+    take_apart,
+)
 from gradnas.randomness import random_state, set_random_state
+from gradnas.slots import Placed, held_by, holding, with_copied_buffers
+
+_bound: ContextVar[bool] = ContextVar("gradnas_bound", default=False)
+
+
+@contextmanager
+def bound_in_backward() -> Iterator[None]:
+    """Within: modules that run in backward hold the tensors of their forward pass."""
+    token = _bound.set(True)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def is_bound() -> bool:
+    """Whether this is within `bound_in_backward`."""
+    return _bound.get()
 
 
 class _Operation(NamedTuple):
     """A module, with the tensors that it held at the forward pass."""
 
     module: nn.Module
-    params: dict[str, nn.Parameter]
-    buffers: dict[str, Tensor]
+    held: Placed
 
 
 class Probes:
@@ -51,19 +77,24 @@ class Probes:
         context: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.inputs: list[Tensor] = []
-        self._template = _take_apart((args, dict(named)), self.inputs)
+        self._template = take_apart((args, dict(named)), self.inputs)
         self._context = context
+        self.form: Any = None  # of the active output, with its places; `probed` says
+        self.label = ""
         self._device = device
         self._random_state = random_state(device)
         self._autocasts = torch.is_autocast_enabled(device.type)
         self._autocast_dtype = torch.get_autocast_dtype(device.type)
-        # Inside functional_call a module holds the tensors of this pass alone: remembered here, not
+        # A module holds the tensors of this pass only as long as it runs: remembered here, not
         # looked up later.
         self._operations: dict[int, _Operation] = {}
         for column, module in operations.items():
-            params = dict(module.named_parameters())
-            buffers = dict(module.named_buffers())
-            self._operations[column] = _Operation(module, params, buffers)
+            held: Placed = []
+            for slot, tensor in held_by(module):
+                if tensor is not None and not slot.is_buffer:
+                    tensor = tensor.detach()
+                held.append((slot, tensor))
+            self._operations[column] = _Operation(module, held)
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -72,12 +103,13 @@ class Probes:
 
     @torch.no_grad()
     def output(self, column: int, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The output of an operation as a list of tensors."""
+        """The tensors that an operation gives where the active ones give theirs.
+
+        Raises:
+            ValueError: it gives another shape or anything else that differs.
+        """
         operation = self._operations[column]
-        tensors = {name: param.detach() for name, param in operation.params.items()}
-        # Copies, into which BatchNorm may write its running statistics: a probe changes nothing.
-        tensors |= {name: buffer.clone() for name, buffer in operation.buffers.items()}
-        args, named = _put_together(self._template, iter([t.detach() for t in inputs]))
+        args, named = put_together(self._template, iter([t.detach() for t in inputs]))
         autocast = torch.autocast(
             self._device.type, dtype=self._autocast_dtype, enabled=self._autocasts
         )
@@ -86,12 +118,31 @@ class Probes:
         random_state_now = random_state(self._device)
         set_random_state(self._random_state, self._device)
         try:
-            with self._context(), autocast:
-                output = functional_call(operation.module, tensors, args, named)
+            # Running statistics go into copies: a probe changes nothing.
+            held = with_copied_buffers(operation.held)
+            with holding(held), self._context(), autocast, bound_in_backward():
+                output = operation.module(*args, **named)
         finally:
             set_random_state(random_state_now, self._device)
+        return self._matched(column, output)
+
+    def _matched(self, column: int, output: Any) -> list[Tensor]:
         outputs: list[Tensor] = []
-        _take_apart(output, outputs)
+
+        def take(parts: Sequence[Any], where: str) -> None:
+            wanted, part = parts
+            if isinstance(wanted, Place):
+                fits = is_mixed(part) and tuple(part.shape) == wanted.shape
+                outputs.append(part)
+            else:
+                fits = equal(wanted, part)
+            if not fits:
+                raise ValueError(
+                    f"{self.label}{where}: operation {column} gives {described(part)}, "
+                    f"but the active ones {described(wanted)}"
+                )
+
+        mapped(take, [self.form, output])
         return outputs
 
 
@@ -148,60 +199,18 @@ def probed(output: Any, mix_O: Tensor, probes: Probes, deferred: bool, label: st
         label: what an error calls the place.
 
     Raises:
-        ValueError: a probed operation gives another shape than the active ones.
+        ValueError: a probed operation gives another shape than the active ones (where it is
+            deferred, in backward).
     """
     outputs: list[Tensor] = []
-    template = _take_apart(output, outputs)
+    probes.form = take_apart(output, outputs, is_mixed)
+    probes.label = label
+    if not outputs:  # nothing that mixing weights apply to
+        return output
     kept = list(probes.inputs)
     if not deferred:
         kept = []
         for column in probes.columns:
-            probe = probes.output(column, probes.inputs)
-            probe_shapes = _shapes(probe)
-            active_shapes = _shapes(outputs)
-            if probe_shapes != active_shapes:
-                raise ValueError(
-                    f"{label}: operation {column} gives {probe_shapes}, but the active ones "
-                    f"{active_shapes}"
-                )
-            kept += probe
+            kept += probes.output(column, probes.inputs)
     results = _Probed.apply(probes, deferred, len(outputs), mix_O, *outputs, *kept)
-    return _put_together(template, iter(results))
-
-
-def _shapes(tensors: Sequence[Tensor]) -> list[tuple[int, ...]]:
-    return [tuple(tensor.shape) for tensor in tensors]
-
-
-class _Place:
-    """Where a tensor was taken out."""
-
-
-_PLACE = _Place()
-
-
-def _take_apart(value: Any, tensors: list[Tensor]) -> Any:
-    """The nesting of tuples, lists and dictionaries; its tensors move, in order, to `tensors`."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return _PLACE
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
-        return type(value)(*(_take_apart(item, tensors) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_take_apart(item, tensors) for item in value)
-    if isinstance(value, dict):
-        return {key: _take_apart(item, tensors) for key, item in value.items()}
-    return value
-
-
-def _put_together(template: Any, tensors: Any) -> Any:
-    """The inverse of `_take_apart`."""
-    if isinstance(template, _Place):
-        return next(tensors)
-    if isinstance(template, tuple) and hasattr(template, "_fields"):
-        return type(template)(*(_put_together(item, tensors) for item in template))
-    if isinstance(template, (tuple, list)):
-        return type(template)(_put_together(item, tensors) for item in template)
-    if isinstance(template, dict):
-        return {key: _put_together(item, tensors) for key, item in template.items()}
-    return template
+    return put_together(probes.form, iter(results))

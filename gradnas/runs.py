@@ -22,11 +22,13 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradnas.config import Json, JsonObject
 from gradnas.version import __version__
 
 CONFIG = "config.json"
@@ -42,6 +44,10 @@ WEIGHTS = "weights.safetensors"
 RESULTS = "results.json"
 PICTURE = "cells.svg"
 REPORT = "report.html"
+
+State = dict[str, Any]  # entries of a checkpoint: tensors and plain values, nested as they like
+Record = dict[str, Any]  # a line of metrics, or results: name -> a number, a text, a JSON tree
+Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -69,12 +75,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Json) -> None:
     """Write indented JSON atomically."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def environment(device: torch.device, seed: int) -> dict[str, Any]:
+def environment(device: torch.device, seed: int) -> JsonObject:
     """What a reader needs to repeat a run: versions, device, threads, git commit, seed, command."""
     import numpy
 
@@ -118,7 +124,7 @@ class Run:
     # ---- beginning -------------------------------------------------------------------------------
 
     @staticmethod
-    def create(path: str | Path, config: Mapping[str, Any], seed: int, device: torch.device) -> Run:
+    def create(path: str | Path, config: JsonObject, seed: int, device: torch.device) -> Run:
         """Make a new run folder and write its configuration and environment.
 
         A run that was stopped before it saved anything is replaced.
@@ -183,7 +189,7 @@ class Run:
             raise ValueError(f"{run.path} is not a run folder: it has no {CONFIG}")
         return run
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> JsonObject:
         """`{"status": "running" | "finished" | "interrupted" | "failed", ...}`, or empty."""
         path = self.path / STATUS
         if not path.exists():
@@ -193,7 +199,7 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
-    def set_status(self, status: str, **more: Any) -> None:
+    def set_status(self, status: str, **more: Json) -> None:
         """Replace the status file; that of a run at work says which process it is."""
         if status == "running":
             more = {"host": platform.node(), "process": os.getpid(), **more}
@@ -201,7 +207,7 @@ class Run:
 
     # ---- metrics ---------------------------------------------------------------------------------
 
-    def append(self, name: str, record: Mapping[str, Any]) -> None:
+    def append(self, name: str, record: Record) -> None:
         """Append one JSON line to `metrics.jsonl` or `timings.jsonl` and flush it to the disk."""
         line = json.dumps(dict(record), allow_nan=False) + "\n"
         try:
@@ -213,7 +219,7 @@ class Run:
             reason = error.strerror or error
             raise ValueError(f"cannot write {self.path / name}: {reason}") from error
 
-    def records(self, name: str = METRICS) -> list[dict[str, Any]]:
+    def records(self, name: str = METRICS) -> list[Record]:
         """All complete lines of a `.jsonl` file; an unfinished last line is passed over."""
         path = self.path / name
         if not path.exists():
@@ -235,7 +241,7 @@ class Run:
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+    def save_checkpoint(self, state: State) -> None:
         """Write `checkpoint.pt`, keeping the one before as `checkpoint.previous.pt`.
 
         `state` may hold tensors and plain values only, so that it loads with `weights_only=True`.
@@ -252,7 +258,7 @@ class Run:
             os.replace(current, self.path / PREVIOUS)
         os.replace(fresh, current)
 
-    def load_checkpoint(self) -> tuple[dict[str, Any] | None, str | None]:
+    def load_checkpoint(self) -> tuple[State | None, str | None]:
         """The newest checkpoint that can be read, and a sentence when it is not the newest file.
 
         Metrics written after that checkpoint are cut off. `(None, ...)` when there is no checkpoint
@@ -330,7 +336,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> State:
     """Read one checkpoint file without executing anything in it.
 
     Raises:
@@ -376,15 +382,13 @@ class Keeper:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(
-        self, run: Run | None, state: Callable[[], Mapping[str, Any]], seconds: float = 20.0
-    ) -> None:
+    def __init__(self, run: Run | None, state: Callable[[], State], seconds: float = 20.0) -> None:
         self.run = run
         self.state = state
         self.seconds = seconds
         self._asked = False
         self._saved = time.monotonic()
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> Keeper:
         # Python lets no other thread set handlers.
@@ -397,7 +401,7 @@ class Keeper:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:  # the second time: now
             raise KeyboardInterrupt
         self._asked = True

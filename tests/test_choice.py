@@ -84,7 +84,7 @@ def test_outputs_that_differ_in_shape_are_an_error_that_names_everything():
         assert part in str(error.value)
 
 
-def test_outputs_that_are_not_tensors_are_an_error():
+def test_outputs_without_any_tensor_are_an_error():
     class Text(nn.Module):
         def forward(self, x):
             return "text"

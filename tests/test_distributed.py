@@ -98,6 +98,7 @@ def of_two_ranks(tmp_path_factory):
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(GRADIENTS)), ids=[name_of(g) for g in GRADIENTS])
 def test_two_ranks_agree_with_one_process(of_two_ranks, index):
     whole = hypergradient(GRADIENTS[index], slice(0, 8))["a"]
@@ -112,6 +113,7 @@ def test_averaging_finished_hypergradients_would_be_wrong():
     assert ((sum(halves) / 2 - whole).norm() / whole.norm()).item() > 0.05
 
 
+@pytest.mark.slow
 def test_a_whole_search_and_training_in_two_processes(tmp_path):
     """One writer, and a search that learns."""
     size = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]

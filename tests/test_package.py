@@ -19,6 +19,7 @@ from gradnas.randomness import generator_for, random_state, seed_for, set_random
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_searching_ones_own_module_needs_torch_and_numpy_alone():
     """The core runs where only torch and numpy are installed."""
     heavy = (
@@ -113,6 +114,7 @@ def test_nothing_is_evaluated_or_unpickled():
 # ---- the user's own module -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_example_of_ones_own_module_runs():
     example = ROOT / "examples" / "your_own_module.py"
     done = subprocess.run(

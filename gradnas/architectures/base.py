@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from gradnas.config import did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000
@@ -52,12 +52,12 @@ class Architecture(ABC):
         return False
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The architecture as a dict of JSON types; `from_json` reads it back."""
 
     @classmethod
     @abstractmethod
-    def from_json(cls, obj: Any, where: str = "architecture") -> Self:
+    def from_json(cls, obj: Json, where: str = "architecture") -> Self:
         """The architecture that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.
@@ -111,7 +111,7 @@ class Architecture(ABC):
 # -- what the JSON forms have in common ------------------------------------------------------------
 
 
-def checked_object(obj: Any, form: str, where: str) -> dict[str, Any]:
+def checked_object(obj: Json, form: str, where: str) -> JsonObject:
     """`obj`, if it is an object of this format. ValueError otherwise."""
     if not isinstance(obj, dict):
         raise ValueError(f"{where} must be an object, not {type_word(obj)}")
@@ -120,7 +120,7 @@ def checked_object(obj: Any, form: str, where: str) -> dict[str, Any]:
     return obj
 
 
-def check_known(fields: Collection[Any], known: Collection[str], where: str) -> None:
+def check_known(fields: Collection[object], known: Collection[str], where: str) -> None:
     """ValueError, with the nearest name, for a field that is not one of the known."""
     for field in fields:
         if field not in known:
@@ -128,7 +128,7 @@ def check_known(fields: Collection[Any], known: Collection[str], where: str) -> 
             raise ValueError(f"{where}: unknown field {field!r}{hint}")
 
 
-def check_complete(fields: Collection[Any], needed: Collection[str], where: str) -> None:
+def check_complete(fields: Collection[object], needed: Collection[str], where: str) -> None:
     """ValueError that names the fields that are missing."""
     missing = [repr(field) for field in needed if field not in fields]
     if missing:
@@ -148,7 +148,7 @@ def type_word(value: object) -> str:
 # -- writing files ---------------------------------------------------------------------------------
 
 
-def _readable_json(obj: dict[str, Any]) -> str:
+def _readable_json(obj: JsonObject) -> str:
     """Indented, but each innermost list on one line. A line break never lies inside a JSON
     string."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from gradnas.architectures.base import type_word
 
@@ -77,7 +77,9 @@ def check_cell(
     _check_concat(f"{name} cell", concat, range(form.inputs, form.inputs + len(counts)))
 
 
-def _counts(form: CellForm, name: str, edges: tuple[Any, ...], per_node: object) -> tuple[int, ...]:
+def _counts(
+    form: CellForm, name: str, edges: tuple[object, ...], per_node: object
+) -> tuple[int, ...]:
     """Edges into every node. ValueError where these cannot be their numbers."""
     if per_node is None:
         if len(edges) % form.inputs:
@@ -86,21 +88,23 @@ def _counts(form: CellForm, name: str, edges: tuple[Any, ...], per_node: object)
                 "edges a list for each node: [[('skip_connect', 0)], ...]"
             )
         return (form.inputs,) * (len(edges) // form.inputs)
-    counts = checked_tuple(per_node, f"{name} cell: inputs_per_node", "whole numbers")
+    counts: list[int] = []
     if form is not CONV:
         raise ValueError(f"{name} cell: every node of a {form.kind} cell has one edge")
-    for count in counts:
-        if type(count) is not int or count < 1:
+    for count in checked_tuple(per_node, f"{name} cell: inputs_per_node", "whole numbers"):
+        # isinstance would let True pass
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"{name} cell: every node needs an edge at least, not {count!r}")
+        counts.append(count)
     if sum(counts) != len(edges):
         raise ValueError(
-            f"{name} cell: inputs_per_node {list(counts)} speaks of {sum(counts)} edges, but there "
+            f"{name} cell: inputs_per_node {counts} speaks of {sum(counts)} edges, but there "
             f"are {len(edges)}"
         )
-    return counts
+    return tuple(counts)
 
 
-def checked_tuple(value: object, what: str, of: str) -> tuple[Any, ...]:
+def checked_tuple(value: object, what: str, of: str) -> tuple[object, ...]:
     """`value`, if it is a tuple. ValueError otherwise."""
     if not isinstance(value, tuple):
         raise ValueError(f"{what} must be a tuple of {of}, not {type_word(value)}")
@@ -122,7 +126,7 @@ def _check_edge(where: str, edge: object, last_state: int) -> None:
         )
 
 
-def _check_concat(where: str, concat: tuple[Any, ...], nodes: range) -> None:
+def _check_concat(where: str, concat: tuple[object, ...], nodes: range) -> None:
     known = f"the nodes {nodes[0]}..{nodes[-1]}"
     if not concat:
         raise ValueError(f"{where}: concat is empty; it needs at least one of {known}")

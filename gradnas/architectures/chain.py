@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gradnas.architectures.base import (
     MAX_CHARACTERS,
@@ -22,7 +22,7 @@ from gradnas.architectures.base import (
     is_version,
 )
 from gradnas.architectures.published import CHAINS
-from gradnas.config import did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean
 
 Stages: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -141,7 +141,7 @@ class Chain(Architecture):
 
     # -- JSON --------------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The chain as a dict of JSON types; `from_json` reads it back."""
         return {
             "format": self.format,
@@ -151,7 +151,7 @@ class Chain(Architecture):
         }
 
     @classmethod
-    def from_json(cls, obj: Any, where: str = "chain") -> Chain:
+    def from_json(cls, obj: Json, where: str = "chain") -> Chain:
         """The chain that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.

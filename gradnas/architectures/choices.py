@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gradnas.architectures.base import (
     MAX_CHARACTERS,
@@ -16,6 +16,7 @@ from gradnas.architectures.base import (
     is_version,
     type_word,
 )
+from gradnas.config import Json, JsonObject
 
 VERSION = 1
 
@@ -82,12 +83,12 @@ class Choices(Architecture, Mapping[str, str]):
         except RecursionError as error:
             raise ValueError("choices text: too deeply nested") from error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The choices as a dict of JSON types; `from_json` reads it back."""
         return {"format": self.format, "version": VERSION, "choices": self.public}
 
     @classmethod
-    def from_json(cls, obj: Any, where: str = "choices") -> Choices:
+    def from_json(cls, obj: Json, where: str = "choices") -> Choices:
         """The choices that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.

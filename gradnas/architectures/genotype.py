@@ -33,7 +33,7 @@ from gradnas.architectures.genotype_text import (
     resembles_genotype,
 )
 from gradnas.architectures.published import GENOTYPES
-from gradnas.config import did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean
 
 Edge: TypeAlias = tuple[str, int]  # (operation, predecessor)
 
@@ -251,9 +251,9 @@ class Genotype(_OriginalFields, Architecture):
 
     # -- JSON --------------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The genotype as a dict of JSON types; `from_json` reads it back."""
-        obj: dict[str, Any] = {
+        obj: JsonObject = {
             "format": self.format,
             "version": VERSION,
             "space": self.form.space,
@@ -266,7 +266,7 @@ class Genotype(_OriginalFields, Architecture):
         return obj
 
     @classmethod
-    def from_json(cls, obj: Any, where: str = "genotype") -> Genotype:
+    def from_json(cls, obj: Json, where: str = "genotype") -> Genotype:
         """The genotype that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.
@@ -312,7 +312,7 @@ def edges_by_node(cell: CellGenotype, form: CellForm = CONV) -> tuple[tuple[Edge
 
 
 def _cell(
-    edges: Any, concat: Any, form: CellForm | None = None, per_node: Any = None
+    edges: Json, concat: Json, form: CellForm | None = None, per_node: Json = None
 ) -> CellGenotype:
     """A cell, not validated. With a form, a concat of None means all nodes."""
     if concat is None and form is not None and isinstance(edges, (list, tuple)):
@@ -324,7 +324,7 @@ def _cell(
     return CellGenotype(edges=_tuples(edges), concat=_tuples(concat), inputs_per_node=counts)
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: Json) -> Json:
     """Lists and ranges as tuples, two levels deep; everything else as it is, for the validation to
     refuse."""
     if not isinstance(value, (list, tuple, range)):
@@ -332,7 +332,7 @@ def _tuples(value: Any) -> Any:
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
-def _cell_from_json(obj: Any, name: str, where: str) -> CellGenotype:
+def _cell_from_json(obj: Json, name: str, where: str) -> CellGenotype:
     if not isinstance(obj, dict):
         raise ValueError(f"{where}: field {name!r} must be an object, not {type_word(obj)}")
     check_known(obj, ("edges", "concat", "inputs_per_node"), f"{where}: field {name!r}")

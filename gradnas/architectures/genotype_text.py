@@ -11,10 +11,11 @@ import ast
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from gradnas.architectures.base import MAX_CHARACTERS, type_word
-from gradnas.config import did_you_mean
+from gradnas.config import Json, did_you_mean
+
+Value = str | int | float | tuple["Value", ...]
 
 # A bound on the work that a hostile text can cause: no published concat is longer than 8
 _MAX_RANGE = 1_000
@@ -34,7 +35,7 @@ def resembles_genotype(text: str) -> bool:
     return _CLASS.search(text) is not None
 
 
-def read_fields(text: object, name: str | None = None) -> dict[str, Any]:
+def read_fields(text: object, name: str | None = None) -> dict[str, Value]:
     """The fields of the named tuple: texts, numbers and tuples of them.
 
     A class may have any name with `genotype` in it. In a text of one genotype `NAME =` may stand
@@ -250,7 +251,7 @@ def _balanced(text: str, start: int) -> str | None:
 # -- reading its parts -----------------------------------------------------------------------------
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> Value:
     match node:
         case ast.Constant(value=str() | int() | float() as value):
             return value
@@ -279,8 +280,8 @@ def _literal(node: ast.expr) -> Any:
 
 
 def edges_as_read(
-    edges: Any, concat: Any, first: int, name: str
-) -> tuple[Any, Any, tuple[int, ...] | None]:
+    edges: Json, concat: Json, first: int, name: str
+) -> tuple[Json, Json, tuple[int, ...] | None]:
     """Edges, concat and inputs per node of a cell, from any of the forms that are in use.
 
     (operation, predecessor)                  two a node, one after the other
@@ -299,7 +300,7 @@ def edges_as_read(
         return edges, concat, None
     is_nested = any(item and isinstance(item[0], tuple) for item in edges)
     if is_nested:
-        flat: list[Any] = []
+        flat: list[Json] = []
         for node in edges:
             flat.extend(_without_weight(edge) for edge in node)
         return tuple(flat), concat, tuple(len(node) for node in edges)
@@ -308,20 +309,20 @@ def edges_as_read(
     return tuple(_without_weight(edge) for edge in edges), concat, None
 
 
-def _without_weight(edge: Any) -> Any:
+def _without_weight(edge: Json) -> Json:
     is_weighted = isinstance(edge, tuple) and len(edge) == 3 and type(edge[2]) is float
     return edge[:2] if is_weighted else edge
 
 
-def _is_placed(edge: tuple[Any, ...]) -> bool:
+def _is_placed(edge: tuple[Json, ...]) -> bool:
     """Whether an edge says which node it enters."""
     return len(edge) == 3 and type(edge[1]) is int and type(edge[2]) is int
 
 
 def _placed(
-    edges: Collection[tuple[Any, int, int]], concat: Any, first: int, name: str
-) -> tuple[Any, Any, tuple[int, ...]]:
-    by_node: dict[int, list[tuple[Any, int]]] = {}
+    edges: Collection[tuple[Json, int, int]], concat: Json, first: int, name: str
+) -> tuple[Json, Json, tuple[int, ...]]:
+    by_node: dict[int, list[tuple[Json, int]]] = {}
     for operation, node, predecessor in edges:
         if node < first:
             raise ValueError(

@@ -6,10 +6,10 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
@@ -17,7 +17,8 @@ from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
-from gradnas.config import read_object
+from gradnas.config import JsonObject, read_object
+from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
 
@@ -41,7 +42,10 @@ def begin(out: Path, new: bool, threads: int | None, start: Callable[[], object]
     return run
 
 
-def guarded(run: runs.Run, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+C = TypeVar("C")  # a configuration
+
+
+def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
     """Do the work; when it stops, leave word of it in the run folder and on the terminal."""
     again = f"gradnas resume {run.path}"
     try:
@@ -92,7 +96,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def typed(path: Path, *wanted: Any) -> tuple[Any, dict[str, Any]]:
+def typed(path: Path, *wanted: type[C]) -> tuple[type[C], JsonObject]:
     """A configuration file's class, one of those wanted, and its object.
 
     A file that does not say is taken to be of the first.
@@ -128,7 +132,7 @@ class Named:
     architecture: Architecture
     name: str
     folder: Path | None = None
-    searched: Mapping[str, Any] = field(default_factory=dict)
+    searched: JsonObject = field(default_factory=dict)
     is_named: bool = False
 
 

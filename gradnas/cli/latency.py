@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from rich.console import Console
@@ -30,7 +30,7 @@ from gradnas.latency import (
 from gradnas.latency.fit import fit_table
 from gradnas.latency.measure import Ready, Sample
 from gradnas.progress import Progress
-from gradnas.spaces import Supernet
+from gradnas.spaces import ImageSpace
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -78,9 +78,8 @@ class MeasureCommand:
         config = self._config()
         sizes = config.image_sizes(self.image_size)
         torch.manual_seed(0)
-        supernet: Supernet[Any] = config.space.supernet(
-            in_channels=sizes.channels, num_classes=sizes.classes
-        )
+        assert isinstance(config.space, ImageSpace)  # the only ones that take a cost
+        supernet = config.space.supernet(in_channels=sizes.channels, num_classes=sizes.classes)
         x_BCHW = torch.randn(self.batch_size, sizes.channels, sizes.side, sizes.side, device=device)
         x_BCHW = x_BCHW.contiguous(memory_format=self._memory_format)
         self._place(supernet, device)
@@ -229,7 +228,7 @@ class ShowCommand:
             print(f"... and {number - self.rows} more (--rows {number})")
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 

@@ -11,6 +11,8 @@ from tyro.conf import arg
 
 from gradnas import precision
 from gradnas.data.augment import Fit
+from gradnas.spaces import Space
+from gradnas.tasks.base import DataSettings, SearchSettings, TrainSettings
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and
 # no default.
@@ -97,7 +99,7 @@ class RunOptions:
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
 
-    def replacements(self, config: Any, *more: str) -> dict[str, Any]:
+    def replacements(self, config: SearchSettings | TrainSettings, *more: str) -> dict[str, Any]:
         """New values for fields of a configuration: what was given, its data and its space.
 
         Args:
@@ -125,7 +127,9 @@ class RunOptions:
         return settings
 
 
-def _check_known(values: Mapping[str, Any], part: Any) -> None:
+def _check_known(
+    values: Mapping[str, object], part: Space | DataSettings | SearchSettings | TrainSettings
+) -> None:
     known = {field.name for field in fields(part)}
     for name in values:
         if name not in known:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional
 
@@ -15,6 +14,7 @@ from gradnas.cli.methods import import_modules
 from gradnas.cli.options import Device, Imports, Run, Source
 from gradnas.config import from_json
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
+from gradnas.tasks.base import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ResumeCommand:
             raise ValueError(f"{self.folder} is finished: there is nothing to go on with")
         path = run.path / runs.CONFIG
         cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
-        config: Any = from_json(cls, description, str(path)).located(run.path)
+        config = from_json(cls, description, str(path)).located(run.path)
         if self.data is not None:
             config = replace(config, data=replace(config.data, source=self.data))
         device = device_of(self.device or config.device)
@@ -49,6 +49,7 @@ class ResumeCommand:
             if not Path(self.data).expanduser().exists():
                 description["data"]["source"] = self.data  # a name
             runs.write_json(path, description)
-        is_search = cls in SEARCH_CONFIGS.values()
-        carry_out = search.carry_out if is_search else train.carry_out
-        carry_out(config, run.path, data, device, new=False)
+        if isinstance(config, SearchSettings):
+            search.carry_out(config, run.path, data, device, new=False)
+        else:
+            train.carry_out(config, run.path, data, device, new=False)

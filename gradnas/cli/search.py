@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -108,9 +108,8 @@ class SearchCommand(CostLimits, _SearchOptions):
             out = free_folder(stem)
         carry_out(config, out, data, device, new=True)
 
-    def _config(self) -> Any:
+    def _config(self) -> SearchSettings:
         """The recipe, or the file, with the options that were given."""
-        config: Any
         if self.recipe.endswith(".json"):
             path = Path(self.recipe)
             cls, description = typed(path, *SEARCH_CONFIGS.values())
@@ -135,11 +134,11 @@ class SearchCommand(CostLimits, _SearchOptions):
             config = replace(config, cost=self._cost(config.cost))
         return config
 
-    def _methods(self, config: Any) -> dict[str, Any]:
+    def _methods(self, config: SearchSettings) -> dict[str, object]:
         """Relaxation, gradient and both optimisers, where options change them."""
         if self.reinforce is not None and self.gradient is not None:
             raise ValueError("only one of --reinforce and --gradient can hold")
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
         if self.reinforce is not None:
             changes["gradient"] = Reinforce(samples=self.reinforce)
         if self.gradient is not None:
@@ -151,8 +150,8 @@ class SearchCommand(CostLimits, _SearchOptions):
             changes["relaxation"] = relaxation
             if alphas is not None:
                 # Betas and weight decay that fit the new one; the pace stays that of the recipe.
-                fitting = {**relaxation.alpha_defaults, "lr": alphas.lr}
-                alphas = replace(alphas, **fitting)
+                fitting = replace(alphas, **relaxation.alpha_defaults)
+                alphas = replace(fitting, lr=alphas.lr)
         if self.alpha_lr is not None:
             if alphas is None:
                 alphas = AlphaOptimizer(**relaxation.alpha_defaults)
@@ -198,7 +197,7 @@ SearchCommand.__annotations__.update(dict.fromkeys(LIMITS, Number))
 
 
 def carry_out(
-    config: SearchSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
     say(kind_of(config).notes(data))

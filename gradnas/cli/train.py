@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -68,7 +68,7 @@ class TrainCommand(RunOptions):
         say(notes)
         carry_out(config, self.out or out, data, device, new=True)
 
-    def _config(self) -> tuple[Any, Path, runs.Run | None]:
+    def _config(self) -> tuple[TrainSettings, Path, runs.Run | None]:
         """The configuration before the options that were given, the folder by default, the search.
 
         The search is one whose data are trained on.
@@ -85,7 +85,7 @@ class TrainCommand(RunOptions):
             return config, free_folder(f"{path.resolve().parent.name}-again"), None
         return self._after_search()
 
-    def _after_search(self) -> tuple[Any, Path, runs.Run | None]:
+    def _after_search(self) -> tuple[TrainSettings, Path, runs.Run | None]:
         """The recipe for an architecture, with its size and the data that it was found on."""
         given = architecture_of(self.what)
         architecture = given.architecture
@@ -107,7 +107,7 @@ class TrainCommand(RunOptions):
 
 
 def carry_out(
-    config: TrainSettings, out: Path, data: Any, device: torch.device, *, new: bool
+    config: TrainSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     say(kind_of(config).notes(data))

@@ -106,6 +106,7 @@ def random_numbers(
     num_offsets = 2 * augment.crop_padding + 1
     ranges_5 = torch.tensor([num_offsets, num_offsets, 2, height, width], dtype=torch.float64)
     uniform_B5 = torch.rand(num, 5, generator=generator, dtype=torch.float64)
+    # Below 1 before, hence below the range after: rounded down, every number of it is as likely.
     return (uniform_B5 * ranges_5).long()
 
 
@@ -121,6 +122,7 @@ def finish(
     offset_B2 = numbers_B5[:, :2]
     flip_B = numbers_B5[:, 2]
     centre_B2 = numbers_B5[:, 3:]
+    # Both in one gather. Without a flip, False turns the numbers drawn for it into zeros.
     if augment.crop_padding or augment.flip:
         x_BHWC = crop_and_flip(x_BHWC, offset_B2, flip_B * augment.flip, augment.crop_padding)
     # (x / 255 - mean) / std, with the division by 255 done on the C constants instead of all pixels
@@ -140,6 +142,7 @@ def crop_and_flip(x_BHWC: Tensor, offset_B2: Tensor, flip_B: Tensor, padding: in
     device = x_BHWC.device
     row_BH = torch.arange(H, device=device) + offset_B2[:, :1]
     column_W = torch.arange(W, device=device)
+    # Mirrored within the window, then moved with it.
     column_BW = torch.where(flip_B[:, None] == 1, W - 1 - column_W, column_W) + offset_B2[:, 1:]
     if padding:
         padded_BHWC = F.pad(x_BHWC, (0, 0, padding, padding, padding, padding))
@@ -199,7 +202,7 @@ def fit(image: Image, size: int, how: Fit = "crop") -> Image:
     # At least `short`, whatever rounding makes of the short side itself.
     width = max(short, round(image.width * scale))
     height = max(short, round(image.height * scale))
-    left = (width - size) // 2
+    left = (width - size) // 2  # of the centre
     top = (height - size) // 2
     resized = image.resize((width, height), Resampling.BILINEAR)
     return resized.crop((left, top, left + size, top + size))
@@ -257,12 +260,15 @@ def crop_box(
     for u_area, u_ratio, u_left, u_top in tries:
         area = width * height * (smallest + (largest - smallest) * u_area)
         ratio = math.exp(log_low + (log_high - log_low) * u_ratio)
+        # From area = w h and ratio = w / h.
         w = round(math.sqrt(area * ratio))
         h = round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
+            # w of `width` pixels have width - w + 1 places.
             left = int(u_left * (width - w + 1))
             top = int(u_top * (height - h + 1))
             return left, top, left + w, top + h
+    # At least one of the two sides stays whole.
     w = min(width, round(height * CROP_RATIO[1]))
     h = min(height, round(width / CROP_RATIO[0]))
     left = (width - w) // 2
@@ -293,6 +299,7 @@ def color_jitter(
 
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     hue = len(enhancers)  # the last of the four strengths
+    # All numbers whether they are used or not, as in `random_numbers`.
     order = torch.randperm(4, generator=generator).tolist()
     uniform = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     for kind in order:
@@ -313,6 +320,7 @@ def turn_hue(image: Image, turns: float) -> Image:
     """The RGB image with its hue turned by `turns` of the circle (-0.5..0.5, in steps of 1/256)."""
     from PIL import Image as images
 
+    # The hue is a circle: what passes its end goes on at its beginning.
     steps = round(turns * 256) % 256
     turned = [(level + steps) % 256 for level in range(256)]
     hue, saturation, value = image.convert("HSV").split()

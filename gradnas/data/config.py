@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from gradnas.config import JsonObject
 from gradnas.data.augment import FITS, Augment, Fit
 from gradnas.data.base import ImageData, balanced
 from gradnas.data.load import load_images
@@ -69,7 +69,7 @@ class DataConfig:
         return replace(data, train=chosen)
 
 
-def describe(data: ImageData) -> dict[str, Any]:
+def describe(data: ImageData) -> JsonObject:
     """What a user of the trained network must know of the images: shape, scaling, class names."""
     return {
         "name": data.name,

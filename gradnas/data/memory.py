@@ -66,6 +66,7 @@ class MemorySplit(Split):
         part.mean = self.mean
         part.std = self.std
         part._pixels_NHWC = self._pixels_NHWC
+        # Of a subset of a subset: `rows` count its images, the pixels are those of the whole set.
         part._rows = rows if self._rows is None else self._rows[rows]
         return part
 
@@ -110,6 +111,8 @@ class MemoryBatches(Batches):
     def _run(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         plan = self.plan
         _, H, W, _ = self._pixels_NHWC.shape
+        # The order counts this split's images, and so the labels; the pixels may be those of a
+        # larger set.
         order_N = plan.order(epoch)
         rows_N = order_N if self._rows is None else self._rows[order_N]
         rows_N = rows_N.to(self.device)
@@ -147,5 +150,6 @@ def pixel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[floa
     # E[x^2] - E[x]^2 may come out a little below 0 by rounding.
     variance_C = (total_square_C.double() / num_pixels - mean_C.square()).clamp(min=0)
     std_C = variance_C.sqrt()
+    # In grey levels, of which one is 1 here: a constant channel is divided by that.
     std_C = torch.where(std_C > 1e-6, std_C, torch.ones_like(std_C))
     return tuple((mean_C / 255).tolist()), tuple((std_C / 255).tolist())

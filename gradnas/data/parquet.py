@@ -15,7 +15,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +146,7 @@ class RowGroups:
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return RowGroups, ()
 
     def column(self, source: ParquetSource, group: int) -> pa.ChunkedArray:

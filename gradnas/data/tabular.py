@@ -175,7 +175,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def check_names(names: Iterable[Any], where: str) -> None:
+def check_names(names: Iterable[object], where: str) -> None:
     """Refuse columns without a name and names that stand twice."""
     names = list(names)
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gradnas.config import did_you_mean
+from gradnas.config import JsonObject, did_you_mean
 from gradnas.data.located import located_source
 
 Level = Literal["word", "char"]
@@ -97,12 +97,12 @@ class Vocabulary:
         # Spaces part words, not lines.
         return text.replace(" \n ", "\n").replace(" \n", "\n")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain values."""
         return {"level": self.level, "tokens": list(self.tokens)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> Vocabulary:
+    def from_json(cls, data: JsonObject, where: str) -> Vocabulary:
         """The inverse of `to_json`. ValueError that names `where`."""
         tokens = data.get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):

@@ -9,15 +9,15 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject
 from gradnas.version import __version__
 
 # The ONNX property, and with .json the extra file of a .pt2, that say what the network is, as JSON
@@ -59,7 +59,7 @@ def write_program(
     input_names: Sequence[str],
     output_names: Sequence[str],
     architecture: Architecture,
-    facts: Mapping[str, Any],
+    facts: JsonObject,
 ) -> list[Path]:
     """Write a network as ONNX where `path` ends in `.onnx`, else as a torch program.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject
 from gradnas.families.base import Family
 from gradnas.families.cells import CELLS
 from gradnas.families.chains import CHAINS
@@ -32,7 +30,7 @@ def family_of_space(space: object) -> Family:
     return CHOICES
 
 
-def family_of_entry(space: Mapping[str, Any]) -> Family:
+def family_of_entry(space: JsonObject) -> Family:
     """The same for the entry of a space in a configuration file, which may be damaged."""
     for family in FAMILIES:
         if space.get("type") in [kind.__name__ for kind in family.spaces]:

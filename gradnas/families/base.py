@@ -10,18 +10,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject
 from gradnas.export.source import NetworkSource
 from gradnas.reports.folder import Folder, Tables
-from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
+from gradnas.spaces import Space
+from gradnas.tasks.base import Kind, SearchSettings, Trainings, TrainSettings
 
 Searches = Mapping[str, Callable[[], SearchSettings]]
-Trainings = Mapping[str, Callable[[Any], TrainSettings]]
+A = TypeVar("A", bound=Architecture)
+S = TypeVar("S", bound=Space)
 
 
-class Family(ABC):
+class Family(ABC, Generic[A, S]):
     """A kind of architecture; there is one object of it.
 
     Class attributes:
@@ -44,7 +47,7 @@ class Family(ABC):
     architecture: ClassVar[type[Architecture]]
     spaces: ClassVar[tuple[type, ...]] = ()
     searches: ClassVar[Searches] = {}
-    trainings: ClassVar[Trainings] = {}
+    trainings: ClassVar[Trainings[TrainSettings]] = {}
 
     @abstractmethod
     def holds(self, architecture: Architecture) -> bool:
@@ -59,7 +62,7 @@ class Family(ABC):
     @abstractmethod
     def picture(
         self,
-        architecture: Any,
+        architecture: A,
         path: Path | str,
         *,
         title: str | None = None,
@@ -79,7 +82,7 @@ class Family(ABC):
     # -- its source --------------------------------------------------------------------------------
 
     def source(
-        self, architecture: Any, space: Any, in_channels: int, num_classes: int
+        self, architecture: A, space: S, in_channels: int, num_classes: int
     ) -> NetworkSource:
         """What a file of readable source says of a network of this kind.
 
@@ -102,7 +105,7 @@ class Family(ABC):
             source: of the data that it was found on, where there was a search.
         """
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+    def space_of(self, what: str, searched: JsonObject | None) -> S | None:
         """The space of an architecture; None where it is unknown.
 
         Args:
@@ -113,8 +116,8 @@ class Family(ABC):
 
     @abstractmethod
     def training_space(
-        self, space: Any, architecture: Any, what: str, searched: Mapping[str, Any] | None
-    ) -> Any:
+        self, space: S, architecture: A, what: str, searched: JsonObject | None
+    ) -> S:
         """The size of the network to train, from that of the recipe; see `space_of`."""
 
     # -- its sections in a report ------------------------------------------------------------------

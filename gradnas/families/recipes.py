@@ -6,15 +6,16 @@ A recipe is a function that returns a whole configuration; it stands with its fa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
 
 from gradnas.architectures.base import Architecture
-from gradnas.config import did_you_mean
+from gradnas.config import JsonObject, did_you_mean
 from gradnas.families import FAMILIES, family_of, family_of_space
-from gradnas.families.base import Searches, Trainings
+from gradnas.families.base import Searches
+from gradnas.spaces import Space
 from gradnas.tasks import KINDS, SEARCH_CONFIGS, kind_of
+from gradnas.tasks.base import DataSettings, SearchSettings, Trainings, TrainSettings
 
 
 def searches() -> Searches:
@@ -25,7 +26,7 @@ def searches() -> Searches:
     return named
 
 
-def trainings() -> Trainings:
+def trainings() -> Trainings[TrainSettings]:
     """The recipes of trainings by name, family by family, then those of kinds of data."""
     named = {}
     for owner in (*FAMILIES, *KINDS):
@@ -37,13 +38,13 @@ SEARCHES = searches()
 TRAININGS = trainings()
 
 
-def about(recipe: Callable[..., Any]) -> str:
+def about(recipe: Callable[..., object]) -> str:
     """What a recipe is: the first paragraph of its docstring, on one line."""
     first, _, _ = (inspect.getdoc(recipe) or "").partition("\n\n")
     return " ".join(first.split())
 
 
-def search_recipe(name: str) -> Any:
+def search_recipe(name: str) -> SearchSettings:
     """A search recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in SEARCHES:
         hint = did_you_mean(name, SEARCHES)
@@ -51,7 +52,7 @@ def search_recipe(name: str) -> Any:
     return SEARCHES[name]()
 
 
-def training_recipe(name: str, genotype: Any) -> Any:
+def training_recipe(name: str, genotype: Architecture) -> TrainSettings:
     """A training recipe by name. Raises ValueError that gives the nearest name and all of them."""
     if name not in TRAININGS:
         hint = did_you_mean(name, TRAININGS)
@@ -59,7 +60,7 @@ def training_recipe(name: str, genotype: Any) -> Any:
     return TRAININGS[name](genotype)
 
 
-def training_after(architecture: Architecture, what: str, searched: Mapping[str, Any]) -> str:
+def training_after(architecture: Architecture, what: str, searched: JsonObject) -> str:
     """The recipe an architecture is trained with when none is named.
 
     Args:
@@ -75,7 +76,7 @@ def training_after(architecture: Architecture, what: str, searched: Mapping[str,
     return family_of(architecture).training_after(what, source)
 
 
-def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] | None) -> Any:
+def space_of(architecture: Architecture, what: str, searched: JsonObject | None) -> Space | None:
     """The space of a published architecture, or of the run with this entry in its configuration.
 
     None where it is unknown.
@@ -83,14 +84,14 @@ def space_of(architecture: Architecture, what: str, searched: Mapping[str, Any] 
     return family_of(architecture).space_of(what, searched)
 
 
-def follows(name: str, searched: Mapping[str, Any]) -> bool:
+def follows(name: str, searched: JsonObject) -> bool:
     """Whether a recipe trains on the data of the search before it; arguments as `training_data`."""
     # Recipes for ImageNet are for transfer: what was found on small images is trained there.
     is_transfer = name.endswith("imagenet-eval")
     return not is_transfer and bool(searched.get("source"))
 
 
-def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
+def training_data(name: str, config: TrainSettings, searched: JsonObject) -> DataSettings:
     """The data to train on: those of the search before it, where there was one.
 
     Args:
@@ -107,8 +108,8 @@ def training_data(name: str, config: Any, searched: Mapping[str, Any]) -> Any:
 
 
 def training_space(
-    config: Any, architecture: Architecture, what: str, searched: Mapping[str, Any] | None
-) -> Any:
+    config: TrainSettings, architecture: Architecture, what: str, searched: JsonObject | None
+) -> Space:
     """The size of network to train: a chain at its own, cells at that of the recipe.
 
     Raises:

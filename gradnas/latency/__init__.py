@@ -17,8 +17,10 @@ from gradnas.latency.predictor import Predictor as Predictor
 from gradnas.latency.quantities import LATENCY as LATENCY
 from gradnas.latency.quantities import QUANTITIES as QUANTITIES
 from gradnas.latency.quantities import Quantity as Quantity
-from gradnas.latency.recorder import Place as Place
+from gradnas.latency.registered import Place as Place
+from gradnas.latency.registered import When as When
 from gradnas.latency.survey import CostView as CostView
+from gradnas.latency.survey import Survey as Survey
 from gradnas.latency.survey import Unit as Unit
 from gradnas.latency.survey import survey as survey
 from gradnas.latency.table import LatencyTable as LatencyTable

@@ -5,7 +5,8 @@ Legend: E edges, O operations; a table of costs is shaped as the alphas, `(E, O)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from gradnas.latency.entry import Device
 from gradnas.latency.predictor import Predictor
-from gradnas.latency.quantities import quantity_named
-from gradnas.latency.recorder import When
-from gradnas.latency.survey import Unit
+from gradnas.latency.quantities import PARAMS, Amount, quantity_named
+from gradnas.latency.registered import When, contradict, simplified
+from gradnas.latency.survey import Survey
 from gradnas.latency.table import LatencyTable
 
 
@@ -29,6 +30,10 @@ class Costs:
         tables: choice name -> cost of each operation, float64 on the CPU, shaped as its alphas.
         nested: for operations inside other choices, the places that must all have been chosen ->
             cost.
+        shared: what is spent once if one or more of several conditions hold, each a set of places
+            that have been chosen: parameters that operations of several choices share.
+        inside: choice name -> the operations around it, a condition for each of its places; of a
+            choice that is not named they are those of `nested`.
         shares: choice name -> how much each edge counts in an expectation, `(E,)`, where a derived
             network keeps only some of its edges; 1 where it is not named.
         notes: sentences that the user should read: another device, predicted latencies.
@@ -38,6 +43,8 @@ class Costs:
     fixed: float
     tables: Mapping[str, Tensor]
     nested: Mapping[When, float] = field(default_factory=dict)
+    shared: Mapping[frozenset[When], float] = field(default_factory=dict)
+    inside: Mapping[str, frozenset[When]] = field(default_factory=dict)
     shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -45,6 +52,11 @@ class Costs:
     def unit(self) -> str:
         """Of the numbers."""
         return quantity_named(self.quantity).unit
+
+    @property
+    def noun(self) -> str:
+        """What is counted."""
+        return quantity_named(self.quantity).noun
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """`E = fixed + sum over operations of p(operation) * cost`, a float64 scalar.
@@ -60,12 +72,9 @@ class Costs:
                 table = table * share_E1
             total = total + (probabilities[name].double() * table.to(device)).sum()
         for when, cost in self.nested.items():
-            together = torch.ones((), dtype=torch.float64, device=device)
-            for choice, row, column in when:
-                p = probabilities[choice]
-                p_here = p[column] if p.dim() == 1 else p[row, column]
-                together = together * p_here.double()
-            total = total + together * cost
+            total = total + cost * _any_holds(frozenset({when}), probabilities, device)
+        for conditions, cost in self.shared.items():
+            total = total + cost * _any_holds(conditions, probabilities, device)
         return total
 
     def of(self, one_hot: Mapping[str, Tensor]) -> float:
@@ -82,8 +91,39 @@ class Costs:
         return replace(self, notes=(*self.notes, *notes))
 
 
+def _any_holds(
+    conditions: frozenset[When], probabilities: Mapping[str, Tensor], device: torch.device
+) -> Tensor:
+    """The probability that one or more conditions hold, for choices decided independently.
+
+    It goes choice by choice: given the operation that one takes, the conditions say less.
+    """
+    if () in conditions:
+        return torch.ones((), dtype=torch.float64, device=device)
+    if not conditions:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    first = next(iter(min(conditions)))
+    edge = (first.choice, first.row)
+    here = sorted({p for when in conditions for p in when if (p.choice, p.row) == edge})
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    others = torch.ones((), dtype=torch.float64, device=device)
+    for place in here:
+        left = set()
+        for when in conditions:
+            if not contradict(when, (place,)):
+                left.add(tuple(p for p in when if p != place))
+        p = probabilities[place.choice]
+        p_here = (p[place.column] if p.dim() == 1 else p[place.row, place.column]).double()
+        total = total + p_here * _any_holds(simplified(left), probabilities, device)
+        others = others - p_here
+    elsewhere = {when for when in conditions if not any(p in here for p in when)}
+    if elsewhere:
+        total = total + others * _any_holds(frozenset(elsewhere), probabilities, device)
+    return total
+
+
 def costs_of(
-    units: Sequence[Unit],
+    survey: Survey,
     quantity: str,
     like: Mapping[str, Tensor],
     table: LatencyTable | None = None,
@@ -96,41 +136,67 @@ def costs_of(
         like: the alphas, for names and shapes.
 
     Raises:
-        ValueError: a latency that the table neither has nor predicts.
+        ValueError: a latency that the table neither has nor predicts; multiply-adds that cannot be
+            counted.
     """
     count = quantity_named(quantity).count
+    predicted: list[str] = []
+    if count is not None:
+        amounts = count(survey)
+    else:
+        assert table is not None
+        amounts = _latencies(survey, table, predicted)
+
     fixed = 0.0
     nested: dict[When, float] = {}
+    shared: dict[frozenset[When], float] = {}
     tables: dict[str, Tensor] = {}
     for name, alpha in like.items():
         tables[name] = torch.zeros(alpha.shape, dtype=torch.float64)
-    predicted = []
-    for unit in units:
-        if count is not None:
-            amounts = count(unit)
-        else:
-            assert table is not None
-            latency = table.look_up(unit.key, unit.features, unit.label)
-            if latency.predicted:
-                predicted.append(unit.label)
-            amounts = [latency.ms] * len(unit.uses)
-        for when, amount in zip(unit.uses, amounts, strict=True):
-            if not when:
-                fixed += amount
-            elif len(when) == 1:
+    for conditions, amount in amounts:
+        conditions = simplified(conditions)
+        if () in conditions:
+            fixed += amount
+            continue
+        # Of conditions that exclude each other one holds at most: they add up.
+        pairs = itertools.combinations(conditions, 2)
+        if not all(contradict(one, other) for one, other in pairs):
+            shared[conditions] = shared.get(conditions, 0.0) + amount
+            continue
+        for when in conditions:
+            if len(when) == 1:
                 choice, row, column = when[0]
                 # A view with a row for each edge, also where the choice is a single one.
                 table_EO = tables[choice].reshape(-1, tables[choice].shape[-1])
                 table_EO[row, column] += amount
             else:
-                # It runs only where an outer choice takes the operation around it: its probability
-                # is a product, for which no table has a place.
+                # It is there only where an outer choice takes the operation around it: its
+                # probability is a product, for which no table has a place.
                 nested[when] = nested.get(when, 0.0) + amount
-    costs = Costs(quantity, fixed, tables, nested)
-    if not predicted:
-        return costs
-    assert table is not None and table.predictor is not None
-    return costs.noted(predicted_note(predicted, len(units), table.predictor))
+    costs = Costs(quantity, fixed, tables, nested, shared, survey.registered.inside)
+    if predicted:
+        assert table is not None and table.predictor is not None
+        costs = costs.noted(predicted_note(predicted, len(survey), table.predictor))
+    if survey.asleep and quantity != PARAMS.name:
+        costs = costs.noted(_asleep_note(survey.asleep, costs.noun))
+    return costs
+
+
+def _latencies(survey: Survey, table: LatencyTable, predicted: list[str]) -> Iterator[Amount]:
+    """Of every call; the labels of those that were not measured go to `predicted`."""
+    for unit in survey:
+        latency = table.look_up(unit.key, unit.features, unit.label)
+        if latency.predicted:
+            predicted.append(unit.label)
+        for when in unit.uses:
+            yield frozenset({when}), latency.ms
+
+
+def _asleep_note(names: Sequence[str], noun: str) -> str:
+    which = ", ".join(repr(name) for name in names)
+    if len(names) == 1:
+        return f"the choice {which} did not run in eval mode: its operations count no {noun}"
+    return f"the choices {which} did not run in eval mode: their operations count no {noun}"
 
 
 def predicted_note(predicted: Sequence[str], of: int, predictor: Predictor) -> str:

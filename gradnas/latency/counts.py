@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils.flop_counter import flop_registry
+
+from gradnas.latency.products import FORMULAS, makes_none
 
 
 @contextmanager
@@ -26,26 +33,187 @@ def in_eval_mode(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def count_macs(run: Callable[[], Any]) -> int:
-    """Multiply-adds of the convolutions and matrix products that `run` makes.
+@contextmanager
+def counting(
+    on_products: Callable[[int], None], on_unknown: Callable[[str], None]
+) -> Iterator[None]:
+    """Within: every operator that torch carries out tells how many multiply-adds it makes.
 
-    They are counted where torch carries them out, so it makes no difference whether they come from
-    layers or from functions. Biases, BatchNorm, activations, pooling and additions count as
-    nothing, as is usual in the field.
+    So it makes no difference whether they come from layers or from functions. Biases, BatchNorm,
+    activations, pooling and additions count as nothing, as is usual in the field. The fused form of
+    `nn.TransformerEncoderLayer` and `nn.MultiheadAttention` is off, so that their products are
+    seen; they are the same ones.
+
+    Args:
+        on_products: is given the multiply-adds of each operator that multiplies.
+        on_unknown: is given the name of each operator whose multiply-adds are not known.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    was_fused = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, was_fused)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_Counter(on_products, on_unknown))
+        yield
+
+
+class _Counter(TorchDispatchMode):
+    """Sees every operator where torch carries it out."""
+
+    supports_higher_order_operators = True
+
+    def __init__(
+        self, on_products: Callable[[int], None], on_unknown: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.on_products = on_products
+        self.on_unknown = on_unknown
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            return self._higher_order(func, args, kwargs)
+        name = func._schema.name
+        formula = FORMULAS.get(name)
+        registered = flop_registry.get(func._overloadpacket)  # a user's own are there as well
+        tensors = list(_tensors((args, kwargs)))
+        # Shapes of such tensors are not those of the products inside.
+        is_odd = any(t.is_nested or is_traceable_wrapper_subclass(t) for t in tensors)
+        if formula is None and registered is None and not is_odd:
+            # In inference mode composed operators come whole.
+            with self:
+                composed = func.decompose(*args, **kwargs)
+            if composed is not NotImplemented:
+                return composed
+
+        out = func(*args, **kwargs)
+        if is_odd:
+            if not makes_none(func, len(tensors)):
+                self.on_unknown(f"{name} of a {_odd_type(tensors)}")
+        elif formula is not None:
+            # A multiply-add of complex numbers is four of real ones.
+            factor = 4 if isinstance(out, Tensor) and out.is_complex() else 1
+            self.on_products(factor * formula(args, out))
+        elif registered is not None:
+            # torch counts a multiply-add as two.
+            self.on_products(registered(*args, **kwargs, out_val=out) // 2)
+        elif not makes_none(func, len(tensors)):
+            self.on_unknown(name)
+        return out
+
+    def _higher_order(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Operators that run functions: torch knows the cost of some as a whole."""
+        out = func(*args, **kwargs)
+        registered = flop_registry.get(func)
+        if registered is None:
+            self.on_unknown(str(func))
+        else:
+            self.on_products(registered(*args, **kwargs, out_val=out) // 2)
+        return out
+
+
+def _odd_type(tensors: Sequence[Tensor]) -> str:
+    for tensor in tensors:
+        if is_traceable_wrapper_subclass(tensor):
+            return type(tensor).__name__
+    return "nested tensor"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def uncountable(operator: str, where: str) -> str:
+    """What to say of an operator whose multiply-adds are not known."""
+    return (
+        f"the multiply-adds of {where} cannot be counted: nobody knows how many "
+        f"{operator} makes. Register a formula for it with "
+        "torch.utils.flop_counter.register_flop_formula, or count milliseconds or parameters"
+    )
+
+
+def count_macs(run: Callable[[], Any], where: str = "this function") -> int:
+    """Multiply-adds of what `run` does, see `counting`.
+
+    Args:
+        where: what an error calls it.
+
+    Raises:
+        ValueError: an operator whose multiply-adds are not known (a Fourier transform, a matrix
+            factorisation, an operator of another library).
+    """
+    total = 0
+
+    def add(number: int) -> None:
+        nonlocal total
+        total += number
+
+    def refuse(operator: str) -> None:
+        raise ValueError(uncountable(operator, where))
+
+    with counting(add, refuse):
         run()
-    return counter.get_total_flops() // 2  # torch counts a multiply-add as two
+    return total
 
 
-def macs(module: nn.Module, *inputs: Any) -> int:
+def macs(module: nn.Module, *inputs: object) -> int:
     """Multiply-adds of one forward pass in eval mode; give one image for the usual number.
 
     The published ProxylessNAS networks have 439.2M (CPU), 465.3M (GPU) and 320.4M (Mobile) at
     1x3x224x224.
+
+    Raises:
+        ValueError: a module inside does what cannot be counted; the sentence names it.
     """
-    with in_eval_mode(module):
-        return count_macs(lambda: module(*inputs))
+    total = 0
+    running: list[str] = []
+
+    def add(number: int) -> None:
+        nonlocal total
+        total += number
+
+    def refuse(operator: str) -> None:
+        raise ValueError(uncountable(operator, running[-1]))
+
+    with in_eval_mode(module), naming(module, running), counting(add, refuse):
+        module(*inputs)
+    return total
+
+
+@contextmanager
+def naming(net: nn.Module, running: list[str]) -> Iterator[None]:
+    """Within: `running` lists the modules that are at work, the innermost last."""
+    paths = {module: path for path, module in net.named_modules()}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        running.append(module_label(paths.get(module, ""), module))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop()
+
+    before = register_module_forward_pre_hook(enter)
+    after = register_module_forward_hook(leave)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+def module_label(path: str, module: nn.Module) -> str:
+    """What an error calls a module."""
+    kind = type(module).__name__
+    return f"{path!r} ({kind})" if path else kind
 
 
 def num_params(module: nn.Module) -> int:

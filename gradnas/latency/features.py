@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -76,7 +75,7 @@ def _layers(call: Call) -> dict[str, float]:
         "other_macs": 0.0,
     }
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: object, output: object) -> None:
         del args
         written = sum(t.numel() for t in tensors_in(output))
         kind = "others"

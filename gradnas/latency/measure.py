@@ -5,22 +5,19 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from gradnas.config import Json
 from gradnas.latency.counts import in_eval_mode
 from gradnas.latency.entry import Device, Entry
-from gradnas.latency.survey import CostView
+from gradnas.latency.survey import CostView, Ready
 from gradnas.latency.table import LatencyTable
 from gradnas.version import __version__
-
-# A context manager around the function to time; what it does on entering and leaving is not timed.
-Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ def time_interleaved(
     each round; calls therefore overlap with the launch of the next, as they do in a network.
     """
     timing.check(device)
-    generator = np.random.default_rng(0)
-    values: list[list[float]] = [[] for _ in works]
+    generator = np.random.default_rng(0)  # its own: no other random number moves by a measurement
+    samples_ms: list[list[float]] = [[] for _ in works]
     one_round = _cuda_round if device.type == "cuda" else _synchronised_round
     with torch.no_grad():
         for number in range(timing.warmup + timing.repeats):
@@ -97,14 +94,14 @@ def time_interleaved(
             ms_by_work = one_round(works, order, device, timing)
             if number >= timing.warmup:
                 for k, ms in ms_by_work.items():
-                    values[k].append(ms)
+                    samples_ms[k].append(ms)
             if on_round is not None:
                 on_round()
     samples = []
-    for own in values:
+    for ms_of_work in samples_ms:
         # Quartiles, since a call that the system interrupts may take ten times as long.
-        low, middle, high = np.percentile(own, (25, 50, 75))
-        samples.append(Sample(float(middle), float(high - low), len(own)))
+        low, middle, high = np.percentile(ms_of_work, (25, 50, 75))
+        samples.append(Sample(float(middle), float(high - low), len(ms_of_work)))
     return samples
 
 
@@ -126,7 +123,7 @@ def _synchronised_round(
             work()
             if wait is not None:
                 wait()
-            ms_by_work[k] = (clock() - begin) / 1e6
+            ms_by_work[k] = (clock() - begin) / 1e6  # from nanoseconds
     return ms_by_work
 
 
@@ -154,9 +151,9 @@ def _cuda_round(
 
 def measure(
     net: nn.Module | CostView,
-    inputs: Sequence[Any],
+    inputs: Sequence[object],
     timing: Timing = Timing(),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Json] | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> LatencyTable:
     """Time every distinct (operation, input shape) of a network with choices, in eval mode.
@@ -181,13 +178,14 @@ def measure(
         samples = time_interleaved([unit.ready for unit in units], device, timing, on_round)
     entries = {}
     for unit, sample in zip(units, samples, strict=True):
+        # `params` of the entry are those of one use; a module that ran before counts 0 in a later.
         entries[unit.key] = Entry(
             ms=sample.ms,
             spread_ms=sample.spread_ms,
             count=sample.count,
             label=unit.label,
             macs=unit.macs,
-            params=max(unit.params),
+            params=unit.params,
             features=unit.features,
         )
     shapes = [list(x.shape) for x in inputs if isinstance(x, torch.Tensor)]
@@ -197,13 +195,13 @@ def measure(
     return LatencyTable(entries, Device.here(device), described, versions())
 
 
-def _device_of(net: nn.Module, inputs: Sequence[Any]) -> torch.device:
+def _device_of(net: nn.Module, inputs: Sequence[object]) -> torch.device:
     for parameter in net.parameters():
         return parameter.device
     for value in inputs:
         if isinstance(value, torch.Tensor):
             return value.device
-    return torch.zeros(()).device
+    return torch.zeros(()).device  # torch's default, for a network of neither
 
 
 def versions() -> dict[str, str]:

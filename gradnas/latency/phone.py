@@ -11,9 +11,8 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from gradnas.config import did_you_mean
+from gradnas.config import Json, did_you_mean
 from gradnas.latency.entry import Entry
 
 MOBILE_KINDS = ("Conv", "Conv_1", "Logits", "expanded_conv")
@@ -102,7 +101,7 @@ def mobile_features(key: str) -> dict[str, float]:
     return features
 
 
-def mobile_entries(data: Mapping[str, Any], where: str) -> dict[str, Entry]:
+def mobile_entries(data: Mapping[str, Json], where: str) -> dict[str, Entry]:
     """The entries of a table that was read. ValueError, with the place, for another content."""
     entries = {}
     for key, value in data.items():
@@ -130,7 +129,7 @@ def mobile_entries(data: Mapping[str, Any], where: str) -> dict[str, Entry]:
     return entries
 
 
-def _has_statistics(value: Any) -> bool:
+def _has_statistics(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
     for name in STATISTICS:

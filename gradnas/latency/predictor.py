@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from gradnas.config import build
+from gradnas.config import Json, JsonObject, build
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ class Predictor:
         pairs = zip(self.names, self.coefficients, strict=True)
         return self.base_ms + sum(coefficient * features[name] for name, coefficient in pairs)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain data."""
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_json(data: Any, where: str) -> Predictor:
+    def from_json(data: Json, where: str) -> Predictor:
         """The inverse of `to_json`; ValueError that says what is wrong."""
         if not isinstance(data, Mapping):
             raise ValueError(f"{where} must be an object")

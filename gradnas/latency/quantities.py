@@ -5,11 +5,15 @@ A further quantity is a value here, in `QUANTITIES`, and its limits in `objectiv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gradnas.config import did_you_mean
-from gradnas.latency.survey import Unit
+from gradnas.latency.registered import When
+from gradnas.latency.survey import Survey
+
+# A number, and the conditions under which it is spent: one or more of them must hold.
+Amount = tuple[frozenset[When], float]
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Quantity:
         suffix: of the limits in an `ExpectedCost`, `budget_` and `target_`.
         key: in metrics.jsonl, after `expected_` and `derived_`.
         decimals: of its values in a sentence.
-        large_unit: the unit of plots, and of the logarithms in `mul#log`.
+        large_unit: the unit of plots.
         large: how many units it is.
-        count: what a unit of a survey spends in each of its uses; None: a latency table knows.
+        count: what is spent, and where; None: a latency table knows.
     """
 
     name: str
@@ -36,7 +40,7 @@ class Quantity:
     decimals: int
     large_unit: str
     large: float
-    count: Callable[[Unit], Sequence[float]] | None
+    count: Callable[[Survey], Iterator[Amount]] | None
 
     @property
     def needs_table(self) -> bool:
@@ -59,13 +63,18 @@ class Quantity:
         return f"{self.number(value)} {self.unit}"
 
 
-def _macs(unit: Unit) -> Sequence[float]:
-    return [unit.macs] * len(unit.uses)
+def _macs(survey: Survey) -> Iterator[Amount]:
+    """Every call counts, also a second one of the same module."""
+    for unit in survey:
+        if unit.macs is None:
+            raise ValueError(unit.uncounted)
+        for when in unit.uses:
+            yield frozenset({when}), unit.macs
 
 
-def _params(unit: Unit) -> Sequence[float]:
-    # Not the same in every use: a module that runs twice has its parameters once.
-    return unit.params
+def _params(survey: Survey) -> Iterator[Amount]:
+    """A parameter counts once, wherever it lies, also in a module that did not run."""
+    yield from survey.registered.parameters.items()
 
 
 LATENCY = Quantity(

@@ -9,26 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from gradnas.choice import Choice
-
-
-class Place(NamedTuple):
-    """One operation of one choice: the row is the edge, the column that of alpha.
-
-    The row is 0 for a single choice.
-    """
-
-    choice: str
-    row: int
-    column: int
-
-
-When = tuple[Place, ...]
+from gradnas.latency.counts import counting, module_label
+from gradnas.latency.registered import Place, When, choice_names
 
 
 @dataclass(eq=False)
@@ -41,78 +29,117 @@ class Call:
         args, kwargs, output: what it was given and gave.
         parts: of a holder, the calls right inside it that are timed elsewhere; None for a unit.
         rest: a holder whose own work is a unit: the network, or an operation with choices inside.
+        macs: multiply-adds of the unit, or of the rest.
+        unknown: an operator in it whose multiply-adds are not known, and the module it is in.
+        met: of a choice, how often each operation was called: one may stand in it twice.
     """
 
     module: nn.Module
     path: str
     when: When
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any = None
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    output: object = None
     parts: list[Call] | None = None
     rest: bool = False
+    macs: int = 0
+    unknown: tuple[str, str] | None = None
+    met: dict[nn.Module, int] = field(default_factory=dict)
 
 
 class Recorder:
-    """Hooks that cut one forward pass of `net` into calls.
+    """Hooks that cut one forward pass of `net` into calls, and count what each multiplies.
 
     Args:
-        places: the modules that are alternatives of each other.
+        places: modules that are alternatives of each other, beside the operations of choices.
 
     Attributes:
         calls: units, and holders with a rest, in the order in which they ended.
         ran: every module that was called.
+        state: (module, attribute) of the plain attributes that the pass changed: no settings.
     """
 
     def __init__(self, net: nn.Module, places: Mapping[nn.Module, Place]) -> None:
         self.net = net
         self.places = places
         self.paths = {module: path for path, module in net.named_modules()}
+        self.names = choice_names(net)
         self.holders = _holders(net, places)
         self.calls: list[Call] = []
         self.ran: set[nn.Module] = set()
+        self.state: set[tuple[nn.Module, str]] = set()
         self._open: list[Call] = []  # begun and not ended, outermost first; a unit is the last
         self._depth = 0  # calls deep inside a unit, with its own; 0: in no unit
+        self._running: list[nn.Module] = []  # all of them, the innermost last
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within: the hooks are on."""
+        before = {module: plain_settings(module) for module in self.net.modules()}
         handles = []
         for module in self.net.modules():
             handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            yield
+            with counting(self._multiplied, self._met_unknown):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
+        for module, settings in before.items():
+            after = plain_settings(module)
+            for name in settings.keys() | after.keys():
+                if settings.get(name) != after.get(name):
+                    self.state.add((module, name))
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # ---- hooks -----------------------------------------------------------------------------------
+
+    def _enter(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         self.ran.add(module)
+        self._running.append(module)
         if self._depth:
             # A unit is the largest module without a choice inside: what it calls is its own affair.
             self._depth += 1
             return
         when = self._open[-1].when if self._open else ()
-        if module in self.places:
-            when = (*when, self.places[module])
+        place = self._place(module)
+        if place is not None:
+            when = (*when, place)
         call = Call(module, self.paths[module], when, args, dict(kwargs))
         if module in self.holders:
             call.parts = []
-            call.rest = module is self.net or module in self.places
+            # A choice does nothing itself: a derived network has an operation where it was.
+            is_whole = module is self.net or place is not None
+            call.rest = is_whole and not isinstance(module, Choice)
         else:
             self._depth = 1
         self._open.append(call)
 
+    def _place(self, module: nn.Module) -> Place | None:
+        """Which alternative this call is of: one module may be several."""
+        around = self._open[-1] if self._open else None
+        if around is None or not isinstance(around.module, Choice):
+            return self.places.get(module)
+        operations = list(around.module.operations.values())
+        columns = [k for k, operation in enumerate(operations) if operation is module]
+        if not columns:
+            return None
+        number = around.met.get(module, 0)
+        around.met[module] = number + 1
+        return Place(self.names[around.module], 0, columns[number % len(columns)])
+
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         del args
+        self._running.pop()
         if self._depth > 1:
             self._depth -= 1
             return
         self._depth = 0
         call = self._open.pop()
         assert call.module is module
-        call.output = output
+        call.output = output  # what the call is replaced by while the rest around it is timed
         is_unit = call.parts is None
         if is_unit or call.rest:
             self.calls.append(call)
@@ -130,6 +157,27 @@ class Recorder:
                 around.parts.append(call)
                 return
 
+    # ---- multiply-adds ---------------------------------------------------------------------------
+
+    def _worker(self) -> Call | None:
+        """The call that does what is being done: the unit at work, or the nearest rest."""
+        for call in reversed(self._open):
+            if call.parts is None or call.rest:
+                return call
+        return None
+
+    def _multiplied(self, number: int) -> None:
+        worker = self._worker()
+        if worker is not None:
+            worker.macs += number
+
+    def _met_unknown(self, operator: str) -> None:
+        worker = self._worker()
+        if worker is not None and worker.unknown is None:
+            innermost = self._running[-1]
+            where = module_label(self.paths[innermost], innermost)
+            worker.unknown = (operator, where)
+
 
 def _holders(net: nn.Module, places: Mapping[nn.Module, Place]) -> set[nn.Module]:
     """The network, its choices, and all modules with a choice or an alternative inside."""
@@ -145,18 +193,22 @@ def _holders(net: nn.Module, places: Mapping[nn.Module, Place]) -> set[nn.Module
     return holders
 
 
-def alternatives(net: nn.Module) -> dict[nn.Module, Place]:
-    """The operations of every `Choice` inside `net`."""
-    places = {}
-    for path, module in net.named_modules():
-        if isinstance(module, Choice):
-            name = module.name or path.replace(".", "/") or "choice"
-            for column, operation in enumerate(module.operations.values()):
-                places[operation] = Place(name, 0, column)
-    return places
+def plain_settings(module: nn.Module) -> dict[str, str]:
+    """The public attributes of a module that are plain values, as text, and what its repr shows."""
+    settings = {"extra_repr()": module.extra_repr()}
+    for name, value in sorted(vars(module).items()):
+        if not name.startswith("_") and name != "training" and _is_plain(value):
+            settings[name] = repr(value)
+    return settings
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors of a nesting of tuples, lists and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value

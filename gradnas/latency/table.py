@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
-from gradnas.config import build, did_you_mean, read_object
+from gradnas.config import Json, JsonObject, build, did_you_mean, read_object
 from gradnas.latency.entry import Device, Entry, Latency
 from gradnas.latency.phone import is_mobile_key, mobile_entries, read_mobile_yaml
 from gradnas.latency.predictor import Predictor
@@ -36,7 +35,7 @@ class LatencyTable:
 
     entries: Mapping[str, Entry]
     device: Device | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Json] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     predictor: Predictor | None = None
 
@@ -97,7 +96,7 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, atomically."""
-        value: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        value: JsonObject = {"format": FORMAT, "version": VERSION}
         if self.device is not None:
             value["device"] = asdict(self.device)
         value["settings"] = dict(self.settings)
@@ -152,12 +151,12 @@ class LatencyTable:
         return replace(self, predictor=predictor)
 
 
-def _known(entry: Entry) -> dict[str, Any]:
+def _known(entry: Entry) -> JsonObject:
     """The fields of an entry that say something."""
     return {name: value for name, value in asdict(entry).items() if value not in (None, "")}
 
 
-def _objects_in(entries: Any, path: Path) -> dict[str, dict[str, Any]]:
+def _objects_in(entries: Json, path: Path) -> dict[str, JsonObject]:
     """`entries`, if it is what it should be."""
     is_object = isinstance(entries, dict)
     if not is_object or not all(isinstance(entry, dict) for entry in entries.values()):

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import sympy
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -67,7 +68,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         effort: float = 1.0,
         max_complexity: int | None = None,
         settings: LawSettings | None = None,
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
     ) -> None:
         super().__init__(
@@ -81,7 +82,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         )
         self.output = output
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Find the laws.
 
         Args:
@@ -107,7 +108,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         self._find(x_ND, y_NK, w_N, LOSSES[self.output], Numbers(targets, self.output))
         return self
 
-    def predict(self, X: Any, law: int | None = None) -> np.ndarray:
+    def predict(self, X: ArrayLike, law: int | None = None) -> np.ndarray:
         """The expected target, of the shape that `fit` had it in.
 
         NaN, with a warning, where the law is undefined.
@@ -137,7 +138,7 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
     Arguments and attributes are those of `EquationRegressor`, without `output`, and `classes_`.
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Find the laws.
 
         Args:
@@ -173,7 +174,7 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         self._find(x_ND, y_NK, w_N, "logistic", classes)
         return self
 
-    def predict_proba(self, X: Any, law: int | None = None) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike, law: int | None = None) -> np.ndarray:
         """(N, K) probabilities of `classes_`.
 
         Where a law is undefined: the shares of the classes in the training data, with a warning.
@@ -184,7 +185,7 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
         fitted = self._fitted("predict_proba")
         return fitted.predicted(checked_features(self, X), law)
 
-    def predict(self, X: Any, law: int | None = None) -> np.ndarray:
+    def predict(self, X: ArrayLike, law: int | None = None) -> np.ndarray:
         """The most probable class of each row. Arguments as of `predict_proba`."""
         p_NK = self.predict_proba(X, law)
         return self.classes_[np.argmax(p_NK, axis=1)]
@@ -215,7 +216,7 @@ def _check_target(y_N: np.ndarray, name: str, output: Output) -> None:
         )
 
 
-def _names_of_target(y: Any, outputs: int) -> list[str]:
+def _names_of_target(y: object, outputs: int) -> list[str]:
     """The name of a pandas series, or those of a frame's columns; else y, or y1, y2, ..."""
     names = list(y.columns) if hasattr(y, "columns") else [getattr(y, "name", None)]
     if len(names) == outputs and all(isinstance(name, str) and name for name in names):

@@ -14,6 +14,7 @@ import numpy as np
 import sympy
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sympy import Expr
 
 from gradnas.laws.discover import (
     Laws,
@@ -44,7 +45,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
     n_features_in_: int
     _notes: list[str]
     outputs_: Outputs
-    _formulas: dict[tuple[int, int], Any]  # worked out once
+    _formulas: dict[tuple[int, int], Expr]  # worked out once
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         effort: float = 1.0,
         max_complexity: int | None = None,
         settings: LawSettings | None = None,
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
     ) -> None:
         self.primitives = primitives

@@ -8,9 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from sympy import Expr
 
 from gradnas.laws.law import Law, Laws
 from gradnas.laws.outputs import Outputs
@@ -32,7 +32,7 @@ class FittedLaws:
     names: list[str]
     outputs: Outputs
     max_complexity: int | None
-    written: dict[tuple[int, int], Any]
+    written: dict[tuple[int, int], Expr]
 
     def chosen(self, k: int) -> int:
         """The place of the chosen law in the front of output k."""
@@ -66,13 +66,13 @@ class FittedLaws:
         """One law of the front of output k."""
         return self.fronts[k].front[self.row(k, law)]
 
-    def formula(self, k: int, place: int) -> Any:
+    def formula(self, k: int, place: int) -> Expr:
         """A law as a sympy expression, without the link of a probability or a rate."""
         if (k, place) not in self.written:
             self.written[k, place] = self.fronts[k].front[place].expression(self.names)
         return self.written[k, place]
 
-    def expressions(self, law: int | None) -> tuple[Any, ...]:
+    def expressions(self, law: int | None) -> tuple[Expr, ...]:
         """What is predicted, as sympy expressions."""
         formulas = [self.formula(k, self.row(k, law)) for k in range(len(self.fronts))]
         return self.outputs.expressions(formulas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gradnas import config
 from gradnas.architectures.base import (
@@ -15,6 +15,7 @@ from gradnas.architectures.base import (
     is_version,
     type_word,
 )
+from gradnas.config import Json, JsonObject
 from gradnas.laws.formula import Formula
 
 VERSION = 1
@@ -57,7 +58,7 @@ class Formulas(Architecture):
         except RecursionError as error:
             raise ValueError("formulas text: too deeply nested") from error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The formulas as a dict of JSON types; `from_json` reads it back.
 
         Raises ValueError for a constant that is not finite: JSON has no such numbers.
@@ -69,7 +70,7 @@ class Formulas(Architecture):
         }
 
     @classmethod
-    def from_json(cls, obj: Any, where: str = "formulas") -> Formulas:
+    def from_json(cls, obj: Json, where: str = "formulas") -> Formulas:
         """The formulas that `obj` describes; errors name it `where`.
 
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.

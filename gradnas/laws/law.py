@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from sympy import Expr
 
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.laws.engine.data import Loss
@@ -173,7 +174,7 @@ class Law:
             return np.exp(eta_N)
         return eta_N
 
-    def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Any:
+    def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Expr:
         """The formula (without the inverse link) as a sympy expression in the feature names.
 
         Of a few ways to write it the shortest; those not found within `simplify_seconds` are left

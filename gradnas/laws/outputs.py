@@ -8,14 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import sympy
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
+from sympy import Expr
 
 from gradnas.laws import text as law_text
 from gradnas.laws.law import Law
+from gradnas.laws.symbolic import Term, sympy
 
 Output = Literal["real", "probability", "counts"]
 
@@ -42,7 +44,7 @@ class Outputs(ABC):
         """What the equations are equal to."""
 
     @abstractmethod
-    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+    def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         """What is predicted, from the laws' formulas, as sympy expressions."""
 
     @abstractmethod
@@ -58,7 +60,7 @@ class Outputs(ABC):
         """The column of `predicted` that the law of output k is about."""
 
     @abstractmethod
-    def encoded(self, y: Any) -> np.ndarray:
+    def encoded(self, y: ArrayLike) -> np.ndarray:
         """(N, K) targets as the laws see them."""
 
 
@@ -93,7 +95,7 @@ class Numbers(Outputs):
             return [law_text.latex_name(name) for name in self.names]
         return list(self.names)
 
-    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+    def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         if self.output == "probability":
             return tuple(_logistic(formula) for formula in formulas)
         if self.output == "counts":
@@ -109,8 +111,9 @@ class Numbers(Outputs):
     def column(self, k: int) -> int:
         return k
 
-    def encoded(self, y: Any) -> np.ndarray:
-        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+    def encoded(self, y: ArrayLike) -> np.ndarray:
+        y_N = np.asarray(y, dtype=np.float64)
+        return y_N.reshape(len(y_N), -1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Classes(Outputs):
         words = [law_text.latex_word(str(label)) for label in self.labels[self.own]]
         return [rf"P\left({name} = {word}\right)" for word in words]
 
-    def expressions(self, formulas: Sequence[Any]) -> tuple[Any, ...]:
+    def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         shares = [_logistic(formula) for formula in formulas]
         if len(shares) == 1:
             return tuple(shares)
@@ -178,7 +181,7 @@ class Classes(Outputs):
     def column(self, k: int) -> int:
         return self.own[k]
 
-    def encoded(self, y: Any) -> np.ndarray:
+    def encoded(self, y: ArrayLike) -> np.ndarray:
         labels_N = np.asarray(y).reshape(-1)
         for label in np.unique(labels_N):
             if label not in self.labels:
@@ -187,12 +190,12 @@ class Classes(Outputs):
         return np.column_stack(columns).astype(np.float64)
 
 
-def _exp(expression: Any) -> Any:
+def _exp(expression: Term) -> Term:
     """As it stands: sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
     if expression.free_symbols:
         return sympy.exp(expression, evaluate=False)
     return sympy.exp(expression)
 
 
-def _logistic(expression: Any) -> Any:
+def _logistic(expression: Term) -> Term:
     return 1 / (1 + _exp(-expression))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -35,7 +34,7 @@ from gradnas.pictures.sheet import (
 )
 from gradnas.runs import write_atomically
 
-SUFFIXES: dict[str, dict[str, Any]] = {
+SUFFIXES: dict[str, dict[str, None]] = {
     "svg": {"Date": None},
     "png": {},
     "pdf": {"CreationDate": None},

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from sympy import Expr
 from torch import Tensor
 
 LARGEST_EXPONENT = 10.0  # the safe exponential is linear beyond this
@@ -41,7 +42,7 @@ class Primitive:
 
     name: str
     function: Callable[[Tensor], Tensor]
-    symbol: Callable[[Any], Any] | None = None
+    symbol: Callable[[Expr], Expr] | None = None
     derivative: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, repr=False)
     safe: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     slopes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
@@ -56,7 +57,7 @@ class Primitive:
                 f"{self.name!r}"
             )
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> str | tuple[object, ...]:
         # The built-in ones hold functions without a name, so a pickle holds the primitive's own
         # name instead.
         if PRIMITIVES.get(self.name) is self:

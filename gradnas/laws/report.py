@@ -6,10 +6,11 @@ The page holds no scripts and asks the net for nothing; whatever comes from file
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import pandas
+
+from gradnas.config import JsonObject
 from gradnas.data.tabular import Table
 from gradnas.laws import text as law_text
 from gradnas.laws.equations import (
@@ -50,7 +51,7 @@ class FoundLaws:
 
     estimator: EquationRegressor | EquationClassifier
     table: Table
-    frame: Any
+    frame: pandas.DataFrame
 
     def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
         """The chosen laws with their left sides.
@@ -87,9 +88,7 @@ class FoundLaws:
         return self.estimator.outputs_.score(table.y_N, predicted_N, table.weights_N)
 
 
-def law_page(
-    found: FoundLaws, name: str, config: Mapping[str, Any], environment: Mapping[str, Any]
-) -> str:
+def law_page(found: FoundLaws, name: str, config: JsonObject, environment: JsonObject) -> str:
     """The page as HTML. `config` and `environment` are shown as tables."""
     estimator = found.estimator
     table = found.table
@@ -209,7 +208,7 @@ def _graphs(found: FoundLaws) -> str:
     return "\n".join(figures) + f'\n<p class="caption">{GRAPH}</p>'
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def _table(values: JsonObject) -> str:
     rows: list[str] = []
     for key, value in values.items():
         if key == "type" or value is None:

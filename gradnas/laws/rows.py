@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import validation as _validation
 
 from gradnas.data.tabular import check_names, check_numeric
@@ -61,7 +62,7 @@ def checked_features(estimator: Any, X: Any, *, reset: bool = False, **checks: A
 def prepared(
     x_ND: np.ndarray,
     y_NK: np.ndarray,
-    sample_weight: Any,
+    sample_weight: ArrayLike | None,
     names: Sequence[str],
     note: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradnas.laws import text as law_text
 from gradnas.laws.fitted import FittedLaws
 from gradnas.laws.rows import checked_features
+
+if TYPE_CHECKING:  # loaded where they are used: they take long
+    import pandas
 
 
 class ShownLaws(ABC):
@@ -23,7 +27,7 @@ class ShownLaws(ABC):
         """The laws that were found; an AttributeError says that `name` needs them."""
 
     @property
-    def pareto_(self) -> Any:
+    def pareto_(self) -> pandas.DataFrame:
         """The Pareto fronts as a pandas frame, by rising complexity.
 
         Columns: `target` (with several outputs), `complexity` (constants + operations),
@@ -36,10 +40,10 @@ class ShownLaws(ABC):
         import pandas
 
         fitted = self._fitted("pareto_")
-        records: list[dict[str, Any]] = []
+        records: list[dict[str, object]] = []
         for k, laws in enumerate(fitted.fronts):
             for place, law in enumerate(laws.front):
-                record: dict[str, Any] = {}
+                record: dict[str, object] = {}
                 if len(fitted.fronts) > 1:
                     record["target"] = fitted.outputs.targets[k]
                 record["complexity"] = law.complexity
@@ -118,8 +122,8 @@ class ShownLaws(ABC):
 
     def plot(
         self,
-        X: Any = None,
-        y: Any = None,
+        X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
         *,
         law: int | None = None,
         output: int = 0,
@@ -142,7 +146,7 @@ class ShownLaws(ABC):
         fitted = self._fitted("plot")
         if (X is None) != (y is None):
             raise ValueError("plot takes both X and y, or neither")
-        if X is None:
+        if X is None or y is None:
             x_ND, y_NK = self._kept
         else:
             x_ND = checked_features(self, X)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sympy as _sympy
+from sympy import Expr
 
 from gradnas.laws.formula import (
     Edge,
@@ -20,9 +21,14 @@ from gradnas.laws.primitives import (
     Primitive,
 )
 
-sympy: Any = _sympy  # its functions are classes made at run time, which a type checker misreads
+# sympy makes its functions at run time and wraps its operators, which type checkers misread: where
+# expressions are calculated with, one is a `Term`; where they are handed on, an `Expr`.
+sympy: Any = _sympy
+Term = Any
 
-SYMBOLS: dict[str, Callable[[Any], Any]] = {
+T = TypeVar("T")
+
+SYMBOLS: dict[str, Callable[[Term], Term]] = {
     "identity": lambda z: z,
     "square": lambda z: z**2,
     "exp": sympy.exp,
@@ -38,14 +44,14 @@ SYMBOLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _number(value: float) -> Any:
+def _number(value: float) -> Term:
     """An integer where it is a small one, so that sympy can work with it; else the exact double."""
     if float(value).is_integer() and abs(value) < 1e6:
         return sympy.Integer(int(value))
     return sympy.Float(value, 17)
 
 
-def _edge(edge: Edge, x: Any, primitives: Mapping[str, Primitive]) -> Any:
+def _edge(edge: Edge, x: Term, primitives: Mapping[str, Primitive]) -> Term:
     if edge.function == POWER:
         return (x + _number(edge.b)) ** _number(edge.a)
     symbol = SYMBOLS.get(edge.function) or primitives[edge.function].symbol
@@ -61,7 +67,7 @@ def to_sympy(
     formula: Formula,
     names: Sequence[str] | None = None,
     primitives: Mapping[str, Primitive] = PRIMITIVES,
-) -> Any:
+) -> Expr:
     """The formula as it stands, nothing simplified beyond what sympy does by itself.
 
     Args:
@@ -69,8 +75,8 @@ def to_sympy(
     """
     if names is None:
         names = [f"x{i + 1}" for i in range(formula.features)]
-    values: list[Any] = [sympy.Symbol(name, real=True) for name in names]
-    total: Any = _number(formula.bias)
+    values: list[Term] = [sympy.Symbol(name, real=True) for name in names]
+    total: Term = _number(formula.bias)
     for node, weight in zip(formula.nodes, formula.weights, strict=True):
         value = _node(node, values, primitives)
         values.append(value)
@@ -78,12 +84,12 @@ def to_sympy(
     return total
 
 
-def _node(node: Node, values: Sequence[Any], primitives: Mapping[str, Primitive]) -> Any:
+def _node(node: Node, values: Sequence[Term], primitives: Mapping[str, Primitive]) -> Term:
     terms = [_edge(edge, values[edge.source], primitives) for edge in node.edges]
     if node.kind == "product":
         return sympy.Mul(*terms)
-    above: list[Any] = []
-    below: list[Any] = []
+    above: list[Term] = []
+    below: list[Term] = []
     for edge, term in zip(node.edges, terms, strict=True):
         (below if edge.below else above).append(term)
     if node.kind == "ratio":
@@ -106,12 +112,12 @@ class _TimeIsUp(Exception):
     """Raised in a thread whose simplification takes too long."""
 
 
-def within(seconds: float, work: Callable[[], Any]) -> Any:
+def within(seconds: float, work: Callable[[], T]) -> T | None:
     """`work()`, or None where it takes longer than that or sympy cannot do it.
 
     It runs in a thread of its own, which is stopped at the time limit.
     """
-    results: list[Any] = []
+    results: list[T] = []
 
     def run() -> None:
         try:
@@ -132,22 +138,22 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     return results[0] if results else None
 
 
-def _with_positive_logs(expression: Any) -> Any:
+def _with_positive_logs(expression: Term) -> Term:
     """`-c log(a / b)` as `c log(b / a)`, as one would write it."""
 
-    def is_negative_log(term: Any) -> bool:
+    def is_negative_log(term: Term) -> bool:
         if not term.is_Mul or not term.as_coeff_Mul()[0].is_negative:
             return False
         return any(_is_log_of_ratio(factor) for factor in term.args)
 
-    def turned(term: Any) -> Any:
+    def turned(term: Term) -> Term:
         own = next(factor for factor in term.args if _is_log_of_ratio(factor))
         return -term / own * sympy.log(1 / own.args[0])
 
     return expression.replace(is_negative_log, turned)
 
 
-def _is_log_of_ratio(factor: Any) -> bool:
+def _is_log_of_ratio(factor: Term) -> bool:
     if not isinstance(factor, sympy.log):
         return False
     above, below = factor.args[0].as_numer_denom()
@@ -155,13 +161,13 @@ def _is_log_of_ratio(factor: Any) -> bool:
     return has_variables and not above.is_Add and not below.is_Add
 
 
-def shortest(expression: Any, seconds: float) -> Any:
+def shortest(expression: Expr, seconds: float) -> Expr:
     """The shortest of a few ways to write an expression; itself if time runs out.
 
     They keep its numerical values.
     """
 
-    def ways() -> Any:
+    def ways() -> Term:
         best = expression
         for write in (sympy.factor_terms, sympy.powsimp, sympy.together):
             way = write(expression)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sympy
+from sympy import Expr
 from sympy.printing import codeprinter
 from sympy.printing.latex import LatexPrinter as _LatexPrinter
 from sympy.printing.numpy import NumPyPrinter as _NumPyPrinter
@@ -50,7 +51,7 @@ GREEK = frozenset(
 )
 
 
-def number(value: Any, digits: int | None = None) -> str:
+def number(value: float | sympy.Float, digits: int | None = None) -> str:
     """A double as the shortest decimal that reads back the same, or rounded to `digits` digits."""
     value = float(value)
     text = repr(value) if digits is None else f"{value:.{digits}g}"
@@ -62,7 +63,7 @@ class _Text(StrPrinter):
 
     digits: int | None = None
 
-    def _print_Float(self, expr: Any) -> str:
+    def _print_Float(self, expr: sympy.Float) -> str:
         return number(expr, self.digits)
 
 
@@ -71,17 +72,17 @@ class _Python(NumPyPrinter):
         super().__init__({"allow_unknown_functions": False})
         self.names = names
 
-    def _print_Float(self, expr: Any) -> str:
+    def _print_Float(self, expr: sympy.Float) -> str:
         return repr(float(expr))
 
-    def _print_Symbol(self, expr: Any) -> str:
+    def _print_Symbol(self, expr: sympy.Symbol) -> str:
         return self.names[expr.name]
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
         del register
         return "np." + fqn.removeprefix("numpy.")
 
-    def _print_Max(self, expr: Any) -> str:
+    def _print_Max(self, expr: sympy.Max) -> str:
         first, *others = [self._print(argument) for argument in expr.args]
         for other in others:  # np.maximum takes two, of any shapes
             first = f"np.maximum({first}, {other})"
@@ -95,19 +96,19 @@ class _Latex(LatexPrinter):
         super().__init__({"ln_notation": True})
         self.digits = digits
 
-    def _print_Float(self, expr: Any) -> str:
+    def _print_Float(self, expr: sympy.Float) -> str:
         mantissa, _, exponent = number(expr, self.digits).partition("e")
         return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
 
-    def _print_Symbol(self, expr: Any, style: str = "plain") -> str:
+    def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
         del style
         return latex_name(expr.name)
 
-    def _print_Max(self, expr: Any, exp: Any = None) -> str:
+    def _print_Max(self, expr: sympy.Max, exp: str | None = None) -> str:
         assert exp is None  # `_print_Pow` writes the powers of functions
         return rf"\max\left({', '.join(self._print(argument) for argument in expr.args)}\right)"
 
-    def _print_Pow(self, expr: Any) -> str:
+    def _print_Pow(self, expr: sympy.Pow) -> str:
         base, exponent = expr.as_base_exp()
         # sympy writes \log{x}^{2} and 10^{-9}^{x}, which nobody reads in one way only.
         function = isinstance(base, sympy.Function | sympy.Max) and not isinstance(base, sympy.exp)
@@ -116,14 +117,14 @@ class _Latex(LatexPrinter):
         return super()._print_Pow(expr)
 
 
-def text(expression: Any, digits: int | None = None) -> str:
+def text(expression: Expr, digits: int | None = None) -> str:
     """One line in sympy's notation."""
     printer = _Text()
     printer.digits = digits
     return printer.doprint(expression)
 
 
-def latex(expression: Any, digits: int | None = None) -> str:
+def latex(expression: Expr, digits: int | None = None) -> str:
     """LaTeX, for mathematics mode.
 
     Names of one letter, of the form `x1` and of Greek letters are set as variables, others upright
@@ -177,7 +178,7 @@ def python_names(names: Sequence[str]) -> list[str]:
 
 
 def python_source(
-    expressions: Sequence[Any],
+    expressions: Sequence[Expr],
     names: Sequence[str],
     title: str,
     *,

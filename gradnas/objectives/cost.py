@@ -6,15 +6,14 @@ What a cost can be counted in stands in `latency/quantities.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gradnas.config import build
+from gradnas.config import JsonObject, build
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 
 
@@ -84,8 +83,8 @@ class ExpectedCost(CostLimits, CostTable):
     limit says what is counted and how it enters:
 
     - a *target* T with `form="mul#log"`: `scale * task * (ln E / ln T) ^ power`, E and T in ms or
-      in millions. Where T is less than e, a smaller unit is taken in which it is e; a quotient
-      below 1e-6 counts as 1e-6.
+      in single multiply-adds or parameters, as in the original script. Where T is less than e, a
+      smaller unit is taken in which it is e; a quotient below 1e-6 counts as 1e-6.
     - a target T with `form="add#linear"`: `task + weight * (E - T) / T`.
     - a *budget* B, which the search must keep: with `g = E / B - 1` and the Lagrange multiplier m,
       `task + max(0, m + penalty * g)^2 / (2 * penalty) - m^2 / (2 * penalty)`, the augmented
@@ -189,10 +188,10 @@ class ExpectedCost(CostLimits, CostTable):
     def _log_ratio(self, expected: Tensor) -> Tensor:
         """ln E / ln T, kept above 0.
 
-        With T below 1 in the large unit, ln T would be negative and the factor would reward what
-        is dear; with T near 1 it would be huge. So ln T is at least 1.
+        With T below 1, ln T would be negative and the factor would reward what is dear; with T near
+        1 it would be huge. So ln T is at least 1.
         """
-        unit = min(self.quantity.large, self.limit / math.e)
+        unit = min(1.0, self.limit / math.e)
         ratio = torch.log(expected.clamp_min(1e-30) / unit) / math.log(self.limit / unit)
         # Below 0 a fractional power is NaN, and at 0 its slope is infinite.
         return ratio.clamp_min(1e-6)
@@ -215,20 +214,20 @@ class ExpectedCost(CostLimits, CostTable):
 
     # ---- configuration files ---------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Fields for a configuration file; the table by its path."""
         if isinstance(self.table, LatencyTable):
             raise ValueError(
                 "a configuration names a latency table by its path: save it and give the path"
             )
-        entries: dict[str, Any] = {"table": None if self.table is None else str(self.table)}
+        entries: JsonObject = {"table": None if self.table is None else str(self.table)}
         entries[self.limit_name] = self.limit
         for name in ("form", "scale", "power", "weight", "multiplier_lr", "penalty"):
             entries[name] = getattr(self, name)
         return entries
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> ExpectedCost:
+    def from_json(cls, data: JsonObject, where: str) -> ExpectedCost:
         """The inverse of `to_json`."""
         table = data.get("table")
         if table is not None and not isinstance(table, str):

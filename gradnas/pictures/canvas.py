@@ -28,6 +28,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import TextPath
+from numpy.typing import ArrayLike
 
 from gradnas.config import did_you_mean
 from gradnas.runs import write_atomically
@@ -196,7 +197,7 @@ class Canvas:
         colour: str,
         width: float,
         zorder: int,
-        codes: list[Any] | None = None,
+        codes: ArrayLike | None = None,
     ) -> None:
         """A line through the vertices, or what matplotlib's path codes say of them."""
         path = Curve([(x + self.x, y + self.y) for x, y in vertices], codes)

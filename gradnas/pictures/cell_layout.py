@@ -73,9 +73,10 @@ def layouts_of(plans: list[Plan], wrap: int) -> list[Layout]:
 
 def _layout(plan: Plan, wrap: int, box_width: float) -> Layout:
     labels = [_wrapped(edge.operation, wrap) for edge in plan.rows]
+    # One height for all boxes of a cell, and more room between the rows where it needs that.
     box_height = max(len(lines) for lines in labels) * LEADING + 5.0
     # The plan's rows are made for labels of one line.
-    spread = max(1.0, (box_height + 5.0) / PITCH)
+    spread = max(1.0, (box_height + 5.0) / PITCH)  # all levels by one factor: the plan stays
     levels = [y * spread for y in plan.state_levels()]
     levels_of_rows = [y * spread for y in plan.row_levels()]
     states, lanes, right = _columns(plan, levels, levels_of_rows, box_width)
@@ -109,17 +110,19 @@ def _columns(
     lanes: dict[int, float] = {}
     x = 0.0
     for column, sources in enumerate(plan.lanes):
-        own = [state for state, place in enumerate(plan.columns) if place == column]
-        x += _room_before(plan, own, box_width)
-        width = max(_state_width(plan.graph.labels[state]) for state in own)
-        for state in own:
+        states = [state for state, place in enumerate(plan.columns) if place == column]
+        x += _room_before(plan, states, box_width)
+        width = max(_state_width(plan.graph.labels[state]) for state in states)
+        for state in states:
             label = plan.graph.labels[state]
             rows = entering.get(state, [0.0])  # an input has none
+            # As tall as its rows are apart: each arrow ends at the box, in its own row.
             height = max(rows) - min(rows) + 17.0
             boxes[state] = Box(x, levels[state], width, height, (label,))
         x += width
         # A source whose only row is at its own height goes straight ahead, and needs no lane.
         bent = [source for source in sources if leaving[source] != {levels[source]}]
+        # A little more than a lane on both sides, since the corners of the lines need room.
         for i, source in enumerate(bent):
             lanes[source] = x + LANE * (i + 1.2)
         x += LANE * (len(bent) + 1.4)

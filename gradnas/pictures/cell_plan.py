@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import networkx as nx
 
 from gradnas.architectures.genotype import CellGenotype, edges_by_node
+
+T = TypeVar("T")
 
 PITCH = 21.0  # between the rows of one node
 BAND_GAP = 9.0  # more between the rows of two nodes
@@ -52,6 +54,8 @@ class Graph:
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(self.labels)))
         graph.add_edges_from((edge.source, edge.target) for edge in self.edges)
+        # A generation holds the states whose predecessors are all in earlier ones, and at least one
+        # in the generation before: its number is the length of the longest path.
         columns = [0] * len(self.labels)
         for column, states in enumerate(nx.topological_generations(graph)):
             for state in states:
@@ -79,6 +83,7 @@ def recurrent_graph(cell: CellGenotype) -> Graph:
     labels = ["$x_{t}$", "$h_{t-1}$"]
     labels += [f"$s_{{{k}}}$" for k in range(len(cell.edges) + 1)]
     incoming = {}
+    # The i-th edge leads to s_{i+1}, which is state i + 3; its source s_k is state k + 2.
     for i, (activation, source) in enumerate(cell.edges):
         incoming[i + 3] = Edge(source + 2, i + 3, activation)
     # Every state has one predecessor: a tree, whose lines do not cross in preorder.
@@ -134,11 +139,12 @@ class Plan:
         pairs = []
         for y0 in {*leaving[0], *nodes, top, bottom}:
             for y1 in {*leaving[1], *nodes, top, bottom}:
-                if abs(y1 - y0) < PITCH:
+                if abs(y1 - y0) < PITCH:  # their boxes would touch
                     continue
                 reversed_cost = 3 * PITCH if y1 < y0 else 0.0
                 cost = abs(y0 - first_middle) + abs(y1 - second_middle) + reversed_cost
                 pairs.append((cost, y0, y1))
+        # Of equal costs the smaller levels, so that the order of the sets does not matter.
         _, first, second = min(pairs)
         return [first, second, *nodes]
 
@@ -148,6 +154,7 @@ class Plan:
         total = 0
         for line in across:
             for lane in lanes:
+                # Lines of one source belong together: where they meet, nothing crosses.
                 if (
                     line.source != lane.source
                     and line.start < lane.x < line.stop
@@ -165,6 +172,7 @@ class Plan:
         lanes = []
         for column, sources in enumerate(self.lanes):
             for i, source in enumerate(sources):
+                # Between its column and the next one; only the order of the lanes matters here.
                 x = column + (i + 1) / (len(sources) + 2)
                 ys = [levels[source]]
                 across.append(_Across(column, x, levels[source], source, 2))
@@ -219,11 +227,11 @@ def plan_of(graph: Graph) -> Plan:
     fewest = plan.crossings()
     while True:  # ends, since the crossings decrease
         best = plan
-        for other in plan.neighbours():
-            crossings = other.crossings()
+        for neighbour in plan.neighbours():
+            crossings = neighbour.crossings()
             if crossings < fewest:
                 fewest = crossings
-                best = other
+                best = neighbour
         if best is plan:
             return plan
         plan = best
@@ -233,6 +241,6 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _exchanged(items: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+def _exchanged(items: tuple[T, ...], i: int) -> tuple[T, ...]:
     """With the i-th and the next item in each other's place."""
     return (*items[:i], items[i + 1], items[i], *items[i + 2 :])

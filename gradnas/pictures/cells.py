@@ -38,6 +38,9 @@ from gradnas.pictures.cell_layout import Layout, layouts_of
 from gradnas.pictures.cell_plan import Plan, conv_graph, plan_of, recurrent_graph
 
 RADIUS = 5.0  # of a line's corners
+TITLE_HEIGHT = 22.0  # of a cell's title, with the space below it
+CELL_EXTRA = 40.0  # what a cell takes beside its layout: its title, and the space before the next
+LEGEND_PITCH = 16.0  # between two rows of the legend
 
 SECOND = "#0e7c86"  # the second input and its lines
 # family: fill, border, and words in the names of its operations; the last family that fits counts
@@ -97,17 +100,19 @@ def figure(genotype: Genotype, *, title: str | None = None) -> Figure:
 def figure_of(cells: Sequence[tuple[str, CellGenotype]], title: str | None) -> Figure:
     """Named cells, one above the other, with a legend."""
     plans = [plan_of(GRAPHS[name](cell)) for name, cell in cells]
+    # Names in lines of 16 characters; of 9, in narrower boxes, where a page would be too narrow.
     layouts = layouts_of(plans, wrap=16)
     if layouts[0].output.right + 2 * MARGIN > PAGE:
         layouts = layouts_of(plans, wrap=9)
     heading = Heading.of(title)
+    # All layouts end at one x, see `layouts_of`.
     width = max(layouts[0].output.right, heading.width) + 2 * MARGIN
     legend = _legend(_families(plans), width - 2 * MARGIN)
     height = (
         MARGIN
         + heading.height
-        + sum(layout.height + 40.0 for layout in layouts)
-        + 16.0 * len(legend)
+        + sum(layout.height + CELL_EXTRA for layout in layouts)
+        + LEGEND_PITCH * len(legend)
         + 4.0
     )
 
@@ -116,10 +121,10 @@ def figure_of(cells: Sequence[tuple[str, CellGenotype]], title: str | None) -> F
     y = MARGIN + heading.height
     for (name, _), layout in zip(cells, layouts, strict=True):
         canvas.at(MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
-        _paint(canvas.at(MARGIN, y + 22.0 - layout.top), layout)
-        y += layout.height + 40.0
+        _paint(canvas.at(MARGIN, y + TITLE_HEIGHT - layout.top), layout)
+        y += layout.height + CELL_EXTRA
     for i, row in enumerate(legend):
-        below = canvas.at(MARGIN, y + 16.0 * i)
+        below = canvas.at(MARGIN, y + LEGEND_PITCH * i)
         for x, family in row:
             fill, border, _ = FAMILIES[family]
             below.box(Box(x, 4, 12, 9, ()), fill, border)
@@ -139,11 +144,11 @@ def _families(plans: list[Plan]) -> list[str]:
 
 def _family(operation: str) -> str:
     """The last family that fits: a dilated convolution is more than a convolution."""
-    found = "other operation"
+    last_fitting = "other operation"
     for family, (_, _, words) in FAMILIES.items():
         if any(word in operation for word in words):
-            found = family
-    return found
+            last_fitting = family
+    return last_fitting
 
 
 def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
@@ -151,12 +156,12 @@ def _legend(families: list[str], width: float) -> list[list[tuple[float, str]]]:
     rows: list[list[tuple[float, str]]] = [[]]
     x = 0.0
     for family in families:
-        own = 17.0 + text_width(family, FONT)
-        if rows[-1] and x + own > width:
+        entry_width = 17.0 + text_width(family, FONT)  # the square and the gap after it are 17
+        if rows[-1] and x + entry_width > width:
             rows.append([])
             x = 0.0
         rows[-1].append((x, family))
-        x += own + 16.0
+        x += entry_width + 16.0
     return rows
 
 
@@ -170,6 +175,7 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
         ends = []
         for row in layout.rows:
             if row.edge.source == source:
+                # Its line ends at the box of the operation; one without an operation at the state.
                 end = row.box or layout.states[row.edge.target]
                 ends.append((end.x, row.y))
         if ends:
@@ -184,6 +190,7 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
             canvas.box(row.box, fill, border)
         canvas.arrow(target.x, row.y, colour)
 
+    # Boxes lie above all lines, whenever they are painted: the canvas gives them that order.
     first, second, *nodes = layout.states
     canvas.box(first, INK, INK, "white", FONT + 1)
     canvas.box(second, SECOND, SECOND, "white", FONT + 1)
@@ -191,6 +198,7 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
         canvas.box(box, "white", INK, INK, FONT + 1)
     label, how = output.lines
     middle = output.x + output.width / 2
+    # Its two lines of text are of two sizes, which a box does not have.
     canvas.box(replace(output, lines=()), "#f1f3f5", LINE)
     canvas.text(middle, output.y - 5, label, FONT + 2)
     canvas.text(middle, output.y + 7, how, FONT - 1, LINE)
@@ -217,9 +225,12 @@ def _paint_lines(
         rows = [row for _, row in ends if (row - y) * turn > 0]
         rows.sort(key=lambda row: abs(row - y))
         for row in rows:
+            # The corner from the lane into the row: CURVE3 takes the point that the curve bends
+            # towards, the corner itself, and then the curve's end.
             vertices = [(lane, row - turn), (lane, row), (lane + RADIUS, row)]
             codes = [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3]
-            if row == rows[-1]:  # the farthest one continues the lane
+            # The farthest row has the whole lane, with the corner into it: the others join it.
+            if row == rows[-1]:
                 vertices = [(lane - RADIUS, y), (lane, y), (lane, y + turn), *vertices]
                 codes = [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3, Curve.LINETO, *codes[1:]]
             canvas.curve(vertices, colour, 1.1, 2, codes)
@@ -231,5 +242,6 @@ def _paint_lines(
 
 
 def _paint_across(canvas: Canvas, left: float, right: float, y: float, colour: str) -> None:
+    # White first, above the lanes: where the line crosses one, the lane is broken.
     canvas.curve([(left + 1, y), (right, y)], "white", 3.6, 3)
     canvas.curve([(left, y), (right, y)], colour, 1.1, 4)

@@ -21,6 +21,7 @@ from gradnas.pictures.sheet import (
     SEARCHED,
     SMALL,
     WIDTH,
+    Dash,
     Sheet,
     plot_style,
     shade,
@@ -40,7 +41,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("none", "zero"), ("#9aa5b1", "#616e7c")),
 )
 OTHERS = ("#b3261e", "#0f766e", "#a21caf", "#854d0e", "#334155", "#65a30d")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
+DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
 
 # Of the table of mixing weights
 LEFT = 74.0
@@ -78,7 +79,7 @@ def readable(operation: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def operation_styles(operations: Sequence[str]) -> list[tuple[str, Any]]:
+def operation_styles(operations: Sequence[str]) -> list[tuple[str, Dash]]:
     """A colour and a dash pattern for each operation, all different.
 
     Operations of one family share a hue.
@@ -189,7 +190,7 @@ def _paint_weight(
 @plot_style()
 def mixing_lines(
     name: str,
-    tables_NEO: Sequence[Any],
+    tables_NEO: Sequence[Sequence[Sequence[float]]],
     nodes: int,
     operations: Sequence[str],
     chosen: set[tuple[int, int]],

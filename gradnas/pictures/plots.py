@@ -19,6 +19,7 @@ from gradnas.pictures.sheet import (
     SEARCHED,
     SMALL,
     WIDTH,
+    Dash,
     Sheet,
     plot_style,
     shade,
@@ -34,7 +35,7 @@ class Line:
     label: str
     points: Sequence[tuple[int, float]]
     colour: str
-    dash: Any = "-"
+    dash: Dash = "-"
     width: float = 1.7
 
 

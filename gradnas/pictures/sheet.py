@@ -15,7 +15,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -37,9 +36,11 @@ SEARCHED = "#b3261e"
 RANDOM = "#7b8794"
 MOST_POINTS = 120  # of a line, more could not be told apart
 
+Dash = str | tuple[float, tuple[float, ...]]  # of a line: a name, or lengths on and off
+
 # A reader's matplotlibrc must not change a report. The salt makes the ids repeat; "none" keeps text
 # as text.
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "svg.hashsalt": "gradnas",
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],  # it comes with matplotlib, so lengths are the same everywhere

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from gradnas import runs
-from gradnas.config import to_json
+from gradnas.config import JsonObject, to_json
 from gradnas.data.tabular import Table, load_example, load_table
 from gradnas.laws import text as law_text
 from gradnas.laws.discover import LawSettings
@@ -28,6 +28,7 @@ from gradnas.laws.report import (
     FoundLaws,
     law_page,
 )
+from gradnas.runs import Record
 
 LAW_TEX = "law.tex"
 LAW_PY = "law.py"
@@ -168,12 +169,12 @@ def save_discovery(config: DiscoverConfig, found: FoundLaws, seconds: float, out
     run.set_status("finished")
 
 
-def results(found: FoundLaws) -> dict[str, Any]:
+def results(found: FoundLaws) -> Record:
     """What was found, as JSON can hold it."""
     estimator = found.estimator
-    fronts: list[dict[str, Any]] = []
+    fronts: list[JsonObject] = []
     for k, laws in enumerate(estimator.laws_):
-        entries: list[dict[str, Any]] = []
+        entries: list[JsonObject] = []
         for place, law in enumerate(laws.front):
             entry = {
                 "complexity": law.complexity,

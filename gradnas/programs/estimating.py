@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import torch
 
@@ -79,7 +78,7 @@ class Estimate:
         return "\n".join(lines)
 
 
-def estimate_search(config: SearchSettings, data: Any, device: torch.device) -> Estimate:
+def estimate_search(config: SearchSettings, data: object, device: torch.device) -> Estimate:
     """Build the search, make some steps and evaluate some batches; nothing is written.
 
     Raises:
@@ -149,7 +148,7 @@ def _in_words(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def _without_end(task: BatchedSearch) -> Iterator[Any]:
+def _without_end(task: BatchedSearch) -> Iterator[object]:
     for epoch in count():
         yield from task.train.epoch(epoch)
 

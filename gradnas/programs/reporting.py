@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
+from gradnas.config import Json, JsonObject
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.folder import Folder, read_alphas, read_folder
@@ -185,7 +185,7 @@ def _is_shown_above(folder: Folder, written: object) -> bool:
     return above is not None and written == above.to_text()
 
 
-def _rows(values: Mapping[str, Any], depth: int = 0) -> str:
+def _rows(values: JsonObject, depth: int = 0) -> str:
     """Rows of a nested table; the name of a class stands beside the field that holds it."""
     rows = []
     for key, value in values.items():
@@ -200,7 +200,7 @@ def _rows(values: Mapping[str, Any], depth: int = 0) -> str:
     return "".join(rows)
 
 
-def _value(value: Any) -> str:
+def _value(value: Json) -> str:
     """A value of a JSON file as one writes it."""
     if value is None:
         return "not set"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,12 +16,13 @@ from gradnas.config import to_json
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
 from gradnas.progress import Progress
+from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 
 
 def start_search(
-    config: SearchSettings, path: str | Path, data: Any, device: torch.device
+    config: SearchSettings, path: str | Path, data: object, device: torch.device
 ) -> runs.Run:
     """Make the run folder of a search: configuration, environment, what its kind of data adds.
 
@@ -41,10 +41,10 @@ def start_search(
 def run_search(
     config: SearchSettings,
     run: runs.Run,
-    data: Any,
+    data: object,
     device: torch.device,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Record:
     """Run a search to its end, from where its folder stands.
 
     Returns:
@@ -80,7 +80,7 @@ def run_search(
         if note:
             bar.say(note)
 
-        record: dict[str, Any] = {}
+        record: Record = {}
         stopped = False
         while search.epoch < config.epochs and not stopped:
             epoch = search.epoch

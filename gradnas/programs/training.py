@@ -9,7 +9,6 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from gradnas.memory import SavedTensors, step_mib
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
+from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
 from gradnas.tasks.training import TrainTask
@@ -29,7 +29,7 @@ RANDOM = 13  # stream of random numbers: architectures for comparison
 
 
 def start_training(
-    config: TrainSettings, path: str | Path, data: Any, device: torch.device
+    config: TrainSettings, path: str | Path, data: object, device: torch.device
 ) -> runs.Run:
     """Make the run folder of a training: configuration, environment, architecture, picture.
 
@@ -53,12 +53,12 @@ def start_training(
 def train(
     config: TrainSettings,
     run: runs.Run,
-    data: Any,
+    data: object,
     device: torch.device,
     progress: bool = True,
     title: str = "train",
     network: nn.Module | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Run a training to its end, from where its folder stands; writes metrics, weights and results.
 
     Args:
@@ -134,7 +134,7 @@ def train(
     return results
 
 
-def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
+def _counted_step(task: TrainTask, batch: object) -> dict[str, Tensor]:
     """A step that also counts the memory it needs."""
     with SavedTensors() as kept:
         parts = task.step(batch)
@@ -143,8 +143,8 @@ def _counted_step(task: TrainTask, batch: Any) -> dict[str, Tensor]:
 
 
 def train_random(
-    config: TrainSettings, run: runs.Run, data: Any, device: torch.device, progress: bool
-) -> dict[str, Any]:
+    config: TrainSettings, run: runs.Run, data: object, device: torch.device, progress: bool
+) -> Record:
     """Train architectures drawn at random in the same way, each in a folder `random/K` of the run.
 
     Those already finished are not trained again.
@@ -157,7 +157,7 @@ def train_random(
     texts: list[str] = []
     for k in range(config.random_cells):
         architecture = config.space.random_decision(generator_for(config.seed, RANDOM, k))
-        own: Any = replace(config, genotype=architecture, random_cells=0)  # type: ignore[type-var]
+        own = replace(config, genotype=architecture, random_cells=0)
         folder = run.path / "random" / str(k)
         if distributed.is_main() and not (folder / runs.CONFIG).exists():
             start_training(own, folder, data, device)

@@ -12,16 +12,19 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
-from gradnas.config import from_json, read_object
+from gradnas.config import Json, JsonObject, from_json, read_object
 from gradnas.pictures.canvas import plain
 from gradnas.relaxations import Relaxation
+from gradnas.runs import Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Records:
     """The lines of a `.jsonl` file, each of an epoch."""
 
     path: Path
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Record, ...]
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(finished epochs, value) wherever the value is there.
@@ -93,10 +96,10 @@ class Folder:
 
     path: Path
     is_search: bool
-    config: dict[str, Any]
-    status: dict[str, Any]
-    environment: dict[str, Any]
-    results: dict[str, Any]
+    config: JsonObject
+    status: JsonObject
+    environment: JsonObject
+    results: Record
     metrics: Records
     timings: Records
     child: Folder | None
@@ -158,9 +161,9 @@ class Folder:
             return None
         return number(self.results[key], f"{self.path / runs.RESULTS}: {key}")
 
-    def setting(self, *keys: str, kind: type) -> Any:
+    def setting(self, *keys: str, kind: type[T]) -> T:
         """A value of `config.json`. Raises ValueError when it is missing or of another type."""
-        value: Any = self.config
+        value: Json = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if type(value) is not kind:
@@ -283,7 +286,7 @@ def number(value: object, where: str) -> float:
     return float(value)
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> JsonObject:
     return read_object(path) if path.exists() else {}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, SGDStep
 from gradnas.gradients.base import Tensors, norm, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.costs import Spending
 from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
 from gradnas.search.weight_step import WeightStep
 
@@ -61,7 +63,9 @@ class AlphaStep:
                 grads, loss = self.gradient(train_loss, valid_loss, noise, inner)
         except FloatingPointError as error:
             raise self.passes.schedule.not_finite(str(error)) from error
-        if not torch.isfinite(norm([*grads.values(), loss])):
+        # All ranks must come to one answer, and each has seen a loss of its own.
+        (mean_loss,) = distributed.mean([loss])
+        if not torch.isfinite(norm([*grads.values(), mean_loss])):
             raise self.passes.schedule.not_finite(
                 "the validation loss or the architecture gradient is NaN or infinite"
             )
@@ -71,6 +75,7 @@ class AlphaStep:
         if self.rewards is not None:
             self.rewards.baseline = baseline
         if self.spending is not None:
+            # At the new alphas: the multiplier of a budget answers to where the step has led.
             self.spending.advance(self.expected_cost(self.spending))
         return loss
 
@@ -95,11 +100,13 @@ class AlphaStep:
         # network is not: at the unrolled weights, or on both sides of its own.
         train = self.passes.closure(train_loss, noise)
         valid = self.passes.closure(with_cost, noise)
-        grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
+        with recomputation_refused(self.passes.supernet):
+            grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
         return grads, seen[0]
 
     def expected_cost(self, spending: Spending) -> float:
         """The expected cost of the alphas as they stand, without noise."""
+        # In float64, as the costs are: their sums have more digits than float32.
         alphas = {name: alpha.detach().double() for name, alpha in self.passes.alphas.items()}
         return spending.expected(self.passes.probabilities(alphas)).item()
 
@@ -121,6 +128,7 @@ class AlphaStep:
             alpha.grad = grads[name]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # Rewards teach all operations at once: there is no pair whose share would have to stay.
         if self.rewards is not None:
             return
         # The relaxation has the last word: gates that learnt about two operations keep the shares

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.func import functional_call
 
 from gradnas.choice import Draw
-from gradnas.gradients.base import Tensors
+from gradnas.search.recomputation import checkpoints_of_pass
+from gradnas.slots import Placed, holding
 from gradnas.spaces.base import Supernet
 
 
@@ -20,18 +20,21 @@ class BoundNet:
     Args:
         supernet: the network.
         draw: the setting of its choices.
-        tensors: its weights, alphas and buffers by name, where they are not its own; None: its own.
+        placed: what its slots hold in this pass (weights, alphas, buffers), where that is not its
+            own; None: its own.
     """
 
-    def __init__(self, supernet: Supernet, draw: Draw, tensors: Tensors | None) -> None:
+    def __init__(self, supernet: Supernet, draw: Draw, placed: Placed | None) -> None:
         self._supernet = supernet
         self._draw = draw
-        self._tensors = tensors
+        self._placed = placed
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        if self._tensors is None:
-            return self._supernet(*inputs, draw=self._draw, **named)
-        return functional_call(self._supernet, self._tensors, inputs, {**named, "draw": self._draw})
+        with checkpoints_of_pass(self._placed):
+            if self._placed is None:
+                return self._supernet(*inputs, draw=self._draw, **named)
+            with holding(self._placed):
+                return self._supernet(*inputs, draw=self._draw, **named)
 
     @property
     def draw(self) -> Draw:

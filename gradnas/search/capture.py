@@ -87,6 +87,8 @@ class CapturedStep:
         self._alpha_rate = zero.clone()
         self._alpha_scale = zero.clone()
 
+        # First the states that the optimisers would make in their first step, so that the list of
+        # all tensors that a step changes is complete.
         self._make_states()
         self._state = self._all_state()
         self._backup = [t.detach().clone() for t in self._state]
@@ -119,6 +121,7 @@ class CapturedStep:
         torch._foreach_copy_(self._inputs, [*train_batch, *valid_batch])
 
         with_alphas = search.schedule.alpha_due
+        # Before a recording too: its warm-up runs real steps with these numbers.
         self._set_rates(with_alphas)
         with cuda_products(search.precision):
             if with_alphas not in self._programs:
@@ -156,6 +159,7 @@ class CapturedStep:
             inner = None
             if search.gradient.needs_inner_step:
                 inner = search.weight_step.inner_step(search.gradient)
+                # The rate of the schedule goes in through the tensor that each step fills.
                 inner = replace(inner, lr=self._lr)  # type: ignore[bad-argument-type]  # a tensor of one number
             grads, valid_loss = search.alpha_step.gradient(
                 self._loss_on(train_batch, train_parts),
@@ -173,6 +177,7 @@ class CapturedStep:
         size = norm(weight_grads)
         checked += [size, train_loss]
         self._step_weights(params, weight_grads, size)
+        # One answer for all of them, and so one question to the device after the replay.
         finite = torch.isfinite(torch.stack([t.double() for t in checked])).all()
         return _Outcome(finite, train_loss, train_parts, valid_loss, valid_parts)
 
@@ -180,9 +185,9 @@ class CapturedStep:
         """The loss on one of the static batches; puts the parts of the last call in `parts`."""
 
         def evaluate(net: BoundNet) -> Tensor:
-            total, own = self.loss(net, *batch)
+            total, parts_of_loss = self.loss(net, *batch)
             parts.clear()
-            parts.update(own)
+            parts.update(parts_of_loss)
             return total
 
         return evaluate
@@ -199,6 +204,7 @@ class CapturedStep:
         if clip_norm is not None:
             factor = torch.clamp(clip_norm / (size + CLIP_EPS), max=1.0)
             grads = list(torch._foreach_mul(grads, factor))
+        # After the clipping, as in torch: the decay is no part of the norm that is clipped.
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         if group["momentum"]:
@@ -223,6 +229,8 @@ class CapturedStep:
             grad = grad + decay * alpha
             state["exp_avg"].lerp_(grad, 1.0 - beta1)
             state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+            # lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t), the parts that depend on the step t, are
+            # the two tensors.
             root = state["exp_avg_sq"].sqrt() * self._alpha_scale + group["eps"]
             alpha.sub_(self._alpha_rate * state["exp_avg"] / root)
 
@@ -318,6 +326,7 @@ def _reason_against(search: Search, capture: bool) -> str | None:
         return (
             f"{relaxation} draws other operations in every step, and a recording has fixed shapes"
         )
+    # Where the method is the base class's own, nothing is corrected after a step.
     corrects_updates = type(relaxation).after_update is not Relaxation.after_update
     if relaxation.needs_progress or corrects_updates:
         return f"{relaxation} changes over the search"

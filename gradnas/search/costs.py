@@ -74,10 +74,12 @@ def counted_costs(
             "a cost needs example inputs of the network: "
             f"Search(..., cost={cost!r}, example=inputs)"
         )
+    # A single input may come without a tuple around it.
     inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     costs = supernet.costs(cost.quantity.name, to_device(inputs, device), table)
     if table is not None:
         costs = costs.noted(*device_notes(table, Device.here(device)))
+    # Now, not after a search of hours that could only fail at its end.
     if cost.is_budget:
         cheapest = supernet.cheapest(costs)
         if cheapest > cost.limit:

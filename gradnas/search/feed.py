@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from gradnas.search.bound_net import NetLoss
+
+T = TypeVar("T")  # a train batch
+V = TypeVar("V")  # a validation batch
 
 
 class Feed:
@@ -28,8 +31,8 @@ class Feed:
         self._iterator: Iterator[Any] | None = None
 
     def pairs(
-        self, train_loader: Iterable[Any], valid_loader: Iterable[Any], device: torch.device
-    ) -> Iterator[tuple[Any, Any]]:
+        self, train_loader: Iterable[T], valid_loader: Iterable[V], device: torch.device
+    ) -> Iterator[tuple[T, V]]:
         """One pass over the train batches, each with the next validation batch."""
         empty = True
         for train_batch in train_loader:
@@ -41,7 +44,7 @@ class Feed:
         if empty:
             raise ValueError("the train loader yields no batch")
 
-    def _next_valid(self, loader: Iterable[Any]) -> Any:
+    def _next_valid(self, loader: Iterable[V]) -> V:
         if self._iterator is None or self._loader is not loader:
             iterator = iter(loader)
             for _ in range(self._batches_to_skip(loader)):
@@ -58,7 +61,7 @@ class Feed:
         except StopIteration:
             raise ValueError("the validation loader yields no batch") from None
 
-    def _batches_to_skip(self, loader: Iterable[Any]) -> int:
+    def _batches_to_skip(self, loader: Iterable[object]) -> int:
         """Batches of the first loader that the search had before it was reloaded."""
         is_first_loader = self._iterator is None
         if is_first_loader and self.num_drawn and hasattr(loader, "__len__"):

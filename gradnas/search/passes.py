@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.schedule import Schedule
+from gradnas.slots import Placed, placed, slots_of
 from gradnas.spaces.base import Supernet
 
 # Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that
@@ -88,7 +88,7 @@ class Passes:
             )
         return 0.0
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         """For every forward pass, with its loss."""
         return autocast(self.precision, self.device)
 
@@ -116,12 +116,12 @@ class Passes:
     def as_it_is(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network itself: running statistics follow."""
         with self.autocast():
-            return loss(BoundNet(self.supernet, draw, None))
+            return self._called(loss, BoundNet(self.supernet, draw, None))
 
     def sampled(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network with its own weights, probing."""
         with self.autocast():
-            return loss(BoundNet(self.supernet, draw, self._copied_buffers()))
+            return self._called(loss, BoundNet(self.supernet, draw, self._probing({}, {})))
 
     def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """The loss as a function `(params, alphas) -> scalar`, probing.
@@ -132,21 +132,39 @@ class Passes:
         """
 
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
-            tensors = dict(params)
-            for name, alpha in alphas.items():
-                tensors[f"alphas.{name}"] = alpha
-            # BatchNorm in training writes into the buffers that it is given: into these.
-            tensors |= self._copied_buffers()
+            tensors = self._probing(params, alphas)
             with self.autocast():
                 draw = self.relaxation.draw(alphas, noise, self.progress)
-                return loss(BoundNet(self.supernet, draw, tensors))
+                return self._called(loss, BoundNet(self.supernet, draw, tensors))
 
         return evaluate
 
-    def _copied_buffers(self) -> Tensors:
-        buffers = dict(self.supernet.named_buffers())
+    def _called(self, loss: NetLoss, net: BoundNet) -> Tensor:
+        # A loss that calls the user's own variable instead of `net` would get other weights.
+        with self.supernet.in_loss():
+            return loss(net)
+
+    def _probing(self, params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Placed:
+        """What the supernet holds in a pass with these tensors: they, and copies of the buffers.
+
+        A tensor that has several places (tied weights) is replaced in all of them.
+        """
+        instead: dict[int, Tensor] = {}
+        for name, tensor in params.items():
+            instead[id(self.params[name])] = tensor
+        for name, tensor in alphas.items():
+            instead[id(self.alphas[name])] = tensor
+
+        # BatchNorm in training writes into the buffers that it is given: into copies.
+        slots = slots_of(self.supernet)
+        buffers: dict[int, Tensor] = {}
+        for slot in slots:
+            if slot.is_buffer and slot.tensor is not None:
+                buffers[id(slot.tensor)] = slot.tensor
+        return placed(slots, instead | self._copies(buffers))
+
+    def _copies(self, tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:
         if self.device.type != "cuda":
-            return {name: buffer.clone() for name, buffer in buffers.items()}
+            return {key: tensor.clone() for key, tensor in tensors.items()}
         # A few launches instead of one for each buffer.
-        copied = copies(list(buffers.values()))
-        return dict(zip(buffers, copied, strict=True))
+        return dict(zip(tensors, copies(list(tensors.values())), strict=True))

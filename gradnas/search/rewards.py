@@ -90,11 +90,13 @@ class Rewards:
         A budget binds the expected cost, whose gradient is known: sampling it would only add noise.
         """
         expected = spending.expected(self.passes.probabilities(tables))
+        # Combined with a task loss of 0, what is left is the term of the budget.
         zero = torch.zeros((), dtype=torch.float64, device=self.passes.device)
         term = spending.combine(zero, expected)
         pulls = torch.autograd.grad(term, list(tables.values()), allow_unused=True)
         total = {}
         for name, pull in zip(tables, pulls, strict=True):
+            # None: no cost depends on this choice.
             total[name] = grads[name] if pull is None else grads[name] + pull
         return total
 
@@ -103,6 +105,7 @@ def check_samples(relaxation: Relaxation, gradient: ArchitectureGradient) -> Non
     """ValueError where a gradient learns from sampled networks and the relaxation samples none."""
     if not gradient.num_samples:
         return
+    # Asked on a table of its own: whether paths have a probability is no matter of the network.
     alphas = {"any": torch.zeros(1, 2)}
     draw = relaxation.path(alphas, relaxation.noise(alphas, torch.Generator()), 0.0)
     if draw.log_prob is None:

@@ -88,7 +88,7 @@ class Schedule:
     def not_finite(self, what: str) -> NonFiniteError:
         """The error for a number that is NaN or infinite in the present step."""
         return NonFiniteError(
-            f"step {self.steps} (epoch {self.epoch}): {what}; the update was not made. "
+            f"step {self.steps} (epoch {self.epoch}): {what}; the step was undone. "
             "Try a smaller learning rate, gradient clipping (clip_norm), precision='fp32', "
             "and check the data for NaN"
         )

@@ -10,7 +10,7 @@ with `rewards`, `weight_step`, `costs`, `feed` (batches), `result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,14 +26,16 @@ from gradnas.precision import Precision, check_precision, cuda_products
 from gradnas.progress import Progress
 from gradnas.randomness import random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
-from gradnas.search.feed import Feed, supervised
+from gradnas.search.feed import Feed, T, V, supervised
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.rewards import Rewards, check_samples
 from gradnas.search.schedule import Schedule
+from gradnas.search.undo import Undo
 from gradnas.search.weight_step import MakeOptimizer, WeightStep
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
@@ -95,11 +97,13 @@ class Search:
         cost: ExpectedCost | None = None,
         example: Any = None,
     ) -> None:
+        refuse_wrappers(net)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
         check_precision(precision, next(self.supernet.parameters()).device)
         self.relaxation = relaxation
+        self.supernet.relaxation = relaxation
         self.gradient = gradient
         self.precision: Precision = precision
         self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
@@ -123,6 +127,7 @@ class Search:
         self.spending: Spending | None = None
         if cost is not None:
             assert self.costs is not None
+            # The multiplier of a budget takes its pace from that of the alphas.
             self.cost = cost.paced(alphas.lr)
             self.spending = Spending(self.cost, self.costs)
         self.rewards: Rewards | None = None
@@ -139,6 +144,7 @@ class Search:
         )
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
+        self.undo = Undo(self.alpha_step)
         self.weight_step.set_learning_rate()
         self.feed = Feed()
 
@@ -159,9 +165,7 @@ class Search:
         """Where the weights are."""
         return self.passes.device
 
-    def pairs(
-        self, train_loader: Iterable[Any], valid_loader: Iterable[Any]
-    ) -> Iterator[tuple[Any, Any]]:
+    def pairs(self, train_loader: Iterable[T], valid_loader: Iterable[V]) -> Iterator[tuple[T, V]]:
         """One epoch of (train batch, validation batch), moved to the device of the weights.
 
         The validation iterator goes on where the last epoch left it and starts over when it is
@@ -187,15 +191,23 @@ class Search:
                 several times, with different weights; they must not change anything outside.
 
         Raises:
-            NonFiniteError: a loss or gradient is NaN or infinite; that update was not made.
+            NonFiniteError: a loss or gradient is NaN or infinite. The whole step is undone (alphas,
+                weights, optimisers, running statistics, random state): you may skip the batch.
         """
         seen_valid_loss = None
+        self.undo.remember()
         with cuda_products(self.precision):
-            # The alphas first, as in algorithm 1: a second-order gradient looks through the very
-            # step that the weights take next, on the same train batch and with the same optimiser.
-            if valid_loss is not None and self.schedule.alpha_due:
-                seen_valid_loss = self.alpha_step(train_loss, valid_loss)
-            seen_train_loss = self.weight_step(train_loss)
+            try:
+                # The alphas first, as in algorithm 1: a second-order gradient looks through the
+                # very step that the weights take next, on the same train batch and with the same
+                # optimiser.
+                if valid_loss is not None and self.schedule.alpha_due:
+                    seen_valid_loss = self.alpha_step(train_loss, valid_loss)
+                seen_train_loss = self.weight_step.prepare(train_loss)
+            except BaseException:  # whatever stops it, there is no half of a step
+                self.undo()
+                raise
+            self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
 
@@ -227,6 +239,7 @@ class Search:
         per_epoch = len(train_loader) if hasattr(train_loader, "__len__") else None  # type: ignore[arg-type]
         self.schedule.epochs = epochs
         self.schedule.steps_per_epoch = per_epoch
+        # The length of the search is known only now, and the learning rate depends on it.
         self.weight_step.set_learning_rate()
         with Progress("search", epochs, per_epoch, first_epoch=self.epoch, enabled=progress) as bar:
             while self.epoch < epochs:
@@ -245,6 +258,7 @@ class Search:
                         valid_total += report.valid_loss.item()
                     bar.step(train_loss=report.train_loss)
                 means = {"train_loss": train_total / count}
+                # A mean over some of the steps would not compare with that of the other epochs.
                 if every_step_had_alphas:
                     means["valid_loss"] = valid_total / count
                 bar.epoch(epoch, means)
@@ -275,6 +289,7 @@ class Search:
             ValueError: no architecture is within the budget (the cheapest is named); a budget
                 without a cost.
         """
+        # The strongest operation of each choice may be too dear, all of them together.
         if budget is not None or (self.cost is not None and self.cost.is_budget):
             return self.results(1, budget)[0]
         decision = self.supernet.decide(self.relaxation)
@@ -317,12 +332,12 @@ class Search:
 
     # ---- state -----------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that the search is, for `torch.save`.
 
         Tensors and plain values only, so that it loads with `weights_only=True`.
         """
-        state: dict[str, Any] = {
+        state: State = {
             "supernet": self.supernet.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
@@ -341,7 +356,7 @@ class Search:
             state["cost"] = self.spending.state.state_dict()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take over a state from `state_dict`, random state included.
 
         A validation iterator is brought forward by counting batches, which repeats the original
@@ -377,6 +392,18 @@ class Search:
         set_random_state(state["random_state"], self.device)
 
 
+def refuse_wrappers(net: nn.Module) -> None:
+    """ValueError where the network is spread over devices by something else than the search."""
+    for path, module in net.named_modules():
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            what = f"{path!r} of the network is" if path else "the network is"
+            raise ValueError(
+                f"{what} an nn.{type(module).__name__}, whose replicas or gradients a search "
+                "cannot follow: give the plain module (it is in .module), and for several devices "
+                "start one process for each with torchrun; the search averages over them itself"
+            )
+
+
 def check_combination(
     relaxation: Relaxation, gradient: ArchitectureGradient, alphas: AlphaOptimizer
 ) -> None:
@@ -387,6 +414,8 @@ def check_combination(
             f"{type(relaxation).__name__} does not have; use FirstOrder(), "
             "Unrolled(mode='finite_difference') or Reinforce()"
         )
+    # A relaxation asks for certain settings of Adam where its own rule corrects the update; under
+    # rewards that rule is not applied.
     if not gradient.num_samples:
         relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
     check_samples(relaxation, gradient)

@@ -18,7 +18,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class WeightStep:
-    """The weight optimiser with its schedule; calling it takes the step.
+    """The weight optimiser with its schedule: `prepare` the step, then `take` it.
 
     Attributes:
         settings: of SGD; None where the user makes the optimiser, whose schedule is then his own.
@@ -39,26 +39,33 @@ class WeightStep:
         else:
             self.optimizer = weights(params)
 
-    def __call__(self, train_loss: NetLoss) -> Tensor:
-        """One step; returns the train loss, detached.
+    def prepare(self, train_loss: NetLoss) -> Tensor:
+        """Leave the gradients of the step in the weights; returns the train loss, detached.
 
         Raises:
-            NonFiniteError: the loss or the gradient is NaN or infinite; no weight was changed.
+            NonFiniteError: the loss or the gradient is NaN or infinite.
         """
         loss, params, grads = self.gradient(train_loss)
         for p, g in zip(params, grads, strict=True):
             p.grad = g
-        # The norm is wanted in any case: it is NaN or infinite where any gradient is.
+        # The norm is wanted in any case: it is NaN or infinite where any gradient is. An infinite
+        # limit clips nothing.
         limit = self.clip_norm if self.clip_norm is not None else math.inf
         size = nn.utils.clip_grad_norm_(params, limit)
-        if not torch.isfinite(size + loss):
+        # All ranks must come to one answer: where the gradient is finite, the loss of one of them
+        # may still be infinite.
+        (mean_loss,) = distributed.mean([loss])
+        if not torch.isfinite(size + mean_loss):
             self.optimizer.zero_grad(set_to_none=True)
             raise self.schedule.not_finite(
                 "the train loss or the weight gradient is NaN or infinite"
             )
+        return loss
+
+    def take(self) -> None:
+        """Move the weights along the gradients that `prepare` has left."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss
 
     def gradient(self, train_loss: NetLoss) -> tuple[Tensor, list[nn.Parameter], list[Tensor]]:
         """The train loss, the weights that have a gradient, and their gradients.
@@ -82,6 +89,7 @@ class WeightStep:
             if g is not None:
                 present.append(p)
                 averaged.append(g)
+        # All ranks sample the same operations, so all have gradients of the same weights.
         if distributed.world() > 1:
             averaged = distributed.mean(averaged)
         return loss.detach(), present, averaged
@@ -102,6 +110,7 @@ class WeightStep:
         moment = float(schedule.epoch)
         if self.settings.per_iteration:
             moment = schedule.epochs_with_steps
+        # A loop of one's own may go on past the end: at the last rate, not up the cosine again.
         moment = min(moment, schedule.epochs)
         lr = self.settings.lr_at(moment, schedule.epochs, schedule.warmup_epochs)
         for group in self.optimizer.param_groups:

@@ -11,19 +11,23 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from contextlib import contextmanager
+from dataclasses import Field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
-from gradnas.choice import Draw
-from gradnas.derivation import Picks, cheapest_cost, ranked_within
+from gradnas.choice import Draw, OutsideSearch
+from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.budget import choice_options
+from gradnas.spaces.budget import knapsack
 
 Weights = Literal["keep", "fresh"]
+
+HALF = (torch.float16, torch.bfloat16)
 
 D = TypeVar("D", bound=Architecture)  # what is decided: a Genotype, a Chain, Choices
 
@@ -36,12 +40,15 @@ class Supernet(nn.Module, ABC, Generic[D]):
     """
 
     alphas: nn.ParameterDict
+    # From alphas to mixing weights where no draw says more; a search sets its own.
+    relaxation: Relaxation = Softmax()
+    _in_loss = False
     # What "fresh" weights are, where a space does not initialise them anew: those of the beginning.
     initial: dict[str, Tensor] | None = None
 
     @abstractmethod
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
-        """The mixture that `draw` describes; without one, `softmax(alpha)`."""
+        """The mixture that `draw` describes; without one, that of the alphas."""
 
     @abstractmethod
     def decide(self, relaxation: Relaxation = Softmax()) -> D:
@@ -78,7 +85,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
         """The cost of the cheapest architecture."""
         # Any strengths will do: only the options' costs are read.
         tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
-        return costs.fixed + cheapest_cost(choice_options(costs, tables))
+        return costs.fixed + knapsack(costs, tables).cheapest()
 
     def decide_within(
         self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
@@ -91,6 +98,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
             ValueError: there is none; the sentence says what the cheapest costs.
         """
         cheapest = self.cheapest(costs)
+        # A budget that is the cheapest cost itself, added up in another order, must not fail.
         if cheapest > budget * (1 + 1e-12):
             raise ValueError(
                 f"no architecture is within the budget of {budget:g} {costs.unit}: "
@@ -107,8 +115,7 @@ class Supernet(nn.Module, ABC, Generic[D]):
         self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
     ) -> Iterator[D]:
         """The architectures within a budget, in descending order of their strengths' product."""
-        options = choice_options(costs, strengths)
-        for picks in ranked_within(options, budget - costs.fixed):
+        for picks in knapsack(costs, strengths).ranked(budget - costs.fixed):
             yield self.decision(picks)
 
     def decision(self, picks: Picks) -> D:
@@ -134,8 +141,45 @@ class Supernet(nn.Module, ABC, Generic[D]):
         return {name: alpha.detach().to("cpu", copy=True) for name, alpha in self.alphas.items()}
 
     def dense_draw(self) -> Draw:
-        """`softmax(alpha)` with every operation active."""
-        return Softmax().draw(dict(self.alphas.items()), {}, 0.0)
+        """The mixture of the alphas, without noise and with every operation active.
+
+        Raises:
+            OutsideSearch: within a loss of a search, whose passes say themselves what is mixed.
+        """
+        if self._in_loss:
+            raise OutsideSearch(
+                "the network was called inside a loss, past the argument of the loss: its weights "
+                "and mixing weights are not those of this pass. Write "
+                "search.step(lambda net: loss(net(x), y), ...) and call that net, in the thread "
+                "that called the loss"
+            )
+        mix = {}
+        for name, alpha in self.alphas.items():
+            mix[name] = self.relaxation.probabilities(alpha)
+        return Draw.dense(mix)
+
+    @contextmanager
+    def in_loss(self) -> Iterator[None]:
+        """Within: the network must be told what to mix, in every call and every thread."""
+        before = self._in_loss
+        self._in_loss = True
+        try:
+            yield
+        finally:
+            self._in_loss = before
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """As of any module, but alphas stay in float32 or wider: Adam's steps are small."""
+        # While it is built there may be none.
+        alphas: Mapping[str, nn.Parameter] = {}
+        if "alphas" in self._modules:
+            alphas = dict(self.alphas.items())
+        before = {name: alpha.detach() for name, alpha in alphas.items()}
+        super()._apply(fn, recurse)
+        for name, alpha in alphas.items():
+            if alpha.dtype in HALF:
+                alpha.data = before[name].to(alpha.device)
+        return self
 
 
 class Space(ABC, Generic[D]):
@@ -145,6 +189,9 @@ class Space(ABC, Generic[D]):
     vocabulary), so `supernet` and `network` belong to the spaces of one kind: `ImageSpace`,
     `TextSpace`.
     """
+
+    if TYPE_CHECKING:  # as in any dataclass
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @abstractmethod
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> D:
@@ -159,7 +206,18 @@ class Space(ABC, Generic[D]):
         """An architecture drawn uniformly."""
 
 
-class ImageSpace(Space[D]):
+class NetworkSpace(Space[D]):
+    """A space whose architectures are networks to be trained."""
+
+    @abstractmethod
+    def network(self, decision: D, /) -> nn.Module:
+        """The plain network of an architecture, freshly initialised.
+
+        What it is built for (channels and classes, a vocabulary) has its defaults here.
+        """
+
+
+class ImageSpace(NetworkSpace[D]):
     """A space of image classifiers: what programs that search and train on images need of it."""
 
     @abstractmethod
@@ -213,7 +271,7 @@ class ImageSpace(Space[D]):
         return None
 
 
-class TextSpace(Space[D]):
+class TextSpace(NetworkSpace[D]):
     """A space of language models: what the programs that search and train on text need of it."""
 
     @abstractmethod

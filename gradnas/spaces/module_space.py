@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
-from gradnas.config import build, did_you_mean, to_json
+from gradnas.config import JsonObject, build, did_you_mean, to_json
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Space
+from gradnas.spaces.base import NetworkSpace
 from gradnas.spaces.your_module import (
     ModuleSupernet,
     choices_in,
@@ -24,7 +24,7 @@ from gradnas.spaces.your_module import (
 CHOICES = "choices"  # entry of a configuration file: the operations that a report names
 
 
-class ModuleSpace(Space[Choices]):
+class ModuleSpace(NetworkSpace[Choices]):
     """A space of the modules that `module` makes; a subclass is a frozen dataclass.
 
     In a configuration file it also lists its choices with their operations: a run folder holds no
@@ -93,15 +93,15 @@ class ModuleSpace(Space[Choices]):
 
     # -- its entry in a configuration file --
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The fields, and the choices with their operations."""
         entries = {}
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(self):
             entries[field.name] = to_json(getattr(self, field.name))
         listed = {name: list(operations) for name, operations in self.names.items()}
         return {**entries, CHOICES: listed}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, data: JsonObject, where: str) -> Self:
         """From the fields; the choices are those of the module, whatever the file lists."""
         return build(cls, {key: item for key, item in data.items() if key != CHOICES}, where)

@@ -2,8 +2,8 @@
 
 Legend: B batch, C channels, H height, W width. Every operation maps C channels to C channels; with
 stride 2 it halves H and W. Convolutions have no bias. BatchNorm is affine in derived networks and
-not in supernets (DARTS, section 3). This file needs torch alone: exported model files are made of
-its source.
+not in supernets, as in DARTS: an operation with a scale of its own could make up for its mixing
+weight. This file needs torch alone: exported model files are made of its source.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class FactorizedReduce(nn.Module):
                 "change the image size"
             )
         x_BCHW = torch.relu(x_BCHW)
+        # Moved by one pixel down and right: the two see different pixels, though half of all pixels
+        # (those even in one direction and odd in the other) are seen by neither.
         even_BCHW = self.conv_even(x_BCHW[:, :, ::2, ::2])
         odd_BCHW = self.conv_odd(x_BCHW[:, :, 1::2, 1::2])
         return self.bn(torch.cat([even_BCHW, odd_BCHW], dim=1))
@@ -72,7 +74,7 @@ def relu_conv_bn(channels_in: int, channels_out: int, affine: bool) -> nn.Sequen
 
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Twice: ReLU, depthwise, pointwise convolution, BatchNorm; the first has the stride."""
-    padding = (kernel - 1) // 2
+    padding = (kernel - 1) // 2  # the size stays
     layers: list[nn.Module] = []
     for step in (stride, 1):
         layers += [
@@ -105,7 +107,7 @@ def half_on_cpu(x: Tensor) -> bool:
 
 def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Once: ReLU, depthwise convolution of dilation 2, pointwise convolution, BatchNorm."""
-    padding = kernel - 1
+    padding = kernel - 1  # half of the 2 (kernel - 1) + 1 pixels from end to end: the size stays
     return nn.Sequential(
         nn.ReLU(),
         DilatedConv2d(
@@ -134,6 +136,7 @@ def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
 OPERATIONS: dict[str, Factory] = {
     "none": lambda channels, stride, affine: Zero(stride),
     "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    # Averages of the pixels that are there: a border of zeros would darken the edges of a map.
     "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(
         3, stride, padding=1, count_include_pad=False
     ),

@@ -10,20 +10,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import build, from_json, to_json
+from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject, build, from_json, to_json
 from gradnas.export.source import SourceOf
+from gradnas.gradients import ArchitectureGradient
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
-from gradnas.spaces import Space
+from gradnas.runs import Record
+from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask
 
@@ -57,6 +63,21 @@ class Measure:
 # ---- configurations ------------------------------------------------------------------------------
 
 
+class DataSettings(Protocol):
+    """Where the data of a run are: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def source(self) -> str:
+        """A name of known data, or a path."""
+        ...
+
+    def load(self) -> object:
+        """Read them."""
+        ...
+
+
 class Settings:
     """What the configurations of all runs have.
 
@@ -65,11 +86,12 @@ class Settings:
     """
 
     if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
         @property
-        def space(self) -> Any: ...
+        def space(self) -> Space: ...
         @property
-        def data(self) -> Any: ...
+        def data(self) -> DataSettings: ...
         @property
         def epochs(self) -> int: ...
         @property
@@ -83,16 +105,16 @@ class Settings:
         @property
         def checkpoint_seconds(self) -> float: ...
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """Read the data."""
         return self.data.load()
 
     def located(self, folder: Path) -> Self:
         """The configuration that was read from a file in `folder`, with paths as they are here."""
-        if not hasattr(self.data, "located"):
-            return self
         config: Any = self
-        return replace(config, data=self.data.located(folder))
+        if not hasattr(config.data, "located"):
+            return config
+        return replace(config, data=config.data.located(folder))
 
     def check_counts(self, *names: str) -> None:
         """ValueError where a field of these names is given and below 1."""
@@ -114,6 +136,21 @@ class SearchSettings(Settings):
     """The configuration of a search on one kind of data."""
 
     takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
+
+    if TYPE_CHECKING:
+
+        @property
+        def relaxation(self) -> Relaxation: ...
+        @property
+        def weights(self) -> WeightOptimizer: ...
+        @property
+        def alphas(self) -> AlphaOptimizer | None: ...
+        @property
+        def warmup_epochs(self) -> int: ...
+        @property
+        def gradient(self) -> ArchitectureGradient: ...
+        @property
+        def cost(self) -> ExpectedCost | None: ...  # where it takes one
 
     def image_sizes(self, side: int | None) -> ImageSizes:
         """What its supernet is timed for, with another side if one is given.
@@ -138,12 +175,14 @@ class TrainSettings(Settings):
     if TYPE_CHECKING:
 
         @property
-        def genotype(self) -> Any: ...
+        def space(self) -> NetworkSpace: ...
+        @property
+        def genotype(self) -> Architecture: ...
         @property
         def random_cells(self) -> int: ...
 
     @classmethod
-    def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, obj: JsonObject, where: str) -> Self:
         """The configuration with these fields in JSON form; errors name it `where`.
 
         In earlier versions the field `genotype` held a text, which the space knows how to read.
@@ -154,7 +193,7 @@ class TrainSettings(Settings):
         """
         text = obj.get("genotype")
         if isinstance(text, str):
-            space: Any = from_json(Space, obj.get("space"), f"{where}.space")
+            space = from_json(Space, obj.get("space"), f"{where}.space")
             try:
                 architecture = space.decision(text)
             except ValueError as error:
@@ -197,7 +236,14 @@ class Words(ABC):
         """What can be done with the trained network: command lines and their purposes."""
 
 
-class Kind(ABC):
+S = TypeVar("S", bound=SearchSettings)
+T = TypeVar("T", bound=TrainSettings)
+D = TypeVar("D")  # what `load()` of these settings gives
+
+Trainings = Mapping[str, Callable[[Any], T]]  # from an architecture that the recipe is for
+
+
+class Kind(ABC, Generic[S, T, D]):
     """A kind of data; there is one object of it.
 
     Attributes:
@@ -215,20 +261,20 @@ class Kind(ABC):
     name: str
     measure: Measure
     words: Words
-    search_config: type[SearchSettings]
-    train_config: type[TrainSettings]
+    search_config: type[S]
+    train_config: type[T]
     no_estimate: str | None = None
     data_of_search: tuple[str, ...] = ("source",)
-    searches: Mapping[str, Callable[[], SearchSettings]] = MappingProxyType({})
-    trainings: Mapping[str, Callable[[Any], TrainSettings]] = MappingProxyType({})
+    searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
+    trainings: Trainings[T] = MappingProxyType({})
 
     # -- the beginning of a run --
 
-    def check_search(self, config: Any, data: Any, device: torch.device) -> None:
+    def check_search(self, config: S, data: D, device: torch.device) -> None:
         """ValueError, before there is a run folder, for a search that cannot be."""
         del config, data, device
 
-    def settled(self, config: Any, data: Any, chosen: Collection[str]) -> tuple[Any, list[str]]:
+    def settled(self, config: T, data: D, chosen: Collection[str]) -> tuple[T, list[str]]:
         """The configuration of a training as these data allow it, and what is to be said of that.
 
         Args:
@@ -237,11 +283,11 @@ class Kind(ABC):
         del data, chosen
         return config, []
 
-    def notes(self, data: Any) -> list[str]:
+    def notes(self, data: D) -> list[str]:
         """What a user must know of the data of a run."""
         return list(getattr(data, "notes", ()))
 
-    def after_search(self, run: runs.Run, config: Any, data: Any) -> list[str]:
+    def after_search(self, run: runs.Run, config: T, data: D) -> list[str]:
         """What differs between the data of a search and those of the training that follows it.
 
         Raises:
@@ -250,26 +296,26 @@ class Kind(ABC):
         del run, config, data
         return []
 
-    def check_training(self, config: Any, data: Any, device: torch.device) -> None:
+    def check_training(self, config: T, data: D, device: torch.device) -> None:
         """ValueError, before there is a run folder, for a training that cannot be."""
         del config, data, device
 
-    def begin(self, run: runs.Run, data: Any) -> None:
+    def begin(self, run: runs.Run, data: D) -> None:
         """Write into a new run folder what must be known of the data later."""
         del run, data
 
-    def check_same(self, run: runs.Run, data: Any) -> None:
+    def check_same(self, run: runs.Run, data: D) -> None:
         """ValueError where the data are not those that the run began with."""
         del run, data
 
     @abstractmethod
-    def search_task(self, config: Any, data: Any, device: torch.device) -> SearchTask:
+    def search_task(self, config: S, data: D, device: torch.device) -> SearchTask[S, Any]:
         """The live task of a search."""
 
     @abstractmethod
     def train_task(
-        self, config: Any, data: Any, device: torch.device, network: nn.Module | None = None
-    ) -> TrainTask:
+        self, config: T, data: D, device: torch.device, network: nn.Module | None = None
+    ) -> TrainTask[T, Any]:
         """The live task of a training.
 
         `network` is another than that of the configuration, with the same calls (for comparisons).
@@ -278,13 +324,13 @@ class Kind(ABC):
     # -- after a training --
 
     @abstractmethod
-    def untrained(self, run: runs.Run, config: Any) -> nn.Module:
+    def untrained(self, run: runs.Run, config: T) -> nn.Module:
         """The network of a finished training with fresh weights.
 
         Its folder says what must be known of the data.
         """
 
-    def load_trained(self, run: runs.Run, config: Any) -> nn.Module:
+    def load_trained(self, run: runs.Run, config: T) -> nn.Module:
         """The trained network of a finished run, in eval mode, on the CPU.
 
         Raises:
@@ -305,14 +351,14 @@ class Kind(ABC):
         return network.eval()
 
     @abstractmethod
-    def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
+    def evaluate(self, run: runs.Run, config: T, source: str | None, device: torch.device) -> str:
         """Evaluate the trained network on the test data: one line that says what came out.
 
         The data are those of `source`, where it is given.
         """
 
     @abstractmethod
-    def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
+    def export(self, run: runs.Run, config: T, path: Path, source: SourceOf) -> list[Path]:
         """Write the trained network in the form that the ending of `path` names.
 
         Returns:
@@ -325,7 +371,7 @@ class Kind(ABC):
     def generate(
         self,
         run: runs.Run,
-        config: Any,
+        config: T,
         prompt: str,
         tokens: int,
         temperature: float,
@@ -339,7 +385,7 @@ class Kind(ABC):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: Any, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: S, results: Record) -> list[str]:
         """What a search says of its results at its end."""
         del config
         sentences = [f"genotype: {results['genotype']}"]
@@ -348,10 +394,10 @@ class Kind(ABC):
         return sentences
 
     @abstractmethod
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         """What the test of a training was made on: "360 held-out images"."""
 
-    def train_sentences(self, results: Mapping[str, Any], random_noun: str) -> list[str]:
+    def train_sentences(self, results: Record, random_noun: str) -> list[str]:
         """What a training says of its results at its end.
 
         `random_noun` is what random architectures are called.

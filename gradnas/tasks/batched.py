@@ -13,12 +13,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from gradnas.architectures.base import Architecture
 from gradnas.precision import autocast, cuda_products
+from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -30,17 +32,19 @@ from gradnas.tasks.training import TrainTask, update
 RECALIBRATION_BATCHES = 8
 
 Parts = dict[str, Tensor]  # named scalars, means over a batch
-Losses = Callable[[Any, Any], tuple[Tensor, Parts]]  # (outputs, batch) -> what is minimised, parts
+B = TypeVar("B")  # a batch
+Batch = TypeVar("Batch", covariant=True)  # the same, of what only gives batches
+S = TypeVar("S")  # the configuration of a search
 
 
-class Stream(Protocol):
+class Stream(Protocol[Batch]):
     """Batches, epoch after epoch."""
 
     def __len__(self) -> int:
         """Batches of an epoch."""
         ...
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """What is left of an epoch after `start` batches."""
         ...
 
@@ -65,30 +69,30 @@ def size_of(batch: Any) -> int:
     return len(first_tensor(batch))
 
 
-class Calls:
+class Calls(Generic[B]):
     """How a network is called on a batch, and what its losses are."""
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """What the network is called with; by default all of a batch but its last entry."""
         return tuple(batch[:-1])
 
-    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
+    def outputs(self, net: Callable[..., Any], batch: B) -> Any:
         """The network on a batch."""
         return net(*self.inputs(batch))
 
     @abstractmethod
-    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+    def losses(self, outputs: Any, batch: B) -> tuple[Tensor, Parts]:
         """The loss that is reported, and its parts, one of them named `loss`.
 
         In a search it is also that of the alphas.
         """
 
-    def train_losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+    def train_losses(self, outputs: Any, batch: B) -> tuple[Tensor, Parts]:
         """The same of the weights, where it is another."""
         return self.losses(outputs, batch)
 
 
-class BatchedSearch(Calls, SearchTask):
+class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
     """A search on batches of examples.
 
     Args:
@@ -103,11 +107,11 @@ class BatchedSearch(Calls, SearchTask):
 
     def __init__(
         self,
-        config: Any,
+        config: S,
         search: Search,
-        train: Stream,
-        valid: Stream,
-        held_out: Stream,
+        train: Stream[B],
+        valid: Stream[B],
+        held_out: Stream[B],
         measure: str,
     ) -> None:
         super().__init__(config, search)
@@ -116,7 +120,7 @@ class BatchedSearch(Calls, SearchTask):
         self.held_out = held_out
         self.measure = measure
         self.place = BatchPlace(len(train))
-        self._valid: Iterator[Any] | None = None
+        self._valid: Iterator[B] | None = None
         self._next_valid = -1
 
     # -- what a kind says --
@@ -132,18 +136,18 @@ class BatchedSearch(Calls, SearchTask):
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"batch": self.place.batch}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.place.batch = position["batch"]
 
     # -- steps --
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         return self.train.epoch(self.search.epoch, start=self.place.batch)
 
-    def valid_batch(self) -> Any | None:
+    def valid_batch(self) -> B | None:
         """The alphas' batch of the coming step; None where the alphas wait.
 
         It is a function of the step alone, so that a resumed run has the same.
@@ -163,7 +167,7 @@ class BatchedSearch(Calls, SearchTask):
         self._next_valid = number + 1
         return next(self._valid)
 
-    def step(self, batch: Any) -> StepReport:
+    def step(self, batch: B) -> StepReport:
         valid_batch = self.valid_batch()
         report, train_parts, valid_parts = self.bilevel_step(batch, valid_batch)
         self.train_means.add(train_parts, size_of(batch))
@@ -172,7 +176,7 @@ class BatchedSearch(Calls, SearchTask):
         self.place.batch += 1
         return report
 
-    def bilevel_step(self, batch: Any, valid_batch: Any | None) -> tuple[StepReport, Parts, Parts]:
+    def bilevel_step(self, batch: B, valid_batch: B | None) -> tuple[StepReport, Parts, Parts]:
         """One step of alphas (with a `valid_batch`) and weights.
 
         Returns:
@@ -185,6 +189,7 @@ class BatchedSearch(Calls, SearchTask):
             return loss
 
         def valid_loss(net: BoundNet) -> Tensor:
+            assert valid_batch is not None
             outputs = self.outputs(net, valid_batch)
             loss, read["valid"] = self.losses(outputs, valid_batch)
             return self.alpha_loss(loss, read["valid"])
@@ -195,7 +200,7 @@ class BatchedSearch(Calls, SearchTask):
 
     # -- epochs --
 
-    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+    def finish_epoch(self, evaluated: bool) -> Record:
         record = super().finish_epoch(evaluated)
         self.place.batch = 0
         return record
@@ -233,7 +238,7 @@ class BatchedSearch(Calls, SearchTask):
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean losses of a network on what is held out."""
 
-        def losses(batch: Any) -> Parts:
+        def losses(batch: B) -> Parts:
             return self.losses(self.outputs(network, batch), batch)[1]
 
         held_out = islice(self.held_out.epoch(0), batches)
@@ -243,7 +248,7 @@ class BatchedSearch(Calls, SearchTask):
 
 @torch.no_grad()
 def mean_parts(
-    losses: Callable[[Any], Parts], batches: Iterable[Any], precision: str = "fp32"
+    losses: Callable[[B], Parts], batches: Iterable[B], precision: str = "fp32"
 ) -> dict[str, float]:
     """Means of named losses over batches, over all ranks. The caller sets the module's mode."""
     means = Means()
@@ -255,7 +260,21 @@ def mean_parts(
     return means.values()
 
 
-class BatchedTraining(Calls, TrainTask):
+class BatchedTrainConfig(Protocol):
+    """What a `BatchedTraining` reads of its configuration."""
+
+    @property
+    def genotype(self) -> Architecture: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def clip_norm(self) -> float | None: ...
+
+
+T = TypeVar("T", bound=BatchedTrainConfig)
+
+
+class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
     """A training on batches of examples.
 
     Args:
@@ -268,13 +287,13 @@ class BatchedTraining(Calls, TrainTask):
 
     def __init__(
         self,
-        config: Any,
+        config: T,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
-        train: Stream,
-        valid: Callable[[], Stream] | None,
-        test: Callable[[], Stream],
+        train: Stream[B],
+        valid: Callable[[], Stream[B]] | None,
+        test: Callable[[], Stream[B]],
     ) -> None:
         super().__init__(config, network, optimizer, device)
         self.train = train
@@ -288,17 +307,17 @@ class BatchedTraining(Calls, TrainTask):
     def set_learning_rate(self) -> None:
         """Set that of the coming step, where it changes."""
 
-    def network_for(self, batch: Any) -> nn.Module:
+    def network_for(self, batch: B) -> nn.Module:
         """What is run on a batch."""
         del batch
         return self.network
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"epoch": self.epoch, "batch": self.place.batch}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.epoch = position["epoch"]
         self.place.batch = position["batch"]
 
@@ -312,10 +331,10 @@ class BatchedTraining(Calls, TrainTask):
         self.set_learning_rate()
         super().start_epoch()
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         return self.train.epoch(self.epoch, start=self.place.batch)
 
-    def step(self, batch: Any) -> Parts:
+    def step(self, batch: B) -> Parts:
         self.set_learning_rate()
         network = self.network_for(batch)
         with cuda_products(self.precision):
@@ -329,8 +348,8 @@ class BatchedTraining(Calls, TrainTask):
 
     # -- epochs --
 
-    def finish_epoch(self) -> dict[str, Any]:
-        record: dict[str, Any] = {
+    def finish_epoch(self) -> Record:
+        record: Record = {
             "epoch": self.epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             **self.means.values("train_"),
@@ -345,23 +364,23 @@ class BatchedTraining(Calls, TrainTask):
         self.means = Means()
         return record
 
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def shown(self, record: Record) -> dict[str, float]:
         return {key: value for key, value in record.items() if key.startswith(("train_", "valid_"))}
 
-    def more_metrics(self) -> dict[str, Any]:
+    def more_metrics(self) -> Record:
         """Metrics of an epoch that only this kind of data has."""
         return {}
 
-    def evaluated(self, stream: Stream) -> dict[str, float]:
+    def evaluated(self, stream: Stream[B]) -> dict[str, float]:
         """Mean losses of the network, in eval mode."""
         self.network.eval()
 
-        def losses(batch: Any) -> Parts:
+        def losses(batch: B) -> Parts:
             return self.losses(self.outputs(self.network, batch), batch)[1]
 
         return mean_parts(losses, stream.epoch(0), self.precision)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         test = self.test()
         found = self.evaluated(test)
         example = self.inputs(next(test.epoch(0)))
@@ -374,6 +393,6 @@ class BatchedTraining(Calls, TrainTask):
         }
 
 
-def _described(tensor: Tensor) -> dict[str, Any]:
+def _described(tensor: Tensor) -> dict[str, str | list[int]]:
     """Shape of one example and type of an input, for an export."""
     return {"shape": list(tensor.shape[1:]), "dtype": str(tensor.dtype).removeprefix("torch.")}

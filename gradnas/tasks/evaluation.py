@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.runs import State
+
+B = TypeVar("B")  # a batch
 
 
 class Means:
     """Running means of named scalars over an epoch, in float64 on the device, with a state."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, state: State | None = None) -> None:
         self.totals: dict[str, Tensor] = {}
         self.count = 0.0
         if state:
@@ -30,7 +33,7 @@ class Means:
             self.totals[name] = part if before is None else before.to(part.device) + part
         self.count += weight
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {"totals": dict(self.totals), "count": self.count}
 
@@ -42,15 +45,15 @@ class Means:
         return distributed.mean_of_values(own)
 
 
-def _called(network: nn.Module, batch: Any) -> Any:
+def _called(network: nn.Module, batch: object) -> object:
     return network(batch)
 
 
 @torch.no_grad()
 def recalibrate(
     network: nn.Module,
-    batches: Iterable[Any],
-    run: Callable[[nn.Module, Any], Any] = _called,
+    batches: Iterable[B],
+    run: Callable[[nn.Module, B], object] = _called,
 ) -> None:
     """Replace the running statistics of every BatchNorm by the mean over these batches.
 

@@ -4,7 +4,7 @@ A new kind is one file beside this one and one line in `gradnas.tasks.KINDS`. It
 
 - the data as a frozen dataclass with a `source` and `load()`, which gives `ExampleData`;
 - a space (`gradnas.spaces.module_space.ModuleSpace`: a module with choices in it);
-- the two configurations (`SearchSettings`, `TrainSettings`);
+- the two configurations (`ExampleSearchSettings`, `ExampleTrainSettings`);
 - what a network is called with and its losses (`Calls`), for a `BatchedSearch` and a
   `BatchedTraining`;
 - an `ExampleKind` that names all these.
@@ -15,18 +15,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from gradnas import distributed, runs
+from gradnas.architectures.choices import Choices
 from gradnas.config import read_object
 from gradnas.export.programs import write_program
 from gradnas.export.source import SourceOf
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.randomness import seed_for
+from gradnas.runs import Record
 from gradnas.search.search import Search
-from gradnas.tasks.base import Kind
+from gradnas.spaces.module_space import ModuleSpace
+from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
 
@@ -50,14 +54,67 @@ class ExampleData:
     task: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ExampleSearch(BatchedSearch):
+class ExampleSource(DataSettings, Protocol):
+    """Where examples are."""
+
+    def load(self) -> ExampleData: ...
+
+
+class ExampleSearchSettings(SearchSettings):
+    """The configuration of a search on examples: a frozen dataclass with these fields."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> ModuleSpace: ...
+        @property
+        def data(self) -> ExampleSource: ...
+        @property
+        def weights(self) -> WeightOptimizer: ...
+        @property
+        def alphas(self) -> AlphaOptimizer | None: ...
+        @property
+        def warmup_epochs(self) -> int: ...
+        @property
+        def batch_size(self) -> int: ...
+        @property
+        def train_fraction(self) -> float: ...
+
+
+class ExampleTrainSettings(TrainSettings):
+    """The configuration of a training on examples: a frozen dataclass with these fields."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> ModuleSpace: ...
+        @property
+        def data(self) -> ExampleSource: ...
+        @property
+        def genotype(self) -> Choices: ...
+        @property
+        def lr(self) -> float: ...
+        @property
+        def momentum(self) -> float: ...
+        @property
+        def weight_decay(self) -> float: ...
+        @property
+        def clip_norm(self) -> float | None: ...
+        @property
+        def batch_size(self) -> int: ...
+
+
+S = TypeVar("S", bound=ExampleSearchSettings)
+T = TypeVar("T", bound=ExampleTrainSettings)
+
+
+class ExampleSearch(BatchedSearch[S, Any]):
     """A search on examples, of which `train_fraction` are for the weights, the rest for the alphas.
 
-    The configuration has `space`, `relaxation`, `gradient`, `weights`, `alphas`, `epochs`,
-    `warmup_epochs`, `batch_size`, `train_fraction`, `seed`.
+    Its batches are whatever the examples are.
     """
 
-    def __init__(self, config: Any, data: ExampleData, device: torch.device, measure: str) -> None:
+    def __init__(self, config: S, data: ExampleData, device: torch.device, measure: str) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             supernet = config.space.supernet(seed=config.seed, **data.task)
@@ -81,16 +138,12 @@ class ExampleSearch(BatchedSearch):
         torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
 
-class ExampleTraining(BatchedTraining):
-    """A training on examples with SGD and a cosine.
-
-    The configuration has `space`, `genotype`, `lr`, `momentum`, `weight_decay`, `clip_norm`,
-    `epochs`, `batch_size`, `seed`.
-    """
+class ExampleTraining(BatchedTraining[T, Any]):
+    """A training on examples with SGD and a cosine."""
 
     def __init__(
         self,
-        config: Any,
+        config: T,
         data: ExampleData,
         device: torch.device,
         network: nn.Module | None = None,
@@ -116,7 +169,7 @@ class ExampleTraining(BatchedTraining):
         self.data = data
         torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         return {
             **super().results(),
             "num_test_examples": len(self.data.test),
@@ -124,7 +177,12 @@ class ExampleTraining(BatchedTraining):
         }
 
 
-def _shuffled(examples: Examples, config: Any, stream: int, device: torch.device) -> ExampleBatches:
+def _shuffled(
+    examples: Examples,
+    config: ExampleSearchSettings | ExampleTrainSettings,
+    stream: int,
+    device: torch.device,
+) -> ExampleBatches:
     return examples.batches(
         config.batch_size,
         shuffle=True,
@@ -135,33 +193,33 @@ def _shuffled(examples: Examples, config: Any, stream: int, device: torch.device
     )
 
 
-class ExampleKind(Kind):
+class ExampleKind(Kind[S, T, ExampleData]):
     """A kind of data whose examples are `Examples`.
 
     Attributes:
         searching, training: the classes of its tasks.
     """
 
-    searching: type[ExampleSearch]
-    training: type[ExampleTraining]
+    searching: type[ExampleSearch[S]]
+    training: type[ExampleTraining[T]]
 
-    def search_task(self, config: Any, data: ExampleData, device: torch.device) -> ExampleSearch:
+    def search_task(self, config: S, data: ExampleData, device: torch.device) -> ExampleSearch[S]:
         return self.searching(config, data, device, self.measure.key)
 
     def train_task(
         self,
-        config: Any,
+        config: T,
         data: ExampleData,
         device: torch.device,
         network: nn.Module | None = None,
-    ) -> ExampleTraining:
+    ) -> ExampleTraining[T]:
         return self.training(config, data, device, network)
 
-    def untrained(self, run: runs.Run, config: Any) -> nn.Module:
+    def untrained(self, run: runs.Run, config: T) -> nn.Module:
         task = read_object(run.path / runs.RESULTS)["data"]
         return config.space.network(config.genotype, **task)
 
-    def evaluate(self, run: runs.Run, config: Any, source: str | None, device: torch.device) -> str:
+    def evaluate(self, run: runs.Run, config: T, source: str | None, device: torch.device) -> str:
         network = self.load_trained(run, config)
         data = replace(config.data, source=source or config.data.source).load()
         task = self.train_task(config, data, device, network)
@@ -171,7 +229,7 @@ class ExampleKind(Kind):
         number = len(data.test)
         return f"test {key} {reached}  loss {test['loss']:.4f}  on {number} {self.name}"
 
-    def export(self, run: runs.Run, config: Any, path: Path, source: SourceOf) -> list[Path]:
+    def export(self, run: runs.Run, config: T, path: Path, source: SourceOf) -> list[Path]:
         del source  # that of the published families alone
         network = self.load_trained(run, config).to(torch.float32)
         results = read_object(run.path / runs.RESULTS)
@@ -195,5 +253,5 @@ class ExampleKind(Kind):
             facts={"data": results["data"]},
         )
 
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         return f"{results['num_test_examples']} held-out {self.name}"

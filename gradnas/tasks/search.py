@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -17,10 +18,13 @@ from gradnas.tasks.costs import cost_record
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
+S = TypeVar("S")  # the configuration
+B = TypeVar("B")  # a batch
+
 UNMOVED = 0.01  # a change of the entropy of less than this share of it decides nothing
 
 
-class SearchTask(ABC):
+class SearchTask(ABC, Generic[S, B]):
     """A search that runs: the search itself, and its streams of batches.
 
     It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
@@ -40,7 +44,7 @@ class SearchTask(ABC):
         @property
         def place(self) -> Place: ...
 
-    def __init__(self, config: Any, search: Search) -> None:
+    def __init__(self, config: S, search: Search) -> None:
         self.config = config
         self.search = search
         self.notes: list[str] = []
@@ -54,14 +58,14 @@ class SearchTask(ABC):
     # -- position and state --
 
     @abstractmethod
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         """Where the streams stand: tensors and plain values, entries of the checkpoint."""
 
     @abstractmethod
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         """Put the streams where a checkpoint says."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {
             "search": self.search.state_dict(),
@@ -72,7 +76,7 @@ class SearchTask(ABC):
             "trajectory": self.trajectory,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.go_to(state)
         self.train_means = Means(state["train_means"])
@@ -84,14 +88,14 @@ class SearchTask(ABC):
     # -- steps --
 
     @abstractmethod
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         """The train batches of this epoch that are still to come, on the device."""
 
     @abstractmethod
-    def step(self, batch: Any) -> StepReport:
+    def step(self, batch: B) -> StepReport:
         """One step of alphas and weights; its losses go into the means of the epoch."""
 
-    def counted_step(self, batch: Any) -> StepReport:
+    def counted_step(self, batch: B) -> StepReport:
         """A step that also counts the memory it needs.
 
         That is of weights, gradients, optimisers, and what autograd keeps.
@@ -109,14 +113,14 @@ class SearchTask(ABC):
 
     # -- epochs --
 
-    def finish_epoch(self, evaluated: bool) -> dict[str, Any]:
+    def finish_epoch(self, evaluated: bool) -> Record:
         """The metrics of the epoch that ends, and the position moved to the next."""
         search = self.search
         epoch = search.epoch
         lr = search.weight_optimizer.param_groups[0]["lr"]
         search.finish_epoch()
         result = search.result()
-        record: dict[str, Any] = {"epoch": epoch, "steps": search.steps, "lr": lr}
+        record: Record = {"epoch": epoch, "steps": search.steps, "lr": lr}
         for name, means in (("train", self.train_means), ("search_valid", self.valid_means)):
             if means.count:  # the alphas wait in the warm-up
                 record |= _prefixed(name, self.measured(means))
@@ -151,12 +155,12 @@ class SearchTask(ABC):
         for name, first in self.first_entropies.items():
             if abs(now[name] - first) > UNMOVED * first:
                 return None
-        config = self.config
-        warmup = getattr(config, "warmup_epochs", 0)
+        schedule = self.search.schedule
+        warmup = schedule.warmup_epochs
         lr = self.search.alpha_optimizer.param_groups[0]["lr"]
-        if warmup >= config.epochs:
+        if schedule.epochs is not None and warmup >= schedule.epochs:
             why = (
-                f"all {config.epochs} epochs are warm-up, in which the alphas wait: search for "
+                f"all {schedule.epochs} epochs are warm-up, in which the alphas wait: search for "
                 f"more than {warmup} epochs (--epochs), or with fewer of warm-up (--warmup-epochs)"
             )
         else:
@@ -176,19 +180,19 @@ class SearchTask(ABC):
     ) -> dict[str, float]:
         """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
 
-    def more_metrics(self, result: SearchResult) -> dict[str, Any]:
+    def more_metrics(self, result: SearchResult) -> Record:
         """Metrics of an epoch that only this kind of data has."""
         del result
         return {}
 
-    def warnings(self, record: Mapping[str, Any]) -> list[str]:
+    def warnings(self, record: Record) -> list[str]:
         """What is to be said of the metrics of an epoch, without the word "warning"."""
         del record
         return []
 
-    def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
+    def results(self, result: SearchResult, last: Record) -> Record:
         """The results of the whole search; `last` are the metrics of its last epoch."""
-        found: dict[str, Any] = {"genotype": result.decision.to_text(), "steps": self.search.steps}
+        found: Record = {"genotype": result.decision.to_text(), "steps": self.search.steps}
         found |= {key: last[key] for key in self.result_keys if key in last}
         if result.cost is not None:
             found["cost"] = result.cost

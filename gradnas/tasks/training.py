@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.randomness import random_state, set_random_state
-from gradnas.runs import NonFiniteError
+from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
+T = TypeVar("T")  # the configuration
+B = TypeVar("B")  # a batch
 
-class TrainTask(ABC):
+
+class TrainTask(ABC, Generic[T, B]):
     """A training that runs: network, optimiser, streams of batches, position.
 
     Its state is saved and resumed bit for bit.
@@ -34,7 +37,7 @@ class TrainTask(ABC):
 
     def __init__(
         self,
-        config: Any,
+        config: T,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
@@ -50,12 +53,12 @@ class TrainTask(ABC):
     # -- position and state --
 
     @abstractmethod
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         """The epoch, where the streams stand, and whatever else this kind of training remembers:
         tensors and plain values, entries of the checkpoint."""
 
     @abstractmethod
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         """The inverse of `position`, for the entries of a checkpoint."""
 
     @property
@@ -63,7 +66,7 @@ class TrainTask(ABC):
     def num_steps(self) -> int:
         """Steps that are done, of all epochs."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {
             "network": self.network.state_dict(),
@@ -74,7 +77,7 @@ class TrainTask(ABC):
             "random_state": random_state(self.device),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -90,11 +93,11 @@ class TrainTask(ABC):
         self.network.train()
 
     @abstractmethod
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[B]:
         """The batches of this epoch that are still to come, on the device."""
 
     @abstractmethod
-    def step(self, batch: Any) -> dict[str, Tensor]:
+    def step(self, batch: B) -> dict[str, Tensor]:
         """One step of the weights; its losses go into the means of the epoch.
 
         Raises:
@@ -116,20 +119,20 @@ class TrainTask(ABC):
     # -- epochs --
 
     @abstractmethod
-    def finish_epoch(self) -> dict[str, Any]:
+    def finish_epoch(self) -> Record:
         """The metrics of the epoch that ends, and the position moved to the next."""
 
     @abstractmethod
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def shown(self, record: Record) -> dict[str, float]:
         """What the line of an epoch shows of its metrics, in words short enough for 80 columns."""
 
-    def remarks(self, record: Mapping[str, Any]) -> list[str]:
+    def remarks(self, record: Record) -> list[str]:
         """What else is to be said after an epoch."""
         del record
         return []
 
     @abstractmethod
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         """The results of the whole training; the test data are read here, once.
 
         The network then holds the weights that are kept.

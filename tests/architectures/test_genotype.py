@@ -180,6 +180,7 @@ def test_parse_recurrent():
         assert Genotype.parse(f"Genotype(recurrent={RECURRENT!r}, concat={concat})") == expected
 
 
+@pytest.mark.slow
 @given(genotypes())
 def test_round_trip(genotype):
     assert Genotype.parse(genotype.to_text()) == genotype

@@ -65,6 +65,7 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_search_train_evaluate_report_draw_and_export(trained, tmp_path, capsys):
     assert {p.name for p in trained.iterdir()} >= {
         runs.CONFIG,
@@ -130,6 +131,7 @@ def folder_of_images(root, side, num, splits=("train", "val")):
     return root
 
 
+@pytest.mark.slow
 def test_an_image_folder_is_searched_and_trained(tmp_path, capsys):
     """Images sorted by class are shuffled before they are halved."""
     data = folder_of_images(tmp_path / "images", side=16, num=24)
@@ -400,6 +402,7 @@ def test_no_write_permission(fails, tmp_path):
     assert "cannot make the folder" in fails("search", "digits", "--out", f"{place}/run", *TINY)
 
 
+@pytest.mark.slow
 def test_full_disk(fails, tmp_path, monkeypatch):
     """The disk is full from the fifth flush on: the sentence says so, and what was written is
     whole."""
@@ -464,6 +467,7 @@ def test_a_search_that_was_not_trained_says_how(fails, tmp_path):
     assert "gradnas train" in fails("evaluate", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     command = [
         sys.executable,

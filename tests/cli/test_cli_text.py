@@ -93,6 +93,7 @@ def test_draw_and_report(trained, tmp_path, capsys):
     ok("draw", "ENAS", "-o", tmp_path / "enas.png")
 
 
+@pytest.mark.slow
 def test_exports_hand_on_the_hidden_state(trained, tmp_path):
     """Token by token, a torch program and ONNX give the probabilities of the network on the whole
     text."""

@@ -446,6 +446,7 @@ def test_digits_can_be_resized():
         assert np.abs(difference_HW).max() <= 1
 
 
+@pytest.mark.slow
 def test_words_import_with_torch_and_numpy_alone():
     blocked = (
         "import sys\n"

@@ -108,6 +108,7 @@ def test_a_set_of_the_hub(monkeypatch):
 # ---- bad input -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_corpus_is_said(tmp_path, monkeypatch):
     assert "there is no corpus 'nonsense': expected 'pydoc'" in refused("nonsense")
     write_corpus(tmp_path)

@@ -101,6 +101,7 @@ def program_file(network, tmp_path_factory):
 # ---- torch program -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_program_gives_the_logits_for_any_batch(network, program_file):
     extra = {"gradnas.json": ""}
     program = torch.export.load(program_file, extra_files=extra).module()
@@ -152,6 +153,7 @@ def test_the_network_is_left_as_it_was(tmp_path):
 # ---- ONNX ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_onnx(network, tmp_path, capfd):
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
@@ -209,6 +211,7 @@ torch.save({"source": source, "program": program}, sys.argv[1] + "/logits.pt")
 """
 
 
+@pytest.mark.slow
 def test_files_need_no_gradnas(network, program_file, tmp_path):
     written = export(network, tmp_path / "net.py")
     assert written == [tmp_path / "net.py", tmp_path / "net.pt"]

@@ -33,6 +33,7 @@ def test_toy_problem_of_the_paper(mode, xi, expected):
     assert grads["a"].item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_toy_problem_converges_to_the_optimum_with_second_order_only():
     """From (2, -2) the unrolled gradient leads to (1, 1); the paper's figure 2."""
     ends = {}

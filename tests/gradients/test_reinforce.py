@@ -75,6 +75,7 @@ def truth(seed):
     return puzzle, x, target, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "lr", "steps"),
     [(Reinforce(samples=6, baseline_decay=0.9), 0.1, 120), (FirstOrder(), 0.05, 400)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -145,13 +146,47 @@ def test_a_survey_leaves_the_network_as_it_was():
     )
 
 
-def test_an_operation_that_never_runs_is_refused():
-    class Lazy(TwoChoices):
-        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-            return self.head(self.first(self.stem(x_BCHW)).mean(dim=(2, 3)))
+class HeadInTraining(nn.Module):
+    """An auxiliary head that runs in training alone, and a choice that nobody calls."""
 
-    with pytest.raises(ValueError, match="'second' did not run"):
-        survey(Lazy(), (batch(0)[0],))
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = gradnas.Choice({"a": nn.Linear(4, 4), "b": nn.Identity()}, name="body")
+        self.head = nn.Linear(4, 3)
+        self.auxiliary = gradnas.Choice(
+            {"small": nn.Linear(4, 3), "large": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))},
+            name="auxiliary",
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        if self.training:
+            return self.head(x) + self.auxiliary(x)
+        return self.head(x)
+
+
+def test_a_choice_that_runs_in_training_alone_costs_its_parameters_and_is_named():
+    supernet = ModuleSupernet(HeadInTraining())
+    x = torch.randn(2, 4)
+    macs_costs = supernet.costs("macs", (x,))
+    params_costs = supernet.costs("params", (x,))
+    for decision in _decisions(supernet):
+        network = supernet.derived(decision)
+        assert supernet.cost_of(decision, macs_costs) == macs(network, x)
+        assert supernet.cost_of(decision, params_costs) == num_params(network)
+    (note,) = macs_costs.notes
+    assert "the choice 'auxiliary' did not run in eval mode" in note
+    assert params_costs.notes == ()
+
+
+def test_an_operation_that_does_not_run_though_its_choice_does_is_refused():
+    class First(gradnas.Choice):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.operations["a"](x)
+
+    net = nn.Sequential(First({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)}, name="half"))
+    with pytest.raises(ValueError, match="operation 1 of choice 'half' did not run"):
+        survey(net, (torch.zeros(1, 2),))
 
 
 # ---- published networks --------------------------------------------------------------------------
@@ -170,7 +205,7 @@ def test_multiply_adds_of_the_published_networks(name, expected_m):
 
 def test_everything_takes_its_turn_in_every_round():
     calls: list[int] = []
-    works = [lambda k=k: nullcontext(lambda: calls.append(k)) for k in range(5)]
+    works = [partial(nullcontext, partial(calls.append, k)) for k in range(5)]
     rounds: list[None] = []
     samples = time_interleaved(works, CPU, Timing(warmup=2, repeats=6), lambda: rounds.append(None))
     assert len(rounds) == 8 and all(

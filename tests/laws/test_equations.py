@@ -168,6 +168,7 @@ def assert_all_forms_agree(estimator, expected_NK, names, x):
 # ---- scikit-learn --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [EquationRegressor(**QUICK), EquationClassifier(**QUICK)], ids=["real", "class"]
 )
@@ -481,6 +482,7 @@ def test_a_million_rows_are_subsampled_with_a_word():
     np.testing.assert_allclose(estimator.predict(x[:5]), 3.0 * x[:5, 0] - 1.0, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path):
     example = ROOT / "examples" / "equation.py"
     command = [

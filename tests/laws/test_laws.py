@@ -238,6 +238,7 @@ def test_a_row_of_weight_three_counts_as_three_points():
     )
 
 
+@pytest.mark.slow
 def test_a_search_that_may_do_less_says_so():
     x_ND = table(2, 60)
     generator = np.random.default_rng(0)

@@ -180,12 +180,14 @@ def test_long_titles_are_broken(name):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(conv_genotypes())
 def test_random_conv_cells_are_clean(genotype):
     check_geometry(cells.figure(genotype))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(recurrent_genotypes())
 def test_random_recurrent_cells_are_clean(genotype):
@@ -293,6 +295,7 @@ def test_published_pictures_say_what_the_genotype_says(name):
         assert read_back(cell_figure(cell, value)) == expected_edges(cell, genotype)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.one_of(conv_genotypes(), recurrent_genotypes()))
 def test_random_pictures_say_what_the_genotype_says(genotype):

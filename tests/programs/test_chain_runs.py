@@ -91,6 +91,7 @@ def contents(path, names=FILES):
     return {name: (path / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -125,6 +126,7 @@ def test_stopping_at_every_step_and_resuming_gives_the_same_files(changes, tmp_p
     assert contents(tmp_path / "whole") == contents(tmp_path / "pieces")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files_and_the_folder_repeats_the_run(tmp_path):
     results = search(SMALL, tmp_path / "one")
     config = from_json(SearchConfig, read_object(tmp_path / "one" / runs.CONFIG))
@@ -222,6 +224,7 @@ def test_batch_norm_is_not_decayed_and_the_rate_falls_with_every_step():
     assert SMALL_TRAIN.lr_at(0.5) < SMALL_TRAIN.lr_at(0.0) == SMALL_TRAIN.lr
 
 
+@pytest.mark.slow
 def test_a_trained_chain_is_exported_and_reported(tmp_path):
     """Search, training and export in one folder; the source file needs torch alone."""
     config = replace(SMALL, epochs=1, warmup_epochs=0, alpha_every=1)
@@ -254,6 +257,7 @@ def test_a_trained_chain_is_exported_and_reported(tmp_path):
     assert write_report(Run(tmp_path / "s")).read_text() == page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_pictures_repeat_and_fit(suffix, tmp_path):
     for name in ("proxyless_gpu", "proxyless_mobile"):

@@ -115,6 +115,7 @@ def test_an_example_from_front_to_report(tmp_path, capsys):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(quick, name, tmp_path, capsys):
     one, example = load_example(name, rows=50)
@@ -129,6 +130,7 @@ def test_examples(quick, name, tmp_path, capsys):
     assert config["example"] == name and config["output"] == example.output
 
 
+@pytest.mark.slow
 def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     discover(table, "--target", "response", "--features", "dose", "age <i>", "--weights", "weight")

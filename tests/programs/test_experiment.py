@@ -79,6 +79,7 @@ def finished(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(finished, tmp_path):
     """Metrics, alphas, genotype and results, byte for byte."""
     search(SMALL, tmp_path / "again")
@@ -138,6 +139,7 @@ def test_the_trajectory_holds_a_table_for_each_choice_and_epoch(finished):
     assert not torch.equal(tables["normal/0000"], tables["normal/0002"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -194,6 +196,7 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "pieces", names)
 
 
+@pytest.mark.slow
 def test_kill_at_ten_random_moments_and_resume(tmp_path):
     """`kill -9` ten times on the way; then the same genotype and metrics as an undisturbed run."""
     config = replace(SMALL, epochs=10, batch_size=64, checkpoint_seconds=0.1)
@@ -234,6 +237,7 @@ def test_kill_at_ten_random_moments_and_resume(tmp_path):
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_survived_and_said(tmp_path, capsys, monkeypatch):
     search(SMALL, tmp_path / "whole")
     run = start_search(SMALL, tmp_path / "damaged", DIGITS, CPU)
@@ -274,6 +278,7 @@ def test_max_steps_stops_without_evaluation(tmp_path):
     assert Genotype.load(tmp_path / "short" / runs.GENOTYPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 def test_every_relaxation_runs(relaxation, tmp_path):
     alphas = AlphaOptimizer(**{"lr": 0.05, **relaxation.alpha_defaults})
@@ -283,6 +288,7 @@ def test_every_relaxation_runs(relaxation, tmp_path):
     assert 0 <= results["derived_valid_accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_training_learns_and_saves_what_it_evaluated(tmp_path):
     config = replace(
         SMALL_TRAIN,
@@ -365,6 +371,7 @@ def test_recalibration_gives_the_statistics_of_the_batches():
     assert norm.momentum == 0.1 and not network.training
 
 
+@pytest.mark.slow
 def test_a_compiled_training_is_the_same_training(tmp_path, monkeypatch):
     """One graph for all epochs, whatever their drop path; the small last batch runs as it is."""
     from torch._dynamo.testing import CompileCounterWithBackend

@@ -121,6 +121,7 @@ def step(state):
 # ---- streams and hidden states -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     steps=st.integers(1, 40),
@@ -204,6 +205,7 @@ def test_the_learning_rate_of_a_chunk_reaches_the_inner_step_and_is_put_back(cor
 # ---- the same files ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled(clip=True)])
 def test_search_repeats_and_resumes_bit_for_bit(corpus, tmp_path, gradient, monkeypatch):
     """Stopped after every third step, in the middle of a pass through the text; the same files in
@@ -240,6 +242,7 @@ def resumed(work):
     raise AssertionError("it never ends")
 
 
+@pytest.mark.slow
 def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, monkeypatch):
     config = small_training(corpus)
     training(config, tmp_path / "whole")
@@ -260,6 +263,7 @@ def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, mo
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "stopped", names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "training"])
 def test_kill_and_resume(corpus, tmp_path, kind):
     """`kill -9` twice, of the training also after its switch; then the files of an undisturbed
@@ -307,6 +311,7 @@ def test_another_text_is_refused_on_resume(corpus, tmp_path):
 # ---- averaged SGD --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_trigger_and_the_mean(corpus, tmp_path):
     """The switch comes after the first epoch whose loss is above the best of all but the last
     `patience` before it, and from then on the validation loss is that of the mean of the
@@ -366,6 +371,7 @@ def test_the_learning_rate_of_a_chunk_is_that_of_its_own_step(corpus):
 # ---- results -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_learns_generates_and_compares_with_random_cells(corpus, tmp_path):
     config = small_training(
         corpus,

@@ -148,6 +148,7 @@ def test_full_and_recompute_are_the_estimator_written_out(name, sample):
     close(recomputed, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUPERNETS)
 @pytest.mark.parametrize("mode", ["full", "recompute"])
 def test_probes_leave_everything_as_it_was(name, mode):
@@ -240,6 +241,7 @@ def test_zero_is_an_operation_like_any_other():
     assert seen == {True, False}
 
 
+@pytest.mark.slow
 def test_two_leaves_unsampled_probabilities_as_they_were():
     """1,000 random updates with Adam: probabilities outside the pair move by less than 1e-12,
     alphas not at all."""
@@ -274,6 +276,7 @@ def test_two_leaves_unsampled_probabilities_as_they_were():
     assert worst < 1e-12 and moved > 1e-3
 
 
+@pytest.mark.slow
 def test_two_points_the_way_of_full():
     """The mean update of `two` over many samples, against that of `full` (cosine)."""
     supernet = prepared("chain")
@@ -316,6 +319,7 @@ def test_samples_follow_the_probabilities():
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chain", "cell", "fused cell", "choices"])
 @pytest.mark.parametrize("mode", ["full", "recompute", "two"])
 def test_unsampled_operations_are_untouched(name, mode):

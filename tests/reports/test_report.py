@@ -226,6 +226,7 @@ def whole(tmp_path_factory):
 # -- what it tells ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_search_with_training(whole):
     run, page = whole
     assert write_report(run) == run.path / "report.html"

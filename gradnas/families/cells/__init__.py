@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import from_json
+from gradnas.config import JsonObject, from_json
 from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.cells import recipes, report
 from gradnas.families.cells.source import cells_source
 from gradnas.pictures import cells
 from gradnas.reports.folder import Folder, Tables
-from gradnas.spaces import ConvCell, ImageSpace
+from gradnas.spaces import ConvCell
 from gradnas.tasks.images import IMAGES
 
 
-class Cells(Family):
+class Cells(Family[Genotype, ConvCell]):
     """Genotypes with a normal and a reduction cell."""
 
     noun = "cell"
@@ -54,13 +52,13 @@ class Cells(Family):
     def training_after(self, what: str, source: str | None) -> str:
         return recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> ImageSpace | None:
+    def space_of(self, what: str, searched: JsonObject | None) -> ConvCell | None:
         if searched is None or searched.get("type") != ConvCell.__name__:
             return None
-        return from_json(ImageSpace, dict(searched), "config.space")  # type: ignore[type-abstract]
+        return from_json(ConvCell, searched, "config.space")
 
     def training_space(
-        self, space: ConvCell, architecture: Genotype, what: str, searched: Any
+        self, space: ConvCell, architecture: Genotype, what: str, searched: JsonObject | None
     ) -> ConvCell:
         # Random cells for comparison are then drawn with as many nodes.
         return replace(space, nodes=architecture.num_nodes)

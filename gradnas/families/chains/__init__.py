@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
-from gradnas.config import from_json
+from gradnas.config import JsonObject, from_json
 from gradnas.export.source import NetworkSource
 from gradnas.families.base import Family
 from gradnas.families.chains import recipes, report
 from gradnas.families.chains.source import chain_source
 from gradnas.pictures import chains
 from gradnas.reports.folder import Folder, Tables
-from gradnas.spaces import ImageSpace, MBConvChain
+from gradnas.spaces import MBConvChain
 from gradnas.tasks.images import IMAGES
 
 
-class Chains(Family):
+class Chains(Family[Chain, MBConvChain]):
     """Chains of blocks."""
 
     noun = "chain"
@@ -57,15 +55,15 @@ class Chains(Family):
             return "proxyless-imagenet-eval"
         return recipes.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
 
-    def space_of(self, what: str, searched: Mapping[str, Any] | None) -> Any:
+    def space_of(self, what: str, searched: JsonObject | None) -> MBConvChain | None:
         if what in Chain.names():
             return MBConvChain.named(what)
         if searched is None or searched.get("type") != MBConvChain.__name__:
             return None
-        return from_json(ImageSpace, dict(searched), "config.space")  # type: ignore[type-abstract]
+        return from_json(MBConvChain, searched, "config.space")
 
     def training_space(
-        self, space: MBConvChain, architecture: Chain, what: str, searched: Any
+        self, space: MBConvChain, architecture: Chain, what: str, searched: JsonObject | None
     ) -> MBConvChain:
         own = self.space_of(what, searched)
         if own is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.choices import Choices
-from gradnas.config import from_json
+from gradnas.config import JsonObject, from_json
 from gradnas.families.base import Family
 from gradnas.families.choices import report
 from gradnas.pictures import choices
@@ -16,7 +15,7 @@ from gradnas.spaces.module_space import ModuleSpace
 from gradnas.spaces.your_module import ModuleSupernet
 
 
-class ChoicesOfModule(Family):
+class ChoicesOfModule(Family[Choices, ModuleSpace]):
     """A mapping from choices to operations."""
 
     noun = "network"
@@ -47,12 +46,13 @@ class ChoicesOfModule(Family):
             "since only that module says what the network is"
         )
 
-    def training_space(self, space: Any, architecture: Choices, what: str, searched: Any) -> Any:
+    def training_space(
+        self, space: ModuleSpace, architecture: Choices, what: str, searched: JsonObject | None
+    ) -> ModuleSpace:
         """The module as it was searched; that of the recipe where it is of another class."""
-        name = None if searched is None else searched.get("type")
-        if name != type(space).__name__:
+        if searched is None or searched.get("type") != type(space).__name__:
             return space
-        return from_json(type(space), dict(searched), "config.space")
+        return from_json(type(space), searched, "config.space")
 
     def tables(self, folder: Folder) -> Tables:
         return report.tables(folder)

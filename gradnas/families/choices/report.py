@@ -28,7 +28,8 @@ from gradnas.reports.parts import escaped, figure, headed, row
 def tables(folder: Folder) -> Tables:
     """One for each choice, with a column for each operation."""
     names = _operations(folder)
-    shapes = {choice: (len(own),) for choice, own in names.items()}
+    shapes = {choice: (len(operations),) for choice, operations in names.items()}
+    # None, not an empty table of shapes: the configuration does not say.
     return Tables(shapes or None, "choice", "body/0000")
 
 
@@ -76,11 +77,13 @@ def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
     for choice, mix_NO in mixes.items():
         last_O = mix_NO[-1].tolist()
         names = _names(folder, choice, len(last_O))
+        # Columns from the likeliest on; of equal ones the first stays first.
         by_probability = sorted(range(len(names)), key=last_O.__getitem__, reverse=True)
         decided = "not reached"
         probability = ""
         if isinstance(folder.architecture, Choices) and choice in folder.architecture:
             decided = plain(folder.architecture[choice])
+            # The configuration may name other operations than the module had.
             if decided in names:
                 probability = f"{last_O[names.index(decided)]:.3f}"
         others = [names[o] for o in by_probability if names[o] != decided]
@@ -88,7 +91,7 @@ def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
         if others:
             following = f"{others[0]} ({last_O[names.index(others[0])]:.3f})"
         rows.append(row([escaped(cell) for cell in (choice, decided, probability, following)]))
-    epochs = len(next(iter(mixes.values()))) - 1
+    epochs = len(next(iter(mixes.values()))) - 1  # the first table is of the start
     caption = f'<p class="caption">Probabilities after {epochs} epochs.</p>'
     return f'<table class="wide">{"".join(rows)}</table>\n{caption}'
 
@@ -101,6 +104,7 @@ def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
     if isinstance(folder.architecture, Choices):
         decided = folder.architecture.get(choice)
     lines = []
+    # A point for each table: x is the number of finished epochs.
     for o, name in enumerate(names):
         colour, dash = styles[o]
         width = 2.6 if name == decided else 1.2
@@ -115,6 +119,7 @@ def _decidedness(mixes: Mapping[str, Tensor]) -> str:
     entropies_N = [torch.special.entr(mix_NO).sum(-1) for mix_NO in mixes.values()]
     mean_N = torch.stack(entropies_N).mean(0).tolist()
     line = Line("mean over the choices", list(enumerate(mean_N)), BLUE)
+    # Undecided: equal probabilities of O operations have the entropy ln O.
     total = sum(math.log(mix_NO.shape[-1]) for mix_NO in mixes.values())
     panel = entropy_panel([line], total / len(mixes))
     plot = plots.curves("plot-decided", [panel], "entropy over epochs")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
+from gradnas.config import JsonObject
 from gradnas.families.base import Family
 from gradnas.families.recurrent import recipes, report
 from gradnas.pictures import cells
@@ -16,7 +16,7 @@ from gradnas.spaces import RecurrentCell
 from gradnas.tasks.text import TEXT
 
 
-class RecurrentCells(Family):
+class RecurrentCells(Family[Genotype, RecurrentCell]):
     """Genotypes with a recurrent cell."""
 
     noun = "cell"
@@ -46,7 +46,7 @@ class RecurrentCells(Family):
         return recipes.TRAINING_AFTER.get(source or "", "darts-ptb-eval")
 
     def training_space(
-        self, space: RecurrentCell, architecture: Genotype, what: str, searched: Any
+        self, space: RecurrentCell, architecture: Genotype, what: str, searched: JsonObject | None
     ) -> RecurrentCell:
         return replace(space, nodes=len(architecture.recurrent))
 

@@ -83,7 +83,7 @@ class FormulaBatch:
         code = {name: i for i, name in enumerate(self.names)}
 
         # Filled in NumPy: single numbers are written far faster than into tensors. A missing edge
-        # stays 0 * feature 0 + 0.
+        # stays 0 * feature 0 + 0, and neither of its constants is free (fitted).
         count = len(self.formulas)
         J, E = largest_sizes(self.formulas)
         source = np.zeros((count, J, E), dtype=np.int64)
@@ -144,7 +144,8 @@ class FormulaBatch:
             self.from_nodes.append((inner, target))
 
         # The fitted constants of every formula, moved to the front: a formula with fewer of them
-        # than another has columns that count for nothing.
+        # than another has columns that count for nothing. A stable sort keeps their order, all `a`
+        # before all `b`, so that a constant's column does not depend on the others of the batch.
         order = torch.argsort(self.free.to(torch.int8), dim=1, descending=True, stable=True)
         width = int(self.free.sum(1).max())
         self.slots = order[:, :width]
@@ -164,22 +165,23 @@ class FormulaBatch:
 
     def select(self, index: Tensor) -> FormulaBatch:
         """The batch of some of the formulas."""
-        other = object.__new__(FormulaBatch)
-        other.primitives = self.primitives
-        other.names = self.names
-        other.features = self.features
-        other.formulas = [self.formulas[i] for i in index.tolist()]
-        other.source = self.source[index]
-        other.function = self.function[index]
-        other.a = self.a[index]
-        other.b = self.b[index]
-        other.free = self.free[index]
-        other.below = self.below[index]
-        other.kind = self.kind[index]
-        other.weight = self.weight[index]
-        other.in_output = self.in_output[index]
-        other._index()
-        return other
+        # Not through __init__, which would walk over every edge of the formulas again.
+        part = object.__new__(FormulaBatch)
+        part.primitives = self.primitives
+        part.names = self.names
+        part.features = self.features
+        part.formulas = [self.formulas[i] for i in index.tolist()]
+        part.source = self.source[index]
+        part.function = self.function[index]
+        part.a = self.a[index]
+        part.b = self.b[index]
+        part.free = self.free[index]
+        part.below = self.below[index]
+        part.kind = self.kind[index]
+        part.weight = self.weight[index]
+        part.in_output = self.in_output[index]
+        part._index()
+        return part
 
     def theta(self) -> Tensor:
         """The fitted constants inside the nodes, `(C, P)`, padded with what is not fitted."""
@@ -190,6 +192,7 @@ class FormulaBatch:
         """`a` and `b` of all edges with the fitted ones from `theta_CP`."""
         both = torch.cat([self.a.flatten(1), self.b.flatten(1)], dim=1)
         held = both.gather(1, self.slots)
+        # An unused slot points at a constant that is given: that one is written back as it was.
         both = both.scatter(1, self.slots, torch.where(self.slot_used, theta_CP, held))
         half = both.shape[1] // 2
         return both[:, :half].view_as(self.a), both[:, half:].view_as(self.b)
@@ -223,6 +226,7 @@ class FormulaBatch:
         a_CE1 = a_CE[:, :, None]
         value = torch.addcmul(b_CE[:, :, None], a_CE1, input_CEN)
         by_b = torch.ones_like(value)
+        # Views, C * E rows of N: what is written into them is written into `value` and `by_b`.
         flat_value = value.view(-1, N)
         flat_by_b = by_b.view(-1, N)
         power_by_a: Tensor | None = None
@@ -233,7 +237,8 @@ class FormulaBatch:
                 base = input_CEN.reshape(-1, N)[index] + b_CE.reshape(-1, 1)[index]
                 out = torch.pow(base, exponent)
                 power_by_a = torch.zeros_like(value)
-                # A negative base has a power for whole exponents alone; its logarithm would be NaN.
+                # d (x + b)^a / da is the power times ln(x + b). A negative base has a power for
+                # whole exponents alone; its logarithm would be NaN.
                 power_by_a.view(-1, N)[index] = out * torch.log(base.abs())
                 flat_value[index] = out
                 flat_by_b[index] = exponent * out / base
@@ -280,6 +285,7 @@ class FormulaBatch:
             ratio = (chosen * ~below).sum(1) / under
             node_CN[ratios] = ratio
             # d(u / v) is du / v for an edge above, and -(u / v) dv / v for one below.
+            # Both share the division by v.
             slope = torch.where(below, -ratio.unsqueeze(1), torch.ones_like(chosen))
             by_edge[ratios] = slope / under.unsqueeze(1)
         return node_CN, by_edge
@@ -296,7 +302,8 @@ class FormulaBatch:
         # The derivative by each node's value: its own weight, and what later nodes hand back.
         adjoint_CJN = weight_CJ.unsqueeze(-1).expand(count, J, N).clone()
         both = values.node_CJN.new_empty(2, count, J, E, N)
-        inputs: list[Tensor] = [adjoint_CJN] * J
+        inputs: list[Tensor] = [adjoint_CJN] * J  # every place is filled below, from the last one
+        # Backwards: only later nodes read node j, so its adjoint is complete when its turn comes.
         for j in reversed(range(J)):
             slopes = values.slopes[j]
             through = adjoint_CJN[:, j, None] * slopes.by_edge
@@ -308,6 +315,7 @@ class FormulaBatch:
             if len(inner):
                 handed_back = inputs[j].view(-1, N)[inner]
                 adjoint_CJN.view(-1, N).index_add_(0, target, handed_back)
+        # Laid out as `theta` is: all `a` of a formula, then all `b`.
         flat = both.transpose(0, 1).reshape(count, 2 * J * E, N)
         jacobian = flat[self.rows, self.slots] * self.slot_used.unsqueeze(-1)
         return jacobian, inputs

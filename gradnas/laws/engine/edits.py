@@ -18,19 +18,19 @@ from gradnas.laws.formula import (
 def insert(formula: Formula, at: int, nodes: Sequence[Node]) -> Formula:
     """The formula with more nodes before node `at`; they are not in the output."""
     # What is read from there on stands `len(nodes)` places later.
-    first = formula.features + at
+    first_moved = formula.features + at
     later: list[Node] = []
     for node in formula.nodes[at:]:
         edges: list[Edge] = []
         for edge in node.edges:
-            moved = len(nodes) if edge.source >= first else 0
+            moved = len(nodes) if edge.source >= first_moved else 0
             edges.append(replace(edge, source=edge.source + moved))
         later.append(Node(node.kind, tuple(edges)))
-    none = [0.0] * len(nodes)
+    not_in_output = [0.0] * len(nodes)
     return replace(
         formula,
         nodes=(*formula.nodes[:at], *nodes, *later),
-        weights=(*formula.weights[:at], *none, *formula.weights[at:]),
+        weights=(*formula.weights[:at], *not_in_output, *formula.weights[at:]),
     )
 
 
@@ -52,12 +52,12 @@ def add_term(formula: Formula, atoms: Sequence[Atom]) -> Formula:
         edges.append(replace(atom.edge, source=source))
     if len(edges) == 1 and edges[0].function == "ln":
         edges[0] = replace(edges[0], fixed=True)  # ln a is part of the bias
-    none = [0.0] * len(nodes)
+    stems_not_in_output = [0.0] * len(nodes)
     nodes.append(as_product(edges))
     return replace(
         formula,
         nodes=(*formula.nodes, *nodes),
-        weights=(*formula.weights, *none, 1.0),
+        weights=(*formula.weights, *stems_not_in_output, 1.0),
     )
 
 
@@ -66,35 +66,37 @@ def add_factor(formula: Formula, at: int, atom: Atom, instead: int | None = None
 
     A node that is a sum or a ratio of several edges becomes the first factor of a product.
     """
-    new = atom.edge
+    factor = atom.edge
     if atom.stem is not None:
         formula = insert(formula, at, [atom.stem])
-        new = replace(new, source=formula.features + at)
-        at += 1
+        factor = replace(factor, source=formula.features + at)
+        at += 1  # the stem stands before the node now
     node = formula.nodes[at]
     if node.kind != "product" and len(node.edges) > 1:
-        return _multiplied(formula, at, new)
+        return _multiplied(formula, at, factor)
     edges = list(node.edges)
     if instead is not None:
-        edges[instead] = new
+        edges[instead] = factor
     else:
         # In a product ln a is no part of the bias any more, so a is fitted again.
         edges = [replace(edge, fixed=edge.fixed and edge.function != "ln") for edge in edges]
-        edges.append(new)
+        edges.append(factor)
     return with_node(formula, at, canonical(Node("product", tuple(edges))))
 
 
 def _multiplied(formula: Formula, at: int, factor: Edge) -> Formula:
     """With a product of node `at` and a factor, in the place of the node wherever it is read."""
-    old = formula.features + at
-    new = old + 1
-    product = Node("product", (Edge(old, "identity", fixed=True), factor))
+    # Places among features and nodes, as edges count their sources.
+    node_place = formula.features + at
+    product_place = node_place + 1
+    product = Node("product", (Edge(node_place, "identity", fixed=True), factor))
     grown = insert(formula, at + 1, [product])
-    nodes = list(grown.nodes[: at + 2])
+    nodes = list(grown.nodes[: at + 2])  # up to the product, which goes on reading the node itself
     for node in grown.nodes[at + 2 :]:
         edges: list[Edge] = []
         for edge in node.edges:
-            edges.append(replace(edge, source=new) if edge.source == old else edge)
+            reads_node = edge.source == node_place
+            edges.append(replace(edge, source=product_place) if reads_node else edge)
         nodes.append(Node(node.kind, tuple(edges)))
     weights = list(grown.weights)
     weights[at] = 0.0
@@ -107,21 +109,21 @@ def add_inside(
 ) -> Formula:
     """With more in the input `s` of an edge: `s + amount * atom`, or `s + amount * s * atom`."""
     source = formula.nodes[at].edges[edge].source
-    first = formula.features + at
+    first_new = formula.features + at  # what edges call the first of the new nodes
     nodes: list[Node] = []
-    new = atom.edge
+    addition = atom.edge
     if atom.stem is not None:
         nodes.append(atom.stem)
-        new = replace(new, source=first)
+        addition = replace(addition, source=first_new)
     if times_source:
-        nodes.append(as_product([Edge(source, "identity"), new]))
-        added = first + len(nodes) - 1
-    elif new.function == "identity":
+        nodes.append(as_product([Edge(source, "identity"), addition]))
+        added = first_new + len(nodes) - 1
+    elif addition.function == "identity":
         # A plain input needs no node: the sum reads it with the amount as coefficient.
-        added = new.source
+        added = addition.source
     else:
-        nodes.append(as_product([new]))
-        added = first + len(nodes) - 1
+        nodes.append(as_product([addition]))
+        added = first_new + len(nodes) - 1
     # `s` itself keeps the coefficient 1: its scale is that of the edge.
     plain = Edge(source, "identity", 1.0, fixed=True)
     nodes.append(Node("sum", (plain, Edge(added, "identity", amount))))
@@ -131,7 +133,7 @@ def add_inside(
     at += len(nodes)
     node = grown.nodes[at]
     edges = list(node.edges)
-    edges[edge] = replace(edges[edge], source=first + len(nodes) - 1)
+    edges[edge] = replace(edges[edge], source=first_new + len(nodes) - 1)
     return with_node(grown, at, Node(node.kind, tuple(edges)))
 
 

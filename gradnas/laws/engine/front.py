@@ -24,6 +24,7 @@ FOLDS = 5
 FOLD = 4  # stream of random numbers
 LONGEST_FRONT = 10
 # A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
+# Such a length stands for twice the negative logarithm of a probability, the scale of their table.
 STRONG = 6.0
 
 
@@ -33,12 +34,12 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
     in_units = _in_units(problem, kept)
     valid_errors = _validated(problem, [item.formula for item in in_units])
     laws: list[Law] = []
-    for item, own, valid_error in zip(kept, in_units, valid_errors, strict=True):
+    for item, final, valid_error in zip(kept, in_units, valid_errors, strict=True):
         # The description length stays that of the rows that were searched: the pool compared by it.
         law = Law(
-            formula=own.formula,
-            complexity=own.formula.complexity,
-            train_error=own.loss,
+            formula=final.formula,
+            complexity=final.formula.complexity,
+            train_error=final.loss,
             valid_error=valid_error,
             description_length=description_length(item, problem.data, pool.spread),
             agreement=max(1, _agreement(pool, item)),
@@ -47,6 +48,8 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
         )
         laws.append(law)
 
+    # The simplest that no evidence speaks against, not the shortest: between lengths so close the
+    # data do not decide.
     if problem.settings.prune:
         shortest = min(law.description_length for law in laws)
         near = [law for law in laws if law.description_length < shortest + STRONG]
@@ -73,10 +76,10 @@ def _kept(pool: Pool, by_length: bool) -> tuple[list[Fitted], Fitted]:
     """
     best = pool.best(1)[0] if by_length else min(pool.items, key=lambda item: item.loss)
     # What fits better than the best is longer than it is worth.
-    others = [item for item in pool.items if item.loss >= best.loss or item is best]
+    worth_it = [item for item in pool.items if item.loss >= best.loss or item is best]
     least = EXACT * pool.spread
     # Errors of rounding count as equal.
-    kept = pareto(others, lambda item: max(item.loss, least))
+    kept = pareto(worth_it, lambda item: max(item.loss, least))
     if best not in kept:
         kept.append(best)
     return kept[-LONGEST_FRONT:], best
@@ -87,17 +90,19 @@ def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
     plain = [problem.in_units(item.formula) for item in kept]
     refitted = refit(plain, problem.all, steps=30)
     in_units: list[Fitted] = []
-    for formula, item, new in zip(plain, kept, refitted, strict=True):
-        if not math.isfinite(new.loss):
-            new = Fitted(formula, problem.in_units_of_loss(item.loss))
-        in_units.append(rounded(new, problem.all))
+    for formula, item, fitted in zip(plain, kept, refitted, strict=True):
+        # A formula may be undefined at points that the search did not see: then it stays as it was.
+        if not math.isfinite(fitted.loss):
+            fitted = Fitted(formula, problem.in_units_of_loss(item.loss))
+        in_units.append(rounded(fitted, problem.all))
     return in_units
 
 
 def _agreement(pool: Pool, item: Fitted) -> int:
-    """How many of the refitted proposals ended at this loss."""
+    """How many of the refitted proposals ended at this loss, to one percent."""
     least = EXACT * pool.spread
     highest = 1.01 * max(item.loss, least)
+    # All that fit to rounding agree, however small their losses are.
     lowest = 0.99 * item.loss if item.loss > least else -math.inf
     return sum(lowest <= loss <= highest for loss in pool.losses)
 
@@ -114,11 +119,12 @@ def _validated(problem: Problem, formulas: Sequence[Formula]) -> list[float]:
     weight = 0.0
     folds = min(FOLDS, n)
     for fold in range(folds):
-        held = order[fold::folds]
+        held = order[fold::folds]  # every `folds`-th point of the random order
         rest = order[torch.isin(order, held, invert=True)]
         part = data.rows(held)
         refitted = refit(formulas, data.rows(rest), steps=6)
         etas = [item.formula(part.x_DN.T, problem.table) for item in refitted]
+        # A mean of means, each by the weight of its fold: folds may differ by a point.
         part_weight = float(data.w_N[held].sum())
         totals += mean_loss(torch.stack(etas), part) * part_weight
         weight += part_weight

@@ -116,6 +116,10 @@ class _Option:
         return COSTS[self.kind]
 
 
+# Constants and operations, as `Formula.complexity` counts them, for atoms of one function without a
+# constant of their own. A term: its function, its weight, and the addition. A pair: two functions,
+# their product, and weight and addition. A sum: two terms. A factor: its function and the product.
+# Inside an edge: the function, its amount, and the addition there.
 COSTS = {"term": 3, "pair": 5, "sum": 6, "factor": 2, "swap": 0, "inside": 3}
 
 
@@ -129,37 +133,39 @@ def changes(
     input of any edge; each kind has its share of the `count`.
     """
     formula = fitted.formula
-    t = tangent(fitted, data)
-    ones_N = torch.ones_like(t.root_w_N)
-    span_KN = torch.cat([t.jacobian_KN, t.basis_KN, ones_N.unsqueeze(0)])
-    q_KN = orthonormal(span_KN * t.root_w_N)
+    at_fit = tangent(fitted, data)
+    ones_N = torch.ones_like(at_fit.root_w_N)
+    span_KN = torch.cat([at_fit.jacobian_KN, at_fit.basis_KN, ones_N.unsqueeze(0)])
+    q_KN = orthonormal(span_KN * at_fit.root_w_N)
     num_terms = len(formula.outputs)
 
-    # With a bias, which 0.0 would not be: the constant that suits another term is another one.
+    # Another term wants another bias, and one of 0.0 counts as none and would not be fitted.
     free = replace(formula, bias=formula.bias or 1e-3)
     options: list[_Option] = []
     # Two atoms at once: neither of a product or of a sum need explain anything alone.
-    for gain, a, b in best_pairs(t.residual_N, span_KN, t.root_w_N, small, small, count):
+    for gain, a, b in best_pairs(at_fit.residual_N, span_KN, at_fit.root_w_N, small, small, count):
         options.append(_Option("pair", gain, partial(add_term, free, [a, b])))
     if num_terms <= 1:
-        for gain, a, b in best_sums(t.residual_N, q_KN, t.root_w_N, large, count):
+        for gain, a, b in best_sums(at_fit.residual_N, q_KN, at_fit.root_w_N, large, count):
             options.append(_Option("sum", gain, partial(_add_two_terms, free, a, b)))
 
+    # For the count of the work: a new term, and about three places in each that is there, as a
+    # factor of it and in its edges.
     num_places = 1 + 3 * num_terms
     data.work.scores(
         products=len(small.atoms) ** 2,
         sums=len(large.coarse) ** 2,
         places=num_places * large.value_GN.numel(),
     )
-    place = _Place(t, q_KN, t.residual_N, 0.0, count)
+    place = _Place(at_fit, q_KN, at_fit.residual_N, 0.0, count)
     options += place.scored("term", ones_N, large, partial(_new_term, free, large))
     for j, weight in enumerate(formula.weights):
         if weight != 0.0:
-            options += _on_term(formula, t, j, large, count)
+            options += _on_term(formula, at_fit, j, large, count)
         if inside:
-            options += _in_edges(formula, t, j, place, small)
+            options += _in_edges(formula, at_fit, j, place, small)
 
-    squared = float(((t.residual_N * t.root_w_N) ** 2).sum())
+    squared = float(((at_fit.residual_N * at_fit.root_w_N) ** 2).sum())
     most_promising = _chosen(options, squared, data.n, count)
     return [Change(option.gain, option.build()) for option in most_promising]
 
@@ -175,6 +181,7 @@ def _chosen(options: list[_Option], squared: float, n: float, count: int) -> lis
     def promise(option: _Option) -> float:
         if not squared > 0:
             return 0.0
+        # A score is of first order: it may promise more than there is to gain.
         left = max(squared - option.gain, 1e-12 * squared)
         return n * math.log(left / squared) + option.cost * math.log(n)
 
@@ -210,32 +217,34 @@ def _new_factor(
     return add_factor(formula, at, atoms.atoms[g], instead=instead)
 
 
-def _on_term(formula: Formula, t: Tangent, j: int, atoms: Atoms, count: int) -> list[_Option]:
+def _on_term(formula: Formula, at_fit: Tangent, j: int, atoms: Atoms, count: int) -> list[_Option]:
     """Factors for a term of the output.
 
     The term itself gives way, so it is part of what is to be explained.
     """
     weight = formula.weights[j]
     node = formula.nodes[j]
-    others = t.basis_KN.clone()
+    # The basis has a row for each node, and one for the bias. Without the Jacobian: with the term
+    # go the constants inside it.
+    others = at_fit.basis_KN.clone()
     others[j] = 0.0
     span_KN = torch.cat([others, torch.ones_like(others[:1])])
-    q_KN = orthonormal(span_KN * t.root_w_N)
-    open_N = t.residual_N + weight * t.node_JN[j]
+    q_KN = orthonormal(span_KN * at_fit.root_w_N)
+    open_N = at_fit.residual_N + weight * at_fit.node_JN[j]
 
     # What taking the term out costs, after the other terms have made up for it as far as they can.
-    full_N = open_N * t.root_w_N
+    full_N = open_N * at_fit.root_w_N
     full_N = full_N - (full_N @ q_KN.T) @ q_KN
-    lost = float((full_N**2).sum() - (t.residual_N**2 * t.root_w_N**2).sum())
-    place = _Place(t, q_KN, open_N, lost, count)
+    lost = float((full_N**2).sum() - (at_fit.residual_N**2 * at_fit.root_w_N**2).sum())
+    place = _Place(at_fit, q_KN, open_N, lost, count)
 
     build = partial(_new_factor, formula, j, None, atoms)
-    options = place.scored("factor", t.node_JN[j], atoms, build)
+    options = place.scored("factor", at_fit.node_JN[j], atoms, build)
     if node.kind == "product" and len(node.edges) > 1:
         for e in range(len(node.edges)):
             # The derivative of a product by one factor is the product of the others.
             build = partial(_new_factor, formula, j, e, atoms)
-            options += place.scored("swap", t.by_edge[j][e], atoms, build)
+            options += place.scored("swap", at_fit.by_edge[j][e], atoms, build)
     return options
 
 
@@ -245,6 +254,7 @@ class _Inside:
 
     Attributes:
         largest: bound of the amount: the score is first order, so a long step is not to be trusted.
+            As a share of the source where the atom is multiplied by it.
     """
 
     formula: Formula
@@ -255,12 +265,15 @@ class _Inside:
     atoms: Atoms
 
     def __call__(self, g: int, amount: float) -> Formula:
+        # The amount is of the values that were scored, which are the atom's over its size.
         bounded = max(-self.largest, min(self.largest, amount)) / self.atoms.sizes[g]
         atom = self.atoms.atoms[g]
         return add_inside(self.formula, self.node, self.edge, atom, bounded, self.times_source)
 
 
-def _in_edges(formula: Formula, t: Tangent, j: int, place: _Place, atoms: Atoms) -> list[_Option]:
+def _in_edges(
+    formula: Formula, at_fit: Tangent, j: int, place: _Place, atoms: Atoms
+) -> list[_Option]:
     """Additions to the inputs of a node's edges."""
     node = formula.nodes[j]
     options: list[_Option] = []
@@ -268,9 +281,9 @@ def _in_edges(formula: Formula, t: Tangent, j: int, place: _Place, atoms: Atoms)
         alone = len(node.edges) == 1 or node.kind == "sum"
         if edge.function == "identity" and alone:
             continue  # the same as another term
-        source_N = t.x_VN[edge.source]
+        source_N = at_fit.x_VN[edge.source]
         size = float(source_N.abs().mean())
-        by_input_N = t.inputs[j][e]
+        by_input_N = at_fit.inputs[j][e]
         # The input s becomes s + amount * atom, or s + amount * s * atom.
         plus = _Inside(formula, j, e, False, 0.3 * size, atoms)
         options += place.scored("inside", by_input_N, atoms, plus)
@@ -290,7 +303,7 @@ class _Place:
         count: options that are kept.
     """
 
-    t: Tangent
+    at_fit: Tangent
     q_KN: Tensor
     residual_N: Tensor
     lost: float
@@ -307,17 +320,20 @@ class _Place:
         if not atoms.atoms or not bool(torch.isfinite(times_N).all()):
             return []
         q_KN = self.q_KN
-        d_GN = atoms.value_GN * (times_N * self.t.root_w_N)
+        d_GN = atoms.value_GN * (times_N * self.at_fit.root_w_N)
         size_G = (d_GN**2).sum(-1)
         # |d'|^2 by Pythagoras, without forming d'.
         left_G = size_G - ((d_GN @ q_KN.T) ** 2).sum(-1)
-        r_N = self.residual_N * self.t.root_w_N
+        r_N = self.residual_N * self.at_fit.root_w_N
         r_N = r_N - (r_N @ q_KN.T) @ q_KN
         along_G = d_GN @ r_N
         # Where nearly nothing of d is left, the difference above is rounding error.
         usable_G = left_G > 1e-8 * size_G
-        amount_G = torch.where(usable_G, along_G / torch.where(usable_G, left_G, 1.0), 0.0)
+        divisor_G = torch.where(usable_G, left_G, 1.0)
+        amount_G = torch.where(usable_G, along_G / divisor_G, 0.0)
+        # (r . d)^2 / |d'|^2, of the atoms that are usable.
         gain_G = (along_G * amount_G).numpy()
+        # The atoms of a signature stand side by side: `reduceat` takes the largest of each run.
         best_S = np.maximum.reduceat(gain_G, atoms.starts[:-1])
         options: list[_Option] = []
         for s in np.argsort(-best_S, kind="stable")[: self.count].tolist():
@@ -331,9 +347,10 @@ class _Place:
 
 def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
     """The features whose atoms explain most, one after the other (orthogonal matching pursuit)."""
+    # Times the root of its weight, a point counts in a plain inner product as much as it should.
     root_w_N = data.w_N.sqrt()
     d_GN = atoms.value_GN * root_w_N
-    basis_KN = root_w_N.unsqueeze(0)
+    basis_KN = root_w_N.unsqueeze(0)  # the bias: ones, weighted
     chosen: list[int] = []
     for _ in range(count):
         q_KN = orthonormal(basis_KN)
@@ -342,9 +359,11 @@ def most_telling(data: LawData, atoms: Atoms, count: int) -> list[int]:
         left_GN = d_GN - (d_GN @ q_KN.T) @ q_KN
         size_G = (left_GN**2).sum(1)
         explained_G = (left_GN @ rest_N) ** 2 / size_G.clamp(min=1e-300)
+        # Where nearly nothing of an atom is left beside the basis, the quotient is rounding error.
         usable_G = size_G > 1e-8 * (d_GN**2).sum(1)
         score_G = torch.where(usable_G, explained_G, -1.0)
         for g, atom in enumerate(atoms.atoms):
+            # Features are asked for: other functions of one that is chosen need not compete.
             if atom.edge.source in chosen:
                 score_G[g] = -1.0
         g = int(score_G.argmax())

@@ -3,7 +3,8 @@
 The scores are those of `engine/growth.py`. There are as many pairs as atoms squared, so they are
 computed in float32 by matrix products, in blocks that stay in the cache.
 
-Legend: N points, G atoms, K columns of a basis, S signatures.
+Legend: N points, G atoms, K columns of a basis, S signatures; R and C the atoms of the rows and
+columns of one block of scores.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def orthonormal(basis_KN: Tensor) -> Tensor:
     # Rows of equal length: otherwise a small one would count as dependent by its size alone.
     scaled = basis_KN / basis_KN.norm(dim=1, keepdim=True).clamp(min=1e-200)
     _, size, rows = torch.linalg.svd(scaled, full_matrices=False)
+    # What is dependent to rounding spans nothing of its own, and its direction would be noise.
     return rows[size > 1e-9 * size.max()]
 
 
@@ -48,21 +50,22 @@ def _best_of_signatures(
     same = first is second
     row_atoms, row_starts = first.layout(coarse)
     column_atoms, column_starts = second.layout(coarse)
-    best = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
+    best_SS = np.zeros((len(row_starts) - 1, len(column_starts) - 1), dtype=np.float32)
     s = 0
-    while s < len(best):
-        # As many whole signatures as fit into ROWS atoms, and at least one.
-        end = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
-        t = max(s + 1, end)
-        width = t if same else best.shape[1]
-        some_rows = row_atoms[row_starts[s] : row_starts[t]]
+    while s < len(best_SS):
+        # Signatures s up to `stop`: as many whole ones as fit into ROWS atoms, and at least one.
+        fitting = int(np.searchsorted(row_starts, row_starts[s] + ROWS, side="right")) - 1
+        stop = max(s + 1, fitting)
+        width = stop if same else best_SS.shape[1]
+        some_rows = row_atoms[row_starts[s] : row_starts[stop]]
         some_columns = column_atoms[: column_starts[width]]
         block = score(some_rows, some_columns).numpy()
         # The atoms of a signature stand side by side: `reduceat` takes the largest of each run.
-        by_row = np.maximum.reduceat(block, row_starts[s:t] - row_starts[s], axis=0)
-        best[s:t, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
-        s = t
-    return np.tril(best) if same else best
+        by_row = np.maximum.reduceat(block, row_starts[s:stop] - row_starts[s], axis=0)
+        best_SS[s:stop, :width] = np.maximum.reduceat(by_row, column_starts[:width], axis=1)
+        s = stop
+    # Within a block of rows the pairs above the diagonal were scored too: each would come twice.
+    return np.tril(best_SS) if same else best_SS
 
 
 def _best_two(
@@ -81,14 +84,14 @@ def _best_two(
             two are the same. It is called for some signatures at a time, so that its matrices stay
             in the cache.
     """
-    best = _best_of_signatures(score, first, second, coarse)
+    best_SS = _best_of_signatures(score, first, second, coarse)
     # Coarse scores only say where to look: twice as many are looked at before the best are taken.
     looked_at = 2 * count if coarse else count
-    ranked = np.argsort(-best, axis=None, kind="stable")[:looked_at]
+    ranked = np.argsort(-best_SS, axis=None, kind="stable")[:looked_at]
     pairs: list[tuple[float, Atom, Atom]] = []
     for k in ranked.tolist():
-        i, j = divmod(k, best.shape[1])
-        if not best[i, j] > 0:
+        i, j = divmod(k, best_SS.shape[1])  # row and column of the k-th place
+        if not best_SS[i, j] > 0:
             break
         rows = first.members(i)
         columns = second.members(j)
@@ -106,6 +109,7 @@ def best_pairs(
     if not first.atoms or not second.atoms:
         return []
     q_KN = orthonormal(basis_KN * root_w_N).float()
+    # The weights belong to the product, so only one of its factors carries them.
     a_GN = first.value_GN.float()
     b_GN = (second.value_GN * root_w_N).float()
     r_N = (residual_N * root_w_N).float()
@@ -113,17 +117,20 @@ def best_pairs(
     def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
         """`(r . ab)^2 / |(ab)'|^2` without ever forming the products `ab`.
 
-        Every inner product with `ab` is a matrix product, as `q . ab = (a * q) . b`.
+        Every inner product with `ab` is a matrix product, as `q . ab = (a * q) . b`. The residual
+        of a fit is orthogonal to its span (but for a bias that the formula lacks), so the
+        numerator needs no `ab'`.
         """
-        u = a_GN[rows]
-        v = b_GN[columns].T
-        left = (u * u) @ (v * v)
-        least = LEAST_OF_PRODUCT * left
+        a_RN = a_GN[rows]
+        b_NC = b_GN[columns].T
+        # |(ab)'|^2 by Pythagoras: |ab|^2 less the squares of its parts along the basis.
+        left_RC = (a_RN * a_RN) @ (b_NC * b_NC)
+        least_RC = LEAST_OF_PRODUCT * left_RC
         for q_N in q_KN:
-            along = (u * q_N) @ v
-            left.addcmul_(along, along, value=-1.0)
-        gain = ((u * r_N) @ v).square_().div_(left)
-        return gain.masked_fill_(left <= least, 0.0)
+            along_RC = (a_RN * q_N) @ b_NC
+            left_RC.addcmul_(along_RC, along_RC, value=-1.0)
+        gain_RC = ((a_RN * r_N) @ b_NC).square_().div_(left_RC)
+        return gain_RC.masked_fill_(left_RC <= least_RC, 0.0)
 
     return _best_two(score, first, second, count, coarse=False)
 
@@ -153,11 +160,12 @@ def best_sums(
     squared_G = b_G * b_G
 
     def score(rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        cosine = unit_GN[rows] @ unit_GN[columns].T
-        own = b_G[rows].unsqueeze(1)
-        gain = torch.addcmul(b_G[columns], cosine, own, value=-1.0).square_()
-        left = cosine.square_().neg_().add_(1.0)
-        gain.div_(left.clamp(min=LEAST_OF_SUM)).add_(squared_G[rows].unsqueeze(1))
-        return gain.masked_fill_(left <= LEAST_OF_SUM, 0.0)
+        # In place where it can be: a block of scores is written once and stays in the cache.
+        cosine_RC = unit_GN[rows] @ unit_GN[columns].T
+        b_R1 = b_G[rows].unsqueeze(1)
+        gain_RC = torch.addcmul(b_G[columns], cosine_RC, b_R1, value=-1.0).square_()
+        left_RC = cosine_RC.square_().neg_().add_(1.0)
+        gain_RC.div_(left_RC.clamp(min=LEAST_OF_SUM)).add_(squared_G[rows].unsqueeze(1))
+        return gain_RC.masked_fill_(left_RC <= LEAST_OF_SUM, 0.0)
 
     return _best_two(score, atoms, atoms, count, coarse=True)

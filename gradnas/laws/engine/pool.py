@@ -15,10 +15,10 @@ from gradnas.laws.engine.edits import (
     structure,
 )
 from gradnas.laws.engine.growth import (
-    best_pairs,
     changes,
     tangent,
 )
+from gradnas.laws.engine.pairs import best_pairs
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import Formula
 
@@ -41,9 +41,10 @@ class Pool:
 
     def add(self, items: Sequence[Fitted]) -> None:
         """Keep what is finite."""
-        most = max(3, len(self.data.y_N) // 3)  # more constants than that explain noise
+        # More constants than that explain noise.
+        most_constants = max(3, len(self.data.y_N) // 3)
         for item in items:
-            if not math.isfinite(item.loss) or item.formula.constants > most:
+            if not math.isfinite(item.loss) or item.formula.constants > most_constants:
                 continue
             self.losses.append(item.loss)
             key = structure(item.formula)
@@ -86,6 +87,7 @@ class Pool:
         kept: list[Fitted] = []
         lowest = math.inf
         for item in sorted(self.items, key=lambda item: (item.formula.complexity, item.loss)):
+            # A gain of less than a thousandth is not worth any complexity.
             if item.loss < 0.999 * lowest:
                 kept.append(item)
                 lowest = item.loss
@@ -100,7 +102,8 @@ class Pool:
         """
         chosen: dict[object, Fitted] = {}
         waiting = [key for key in self.members if key not in self.expanded]
-        # Floor of the errors, as a share of the spread -> how many members are chosen by it.
+        # Floor of the errors, as a share of the spread -> how many members are chosen by it; the
+        # last fills up what is left of the `count`.
         shares = {0.0: count - count // 2, 1e-2: count // 4 or 1, 1e-4: count}
         for floor, share in shares.items():
             taken = 0
@@ -118,9 +121,10 @@ class Pool:
         n = len(self.data.y_N)
 
         def length(key: object) -> float:
-            own, item = self.members[key]
+            length_of_member, item = self.members[key]
             if floor == 0.0 or self.data.loss != "squared":
-                return own
+                return length_of_member
+            # n ln MSE with the floor beside the error: below it, a smaller error gains nothing.
             fit = n * math.log(item.loss / self.spread + floor)
             return fit + item.formula.complexity * math.log(n)
 
@@ -130,6 +134,7 @@ class Pool:
 def constant(data: LawData) -> Fitted:
     """The best formula without features."""
     bias = float((data.w_N * data.y_N).mean()) or 1e-12  # 0.0 would be a formula without a bias
+    # The value is the log-odds, or the log-rate: the constant whose mean is that of the target.
     if data.loss == "logistic":
         bias = math.log(bias / (1.0 - bias))
     elif data.loss == "poisson":
@@ -144,11 +149,12 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
     pool.add([null])
     if count == 0:
         return
-    t = tangent(null, data)
+    at_fit = tangent(null, data)
     data.work.scores(products=len(small.atoms) * len(large.atoms), sums=0, places=0)
-    ones_1N = torch.ones_like(t.root_w_N).unsqueeze(0)
+    ones_1N = torch.ones_like(at_fit.root_w_N).unsqueeze(0)  # all that the formula has: its bias
     proposals: list[Formula] = []
-    for _, a, b in best_pairs(t.residual_N, ones_1N, t.root_w_N, small, large, count):
+    best = best_pairs(at_fit.residual_N, ones_1N, at_fit.root_w_N, small, large, count)
+    for _, a, b in best:
         proposals.append(add_term(null.formula, [a, b]))
     for change in changes(null, data, small, large, count, inside=False):
         proposals.append(change.formula)
@@ -185,7 +191,7 @@ def grow(
         count: changes of each.
         steps: of refitting.
     """
-    waited = 0
+    rounds_without_gain = 0
     for _ in range(rounds):
         if pool.exact or pool.data.work.over(share):
             return
@@ -195,6 +201,7 @@ def grow(
         for parent, item in enumerate(pool.unexpanded(width)):
             for change in changes(item, pool.data, small, large, count):
                 proposals.append(change.formula)
+                # Of equal structures `_new` keeps the first, so the first parent is its own.
                 parents.setdefault(structure(change.formula), parent)
         fresh = _new(proposals, pool)
         if not fresh:
@@ -205,6 +212,6 @@ def grow(
         pool.add(refit(fresh, pool.data, steps, groups=groups, keep=keep))
         # Less than one unit of description length counts as nothing.
         gained_little = pool.length > before - 1.0
-        waited = waited + 1 if gained_little else 0
-        if waited > 1:
+        rounds_without_gain = rounds_without_gain + 1 if gained_little else 0
+        if rounds_without_gain > 1:
             return

@@ -39,7 +39,7 @@ class SupernetSearch:
         weight_lr, alpha_lr: of Adam on the weights (or of SGD) and of Adam on the alphas.
         clip_norm: largest gradient norm of the weights of one restart.
         output_in_closed_form: the output layer is solved for in every step; False: its weights are
-            1 and its bias the mean of the target, as in the published DARTS for equations.
+            1 and there is no bias, as in the published DARTS for equations.
     """
 
     restarts: int = 64
@@ -132,7 +132,7 @@ class _Training:
         progress = step / max(1, settings.steps - 1)  # 0 at the first step, 1 at the last
         losses = _Losses(
             training=self,
-            temperature=COLD**progress,
+            temperature=COLD**progress,  # from 1 to COLD by equal factors
             progress=progress,
             noise=settings.relaxation.noise(self.alphas, self.generator),
         )
@@ -142,9 +142,10 @@ class _Training:
             loss_K, grads = self._at_once(losses)
         # Restarts share tensors, so one that stopped being finite cannot leave; it is passed over
         # from here on, and the others do not notice.
-        finite_K = torch.stack([torch.isfinite(g.flatten(1)).all(1) for g in grads.values()]).all(0)
+        finite_by_tensor = [torch.isfinite(grad.flatten(1)).all(1) for grad in grads.values()]
+        finite_K = torch.stack(finite_by_tensor).all(0)
         self.alive_K = self.alive_K & torch.isfinite(loss_K.detach())
-        self.alive_K = self.alive_K & finite_K
+        self.alive_K = self.alive_K & finite_K  # for good: none comes back
         _assign(self.params, grads, self.alive_K, settings.clip_norm)
         self.optimizer.step()
         self.last_K = loss_K.detach()
@@ -180,6 +181,7 @@ class _Training:
 
     def outcome(self) -> SearchOutcome:
         """The formulas of the restarts that are alive."""
+        # The dead rank last, with an infinite loss; they are left out below.
         ranked = torch.argsort(torch.where(self.alive_K, self.last_K, torch.inf)).tolist()
         decided = self.net.decide(self.settings.relaxation).formulas
         formulas: list[Formula] = []
@@ -239,6 +241,7 @@ def _working(data: LawData) -> Tensor:
     """
     if data.loss == "squared":
         return data.y_N.float()
+    # (y - mean) / (d mean / d eta), by the log-odds or the log-rate eta.
     mean = (data.w_N * data.y_N).mean()
     if data.loss == "logistic":
         return ((data.y_N - mean) / (mean * (1 - mean))).float()
@@ -263,6 +266,8 @@ def _output_loss(
     mean_square = node_KJN.detach()[:, :, train].square().mean(-1, keepdim=True)
     size = mean_square.sqrt().clamp(min=1e-6)
     basis = torch.cat([node_KJN / size, ones], dim=1)
+    # Normal equations of the ridge, divided by the number of points so that RIDGE means the same
+    # for any.
     known = basis[:, :, train] * w_N[train]
     gram = known @ basis[:, :, train].transpose(1, 2) / len(train)
     gram = gram + RIDGE * torch.eye(gram.shape[-1])
@@ -277,11 +282,13 @@ def _assign(tensors: Tensors, grads: Tensors, alive_K: Tensor, clip_norm: float 
     """Gradients of the restarts that are alive, each clipped to its own norm."""
     clean: dict[str, Tensor] = {}
     for name, grad in grads.items():
+        # Of the alphas, a gradient need not be finite even where the restart is still alive.
         finite = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
         clean[name] = torch.where(_per_restart(alive_K, grad), finite, 0.0)
     if clip_norm is not None:
         squares = [grad.flatten(1).square().sum(1) for grad in clean.values()]
         norm_K = torch.stack(squares).sum(0).sqrt()
+        # Over all tensors of a restart: clipping all restarts by one norm would couple them.
         factor_K = (clip_norm / norm_K.clamp(min=1e-12)).clamp(max=1.0)
         for name, grad in clean.items():
             clean[name] = grad * _per_restart(factor_K, grad)

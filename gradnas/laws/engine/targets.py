@@ -29,7 +29,7 @@ from gradnas.laws.primitives import POWER
 # (source, a, b) -> the factors of `outer(a S + b)`, where S is the node `source`.
 Outer = Callable[[int, float, float], list[Edge]]
 
-FEWEST_ROWS = 8
+FEWEST_ROWS = 8  # on which a target must be defined
 FEWEST_SHARE = 0.8  # of the rows, on which a target must be defined
 
 
@@ -95,7 +95,7 @@ def _of_y(y_N: Tensor, scale_y: float, functions: Sequence[str]) -> list[_Transf
         value_N = torch.log(y_N)
         transforms.append(_Transform("ln y", value_N, 1.0 / y_N, positive_N, _exponential))
     if "reciprocal" in functions:
-        # 1 / y jumps where y changes its sign.
+        # 1 / y jumps where y changes its sign: the rows of the more frequent sign are kept.
         same_sign_N = y_N * float(y_N.median().sign()) > 0
         back = partial(_outer, _function("reciprocal"))
         transforms.append(_Transform("1 / y", 1.0 / y_N, -1.0 / y_N**2, same_sign_N, back))
@@ -122,7 +122,7 @@ def _of_y_and_feature(data: LawData, d: int, functions: Sequence[str]) -> list[_
     """y over feature d, for laws with it as a factor; y times it, for laws with it as a divisor."""
     y_N = data.y_N
     x_N = data.x_DN[d]
-    away_N = x_N.abs() > 1e-6
+    away_N = x_N.abs() > 1e-6  # features have size 1: near 0 the quotient is all noise
     over = partial(_outer, _times_feature(d, "identity"))
     transforms = [_Transform(f"y over feature {d}", y_N / x_N, 1.0 / x_N, away_N, over)]
     if "reciprocal" in functions:
@@ -198,16 +198,20 @@ def _outer(outer: Outer, formula: Formula, signed: bool = False) -> Formula:
     first = terms[0]
     first_weight = formula.weights[first]
     alone = len(terms) == 1
+    # A lone term is read where it stands, unless its sign has to go into S: then S is a node of one
+    # edge with the coefficient -1.
     if alone and (not signed or first_weight > 0):
         source = D + first
         scale = first_weight
     else:
-        # A node of its own for the sum, its first coefficient 1 or -1.
+        # A node of its own for the sum, its first coefficient 1 or -1: the scale goes to the outer
+        # function or to the output weight, and is not fitted twice.
         scale = abs(first_weight)
         edges: list[Edge] = []
         for j in terms:
             a = formula.weights[j] / scale
-            edges.append(Edge(D + j, "identity", a, fixed=j == first and a in (1.0, -1.0)))
+            is_given = j == first and a in (1.0, -1.0)
+            edges.append(Edge(D + j, "identity", a, fixed=is_given))
         nodes.append(Node("sum", tuple(edges)))
         source = D + len(nodes) - 1
     nodes.append(as_product(outer(source, scale, formula.bias)))
@@ -225,6 +229,7 @@ def _exponential(formula: Formula) -> Formula:
         if weight == 0.0:
             continue
         lone = node.edges[0] if len(node.edges) == 1 else None
+        # exp(w ln(a x + b)) is a^w (x + b/a)^w, and a^w goes into the output weight.
         if lone and lone.function == "ln" and lone.a > 0:
             factors.append(Edge(lone.source, POWER, weight, lone.b / lone.a))
         elif lone and lone.function == "identity":

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import build, did_you_mean
+from gradnas.config import JsonObject, build, did_you_mean
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
 from gradnas.spaces.cells.conv_network import ConvNetwork
@@ -96,7 +96,7 @@ class ConvCell(ImageSpace[Genotype]):
         """Rows of each table of alphas."""
         return self.shape.num_edges
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Fields for a configuration file; operations by name."""
         for name, factory in self.shape.factories.items():
             if OPERATIONS.get(name) is not factory:
@@ -108,7 +108,7 @@ class ConvCell(ImageSpace[Genotype]):
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> ConvCell:
+    def from_json(cls, data: JsonObject, where: str) -> ConvCell:
         """The inverse of `to_json`; operations must be known ones."""
         others = dict(data)
         names = others.pop("operations", list(DARTS_NAMES))

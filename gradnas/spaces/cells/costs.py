@@ -25,6 +25,7 @@ def cell_shares(shape: CellShape) -> dict[str, list[float]]:
     """How much an edge counts in an expectation: of n edges into a node two stay, so 2 / n each."""
     shares = []
     for count in shape.predecessors:
+        # Which two stay is open, so all count alike; the shares of a node add up to 2.
         shares += [2.0 / count] * count
     return {kind: shares for kind in KINDS}
 
@@ -32,7 +33,17 @@ def cell_shares(shape: CellShape) -> dict[str, list[float]]:
 def cell_options(
     shape: CellShape, costs: Costs, strengths: Mapping[str, Tensor]
 ) -> dict[str, list[Option]]:
-    """For every node of both cells the ways to take two edges with operations other than `none`."""
+    """For every node of both cells the ways to take two edges with operations other than `none`.
+
+    Raises:
+        ValueError: operations of several edges share parameters.
+    """
+    if costs.shared or costs.nested:
+        raise ValueError(
+            "operations of several edges share parameters, or hold choices of their own: nothing "
+            f"can be derived within a budget of {costs.noun}; let the cell's operations make "
+            "layers of their own"
+        )
     options = {}
     for kind in KINDS:
         for node in range(shape.nodes):
@@ -50,6 +61,7 @@ def cells_of(
         # The rule of DARTS finds exactly these edges where all others are weaker than any strength.
         kept_EO = torch.full_like(strengths[kind], -1.0)
         for node in range(shape.nodes):
+            # Made again in the order of `cell_options`, by which the pick was numbered.
             ways = list(_ways(shape, costs.tables[kind], strengths[kind], node))
             way = ways[picks[_name(kind, node)]]
             for place in way.places:
@@ -76,7 +88,8 @@ def _ways(shape: CellShape, cost_EO: Tensor, strength_EO: Tensor, node: int) -> 
     columns = shape.chosen_columns
     rows = [shape.edge(node, predecessor) for predecessor in range(shape.predecessors[node])]
 
-    # Scores are told from the best way's, so that they are of the same size whatever the strengths.
+    # The score of a way is the logarithm of the product of its strengths, less that of the best
+    # way: 0 for the best, whatever the strengths are.
     best_of_rows = [float(p_EO[row, columns].max()) for row in rows]
     best_two = sorted(best_of_rows, reverse=True)[:2]
     best_score = sum(log_strength(p) for p in best_two)

@@ -107,13 +107,14 @@ class _Fold(torch.autograd.Function):
                 mean_T1C = Q_TPC.mean(1, keepdim=True)
                 D_KPI = D_KPI - mean_KI1.transpose(1, 2)
                 Q_TPC = Q_TPC - mean_T1C
+                # V_k, of the maps that are centred above; from it the diagonal of W V W^T alone.
                 covariance_KII = D_KPI.transpose(1, 2) @ D_KPI / pixels
                 mean_NC = torch.cat([(weight_KOI @ mean_KI1).squeeze(2), mean_T1C.squeeze(1)])
                 var_KO = ((weight_KOI @ covariance_KII) * weight_KOI).sum(2)
                 var_NC = torch.cat([var_KO, Q_TPC.square().mean(1)])
             else:
                 mean_NC, var_NC = running
-            scale_NC = mix_N[: K + T, None] * (var_NC + EPS).rsqrt()
+            scale_NC = mix_N[: K + T, None] * (var_NC + EPS).rsqrt()  # a_k r_k
             # (1): all inputs side by side, times all matrices one below the other
             matrices_KIO = (scale_NC[:K, :, None] * weight_KOI).transpose(1, 2)
             y_PC = D_KPI.transpose(0, 1).reshape(pixels, K * C) @ matrices_KIO.reshape(K * C, C)
@@ -133,6 +134,8 @@ class _Fold(torch.autograd.Function):
         pixels = num_pixels(maps[0])
         K = len(weight_KOI)
         T = num_pools
+        # All that is of the size of a weight or smaller is computed in float64: it costs little
+        # beside the maps, and they alone stay in their own precision.
         W_KOI = weight_KOI.double()
         a_N = mix_N.double()
 
@@ -150,9 +153,9 @@ class _Fold(torch.autograd.Function):
             pool_variances.append(var_C)
         channels = maps[0].shape[1]
         map_mean_NC = _rows(means, channels)
-        V_KII = torch.stack(covariances) if K else W_KOI
+        V_KII = torch.stack(covariances) if K else W_KOI  # without convolutions (0, C, C) as well
 
-        # Of what enters the BatchNorms the variance follows from them.
+        # Of what enters the BatchNorms the variance follows from them: diag(W V W^T).
         var_KO = ((W_KOI @ V_KII) * W_KOI).sum(2)
         var_NC = torch.cat([var_KO, _rows(pool_variances, channels)])
         r_NC = (var_NC + EPS).rsqrt()
@@ -165,6 +168,7 @@ class _Fold(torch.autograd.Function):
         bias_C = -(map_mean_NC[:K, None, :] @ M_KIO).sum((0, 1))
         bias_C = bias_C - (map_mean_NC[K:] * factors_TC).sum(0)
         scaled = list(zip(maps[K : K + T], factors_TC, strict=True))
+        # What is only scaled has one factor for all channels, and no mean to subtract.
         ones_C = torch.ones_like(bias_C)
         for x, a in zip(maps[K + T :], a_N[K + T :], strict=True):
             scaled.append((x, a * ones_C))
@@ -174,7 +178,7 @@ class _Fold(torch.autograd.Function):
         ctx.save_for_backward(mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC)
         mean_KO = (W_KOI @ map_mean_NC[:K, :, None]).squeeze(2)
         mean_NC = torch.cat([mean_KO, map_mean_NC[K:]])
-        var_NC = var_NC * (pixels / (pixels - 1))
+        var_NC = var_NC * (pixels / (pixels - 1))  # as BatchNorm keeps it
         ctx.mark_non_differentiable(mean_NC, var_NC)
         return y_BCHW, mean_NC, var_NC
 
@@ -183,7 +187,7 @@ class _Fold(torch.autograd.Function):
         grad = grads[0]  # the statistics have none
         mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC = ctx.saved_tensors
         needs_mix, needs_weight, *needs_maps = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # `create_graph`: this backward is to be differentiated itself
 
             def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
                 return _Fold.plain(ctx.num_pools, None, *tensors)[:1]
@@ -201,8 +205,9 @@ class _Fold(torch.autograd.Function):
         sum_C = native.sums(grad)
         mean_C = sum_C / pixels
 
-        # A_k = X_k^T g = D_k^T (g - mean(g)), and what the rounding of that mean changes; for a
-        # pool only the diagonal is needed: the sum of q g, less mean times sum.
+        # A_k = X_k^T g = D_k^T (g - mean(g)). The kernel subtracts the rounded mean, and so takes
+        # P (rounded - mean) m_k^T too much, which is added again. For a pool only the diagonal is
+        # needed: the sum of q g, less mean times sum.
         near_C = _rounded(mean_C, grad)
         subtracted_C = near_C.to(grad.dtype)
         crosses = [native.cross(d, grad, mean_y=subtracted_C) for d in maps[:K]]
@@ -218,7 +223,8 @@ class _Fold(torch.autograd.Function):
         grad_mix = torch.zeros_like(a_N)
         grad_mix[: K + T] = (AW_NC * r_NC).sum(1)  # (2)
         scale_NC = a_N[: K + T, None] * r_NC
-        slope_NC = -0.5 * r_NC.square() * scale_NC * AW_NC  # (3)
+        # (3): -1/2 r^3 a (sum_i A_io W_oi), as scale is a r.
+        slope_NC = -0.5 * r_NC.square() * scale_NC * AW_NC
 
         grad_weight = None
         if needs_weight:  # (4)
@@ -233,6 +239,7 @@ class _Fold(torch.autograd.Function):
         S_KII = _rounded(S_KII, grad)
         bias_KI = -(mean_C @ M_KOI) - (map_mean_NC[:K, None, :] @ S_KII).squeeze(1)
         both_K2OI = torch.stack([M_KOI, S_KII], dim=1).to(grad.dtype)
+        # From here on for the pools alone, whose S_k is the diagonal 2/P s.
         slope_NC = _rounded((2.0 / pixels) * slope_NC, grad)
         scale_NC = _rounded(scale_NC, grad)
         grad_maps: list[Tensor | None] = []

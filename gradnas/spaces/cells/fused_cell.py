@@ -104,8 +104,8 @@ class FusedCell(EdgeCell):
     """`EdgeCell`, computed as described at the top of this file.
 
     Same arguments, parameters, buffers and `state_dict`: only `forward` differs. Operations that
-    are not in the tables above (a user's own, or a name given to another factory) run edge by edge
-    as modules. Forward hooks of the modules of fused operations do not run.
+    are not fused (a user's own, or a name given to another factory) run edge by edge as modules.
+    Forward hooks of the modules of fused operations do not run.
     """
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
@@ -171,12 +171,14 @@ class FusedCell(EdgeCell):
         # Shared by all edges from this source; computed when the first edge asks.
         pooled: tuple[Tensor, Tensor] | None = None
         halves: tuple[Tensor, Tensor] | None = None
+        # Node t is state t + 2, and reads the states before it.
         for target in range(max(0, source - 1), len(nodes)):
             node = nodes[target]
             row = self.shape.edge(target, source)
             for column in active[row]:
                 name = names[column]
                 operation = self.operation(row, name)
+                # A user may give one of our names to a factory of his own.
                 known = factories[name] is OPERATIONS.get(name)
                 is_reduction = isinstance(operation, FactorizedReduce)
                 if isinstance(operation, Zero):
@@ -235,7 +237,7 @@ class FusedCell(EdgeCell):
         z_BCHW = z_BHWC.permute(0, 3, 1, 2)
         if not self.training:
             return depthwise(torch.relu(norm(z_BCHW)), weight, 1)
-        if z_BCHW.numel() == z_BCHW.shape[1]:
+        if z_BCHW.numel() == z_BCHW.shape[1]:  # a single pixel: torch's own words
             raise ValueError(
                 "Expected more than 1 value per channel when training, "
                 f"got input size {z_BCHW.shape}"
@@ -248,6 +250,7 @@ class FusedCell(EdgeCell):
         """Add up what enters a node."""
         products = [*node.convolutions, *node.reductions]
         parts = [*products, *node.pools, *node.others]
+        # Zeros of the node's size: all nodes of a reduction cell have half the size of its inputs.
         if not parts:
             step = 2 if self.reduction else 1
             return channels_last(torch.zeros_like(like_BCHW[:, :, ::step, ::step]))
@@ -259,6 +262,7 @@ class FusedCell(EdgeCell):
         if not self.training and norms:
             means, variances = running_of(norms)
             running = (torch.stack(means), torch.stack(variances))
+        # `parts` in the order that the fold asks for: products, pools, and what is only scaled.
         weights = [product.weight for product in products]
         maps = [part.x_BCHW for part in parts]
         y_BCHW, mean_NC, var_NC = fold_mix(mix_N, weights, len(node.pools), maps, running)
@@ -321,7 +325,7 @@ def _prepare(module: nn.Module, x_BCHW: Tensor, updates: Updates) -> Tensor:
     else:
         return channels_last(module(x_BCHW))
     if not module.training:
-        return channels_last(norm(z_BCHW))
+        return channels_last(norm(z_BCHW))  # by running statistics
     # The fold of a single map that needs no product is its BatchNorm.
     # In the dtype of the statistics, which under autocast is not the map's.
     (mean_C,), _ = running_of([norm])

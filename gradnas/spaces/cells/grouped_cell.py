@@ -62,7 +62,7 @@ def grouped_nodes(
     used = [inputs[s] for s in stages[0].sources] or [inputs[0].detach()]
     x_BSCHW = torch.stack([x.contiguous() for x in used], dim=1)
     nodes: list[Tensor] = []
-    # For each target what operations give that are modules of their own
+    # For each target what operations give that are modules of their own.
     extra: list[list[Tensor]] = [[] for _ in range(num_nodes)]
     # What the node of this stage and all later ones have so far; its first target leaves it with
     # each stage.
@@ -79,14 +79,16 @@ def grouped_nodes(
             sum_BTCHW = _added(sum_BTCHW, joined_BQHW, mixes[number])
         elif sum_BTCHW is None:
             B, _, C, H, W = x_BSCHW.shape
+            # Nothing enters so far: zeros for all targets, of the size that operations give.
             size = (B, num_nodes - number, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
             sum_BTCHW = x_BSCHW.new_zeros(size)
         assert sum_BTCHW is not None
-        own_B1CHW, sum_BTCHW = sum_BTCHW.split([1, sum_BTCHW.shape[1] - 1], dim=1)
+        node_B1CHW, sum_BTCHW = sum_BTCHW.split([1, sum_BTCHW.shape[1] - 1], dim=1)
         for part in extra[number]:
-            own_B1CHW = own_B1CHW + part.unsqueeze(1)
-        x_BSCHW = own_B1CHW
-        nodes.append(own_B1CHW.squeeze(1))
+            node_B1CHW = node_B1CHW + part.unsqueeze(1)
+        # The one source of the next stage.
+        x_BSCHW = node_B1CHW
+        nodes.append(node_B1CHW.squeeze(1))
     return nodes
 
 
@@ -110,9 +112,12 @@ def _mixing_matrices(stages: list[Stage], mix_EO: Tensor, training: bool) -> lis
         for target in targets:
             for items in served:
                 # A map serves an edge to a target at most once: from its source there is one edge.
-                own = [item for item in items if item.target == target]
-                places.append(own[0].row * O + own[0].column if own else zero_place)
-    numbers = F.pad(mix_EO.flatten(), (0, 1))
+                edges = [item for item in items if item.target == target]
+                place = zero_place
+                if edges:
+                    place = edges[0].row * O + edges[0].column
+                places.append(place)
+    numbers = F.pad(mix_EO.flatten(), (0, 1))  # the zero that `zero_place` is the place of
     flat = numbers.index_select(0, _index(tuple(places), mix_EO.device))
     parts = flat.split([num_targets * num_maps for num_targets, num_maps in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -165,8 +170,9 @@ def _mixed_maps(
             pooled_BQHW = pool(x_BQHW, stride)
             if not training:
                 # In eval mode each edge has its own map (`served_edges`): a copy of its source's.
-                own = [pooled_BQHW.split(C, dim=1)[item.source] for item in items]
-                pooled_BQHW = torch.cat(own, dim=1)
+                pooled_of_sources = pooled_BQHW.split(C, dim=1)
+                copies = [pooled_of_sources[item.source] for item in items]
+                pooled_BQHW = torch.cat(copies, dim=1)
             maps.append(pooled_BQHW)
     if stage.reductions:
         maps.append(_reduced(stage.reductions, positive_BSCHW))
@@ -176,6 +182,7 @@ def _mixed_maps(
         z_BQHW = _cat(maps)
         num_maps = z_BQHW.shape[1] // C
         norms = []
+        # The identities, which `served_edges` names last, have no BatchNorm.
         for items in served_edges(stage, training)[:num_maps]:
             norms.append([item.last_norm() for item in items])
         parts.append(_normalised(z_BQHW, norms, training, statistics))
@@ -211,6 +218,7 @@ def _convolved(
         z_BQHW = _normalised(z_BQHW, norms, training, statistics)
         maps.append(_depthwise(torch.relu(z_BQHW), weights.second_separable))
     if stage.dilated:
+        # Mostly both leave the same sources, and one repetition serves both.
         if not stage.separable or sources_dilated != sources_separable:
             repeated_BQHW = _repeated(positive_BSCHW, sources_dilated)
         maps.append(_depthwise(repeated_BQHW, weights.dilated, stride=stride, dilation=2))
@@ -218,13 +226,14 @@ def _convolved(
 
 
 def _depthwise(x_BQHW: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    padding = dilation * (weight.shape[2] // 2)
+    padding = dilation * (weight.shape[2] // 2)  # the size stays, but for the stride
     return F.conv2d(x_BQHW, weight, None, stride, padding, dilation, groups=len(weight))
 
 
 def _repeated(x_BSCHW: Tensor, sources: list[int]) -> Tensor:
     """One source after the other, as often as it is asked for, side by side."""
     counts = {sources.count(s) for s in range(x_BSCHW.shape[1])}
+    # Items come source by source, so a source's copies stand beside each other in both ways.
     if len(counts) == 1:
         # All equally often: an expansion, whose backward is one sum rather than one for each slice.
         (count,) = counts

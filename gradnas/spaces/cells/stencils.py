@@ -51,7 +51,7 @@ def batch_norm(layer: nn.Module) -> nn.BatchNorm2d:
 
 def depthwise(x_BCHW: Tensor, weight: Tensor, dilation: int, stride: int = 1) -> Tensor:
     """The depthwise convolution by `weight` `(C, 1, K, K)` on torch's operations, zeros around."""
-    padding = dilation * (weight.shape[2] // 2)
+    padding = dilation * (weight.shape[2] // 2)  # the size stays, but for the stride
     groups = weight.shape[0]
     if dilation > 1 and half_on_cpu(x_BCHW):  # see DilatedConv2d
         with torch.autocast("cpu", enabled=False):
@@ -102,6 +102,7 @@ class _ReluDepthwise(torch.autograd.Function):
             return None, *differentiable(plain, (x_BCHW, *weights), needs, grads)
         dilations, stride = ctx.spec
         with_weights = any(needs[1:])
+        # One call for all: each reads x, and all their gradients add up in that of x.
         grad_x, grad_weights = compiled(x_BCHW).depthwise_backward(
             x_BCHW, weights, dilations, stride, grads, with_weights=with_weights
         )
@@ -142,7 +143,7 @@ class _NormReluDepthwise(torch.autograd.Function):
         shift_C = (-mean_C * scale_C).to(z_BCHW.dtype)
         ctx.save_for_backward(z_BCHW, weight, scale_C, shift_C)
         (output,) = native.depthwise(z_BCHW, [weight], [1], 1, (scale_C, shift_C))
-        var_C = var_C * (pixels / (pixels - 1))
+        var_C = var_C * (pixels / (pixels - 1))  # as BatchNorm keeps it
         ctx.mark_non_differentiable(mean_C, var_C)
         return output, mean_C, var_C
 
@@ -187,6 +188,7 @@ class _ReluPointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BIHW: Tensor, weight: Tensor) -> tuple[Tensor]:
         ctx.save_for_backward(x_BIHW, weight)
+        # The kernel adds up products of several maps; here it is one, with its (I, O) matrix.
         matrix_1IO = weight.flatten(1).t()[None]
         return (compiled(x_BIHW).sum_products([x_BIHW], matrix_1IO, relu=True),)
 
@@ -206,6 +208,7 @@ class _ReluPointwise(torch.autograd.Function):
             grad_x = native.sum_products([grad], matrix_1OI, gate=x_BIHW)
         grad_weight = None
         if needs_weight:
+            # The sum over all pixels of relu(x)_i grad_o.
             grad_IO = native.cross(x_BIHW, grad, relu=True)
             grad_weight = grad_IO.t().to(weight.dtype).reshape(weight.shape)
         return grad_x, grad_weight

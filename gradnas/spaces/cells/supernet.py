@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from gradnas.architectures.genotype import Genotype
@@ -20,7 +19,8 @@ from gradnas.config import did_you_mean
 from gradnas.derivation import cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, Weights
+from gradnas.slots import held_by, holding, with_copied_buffers
+from gradnas.spaces.base import HALF, Supernet, Weights
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,
     ConvNetwork,
@@ -117,6 +117,10 @@ class ConvSupernet(Supernet[Genotype]):
             # Edge by edge, whatever the cell: a probe needs each operation on its own.
             beside = draw.probed[cell.kind]
             return cell.edge_by_edge(before, last, mix_EO, active, beside, draw.deferred)
+        # Alphas are never narrower than float32; the kernels take one type for all.
+        dtype = self.classifier.weight.dtype
+        if dtype in HALF:
+            mix_EO = mix_EO.to(dtype)
         if self.checkpoint_cells and torch.is_grad_enabled():
             return _checkpointed(cell, before, last, mix_EO, active)
         return cell(before, last, mix_EO, active, statistics)
@@ -249,21 +253,20 @@ def _checkpointed(
 ) -> Tensor:
     """The output of a cell whose inside is computed again in backward, at any order of derivative.
 
-    The tensors of the cell are kept as they are now: backward runs when `functional_call` has put
-    back others. Running statistics are updated by the first computation alone.
+    The tensors of the cell are kept as they are now: backward runs when others have been put back.
+    Running statistics are updated by the first computation alone.
     """
-    params = dict(cell.named_parameters())
-    buffers = dict(cell.named_buffers())
+    held = held_by(cell)
     first = True
 
     def run(before: Tensor, last: Tensor, mix_EO: Tensor) -> Tensor:
         nonlocal first
-        kept = buffers
-        if not first:
-            # BatchNorm writes into the buffers that it is given: the second time, into copies.
-            kept = {name: buffer.clone() for name, buffer in buffers.items()}
-        first = False
-        return functional_call(cell, {**params, **kept}, (before, last, mix_EO, active))
+        if first:
+            first = False
+            return cell(before, last, mix_EO, active)
+        # BatchNorm writes into the buffers that it is given: this time, into copies.
+        with holding(with_copied_buffers(held)):
+            return cell(before, last, mix_EO, active)
 
     return checkpoint(run, before, last, mix_EO, use_reentrant=False)
 

@@ -76,6 +76,7 @@ def phone_costs(
                 costs_ms.append(0.0)
             else:
                 costs_ms.append(ms(key, f"{operation} of {block.name}"))
+        # A block that is not searched has one candidate, whose time is always spent.
         if block.name in like:
             tables[block.name] = torch.tensor(costs_ms, dtype=torch.float64)
         else:
@@ -92,10 +93,12 @@ def fixed_keys(shape: ChainShape, num_classes: int, in_channels: int = 3) -> dic
     """Part -> key of what every chain has: stem, first block, last convolution, classifier."""
     # Maps as such keys write them: (height, width, channels)
     image = (shape.image_size, shape.image_size, in_channels)
+    # What the blocks see first: the stem has halved the image, and the first block keeps the size.
     size = shape.blocks[0].size_in
     stem = (size, size, shape.stem_width)
     keys = {"stem": mobile_key("Conv", image, stem)}
     if shape.first_width is not None:
+        # An MBConv of expansion 1, kernel 3, stride 1, without a shortcut.
         first = (size, size, shape.first_width)
         keys["first block"] = mobile_key("expanded_conv", stem, first, 1, 3, 1, False)
     last = shape.blocks[-1]

@@ -123,10 +123,10 @@ class ChainSupernet(OpenModule[Chain]):
         like = next(self.net.parameters())
         network.to(like.device, like.dtype)
         if weights == "keep":
-            ours = self.net.state_dict()
+            supernet_state = self.net.state_dict()
             kept = {}
             for name in network.state_dict():
-                kept[name] = ours[self._name_here(name, network, chain)]
+                kept[name] = supernet_state[self._name_here(name, network, chain)]
             network.load_state_dict(kept)
         return network
 
@@ -147,6 +147,8 @@ class ChainSupernet(OpenModule[Chain]):
             return name
         index = place - num_fixed
         num_outer = 2 if isinstance(network.blocks[place], Residual) else 1
+        # `rest` is the place of the block, then (in a shortcut's wrapper) "operation", then what is
+        # the same in both networks.
         path = ["blocks", rest[0], "operation"]
         if self.shape.blocks[index].is_searched:
             path += ["operations", chain.blocks[index]]
@@ -162,6 +164,7 @@ def _open_block(block: Block, activation: str) -> nn.Module:
             # is nothing.
             operations[operation] = Zero(1)
         else:
+            # Without its shortcut, which is added once for all candidates.
             plain = block.plain(operation, activation)
             operations[operation] = plain.operation if isinstance(plain, Residual) else plain
     if block.is_searched:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
-from gradnas.config import build, did_you_mean
+from gradnas.config import JsonObject, build, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, TextSpace, Weights
+from gradnas.spaces.base import HALF, Supernet, TextSpace, Weights
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.recurrent_network import (
@@ -117,7 +116,7 @@ class RecurrentCell(TextSpace[Genotype]):
         # The nodes before have 1 + 2 + ... + (node - 1) edges.
         return node * (node - 1) // 2 + predecessor
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Fields for a configuration file; activations by name."""
         for name, function in self.functions.items():
             if ACTIVATIONS.get(name) is not function:
@@ -133,7 +132,7 @@ class RecurrentCell(TextSpace[Genotype]):
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str) -> RecurrentCell:
+    def from_json(cls, data: JsonObject, where: str) -> RecurrentCell:
         """The inverse of `to_json`; activations must be known ones."""
         data = dict(data)
         names = data.pop("activations", list(DARTS_ACTIVATIONS))
@@ -264,6 +263,10 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     ) -> Tensor:
         # `none` is computed by leaving it out: its share of the softmax is lost to the others.
         columns = [k for k, name in enumerate(self.space.names) if name != "none"]
+        mix_EF = draw.mix["recurrent"][:, columns]
+        # Alphas are never narrower than float32; the kernels take one type for all.
+        if hidden_BH.dtype in HALF and self.node_weights.dtype in HALF:
+            mix_EF = mix_EF.to(hidden_BH.dtype)
         return run_search_cell(
             self.space.functions,
             mask_BH,
@@ -271,7 +274,7 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
             hidden_BH,
             recurrent_HG=self.first_weight[self.hidden :],
             nodes_NHG=self.node_weights,
-            mix_EF=draw.mix["recurrent"][:, columns],
+            mix_EF=mix_EF,
         )
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:

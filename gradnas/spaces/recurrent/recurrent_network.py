@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradnas.choice import Draw
 from gradnas.config import did_you_mean
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
@@ -100,7 +101,7 @@ class LanguageModel(nn.Module, ABC):
         tokens_TB: Tensor,
         hidden_BH: Tensor | None,
         targets_TB: Tensor | None,
-        draw: Any = None,
+        draw: Draw | None = None,
     ) -> Any:
         """The whole model; see `forward`."""
         hidden_BH = self._checked(tokens_TB, hidden_BH)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import read_object
+from gradnas.config import JsonObject, read_object
 from gradnas.data import ImageData
 from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
+from gradnas.runs import Record
 from gradnas.tasks.base import Kind, Measure
 from gradnas.tasks.costs import cost_sentence, noted_warnings
 from gradnas.tasks.images.checks import (
@@ -37,7 +37,7 @@ from gradnas.tasks.images.words import ImageWords
 EVALUATION_BATCH = 256
 
 
-class Images(Kind):
+class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     """Labelled images, measured by the accuracy of a classifier."""
 
     name = "images"
@@ -138,7 +138,7 @@ class Images(Kind):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: SearchConfig, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: SearchConfig, results: Record) -> list[str]:
         sentences = super().search_sentences(config, results)
         if "code" in results:
             sentences.append(f"code: {results['code']}")
@@ -154,11 +154,11 @@ class Images(Kind):
             sentences.append(cost_sentence(config.cost, results["cost"]))
         return sentences
 
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         return f"{results['num_test_images']} held-out images"
 
 
-def trained_on(run: runs.Run) -> dict[str, Any]:
+def trained_on(run: runs.Run) -> JsonObject:
     """What a finished training says of its images; ValueError where it does not."""
     path = run.path / runs.RESULTS
     data = read_object(path).get("data")

@@ -13,7 +13,7 @@ from gradnas.tasks.batched import Calls, Parts, mean_parts
 ImageBatch = tuple[Tensor, Tensor]  # x_BCHW, y_B
 
 
-class ImageCalls(Calls):
+class ImageCalls(Calls[ImageBatch]):
     """Classifiers are called with x_BCHW; their losses are cross entropies.
 
     Attributes:

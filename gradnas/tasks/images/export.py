@@ -10,16 +10,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from gradnas.architectures.base import Architecture
-from gradnas.config import build
+from gradnas.config import JsonObject, build
 from gradnas.export.programs import check_target, write_program
 from gradnas.export.source import (
     NetworkSource,
@@ -63,7 +61,7 @@ def export_network(
     network: nn.Module,
     path: str | Path,
     *,
-    data: Mapping[str, Any],
+    data: JsonObject,
     genotype: Architecture,
     space: ImageSpace,
     source: SourceOf | None = None,
@@ -120,7 +118,7 @@ def export_network(
     )
 
 
-def _facts(data: Mapping[str, Any]) -> ImageFacts:
+def _facts(data: JsonObject) -> ImageFacts:
     known = {field.name for field in dataclasses.fields(ImageFacts)}
     described = {name: value for name, value in data.items() if name in known}
     return build(ImageFacts, described, "data")

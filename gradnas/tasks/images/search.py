@@ -19,6 +19,7 @@ from gradnas.gradients import Reinforce
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import seed_for
+from gradnas.runs import Record
 from gradnas.search.bound_net import StepReport
 from gradnas.search.capture import CapturedStep, check_capture
 from gradnas.search.result import SearchResult
@@ -36,7 +37,7 @@ VALID_ORDER = 23
 SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are quicker
 
 
-class ImageSearch(ImageCalls, BatchedSearch):
+class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
     """A search of an image classifier."""
 
     result_keys: ClassVar[tuple[str, ...]] = (
@@ -145,14 +146,14 @@ class ImageSearch(ImageCalls, BatchedSearch):
 
     # -- epochs --
 
-    def more_metrics(self, result: SearchResult) -> dict[str, Any]:
+    def more_metrics(self, result: SearchResult) -> Record:
         return {"skip_connections": self.search.supernet.skip_count(result.decision)}
 
-    def warnings(self, record: Mapping[str, Any]) -> list[str]:
+    def warnings(self, record: Record) -> list[str]:
         note = self.config.space.collapse_note(record["skip_connections"])
         return [] if note is None else [note]
 
-    def results(self, result: SearchResult, last: Mapping[str, Any]) -> dict[str, Any]:
+    def results(self, result: SearchResult, last: Record) -> Record:
         found = super().results(result, last)
         code = self.config.space.short_code(result.decision)
         if code is not None:

@@ -18,6 +18,7 @@ from gradnas.data import Batches, ImageData, Split, describe, halves
 from gradnas.objectives import CrossEntropy
 from gradnas.precision import check_precision
 from gradnas.randomness import seed_for
+from gradnas.runs import Record
 from gradnas.tasks.batched import BatchedTraining
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH
@@ -28,7 +29,7 @@ INIT = 11  # initial weights
 ORDER = 12  # order and augmentation
 
 
-class ImageTraining(ImageCalls, BatchedTraining):
+class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
     """A training of an image classifier.
 
     Args:
@@ -133,10 +134,10 @@ class ImageTraining(ImageCalls, BatchedTraining):
 
     # -- epochs --
 
-    def more_metrics(self) -> dict[str, Any]:
+    def more_metrics(self) -> Record:
         return {"drop_path": self._drop_path()}
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         test = self.evaluated(self.test())
         head = getattr(self.network, "auxiliary_head", None)
         num_auxiliary = 0 if head is None else num_params(head)
@@ -150,6 +151,9 @@ class ImageTraining(ImageCalls, BatchedTraining):
             "epochs": self.config.epochs,
             "data": describe(self.data),
         }
+
+
+Group = dict[str, list[nn.Parameter] | float]  # weights with one setting of the optimiser
 
 
 def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
@@ -172,7 +176,7 @@ def num_params(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def parameter_groups(network: nn.Module, no_decay: str) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, no_decay: str) -> list[Group]:
     """All weights, in one group, or in two of which the second is not decayed."""
     kept: set[int] = set()
     if no_decay != "nothing":
@@ -181,7 +185,7 @@ def parameter_groups(network: nn.Module, no_decay: str) -> list[dict[str, Any]]:
                 kept |= {id(p) for p in module.parameters()}
     if no_decay == "norms and biases":
         kept |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
-    groups: list[dict[str, Any]] = [
+    groups: list[Group] = [
         {"params": [p for p in network.parameters() if id(p) not in kept]},
         {"params": [p for p in network.parameters() if id(p) in kept], "weight_decay": 0.0},
     ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torch import nn
 from gradnas import runs
 from gradnas.data import Corpus, TextStream
 from gradnas.export.source import SourceOf
+from gradnas.runs import Record
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, Measure
 from gradnas.tasks.text.export import export_language_model
@@ -24,7 +23,7 @@ from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
 
 
-class Text(Kind):
+class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     """Text, measured by the perplexity of a language model."""
 
     name = "text"
@@ -125,14 +124,14 @@ class Text(Kind):
 
     # -- words in the terminal --
 
-    def search_sentences(self, config: TextSearchConfig, results: Mapping[str, Any]) -> list[str]:
+    def search_sentences(self, config: TextSearchConfig, results: Record) -> list[str]:
         sentences = super().search_sentences(config, results)
         if "valid_perplexity" in results:
             reached = self.measure.text(results["valid_perplexity"])
             sentences.append(f"perplexity of the mixture on the validation text: {reached}")
         return sentences
 
-    def tested_on(self, results: Mapping[str, Any]) -> str:
+    def tested_on(self, results: Record) -> str:
         tokens = f"{results['num_test_tokens']:,} {results['data']['level']}s"
         return f"{tokens}, validation {self.measure.text(results['valid_perplexity'])}"
 

@@ -6,8 +6,7 @@ Legend: T time steps, B batch (streams of text), H hidden units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +14,8 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.config import read_object
 from gradnas.data import Chunk, TextStream, Vocabulary
+from gradnas.runs import State
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
@@ -38,11 +39,11 @@ class CarriedStream:
             self.hidden_BH = None
         return chunk
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {"stream": self.stream.state_dict(), "hidden": self.hidden_BH}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.stream.load_state_dict(state["stream"])
         hidden = state["hidden"]
@@ -75,7 +76,9 @@ class TextPlace(Place):
 
 @torch.no_grad()
 def evaluate_text(
-    model: Callable[[Tensor, Tensor | None, Tensor], Any], stream: TextStream, length: int = 70
+    model: Callable[[Tensor, Tensor | None, Tensor], LanguageLoss],
+    stream: TextStream,
+    length: int = 70,
 ) -> dict[str, float]:
     """Mean negative log-likelihood `loss` (nats for each token) and `perplexity` of a text.
 

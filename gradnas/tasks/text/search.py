@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from torch import Tensor
 from gradnas.data import Chunk, Corpus, TextStream
 from gradnas.objectives import Objective, TokenLikelihood
 from gradnas.randomness import generator_for, seed_for
+from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
+from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.text.reading import (
@@ -48,7 +50,7 @@ class _LastPass:
     hidden_BH: Tensor | None
 
 
-class TextSearch(SearchTask):
+class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     """A search of a recurrent cell for language models."""
 
     place: TextPlace
@@ -85,10 +87,10 @@ class TextSearch(SearchTask):
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {"train": self.train.state_dict(), "valid": self.valid.state_dict()}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.train.load_state_dict(position["train"])
         self.valid.load_state_dict(position["valid"])
 
@@ -179,7 +181,9 @@ class TextSearch(SearchTask):
         supernet = self.search.supernet
         draw = self.search.evaluation_draw()
 
-        def mixture(tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor) -> Any:
+        def mixture(
+            tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor
+        ) -> LanguageLoss:
             return supernet(tokens_TB, hidden_BH, targets_TB, draw=draw)
 
         supernet.eval()

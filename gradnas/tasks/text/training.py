@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradnas.data import Chunk, Corpus, TextStream
 from gradnas.randomness import generator_for, seed_for
-from gradnas.runs import NonFiniteError
+from gradnas.runs import NonFiniteError, Record, State
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.text.reading import (
@@ -65,18 +64,18 @@ class AveragedWeights:
         for name, p in self.network.named_parameters():
             self.mean[name].lerp_(p, 1.0 / self.count)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Tensors and plain values."""
         return {"count": self.count, "mean": dict(self.mean)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self.count = state["count"]
         for name, tensor in state["mean"].items():
             self.mean[name].copy_(tensor)
 
 
-class TextTraining(TrainTask):
+class TextTraining(TrainTask[TextTrainConfig, Chunk]):
     """A training of a language model.
 
     Args:
@@ -108,12 +107,12 @@ class TextTraining(TrainTask):
         self.steps = 0
         self.averaged: AveragedWeights | None = None  # from the trigger on
         self.valid_losses: list[float] = []
-        self.best: dict[str, Any] = {"loss": None, "epoch": None, "weights": {}}
+        self.best: State = {"loss": None, "epoch": None, "weights": {}}
         torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
     # -- position --
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {
             "train": self.train.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
@@ -123,7 +122,7 @@ class TextTraining(TrainTask):
             "steps": self.steps,
         }
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def go_to(self, position: State) -> None:
         self.train.load_state_dict(position["train"])
         self.epoch = position["epoch"]
         self.steps = position["steps"]
@@ -202,7 +201,7 @@ class TextTraining(TrainTask):
             return False
         return loss > min(self.valid_losses[:-patience])
 
-    def finish_epoch(self) -> dict[str, Any]:
+    def finish_epoch(self) -> Record:
         """The metrics of the epoch that ends; from the next one on perhaps averaged SGD."""
         train = with_perplexity(self.means)
         with self.judged_weights() as network:
@@ -233,17 +232,17 @@ class TextTraining(TrainTask):
         self.means = Means()
         return record
 
-    def shown(self, record: Mapping[str, Any]) -> dict[str, float]:
+    def shown(self, record: Record) -> dict[str, float]:
         return {"perplexity": record["train_perplexity"], "valid": record["valid_perplexity"]}
 
-    def remarks(self, record: Mapping[str, Any]) -> list[str]:
+    def remarks(self, record: Record) -> list[str]:
         has_switched = self.averaged is not None and not record["averaged"]
         if not has_switched:
             return []
         coming = record["epoch"] + 2  # epochs count from 1 in words
         return [f"averaged SGD from epoch {coming} on: the validation loss has stopped falling"]
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         config = self.config
         vocabulary = self.corpus.vocabulary
         self.network.load_state_dict(self.best["weights"])

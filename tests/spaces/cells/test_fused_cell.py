@@ -82,6 +82,7 @@ def states_differ(one, other):
 
 
 # 6 channels fill no vector, and with them the compiled backend falls back as well
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stem", "nodes", "channels"),
     [("cifar", 2, 8), ("cifar", 4, 4), ("imagenet", 3, 4), ("cifar", 3, 6)],
@@ -103,6 +104,7 @@ def test_outputs_gradients_and_statistics_are_those_of_the_edges(backend, stem, 
     assert states_differ(plain, fused) < 1e-9  # eval mode left them alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gradient",
     [FirstOrder(), Unrolled(), Unrolled(mode="exact"), Implicit(steps=1)],
@@ -121,6 +123,7 @@ def test_four_search_steps_end_with_the_same_weights_alphas_and_statistics(backe
     assert states_differ(*nets) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
     "gradient", [FirstOrder(), Unrolled(), Unrolled(mode="exact")], ids=["first", "fd", "exact"]
@@ -148,6 +151,7 @@ def test_checkpointed_cells_change_nothing_but_memory(fused, gradient):
     assert kept[1] < kept[0] / 3
 
 
+@pytest.mark.slow
 def test_hard_sampled_steps_are_the_same(backend):
     """Only drawn operations run, and what was not drawn keeps its weights, without decay or
     momentum."""
@@ -220,6 +224,7 @@ def test_spaces_of_one_operation(backend, names):
     assert worst(gradients(fused, x, y % 5), gradients(plain, x, y % 5)) < 1e-9
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_float32_gradients_are_as_accurate_as_those_of_the_edges():
     """Error of all gradients together, relative to float64: at most 1.5 times that of the plain
@@ -416,6 +421,7 @@ def test_first_and_second_derivatives_by_finite_differences(backend):
         assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_number_of_threads_does_not_matter():
     _, fused = pair(ConvCell(channels=4, cells=3, nodes=2))

@@ -242,10 +242,12 @@ def second_order(mode, dropout, clip=0.25, epsilon=1e-5, differentiate=False):
     inner = search.weight_step.inner_step(search.gradient)
     assert inner.clip_norm == clip
     inner = replace(inner, differentiate_clip=differentiate)
-    train, valid = (
-        search.passes.closure(lambda net, k=k: net(tokens(k), None, tokens(k + 1)).nll, {})
-        for k in (10, 20)
-    )
+
+    def nll_from(k):
+        return search.passes.closure(lambda net: net(tokens(k), None, tokens(k + 1)).nll, {})
+
+    train = nll_from(10)
+    valid = nll_from(20)
     return search.gradient(train, valid, search.params, search.alphas, inner=inner)["recurrent"], (
         train,
         valid,

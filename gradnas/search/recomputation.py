@@ -1,0 +1,113 @@
+"""Activation checkpointing inside a searched network.
+
+A checkpointed part of a network runs a second time, in backward. A search evaluates its losses with
+weights that the network holds during the forward pass alone: the second run would find the
+network's own weights, and the gradient would be that of no loss at all. So what
+`torch.utils.checkpoint` runs again is given the tensors of its pass; any other module of the
+network that is found running in backward is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from gradnas.choice import OutsideSearch
+from gradnas.probing import bound_in_backward, is_bound
+from gradnas.slots import Placed, holding, with_copied_buffers
+
+# The two functions of torch that every form of checkpointing goes through. They are not public:
+# where torch has them no more, checkpointing is refused in backward like any other recomputation.
+REENTRANT = "CheckpointFunction"
+WITHOUT_REENTRANT = "_checkpoint_without_reentrant_generator"
+
+
+def _again(placed: Placed | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which in backward finds the network with the tensors of its forward pass."""
+
+    def run(*args: Any, **named: Any) -> Any:
+        if not _in_backward():
+            return function(*args, **named)
+        with bound_in_backward():
+            if placed is None:  # the network's own, which are still in it
+                return function(*args, **named)
+            # BatchNorm writes into the buffers that it is given: the second time, into copies.
+            with holding(with_copied_buffers(placed)):
+                return function(*args, **named)
+
+    return run
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+@contextmanager
+def checkpoints_of_pass(placed: Placed | None) -> Iterator[None]:
+    """Within, parts that are checkpointed are bound to the tensors of this pass.
+
+    Args:
+        placed: what the slots of the network hold in this pass; None: the network's own.
+    """
+    module: Any = torch.utils.checkpoint
+    without_reentrant = getattr(module, WITHOUT_REENTRANT, None)
+    reentrant = getattr(module, REENTRANT, None)
+    if without_reentrant is None or reentrant is None:
+        yield
+        return
+
+    def generator(function: Callable[..., Any], *settings: Any, **named: Any) -> Any:
+        return without_reentrant(_again(placed, function), *settings, **named)
+
+    class Applied:
+        """Reentrant checkpointing differentiates by `.backward()` alone, a search by `.grad()`."""
+
+        @staticmethod
+        def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+            return module.checkpoint(
+                function, *args, use_reentrant=False, preserve_rng_state=preserve
+            )
+
+    setattr(module, WITHOUT_REENTRANT, generator)
+    setattr(module, REENTRANT, Applied)
+    try:
+        yield
+    finally:
+        setattr(module, WITHOUT_REENTRANT, without_reentrant)
+        setattr(module, REENTRANT, reentrant)
+
+
+@contextmanager
+def recomputation_refused(net: nn.Module) -> Iterator[None]:
+    """Within, a module of `net` with weights that runs in backward, unbound, is an error.
+
+    Raises:
+        OutsideSearch: naming the module.
+    """
+    paths: dict[nn.Module, str] = {}
+    for path, module in net.named_modules():
+        holds_tensors = bool(module._parameters) or bool(module._buffers)
+        if holds_tensors:
+            paths[module] = path
+
+    def check(module: nn.Module, args: Any) -> None:
+        del args
+        if not _in_backward() or is_bound() or module not in paths:
+            return
+        raise OutsideSearch(
+            f"{paths[module]!r} ({type(module).__name__}) was run again in backward, where the "
+            "network no longer holds the weights of this pass: the gradient would be wrong. Use "
+            "torch.utils.checkpoint for activation checkpointing, or leave it out during the search"
+        )
+
+    handle = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,98 @@
+"""The places in which a module holds its tensors, and how others are put there for one pass.
+
+`torch.func.functional_call` goes by names. A module that lies in two places has two names for one
+slot: it is swapped twice, and what is put back is not what was there. Here a slot is an entry of a
+dictionary that one module object owns, so each is there once, whatever the module is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Slot(NamedTuple):
+    """One entry of a module's parameters or buffers.
+
+    Attributes:
+        holder: the dictionary, `_parameters` or `_buffers` of a module.
+        key: the attribute.
+        is_buffer: it is one of the buffers.
+    """
+
+    holder: dict[str, Any]
+    key: str
+    is_buffer: bool
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """What is there now; None for a buffer that has no value."""
+        return self.holder[self.key]
+
+
+Placed = list[tuple[Slot, Tensor | None]]  # slots, with what is to be there
+
+
+def slots_of(module: nn.Module) -> list[Slot]:
+    """Every slot of a module and of those inside, once.
+
+    A tensor that several modules share (tied weights) has as many slots as there are modules.
+    """
+    slots = []
+    for inner in module.modules():  # every object once
+        for key in inner._parameters:
+            slots.append(Slot(inner._parameters, key, is_buffer=False))
+        for key in inner._buffers:
+            slots.append(Slot(inner._buffers, key, is_buffer=True))
+    return slots
+
+
+def placed(slots: Iterable[Slot], instead: Mapping[int, Tensor]) -> Placed:
+    """The slots that are to hold something else, and those of buffers, for `holding`.
+
+    Args:
+        instead: `id` of a tensor -> what takes its place, in every slot that holds it.
+    """
+    found: Placed = []
+    for slot in slots:
+        tensor = slot.tensor
+        if id(tensor) in instead:
+            found.append((slot, instead[id(tensor)]))
+        elif slot.is_buffer:
+            # A forward pass may set a buffer anew; then that is taken back too.
+            found.append((slot, tensor))
+    return found
+
+
+def held_by(module: nn.Module) -> Placed:
+    """What all slots hold now."""
+    return [(slot, slot.tensor) for slot in slots_of(module)]
+
+
+def with_copied_buffers(held: Placed) -> Placed:
+    """The same with copies of the buffers, into which BatchNorm may write."""
+    copied: dict[int, Tensor] = {}  # by the id of the buffer, which may lie in several slots
+    found: Placed = []
+    for slot, tensor in held:
+        if slot.is_buffer and tensor is not None:
+            if id(tensor) not in copied:
+                copied[id(tensor)] = tensor.clone()
+            tensor = copied[id(tensor)]
+        found.append((slot, tensor))
+    return found
+
+
+@contextmanager
+def holding(placed: Placed) -> Iterator[None]:
+    """Within: the slots hold what is placed there. Afterwards: what they held before."""
+    before = [slot.tensor for slot, _ in placed]
+    try:
+        for slot, tensor in placed:
+            slot.holder[slot.key] = tensor
+        yield
+    finally:
+        for (slot, _), tensor in zip(placed, before, strict=True):
+            slot.holder[slot.key] = tensor

@@ -1,0 +1,545 @@
+"""Awkward modules of one's own: what users write, and searches went wrong over.
+
+Each is a small factory with an example batch, a loss, and what is expected: it is searched as any
+other module, or refused with certain words. `test_awkward` runs them all through every relaxation,
+gradient and derivation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gradnas import Choice
+
+BATCH = 6
+WIDTH = 4
+CLASSES = 3
+
+
+def vectors(generator: torch.Generator) -> Tensor:
+    """`(B, C)`."""
+    return torch.randn(BATCH, WIDTH, generator=generator)
+
+
+def sequences(generator: torch.Generator) -> Tensor:
+    """`(B, T, C)`."""
+    return torch.randn(BATCH, 5, WIDTH, generator=generator)
+
+
+def images(generator: torch.Generator) -> Tensor:
+    """`(B, C, H, W)`."""
+    return torch.randn(BATCH, WIDTH, 5, 5, generator=generator)
+
+
+@dataclass(frozen=True)
+class Awkward:
+    """A module, and what a search over it must do.
+
+    Attributes:
+        name: of the test.
+        make: the module with its choices, freshly made; the same one for the same torch seed.
+        example: one batch of inputs.
+        refused: words of the ValueError, by the first step or the derivation at the latest; None
+            where the module is searched as any other.
+        no_second: words of the ValueError for gradients with second derivatives, where torch has
+            none for this module.
+        tolerance: relative to the largest entry, of comparisons with plain training.
+        waits: what is still missing; the case is then expected to fail.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    example: Callable[[torch.Generator], Tensor] = vectors
+    refused: str | None = None
+    no_second: str | None = None
+    tolerance: float = 1e-5
+    waits: str | None = None
+
+    def batch(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Inputs, and a class for each."""
+        generator = torch.Generator().manual_seed(seed)
+        x = self.example(generator)
+        return x, torch.randint(CLASSES, (BATCH,), generator=generator)
+
+    def loss(self, output: Any, target_B: Tensor) -> Tensor:
+        """Of the network's output, `(B, classes)`."""
+        return F.cross_entropy(output.float(), target_B)
+
+    def loss_on(self, seed: int) -> Callable[[Any], Tensor]:
+        """The loss of a network on one batch."""
+        x, target_B = self.batch(seed)
+        return lambda net: self.loss(net(x), target_B)
+
+
+def body(name: str = "body", **more: nn.Module) -> Choice:
+    """A choice between a layer, no layer, and what else is given."""
+    return Choice({"linear": nn.Linear(WIDTH, WIDTH), "skip": nn.Identity(), **more}, name=name)
+
+
+def head() -> nn.Linear:
+    return nn.Linear(WIDTH, CLASSES)
+
+
+# ---- one object in two places --------------------------------------------------------------------
+
+
+class Alias(nn.Module):
+    """The idiom of torchvision's users: `self.layer0 = self.base[0]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh())
+        self.layer0 = self.base[0]
+        self.norm = self.base[1]
+        self.body = body()
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.base[2](self.norm(self.layer0(x)))))
+
+
+def layer_twice() -> nn.Module:
+    layer = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+    return nn.Sequential(layer, nn.Tanh(), layer, body(), head())
+
+
+def block_thrice() -> nn.Module:
+    block = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
+    return nn.Sequential(*nn.ModuleList([block] * 3), body(), head())
+
+
+def shared_operation() -> nn.Module:
+    """One operation in two choices."""
+    layer = nn.Linear(WIDTH, WIDTH)
+    first = Choice({"shared": layer, "own": nn.Linear(WIDTH, WIDTH)}, name="first")
+    second = Choice({"own": nn.Linear(WIDTH, WIDTH), "shared": layer}, name="second")
+    return nn.Sequential(first, nn.Tanh(), second, head())
+
+
+def choice_twice() -> nn.Module:
+    choice = body(norm=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)))
+    return nn.Sequential(choice, nn.Tanh(), choice, head())
+
+
+class ChoiceAlias(nn.Module):
+    """One choice under two attributes, and in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = body()
+        self.second = self.first
+        self.all = nn.ModuleList([self.first] * 2)
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(torch.tanh(self.first(x)))
+        for layer in self.all:
+            x = layer(torch.tanh(x))
+        return self.head(x)
+
+
+class Siamese(nn.Module):
+    """Two branches of one encoder, the choice inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Sequential(body(), nn.BatchNorm1d(WIDTH))
+        self.right = self.left
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.left(x) * self.right(-x))
+
+
+class Slice(nn.Module):
+    """The first columns of a layer that is shared: a super-kernel."""
+
+    def __init__(self, full: nn.Linear, width: int) -> None:
+        super().__init__()
+        self.full = full
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.linear(x, self.full.weight[: self.width], self.full.bias[: self.width])
+        return F.pad(h, (0, self.full.out_features - self.width))
+
+
+def slices() -> nn.Module:
+    full = nn.Linear(WIDTH, 8)
+    widths = Choice({str(width): Slice(full, width) for width in (2, 4, 8)}, name="width")
+    return nn.Sequential(widths, nn.Linear(8, CLASSES))
+
+
+class TiedParameters(nn.Module):
+    """Two modules, one parameter and one buffer; the layer behind is tied to an operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(WIDTH, WIDTH)
+        self.body = body(norm=nn.BatchNorm1d(WIDTH))
+        self.decode = nn.Linear(WIDTH, WIDTH)
+        self.decode.weight = self.encode.weight
+        self.decode.bias = self.body.operations["linear"].bias
+        self.norm = nn.BatchNorm1d(WIDTH)
+        self.norm.running_mean = self.body.operations["norm"].running_mean
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(torch.tanh(self.encode(x)))
+        return self.head(self.norm(torch.tanh(self.decode(x))))
+
+
+# ---- in place ------------------------------------------------------------------------------------
+
+
+def inplace_inside() -> nn.Module:
+    """In place behind a layer of the operation: nobody else sees that tensor."""
+    choice = body(act=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(inplace=True)))
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), choice, head())
+
+
+def inplace_operation() -> nn.Module:
+    choice = body(preact=nn.Sequential(nn.ReLU(inplace=True), nn.Linear(WIDTH, WIDTH)))
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), choice, head())
+
+
+class InplaceConsumer(nn.Module):
+    """What follows the choice changes its output: its input too, where it became a skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(WIDTH, WIDTH)
+        self.body = nn.Sequential(body(), nn.ReLU(inplace=True))
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head(h + self.body(h))
+
+
+class InplaceSum(nn.Module):
+    """`out += shortcut`, as torchvision's blocks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(WIDTH, WIDTH)
+        self.body = body()
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        out = self.body(h)
+        out += 2 * h
+        return self.head(out) + self.head(h * h)
+
+
+# ---- outputs -------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Attention whose second output is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        heads = {}
+        for number in ("1", "2"):
+            heads[number] = nn.MultiheadAttention(WIDTH, int(number), batch_first=True)
+        self.attend = Choice(heads, name="heads")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended, nothing = self.attend(x, x, x, need_weights=False)
+        assert nothing is None
+        return self.head(attended.mean(1))
+
+
+@dataclass
+class Features:
+    """An output with names."""
+
+    hidden: Tensor
+    level: int
+    scale: float = 0.5
+    extra: Tensor | None = None
+
+
+class Named(nn.Module):
+    """An operation that returns a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Features:
+        return Features(torch.tanh(self.layer(x)), level=2)
+
+
+class DataclassOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Choice({"a": Named(), "b": Named()}, name="body")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        assert isinstance(features, Features)
+        return self.head(features.hidden * features.scale * features.level)
+
+
+class Pair(NamedTuple):
+    value: Tensor
+    where: Tensor
+
+
+class Largest(nn.Module):
+    """Its second output is of integers, which no mean makes sense of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Pair:
+        return Pair(*self.layer(x).topk(WIDTH, dim=-1))
+
+
+class IntegerOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Choice({"a": Largest(), "b": Largest()}, name="body")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).value)
+
+
+# ---- tensors that a module keeps -----------------------------------------------------------------
+
+
+class Queries(nn.Module):
+    """A view of a parameter goes into the choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, WIDTH))
+        self.body = body(norm=nn.LayerNorm(WIDTH))
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.queries.expand(len(x), -1)) * x)
+
+
+class KeptActivation(nn.Module):
+    """The last activation stays on the module, for a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+        self.head = head()
+        self.map: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.map = torch.tanh(self.body(x))
+        return self.head(self.map)
+
+
+def old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        layer = nn.utils.weight_norm(nn.Linear(WIDTH, WIDTH))
+        other = nn.utils.weight_norm(nn.Linear(WIDTH, WIDTH))
+    return nn.Sequential(layer, body(norm=other), head())
+
+
+# ---- formats and modes ---------------------------------------------------------------------------
+
+
+def bf16() -> nn.Module:
+    return nn.Sequential(Cast(torch.bfloat16), body(), head()).bfloat16()
+
+
+class Cast(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+
+def norms() -> nn.Sequential:
+    layer = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+    return nn.Sequential(nn.BatchNorm1d(WIDTH), body(norm=layer), head())
+
+
+def eval_mode() -> nn.Module:
+    return norms().eval()
+
+
+def frozen_norm() -> nn.Module:
+    """One BatchNorm in eval mode with weights that do not learn, another in train mode."""
+    net = norms()
+    net[0].eval()
+    net[0].requires_grad_(False)
+    return net
+
+
+def encoder_layer_eval() -> nn.Module:
+    """In eval mode torch has a fast path that reads weights and calls no child."""
+    layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, dropout=0.0, batch_first=True)
+    layer.linear1 = Choice({"a": nn.Linear(WIDTH, 8), "b": nn.Linear(WIDTH, 8)}, name="feed")
+    return nn.Sequential(layer, Mean(), head()).eval()
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+
+class Checkpointed(nn.Module):
+    """A part without a choice, computed again in backward, behind the choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+        self.part = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.part, self.body(x), use_reentrant=False))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {
+            "lstm": First(nn.LSTM(WIDTH, WIDTH, batch_first=True)),
+            "gru": First(nn.GRU(WIDTH, WIDTH, batch_first=True)),
+        }
+        self.body = Choice(layers, name="body")
+        self.after = nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, _ = self.after(self.body(x))
+        return self.head(output.mean(1))
+
+
+class First(nn.Module):
+    """The first output of a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+class Sdpa(nn.Module):
+    """torch's own attention function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys = body("keys")
+        self.values = nn.Linear(WIDTH, WIDTH)
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = F.scaled_dot_product_attention(x, self.keys(x), self.values(x))
+        return self.head(mixed.mean(1))
+
+
+# ---- Python's own containers, hooks --------------------------------------------------------------
+
+
+class ListBeside(nn.Module):
+    """Registered modules that also lie in a plain list and a dictionary, and run from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(WIDTH, WIDTH)
+        self.body = body()
+        self.other = body("other")
+        self.order = [self.stem, self.body]
+        self.by_name = {"other": (self.other,)}
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.order:
+            x = torch.tanh(layer(x))
+        return self.head(self.by_name["other"][0](x))
+
+
+class ListOnly(nn.Module):
+    """A choice that torch does not see, beside one that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+        self.rest = [body("hidden")]
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rest[0](self.body(x)))
+
+
+def double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """A hook that changes what the module gives."""
+    return 2 * output
+
+
+def hook_on_operation() -> nn.Module:
+    choice = body()
+    choice.operations["linear"].register_forward_hook(double)
+    return nn.Sequential(choice, head())
+
+
+def hook_on_choice() -> nn.Module:
+    choice = body()
+    choice.register_forward_hook(double)
+    return nn.Sequential(choice, head())
+
+
+AWKWARD = [
+    Awkward("alias", Alias),
+    Awkward("layer_twice", layer_twice),
+    Awkward("block_thrice", block_thrice),
+    Awkward("shared_operation", shared_operation),
+    Awkward("choice_twice", choice_twice),
+    Awkward("choice_alias", ChoiceAlias),
+    Awkward("siamese", Siamese),
+    Awkward("slices", slices),
+    Awkward("tied_parameters", TiedParameters),
+    Awkward("inplace_inside", inplace_inside),
+    Awkward("inplace_operation", inplace_operation, refused="'preact'.*in place", waits="in place"),
+    Awkward("inplace_consumer", InplaceConsumer, waits="in place"),
+    Awkward("inplace_sum", InplaceSum, waits="in place"),
+    Awkward("attention", Attention, sequences, waits="outputs of real layers"),
+    Awkward("dataclass_output", DataclassOutput, waits="outputs of real layers"),
+    Awkward("integer_output", IntegerOutput, refused="integers", waits="outputs of real layers"),
+    Awkward("queries", Queries),
+    Awkward("kept_activation", KeptActivation, waits="derive of kept activations"),
+    Awkward("old_weight_norm", old_weight_norm, waits="derive of kept activations"),
+    Awkward("bf16", bf16, tolerance=1e-2),
+    Awkward("eval_mode", eval_mode),
+    Awkward("frozen_norm", frozen_norm),
+    Awkward("encoder_layer_eval", encoder_layer_eval, sequences, waits="torch's fast path"),
+    Awkward("checkpointed", Checkpointed, waits="checkpointed parts"),
+    Awkward("recurrent", Recurrent, sequences),
+    Awkward("sdpa", Sdpa, sequences, waits="names, second derivatives"),
+    Awkward("list_beside", ListBeside, waits="lists"),
+    Awkward("list_only", ListOnly, refused="nn.ModuleList", waits="lists"),
+    Awkward("hook_on_operation", hook_on_operation),
+    Awkward("hook_on_choice", hook_on_choice, waits="hooks on a choice"),
+]
