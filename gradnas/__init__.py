@@ -39,6 +39,7 @@ from gradnas.spaces import RecurrentCell as RecurrentCell
 from gradnas.spaces import RecurrentDropout as RecurrentDropout
 from gradnas.spaces import Space as Space
 from gradnas.spaces import Stage as Stage
+from gradnas.spaces.derive import derive as derive
 from gradnas.spaces.original import load_original_weights as load_original_weights
 from gradnas.version import __version__ as __version__
 

@@ -133,7 +133,7 @@ class Choice(nn.Module):
     """
 
     _owner: weakref.ref[Any] | None = None
-    _was_searched = False
+    was_searched = False
 
     def __init__(self, operations: Mapping[str, nn.Module], name: str | None = None) -> None:
         super().__init__()
@@ -162,7 +162,12 @@ class Choice(nn.Module):
     def belongs_to(self, owner: Owner) -> None:
         """From now on, without a draw, it mixes as `owner` says."""
         self._owner = weakref.ref(owner)
-        self._was_searched = True
+        self.was_searched = True
+
+    @property
+    def owner(self) -> Owner | None:
+        """The supernet whose alphas it has; None before a search, and where that is gone."""
+        return None if self._owner is None else self._owner()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files know that there was a search, but not its alphas.
@@ -187,7 +192,7 @@ class Choice(nn.Module):
                     f"Choice {self.name!r} was run inside backward, outside its search: activation "
                     "checkpointing around a Choice is not supported"
                 )
-            if self._was_searched:
+            if self.was_searched:
                 draw = self._draw_of_owner()
             else:
                 outputs = [operation(*args, **kwargs) for operation in operations]
@@ -215,7 +220,7 @@ class Choice(nn.Module):
 
     def _draw_of_owner(self) -> Draw:
         """The mixture of the alphas, where the module is called outside the search's passes."""
-        owner = self._owner() if self._owner is not None else None
+        owner = self.owner
         if owner is None:
             raise OutsideSearch(
                 f"Choice {self.name!r} belongs to a search that is gone (this is a copy of a "

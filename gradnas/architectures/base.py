@@ -89,7 +89,11 @@ class Architecture(ABC):
     # -- files -------------------------------------------------------------------------------------
 
     def save(self, path: Path | str) -> None:
-        """Write the JSON file; a reader sees the old file or the whole new one. Raises OSError."""
+        """Write the JSON file; a reader sees the old file or the whole new one.
+
+        Raises:
+            ValueError: it cannot be written; the sentence names the folder that does not exist.
+        """
         _write_text_atomically(Path(path), _readable_json(self.to_json()))
 
     @classmethod
@@ -161,6 +165,10 @@ def _readable_json(obj: JsonObject) -> str:
 
 def _write_text_atomically(path: Path, text: str) -> None:
     # Not `runs.write_atomically`: that module needs torch
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder; give the name of a file in it")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -168,5 +176,7 @@ def _write_text_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
     finally:  # after an error or Ctrl-C; after the rename there is nothing to remove
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from gradnas.architectures.base import Architecture
+from gradnas.search.recalibration import recalibrate as recalibrate_norms
+from gradnas.search.recalibration import run_on_inputs
 from gradnas.spaces.base import Supernet, Weights
 
 
@@ -38,16 +41,34 @@ class SearchResult:
             raise ValueError("a module with choices has no genotype; read result.choices")
         return self.decision
 
-    def derive(self, weights: Weights = "keep") -> nn.Module:
+    def derive(
+        self, weights: Weights = "keep", recalibrate: Iterable[Any] | None = None
+    ) -> nn.Module:
         """The plain network of the decision: with the searched weights, or `"fresh"`.
 
         For a module with choices, fresh weights are those that the module had when the search
         began.
+
+        Args:
+            recalibrate: batches, as of the train loader: `(inputs ..., target)` or inputs alone.
+                The running statistics of BatchNorms, which are those of the mixture, are replaced
+                by their means over these batches, all others in eval mode; nothing else changes,
+                and what you froze (eval mode in a network in train mode) stays as it is.
+
+        Raises:
+            ValueError: the module holds what cannot be copied; no batches, or of another form.
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
-        return self.supernet.derived(self.decision, weights)
+        network = self.supernet.derived(self.decision, weights)
+        if recalibrate is not None:
+            recalibrate_norms(network, recalibrate, run_on_inputs)
+        return network
 
     def save(self, path: str | Path) -> None:
-        """Write the decision as JSON."""
+        """Write the decision as JSON; `gradnas.derive(Net(), path)` makes its network.
+
+        Raises:
+            ValueError: it cannot be written; the sentence names the folder that does not exist.
+        """
         self.decision.save(path)

@@ -31,6 +31,7 @@ from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
 from gradnas.search.feed import Feed, T, V, supervised
+from gradnas.search.gap import gap_line
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.rewards import Rewards, check_samples
@@ -231,6 +232,10 @@ class Search:
 
         A batch is `(inputs ..., target)`.
 
+        Args:
+            progress: show it, and at the end how far the derived network is from the mixture, where
+                that can be measured (of loaders with a length, which can be read once more).
+
         Raises:
             ValueError: batches of another form (then write your own loop with `pairs` and `step`).
         """
@@ -262,7 +267,13 @@ class Search:
                 if every_step_had_alphas:
                     means["valid_loss"] = valid_total / count
                 bar.epoch(epoch, means)
-        return self.result()
+            result = self.result()
+            if progress:
+                draw = self.evaluation_draw()
+                line = gap_line(self.passes, draw, result, train_loader, valid_loader, loss)
+                if line is not None:
+                    bar.say(f"search: {line}")
+        return result
 
     # ---- what it stands for ----------------------------------------------------------------------
 

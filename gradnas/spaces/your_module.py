@@ -15,6 +15,7 @@ from gradnas.derivation import Picks, best_operation
 from gradnas.latency import CostView
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
+from gradnas.spaces.copied import copied
 
 
 class OpenModule(Supernet[D]):
@@ -60,9 +61,12 @@ class ModuleSupernet(OpenModule[Choices]):
         super().__init__(net, seed)
         # "fresh" means the values the module had when the search began: whatever initialisation the
         # user wrote, and for any kind of layer. Kept on the CPU.
-        initial: dict[str, Tensor] = {}
+        initial: dict[str, Any] = {}
         for name, tensor in net.state_dict().items():
-            initial[name] = tensor.detach().to("cpu", copy=True)
+            if isinstance(tensor, Tensor):  # and not the extra state of a module
+                initial[name] = tensor.detach().to("cpu", copy=True)
+            else:
+                initial[name] = copy.deepcopy(tensor)
         self.initial = initial
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Choices:
@@ -106,7 +110,7 @@ class ModuleSupernet(OpenModule[Choices]):
 
     def derived(self, decision: Mapping[str, str], weights: Weights = "keep") -> nn.Module:
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
-        network = copy.deepcopy(self.net)
+        network = copied(self.net)
         if weights == "fresh":
             assert self.initial is not None
             network.load_state_dict(self.initial)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.runs import State
+from gradnas.search.recalibration import recalibrate as recalibrate_norms
 
 B = TypeVar("B")  # a batch
 
@@ -49,7 +49,6 @@ def _called(network: nn.Module, batch: object) -> object:
     return network(batch)
 
 
-@torch.no_grad()
 def recalibrate(
     network: nn.Module,
     batches: Iterable[B],
@@ -59,23 +58,8 @@ def recalibrate(
 
     The network ends in eval mode.
 
-    A network that inherits a supernet's weights inherits statistics of another mixture: without
-    this its accuracy is meaningless.
-
     Args:
         run: calls the network on a batch; by default with the batch itself.
     """
-    momenta = {}
-    for module in network.modules():
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if is_norm and module.track_running_stats:
-            momenta[module] = module.momentum
-    for norm in momenta:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-    network.train()
-    for batch in batches:
-        run(network, batch)
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
+    recalibrate_norms(network, batches, run)
     network.eval()
