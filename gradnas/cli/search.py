@@ -87,13 +87,6 @@ class SearchCommand(CostLimits, _SearchOptions):
         # Before a run folder is made
         alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
         check_combination(config.relaxation, config.gradient, alphas)
-        if config.warmup_epochs >= config.epochs:
-            say(
-                [
-                    f"all {config.epochs} epochs are warm-up (warmup_epochs = "
-                    f"{config.warmup_epochs}): the alphas will not move, and nothing is decided"
-                ]
-            )
         device = device_of(config.device)
         data = config.load()
         if self.estimate:
@@ -200,8 +193,8 @@ def carry_out(
     config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
-    say(kind_of(config).notes(data))
     run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))
+    say(kind_of(config).notes(data))
     results = guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():
         return

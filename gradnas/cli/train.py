@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -65,8 +66,7 @@ class TrainCommand(RunOptions):
         config, notes = kind.settled(config, data, changes)
         if searched is not None and self.data is None:
             notes += kind.after_search(searched, config, data)
-        say(notes)
-        carry_out(config, self.out or out, data, device, new=True)
+        carry_out(config, self.out or out, data, device, new=True, notes=notes)
 
     def _config(self) -> tuple[TrainSettings, Path, runs.Run | None]:
         """The configuration before the options that were given, the folder by default, the search.
@@ -107,11 +107,17 @@ class TrainCommand(RunOptions):
 
 
 def carry_out(
-    config: TrainSettings, out: Path, data: object, device: torch.device, *, new: bool
+    config: TrainSettings,
+    out: Path,
+    data: object,
+    device: torch.device,
+    *,
+    new: bool,
+    notes: Sequence[str] = (),
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
-    say(kind_of(config).notes(data))
     run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))
+    say([*kind_of(config).notes(data), *notes])
     results = guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():
         return

@@ -105,6 +105,9 @@ def run_search(
                 run.save_tensors(runs.ALPHAS, task.trajectory)
             shown = {word: record[name] for name, word in task.shown.items() if name in record}
             bar.epoch(epoch, shown)
+            waiting = task.all_warm_up()
+            if epoch == 0 and waiting is not None:
+                bar.say(f"warning: {waiting}")
             for warning in task.warnings(record):
                 bar.say(f"warning: {warning}")
             keeper.after_step()

@@ -147,6 +147,16 @@ class SearchTask(ABC, Generic[S, B]):
             found[name] = torch.special.entr(p).sum(-1).mean().item()
         return found
 
+    def all_warm_up(self) -> str | None:
+        """A sentence where no epoch of the search moves the alphas; else None."""
+        schedule = self.search.schedule
+        if schedule.epochs is None or schedule.warmup_epochs < schedule.epochs:
+            return None
+        return (
+            f"all {schedule.epochs} epochs are warm-up, in which the alphas wait: nothing will be "
+            f"decided (--warmup-epochs is {schedule.warmup_epochs})"
+        )
+
     def undecided(self) -> str | None:
         """A sentence where the alphas have not moved, so that nothing was decided; else None."""
         now = self.entropies()

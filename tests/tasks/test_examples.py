@@ -35,18 +35,18 @@ def test_every_example_is_in_an_epoch_once_and_orders_differ(source):
             assert torch.equal(x.squeeze(1).long(), y)
             found += y.tolist()
         epochs.append(found)
-    assert len(batches) == 4
+    assert len(batches) == 3  # the one that is left over has joined the batch before
     assert sorted(epochs[0]) == list(range(10))
     assert epochs[0] == epochs[2] != epochs[1]
 
 
 def test_an_epoch_is_taken_up_at_any_batch_and_reads_nothing_before_it():
     data = Squares()
-    batches = Examples(data).batches(3, shuffle=True, seed=1)
+    batches = Examples(data).batches(2, shuffle=True, seed=1)
     whole = [batch["y"].tolist() for batch in batches.epoch(5)]
     data.asked.clear()
-    rest = [batch["y"].tolist() for batch in batches.epoch(5, start=2)]
-    assert rest == whole[2:]
+    rest = [batch["y"].tolist() for batch in batches.epoch(5, start=3)]
+    assert rest == whole[3:]
     assert data.asked == rest[0] + rest[1]
 
 
