@@ -248,6 +248,9 @@ def _mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list
     Args:
         label, names: what an error calls the place, and the operations that gave the outputs.
     """
+    if all(is_mixed(output) for output in outputs):  # as nearly always
+        _check_shapes(outputs, label, names)
+        return _weighted_tensors(outputs, weights)
     num_tensors = 0
 
     def summed(parts: Sequence[Any], where: str) -> Any:
@@ -300,7 +303,8 @@ def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> N
             _refuse(parts, label, names)
         what = "outputs"
         if isinstance(first, Tensor):
-            what = f"tensors of type {str(first.dtype).removeprefix('torch.')}"
+            kind = "booleans" if first.dtype == torch.bool else "integers"
+            what = f"tensors of {kind} ({str(first.dtype).removeprefix('torch.')})"
         raise ValueError(
             f"{label}: operations {names[0]!r} and {name!r} give {what} that do not agree: "
             f"{described(first)} and {described(part)}; only tensors of real numbers are mixed, "

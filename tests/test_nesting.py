@@ -15,7 +15,9 @@ from torch import Tensor, nn
 import gradnas
 from gradnas import Choice, Draw
 from gradnas.choice import using
+from gradnas.latency.recorder import tensors_in
 from gradnas.nesting import put_together, take_apart
+from gradnas.search.feed import to_device
 
 Pair = namedtuple("Pair", "y state")
 
@@ -214,3 +216,21 @@ def test_taking_apart_and_putting_together():
         assert type(again) is type(value)
         for one, other in zip(tensors_of(again), tensors, strict=True):
             assert one is other
+
+
+def test_batches_keep_their_containers_when_they_are_moved():
+    for make in MAKERS.values():
+        batch = make(X)
+        moved = to_device(batch, torch.device("meta"))
+        assert type(moved) is type(batch)
+        if isinstance(batch, nn.utils.rnn.PackedSequence):
+            assert moved.data.is_meta and not moved.batch_sizes.is_meta
+        else:
+            assert all(tensor.is_meta for tensor in tensors_of(moved))
+
+
+def test_the_tensors_of_outputs_are_seen_by_costs():
+    for make in MAKERS.values():
+        assert [id(t) for t in tensors_in(make(X))] != []
+    first, second = tensors_in(Frozen(X, (X + 1.0,)))
+    assert first is X and torch.equal(second, X + 1.0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from gradnas.nesting import items_of, with_items
 from gradnas.search.bound_net import NetLoss
 
 T = TypeVar("T")  # a train batch
@@ -81,13 +84,13 @@ def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on the device; other values stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)  # a pinned batch is copied while kernels run
-    if isinstance(batch, Mapping):
+    """The batch with every tensor in it on the device; containers and other values stay as such."""
+    if isinstance(batch, Mapping) and not isinstance(batch, (dict, UserDict)):
         return {key: to_device(item, device) for key, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple takes its fields
-        return type(batch)(*(to_device(item, device) for item in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(item, device) for item in batch)
-    return batch
+    if isinstance(batch, PackedSequence):  # whose lengths belong on the CPU
+        return batch.to(device)
+    items = items_of(batch)
+    if items is None:
+        # A pinned batch is copied while kernels run.
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+    return with_items(batch, [to_device(item, device) for _, item in items])
