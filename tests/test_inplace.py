@@ -101,7 +101,7 @@ def in_place(channels: int, stride: int, affine: bool) -> nn.Module:
 @pytest.mark.parametrize("training", [True, False])
 def test_an_operation_of_ones_own_in_a_cell_is_named(fused, training):
     operations = {**DARTS_OPERATIONS, "mine": in_place}
-    space = ConvCell(channels=8, cells=3, nodes=2, operations=operations, fused=fused)
-    supernet = space.supernet(3, 4).train(training)
+    space = ConvCell(channels=8, cells=3, nodes=2, operations=operations)
+    supernet = space.supernet(3, 4, fused=fused).train(training)
     with pytest.raises(ValueError, match=r"cell: operation 'mine'.*in place"):
         supernet(torch.randn(2, 3, 8, 8))
