@@ -100,6 +100,8 @@ class Owner(Protocol):
         ...
 
 
+_MISSING = object()
+
 _current: ContextVar[Draw | None] = ContextVar("gradnas_draw", default=None)
 
 
@@ -189,6 +191,29 @@ class Choice(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}"
+
+    def __getattr__(self, name: str) -> Any:
+        """A setting in which all operations agree (`batch_first`, `out_features`).
+
+        Modules around a layer may read it, as torch's encoder does.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "operations" not in self._modules:
+                raise
+        values = []
+        for operation in self.operations.values():
+            values.append(getattr(operation, name, _MISSING))
+        first = values[0]
+        is_setting = isinstance(first, (bool, int, float, str))
+        if is_setting and all(type(v) is type(first) and v == first for v in values):
+            return first
+        raise AttributeError(
+            f"Choice {self.name!r} has no attribute {name!r}: it stands for several operations, "
+            f"which do not agree in a setting of that name. Layers around a Choice can call it; "
+            "they cannot read what is its operations' own"
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         draw = _current.get()

@@ -135,9 +135,9 @@ class Alphas(nn.ParameterDict):
     def __getitem__(self, key: str) -> Any:
         return self._parameters[key]
 
-    def __setitem__(self, key: str, parameter: Any) -> None:
+    def __setitem__(self, key: str, value: Any) -> None:
         self._keys[key] = None
-        self._parameters[key] = parameter
+        self._parameters[key] = value
 
 
 def _alphas_like(net: nn.Module) -> tuple[torch.device, torch.dtype]:
