@@ -144,7 +144,7 @@ def test_a_setting_in_which_all_operations_agree_can_be_read():
     choice = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3, bias=False)}, name="c")
     assert (choice.in_features, choice.out_features) == (4, 3)
     assert hasattr(choice, "operations") and not hasattr(choice, "weight")
-    with pytest.raises(AttributeError, match="Choice 'c' has no attribute 'weight'.*can call it"):
+    with pytest.raises(AttributeError, match=r"Choice 'c' has no attribute 'weight'.*can call it"):
         choice.weight  # noqa: B018
     other = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 4)}, name="c")
     with pytest.raises(AttributeError, match="do not agree"):
