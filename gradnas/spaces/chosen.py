@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
 from gradnas.choice import Choice
 from gradnas.spaces.fast_path import back_as_it_was
+from gradnas.spaces.hooks import hand_over, has_hooks
 
 # What every module has; the rest of its attributes are its author's.
 _OF_TORCH = frozenset(vars(nn.Module()))
@@ -76,6 +78,11 @@ class _Replacing:
     def __init__(self, net: nn.Module, decision: Mapping[str, str]) -> None:
         self._decision = decision
         self._done: dict[nn.Module, nn.Module] = {}  # one choice, one module, in all its places
+        self._parents: dict[nn.Module, list[nn.Module]] = {}
+        for parent in net.modules():
+            for child in parent._modules.values():
+                if child is not None:
+                    self._parents.setdefault(child, []).append(parent)
         self._has_inplace = any(getattr(module, "inplace", False) for module in net.modules())
 
     def __call__(self, module: nn.Module) -> nn.Module:
@@ -86,15 +93,35 @@ class _Replacing:
         return self._done[module]
 
     def _taking_place_of(self, choice: Choice) -> nn.Module:
+        chain = [choice]
         name = self._decided(choice)
-        must_copy = self._is_changed_later(choice)
         chosen = choice.operations[name]
         while isinstance(chosen, Choice):  # the chosen operation may itself be a choice
-            choice = chosen
-            name = self._decided(choice)
-            must_copy = must_copy or self._is_changed_later(choice)
-            chosen = choice.operations[name]
-        return _copying(choice, name) if must_copy else chosen
+            chain.append(chosen)
+            name = self._decided(chosen)
+            chosen = chosen.operations[name]
+        must_copy = any(self._is_changed_later(one) for one in chain)
+        place = _copying(chain[-1], name) if must_copy else chosen
+        if any(has_hooks(one) for one in chain):
+            if place is chosen:
+                self._check_is_here_alone([*chain, chosen])
+            for one in reversed(chain):
+                hand_over(one, place)
+        return place
+
+    def _check_is_here_alone(self, chain: Sequence[nn.Module]) -> None:
+        """ValueError where what gets the hooks of the first would run them elsewhere too."""
+        choice = chain[0]
+        assert isinstance(choice, Choice)
+        for around, inner in pairwise(chain):
+            assert isinstance(around, Choice)
+            for parent in self._parents.get(inner, ()):
+                if parent is not around.operations:
+                    raise ValueError(
+                        f"Choice {choice.name!r} has hooks, and the operation that was chosen lies "
+                        "in another place too, where they would run as well: put the choice into a "
+                        "module and register them there"
+                    )
 
     def _decided(self, choice: Choice) -> str:
         if choice.name not in self._decision:
@@ -134,7 +161,8 @@ def _copying(choice: Choice, name: str) -> nn.Module:
             "Write the later layer without changes in place (inplace=False)"
         )
     copy = nn.ConstantPad1d(0, 0.0)
-    return copy if isinstance(operation, nn.Identity) else nn.Sequential(operation, copy)
+    is_nothing = type(operation) is nn.Identity and not has_hooks(operation)
+    return copy if is_nothing else nn.Sequential(operation, copy)
 
 
 def _with_modules(value: Any, replaced: Callable[[nn.Module], nn.Module]) -> Any:

@@ -19,6 +19,7 @@ from gradnas.spaces.base import D, Supernet, Weights
 from gradnas.spaces.chosen import modules_beside, with_chosen
 from gradnas.spaces.copied import copied
 from gradnas.spaces.fast_path import keep_off_fast_path
+from gradnas.spaces.hooks import refuse_what_is_lost
 
 
 class OpenModule(Supernet[D]):
@@ -162,6 +163,7 @@ def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
             continue
         if module.name is None:
             module.name = path.replace(".", "/") or "choice"
+        refuse_what_is_lost(module)
         first = names.setdefault(module.name, module.names)
         if first != module.names:
             raise ValueError(
