@@ -360,12 +360,8 @@ def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> N
             continue
         if type(part) is not type(first):
             _refuse(parts, label, names)
-        what = "outputs"
-        if isinstance(first, Tensor):
-            kind = "booleans" if first.dtype == torch.bool else "integers"
-            what = f"tensors of {kind} ({str(first.dtype).removeprefix('torch.')})"
         raise ValueError(
-            f"{label}: operations {names[0]!r} and {name!r} give {what} that do not agree: "
+            f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
             f"{described(first)} and {described(part)}; only tensors of real numbers are mixed, "
             "everything else must be the same from every operation"
         )

@@ -220,6 +220,9 @@ def equal(first: Any, other: Any) -> bool:
 
 def described(value: Any) -> str:
     """What an error calls a part of an output."""
+    if isinstance(value, Tensor) and not is_mixed(value):
+        kind = "booleans" if value.dtype == torch.bool else "integers"
+        return f"{kind} of shape {tuple(value.shape)}"
     if isinstance(value, (Tensor, Place)):
         return str(tuple(value.shape))
     if isinstance(value, (bool, int, float, str)) or value is None:

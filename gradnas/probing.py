@@ -144,8 +144,9 @@ class Probes:
                 fits = equal(wanted, part)
             if not fits:
                 raise ValueError(
-                    f"{self.label}{where}: operation {column} gives {described(part)}, "
-                    f"but the active ones {described(wanted)}"
+                    f"{self.label}{where}: operation {column} gives {described(part)}, but "
+                    f"the active ones {described(wanted)}; only tensors of real numbers may differ "
+                    "between operations, and not in shape"
                 )
 
         mapped(take, [self.form, output])

@@ -163,11 +163,15 @@ def test_attention_without_weights_can_be_searched(gradient):
 
 
 DIFFERENT = {
-    "int tensors": (lambda y: (y, torch.tensor([1])), lambda y: (y, torch.tensor([2])), "int64"),
+    "int tensors": (
+        lambda y: (y, torch.tensor([1])),
+        lambda y: (y, torch.tensor([2])),
+        "integers of shape",
+    ),
     "bool tensors": (
         lambda y: (y, torch.tensor([True])),
         lambda y: (y, torch.tensor([False])),
-        "bool",
+        "booleans of shape",
     ),
     "none and tensor": (lambda y: (y, None), lambda y: (y, y), "NoneType.*Tensor"),
     "floats": (lambda y: (y, 0.5), lambda y: (y, 0.75), "0.5.*0.75"),
