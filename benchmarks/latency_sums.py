@@ -203,9 +203,7 @@ def main() -> None:
         drawn = decisions(supernet)
         networks = [supernet.derived(decision).eval() for decision in drawn]
         sums = [supernet.cost_of(decision, costs) for decision in drawn]
-        here = check_sums(
-            supernet.cost_view(), (x_BCHW,), networks, sums, x_BCHW.device, timing
-        )
+        here = check_sums(supernet.cost_view(), (x_BCHW,), networks, sums, x_BCHW.device, timing)
         own = [measured_alone(name, k, options.repeats) for k in range(len(drawn))]
         ratios_here = [checked.ratio for checked in here]
         ratios_alone = [ms / whole for ms, (whole, _) in zip(sums, own, strict=True)]

@@ -1,7 +1,7 @@
 """Memory that stays: without it a timing of one operation is a timing of the system's page faults.
 
-After a call glibc gives large blocks back to the system, and the next call gets fresh pages, each of
-which faults when it is first written. In a network memory goes from one layer to the next; where
+After a call glibc gives large blocks back to the system, and the next call gets fresh pages, each
+of which faults when it is first written. In a network memory goes from one layer to the next; where
 operations are timed one by one in turns, each would pay for its own, the wide ones most.
 """
 
@@ -32,8 +32,8 @@ _SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MA
 def keeping_memory(device: torch.device) -> Iterator[bool]:
     """Within: memory that is freed on a CPU stays with the process, and is used again.
 
-    It gives whether that is so: it is for glibc, unless the environment sets its allocator. On a GPU
-    torch keeps memory itself.
+    It gives whether that is so: it is for glibc, unless the environment sets its allocator. On a
+    GPU torch keeps memory itself.
     """
     libc = _glibc() if device.type == "cpu" else None
     if libc is None:

@@ -42,7 +42,7 @@ def check_sums(
     networks: Sequence[nn.Module],
     sums_ms: Sequence[float],
     device: torch.device,
-    timing: Timing = Timing(),
+    timing: Timing,
 ) -> list[Checked]:
     """Time derived networks in turn with the operations, so that they meet caches as those did.
 
