@@ -1,4 +1,4 @@
-"""Every awkward module: its tables against all of its derived networks, and its latencies add up."""
+"""Every awkward module: its tables against all of its derived networks, and sums of latencies."""
 
 from __future__ import annotations
 
