@@ -54,6 +54,15 @@ class Draw:
         """What an expectation over architectures, such as the latency, weighs operations with."""
         return self.mix if self.probability is None else self.probability
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether every operation is computed."""
+        for name, rows in self.active.items():
+            num_operations = self.mix[name].shape[-1]
+            if any(len(row) < num_operations for row in rows):
+                return False
+        return True
+
     @staticmethod
     def dense(mix: Mapping[str, Tensor]) -> Draw:
         """A draw in which every operation is active."""

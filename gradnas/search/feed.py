@@ -15,6 +15,7 @@ from gradnas.search.bound_net import NetLoss
 
 T = TypeVar("T")  # a train batch
 V = TypeVar("V")  # a validation batch
+Sizes = tuple[int | None, int | None]  # of a train and of a validation batch; None: not known
 
 
 class Feed:
@@ -26,10 +27,12 @@ class Feed:
     Attributes:
         num_drawn: validation batches since the search began: its place in the loader after a
             reload.
+        sizes: examples in the last train batch and in the last validation batch.
     """
 
     def __init__(self, num_drawn: int = 0) -> None:
         self.num_drawn = num_drawn
+        self.sizes: Sizes = (None, None)
         self._loader: Iterable[Any] | None = None
         self._iterator: Iterator[Any] | None = None
 
@@ -40,10 +43,10 @@ class Feed:
         empty = True
         for train_batch in train_loader:
             empty = False
-            yield (
-                to_device(train_batch, device),
-                to_device(self._next_valid(valid_loader), device),
-            )
+            valid_batch = self._next_valid(valid_loader)
+            self.sizes = (size_of(train_batch), size_of(valid_batch))
+            yield to_device(train_batch, device), to_device(valid_batch, device)
+        self.sizes = (None, None)
         if empty:
             raise ValueError("the train loader yields no batch")
 
@@ -70,6 +73,22 @@ class Feed:
         if is_first_loader and self.num_drawn and hasattr(loader, "__len__"):
             return self.num_drawn % max(1, len(loader))  # type: ignore[arg-type]
         return 0
+
+
+def size_of(batch: Any) -> int | None:
+    """Examples in a batch: the length of the first tensor in it; None where it holds none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else None
+    items: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        items = batch.values()
+    elif isinstance(batch, (tuple, list)):
+        items = batch
+    for item in items:
+        size = size_of(item)
+        if size is not None:
+            return size
+    return None
 
 
 def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
