@@ -203,21 +203,25 @@ def _check_second_derivatives(tensors: Sequence[Tensor]) -> None:
     """
     waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen = set(waiting)
+    missing: str | None = None
     while waiting:
         node = waiting.pop()
         function = getattr(node, "_forward_cls", None)  # of functions written in Python
         backward = getattr(function, "backward", None)
         is_marked = getattr(backward, "__code__", None) is ONCE_DIFFERENTIABLE
-        if is_marked or node.name() == "torch::autograd::Error":
-            what = "a function" if function is None else function.__name__
-            raise ValueError(
-                f"{what} in the network or the loss is marked once_differentiable, and this "
-                f"gradient needs a second derivative: {NO_SECOND}"
-            )
+        if is_marked and function is not None:
+            missing = function.__name__
+        elif node.name() == "torch::autograd::Error" and missing is None:
+            missing = "a function"
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+    if missing is not None:
+        raise ValueError(
+            f"{missing} in the network or the loss is marked once_differentiable, and this "
+            f"gradient needs a second derivative: {NO_SECOND}"
+        )
 
 
 def zeros_for_none(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor]:
