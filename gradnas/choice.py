@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gradnas.inplace import Inputs, share_memory, watch
 from gradnas.nesting import described, equal, is_mixed, mapped
 from gradnas.probing import Probes, probed
 
@@ -52,6 +53,15 @@ class Draw:
     def probabilities(self) -> Mapping[str, Tensor]:
         """What an expectation over architectures, such as the latency, weighs operations with."""
         return self.mix if self.probability is None else self.probability
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every operation is computed."""
+        for name, rows in self.active.items():
+            num_operations = self.mix[name].shape[-1]
+            if any(len(row) < num_operations for row in rows):
+                return False
+        return True
 
     @staticmethod
     def dense(mix: Mapping[str, Tensor]) -> Draw:
@@ -98,6 +108,8 @@ class Owner(Protocol):
         """The mixture of the alphas; raises `OutsideSearch` where a pass should have said."""
         ...
 
+
+_MISSING = object()
 
 _current: ContextVar[Draw | None] = ContextVar("gradnas_draw", default=None)
 
@@ -157,7 +169,15 @@ class Choice(nn.Module):
                     f"{label}: operation {key!r} is a {type(module).__name__}, not an nn.Module"
                 )
         self.name = name
-        self.operations = nn.ModuleDict(operations)
+        self.operations = nn.ModuleDict()
+        # Not by the dictionary's own way, which refuses names of its methods: `half`, `keys`.
+        self.operations._modules.update(operations)
+        # For derived networks, where an operation has the place to itself: whether it has given its
+        # input (or a view of it) as output, and whether a pass has then changed input or output in
+        # place. Unknown until they have run.
+        self.gives_input: dict[tuple[str, bool], bool] = {}  # by name and mode (train or not)
+        self.is_of_one_tensor = True  # its input, and its output
+        self.changed_later: bool | None = None
 
     def belongs_to(self, owner: Owner) -> None:
         """From now on, without a draw, it mixes as `owner` says."""
@@ -181,9 +201,31 @@ class Choice(nn.Module):
     def extra_repr(self) -> str:
         return f"name={self.name!r}"
 
+    def __getattr__(self, name: str) -> Any:
+        """A setting in which all operations agree (`batch_first`, `out_features`).
+
+        Modules around a layer may read it, as torch's encoder does.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "operations" not in self._modules:
+                raise
+        values = []
+        for operation in self.operations.values():
+            values.append(getattr(operation, name, _MISSING))
+        first = values[0]
+        is_setting = isinstance(first, (bool, int, float, str))
+        if is_setting and all(type(v) is type(first) and v == first for v in values):
+            return first
+        raise AttributeError(
+            f"Choice {self.name!r} has no attribute {name!r}: it stands for several operations, "
+            f"which do not agree in a setting of that name. Layers around a Choice can call it; "
+            "they cannot read what is its operations' own"
+        )
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         draw = _current.get()
-        operations = list(self.operations.values())
         if draw is None:
             # A checkpointed segment that is recomputed in backward has left the search's forward
             # pass: equal weights would then be silently wrong.
@@ -195,28 +237,54 @@ class Choice(nn.Module):
             if self.was_searched:
                 draw = self._draw_of_owner()
             else:
-                outputs = [operation(*args, **kwargs) for operation in operations]
+                outputs = [self._output(key, args, kwargs) for key in self.names]
                 equal_weights = [1.0 / len(outputs)] * len(outputs)
                 return self._mix(outputs, equal_weights, range(len(outputs)))
         if self.name is None or self.name not in draw.mix:
             raise OutsideSearch(
                 f"Choice {self.name!r} is not part of the running search: it was added after "
-                "Search(...)"
+                "Search(...), or lies where torch finds no modules (in a plain list or a closure; "
+                "use nn.ModuleList)"
             )
+        output = self._under(self.name, draw, args, kwargs)
+        if self.changed_later is None:
+            watch(self, output, args, kwargs)
+        return output
 
-        active = draw.active[self.name][0]
-        mix_O = draw.mix[self.name]
-        outputs = [operations[index](*args, **kwargs) for index in active]
+    def _under(self, name: str, draw: Draw, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What `draw` says, and the way back for the gradients of what it probes."""
+        active = draw.active[name][0]
+        mix_O = draw.mix[name]
+        outputs = [self._output(self.names[index], args, kwargs) for index in active]
         mixed = self._mix(outputs, [mix_O[index] for index in active], active)
 
-        columns = draw.probed[self.name][0] if draw.probed is not None else ()
+        columns = draw.probed[name][0] if draw.probed is not None else ()
         learns_mix = mix_O.requires_grad and torch.is_grad_enabled()
         if not columns or not learns_mix:
             return mixed
+        operations = list(self.operations.values())
         beside = {index: operations[index] for index in columns}
         # A probe may run later, in backward, where this draw is no longer the current one.
-        probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw))
-        return probed(mixed, mix_O, probes, draw.deferred, f"Choice {self.name!r}")
+        probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw), self._label_of)
+        return probed(mixed, mix_O, probes, draw.deferred, f"Choice {name!r}")
+
+    def _output(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Of one operation, which must leave the inputs to the others as they are."""
+        operation = self.operations[key]
+        if torch.compiler.is_compiling():  # which sees no memory, and has its own rules for it
+            return operation(*args, **kwargs)
+        inputs = Inputs(args, kwargs)
+        output = operation(*args, **kwargs)
+        inputs.check(operation, f"Choice {self.name!r}: operation {key!r}")
+        if (key, operation.training) not in self.gives_input:
+            self.gives_input[key, operation.training] = share_memory(inputs.tensors, output)
+            is_one_input = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+            if not (is_one_input and isinstance(output, Tensor)):
+                self.is_of_one_tensor = False
+        return output
+
+    def _label_of(self, column: int) -> str:
+        return f"Choice {self.name!r}: operation {self.names[column]!r}"
 
     def _draw_of_owner(self) -> Draw:
         """The mixture of the alphas, where the module is called outside the search's passes."""
@@ -248,6 +316,9 @@ def _mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list
     Args:
         label, names: what an error calls the place, and the operations that gave the outputs.
     """
+    if all(is_mixed(output) for output in outputs):  # as nearly always
+        _check_shapes(outputs, label, names)
+        return _weighted_tensors(outputs, weights)
     num_tensors = 0
 
     def summed(parts: Sequence[Any], where: str) -> Any:
@@ -298,11 +369,8 @@ def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> N
             continue
         if type(part) is not type(first):
             _refuse(parts, label, names)
-        what = "outputs"
-        if isinstance(first, Tensor):
-            what = f"tensors of type {str(first.dtype).removeprefix('torch.')}"
         raise ValueError(
-            f"{label}: operations {names[0]!r} and {name!r} give {what} that do not agree: "
+            f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
             f"{described(first)} and {described(part)}; only tensors of real numbers are mixed, "
             "everything else must be the same from every operation"
         )

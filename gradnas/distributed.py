@@ -3,7 +3,8 @@
 A search in several processes is the same search on a larger batch: each rank sees its share of
 every batch, and what one process would average over the batch is averaged over the ranks. Inside an
 unrolled step that average must itself be differentiated: averaging the finished hypergradients is
-wrong, because the inner gradient then belongs to one rank's batch only.
+wrong, because the inner gradient then belongs to one rank's batch only. Where the ranks have uneven
+shares of a batch, each multiplies its loss by `factors`, and the plain mean is that of the batch.
 """
 
 from __future__ import annotations
@@ -49,6 +50,18 @@ def start(device: torch.device) -> None:
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun says so
     if num_processes > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def check_joined() -> None:
+    """ValueError where `torchrun` started several processes and this one has not joined them."""
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes.isdigit() and int(num_processes) > 1 and not _joined():
+        raise ValueError(
+            f"this is one of {num_processes} processes (WORLD_SIZE says so) that know nothing of "
+            "each other, and each would search for itself: call "
+            'torch.distributed.init_process_group("gloo"), or "nccl" on CUDA devices, before the '
+            "search is made (or unset WORLD_SIZE)"
+        )
 
 
 def stop() -> None:
@@ -106,7 +119,8 @@ def mean_with_autograd(tensors: Sequence[Tensor]) -> list[Tensor]:
     # trip each.
     flat = _Mean.apply(torch.cat([t.reshape(-1) for t in tensors]))
     pieces = flat.split([t.numel() for t in tensors])
-    return [piece.reshape(t.shape) for piece, t in zip(pieces, tensors, strict=True)]
+    # Back to their own types: side by side, narrow ones were widened to the widest.
+    return [p.reshape(t.shape).to(t.dtype) for p, t in zip(pieces, tensors, strict=True)]
 
 
 @torch.no_grad()
@@ -122,6 +136,36 @@ def mean_of_values(values: Mapping[str, float]) -> dict[str, float]:
     numbers = torch.tensor(list(values.values()), dtype=torch.float64)
     (averaged,) = mean([numbers])
     return dict(zip(values, averaged.tolist(), strict=True))
+
+
+def factors(sizes: Sequence[int | None], device: torch.device) -> list[float]:
+    """What this rank's losses are multiplied by, for their mean over ranks to be the batch's.
+
+    A loss that is a mean over n of the N examples of a batch counts n / N in the mean over all of
+    them, and 1 / W in the mean over W ranks: the factor is W n / N, and 1 where shares are even.
+
+    Args:
+        sizes: of this rank's share of each batch; None: not known, on any rank.
+
+    Raises:
+        ValueError: one is known on some ranks only.
+    """
+    if world() == 1:
+        return [1.0] * len(sizes)
+    known = [0 if size is None else 1 for size in sizes]
+    own = [0 if size is None else size for size in sizes]
+    counts = torch.tensor([known, own], device=device)
+    dist.all_reduce(counts)
+    num_known, totals = counts.tolist()
+    shares = []
+    for size, ranks, total in zip(sizes, num_known, totals, strict=True):
+        if ranks not in (0, world()):
+            raise ValueError(
+                f"the size of a batch is known on {ranks} of {world()} processes: give it on all "
+                "of them, step(..., sizes=(train, valid)), or on none"
+            )
+        shares.append(1.0 if size is None or total == 0 else world() * size / total)
+    return shares
 
 
 @torch.no_grad()

@@ -90,13 +90,20 @@ def _mapped(
     for key in keys:
         parts = [row[key] for row in rows]
         new_items.append(_mapped(function, parts, f"{where}[{key!r}]"))
-    if isinstance(first, tuple):
-        return _tuple_like(first, new_items)
-    if isinstance(first, list):
-        return _list_like(first, new_items)
-    if isinstance(first, dict):
-        return _dict_like(first, keys, new_items)
-    return _object_like(first, keys, new_items)
+    return with_items(first, new_items)
+
+
+def with_items(value: Any, items: Sequence[Any]) -> Any:
+    """A container like `value` that holds these, in the order of `items_of`."""
+    new_items = list(items)
+    if isinstance(value, tuple):
+        return _tuple_like(value, new_items)
+    if isinstance(value, list):
+        return _list_like(value, new_items)
+    keys = [key for key, _ in items_of(value) or []]
+    if isinstance(value, dict):
+        return _dict_like(value, keys, new_items)
+    return _object_like(value, keys, new_items)
 
 
 def items_of(value: Any) -> list[tuple[Any, Any]] | None:
@@ -213,6 +220,9 @@ def equal(first: Any, other: Any) -> bool:
 
 def described(value: Any) -> str:
     """What an error calls a part of an output."""
+    if isinstance(value, Tensor) and not is_mixed(value):
+        kind = "booleans" if value.dtype == torch.bool else "integers"
+        return f"{kind} of shape {tuple(value.shape)}"
     if isinstance(value, (Tensor, Place)):
         return str(tuple(value.shape))
     if isinstance(value, (bool, int, float, str)) or value is None:

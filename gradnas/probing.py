@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gradnas.inplace import Inputs
 from gradnas.nesting import (
     Place,
     described,
@@ -66,6 +67,7 @@ class Probes:
         args, named: their inputs.
         device: of the output.
         context: what surrounds a call (the current draw, for choices inside an operation).
+        label_of: column -> what an error calls the operation.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class Probes:
         named: Mapping[str, Any],
         device: torch.device,
         context: Callable[[], AbstractContextManager[Any]],
+        label_of: Callable[[int], str],
     ) -> None:
         self.inputs: list[Tensor] = []
         self._template = take_apart((args, dict(named)), self.inputs)
         self._context = context
         self.form: Any = None  # of the active output, with its places; `probed` says
         self.label = ""
+        self._label_of = label_of
         self._device = device
         self._random_state = random_state(device)
         self._autocasts = torch.is_autocast_enabled(device.type)
@@ -121,7 +125,9 @@ class Probes:
             # Running statistics go into copies: a probe changes nothing.
             held = with_copied_buffers(operation.held)
             with holding(held), self._context(), autocast, bound_in_backward():
+                given = Inputs(args, named)
                 output = operation.module(*args, **named)
+                given.check(operation.module, self._label_of(column))
         finally:
             set_random_state(random_state_now, self._device)
         return self._matched(column, output)
@@ -138,8 +144,9 @@ class Probes:
                 fits = equal(wanted, part)
             if not fits:
                 raise ValueError(
-                    f"{self.label}{where}: operation {column} gives {described(part)}, "
-                    f"but the active ones {described(wanted)}"
+                    f"{self.label}{where}: operation {column} gives {described(part)}, but "
+                    f"the active ones {described(wanted)}; only tensors of real numbers may differ "
+                    "between operations, and not in shape"
                 )
 
         mapped(take, [self.form, output])

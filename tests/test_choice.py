@@ -138,3 +138,14 @@ def test_one_hot_draws():
     found = Draw.one_hot({"c": [1, None]}, {"c": torch.zeros(2, 3)})
     assert found.mix["c"].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     assert found.active["c"] == ((1,), ())
+
+
+def test_a_setting_in_which_all_operations_agree_can_be_read():
+    choice = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3, bias=False)}, name="c")
+    assert (choice.in_features, choice.out_features) == (4, 3)
+    assert hasattr(choice, "operations") and not hasattr(choice, "weight")
+    with pytest.raises(AttributeError, match=r"Choice 'c' has no attribute 'weight'.*can call it"):
+        choice.weight  # noqa: B018
+    other = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 4)}, name="c")
+    with pytest.raises(AttributeError, match="do not agree"):
+        other.out_features  # noqa: B018

@@ -8,13 +8,31 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import GRADIENTS, name_of
+from torch import nn
 
-from gradnas import SGDStep, Unrolled, distributed
+from gradnas import (
+    AlphaOptimizer,
+    BinaryGates,
+    Choice,
+    ExpectedCost,
+    FirstOrder,
+    GumbelSoftmax,
+    Reinforce,
+    Search,
+    SGDStep,
+    Softmax,
+    Unrolled,
+    WeightOptimizer,
+    distributed,
+)
 from gradnas.runs import Run
+from gradnas.tasks.training import update
 
 HERE = Path(__file__).resolve().parent
 
@@ -64,6 +82,140 @@ def hypergradient(gradient, rows):
         alphas,
         inner=SGDStep(lr=0.1, momentum=0.9, weight_decay=0.01),
     )
+
+
+class Odd(nn.Module):
+    """A module with a choice, whose function of an example depends on no other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(3, 4)
+        self.body = Choice(
+            {"tanh": nn.Sequential(nn.Linear(4, 4), nn.Tanh()), "skip": nn.Identity()}, name="body"
+        )
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)))
+
+
+# Relaxation, gradient, further settings of the search.
+ODD_SEARCHES = [(Softmax(), gradient, {}) for gradient in GRADIENTS]
+ODD_SEARCHES += [
+    (BinaryGates(mode="two"), FirstOrder(), {}),
+    (GumbelSoftmax(hard=True), Unrolled(), {}),
+    (BinaryGates(), Reinforce(samples=3), {}),
+    (
+        Softmax(),
+        FirstOrder(),
+        {"cost": ExpectedCost(target_params=20, form="add#linear"), "example": torch.zeros(1, 3)},
+    ),
+]
+ODD_SIZES = [(8, 6), (7, 3), (3, 5), (2, 7)]  # of train and validation batches, over all ranks
+
+
+def odd_search(index, share, own_loop):
+    """Weights and alphas after some steps on `share(batch)` of each batch, in float64."""
+    relaxation, gradient, settings = ODD_SEARCHES[index]
+    torch.manual_seed(0)
+    settings = {**settings}
+    if "example" in settings:
+        settings["example"] = settings["example"].double()
+    search = Search(
+        Odd().double(),
+        relaxation,
+        gradient,
+        weights=WeightOptimizer(lr=0.2, clip_norm=0.3),
+        alphas=AlphaOptimizer(**{**relaxation.alpha_defaults, "lr": 0.1}),
+        **settings,
+    )
+    generator = torch.Generator().manual_seed(1)
+    loaders = [], []
+    for sizes in ODD_SIZES:
+        for loader, size in zip(loaders, sizes, strict=True):
+            x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
+            loader.append({"x": share(x), "y": share((x.sum(1) > 0).long())})
+
+    def loss_on(batch):
+        return lambda net: F.cross_entropy(net(batch["x"]), batch["y"])
+
+    search.schedule.epochs = 1
+    if own_loop:
+        for train, valid in zip(*loaders, strict=True):
+            sizes = (len(train["x"]), len(valid["x"]))
+            search.step(loss_on(train), loss_on(valid), sizes=sizes)
+    else:
+        for train, valid in search.pairs(*loaders):
+            search.step(loss_on(train), loss_on(valid))
+    return {name: p.detach() for name, p in search.supernet.named_parameters()}
+
+
+def odd_training(share):
+    """The weights after steps of a training on `share(batch)` of each batch."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    task = SimpleNamespace(network=network, optimizer=optimizer)
+    for size in (7, 3):
+        x = share(torch.randn(size, 3, dtype=torch.float64))
+        loss = network(x).square().mean()
+        loss.backward()
+        update(task, loss, 0.5, len(x))
+    return {name: p.detach() for name, p in network.named_parameters()}
+
+
+ODD_PROGRAM = """
+import sys, torch
+from gradnas import distributed
+from gradnas.tasks.evaluation import Means
+from test_distributed import ODD_SEARCHES, odd_search, odd_training
+distributed.start(torch.device("cpu"))
+torch.set_num_threads(1)
+r = distributed.rank()
+share = lambda batch: batch.tensor_split(2)[r]  # as `Plan` divides: 7 are 4 and 3
+values = {}
+for own_loop in (False, True):
+    values[own_loop] = [odd_search(k, share, own_loop) for k in range(len(ODD_SEARCHES))]
+values["training"] = odd_training(share)
+try:
+    distributed.factors([3 if r else None], torch.device("cpu"))
+except ValueError as error:
+    assert "known on 1 of 2 processes" in str(error)
+else:
+    raise AssertionError
+means = Means()
+means.add({"loss": torch.tensor(float(r + 1))}, 1 + 2 * r)  # 1 once, 2 three times
+assert means.values("train_") == {"train_loss": 1.75}
+torch.save(values, f"{sys.argv[1]}.{r}")
+distributed.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def of_uneven_ranks(tmp_path_factory):
+    """What both ranks have after searches whose batches do not divide by two."""
+    path = tmp_path_factory.mktemp("uneven") / "values.pt"
+    in_two_processes("-c", ODD_PROGRAM, str(path))
+    return [torch.load(f"{path}.{r}", weights_only=True) for r in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_loop", [False, True], ids=["pairs", "sizes"])
+@pytest.mark.parametrize("index", range(len(ODD_SEARCHES)), ids=[name_of(s) for s in ODD_SEARCHES])
+def test_uneven_shares_agree_with_one_process(of_uneven_ranks, index, own_loop):
+    whole = odd_search(index, lambda batch: batch, own_loop)
+    for rank in range(2):
+        found = of_uneven_ranks[rank][own_loop][index]
+        for name, tensor in whole.items():
+            assert torch.allclose(found[name], tensor, rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.slow
+def test_a_training_with_uneven_shares_agrees_with_one_process(of_uneven_ranks):
+    whole = odd_training(lambda batch: batch)
+    for found in of_uneven_ranks:
+        for name, tensor in whole.items():
+            assert torch.allclose(found["training"][name], tensor, rtol=1e-12), name
 
 
 def in_two_processes(*arguments):

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 import gradnas
 from gradnas import Choice, Draw
 from gradnas.choice import using
+from gradnas.latency.recorder import tensors_in
 from gradnas.nesting import put_together, take_apart
+from gradnas.search.feed import to_device
 
 Pair = namedtuple("Pair", "y state")
 
@@ -161,11 +163,15 @@ def test_attention_without_weights_can_be_searched(gradient):
 
 
 DIFFERENT = {
-    "int tensors": (lambda y: (y, torch.tensor([1])), lambda y: (y, torch.tensor([2])), "int64"),
+    "int tensors": (
+        lambda y: (y, torch.tensor([1])),
+        lambda y: (y, torch.tensor([2])),
+        "integers of shape",
+    ),
     "bool tensors": (
         lambda y: (y, torch.tensor([True])),
         lambda y: (y, torch.tensor([False])),
-        "bool",
+        "booleans of shape",
     ),
     "none and tensor": (lambda y: (y, None), lambda y: (y, y), "NoneType.*Tensor"),
     "floats": (lambda y: (y, 0.5), lambda y: (y, 0.75), "0.5.*0.75"),
@@ -214,3 +220,21 @@ def test_taking_apart_and_putting_together():
         assert type(again) is type(value)
         for one, other in zip(tensors_of(again), tensors, strict=True):
             assert one is other
+
+
+def test_batches_keep_their_containers_when_they_are_moved():
+    for make in MAKERS.values():
+        batch = make(X)
+        moved = to_device(batch, torch.device("meta"))
+        assert type(moved) is type(batch)
+        if isinstance(batch, nn.utils.rnn.PackedSequence):
+            assert moved.data.is_meta and not moved.batch_sizes.is_meta
+        else:
+            assert all(tensor.is_meta for tensor in tensors_of(moved))
+
+
+def test_the_tensors_of_outputs_are_seen_by_costs():
+    for make in MAKERS.values():
+        assert [id(t) for t in tensors_in(make(X))] != []
+    first, second = tensors_in(Frozen(X, (X + 1.0,)))
+    assert first is X and torch.equal(second, X + 1.0)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
@@ -20,17 +19,17 @@ from gradnas.config import from_json, read_object
 from gradnas.families import recipes
 from gradnas.latency import (
     LATENCY,
+    Costs,
     CostView,
     Entry,
     LatencyTable,
     Timing,
     measure,
-    time_interleaved,
 )
+from gradnas.latency.check import check_sums
 from gradnas.latency.fit import fit_table
-from gradnas.latency.measure import Ready, Sample
 from gradnas.progress import Progress
-from gradnas.spaces import ImageSpace
+from gradnas.spaces import ImageSpace, Supernet
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -41,7 +40,8 @@ TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_
 class MeasureCommand:
     """Time every distinct (operation, input shape) of a space on this device, and write a table.
 
-    Of a finished run its architecture is timed from end to end too, beside the sum of the table.
+    At the end three random networks of the space, and of a finished run the one it found, are timed
+    from end to end beside the sums of the table.
     """
 
     what: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json|RUN", help_behavior_hint="")]
@@ -104,16 +104,39 @@ class MeasureCommand:
         cheapest = supernet.cheapest(costs)
         print(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
 
+        self._check(config.space, supernet, view, x_BCHW, costs, timing)
+
+    def _check(
+        self,
+        space: ImageSpace[Any],
+        supernet: Supernet[Any],
+        view: CostView,
+        x_BCHW: Tensor,
+        costs: Costs,
+        timing: Timing,
+    ) -> None:
+        """Time whole networks beside their sums: of a run the one it found, and three others."""
+        decisions = _spread_decisions(space, supernet, costs)
         folder = Path(self.what)
         if (folder / runs.GENOTYPE).exists():
-            decision = load_architecture(folder / runs.GENOTYPE)
+            label = f"the network of {folder}"
+            decisions = {label: load_architecture(folder / runs.GENOTYPE), **decisions}
+        networks = []
+        sums_ms = []
+        for decision in decisions.values():
             network = supernet.derived(decision)
-            self._place(network, device)
-            whole = _time_whole(network.eval(), view, x_BCHW, timing)
+            self._place(network, x_BCHW.device)
+            networks.append(network.eval())
+            sums_ms.append(supernet.cost_of(decision, costs))
+        checked = check_sums(view, (x_BCHW,), networks, sums_ms, x_BCHW.device, timing)
+        print("check: whole networks, measured beside the operations")
+        for label, one in zip(decisions, checked, strict=True):
+            print(f"  {label}: {one}")
+        is_off = any(not 0.8 <= one.ratio <= 1.25 for one in checked)
+        if is_off:
             print(
-                f"the network of {folder}: measured from end to end {whole.ms:.3f} ms "
-                f"(interquartile range {whole.spread_ms:.3f}), "
-                f"sum of the table {supernet.cost_of(decision, costs):.3f} ms"
+                "  some sums are off by more than a fifth: measure with more --repeats or "
+                "--clock cpu, and compare only latencies that differ by more than that"
             )
 
     @property
@@ -148,12 +171,18 @@ def _search_of(path: Path) -> SearchSettings:
     return from_json(kind, description, str(path)).located(path.parent)
 
 
-def _time_whole(network: nn.Module, view: CostView, x_BCHW: Tensor, timing: Timing) -> Sample:
-    """The time of a network, in turn with the operations, so that it meets caches as they did."""
-    works: list[Ready] = [lambda: nullcontext(lambda: network(x_BCHW))]
-    for unit in view.survey((x_BCHW,)):
-        works.append(unit.ready)
-    return time_interleaved(works, x_BCHW.device, timing)[0]
+def _spread_decisions(
+    space: ImageSpace[Any], supernet: Supernet[Any], costs: Costs
+) -> dict[str, Any]:
+    """By the table the cheapest, the middle and the dearest of some random architectures."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [space.random_decision(generator) for _ in range(21)]
+    drawn.sort(key=lambda decision: supernet.cost_of(decision, costs))
+    return {
+        "a cheap random one": drawn[0],
+        "a middling random one": drawn[len(drawn) // 2],
+        "a dear random one": drawn[-1],
+    }
 
 
 @dataclass(frozen=True)

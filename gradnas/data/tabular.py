@@ -9,7 +9,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -255,7 +255,7 @@ class Example:
     target: str
     ranges: dict[str, tuple[float, float]]
     function: Callable[..., np.ndarray]
-    output: str = "real"
+    output: Literal["real", "counts", "class"] = "real"
 
     def table(self, rows: int = 100, noise: float = 0.02, seed: int = 0) -> Table:
         """Rows drawn uniformly from the ranges.

@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gradnas import distributed
 
 Tensors = dict[str, Tensor]
 Loss = Callable[[Tensors, Tensors], Tensor]
+
+# What to do where torch cannot differentiate a second time.
+NO_SECOND = "use Unrolled(mode='finite_difference') or FirstOrder(), which differentiate once"
+
+# The code of every backward that is marked so, whatever it wraps.
+ONCE_DIFFERENTIABLE = once_differentiable(lambda ctx: None).__code__
 
 CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
@@ -169,7 +176,8 @@ def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) 
     """`torch.autograd.grad`, with zeros for what the loss does not depend on.
 
     Raises:
-        ValueError: the loss is not a scalar.
+        ValueError: the loss is not a scalar; with `create_graph`, a function in it has no second
+            derivative.
     """
     inputs = list(inputs)
     if loss.dim() != 0:
@@ -177,7 +185,43 @@ def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) 
     if not loss.requires_grad or not inputs:
         return [torch.zeros_like(t) for t in inputs]
     grads = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
-    return zeros_for_none(grads, inputs)
+    filled = zeros_for_none(grads, inputs)
+    if create_graph:
+        _check_second_derivatives([loss, *filled])
+    return filled
+
+
+def _check_second_derivatives(tensors: Sequence[Tensor]) -> None:
+    """ValueError where a function that is marked `once_differentiable` has a part in these.
+
+    What such a function gives in backward is a constant, or hangs on a leaf of its own behind a
+    node that is to raise an error. Asked for the derivative in certain inputs alone, autograd never
+    comes by that node: the term is missing, and nobody is told.
+
+    Args:
+        tensors: a loss and its gradients.
+    """
+    waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    seen = set(waiting)
+    missing: str | None = None
+    while waiting:
+        node = waiting.pop()
+        function = getattr(node, "_forward_cls", None)  # of functions written in Python
+        backward = getattr(function, "backward", None)
+        is_marked = getattr(backward, "__code__", None) is ONCE_DIFFERENTIABLE
+        if is_marked and function is not None:
+            missing = function.__name__
+        elif node.name() == "torch::autograd::Error" and missing is None:
+            missing = "a function"
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    if missing is not None:
+        raise ValueError(
+            f"{missing} in the network or the loss is marked once_differentiable, and this "
+            f"gradient needs a second derivative: {NO_SECOND}"
+        )
 
 
 def zeros_for_none(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gradnas.config import Json
+from gradnas.latency.allocator import keeping_memory
 from gradnas.latency.counts import in_eval_mode
 from gradnas.latency.entry import Device, Entry
 from gradnas.latency.survey import CostView, Ready
@@ -80,13 +81,14 @@ def time_interleaved(
     nullcontext(function)`.
 
     On CUDA each call lies between two events on the stream, and the device is synchronised after
-    each round; calls therefore overlap with the launch of the next, as they do in a network.
+    each round; calls therefore overlap with the launch of the next, as they do in a network. On a
+    CPU memory stays with the process, as it does from layer to layer of a network.
     """
     timing.check(device)
     generator = np.random.default_rng(0)  # its own: no other random number moves by a measurement
     samples_ms: list[list[float]] = [[] for _ in works]
     one_round = _cuda_round if device.type == "cuda" else _synchronised_round
-    with torch.no_grad():
+    with torch.no_grad(), keeping_memory(device):
         for number in range(timing.warmup + timing.repeats):
             # An order of its own for each round: what runs before an operation, and so what lies in
             # the caches, is then not the same every time.

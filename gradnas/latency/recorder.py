@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gradnas.choice import Choice
 from gradnas.latency.counts import counting, module_label
 from gradnas.latency.registered import Place, When, choice_names
+from gradnas.nesting import items_of
 
 
 @dataclass(eq=False)
@@ -209,12 +210,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors of a nesting of tuples, lists and dictionaries, in order."""
+    """The tensors of a nesting, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
+    else:
+        for _, item in items_of(value) or []:
             yield from tensors_in(item)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Choice
+from gradnas.choice import Choice, Draw, using
 from gradnas.latency.counts import in_eval_mode, uncountable
 from gradnas.latency.features import features_of
 from gradnas.latency.recorder import Call, Recorder, plain_settings, tensors_in
@@ -134,13 +134,24 @@ def survey(
         named_for_rest = named
     with in_eval_mode(net), torch.no_grad():
         recorder = Recorder(net, places)
-        with recorder.watching():
+        with recorder.watching(), _everything(recorder.names):
             net(*inputs, **named)
         _check_that_all_ran(recorder)
         units = _units(recorder, named_for_rest)
     asleep = {name for choice, name in recorder.names.items() if choice not in recorder.ran}
     awake = {name for choice, name in recorder.names.items() if choice in recorder.ran}
     return Survey(tuple(units), registered(net, places), tuple(sorted(asleep - awake)))
+
+
+def _everything(names: Mapping[nn.Module, str]) -> AbstractContextManager[None]:
+    """Within: every operation of every choice runs, whatever search the choices belong to."""
+    mix = {}
+    for choice, name in names.items():
+        assert isinstance(choice, Choice)
+        if choice.name is None:
+            return nullcontext()  # it was never searched, and runs them all by itself
+        mix[name] = torch.full((len(choice.operations),), 1.0 / len(choice.operations))
+    return using(Draw.dense(mix))
 
 
 def _check_that_all_ran(recorder: Recorder) -> None:

@@ -99,8 +99,7 @@ class DiscoverConfig:
             raise ValueError(
                 f"the example {self.example} has its own columns: leave out --target and --features"
             )
-        output: Any = example.output
-        return replace(self, output=output), table
+        return replace(self, output=example.output), table
 
     def estimator(self, progress: bool) -> EquationRegressor | EquationClassifier:
         """The estimator that looks for the law."""

@@ -59,6 +59,10 @@ class GumbelSoftmax(Relaxation):
     def needs_progress(self) -> bool:
         return self.temperature != self.temperature_end
 
+    @property
+    def trains_mixtures(self) -> bool:
+        return not self.hard
+
     def noise(self, alphas: Tables, generator: torch.Generator) -> dict[str, Tensor]:
         gumbel = {}
         for name, alpha in alphas.items():

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, SGDStep
-from gradnas.gradients.base import Tensors, norm, same_randomness
+from gradnas.gradients.base import NO_SECOND, Tensors, norm, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
+from gradnas.search.checks import lacks_second, no_gradient, scalar
 from gradnas.search.costs import Spending
-from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.passes import ALPHA_NOISE, Passes, times
 from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
 from gradnas.search.weight_step import WeightStep
@@ -88,20 +89,38 @@ class AlphaStep:
         may call it again with other weights.
         """
         seen: list[Tensor] = []
+        factors = self.passes.factors
+
+        def counted(net: BoundNet) -> Tensor:
+            return times(factors.train, scalar(train_loss(net), "train"))
 
         def with_cost(net: BoundNet) -> Tensor:
-            loss = valid_loss(net)
+            loss = scalar(valid_loss(net), "validation")
+            if torch.is_grad_enabled() and not loss.requires_grad:
+                raise no_gradient("validation", "alphas")
             seen.append(loss.detach())
-            if self.spending is None:
-                return loss
-            return self.spending.combine(loss, self.spending.expected(net.draw.probabilities))
+            if self.spending is not None:
+                spent = self.spending.expected(net.draw.probabilities)
+                loss = self.spending.combine(loss, spent)
+            # The factors of all ranks have the mean 1, so that the cost counts in full.
+            return times(factors.valid, loss)
 
         # The losses are closures over weights and alphas, since a gradient evaluates them where the
         # network is not: at the unrolled weights, or on both sides of its own.
-        train = self.passes.closure(train_loss, noise)
+        train = self.passes.closure(counted, noise)
         valid = self.passes.closure(with_cost, noise)
         with recomputation_refused(self.passes.supernet):
-            grads = self.method(train, valid, self.passes.params, self.passes.alphas, inner=inner)
+            try:
+                grads = self.method(
+                    train, valid, self.passes.params, self.passes.alphas, inner=inner
+                )
+            except (RuntimeError, NotImplementedError) as error:
+                if not (self.method.differentiates_twice and lacks_second(error)):
+                    raise
+                raise ValueError(
+                    f"{type(self.method).__name__} needs second derivatives, and torch has none of "
+                    f"a part of the network or the loss ({str(error).splitlines()[0]}): {NO_SECOND}"
+                ) from error
         return grads, seen[0]
 
     def expected_cost(self, spending: Spending) -> float:

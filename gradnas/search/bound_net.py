@@ -30,6 +30,11 @@ class BoundNet:
         self._placed = placed
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if "draw" in named:
+            raise ValueError(
+                "net(..., draw=...) inside a loss: the search itself says what the choices mix; an "
+                "argument of the network's own of that name is given by its position"
+            )
         with checkpoints_of_pass(self._placed):
             if self._placed is None:
                 return self._supernet(*inputs, draw=self._draw, **named)

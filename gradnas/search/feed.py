@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from gradnas.nesting import items_of, with_items
 from gradnas.search.bound_net import NetLoss
 
 T = TypeVar("T")  # a train batch
 V = TypeVar("V")  # a validation batch
+Sizes = tuple[int | None, int | None]  # of a train and of a validation batch; None: not known
 
 
 class Feed:
@@ -23,10 +27,12 @@ class Feed:
     Attributes:
         num_drawn: validation batches since the search began: its place in the loader after a
             reload.
+        sizes: examples in the last train batch and in the last validation batch.
     """
 
     def __init__(self, num_drawn: int = 0) -> None:
         self.num_drawn = num_drawn
+        self.sizes: Sizes = (None, None)
         self._loader: Iterable[Any] | None = None
         self._iterator: Iterator[Any] | None = None
 
@@ -37,10 +43,10 @@ class Feed:
         empty = True
         for train_batch in train_loader:
             empty = False
-            yield (
-                to_device(train_batch, device),
-                to_device(self._next_valid(valid_loader), device),
-            )
+            valid_batch = self._next_valid(valid_loader)
+            self.sizes = (size_of(train_batch), size_of(valid_batch))
+            yield to_device(train_batch, device), to_device(valid_batch, device)
+        self.sizes = (None, None)
         if empty:
             raise ValueError("the train loader yields no batch")
 
@@ -69,6 +75,22 @@ class Feed:
         return 0
 
 
+def size_of(batch: Any) -> int | None:
+    """Examples in a batch: the length of the first tensor in it; None where it holds none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else None
+    items: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        items = batch.values()
+    elif isinstance(batch, (tuple, list)):
+        items = batch
+    for item in items:
+        size = size_of(item)
+        if size is not None:
+            return size
+    return None
+
+
 def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
     """The loss on a batch `(inputs ..., target)`; ValueError for a batch of another form."""
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
@@ -81,13 +103,13 @@ def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on the device; other values stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)  # a pinned batch is copied while kernels run
-    if isinstance(batch, Mapping):
+    """The batch with every tensor in it on the device; containers and other values stay as such."""
+    if isinstance(batch, Mapping) and not isinstance(batch, (dict, UserDict)):
         return {key: to_device(item, device) for key, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple takes its fields
-        return type(batch)(*(to_device(item, device) for item in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(item, device) for item in batch)
-    return batch
+    if isinstance(batch, PackedSequence):  # whose lengths belong on the CPU
+        return batch.to(device)
+    items = items_of(batch)
+    if items is None:
+        # A pinned batch is copied while kernels run.
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+    return with_items(batch, [to_device(item, device) for _, item in items])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,18 @@ ALPHA_NOISE = 1
 WEIGHT_NOISE = 2
 
 
+class Factors(NamedTuple):
+    """What this rank's losses are multiplied by."""
+
+    train: float = 1.0
+    valid: float = 1.0
+
+
+def times(factor: float, loss: Tensor) -> Tensor:
+    """`factor * loss`; without a node in the graph where nothing changes."""
+    return loss if factor == 1.0 else factor * loss
+
+
 class Passes:
     """The supernet with its relaxation, and everything a pass of it depends on.
 
@@ -36,6 +49,8 @@ class Passes:
         params: the weights that are trained, by name; without the alphas.
         alphas: the tables of logits, by the name of their choice.
         seed: of what the relaxation samples.
+        factors: what the losses of the weights and of the alphas count in the mean over ranks; 1
+            unless ranks have uneven shares of a batch (`distributed.factors`).
 
     Raises:
         ValueError: there are no weights to train.
@@ -54,6 +69,7 @@ class Passes:
         self.schedule = schedule
         self.precision = precision
         self.seed = seed
+        self.factors = Factors()
         self.alphas: dict[str, nn.Parameter] = dict(supernet.alphas.items())
 
         # Alphas are told apart by identity: whatever else refers to them, they stay out of the

@@ -91,9 +91,12 @@ def recomputation_refused(net: nn.Module) -> Iterator[None]:
         OutsideSearch: naming the module.
     """
     paths: dict[nn.Module, str] = {}
+    compiled = set()  # parts that `torch.compile` made: their backward runs no module
     for path, module in net.named_modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            compiled.update(module.modules())
         holds_tensors = bool(module._parameters) or bool(module._buffers)
-        if holds_tensors:
+        if holds_tensors and module not in compiled:
             paths[module] = path
 
     def check(module: nn.Module, args: Any) -> None:
@@ -106,8 +109,13 @@ def recomputation_refused(net: nn.Module) -> Iterator[None]:
             "torch.utils.checkpoint for activation checkpointing, or leave it out during the search"
         )
 
-    handle = register_module_forward_pre_hook(check)
+    if compiled:
+        # A hook on all modules would keep torch from running what it has compiled.
+        handles = [module.register_forward_pre_hook(check) for module in paths]
+    else:
+        handles = [register_module_forward_pre_hook(check)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -16,7 +16,7 @@ from gradnas.objectives.cost import accuracy_latency_reward
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.costs import Spending
-from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.passes import ALPHA_NOISE, Passes, times
 
 
 class Rewards:
@@ -52,7 +52,8 @@ class Rewards:
             losses.append(self._loss(valid_loss, draw))
 
         # Every rank sees its share of the batch; the reward is of the whole.
-        (mean_losses_M,) = distributed.mean([torch.stack(losses)])
+        losses_M = times(self.passes.factors.valid, torch.stack(losses))
+        (mean_losses_M,) = distributed.mean([losses_M])
         # Hence every rank has the same rewards, and estimates the same gradient.
         rewards = []
         for loss, draw in zip(mean_losses_M, draws, strict=True):
@@ -69,6 +70,9 @@ class Rewards:
         with same_randomness(self.passes.params.values()):
             loss = self.passes.sampled(valid_loss, draw)
         # It may be any number, not a tensor at all.
+        if not isinstance(loss, (Tensor, int, float)) or getattr(loss, "ndim", 0) != 0:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else loss
+            raise ValueError(f"the validation loss of a sampled network is a number, not {got}")
         return torch.as_tensor(loss, dtype=torch.float64, device=self.passes.device).detach()
 
     def _reward(self, loss: Tensor, draw: Draw) -> float:

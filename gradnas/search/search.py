@@ -29,15 +29,21 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
+from gradnas.search.checks import (
+    MakeOptimizer,
+    check_combination,
+    check_network,
+    check_settings,
+)
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
-from gradnas.search.feed import Feed, T, V, supervised
+from gradnas.search.feed import Feed, Sizes, T, V, supervised
 from gradnas.search.gap import gap_line
-from gradnas.search.passes import Passes
+from gradnas.search.passes import Factors, Passes
 from gradnas.search.result import SearchResult
-from gradnas.search.rewards import Rewards, check_samples
+from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.undo import Undo
-from gradnas.search.weight_step import MakeOptimizer, WeightStep
+from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
 
@@ -98,7 +104,9 @@ class Search:
         cost: ExpectedCost | None = None,
         example: Any = None,
     ) -> None:
-        refuse_wrappers(net)
+        distributed.check_joined()
+        check_network(net)
+        check_settings(weights, alphas)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
@@ -121,8 +129,8 @@ class Search:
         self.weight_optimizer = self.weight_step.optimizer
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)
-        self.alpha_optimizer = alphas.build(self.alphas.values())
         check_combination(relaxation, gradient, alphas)
+        self.alpha_optimizer = alphas.build(self.alphas.values())
 
         self.cost: ExpectedCost | None = None
         self.spending: Spending | None = None
@@ -184,12 +192,20 @@ class Search:
         self.schedule.finish_epoch()
         self.weight_step.set_learning_rate()
 
-    def step(self, train_loss: NetLoss, valid_loss: NetLoss | None = None) -> StepReport:
+    def step(
+        self,
+        train_loss: NetLoss,
+        valid_loss: NetLoss | None = None,
+        sizes: Sizes | None = None,
+    ) -> StepReport:
         """One step of the alphas (if it is due, and with a `valid_loss`), then one of the weights.
 
         Args:
             train_loss, valid_loss: functions from the network to a scalar loss. They may be called
                 several times, with different weights; they must not change anything outside.
+            sizes: of several processes: over how many examples the two losses are means, on this
+                rank. By default those of the batches that `pairs` gave last; without them all
+                ranks count the same.
 
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite. The whole step is undone (alphas,
@@ -197,6 +213,7 @@ class Search:
         """
         seen_valid_loss = None
         self.undo.remember()
+        self.passes.factors = self._factors(sizes)
         with cuda_products(self.precision):
             try:
                 # The alphas first, as in algorithm 1: a second-order gradient looks through the
@@ -211,6 +228,14 @@ class Search:
             self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
+
+    def _factors(self, sizes: Sizes | None) -> Factors:
+        """Of the two losses, in the mean over ranks."""
+        if distributed.world() == 1:
+            return Factors()
+        if sizes is None:
+            sizes = self.feed.sizes
+        return Factors(*distributed.factors(sizes, self.device))
 
     def probe(self, loss: NetLoss) -> Tensor:
         """The value of a loss in the coming architecture step, with weights and samples of now.
@@ -401,32 +426,3 @@ class Search:
             self.supernet.initial = dict(state["initial"])
         # Last: nothing above may use up numbers of the state that goes on.
         set_random_state(state["random_state"], self.device)
-
-
-def refuse_wrappers(net: nn.Module) -> None:
-    """ValueError where the network is spread over devices by something else than the search."""
-    for path, module in net.named_modules():
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            what = f"{path!r} of the network is" if path else "the network is"
-            raise ValueError(
-                f"{what} an nn.{type(module).__name__}, whose replicas or gradients a search "
-                "cannot follow: give the plain module (it is in .module), and for several devices "
-                "start one process for each with torchrun; the search averages over them itself"
-            )
-
-
-def check_combination(
-    relaxation: Relaxation, gradient: ArchitectureGradient, alphas: AlphaOptimizer
-) -> None:
-    """ValueError where these do not go together, with the reason."""
-    if gradient.differentiates_twice and relaxation.once_differentiable:
-        raise ValueError(
-            f"{type(gradient).__name__} needs second derivatives, which "
-            f"{type(relaxation).__name__} does not have; use FirstOrder(), "
-            "Unrolled(mode='finite_difference') or Reinforce()"
-        )
-    # A relaxation asks for certain settings of Adam where its own rule corrects the update; under
-    # rewards that rule is not applied.
-    if not gradient.num_samples:
-        relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
-    check_samples(relaxation, gradient)

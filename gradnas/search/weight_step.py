@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,8 @@ from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, SGDStep
 from gradnas.optimizers import WeightOptimizer
 from gradnas.search.bound_net import NetLoss
-from gradnas.search.passes import WEIGHT_NOISE, Passes
-
-MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+from gradnas.search.checks import MakeOptimizer, made_optimizer, no_gradient, scalar
+from gradnas.search.passes import WEIGHT_NOISE, Passes, times
 
 
 class WeightStep:
@@ -28,16 +26,15 @@ class WeightStep:
     def __init__(self, passes: Passes, weights: WeightOptimizer | MakeOptimizer) -> None:
         self.passes = passes
         self.schedule = passes.schedule
-        params = list(passes.params.values())
         self.settings: WeightOptimizer | None = None
         self.clip_norm: float | None = None
         self.optimizer: torch.optim.Optimizer
         if isinstance(weights, WeightOptimizer):
             self.settings = weights
             self.clip_norm = weights.clip_norm
-            self.optimizer = weights.build(params)
+            self.optimizer = weights.build(passes.params.values())
         else:
-            self.optimizer = weights(params)
+            self.optimizer = made_optimizer(weights, passes.params, passes.alphas)
 
     def prepare(self, train_loss: NetLoss) -> Tensor:
         """Leave the gradients of the step in the weights; returns the train loss, detached.
@@ -75,12 +72,15 @@ class WeightStep:
         # Constants here: a graph up to the alphas would be built for nothing.
         tables = {name: alpha.detach() for name, alpha in self.passes.alphas.items()}
         draw = self.passes.path(tables, self.passes.noise(WEIGHT_NOISE))
-        loss = self.passes.as_it_is(train_loss, draw)
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"the train loss must be a scalar tensor, got {shape}")
+        loss = scalar(self.passes.as_it_is(train_loss, draw), "train")
+        if not loss.requires_grad:
+            # Of sampled operations, none may have weights.
+            if draw.is_dense:
+                raise no_gradient("train", "weights")
+            return loss, [], []
         params = list(self.passes.params.values())
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        counted = times(self.passes.factors.train, loss)
+        grads = torch.autograd.grad(counted, params, allow_unused=True)
 
         # Operations that were not drawn get no gradient, hence no decay and no momentum either.
         present = []

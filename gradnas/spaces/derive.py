@@ -11,8 +11,9 @@ from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice
 from gradnas.config import did_you_mean
 from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.chosen import with_chosen
 from gradnas.spaces.copied import copied
-from gradnas.spaces.your_module import OpenModule, choices_in, with_chosen
+from gradnas.spaces.your_module import OpenModule, choices_in
 
 
 def derive(

@@ -14,11 +14,11 @@ from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, did_you_mean, to_json
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import NetworkSpace
+from gradnas.spaces.chosen import with_chosen
 from gradnas.spaces.your_module import (
     ModuleSupernet,
     choices_in,
     reached_choices,
-    with_chosen,
 )
 
 CHOICES = "choices"  # entry of a configuration file: the operations that a report names

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
 from gradnas.derivation import Picks, best_operation
+from gradnas.inplace import watching
 from gradnas.latency import CostView
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
+from gradnas.spaces.chosen import modules_beside, with_chosen
 from gradnas.spaces.copied import copied
+from gradnas.spaces.fast_path import keep_off_fast_path
+from gradnas.spaces.hooks import refuse_what_is_lost
 
 
 class OpenModule(Supernet[D]):
@@ -35,19 +39,28 @@ class OpenModule(Supernet[D]):
         super().__init__()
         self.net = net
         self.names = choices_in(net)
+        keep_off_fast_path(net)
         device, dtype = _alphas_like(net)
         generator = torch.Generator().manual_seed(seed)
         tables: dict[str, nn.Parameter] = {}
         for name, operations in self.names.items():
             alpha_O = 1e-3 * torch.randn(len(operations), generator=generator)
             tables[name] = nn.Parameter(alpha_O.to(device, dtype))
-        self.alphas = nn.ParameterDict(tables)  # which sorts them by name
+        self.alphas = Alphas(tables)  # which sorts them by name
         for module in net.modules():
             if isinstance(module, Choice):
                 module.belongs_to(self)
 
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
-        with using(draw if draw is not None else self.dense_draw()):
+        if draw is None:
+            draw = self.dense_draw()
+        elif not isinstance(draw, Draw):
+            raise ValueError(
+                f"draw= says what the choices mix and takes a gradnas.Draw, not a "
+                f"{type(draw).__name__}; an argument of the network's own of that name is given "
+                "by its position"
+            )
+        with using(draw), watching():
             return self.net(*inputs, **named)
 
     def cost_view(self) -> CostView:
@@ -117,6 +130,17 @@ class ModuleSupernet(OpenModule[Choices]):
         return with_chosen(network, decision)
 
 
+class Alphas(nn.ParameterDict):
+    """Alphas by name, whatever the name: also `keys` or `half`, which a module has itself."""
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parameters[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._keys[key] = None
+        self._parameters[key] = value
+
+
 def _alphas_like(net: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the first weights lie; float32, or wider where the weights are.
 
@@ -139,6 +163,7 @@ def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
             continue
         if module.name is None:
             module.name = path.replace(".", "/") or "choice"
+        refuse_what_is_lost(module)
         first = names.setdefault(module.name, module.names)
         if first != module.names:
             raise ValueError(
@@ -151,7 +176,38 @@ def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
             "chosen, as an attribute of the module (choices in plain Python lists are not found; "
             "use nn.ModuleList)"
         )
+    _check_all_are_registered(net)
+    _check_attributes(net)
     return names
+
+
+def _check_attributes(net: nn.Module) -> None:
+    """ValueError for a choice as an attribute that every module has for something else."""
+    for path, module in net.named_modules():
+        if isinstance(module, nn.ModuleDict):  # whose entries are not looked up as attributes
+            continue
+        for attribute, child in module._modules.items():
+            if isinstance(child, Choice) and getattr(module, attribute, None) is not child:
+                where = f"{path}.{attribute}" if path else attribute
+                raise ValueError(
+                    f"the Choice at {where!r} is hidden by what {type(module).__name__} has under "
+                    f"that name itself, {attribute!r}: give the attribute another name"
+                )
+
+
+def _check_all_are_registered(net: nn.Module) -> None:
+    """ValueError for a choice in a plain list beside those that torch finds."""
+    registered = set(net.modules())
+    for path, module in net.named_modules():
+        for attribute, beside in modules_beside(module):
+            for inner in beside.modules():
+                if isinstance(inner, Choice) and inner not in registered:
+                    where = f"{path}.{attribute}" if path else attribute
+                    raise ValueError(
+                        f"a Choice lies in {where!r} of {type(net).__name__}, a plain Python "
+                        "attribute or list, in which torch finds no modules: its weights would "
+                        "not learn. Use nn.ModuleList or nn.ModuleDict"
+                    )
 
 
 def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:
@@ -172,24 +228,3 @@ def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:
 
     visit(net)
     return names
-
-
-def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
-    """`module` with every Choice inside (or itself) replaced by what was decided."""
-    while isinstance(module, Choice):  # the chosen operation may itself be a choice
-        if module.name not in decision:
-            raise ValueError(
-                f"the decision says nothing about the choice {module.name!r}; "
-                f"it has {sorted(decision)}"
-            )
-        chosen = decision[module.name]
-        if chosen not in module.names:
-            raise ValueError(
-                f"the choice {module.name!r} has no operation {chosen!r}, only {list(module.names)}"
-            )
-        module = module.operations[chosen]
-    for name, child in module.named_children():
-        replaced = with_chosen(child, decision)
-        if replaced is not child:
-            setattr(module, name, replaced)
-    return module

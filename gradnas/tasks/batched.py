@@ -195,7 +195,8 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
             return self.alpha_loss(loss, read["valid"])
 
         of_alphas: NetLoss | None = None if valid_batch is None else valid_loss
-        report = self.search.step(train_loss, of_alphas)
+        sizes = (size_of(batch), None if valid_batch is None else size_of(valid_batch))
+        report = self.search.step(train_loss, of_alphas, sizes)
         return report, read["train"], read["valid"]
 
     # -- epochs --
@@ -341,7 +342,7 @@ class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
             with autocast(self.precision, self.device):
                 loss, parts = self.train_losses(self.outputs(network, batch), batch)
             loss.backward()
-        update(self, loss, self.config.clip_norm)
+        update(self, loss, self.config.clip_norm, size_of(batch))
         self.means.add(parts, size_of(batch))
         self.place.batch += 1
         return parts

@@ -38,11 +38,15 @@ class Means:
         return {"totals": dict(self.totals), "count": self.count}
 
     def values(self, prefix: str = "") -> dict[str, float]:
-        """The means, over all ranks."""
-        own = {}
-        for name, total in self.totals.items():
-            own[f"{prefix}{name}"] = total.item() / self.count
-        return distributed.mean_of_values(own)
+        """The means, over the items of all ranks."""
+        totals = {name: total.item() for name, total in self.totals.items()}
+        count = self.count
+        if distributed.world() > 1:
+            # Both averaged: a rank with more items counts for more.
+            averaged = distributed.mean_of_values({"": count, **totals})
+            count = averaged.pop("")
+            totals = averaged
+        return {f"{prefix}{name}": total / count for name, total in totals.items()}
 
 
 def _called(network: nn.Module, batch: object) -> object:

@@ -139,22 +139,28 @@ class TrainTask(ABC, Generic[T, B]):
         """
 
 
-def update(task: TrainTask, loss: Tensor, clip_norm: float | None) -> None:
+def update(task: TrainTask, loss: Tensor, clip_norm: float | None, size: int | None = None) -> None:
     """Move the weights along their gradients, which `loss.backward()` has left in them.
 
     Their mean over the ranks is taken, clipped to a global L2 norm.
+
+    Args:
+        size: examples that the loss is a mean over, on this rank; None: all ranks have as many.
 
     Raises:
         NonFiniteError: the loss or the gradient is NaN or infinite; the update is not made.
     """
     params = [p for p in task.network.parameters() if p.grad is not None]
     if distributed.world() > 1:
-        means = distributed.mean([p.grad for p in params if p.grad is not None])
+        (factor,) = distributed.factors([size], loss.device)
+        own = [factor * p.grad for p in params if p.grad is not None]
+        # With the loss: all ranks must agree on whether it is finite.
+        *means, loss = distributed.mean([*own, loss])
         for p, mean in zip(params, means, strict=True):
             p.grad = mean
     limit = math.inf if clip_norm is None else clip_norm
-    size = nn.utils.clip_grad_norm_(params, limit)
-    if not torch.isfinite(size + loss.detach()):
+    length = nn.utils.clip_grad_norm_(params, limit)
+    if not torch.isfinite(length + loss.detach()):
         raise task.not_finite()
     task.optimizer.step()
     task.optimizer.zero_grad(set_to_none=True)

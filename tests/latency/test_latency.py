@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 from contextlib import nullcontext
 from functools import partial
 
@@ -26,6 +27,8 @@ from gradnas.latency import (
     survey,
     time_interleaved,
 )
+from gradnas.latency.allocator import keeping_memory
+from gradnas.latency.check import check_sums
 from gradnas.latency.fit import fit
 from gradnas.latency.measure import Sample
 from gradnas.latency.predictor import Predictor
@@ -224,6 +227,46 @@ def test_settings_of_a_timing_are_checked():
             Timing(**wrong)
     with pytest.raises(ValueError, match="clock='wall'"):
         Timing(clock="cpu").check(torch.device("cuda"))
+
+
+def test_memory_stays_while_operations_are_timed_and_the_allocator_is_as_good_as_before():
+    x = torch.zeros(64 * 2**20 // 4)  # 64 MiB: glibc gives such a block back at once
+
+    def faults_of_three_calls() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(3):
+            x + 1.0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with keeping_memory(CPU) as is_kept:
+        if not is_kept:
+            pytest.skip("not glibc, or its allocator is set")
+        x + 1.0
+        assert faults_of_three_calls() < 100
+    assert faults_of_three_calls() > 1000
+    with keeping_memory(torch.device("cuda")) as is_kept:
+        assert not is_kept
+
+
+def test_an_allocator_that_the_environment_sets_is_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    with keeping_memory(CPU) as is_kept:
+        assert not is_kept
+
+
+def test_whole_networks_are_timed_beside_their_sums():
+    net, x = TwoChoices(), batch(0, size=2)[0]
+    supernet = ModuleSupernet(net)
+    timing = Timing(warmup=1, repeats=2)
+    table = measure(net, (x,), timing)
+    costs = supernet.costs("latency", (x,), table)
+    decision = supernet.decide()
+    sums = [supernet.cost_of(decision, costs)]
+    network = supernet.derived(decision).eval()
+    (checked,) = check_sums(supernet.cost_view(), (x,), [network], sums, CPU, timing)
+    assert checked.sum_ms == sums[0]
+    assert checked.whole_ms > 0
+    assert checked.ratio == checked.sum_ms / checked.whole_ms
 
 
 # ---- tables --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ input."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -167,7 +168,10 @@ def test_measure_fit_show_and_search_on_the_command_line(tmp_path, capsys):
         )
         == 0
     )
-    assert "cheapest architecture" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "cheapest architecture" in printed
+    for which in ("cheap", "middling", "dear"):
+        assert re.search(rf"a {which} random one: from end to end .* sum of .* times", printed)
     assert main(["latency", "fit", str(table)]) == 0
     assert "R2" in capsys.readouterr().out and LatencyTable.load(table).predictor is not None
     assert main(["latency", "show", str(table), "--rows", "3"]) == 0

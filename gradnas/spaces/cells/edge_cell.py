@@ -7,6 +7,7 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from contextlib import nullcontext
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Active
+from gradnas.inplace import unspoilt
 from gradnas.latency import Place
 from gradnas.probing import Probes, probed
 from gradnas.spaces.cells.running import Statistics
@@ -71,6 +73,10 @@ class EdgeCell(nn.Module):
         assert isinstance(edge, nn.ModuleDict)
         return edge[name]
 
+    def label_of(self, row: int, column: int) -> str:
+        """What an error calls an operation of an edge."""
+        return f"edge {row} of a {self.kind} cell: operation {self.shape.names[column]!r}"
+
     def forward(
         self,
         before_BCHW: Tensor,
@@ -115,7 +121,8 @@ class EdgeCell(nn.Module):
                 x_BCHW = states[predecessor]
                 parts = []
                 for column, operation in self._computed(row, active).items():
-                    parts.append(operation(x_BCHW) * mix_EO[row, column])
+                    part = unspoilt(operation, x_BCHW, self.label_of(row, column))
+                    parts.append(part * mix_EO[row, column])
                 if with_probes:
                     assert beside is not None
                     others = self._computed(row, beside)
@@ -154,7 +161,14 @@ class EdgeCell(nn.Module):
             y_BCHW = sum(parts[1:], parts[0])
         else:
             y_BCHW = torch.zeros_like(_every(x_BCHW, self.stride(row)))
-        probes = Probes(others, (x_BCHW,), {}, x_BCHW.device, nullcontext)
+        probes = Probes(
+            others,
+            (x_BCHW,),
+            {},
+            x_BCHW.device,
+            nullcontext,
+            functools.partial(self.label_of, row),
+        )
         return probed(y_BCHW, mix_O, probes, deferred, f"edge {row}")
 
     def operation_state(self, row: int, name: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
+from gradnas.inplace import unspoilt
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fold import Running, fold_mix
 from gradnas.spaces.cells.grouped_cell import grouped_nodes
@@ -204,7 +205,8 @@ class FusedCell(EdgeCell):
                         product = _Product(row, column, weight, operation.bn, half_BCHW)
                         node.reductions.append(product)
                 else:
-                    map_BCHW = channels_last(operation(x_BCHW))
+                    label = self.label_of(row, column)
+                    map_BCHW = channels_last(unspoilt(operation, x_BCHW, label))
                     node.others.append(_Scaled(row, column, map_BCHW))
         if convolutions:
             self._convolve(x_BCHW, convolutions, stride, updates)

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
+from gradnas.inplace import unspoilt
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.kernels import EPS
 from gradnas.spaces.cells.running import Normalised, Statistics, running_of
@@ -70,7 +71,9 @@ def grouped_nodes(
     for number, stage in enumerate(stages):
         stride = 2 if cell.reduction and number == 0 else 1
         for item in stage.others:
-            part = item.operation(x_BSCHW[:, item.source].contiguous())
+            label = cell.label_of(item.row, item.column)
+            own_BCHW = x_BSCHW[:, item.source].contiguous()
+            part = unspoilt(item.operation, own_BCHW, label)
             extra[item.target].append(part * mix_EO[item.row, item.column])
         joined_BQHW = _mixed_maps(
             stage, weights[number], x_BSCHW, stride, cell.training, statistics

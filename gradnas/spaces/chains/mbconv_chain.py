@@ -94,7 +94,7 @@ class MBConvChain(ImageSpace[Chain]):
         for stage in self.stages:
             stages.append(stage if isinstance(stage, Stage) else Stage(*stage))
         object.__setattr__(self, "stages", tuple(stages))
-        candidates: list[Any] = []
+        candidates: list[str | tuple[str, ...]] = []
         for entry in self.candidates:
             candidates.append(entry if isinstance(entry, str) else tuple(entry))
         object.__setattr__(self, "candidates", tuple(candidates))

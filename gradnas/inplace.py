@@ -1,0 +1,118 @@
+"""Changes in place where several modules read one tensor.
+
+Alternatives read the same input: what one of them writes into it, the others see, and autograd need
+not notice. And a skip connection gives its input on as it is: what a later layer does to the output
+in place, it does to the input too, in a derived network but not in a mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.nesting import items_of
+
+
+class Inputs:
+    """What an operation is given, with the state of it."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+        self.tensors = list(tensors_of(values))
+        # A tensor of inference mode counts no changes: a copy is kept.
+        self._states = [t.clone() if t.is_inference() else t._version for t in self.tensors]
+
+    def check(self, operation: nn.Module, label: str) -> None:
+        """ValueError if the operation has changed them, in place or by putting others there."""
+        now = list(tensors_of(self._values))
+        for tensor, state, found in zip(self.tensors, self._states, now, strict=False):
+            if isinstance(state, Tensor):
+                same = torch.equal(tensor, state)
+            else:
+                same = tensor._version == state
+            if not same or found is not tensor:
+                raise ValueError(_sentence(operation, label))
+        if len(now) != len(self.tensors):
+            raise ValueError(_sentence(operation, label))
+
+
+def unspoilt(operation: nn.Module, x: Tensor, label: str) -> Tensor:
+    """The output of an operation; ValueError if it changes its input, which others read too."""
+    inputs = Inputs(x)
+    output = operation(x)
+    inputs.check(operation, label)
+    return output
+
+
+def _sentence(operation: nn.Module, label: str) -> str:
+    suspects = []
+    for path, module in operation.named_modules():
+        if getattr(module, "inplace", False):
+            suspects.append(f"{type(module).__name__} at {path!r}" if path else "it itself")
+    hint = "give it a copy of its input, or operations that are not in place"
+    if suspects:
+        hint = f"use inplace=False ({', '.join(suspects)})"
+    return (
+        f"{label} ({type(operation).__name__}) changes its input in place, which the other "
+        f"operations read too: {hint}"
+    )
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """The tensors of a nesting, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    for _, item in items_of(value) or ():
+        yield from tensors_of(item)
+
+
+def share_memory(one: Any, other: Any) -> bool:
+    """Whether a tensor of the one lies in the memory of a tensor of the other."""
+    others = list(tensors_of(other))
+    for tensor in tensors_of(one):
+        for candidate in others:
+            if torch._C._is_alias_of(tensor, candidate):  # type: ignore[missing-attribute]
+                return True
+    return False
+
+
+# ---- what follows a choice -----------------------------------------------------------------------
+
+
+class Followed(Protocol):
+    """Something whose inputs and outputs are watched until the pass is over."""
+
+    changed_later: bool | None
+
+
+_watched: ContextVar[list[tuple[Followed, Tensor, int]] | None] = ContextVar(
+    "gradnas_watched", default=None
+)
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """One forward pass. At its end, what is watched knows whether its tensors were changed."""
+    watched: list[tuple[Followed, Tensor, int]] = []
+    token = _watched.set(watched)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+    for followed, tensor, version in watched:
+        followed.changed_later = bool(followed.changed_later) or tensor._version != version
+
+
+def watch(followed: Followed, *values: Any) -> None:
+    """From here to the end of the pass; nothing outside of one."""
+    watched = _watched.get()
+    if watched is None:
+        return
+    for tensor in tensors_of(values):
+        if not tensor.is_inference():
+            watched.append((followed, tensor, tensor._version))

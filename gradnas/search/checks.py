@@ -1,0 +1,192 @@
+"""What a search cannot work with: refused when it is made, with the reason."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gradnas.gradients import ArchitectureGradient, Reinforce
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.relaxations import Relaxation
+from gradnas.search.rewards import check_samples
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+NUM_NAMED = 3  # of many names, an error gives so many
+
+
+def check_network(net: nn.Module) -> None:
+    """ValueError for a network that a search cannot follow, whatever its choices."""
+    refuse_wrapped(net)
+    for path, module in net.named_modules():
+        for tensor in [*module._parameters.values(), *module._buffers.values()]:
+            if is_lazy(tensor):
+                raise ValueError(
+                    f"{path!r} ({type(module).__name__}) does not know its shape yet: run the "
+                    "network once on a batch before the search is made"
+                )
+
+
+def refuse_wrapped(net: nn.Module) -> None:
+    """ValueError where the network is spread over devices by something else than the search."""
+    for path, module in net.named_modules():
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            what = f"{path!r} of the network is" if path else "the network is"
+            raise ValueError(
+                f"{what} an nn.{type(module).__name__}, whose replicas or gradients a search "
+                "cannot follow: give the plain module (it is in .module), and for several devices "
+                "start one process for each with torchrun; the search averages over them itself"
+            )
+
+
+def check_combination(
+    relaxation: Relaxation, gradient: ArchitectureGradient, alphas: AlphaOptimizer
+) -> None:
+    """ValueError where these do not go together, with the reason."""
+    if gradient.differentiates_twice and relaxation.once_differentiable:
+        raise ValueError(
+            f"{type(gradient).__name__} needs second derivatives, which "
+            f"{type(relaxation).__name__} does not have; use FirstOrder(), "
+            "Unrolled(mode='finite_difference') or Reinforce()"
+        )
+    # A relaxation asks for certain settings of Adam where its own rule corrects the update; under
+    # rewards that rule is not applied.
+    if not gradient.num_samples:
+        relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
+    if gradient.num_samples and not isinstance(gradient, Reinforce):
+        name = type(gradient).__name__
+        raise ValueError(
+            f"{name} samples networks (num_samples is {gradient.num_samples}), which a search does "
+            f"for Reinforce and for classes made from it: make {name} a subclass of "
+            "gradnas.Reinforce with an estimate() of its own, or let num_samples be 0 and "
+            "differentiate the losses that it is called with"
+        )
+    check_samples(relaxation, gradient)
+
+
+# ---- optimisers ----------------------------------------------------------------------------------
+
+
+def check_settings(weights: Any, alphas: Any) -> None:
+    """ValueError where what is given as `weights` or `alphas` are no settings of optimisers."""
+    if isinstance(weights, torch.optim.Optimizer):
+        name = type(weights).__name__
+        raise ValueError(
+            f"weights is an optimiser ({name}), and the search makes its own from its parameters: "
+            f"give a function, weights=lambda params: torch.optim.{name}(params, ...)"
+        )
+    if not isinstance(weights, WeightOptimizer) and not callable(weights):
+        raise ValueError(
+            "weights must be a WeightOptimizer(...) or a function from parameters to an optimiser, "
+            f"not {weights!r}"
+        )
+    if alphas is not None and not isinstance(alphas, AlphaOptimizer):
+        raise ValueError(
+            "alphas must be AlphaOptimizer(lr=..., betas=..., weight_decay=...), the settings of "
+            f"Adam on the alphas, not {alphas!r}"
+        )
+
+
+def made_optimizer(
+    make: MakeOptimizer, params: Mapping[str, nn.Parameter], alphas: Mapping[str, nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The user's optimiser of the weights.
+
+    Raises:
+        ValueError: it is none, needs a closure, or does not have exactly the weights.
+    """
+    optimizer = make(list(params.values()))
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            "the function given as weights must return a torch.optim.Optimizer, not "
+            f"{type(optimizer).__name__}"
+        )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates the loss several times in a step (it needs a "
+            "closure), which the step of a search does not do: use an optimiser such as "
+            "torch.optim.SGD or torch.optim.AdamW"
+        )
+    held: dict[int, Tensor] = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            held[id(p)] = p
+
+    for name, alpha in alphas.items():
+        if id(alpha) in held:
+            raise ValueError(
+                f"the optimiser of the weights was given the alpha of choice {name!r}: give it the "
+                "parameters that the function is called with"
+            )
+    left_out = [name for name, p in params.items() if id(p) not in held]
+    if left_out:
+        raise ValueError(
+            f"the optimiser of the weights was not given {_listed(left_out)}, which would never "
+            "move: give it all parameters that the function is called with, and freeze with "
+            "requires_grad_(False), before the search is made, what is to stay"
+        )
+    known = {id(p) for p in params.values()}
+    foreign = [p for p in held.values() if id(p) not in known and p.requires_grad]
+    if foreign:
+        shapes = ", ".join(str(tuple(p.shape)) for p in foreign[:NUM_NAMED])
+        raise ValueError(
+            f"the optimiser of the weights has {len(foreign)} trainable parameters that are not of "
+            f"the network (shapes {shapes}), and a search would never give them a gradient: make "
+            "them parameters of the network"
+        )
+    return optimizer
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    # As the user knows them: his module is the supernet's `net`.
+    shown = [repr(name.removeprefix("net.")) for name in names[:NUM_NAMED]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def scalar(loss: Any, which: str) -> Tensor:
+    """The loss; ValueError where it is no scalar tensor. `which` is "train" or "validation"."""
+    if isinstance(loss, Tensor) and loss.dim() == 0:
+        return loss
+    got = f"one of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    advice = ""
+    if loss is None:
+        advice = " (does the function return it?)"
+    elif isinstance(loss, float):
+        advice = " (a number has no gradient: leave out .item())"
+    raise ValueError(f"the {which} loss must be a scalar tensor, got {got}{advice}")
+
+
+def no_gradient(which: str, of: str) -> ValueError:
+    """The error for a loss that comes without a graph."""
+    return ValueError(
+        f"the {which} loss has no gradient in the {of}: it was computed without them, or torch did "
+        "not record how (detach, no_grad, numpy, torch.tensor(loss))"
+    )
+
+
+# ---- second derivatives --------------------------------------------------------------------------
+
+# What torch says where it cannot differentiate a second time: an operation without a formula, a
+# compiled part.
+WITHOUT_SECOND = (
+    "derivative for",
+    "double backward",
+    "differentiate twice",
+    "donated buffers",
+)
+
+
+def lacks_second(error: Exception) -> bool:
+    """Whether torch says that it has no second derivative of something."""
+    text = str(error).lower()
+    return any(words in text for words in WITHOUT_SECOND)
