@@ -8,7 +8,9 @@ gradient and derivation.
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,6 +51,8 @@ class Awkward:
         example: one batch of inputs.
         refused: words of the ValueError, by the first step or the derivation at the latest; None
             where the module is searched as any other.
+        refused_mixed: it is refused only where operations are mixed or probed beside each other;
+            a search that runs one at a time has nothing to mix.
         no_second: words of the ValueError for gradients with second derivatives, where torch has
             none for this module.
         tolerance: relative to the largest entry, of comparisons with plain training.
@@ -59,6 +63,7 @@ class Awkward:
     make: Callable[[], nn.Module]
     example: Callable[[torch.Generator], Tensor] = vectors
     refused: str | None = None
+    refused_mixed: bool = False
     no_second: str | None = None
     tolerance: float = 1e-5
     waits: str | None = None
@@ -320,6 +325,91 @@ class IntegerOutput(nn.Module):
         return self.head(self.body(x).value)
 
 
+class ModelOutput(OrderedDict):
+    """As in Hugging Face's library: a dictionary of what is not None, and attributes."""
+
+    def __init__(self, hidden: Tensor, states: tuple[Tensor, ...] | None = None) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.states = states
+        self["hidden"] = hidden
+        if states is not None:
+            self["states"] = states
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        x = torch.tanh(self.layer(x))
+        return ModelOutput(x, (x, x * 2))
+
+
+class ModelOutputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Choice({"a": Model(), "b": Model()}, name="body")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.body(x)
+        assert isinstance(output, ModelOutput) and output.hidden is output["hidden"]
+        assert output.states is output["states"]
+        return self.head(output.hidden + output.states[1])
+
+
+class PackedOutput(nn.Module):
+    """Recurrent layers on sequences of several lengths: their output holds lengths and no order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {"gru": nn.GRU(WIDTH, WIDTH), "rnn": nn.RNN(WIDTH, WIDTH)}
+        self.body = Choice(layers, name="body")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = torch.tensor([5, 4, 4, 3, 2, 1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        output, _ = self.body(packed)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
+        return self.head(padded.sum(1))
+
+
+class WithNumber(nn.Module):
+    """A layer that says a number beside its output."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+        self.number = number
+
+    def forward(self, x: Tensor) -> tuple[Tensor, float, None]:
+        return self.layer(x), self.number, None
+
+
+class TakesNumber(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = head()
+
+    def forward(self, output: tuple[Tensor, float, None]) -> Tensor:
+        x, number, _ = output
+        assert isinstance(number, float)
+        return self.head(x * number)
+
+
+def number_output() -> nn.Module:
+    choice = Choice({"a": WithNumber(0.5), "b": WithNumber(0.5)}, name="body")
+    return nn.Sequential(choice, TakesNumber())
+
+
+def other_numbers() -> nn.Module:
+    choice = Choice({"a": WithNumber(0.5), "b": WithNumber(0.25)}, name="body")
+    return nn.Sequential(choice, TakesNumber())
+
+
 # ---- tensors that a module keeps -----------------------------------------------------------------
 
 
@@ -419,6 +509,86 @@ class Checkpointed(nn.Module):
         return self.head(checkpoint(self.part, self.body(x), use_reentrant=False))
 
 
+class CheckpointedFirst(nn.Module):
+    """A part before the choice, with BatchNorm and a weight that no module reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        self.scale = nn.Parameter(torch.full((WIDTH,), 0.7))
+        self.body = body()
+        self.head = head()
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return self.first(x) * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = checkpoint(self.scaled, x, use_reentrant=False)
+        x = torch.tanh(self.body(x))
+        return self.head(checkpoint(self.scaled, x, use_reentrant=False))
+
+
+class CheckpointedChoice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(WIDTH, WIDTH)
+        self.body = Choice({"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}, name="body")
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.body, self.stem(x), use_reentrant=False))
+
+
+class RunAgain(torch.autograd.Function):
+    """A recomputation of one's own."""
+
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, x: Tensor) -> Tensor:
+        ctx.module = module
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return module(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(ctx.module(x), x, grads[0])
+        return None, grad
+
+
+class Recomputed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+        self.part = nn.Linear(WIDTH, WIDTH)
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(RunAgain.apply(self.part, torch.tanh(self.body(x))))
+
+
+# ---- other threads -------------------------------------------------------------------------------
+
+
+def data_parallel() -> nn.Module:
+    return nn.Sequential(nn.DataParallel(nn.Linear(WIDTH, WIDTH)), body(), head())
+
+
+class InThreads(nn.Module):
+    """Runs its choice as the replicas of `nn.DataParallel` run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+        self.head = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return self.head(pool.submit(self.body, x).result())
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -505,6 +675,16 @@ def hook_on_operation() -> nn.Module:
     return nn.Sequential(choice, head())
 
 
+class Doubled(Choice):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def forward_of_choice() -> nn.Module:
+    operations = {"linear": nn.Linear(WIDTH, WIDTH), "skip": nn.Identity()}
+    return nn.Sequential(Doubled(operations, name="body"), head())
+
+
 def hook_on_choice() -> nn.Module:
     choice = body()
     choice.register_forward_hook(double)
@@ -525,17 +705,34 @@ AWKWARD = [
     Awkward("inplace_operation", inplace_operation, refused="'preact'.*in place"),
     Awkward("inplace_consumer", InplaceConsumer),
     Awkward("inplace_sum", InplaceSum),
-    Awkward("attention", Attention, sequences, waits="outputs of real layers"),
-    Awkward("dataclass_output", DataclassOutput, waits="outputs of real layers"),
-    Awkward("integer_output", IntegerOutput, refused="integers", waits="outputs of real layers"),
+    Awkward(
+        "attention",
+        Attention,
+        sequences,
+        no_second="finite_difference",
+        waits="second derivatives that torch lacks",
+    ),
+    Awkward("dataclass_output", DataclassOutput),
+    Awkward("model_output", ModelOutputs),
+    Awkward("packed_output", PackedOutput, sequences),
+    Awkward("number_output", number_output),
+    Awkward(
+        "other_numbers", other_numbers, refused=r"'body'.*0\.(5|25).*0\.(5|25)", refused_mixed=True
+    ),
+    Awkward("integer_output", IntegerOutput, refused="integers", refused_mixed=True),
     Awkward("queries", Queries),
-    Awkward("kept_activation", KeptActivation, waits="derive of kept activations"),
-    Awkward("old_weight_norm", old_weight_norm, waits="derive of kept activations"),
+    Awkward("kept_activation", KeptActivation),
+    Awkward("old_weight_norm", old_weight_norm),
     Awkward("bf16", bf16, tolerance=1e-2),
     Awkward("eval_mode", eval_mode),
     Awkward("frozen_norm", frozen_norm),
     Awkward("encoder_layer_eval", encoder_layer_eval, sequences),
-    Awkward("checkpointed", Checkpointed, waits="checkpointed parts"),
+    Awkward("checkpointed", Checkpointed),
+    Awkward("checkpointed_first", CheckpointedFirst),
+    Awkward("checkpointed_choice", CheckpointedChoice, refused="checkpointing around a Choice"),
+    Awkward("recomputed", Recomputed, refused="'net.part'.*run again in backward"),
+    Awkward("data_parallel", data_parallel, refused="DataParallel.*torchrun"),
+    Awkward("in_threads", InThreads, refused="thread"),
     Awkward("recurrent", Recurrent, sequences),
     Awkward(
         "sdpa",
@@ -547,5 +744,6 @@ AWKWARD = [
     Awkward("list_beside", ListBeside),
     Awkward("list_only", ListOnly, refused="nn.ModuleList"),
     Awkward("hook_on_operation", hook_on_operation),
-    Awkward("hook_on_choice", hook_on_choice, waits="hooks on a choice"),
+    Awkward("hook_on_choice", hook_on_choice),
+    Awkward("forward_of_choice", forward_of_choice, refused="forward of its own"),
 ]
