@@ -42,7 +42,7 @@ class ReportCommand:
 
     folder: Positional[Run]
     """Run folder of a search or of a training."""
-    imports: Imports = ()
+    imports: Imports = None
     """Modules with classes of your own that the run uses."""
 
     def run(self) -> None:

@@ -7,7 +7,6 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,14 +38,17 @@ def method_of(base: type[T], text: str, option: str) -> T:
     return build(cls, _values(fields, option), f"{option} {cls.__name__}")
 
 
-def import_modules(names: Iterable[str]) -> None:
+def import_modules(names: str | None) -> None:
     """Import modules that the user named, with the working directory among their places.
+
+    Args:
+        names: with commas between them; None for none.
 
     Raises:
         ValueError: one cannot be imported.
     """
-    for name in names:
-        _imported(name, "--import")
+    for name in names.split(",") if names else ():
+        _imported(name.strip(), "--import")
 
 
 def _known_class(base: type[T], name: str, option: str) -> type[T]:

@@ -29,7 +29,7 @@ Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
 FitOption = Annotated[Fit | None, arg(help_behavior_hint="")]
 Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavior_hint="")]
 Imports = Annotated[
-    tuple[str, ...], arg(name="import", metavar="MODULE ...", help_behavior_hint="")
+    str | None, arg(name="import", metavar="MODULE[,MODULE]", help_behavior_hint="")
 ]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 

@@ -27,7 +27,7 @@ class ResumeCommand:
     """Another device than before (the result is then no longer the same to the bit)."""
     data: Source = None
     """Where the data are now, if they were moved; they must be the same."""
-    imports: Imports = ()
+    imports: Imports = None
     """Module with a class of your own that the run uses."""
 
     def run(self) -> None:

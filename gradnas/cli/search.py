@@ -60,7 +60,7 @@ class _SearchOptions(RunOptions):
     gradient: Method = None
     """How the alphas learn: first-order, unrolled, implicit or reinforce, with fields as in
     unrolled:mode=exact, or module:Class of your own."""
-    imports: Imports = ()
+    imports: Imports = None
     """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None
     """Learn the alphas from the losses of so many sampled networks a step, not by a gradient

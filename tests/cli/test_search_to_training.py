@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_distributed import in_two_processes
 
 from gradnas import Genotype, runs
 from gradnas.cli import main
@@ -245,6 +246,16 @@ def test_one_image_left_over_joins_the_batch_before(what, tmp_path):
     else:
         small = ("--recipe", "cifar10-eval", "--channels", 2, "--cells", 3, "--image-size", 4)
         ok("train", what, *small, "--data", folder, "--out", run, *more)
+    assert runs.Run(run).status()["status"] == "finished"
+
+
+def test_one_image_left_over_on_each_of_two_ranks(tmp_path):
+    folder = write_images(tmp_path / "images", (4, 4), classes=("cat",), number=19)
+    run = tmp_path / "r"
+    small = ("--recipe", "cifar10-eval", "--channels", "2", "--cells", "3", "--batch-size", "8")
+    more = ("--epochs", "1", "--threads", "1", "--device", "cpu", "--out", str(run))
+    command = ("-m", "gradnas", "train", "DARTS_V2", "--data", str(folder))
+    in_two_processes(*command, *small, *more)
     assert runs.Run(run).status()["status"] == "finished"
 
 
