@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,3 +73,16 @@ class SearchResult:
             ValueError: it cannot be written; the sentence names the folder that does not exist.
         """
         self.decision.save(path)
+
+
+def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
+    """Warn of choices that no step has called."""
+    idle = supernet.idle_choices()
+    if not idle:
+        return
+    names = ", ".join(repr(name) for name in idle)
+    what = "a choice that never ran" if len(idle) == 1 else "choices that never ran"
+    warnings.warn(
+        f"{what} in this search: {names}; nothing decided which operation is taken there",
+        stacklevel=3,  # the line that asked for the result
+    )

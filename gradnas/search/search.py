@@ -39,7 +39,7 @@ from gradnas.search.costs import NO_COSTS, Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V, supervised
 from gradnas.search.gap import gap_line
 from gradnas.search.passes import Factors, Passes
-from gradnas.search.result import SearchResult
+from gradnas.search.result import SearchResult, say_what_was_not_decided
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.undo import Undo
@@ -325,6 +325,8 @@ class Search:
             ValueError: no architecture is within the budget (the cheapest is named); a budget
                 without a cost.
         """
+        if self.steps:
+            say_what_was_not_decided(self.supernet)
         # The strongest operation of each choice may be too dear, all of them together.
         if budget is not None or (self.cost is not None and self.cost.is_budget):
             return self.results(1, budget)[0]

@@ -62,6 +62,10 @@ class Supernet(nn.Module, ABC, Generic[D]):
     def derived(self, decision: D, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
 
+    def idle_choices(self) -> list[str]:
+        """The choices that no pass has called: nothing has decided them."""
+        return []
+
     # ---- costs -----------------------------------------------------------------------------------
 
     def cost_view(self) -> CostView:

@@ -121,6 +121,19 @@ class ModuleSupernet(OpenModule[Choices]):
                 is_skip[module.name] = isinstance(chosen, nn.Identity)
         return sum(is_skip.values())
 
+    def idle_choices(self) -> list[str]:
+        """Those of no place that has run, but for choices inside operations of others."""
+        called: set[str] = set()
+        outermost = _outermost_choices(self.net)
+        for choice in outermost:
+            assert choice.name is not None
+            if choice.gives_input:  # known of each operation that has run
+                called.add(choice.name)
+        if not called:
+            return []  # no pass was made, or a compiler made them and tells nothing
+        idle = {choice.name for choice in outermost if choice.name is not None} - called
+        return sorted(idle)
+
     def derived(self, decision: Mapping[str, str], weights: Weights = "keep") -> nn.Module:
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
         network = copied(self.net)
@@ -208,6 +221,16 @@ def _check_all_are_registered(net: nn.Module) -> None:
                         "attribute or list, in which torch finds no modules: its weights would "
                         "not learn. Use nn.ModuleList or nn.ModuleDict"
                     )
+
+
+def _outermost_choices(module: nn.Module) -> list[Choice]:
+    """The choices that lie inside no operation of another."""
+    if isinstance(module, Choice):
+        return [module]
+    found = []
+    for child in module.children():
+        found += _outermost_choices(child)
+    return found
 
 
 def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:

@@ -292,6 +292,10 @@ def test_a_missing_key_is_an_error_that_says_what_is_missing():
     table, like = _table(net, x), dict(ModuleSupernet(TwoChoices()).alphas.items())
     with pytest.raises(ValueError, match=r"no entry for stem.*is the batch size"):
         costs_of(survey(net, (batch(0, size=2)[0],)), "latency", like, table)
+    # The same shapes, and so another module: no word of the batch size.
+    other = next(iter(table.entries)).rpartition("-id:")[0] + "-id:0123456789"
+    with pytest.raises(ValueError, match="is it the same module, with the same settings"):
+        table.look_up(other)
     with pytest.raises(ValueError, match="gradnas latency measure"):
         table.look_up("Nothing-input:1-output:1-id:0")
 

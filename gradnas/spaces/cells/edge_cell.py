@@ -192,6 +192,11 @@ class EdgeCell(nn.Module):
             for column, (name, factory) in enumerate(self.shape.factories.items()):
                 operation = factory(self._channels, self.stride(row), True)
                 operations[name] = operation
+                if operation in places:
+                    raise ValueError(
+                        f"the operation {name!r} of a cell is one module on several edges: what it "
+                        "costs cannot be told; let it make a new module each time"
+                    )
                 if not isinstance(operation, Zero):
                     places[operation] = Place(self.kind, row, column)
         for module in self.modules():
