@@ -66,6 +66,15 @@ class OpenModule(Supernet[D]):
     def cost_view(self) -> CostView:
         return CostView(self.net)
 
+    @property
+    def searched(self) -> nn.Module:
+        return self.net
+
+    weights_by_operation = True
+
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return dict(self.names)
+
 
 class ModuleSupernet(OpenModule[Choices]):
     """The user's module; a decision names the operation of every choice that it reaches."""

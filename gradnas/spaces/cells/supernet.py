@@ -130,6 +130,9 @@ class ConvSupernet(Supernet[Genotype]):
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.shape.derive(dict(self.alphas.items()), relaxation)
 
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(self.alphas, self.shape.names)
+
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections of the normal cell: the collapse of DARTS shows there."""
         names = [name for name, _ in decision.normal]
