@@ -41,6 +41,8 @@ def fit(
     alphas_moved = False
     bar = Progress("search", last, per_epoch, first_epoch=search.epoch, enabled=progress)
     with bar:
+        for note in search.supernet.notes():
+            bar.say(note)
         while search.epoch < last:
             epoch = search.epoch
             count = 0

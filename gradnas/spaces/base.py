@@ -78,6 +78,10 @@ class Supernet(nn.Module, ABC, Generic[D]):
         """The choices that no pass has called: nothing has decided them."""
         return []
 
+    def notes(self) -> list[str]:
+        """What whoever starts a search of it should be told."""
+        return []
+
     # ---- costs -----------------------------------------------------------------------------------
 
     def cost_view(self) -> CostView:

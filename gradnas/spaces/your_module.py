@@ -63,6 +63,21 @@ class OpenModule(Supernet[D]):
         with using(draw), watching():
             return self.net(*inputs, **named)
 
+    def notes(self) -> list[str]:
+        places: dict[str, int] = {}
+        for module in self.net.modules():
+            if isinstance(module, Choice):
+                assert module.name is not None
+                places[module.name] = places.get(module.name, 0) + 1
+        notes = []
+        for name, number in places.items():
+            if number > 1:
+                notes.append(
+                    f"{name}: one decision for {number} places, which have this name; without "
+                    "name= each decides for itself"
+                )
+        return notes
+
     def cost_view(self) -> CostView:
         return CostView(self.net)
 
