@@ -40,17 +40,13 @@ def test_a_choice_that_never_ran_is_said_with_the_result():
         warnings.simplefilter("error")
         search.result()  # nothing ran yet, and everybody knows
     search.step(loss, loss)
-    with pytest.warns(
-        UserWarning, match="choice that never ran in this search: 'spare'; no"
-    ):
+    with pytest.warns(UserWarning, match="choice that never ran in this search: 'spare'; no"):
         search.result()
 
 
 def test_choices_that_do_not_run_in_eval_mode_cost_nothing_there_and_are_said():
     x = torch.randn(1, 4)
-    with pytest.warns(
-        UserWarning, match="choices 'auxiliary', 'spare' did not run in eval"
-    ):
+    with pytest.warns(UserWarning, match="choices 'auxiliary', 'spare' did not run in eval"):
         search = gradnas.Search(Unused(), cost=ExpectedCost(budget_macs=28), example=x)
     search.step(loss, loss)
     with pytest.warns(UserWarning, match="never ran"):
