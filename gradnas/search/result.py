@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gradnas.architectures.base import Architecture
@@ -61,7 +62,11 @@ class SearchResult:
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
-        network = self.supernet.derived(self.decision, weights)
+        # A new network begins with random numbers. They come from where the caller's generators
+        # stand, and leave those there: a search goes on as if nobody had looked.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            network = self.supernet.derived(self.decision, weights)
         if recalibrate is not None:
             recalibrate_norms(network, recalibrate, run_on_inputs)
         return network

@@ -70,7 +70,7 @@ class ConvSupernet(Supernet[Genotype]):
             if reduction:
                 channels = 2 * channels
             channels_in = (channels_before, channels_last)
-            cell = cell_class(shape, channels_in, channels, reduction, reduction_before)
+            cell = cell_class(shape, channels_in, channels, reduction, reduction_before, index)
             self.cells.append(cell)
             channels_before = channels_last
             channels_last = shape.nodes * channels
