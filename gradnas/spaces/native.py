@@ -138,9 +138,13 @@ def has_memory(*tensors: Tensor) -> bool:
     if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
         return False
     for t in tensors:
-        # Subclasses and wrappers (of a transform that has ended, too) have no memory of their own.
+        # Subclasses and wrappers have no memory of their own: of a transform that has ended, and of
+        # many gradients at once (`is_grads_batched`), which does not count as a transform.
         is_plain = type(t) is Tensor or type(t) is nn.Parameter
-        if not is_plain or torch._C._functorch.is_functorch_wrapped_tensor(t):
+        wrappers = torch._C._functorch
+        if not is_plain or wrappers.is_functorch_wrapped_tensor(t):
+            return False
+        if wrappers.is_legacy_batchedtensor(t):
             return False
         is_on_cpu = t.device.type == "cpu" and t.layout is torch.strided
         # A tensor may stand for the negatives of what its memory holds, or for zeros without any.

@@ -28,6 +28,9 @@ from gradnas.spaces.cells.stencils import (
 from gradnas.spaces.operations import FactorizedReduce
 
 
+SHARED = ("maximum", "average", "identity")  # one map serves all edges of a source
+
+
 @dataclass(frozen=True)
 class Item:
     """An operation of an edge."""
@@ -111,6 +114,11 @@ def stages_of(cell: EdgeCell, rows: Rows, is_even: bool) -> list[Stage]:
                         stage.sources.append(source)
                     layers = () if known is None else known.layers
                     items = _of_kind(stage, known, is_even)
+                    is_second = bool(items) and items[-1].row == row
+                    if is_second and known is not None and known.kind in SHARED:
+                        # Edges share these maps, and an edge takes a map once: another operation of
+                        # the kind, under another name, is called.
+                        items = stage.others
                     items.append(Item(place, target, row, column, operation, layers))
     return stages
 
