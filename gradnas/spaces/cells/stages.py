@@ -27,7 +27,6 @@ from gradnas.spaces.cells.stencils import (
 )
 from gradnas.spaces.operations import FactorizedReduce
 
-
 SHARED = ("maximum", "average", "identity")  # one map serves all edges of a source
 
 
