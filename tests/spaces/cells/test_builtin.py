@@ -367,21 +367,21 @@ class InPlace(nn.Module):
     [
         (
             lambda c, s, a: nn.Conv2d(c, c, 1),
-            r"cell 1 \(reduce\), edge 0 \(state 0 to 2\): the operation 'mine' gives the shape "
+            r"edge 0 \(state 0 to 2\) of cell 1, a reduce cell: operation 'mine' gives the shape "
             r"\(4, 16, 8, 8\), where the edge needs \(4, 16, 4, 4\): its factory was asked for "
             r"channels=16 and stride=2",
         ),
         (
             lambda c, s, a: nn.Conv2d(c, 2 * c, 1, s),
-            r"cell 0 \(normal\), edge 0 .*'mine' gives the shape \(4, 16, 8, 8\), where the edge "
-            r"needs \(4, 8, 8, 8\)",
+            r"of cell 0, a normal cell: operation 'mine' gives the shape \(4, 16, 8, 8\), where "
+            r"the edge needs \(4, 8, 8, 8\)",
         ),
         # torch would stretch both in silence
         (lambda c, s, a: nn.Conv2d(c, 1, 1, s), r"\(4, 1, 8, 8\), where the edge needs \(4, 8, 8"),
         (lambda c, s, a: nn.AdaptiveAvgPool2d(1), r"\(4, 8, 1, 1\), where the edge needs \(4, 8"),
-        (lambda c, s, a: Zero(1), r"cell 1 \(reduce\), .* the operation 'mine' gives .*stride=2"),
-        (lambda c, s, a: nn.Identity(), r"cell 1 \(reduce\), .* the operation 'mine' gives"),
-        (lambda c, s, a: InPlace(), r"cell 0 .* the operation 'mine' changes its input in place"),
+        (lambda c, s, a: Zero(1), r"cell 1, a reduce cell: operation 'mine' gives .*stride=2"),
+        (lambda c, s, a: nn.Identity(), r"cell 1, a reduce cell: operation 'mine' gives"),
+        (lambda c, s, a: InPlace(), r"cell 0, a normal cell: operation 'mine' .* in place"),
     ],
     ids=["stride", "width", "one_channel", "one_pixel", "zero", "identity", "in_place"],
 )
