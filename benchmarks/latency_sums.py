@@ -4,11 +4,10 @@
 
 ResNet blocks (3 x 3 and 5 x 5 kernels, expansions 1 and 3) at batch 1, 32 and 64, inverted
 residuals, a U-Net whose levels have one convolution or two, and a stack of which each block may be
-left out. A table is
-measured for each; of four decisions the sum is divided by the time of the derived network, which
-is measured twice: here, in turn with the operations, and in a process of its own that does nothing
-else and leaves its allocator alone. CPU time of one thread; medians. With `--fresh-memory` the
-table is measured as before, with glibc's allocator as it is.
+left out. A table is measured for each; of four decisions the sum is divided by the time of the
+derived network, which is measured twice: here, in turn with the operations, and in a process of its
+own that does nothing else and leaves its allocator alone. CPU time of one thread; medians. With
+`--fresh-memory` the table is measured with glibc's allocator as it is.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import itertools
 import json
 import resource
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -267,6 +268,8 @@ def test_whole_networks_are_timed_beside_their_sums():
     assert checked.sum_ms == sums[0]
     assert checked.whole_ms > 0
     assert checked.ratio == checked.sum_ms / checked.whole_ms
+    assert "memory" not in str(replace(checked, fresh_ms=checked.whole_ms))
+    assert "memory that is given back" in str(replace(checked, fresh_ms=2 * checked.whole_ms))
 
 
 # ---- tables --------------------------------------------------------------------------------------
