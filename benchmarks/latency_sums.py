@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/latency_sums.py
 
-ResNet blocks (3 x 3 and 5 x 5 kernels, expansions 1 and 3) at batch 1, 32 and 64, a U-Net whose
-levels have one convolution or two, and a stack of which each block may be left out. A table is
-measured for each; of four decisions the sum is divided by the time of the derived network, which
-is measured twice: here, in turn with the operations, and in a process of its own that does nothing
-else and leaves its allocator alone. CPU time of one thread; medians. With `--fresh-memory` the
-table is measured as before, with glibc's allocator as it is.
+ResNet blocks (3 x 3 and 5 x 5 kernels, expansions 1 and 3) at batch 1, 32 and 64, inverted
+residuals, a U-Net whose levels have one convolution or two, and a stack of which each block may be
+left out. A table is measured for each; of four decisions the sum is divided by the time of the
+derived network, which is measured twice: here, in turn with the operations, and in a process of its
+own that does nothing else and leaves its allocator alone. CPU time of one thread; medians. With
+`--fresh-memory` the table is measured with glibc's allocator as it is.
 """
 
 from __future__ import annotations
@@ -73,6 +73,36 @@ def resnet() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class Inverted(nn.Module):
+    """x + expand, convolve each channel by itself, project: much memory, little arithmetic."""
+
+    def __init__(self, channels: int, kernel: int, expansion: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.layers = nn.Sequential(
+            conv_bn(channels, wide, 1),
+            nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.layers(x_BCHW)
+
+
+def inverted() -> nn.Module:
+    layers: list[nn.Module] = [conv_bn(3, 16, 3)]
+    for _ in range(3):
+        operations: dict[str, nn.Module] = {}
+        for kernel, expansion in ((3, 1), (5, 1), (3, 3), (5, 6)):
+            operations[f"k{kernel}e{expansion}"] = Inverted(16, kernel, expansion)
+        layers.append(gradnas.Choice(operations))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)]
+    return nn.Sequential(*layers)
+
+
 def level(channels_in: int, channels: int) -> gradnas.Choice:
     two = nn.Sequential(conv_bn(channels_in, channels, 3), conv_bn(channels, channels, 3))
     return gradnas.Choice(
@@ -123,6 +153,7 @@ CASES = {
     "resnet, batch 1": Case(resnet, 1, 32),
     "resnet, batch 32": Case(resnet, 32, 32),
     "resnet, batch 64": Case(resnet, 64, 32),
+    "inverted, batch 64": Case(inverted, 64, 32),
     "u-net, batch 4": Case(UNet, 4, 64),
     "depth, batch 16": Case(depth, 16, 32),
 }

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 
 class Slot(NamedTuple):
-    """One entry of a module's parameters or buffers.
+    """One entry of a module's parameters or buffers, or of a list in which it keeps some.
 
     Attributes:
-        holder: the dictionary, `_parameters` or `_buffers` of a module.
-        key: the attribute.
+        holder: the dictionary, `_parameters` or `_buffers` of a module, or the list.
+        key: the attribute, or the place in the list.
         is_buffer: it is one of the buffers.
     """
 
-    holder: dict[str, Any]
-    key: str
+    holder: Any
+    key: Any
     is_buffer: bool
 
     @property
@@ -32,6 +32,9 @@ class Slot(NamedTuple):
         """What is there now; None for a buffer that has no value."""
         return self.holder[self.key]
 
+
+# What every module has; the rest of its attributes are its author's.
+_OF_TORCH = frozenset(vars(nn.Module()))
 
 Placed = list[tuple[Slot, Tensor | None]]  # slots, with what is to be there
 
@@ -47,7 +50,23 @@ def slots_of(module: nn.Module) -> list[Slot]:
             slots.append(Slot(inner._parameters, key, is_buffer=False))
         for key in inner._buffers:
             slots.append(Slot(inner._buffers, key, is_buffer=True))
+        own = vars(inner)
+        for name in own.keys() - _OF_TORCH:
+            slots.extend(_plain_slots(own, name))
     return slots
+
+
+def _plain_slots(holder: Any, key: Any) -> Iterator[Slot]:
+    """Parameters that also lie in a plain attribute, or in a list or dictionary that is one."""
+    value = holder[key]
+    if isinstance(value, nn.Parameter):
+        yield Slot(holder, key, is_buffer=False)
+    elif isinstance(value, list):
+        for place in range(len(value)):
+            yield from _plain_slots(value, place)
+    elif isinstance(value, dict):
+        for name in value:
+            yield from _plain_slots(value, name)
 
 
 def placed(slots: Iterable[Slot], instead: Mapping[int, Tensor]) -> Placed:

@@ -37,6 +37,10 @@ ONE_AT_A_TIME = [
     if isinstance(relaxation, GumbelSoftmax) and relaxation.hard
 ]
 
+# The first gradient in every run of the tests, the others where there is time.
+SOME_QUICK = [GRADIENTS[0]]
+SOME_QUICK += [pytest.param(gradient, marks=pytest.mark.slow) for gradient in GRADIENTS[1:]]
+
 
 def made(case: Awkward) -> nn.Module:
     torch.manual_seed(0)
@@ -114,7 +118,7 @@ def compare_derived(case: Awkward, search: Search) -> None:
         assert close(derived(x), mixture, case.tolerance), decision
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
+@pytest.mark.parametrize("gradient", SOME_QUICK, ids=name_of)
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=name_of)
 @pytest.mark.parametrize("case", SEARCHED)
 def test_weights_learn_as_in_plain_training_and_derived_networks_are_the_one_hot_supernet(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -74,6 +75,7 @@ def time_interleaved(
     device: torch.device,
     timing: Timing = Timing(),
     on_round: Callable[[], None] | None = None,
+    keep_memory: bool = True,
 ) -> list[Sample]:
     """Time functions without arguments, taking turns (see `Timing`), without gradients.
 
@@ -83,12 +85,16 @@ def time_interleaved(
     On CUDA each call lies between two events on the stream, and the device is synchronised after
     each round; calls therefore overlap with the launch of the next, as they do in a network. On a
     CPU memory stays with the process, as it does from layer to layer of a network.
+
+    Args:
+        keep_memory: False leaves the allocator as it is.
     """
     timing.check(device)
     generator = np.random.default_rng(0)  # its own: no other random number moves by a measurement
     samples_ms: list[list[float]] = [[] for _ in works]
     one_round = _cuda_round if device.type == "cuda" else _synchronised_round
-    with torch.no_grad(), keeping_memory(device):
+    memory = keeping_memory(device) if keep_memory else nullcontext()
+    with torch.no_grad(), memory:
         for number in range(timing.warmup + timing.repeats):
             # An order of its own for each round: what runs before an operation, and so what lies in
             # the caches, is then not the same every time.

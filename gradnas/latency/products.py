@@ -131,6 +131,21 @@ def _attention(args: Sequence[Any], out: Any) -> int:
     return num_queries * num_keys * (q.shape[-1] + v.shape[-1])
 
 
+def _attention_layer(args: Sequence[Any], out: Any) -> int:
+    """The fused `nn.MultiheadAttention`: projections of query, key, value and output, attention."""
+    q_BTI, k_BSI, v_BSI, width = args[:4]
+    tokens = [prod(x.shape[:2]) for x in (q_BTI, k_BSI, v_BSI)]
+    projections = (sum(tokens) + tokens[0]) * width * width
+    return projections + 2 * tokens[0] * k_BSI.shape[1] * width
+
+
+def _encoder_layer(args: Sequence[Any], out: Any) -> int:
+    """The fused `nn.TransformerEncoderLayer`: attention to itself, and two linear layers."""
+    x_BTI, width = args[:2]
+    linear = prod(x_BTI.shape[:2]) * (args[14].numel() + args[16].numel())
+    return _attention_layer((x_BTI, x_BTI, x_BTI, width), out) + linear
+
+
 def _steps_by_matrices(x: Tensor, weights: Sequence[Tensor]) -> int:
     """Every step of every sequence is multiplied with every matrix; biases are vectors."""
     num_steps = prod(x.shape[:-1])  # of (T, B, I), or packed (steps, I)
@@ -175,6 +190,8 @@ _NAMES: dict[Formula, str] = {
         _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
         _scaled_dot_product_fused_attention_overrideable
         _scaled_dot_product_attention_math_for_mps""",
+    _attention_layer: "_native_multi_head_attention",
+    _encoder_layer: "_transformer_encoder_layer_fwd",
     _recurrent_layer: "mkldnn_rnn_layer",
     _recurrent_layers: "_cudnn_rnn miopen_rnn",
     _recurrent_layers_of_mps: "_lstm_mps",

@@ -70,7 +70,11 @@ class LatencyTable:
         else:
             kind, _, rest = of_another_batch.partition("-")
             inputs = rest.partition("-output")[0]
-            hint = f"; it has {kind} of {inputs}: is the batch size the one it was measured with?"
+            hint = f"; it has {kind} of {inputs}: "
+            if of_another_batch.partition("-id:")[0] == key.partition("-id:")[0]:
+                hint += "is it the same module, with the same settings and dtypes?"
+            else:
+                hint += "is the batch size the one it was measured with?"
         advice = "measure it (gradnas latency measure)"
         if self.predictor is None:
             advice += ", or fit a predictor on the table (gradnas latency fit)"

@@ -35,11 +35,17 @@ class BoundNet:
                 "net(..., draw=...) inside a loss: the search itself says what the choices mix; an "
                 "argument of the network's own of that name is given by its position"
             )
-        with checkpoints_of_pass(self._placed):
-            if self._placed is None:
-                return self._supernet(*inputs, draw=self._draw, **named)
-            with holding(self._placed):
-                return self._supernet(*inputs, draw=self._draw, **named)
+        if self._placed is None:
+            return self._supernet(*inputs, draw=self._draw, **named)
+        with holding(self._placed):
+            return self._supernet(*inputs, draw=self._draw, **named)
+
+    def in_loss(self, loss: NetLoss) -> Tensor:
+        """`loss` of this network, which is called in no other way within."""
+        # A loss that calls the user's own variable instead of `net` would get other weights; so
+        # would what is checkpointed, in the network or in the loss, when it runs again.
+        with self._supernet.in_loss(), checkpoints_of_pass(self._placed):
+            return loss(self)
 
     @property
     def draw(self) -> Draw:

@@ -63,6 +63,9 @@ class CapturedStep:
     The optimisers' states are updated in place, so `search.state_dict()` stays the whole state.
     Before each step the state is copied, and put back where a loss or gradient is not finite.
 
+    A program holds tensors and not names. Where they are no longer those of the search (after
+    `search.load_state_dict`, or where the network was moved), a step is refused: make another.
+
     Raises:
         ValueError: what cannot be captured, with the reason.
     """
@@ -92,6 +95,7 @@ class CapturedStep:
         self._make_states()
         self._state = self._all_state()
         self._backup = [t.detach().clone() for t in self._state]
+        self._recorded_places = self._places()
 
     def fits(self, train_batch: Batch, valid_batch: Batch) -> bool:
         """Whether these batches have the shapes of the first ones."""
@@ -107,10 +111,16 @@ class CapturedStep:
         step.
 
         Raises:
-            ValueError: batches of another shape than the first.
+            ValueError: batches of another shape than the first; tensors that are no longer those of
+                the search.
             NonFiniteError: a loss or gradient is NaN or infinite; the step was undone.
         """
         search = self.search
+        if self._places() != self._recorded_places:
+            raise ValueError(
+                "this captured step holds tensors that are no longer those of its search "
+                "(load_state_dict makes new ones for the optimisers): make a new CapturedStep"
+            )
         if not self.fits(train_batch, valid_batch):
             raise ValueError(
                 "a captured step takes batches of one shape; give others to Search.step"
@@ -279,6 +289,21 @@ class CapturedStep:
                     if isinstance(value, Tensor) and name != "step":
                         changed.append(value)
         return [t.detach() for t in changed]
+
+    def _places(self) -> list[int]:
+        """Where the weights, the alphas and the state of their optimisers lie."""
+        search = self.search
+        places = []
+        for optimizer, owned in (
+            (search.weight_optimizer, search.params),
+            (search.alpha_optimizer, search.alphas),
+        ):
+            for p in owned.values():
+                places.append(p.data_ptr())
+                for name, value in optimizer.state[p].items():
+                    if isinstance(value, Tensor) and name != "step":
+                        places.append(value.data_ptr())
+        return places
 
     def _recorded(self, with_alphas: bool) -> Program:
         """The program as a function that runs it or, on CUDA, replays its recording."""

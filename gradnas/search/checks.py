@@ -24,7 +24,7 @@ def check_network(net: nn.Module) -> None:
     refuse_wrapped(net)
     for path, module in net.named_modules():
         for tensor in [*module._parameters.values(), *module._buffers.values()]:
-            if is_lazy(tensor):
+            if tensor is not None and is_lazy(tensor):
                 raise ValueError(
                     f"{path!r} ({type(module).__name__}) does not know its shape yet: run the "
                     "network once on a batch before the search is made"

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gradnas.nesting import items_of, with_items
+from gradnas.randomness import random_state, set_random_state
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.reading import Reading, generator_states, set_generators
 
 T = TypeVar("T")  # a train batch
 V = TypeVar("V")  # a validation batch
@@ -19,60 +21,97 @@ Sizes = tuple[int | None, int | None]  # of a train and of a validation batch; N
 
 
 class Feed:
-    """The validation iterator, which goes on where the last epoch left it.
+    """The batches of a search, and where in its loaders it stands.
 
-    An iterator of its own for each epoch would always begin with the same batches, and would start
-    the workers of a loader again.
+    The validation iterator goes on where the last epoch left it: one of its own for each epoch
+    would always begin with the same batches, and would start the workers of a loader again.
+
+    Args:
+        state: from `state_dict`; the first `pairs` bring the loaders to where they were.
 
     Attributes:
-        num_drawn: validation batches since the search began: its place in the loader after a
-            reload.
         sizes: examples in the last train batch and in the last validation batch.
     """
 
-    def __init__(self, num_drawn: int = 0) -> None:
-        self.num_drawn = num_drawn
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self.sizes: Sizes = (None, None)
-        self._loader: Iterable[Any] | None = None
-        self._iterator: Iterator[Any] | None = None
+        self._train: Reading | None = None  # None between the epochs
+        self._valid: Reading | None = None
+        self._train_loader: Iterable[Any] | None = None
+        self._state = state if state else None
 
     def pairs(
         self, train_loader: Iterable[T], valid_loader: Iterable[V], device: torch.device
     ) -> Iterator[tuple[T, V]]:
         """One pass over the train batches, each with the next validation batch."""
-        empty = True
-        for train_batch in train_loader:
+        self._train = None
+        if self._state is not None:
+            self._go_back(train_loader, valid_loader, device)
+        self._train_loader = train_loader
+        if self._train is None:
+            self._train = Reading(train_loader, "train", device)
+        empty = self._train.num_drawn == 0
+        for train_batch in self._train:
             empty = False
-            valid_batch = self._next_valid(valid_loader)
+            valid_batch = self._next_valid(valid_loader, device)
             self.sizes = (size_of(train_batch), size_of(valid_batch))
             yield to_device(train_batch, device), to_device(valid_batch, device)
-        self.sizes = (None, None)
+        self.finish_epoch()
         if empty:
             raise ValueError("the train loader yields no batch")
 
-    def _next_valid(self, loader: Iterable[V]) -> V:
-        if self._iterator is None or self._loader is not loader:
-            iterator = iter(loader)
-            for _ in range(self._batches_to_skip(loader)):
-                next(iterator)
-            self._loader = loader
-            self._iterator = iterator
-        self.num_drawn += 1
+    def finish_epoch(self) -> None:
+        """The next `pairs` begin a pass over the train batches."""
+        self.sizes = (None, None)
+        self._train = None
+
+    def _next_valid(self, loader: Iterable[V], device: torch.device) -> V:
+        if self._valid is None or self._valid.loader is not loader:
+            self._valid = Reading(loader, "validation", device)
         try:
-            return next(self._iterator)
+            return next(self._valid)
         except StopIteration:
-            self._iterator = iter(loader)
+            self._valid = Reading(loader, "validation", device)
         try:
-            return next(self._iterator)
+            return next(self._valid)
         except StopIteration:
             raise ValueError("the validation loader yields no batch") from None
 
-    def _batches_to_skip(self, loader: Iterable[object]) -> int:
-        """Batches of the first loader that the search had before it was reloaded."""
-        is_first_loader = self._iterator is None
-        if is_first_loader and self.num_drawn and hasattr(loader, "__len__"):
-            return self.num_drawn % max(1, len(loader))  # type: ignore[arg-type]
-        return 0
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values: where the loaders stand."""
+        if self._state is not None:  # not gone back to yet
+            return dict(self._state)
+        valid_loader = None if self._valid is None else self._valid.loader
+        return {
+            "train": None if self._train is None else self._train.state_dict(),
+            "valid": None if self._valid is None else self._valid.state_dict(),
+            "train_generators": generator_states(self._train_loader),
+            "valid_generators": generator_states(valid_loader),
+        }
+
+    def _go_back(
+        self, train_loader: Iterable[Any], valid_loader: Iterable[Any], device: torch.device
+    ) -> None:
+        state = self._state
+        assert state is not None
+        self._state = None
+        now = random_state(device)
+        if state["valid"] is not None:
+            self._valid = Reading(valid_loader, "validation", device, state["valid"])
+        if state["train"] is not None:
+            self._train = Reading(train_loader, "train", device, state["train"])
+        # What was read again has used numbers up: all generators as they were when it was saved.
+        set_generators(train_loader, "train", state["train_generators"])
+        set_generators(valid_loader, "validation", state["valid_generators"])
+        set_random_state(now, device)
+
+
+def length_of(loader: Iterable[Any]) -> int | None:
+    """Batches of a loader; None where it does not know (an `IterableDataset`, a generator)."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def size_of(batch: Any) -> int | None:

@@ -132,12 +132,12 @@ class Passes:
     def as_it_is(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network itself: running statistics follow."""
         with self.autocast():
-            return self._called(loss, BoundNet(self.supernet, draw, None))
+            return BoundNet(self.supernet, draw, None).in_loss(loss)
 
     def sampled(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network with its own weights, probing."""
         with self.autocast():
-            return self._called(loss, BoundNet(self.supernet, draw, self._probing({}, {})))
+            return BoundNet(self.supernet, draw, self._probing({}, {})).in_loss(loss)
 
     def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """The loss as a function `(params, alphas) -> scalar`, probing.
@@ -151,14 +151,9 @@ class Passes:
             tensors = self._probing(params, alphas)
             with self.autocast():
                 draw = self.relaxation.draw(alphas, noise, self.progress)
-                return self._called(loss, BoundNet(self.supernet, draw, tensors))
+                return BoundNet(self.supernet, draw, tensors).in_loss(loss)
 
         return evaluate
-
-    def _called(self, loss: NetLoss, net: BoundNet) -> Tensor:
-        # A loss that calls the user's own variable instead of `net` would get other weights.
-        with self.supernet.in_loss():
-            return loss(net)
 
     def _probing(self, params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Placed:
         """What the supernet holds in a pass with these tensors: they, and copies of the buffers.

@@ -34,7 +34,8 @@ def _again(placed: Placed | None, function: Callable[..., Any]) -> Callable[...,
     def run(*args: Any, **named: Any) -> Any:
         if not _in_backward():
             return function(*args, **named)
-        with bound_in_backward():
+        # What is run again may hold checkpointed parts of its own, for a later moment of backward.
+        with bound_in_backward(), checkpoints_of_pass(placed):
             if placed is None:  # the network's own, which are still in it
                 return function(*args, **named)
             # BatchNorm writes into the buffers that it is given: the second time, into copies.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gradnas.architectures.base import Architecture
@@ -60,7 +62,11 @@ class SearchResult:
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
-        network = self.supernet.derived(self.decision, weights)
+        # A new network begins with random numbers. They come from where the caller's generators
+        # stand, and leave those there: a search goes on as if nobody had looked.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            network = self.supernet.derived(self.decision, weights)
         if recalibrate is not None:
             recalibrate_norms(network, recalibrate, run_on_inputs)
         return network
@@ -72,3 +78,16 @@ class SearchResult:
             ValueError: it cannot be written; the sentence names the folder that does not exist.
         """
         self.decision.save(path)
+
+
+def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
+    """Warn of choices that no step has called."""
+    idle = supernet.idle_choices()
+    if not idle:
+        return
+    names = ", ".join(repr(name) for name in idle)
+    what = "a choice that never ran" if len(idle) == 1 else "choices that never ran"
+    warnings.warn(
+        f"{what} in this search: {names}; nothing decided which operation is taken there",
+        stacklevel=3,  # the line that asked for the result
+    )

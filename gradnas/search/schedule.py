@@ -23,7 +23,7 @@ class Schedule:
         steps_before_epoch: `steps` when the present epoch began.
 
     Raises:
-        ValueError: `alpha_every` below 1.
+        ValueError: a number of epochs or steps below 1.
     """
 
     epochs: int | None
@@ -35,8 +35,19 @@ class Schedule:
     steps_before_epoch: int = 0
 
     def __post_init__(self) -> None:
-        if self.alpha_every < 1:
-            raise ValueError(f"alpha_every must be at least 1, not {self.alpha_every}")
+        for name in ("epochs", "alpha_every", "steps_per_epoch"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+
+    def check_alphas_move(self) -> None:
+        """ValueError where the search ends before the alphas take their first step."""
+        if self.epochs is not None and self.epochs <= self.warmup_epochs:
+            raise ValueError(
+                f"the alphas would never move: a search of {self.epochs} epochs ends within its "
+                f"warm-up (warmup_epochs={self.warmup_epochs}); search for longer, or warm up for "
+                "fewer epochs"
+            )
 
     @property
     def progress(self) -> float | None:

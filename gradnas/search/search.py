@@ -20,11 +20,9 @@ from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
 from gradnas.latency import Costs
-from gradnas.objectives.cost import CostState, ExpectedCost
+from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision, check_precision, cuda_products
-from gradnas.progress import Progress
-from gradnas.randomness import random_state, set_random_state
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
@@ -36,19 +34,18 @@ from gradnas.search.checks import (
     check_settings,
 )
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
-from gradnas.search.feed import Feed, Sizes, T, V, supervised
-from gradnas.search.gap import gap_line
+from gradnas.search.feed import Feed, Sizes, T, V
+from gradnas.search.fitting import fit
+from gradnas.search.modes import Modes
 from gradnas.search.passes import Factors, Passes
-from gradnas.search.result import SearchResult
+from gradnas.search.result import SearchResult, say_what_was_not_decided
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
+from gradnas.search.state import state_of, take_over
 from gradnas.search.undo import Undo
 from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
-
-# What a state must have to be one of a search; the rest came later.
-STATE = {"supernet", "weight_optimizer", "alpha_optimizer", "epoch", "steps", "random_state"}
 
 
 class Search:
@@ -156,6 +153,7 @@ class Search:
         self.undo = Undo(self.alpha_step)
         self.weight_step.set_learning_rate()
         self.feed = Feed()
+        self.modes = Modes(self.supernet.searched)
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -184,12 +182,14 @@ class Search:
         Raises:
             ValueError: a loader yields nothing.
         """
+        self.schedule.check_alphas_move()
         yield from self.feed.pairs(train_loader, valid_loader, self.device)
         self.finish_epoch()
 
     def finish_epoch(self) -> None:
         """Count one epoch and move the schedules on (`pairs` and `fit` do it themselves)."""
         self.schedule.finish_epoch()
+        self.feed.finish_epoch()
         self.weight_step.set_learning_rate()
 
     def step(
@@ -255,50 +255,22 @@ class Search:
     ) -> SearchResult:
         """Search for `epochs` epochs, with `loss(net(inputs ...), target)` on every batch.
 
-        A batch is `(inputs ..., target)`.
+        A batch is `(inputs ..., target)`. A second call goes on for `epochs` more; after a stop in
+        the middle (an error, a state that was loaded) the call that is repeated goes on to its end.
+
+        A network in eval mode is put into train mode, except for what you froze: parts that were in
+        eval mode inside a network in train mode, and parts none of whose parameters is trained. In
+        a network in train mode nothing is changed.
 
         Args:
             progress: show it, and at the end how far the derived network is from the mixture, where
                 that can be measured (of loaders with a length, which can be read once more).
 
         Raises:
-            ValueError: batches of another form (then write your own loop with `pairs` and `step`).
+            ValueError: batches of another form (then write your own loop with `pairs` and `step`);
+                other `epochs` in the middle of a search; no epoch after those of the warm-up.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, not {epochs}")
-        per_epoch = len(train_loader) if hasattr(train_loader, "__len__") else None  # type: ignore[arg-type]
-        self.schedule.epochs = epochs
-        self.schedule.steps_per_epoch = per_epoch
-        # The length of the search is known only now, and the learning rate depends on it.
-        self.weight_step.set_learning_rate()
-        with Progress("search", epochs, per_epoch, first_epoch=self.epoch, enabled=progress) as bar:
-            while self.epoch < epochs:
-                epoch = self.epoch
-                count = 0
-                train_total = 0.0
-                valid_total = 0.0
-                every_step_had_alphas = True
-                for train_batch, valid_batch in self.pairs(train_loader, valid_loader):
-                    report = self.step(supervised(loss, train_batch), supervised(loss, valid_batch))
-                    count += 1
-                    train_total += report.train_loss.item()
-                    if report.valid_loss is None:
-                        every_step_had_alphas = False
-                    else:
-                        valid_total += report.valid_loss.item()
-                    bar.step(train_loss=report.train_loss)
-                means = {"train_loss": train_total / count}
-                # A mean over some of the steps would not compare with that of the other epochs.
-                if every_step_had_alphas:
-                    means["valid_loss"] = valid_total / count
-                bar.epoch(epoch, means)
-            result = self.result()
-            if progress:
-                draw = self.evaluation_draw()
-                line = gap_line(self.passes, draw, result, train_loader, valid_loader, loss)
-                if line is not None:
-                    bar.say(f"search: {line}")
-        return result
+        return fit(self, train_loader, valid_loader, loss, epochs, progress)
 
     # ---- what it stands for ----------------------------------------------------------------------
 
@@ -325,6 +297,8 @@ class Search:
             ValueError: no architecture is within the budget (the cheapest is named); a budget
                 without a cost.
         """
+        if self.steps:
+            say_what_was_not_decided(self.supernet)
         # The strongest operation of each choice may be too dear, all of them together.
         if budget is not None or (self.cost is not None and self.cost.is_budget):
             return self.results(1, budget)[0]
@@ -368,61 +342,23 @@ class Search:
 
     # ---- state -----------------------------------------------------------------------------------
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that the search is, for `torch.save`.
 
         Tensors and plain values only, so that it loads with `weights_only=True`.
         """
-        state: State = {
-            "supernet": self.supernet.state_dict(),
-            "weight_optimizer": self.weight_optimizer.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
-            "epoch": self.schedule.epoch,
-            "epochs": self.schedule.epochs,
-            "steps": self.schedule.steps,
-            "steps_before_epoch": self.schedule.steps_before_epoch,
-            "baseline": None if self.rewards is None else self.rewards.baseline,
-            "seed": self.passes.seed,
-            "valid_drawn": self.feed.num_drawn,
-            "random_state": random_state(self.device),
-        }
-        if self.supernet.initial is not None:
-            state["initial"] = dict(self.supernet.initial)
-        if self.spending is not None:
-            state["cost"] = self.spending.state.state_dict()
-        return state
+        return state_of(self)
 
     def load_state_dict(self, state: State) -> None:
         """Take over a state from `state_dict`, random state included.
 
-        A validation iterator is brought forward by counting batches, which repeats the original
-        order where the loader yields the same batches each time it is iterated.
+        Weights and alphas are found by name, the columns of an alpha by their operations. The
+        loaders of `pairs` and `fit` are brought to where they were: a torch generator of their own
+        is set back, and batches are counted. One that does not repeat its batches is named in a
+        warning.
 
         Raises:
-            ValueError: the state is of another network.
+            ValueError: the state is of another network, relaxation, gradient or optimiser, or of
+                other operations.
         """
-        missing = STATE - state.keys()
-        if missing:
-            raise ValueError(
-                f"this is not the state of a Search: it lacks {', '.join(sorted(missing))}"
-            )
-        try:
-            self.supernet.load_state_dict(state["supernet"])
-            self.weight_optimizer.load_state_dict(state["weight_optimizer"])
-            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"the state is of another network or optimiser: {error}") from error
-        self.schedule.epoch = state["epoch"]
-        self.schedule.epochs = state["epochs"]
-        self.schedule.steps = state["steps"]
-        self.schedule.steps_before_epoch = state["steps_before_epoch"]
-        self.passes.seed = state["seed"]
-        self.feed = Feed(state["valid_drawn"])
-        if self.rewards is not None:
-            self.rewards.baseline = state["baseline"]
-        if self.spending is not None:
-            self.spending.state = CostState(**state.get("cost", {}))
-        if self.supernet.initial is not None and "initial" in state:
-            self.supernet.initial = dict(state["initial"])
-        # Last: nothing above may use up numbers of the state that goes on.
-        set_random_state(state["random_state"], self.device)
+        take_over(self, state)

@@ -54,6 +54,18 @@ class Supernet(nn.Module, ABC, Generic[D]):
     def decide(self, relaxation: Relaxation = Softmax()) -> D:
         """The discrete architecture that the alphas stand for now."""
 
+    @property
+    def searched(self) -> nn.Module:
+        """The network as the user knows it, whose mode (train, eval) is that of the search."""
+        return self
+
+    # Whether weights are named by operation, so that their order may be another in a state.
+    weights_by_operation: bool = False
+
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        """Choice -> operations in the columns of its alpha; empty where they have no names."""
+        return {}
+
     @abstractmethod
     def skip_count(self, decision: D) -> int:
         """How many of the chosen operations are skip connections: many mark a collapsed search."""
@@ -61,6 +73,14 @@ class Supernet(nn.Module, ABC, Generic[D]):
     @abstractmethod
     def derived(self, decision: D, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
+
+    def idle_choices(self) -> list[str]:
+        """The choices that no pass has called: nothing has decided them."""
+        return []
+
+    def notes(self) -> list[str]:
+        """What whoever starts a search of it should be told."""
+        return []
 
     # ---- costs -----------------------------------------------------------------------------------
 

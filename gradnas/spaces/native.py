@@ -2,7 +2,12 @@
 
 Without a compiler the same operations run on torch; where there is one and it fails, a warning says
 so, because the results of the two differ in their last bits. Set `GRADNAS_COMPILER=none` to use
-torch operations everywhere, or to the name of a C++ compiler (default `g++`).
+torch operations everywhere, or to the name of a C++ compiler (default `g++`). What
+`GRADNAS_COMPILER_OPTIONS` holds is added to its options: `-g -fsanitize=address,undefined`.
+
+C++ gets addresses, and cannot ask what lies there. `has_memory` says whether there is something to
+hand over at all, and `address` checks every tensor that is handed over; nothing else calls
+`data_ptr` on a tensor that it did not make itself.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +26,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 @functools.cache
@@ -63,7 +70,7 @@ def _options(dtype: torch.dtype) -> list[str]:
     if platform.machine() == "x86_64":
         # Left to itself, g++ stays with half of the vector that AVX-512 has.
         options.append("-mprefer-vector-width=512")
-    return options
+    return options + shlex.split(os.environ.get("GRADNAS_COMPILER_OPTIONS", ""))
 
 
 def _cached(source: Path, options: list[str], compiler: str) -> Path:
@@ -105,6 +112,78 @@ def _reason(error: Exception) -> str:
         return str(error)
     lines = told.decode(errors="replace").strip().splitlines()
     return lines[0] if lines else str(error)
+
+
+# ---- tensors for C++ -----------------------------------------------------------------------------
+
+
+def is_transformed() -> bool:
+    """Whether more than autograd's backward follows what is computed now.
+
+    The transforms of `torch.func` (grad, jvp, vmap, ...) and forward derivatives: both follow
+    torch's own operations alone.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def has_memory(*tensors: Tensor) -> bool:
+    """Whether C++ can compute with these tensors: plain numbers in the memory of the CPU.
+
+    False also where something besides autograd follows torch's operations, and would not see what
+    C++ does: a compiler or tracer of torch programs, a transform, a mode that counts or replaces
+    operations.
+    """
+    if torch.compiler.is_compiling() or is_transformed():
+        return False
+    if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
+        return False
+    for t in tensors:
+        # Subclasses and wrappers have no memory of their own: of a transform that has ended, and of
+        # many gradients at once (`is_grads_batched`), which does not count as a transform.
+        is_plain = type(t) is Tensor or type(t) is nn.Parameter
+        wrappers = torch._C._functorch
+        if not is_plain or wrappers.is_functorch_wrapped_tensor(t):
+            return False
+        if wrappers.is_legacy_batchedtensor(t):
+            return False
+        is_on_cpu = t.device.type == "cpu" and t.layout is torch.strided
+        # A tensor may stand for the negatives of what its memory holds, or for zeros without any.
+        if not is_on_cpu or t.is_neg() or t._is_zerotensor() or not t.numel():
+            return False
+    return True
+
+
+def address(
+    what: str,
+    t: Tensor,
+    dtype: torch.dtype,
+    shape: Sequence[int],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> int:
+    """Where the numbers of a tensor lie, after a check that they are what C++ takes them for.
+
+    Args:
+        what: names the tensor in an error.
+        memory_format: `torch.channels_last` for the maps of the stencils.
+
+    Raises:
+        ValueError: another dtype, shape or device, or numbers that do not lie side by side.
+    """
+    has_form = t.dtype == dtype and t.shape == tuple(shape)
+    if not has_form or t.device.type != "cpu" or t.layout is not torch.strided:
+        raise ValueError(
+            f"a kernel needs {what} as {dtype} of the shape {tuple(shape)} on the CPU, "
+            f"not {t.dtype} of the shape {tuple(t.shape)} on {t.device}"
+        )
+    if not t.is_contiguous(memory_format=memory_format) or t.is_neg():
+        raise ValueError(f"a kernel needs the numbers of {what} side by side ({memory_format})")
+    place = t.data_ptr()
+    if not place and t.numel():
+        raise ValueError(f"a kernel needs the numbers of {what}, which has no memory")
+    return place
+
+
+# ---- derivatives of any order --------------------------------------------------------------------
 
 
 def differentiable(

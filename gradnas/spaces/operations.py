@@ -128,23 +128,62 @@ def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
     )
 
 
+def none(channels: int, stride: int, affine: bool) -> nn.Module:
+    """No connection."""
+    return Zero(stride)
+
+
+def max_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The largest of 3x3 pixels."""
+    return nn.MaxPool2d(3, stride, padding=1)
+
+
+def avg_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The mean of 3x3 pixels; the border is not counted."""
+    # Averages of the pixels that are there: a border of zeros would darken the edges of a map.
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
 def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
     """The identity; a factorized reduction where the stride is 2."""
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
+def sep_conv_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A separable convolution, 3x3."""
+    return sep_conv(channels, 3, stride, affine)
+
+
+def sep_conv_5x5(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A separable convolution, 5x5."""
+    return sep_conv(channels, 5, stride, affine)
+
+
+def sep_conv_7x7(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A separable convolution, 7x7."""
+    return sep_conv(channels, 7, stride, affine)
+
+
+def dil_conv_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A dilated convolution, 3x3 pixels of 5x5."""
+    return dil_conv(channels, 3, stride, affine)
+
+
+def dil_conv_5x5(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A dilated convolution, 5x5 pixels of 9x9."""
+    return dil_conv(channels, 5, stride, affine)
+
+
+# Functions of this module and no lambdas: spaces and supernets that hold them can be pickled.
 OPERATIONS: dict[str, Factory] = {
-    "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    # Averages of the pixels that are there: a border of zeros would darken the edges of a map.
-    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(
-        3, stride, padding=1, count_include_pad=False
-    ),
+    "none": none,
+    "max_pool_3x3": max_pool_3x3,
+    "avg_pool_3x3": avg_pool_3x3,
     "skip_connect": skip_connect,
-    "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
-    "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),
-    "dil_conv_3x3": lambda channels, stride, affine: dil_conv(channels, 3, stride, affine),
-    "dil_conv_5x5": lambda channels, stride, affine: dil_conv(channels, 5, stride, affine),
-    "sep_conv_7x7": lambda channels, stride, affine: sep_conv(channels, 7, stride, affine),
+    "sep_conv_3x3": sep_conv_3x3,
+    "sep_conv_5x5": sep_conv_5x5,
+    "dil_conv_3x3": dil_conv_3x3,
+    "dil_conv_5x5": dil_conv_5x5,
+    "sep_conv_7x7": sep_conv_7x7,
     "conv_7x1_1x7": conv_7x1_1x7,
 }

@@ -63,8 +63,32 @@ class OpenModule(Supernet[D]):
         with using(draw), watching():
             return self.net(*inputs, **named)
 
+    def notes(self) -> list[str]:
+        places: dict[str, int] = {}
+        for module in self.net.modules():
+            if isinstance(module, Choice):
+                assert module.name is not None
+                places[module.name] = places.get(module.name, 0) + 1
+        notes = []
+        for name, number in places.items():
+            if number > 1:
+                notes.append(
+                    f"{name}: one decision for {number} places, which have this name; without "
+                    "name= each decides for itself"
+                )
+        return notes
+
     def cost_view(self) -> CostView:
         return CostView(self.net)
+
+    @property
+    def searched(self) -> nn.Module:
+        return self.net
+
+    weights_by_operation = True
+
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return dict(self.names)
 
 
 class ModuleSupernet(OpenModule[Choices]):
@@ -120,6 +144,19 @@ class ModuleSupernet(OpenModule[Choices]):
                 chosen = module.operations[decision[module.name]]
                 is_skip[module.name] = isinstance(chosen, nn.Identity)
         return sum(is_skip.values())
+
+    def idle_choices(self) -> list[str]:
+        """Those of no place that has run, but for choices inside operations of others."""
+        called: set[str] = set()
+        outermost = _outermost_choices(self.net)
+        for choice in outermost:
+            assert choice.name is not None
+            if choice.gives_input:  # known of each operation that has run
+                called.add(choice.name)
+        if not called:
+            return []  # no pass was made, or a compiler made them and tells nothing
+        idle = {choice.name for choice in outermost if choice.name is not None} - called
+        return sorted(idle)
 
     def derived(self, decision: Mapping[str, str], weights: Weights = "keep") -> nn.Module:
         """A copy of the module in which each `Choice` is replaced by the chosen operation."""
@@ -208,6 +245,16 @@ def _check_all_are_registered(net: nn.Module) -> None:
                         "attribute or list, in which torch finds no modules: its weights would "
                         "not learn. Use nn.ModuleList or nn.ModuleDict"
                     )
+
+
+def _outermost_choices(module: nn.Module) -> list[Choice]:
+    """The choices that lie inside no operation of another."""
+    if isinstance(module, Choice):
+        return [module]
+    found = []
+    for child in module.children():
+        found += _outermost_choices(child)
+    return found
 
 
 def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:

@@ -14,26 +14,8 @@ from gradnas.architectures.choices import Choices
 from gradnas.latency import Entry, LatencyTable
 from gradnas.spaces import ModuleSupernet
 
-WAITS = {
-    "choice_twice": "derivation",
-    "choice_alias": "derivation",
-    "list_beside": "derivation",
-    "sdpa": "names",
-}
-
-
-def cases() -> list:
-    """What a search refuses has no costs; what it shall do some day may have none yet."""
-    params = []
-    for case in AWKWARD:
-        if case.refused is None:
-            waits = WAITS.get(case.name)
-            marks = [pytest.mark.xfail(reason=waits)] if waits else []
-            params.append(pytest.param(case, id=case.name, marks=marks))
-    return params
-
-
-CASES = cases()
+# What a search refuses has no costs.
+CASES = [case for case in AWKWARD if case.refused is None]
 
 
 def made(case: Awkward) -> ModuleSupernet:
@@ -41,7 +23,7 @@ def made(case: Awkward) -> ModuleSupernet:
     return ModuleSupernet(case.make())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_derived_network_costs_what_the_table_says(case):
     supernet = made(case)
     x, _ = case.batch(0)
@@ -61,7 +43,7 @@ def test_a_derived_network_costs_what_the_table_says(case):
         assert supernet.cost_of(best[0], costs[quantity]) == min(found)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_every_call_of_a_derived_network_is_in_the_sum_of_its_latencies(case):
     """With multiply-adds for milliseconds the sum is known."""
     supernet = made(case)

@@ -5,6 +5,7 @@ Legend: B batch, T time, IN width in, H hidden width, OUT width out, N heads.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,12 @@ def sparse() -> Tensor:
 
 def encoder_layer() -> nn.Module:
     return nn.TransformerEncoderLayer(H, N, 32, batch_first=True)
+
+
+def scripted(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module.eval())
 
 
 LSTM_STEP = 4 * H * (IN + H)
@@ -102,6 +109,23 @@ COUNTED: list[tuple[str, nn.Module, tuple[Any, ...], int]] = [
         encoder_layer(),
         (sequence(H),),
         PROJECTIONS + ATTENTION + 2 * B * T * H * 32,
+    ),
+    (
+        "scripted encoder layer",
+        scripted(encoder_layer()),
+        (sequence(H),),
+        PROJECTIONS + ATTENTION + 2 * B * T * H * 32,
+    ),
+    (
+        "fused attention to another sequence",
+        Function(
+            lambda a, x, y: torch._native_multi_head_attention(
+                x, y, y, H, N, a.in_proj_weight, a.in_proj_bias, a.out_proj.weight, a.out_proj.bias
+            ),
+            nn.MultiheadAttention(H, N, batch_first=True),
+        ),
+        (torch.randn(B, T, H), torch.randn(B, T, H)),
+        PROJECTIONS + ATTENTION,
     ),
     (
         "encoder with padding",

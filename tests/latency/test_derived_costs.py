@@ -280,6 +280,7 @@ SHARING: list[Callable[[], nn.Module]] = [
     twice_in_one_choice,
     one_choice_in_two_operations,
     shared_inside_operations,
+    choice_twice,
 ]
 
 

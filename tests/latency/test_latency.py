@@ -6,6 +6,7 @@ import itertools
 import json
 import resource
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -267,6 +268,8 @@ def test_whole_networks_are_timed_beside_their_sums():
     assert checked.sum_ms == sums[0]
     assert checked.whole_ms > 0
     assert checked.ratio == checked.sum_ms / checked.whole_ms
+    assert "memory" not in str(replace(checked, fresh_ms=checked.whole_ms))
+    assert "memory that is given back" in str(replace(checked, fresh_ms=2 * checked.whole_ms))
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -292,6 +295,10 @@ def test_a_missing_key_is_an_error_that_says_what_is_missing():
     table, like = _table(net, x), dict(ModuleSupernet(TwoChoices()).alphas.items())
     with pytest.raises(ValueError, match=r"no entry for stem.*is the batch size"):
         costs_of(survey(net, (batch(0, size=2)[0],)), "latency", like, table)
+    # The same shapes, and so another module: no word of the batch size.
+    other = next(iter(table.entries)).rpartition("-id:")[0] + "-id:0123456789"
+    with pytest.raises(ValueError, match="is it the same module, with the same settings"):
+        table.look_up(other)
     with pytest.raises(ValueError, match="gradnas latency measure"):
         table.look_up("Nothing-input:1-output:1-id:0")
 

@@ -466,12 +466,24 @@ def test_refusals(make, sentence):
         make()
 
 
-def test_probed_outputs_of_another_shape_are_an_error():
+@pytest.mark.parametrize("mode", ["full", "recompute", "two"])
+def test_probed_outputs_of_another_shape_are_an_error(mode):
     net = nn.Sequential(
         nn.Linear(3, 3), Choice({"a": nn.Identity(), "b": nn.Linear(3, 4)}, name="c")
     )
-    search = Search(net, BinaryGates("full"))
+    search = Search(net, BinaryGates(mode))
     x = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=r"Choice 'c': operation \d gives"):
+        search.step(lambda n: n(x).sum(), lambda n: n(x).sum())
+
+
+@pytest.mark.parametrize("mode", ["full", "recompute", "two"])
+def test_shapes_that_would_broadcast_are_an_error_too(mode):
+    """`<dL/dy, o_k>` of maps and of their means would be a number."""
+    operations = {"map": nn.Identity(), "mean": nn.AdaptiveAvgPool2d(1)}
+    net = nn.Sequential(nn.Conv2d(4, 4, 1), Choice(operations, name="c"))
+    search = Search(net, BinaryGates(mode))
+    x = torch.ones(8, 4, 8, 8)
     with pytest.raises(ValueError, match=r"Choice 'c': operation \d gives"):
         search.step(lambda n: n(x).sum(), lambda n: n(x).sum())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import RELAXATIONS, name_of
 
-from gradnas import GumbelSoftmax, Sigmoid, Softmax
+from gradnas import BinaryGates, GumbelSoftmax, Sigmoid, Softmax
 from gradnas.randomness import generator_for
 
 ALPHAS = {
@@ -95,3 +95,24 @@ def test_the_temperature_falls_over_the_search():
 def test_a_temperature_must_be_positive():
     with pytest.raises(ValueError, match="positive"):
         GumbelSoftmax(temperature_end=0.0)
+
+
+@pytest.mark.parametrize(
+    ("relaxation", "trains"),
+    [
+        (Softmax(), True),
+        (Sigmoid(), True),
+        (GumbelSoftmax(hard=False), True),
+        (GumbelSoftmax(hard=True), False),
+        (BinaryGates("full"), False),
+        (BinaryGates("two"), False),
+    ],
+    ids=repr,
+)
+def test_weights_learn_on_mixtures_where_more_than_one_operation_runs(relaxation, trains):
+    """Else a mixture is a network that nothing has trained, and none to report."""
+    assert relaxation.trains_mixtures is trains
+    noise = relaxation.noise(ALPHAS, torch.Generator().manual_seed(0))
+    path = relaxation.path(ALPHAS, noise, 0.0)
+    rows = [row for table in path.active.values() for row in table]
+    assert all((len(row) > 1) is trains for row in rows)

@@ -3,6 +3,8 @@ be recorded."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -124,3 +126,23 @@ def test_a_recording_needs_cuda():
         ValueError, match=r"a CUDA graph needs a CUDA device, not cpu; use Search\.step"
     ):
         CapturedStep(search_of(FirstOrder()), loss)
+
+
+def test_a_step_that_was_made_before_a_state_was_loaded_is_refused():
+    """Loading gives the optimisers new tensors: a recording would go on with the old ones."""
+    search = search_of(FirstOrder(), warmup_epochs=0)
+    captured = CapturedStep(search, loss, capture=False)
+    (train, valid), (later, other) = batches(2)
+    captured(train, valid)
+    state = copy.deepcopy(search.state_dict())
+    captured(later, other)
+    after = [t.clone() for t in flat(search.state_dict()["weight_optimizer"])]
+    search.load_state_dict(state)
+    before = [t.clone() for t in search.params.values()]
+    with pytest.raises(ValueError, match="holds tensors that are no longer those of its search"):
+        captured(train, valid)
+    assert all(torch.equal(a, b) for a, b in zip(before, search.params.values(), strict=True))
+    # Made anew, it goes on where the state was.
+    CapturedStep(search, loss, capture=False)(later, other)
+    found = flat(search.state_dict()["weight_optimizer"])
+    assert max((a - b).abs().max() for a, b in zip(found, after, strict=True)) < 1e-12

@@ -34,6 +34,14 @@ class Block(nn.Module):
             return self.computed(x)
         if self.how == "sequential":
             return checkpoint_sequential(self.inner, 2, x, use_reentrant=False) * self.scale
+        if self.how == "nested":
+
+            def inner(h):
+                return checkpoint(self.inner, torch.tanh(h), use_reentrant=False) * self.scale
+
+            return checkpoint(lambda h: torch.sin(inner(h)), x, use_reentrant=False)
+        if self.how == "nested plain":
+            return torch.sin(self.inner(torch.tanh(x)) * self.scale)
         if self.how == "function":
             return checkpoint(
                 lambda h, scale: self.inner(h) * scale, x, self.scale, use_reentrant=False
@@ -53,7 +61,7 @@ class Net(nn.Module):
         return self.head(self.after(self.body(self.before(x))))
 
 
-def searched(how, gradient, relaxation=SOFTMAX):
+def searched(how, gradient, relaxation=SOFTMAX, in_loss=None):
     """The alphas, weights and buffers after two steps; a large step, so that weights differ."""
     torch.manual_seed(0)
     net = Net(how).double()
@@ -66,10 +74,16 @@ def searched(how, gradient, relaxation=SOFTMAX):
     )
     x = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)
     y = torch.randint(3, (8,))
+
+    def called(net, x):
+        if in_loss is None:
+            return net(x)
+        return checkpoint(net, x, use_reentrant=in_loss)
+
     for _ in range(2):
         search.step(
-            lambda net: F.cross_entropy(net(x[:4]), y[:4]),
-            lambda net: F.cross_entropy(net(x[4:]), y[4:]),
+            lambda net: F.cross_entropy(called(net, x[:4]), y[:4]),
+            lambda net: F.cross_entropy(called(net, x[4:]), y[4:]),
         )
     norm = net.before.inner[1]
     return [*search.alphas.values(), *search.params.values(), norm.running_mean]
@@ -81,6 +95,23 @@ def test_checkpointing_a_part_without_a_choice_changes_no_gradient(how, gradient
     expected = searched(None, gradient)
     found = searched(how, gradient)
     # Running statistics see a batch twice in the step of the weights, as in plain training.
+    for one, other in zip(found[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
+def test_checkpointed_parts_may_be_nested(gradient):
+    expected = searched("nested plain", gradient)
+    found = searched("nested", gradient)
+    for one, other in zip(found[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
+def test_a_loss_may_checkpoint_the_whole_network(gradient, use_reentrant):
+    expected = searched(None, gradient)
+    found = searched(None, gradient, in_loss=use_reentrant)
     for one, other in zip(found[:-1], expected[:-1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 

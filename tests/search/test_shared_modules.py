@@ -231,3 +231,39 @@ def test_a_buffer_that_a_probing_pass_sets_is_taken_back(gradient):
     with using(search.supernet.dense_draw()):
         search.step(loss_on(0), loss_on(1))
     assert net[0].last is not None
+
+
+class Listed(nn.Module):
+    """It computes with parameters from a list, a dictionary and an attribute of its own."""
+
+    def __init__(self, plainly: bool) -> None:
+        super().__init__()
+        self.one = nn.Linear(WIDTH, WIDTH)
+        self.other = nn.Linear(WIDTH, WIDTH)
+        self.body = body()
+        self.head = nn.Linear(WIDTH, 3)
+        self.plainly = plainly
+        self.weights = [[self.one.weight], self.other.weight]
+        self.biases = {"one": self.one.bias}
+        self.__dict__["last"] = self.other.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.plainly:
+            x = torch.tanh(F.linear(x, self.weights[0][0], self.biases["one"]))
+            x = torch.tanh(F.linear(x, self.weights[1], self.__dict__["last"]))
+        else:
+            x = torch.tanh(self.other(torch.tanh(self.one(x))))
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
+def test_parameters_in_plain_lists_are_those_of_the_pass(gradient):
+    grads = []
+    for plainly in (True, False):
+        torch.manual_seed(0)
+        search = Search(Listed(plainly).double(), Softmax(), gradient)
+        before = snapshot(search.supernet)
+        grads.append(alpha_gradient(search)["body"])
+        assert is_untouched(search.supernet, before)
+        assert search.supernet.net.weights[1] is search.params["net.other.weight"]
+    assert torch.allclose(*grads, rtol=0, atol=TOLERANCE)

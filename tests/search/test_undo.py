@@ -138,7 +138,7 @@ def test_fit_stops_with_the_state_before_the_bad_batch():
     after = search.state_dict()
     expected = twin.state_dict()
     for state in (after, expected):
-        del state["valid_drawn"]
+        del state["feed"]
     assert_same(after, expected)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import gradnas
 from gradnas import Choice, Search
+from gradnas.tasks.images.export import _plain as exported_form
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 3
@@ -157,3 +158,9 @@ def test_saving_into_a_missing_folder_is_one_kind_of_error_for_all_results(kind,
     result.save(tmp_path / "a.json")
     with pytest.raises(ValueError, match="cannot write"):
         result.save(tmp_path / "a.json" / "b.json")
+
+
+def test_a_fresh_module_with_the_old_weight_norm_is_exported_from_a_copy():
+    network = gradnas.derive(Keeps(), {"body": "normed"})
+    copied_again = exported_form(network)
+    assert torch.equal(copied_again(X), network.eval()(X))

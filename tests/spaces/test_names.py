@@ -100,3 +100,36 @@ def test_an_attribute_that_every_module_has_is_refused(name):
 def test_names_that_no_state_can_hold(name):
     with pytest.raises(ValueError, match="without dots"):
         Choice({name: nn.Identity(), "b": nn.Identity()})
+
+
+def test_one_decision_for_several_places_is_said(capsys):
+    def block() -> nn.Module:
+        return Choice({"l": nn.Linear(4, 4), "skip": nn.Identity()}, name="op")
+
+    net = nn.Sequential(block(), block(), block(), Choice({"a": nn.Tanh(), "b": nn.ReLU()}))
+    x, y = torch.randn(5, 4), torch.zeros(5, dtype=torch.long)
+    result = Search(net).fit([(x, y)], [(x, y)], F.cross_entropy, epochs=1)
+    assert set(result.choices) == {"op", "3"}
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert text.count("one decision for") == 1
+    assert "op: one decision for 3 places" in text
+
+
+@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled()])
+def test_an_argument_named_draw_is_the_searchs(gradient):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)})
+
+        def forward(self, x: Tensor, draw: int = 1) -> Tensor:
+            return draw * self.c(x)
+
+    search = Search(Net(), gradient=gradient)
+    x, y = torch.randn(5, 4), torch.zeros(5, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"the search itself says.*by its position"):
+        search.step(lambda n: F.cross_entropy(n(x, draw=2), y))
+    with pytest.raises(ValueError, match=r"takes a gradnas.Draw, not a int"):
+        search.supernet(x, draw=2)
+    search.step(lambda n: F.cross_entropy(n(x, 2), y), lambda n: F.cross_entropy(n(x, 2), y))

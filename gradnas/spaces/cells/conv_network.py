@@ -62,10 +62,15 @@ class ConvCellNetwork(nn.Module):
         self.inputs_per_node = tuple(len(node) for node in nodes)
         self.predecessors = tuple(predecessor for node in nodes for _, predecessor in node)
         self.concat = tuple(concat)
+        self._channels = channels
+        self._labels: list[str] = []  # for errors
+        self._strides: list[int] = []
         self.operations = nn.ModuleList()
-        for node in nodes:
+        for number, node in enumerate(nodes, start=2):
             for name, predecessor in node:
                 stride = 2 if reduction and predecessor < 2 else 1
+                self._labels.append(f"{name!r} of node {number} on state {predecessor}")
+                self._strides.append(stride)
                 self.operations.append(operations[name](channels, stride, True))
 
     def forward(
@@ -82,9 +87,11 @@ class ConvCellNetwork(nn.Module):
             parts = []
             for k in range(first, first + count):
                 operation = self.operations[k]
-                part = operation(states[self.predecessors[k]])
+                x_BCHW = states[self.predecessors[k]]
+                part = operation(x_BCHW)
+                self._check(k, x_BCHW, part)
                 # As in the original, an identity is never dropped.
-                if dropping and not isinstance(operation, nn.Identity):
+                if dropping and type(operation) is not nn.Identity:
                     part = drop_path(part, drop_probability)
                 parts.append(part)
             total = parts[0]
@@ -93,6 +100,18 @@ class ConvCellNetwork(nn.Module):
             states.append(total)
             first += count
         return torch.cat([states[i] for i in self.concat], dim=1)
+
+    def _check(self, k: int, x_BCHW: Tensor, part: Tensor) -> None:
+        """ValueError for an operation of another width or stride: torch might stretch it."""
+        B, _, H, W = x_BCHW.shape
+        stride = self._strides[k]
+        size = (B, self._channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
+        if part.shape != size:
+            raise ValueError(
+                f"the operation {self._labels[k]} gives the shape {tuple(part.shape)}, where the "
+                f"cell needs {size}: its factory was asked for channels={self._channels} and "
+                f"stride={stride}"
+            )
 
 
 class AuxiliaryHead(nn.Module):

@@ -18,9 +18,10 @@ from gradnas.choice import Active
 from gradnas.inplace import unspoilt
 from gradnas.latency import Place
 from gradnas.probing import Probes, probed
+from gradnas.spaces.cells.builtin import NormalisedPool, is_zero
 from gradnas.spaces.cells.running import Statistics
 from gradnas.spaces.cells.shape import INPUTS, CellKind, CellShape
-from gradnas.spaces.operations import FactorizedReduce, Zero, relu_conv_bn
+from gradnas.spaces.operations import FactorizedReduce, relu_conv_bn
 
 
 class EdgeCell(nn.Module):
@@ -36,12 +37,14 @@ class EdgeCell(nn.Module):
         channels: int,
         reduction: bool,
         reduction_before: bool,
+        index: int = 0,
     ):
         super().__init__()
         self.shape = shape
         # Private: the plain public settings of a module are in the keys of latency tables, and
         # tables that exist shall fit.
         self._channels = channels
+        self._index = index  # in the network, for errors
         self.reduction = reduction
         channels_before, channels_last = channels_in
         if reduction_before:
@@ -63,6 +66,11 @@ class EdgeCell(nn.Module):
         """The name of the cell's table of alphas."""
         return "reduce" if self.reduction else "normal"
 
+    @property
+    def channels(self) -> int:
+        """Of every node, C."""
+        return self._channels
+
     def stride(self, row: int) -> int:
         """The stride of an edge: in a reduction cell, 2 from the cell's inputs."""
         return 2 if self.reduction and self.shape.source(row) < INPUTS else 1
@@ -74,8 +82,11 @@ class EdgeCell(nn.Module):
         return edge[name]
 
     def label_of(self, row: int, column: int) -> str:
-        """What an error calls an operation of an edge."""
-        return f"edge {row} of a {self.kind} cell: operation {self.shape.names[column]!r}"
+        """What an error calls an operation; states count from 0, the cell's inputs first."""
+        node = next(n for n in range(self.shape.nodes) if row < self.shape.edge(n + 1, 0))
+        ends = f"state {self.shape.source(row)} to {node + INPUTS}"
+        name = self.shape.names[column]
+        return f"edge {row} ({ends}) of cell {self._index}, a {self.kind} cell: operation {name!r}"
 
     def forward(
         self,
@@ -121,7 +132,7 @@ class EdgeCell(nn.Module):
                 x_BCHW = states[predecessor]
                 parts = []
                 for column, operation in self._computed(row, active).items():
-                    part = unspoilt(operation, x_BCHW, self.label_of(row, column))
+                    part = self.output(operation, row, column, x_BCHW)
                     parts.append(part * mix_EO[row, column])
                 if with_probes:
                     assert beside is not None
@@ -143,9 +154,31 @@ class EdgeCell(nn.Module):
         computed = {}
         for column in columns[row]:
             operation = self.operation(row, names[column])
-            if not isinstance(operation, Zero):
+            if not is_zero(operation, self.stride(row)):
                 computed[column] = operation
         return computed
+
+    def output(self, operation: nn.Module, row: int, column: int, x_BCHW: Tensor) -> Tensor:
+        """What an operation of an edge gives, by its module.
+
+        Raises:
+            ValueError: not the size that the edge needs, which torch might stretch to it in
+                silence; an input changed in place, which other operations read.
+        """
+        label = self.label_of(row, column)
+        y_BCHW = unspoilt(operation, x_BCHW, label)
+        B, _, H, W = x_BCHW.shape
+        stride = self.stride(row)
+        size = (B, self._channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
+        if not isinstance(y_BCHW, Tensor) or y_BCHW.shape != size:
+            given = type(y_BCHW).__name__
+            if isinstance(y_BCHW, Tensor):
+                given = f"the shape {tuple(y_BCHW.shape)}"
+            raise ValueError(
+                f"{label} gives {given}, where the edge needs {size}: its "
+                f"factory was asked for channels={self._channels} and stride={stride}"
+            )
+        return y_BCHW
 
     def _probed(
         self,
@@ -174,8 +207,8 @@ class EdgeCell(nn.Module):
     def operation_state(self, row: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""
         operation = self.operation(row, name)
-        if isinstance(operation, _NormalisedPool):
-            return {}
+        if isinstance(operation, NormalisedPool):
+            operation = operation[0]
         return dict(operation.state_dict())
 
     def make_affine(self) -> dict[nn.Module, Place]:
@@ -192,7 +225,12 @@ class EdgeCell(nn.Module):
             for column, (name, factory) in enumerate(self.shape.factories.items()):
                 operation = factory(self._channels, self.stride(row), True)
                 operations[name] = operation
-                if not isinstance(operation, Zero):
+                if operation in places:
+                    raise ValueError(
+                        f"the operation {name!r} of a cell is one module on several edges: what it "
+                        "costs cannot be told; let it make a new module each time"
+                    )
+                if not is_zero(operation, self.stride(row)):
                     places[operation] = Place(self.kind, row, column)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.affine:
@@ -202,16 +240,12 @@ class EdgeCell(nn.Module):
         return places
 
 
-class _NormalisedPool(nn.Sequential):
-    """A pooling operation and the BatchNorm that follows it in the supernet only."""
-
-
 def _open(operation: nn.Module, channels: int) -> nn.Module:
     """The form an operation has in the supernet."""
     if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
         # As in the authors' code: a convolution ends with a BatchNorm, so a pool gets one too, and
         # the mixing weights compare outputs of one scale.
-        return _NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
+        return NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
     return operation
 
 

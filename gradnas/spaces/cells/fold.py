@@ -40,8 +40,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.spaces.cells.kernels import EPS, channels_last, compiled, kernels, num_pixels
-from gradnas.spaces.native import differentiable
+from gradnas.spaces.cells.kernels import (
+    EPS,
+    channels_last,
+    compiled,
+    kernels,
+    num_pixels,
+    unbiased,
+)
+from gradnas.spaces.native import differentiable, has_memory
 
 # Per channel the mean, and the variance with P - 1 in the denominator, as BatchNorm keeps it
 Running = tuple[Tensor, Tensor]
@@ -79,7 +86,7 @@ def fold_mix(
     else:
         weight_KOI = mix_N.new_zeros(0, channels, channels)
     # The kernels normalise by the batch's own statistics only.
-    by_torch = running is not None or kernels(*maps) is None
+    by_torch = running is not None or kernels(*maps) is None or not has_memory(mix_N, *weights)
     method = _Fold.plain if by_torch else _Fold.apply
     return method(num_pools, running, mix_N, weight_KOI, *maps)
 
@@ -99,6 +106,7 @@ class _Fold(torch.autograd.Function):
         # Statistics need more digits than bf16 has.
         with torch.autocast(maps[0].device.type, enabled=False):
             dtype = mix_N.dtype
+            weight_KOI = weight_KOI.to(dtype)
             X_NPC = [m.permute(0, 2, 3, 1).reshape(pixels, C).to(dtype) for m in maps]
             D_KPI = torch.stack(X_NPC[:K]) if K else mix_N.new_zeros(0, pixels, C)
             Q_TPC = torch.stack(X_NPC[K : K + T]) if T else mix_N.new_zeros(0, pixels, C)
@@ -124,7 +132,7 @@ class _Fold(torch.autograd.Function):
             for a, x_PC in zip(mix_N[K + T :], X_NPC[K + T :], strict=True):
                 y_PC = y_PC + a * x_PC
             y_BCHW = y_PC.to(maps[0].dtype).reshape(B, H, W, C).permute(0, 3, 1, 2)
-        return y_BCHW, mean_NC.detach(), var_NC.detach() * (pixels / max(1, pixels - 1))
+        return y_BCHW, mean_NC.detach(), var_NC.detach() * unbiased(pixels)
 
     @staticmethod
     def forward(
@@ -178,7 +186,7 @@ class _Fold(torch.autograd.Function):
         ctx.save_for_backward(mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC)
         mean_KO = (W_KOI @ map_mean_NC[:K, :, None]).squeeze(2)
         mean_NC = torch.cat([mean_KO, map_mean_NC[K:]])
-        var_NC = var_NC * (pixels / (pixels - 1))  # as BatchNorm keeps it
+        var_NC = var_NC * unbiased(pixels)  # as BatchNorm keeps it
         ctx.mark_non_differentiable(mean_NC, var_NC)
         return y_BCHW, mean_NC, var_NC
 
@@ -187,7 +195,9 @@ class _Fold(torch.autograd.Function):
         grad = grads[0]  # the statistics have none
         mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC = ctx.saved_tensors
         needs_mix, needs_weight, *needs_maps = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # `create_graph`: this backward is to be differentiated itself
+        # With `create_graph` this backward is to be differentiated itself.
+        native = None if torch.is_grad_enabled() else kernels(grad, *maps)
+        if native is None:
 
             def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
                 return _Fold.plain(ctx.num_pools, None, *tensors)[:1]
@@ -195,7 +205,6 @@ class _Fold(torch.autograd.Function):
             needs = [needs_mix, needs_weight, *needs_maps]
             return None, None, *differentiable(plain, (mix_N, weight_KOI, *maps), needs, [grad])
 
-        native = compiled(*maps)
         grad = channels_last(grad)
         pixels = num_pixels(grad)
         K = len(weight_KOI)
@@ -265,7 +274,7 @@ class _Fold(torch.autograd.Function):
 def _rows(vectors: list[Tensor], channels: int) -> Tensor:
     """Vectors of C numbers as rows, also where there are none."""
     if not vectors:
-        return torch.zeros(0, channels, dtype=torch.float64)
+        return torch.zeros(0, channels, dtype=torch.float64, device="cpu")
     return torch.stack(vectors)
 
 

@@ -19,7 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
-from gradnas.inplace import unspoilt
+from gradnas.spaces.cells.builtin import (
+    Known,
+    Layers,
+    Rows,
+    is_called_plainly,
+    is_known_norm,
+    is_known_pointwise,
+    is_known_reduction,
+    is_known_relu,
+    is_zero,
+    known_operation,
+)
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fold import Running, fold_mix
 from gradnas.spaces.cells.grouped_cell import grouped_nodes
@@ -35,14 +46,11 @@ from gradnas.spaces.cells.running import (
 from gradnas.spaces.cells.shape import INPUTS
 from gradnas.spaces.cells.stencils import (
     DEPTHWISE,
-    DILATED,
     LAST_NORM,
     LAST_POINTWISE,
     NORM,
     POINTWISE,
-    POOLS,
     SECOND_DEPTHWISE,
-    SEPARABLE,
     batch_norm,
     conv_weight,
     depthwise,
@@ -51,7 +59,8 @@ from gradnas.spaces.cells.stencils import (
     relu_depthwise,
     relu_pointwise,
 )
-from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
+from gradnas.spaces.native import is_transformed
+from gradnas.spaces.operations import FactorizedReduce
 
 
 class _Convolution(NamedTuple):
@@ -60,8 +69,8 @@ class _Convolution(NamedTuple):
     node: _Node  # where it enters
     row: int  # of alpha
     column: int
-    name: str
-    layers: nn.Sequential
+    is_separable: bool
+    layers: Layers
 
 
 class _Product(NamedTuple):
@@ -105,8 +114,9 @@ class FusedCell(EdgeCell):
     """`EdgeCell`, computed as described at the top of this file.
 
     Same arguments, parameters, buffers and `state_dict`: only `forward` differs. Operations that
-    are not fused (a user's own, or a name given to another factory) run edge by edge as modules.
-    Forward hooks of the modules of fused operations do not run.
+    are not exactly built-in ones as they were made (`builtin.py`: a user's own, one with a hook or
+    a BatchNorm that was frozen) run as modules beside the fused ones. Where a module serves two
+    edges, and under the transforms of `torch.func`, the whole cell is computed edge by edge.
     """
 
     grouped: bool | None = None  # compute by `grouped_nodes`; None: everywhere but on the CPU
@@ -124,11 +134,14 @@ class FusedCell(EdgeCell):
         Args:
             statistics: where given, what is computed in groups adds what its BatchNorms saw.
         """
+        rows = None if is_transformed() else self._rows(active)
+        if rows is None:
+            return self.edge_by_edge(before_BCHW, last_BCHW, mix_EO, active)
         grouped = self.grouped
         if grouped is None:
             grouped = before_BCHW.device.type != "cpu"
         if grouped:
-            return self._forward_grouped(before_BCHW, last_BCHW, mix_EO, active, statistics)
+            return self._forward_grouped(before_BCHW, last_BCHW, mix_EO, rows, statistics)
 
         updates: Updates = []
         states = [
@@ -142,7 +155,7 @@ class FusedCell(EdgeCell):
             if source >= INPUTS:
                 node = nodes[source - INPUTS]
                 states.append(self._enter(node, states[0], mix_EO, updates))
-            self._leave(source, states[source], nodes, active, updates)
+            self._leave(source, states[source], nodes, rows, updates)
         update_running_statistics(updates)
         return torch.cat(states[INPUTS:], dim=1)
 
@@ -151,23 +164,53 @@ class FusedCell(EdgeCell):
         before_BCHW: Tensor,
         last_BCHW: Tensor,
         mix_EO: Tensor,
-        active: Active,
+        rows: Rows,
         statistics: Statistics | None,
     ) -> Tensor:
         inputs = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         seen: Statistics = [] if statistics is None else statistics
-        nodes = grouped_nodes(self, inputs, mix_EO, active, seen)
+        nodes = grouped_nodes(self, inputs, mix_EO, rows, seen)
         if statistics is None:
             update_running_statistics(updates_of(seen))
         return torch.cat(nodes, dim=1)
 
+    def _rows(self, active: Active) -> Rows | None:
+        """The active operations by what is known of them.
+
+        None where a module serves two edges: its running statistics depend on the order in which
+        they run, and that is the order of the edges.
+        """
+        rows: Rows = []
+        names = self.shape.names
+        training = self.training
+        channels = self.channels
+        identities: list[int] = []  # of modules that may keep something of what they see
+        for row, operations in enumerate(self.edges._modules.values()):
+            assert operations is not None
+            modules = operations._modules
+            stride = self.stride(row)
+            found: dict[int, Known | None] = {}
+            for column in active[row]:
+                operation = modules[names[column]]
+                assert operation is not None
+                if is_zero(operation, stride):
+                    continue
+                known = known_operation(operation, channels, stride, training)
+                found[column] = known
+                if known is None:
+                    identities += [id(module) for module in operation.modules()]
+                elif known.kind != "identity":
+                    identities += [id(layer) for layer in known.layers]
+            rows.append(found)
+        return rows if len(set(identities)) == len(identities) else None
+
     def _leave(
-        self, source: int, x_BCHW: Tensor, nodes: list[_Node], active: Active, updates: Updates
+        self, source: int, x_BCHW: Tensor, nodes: list[_Node], rows: Rows, updates: Updates
     ) -> None:
         """Compute what leaves a source node, up to the last pointwise products and BatchNorms."""
         stride = 2 if self.reduction and source < INPUTS else 1
         names = self.shape.names
-        factories = self.shape.factories
+        is_even = _is_even(x_BCHW)
         convolutions: list[_Convolution] = []
         # Shared by all edges from this source; computed when the first edge asks.
         pooled: tuple[Tensor, Tensor] | None = None
@@ -176,37 +219,36 @@ class FusedCell(EdgeCell):
         for target in range(max(0, source - 1), len(nodes)):
             node = nodes[target]
             row = self.shape.edge(target, source)
-            for column in active[row]:
-                name = names[column]
-                operation = self.operation(row, name)
-                # A user may give one of our names to a factory of his own.
-                known = factories[name] is OPERATIONS.get(name)
-                is_reduction = isinstance(operation, FactorizedReduce)
-                if isinstance(operation, Zero):
-                    continue
-                if known and name in (*SEPARABLE, *DILATED):
-                    assert isinstance(operation, nn.Sequential)
-                    convolutions.append(_Convolution(node, row, column, name, operation))
-                elif known and name in POOLS:
-                    assert isinstance(operation, nn.Sequential)
+            for column, known in rows[row].items():
+                kind = None if known is None else known.kind
+                layers = () if known is None else known.layers
+                if kind in ("separable", "dilated"):
+                    is_separable = kind == "separable"
+                    convolutions.append(_Convolution(node, row, column, is_separable, layers))
+                elif kind in ("maximum", "average"):
                     if pooled is None:
                         pooled = pools(x_BCHW, stride)
-                    map_BCHW = pooled[POOLS.index(name)]
-                    norm = batch_norm(operation[LAST_NORM])
+                    largest_BCHW, average_BCHW = pooled
+                    map_BCHW = largest_BCHW if kind == "maximum" else average_BCHW
+                    norm = batch_norm(layers[LAST_NORM])
                     node.pools.append(_Pool(row, column, norm, map_BCHW))
-                elif is_reduction and self.training and _is_even(x_BCHW):
+                elif kind == "reduction" and self.training and is_even:
                     # In training mode only: running statistics are of both halves together, and
                     # the fold would subtract their mean from each. An odd map is for the module to
                     # refuse.
                     if halves is None:
                         even_BCHW, odd_BCHW = _halves(x_BCHW)
                         halves = (torch.relu(even_BCHW), torch.relu(odd_BCHW))
-                    for weight, half_BCHW in zip(_side_by_side(operation), halves, strict=True):
-                        product = _Product(row, column, weight, operation.bn, half_BCHW)
+                    reduction, _ = layers
+                    assert isinstance(reduction, FactorizedReduce)
+                    for weight, half_BCHW in zip(_side_by_side(reduction), halves, strict=True):
+                        product = _Product(row, column, weight, reduction.bn, half_BCHW)
                         node.reductions.append(product)
+                elif kind == "identity":
+                    node.others.append(_Scaled(row, column, x_BCHW))
                 else:
-                    label = self.label_of(row, column)
-                    map_BCHW = channels_last(unspoilt(operation, x_BCHW, label))
+                    operation = self.operation(row, names[column])
+                    map_BCHW = channels_last(self.output(operation, row, column, x_BCHW))
                     node.others.append(_Scaled(row, column, map_BCHW))
         if convolutions:
             self._convolve(x_BCHW, convolutions, stride, updates)
@@ -219,17 +261,17 @@ class FusedCell(EdgeCell):
         dilations = []
         for c in convolutions:
             weights.append(conv_weight(c.layers[DEPTHWISE]))
-            dilations.append(2 if c.name in DILATED else 1)
+            dilations.append(1 if c.is_separable else 2)
         maps = relu_depthwise(x_BCHW, weights, dilations, stride)
         for c, D_BCHW in zip(convolutions, maps, strict=True):
-            if c.name in SEPARABLE:
+            if c.is_separable:
                 D_BCHW = self._second_half(D_BCHW, c.layers, updates)
             weight = conv_weight(c.layers[LAST_POINTWISE])
             norm = batch_norm(c.layers[LAST_NORM])
             product = _Product(c.row, c.column, weight, norm, D_BCHW)
             c.node.convolutions.append(product)
 
-    def _second_half(self, D_BCHW: Tensor, layers: nn.Sequential, updates: Updates) -> Tensor:
+    def _second_half(self, D_BCHW: Tensor, layers: Layers, updates: Updates) -> Tensor:
         """Of a separable convolution: pointwise product, BatchNorm, ReLU, depthwise convolution."""
         norm = batch_norm(layers[NORM])
         weight = conv_weight(layers[SECOND_DEPTHWISE])
@@ -314,20 +356,24 @@ def _side_by_side(reduction: FactorizedReduce) -> tuple[Tensor, Tensor]:
 
 def _prepare(module: nn.Module, x_BCHW: Tensor, updates: Updates) -> Tensor:
     """An input of the cell: ReLU, pointwise convolution (or factorized reduction), BatchNorm."""
-    if isinstance(module, FactorizedReduce) and _is_even(x_BCHW):
+    norm: nn.Module
+    if is_known_reduction(module) and _is_even(x_BCHW):
+        assert isinstance(module, FactorizedReduce)
         norm = module.bn
         even_BCHW, odd_BCHW = _halves(x_BCHW)
         z_even_BCHW = relu_pointwise(even_BCHW, module.conv_even.weight)
         z_odd_BCHW = relu_pointwise(odd_BCHW, module.conv_odd.weight)
         z_BCHW = torch.cat([z_even_BCHW, z_odd_BCHW], dim=1)
-    elif type(module) is nn.Sequential:
-        _, convolution, last = module
-        norm = batch_norm(last)
+    elif _is_known_input(module):
+        _, convolution, norm = module.children()
         z_BCHW = relu_pointwise(channels_last(x_BCHW), conv_weight(convolution))
     else:
         return channels_last(module(x_BCHW))
-    if not module.training:
-        return channels_last(norm(z_BCHW))  # by running statistics
+    # In eval mode (by running statistics), and where a user has set it otherwise, the BatchNorm
+    # runs as it is.
+    if not is_known_norm(norm, z_BCHW.shape[1], training=True):
+        return channels_last(norm(z_BCHW))
+    norm = batch_norm(norm)
     # The fold of a single map that needs no product is its BatchNorm.
     # In the dtype of the statistics, which under autocast is not the map's.
     (mean_C,), _ = running_of([norm])
@@ -335,3 +381,11 @@ def _prepare(module: nn.Module, x_BCHW: Tensor, updates: Updates) -> Tensor:
     y_BCHW, mean_NC, var_NC = fold_mix(one, [], 1, [channels_last(z_BCHW)])
     updates.append(Update(norm, mean_NC[0], var_NC[0]))
     return y_BCHW
+
+
+def _is_known_input(module: nn.Module) -> bool:
+    """Whether a module is exactly a `relu_conv_bn`; its BatchNorm is not looked at."""
+    if type(module) is not nn.Sequential or len(module) != 3 or not is_called_plainly(module):
+        return False
+    relu, convolution, _ = module.children()
+    return is_known_relu(relu) and is_known_pointwise(convolution)

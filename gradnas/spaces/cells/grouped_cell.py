@@ -29,8 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active
-from gradnas.inplace import unspoilt
+from gradnas.spaces.cells.builtin import Rows
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.kernels import EPS
 from gradnas.spaces.cells.running import Normalised, Statistics, running_of
@@ -47,15 +46,15 @@ from gradnas.spaces.operations import FactorizedReduce
 
 
 def grouped_nodes(
-    cell: EdgeCell, inputs: Sequence[Tensor], mix_EO: Tensor, active: Active, statistics: Statistics
+    cell: EdgeCell, inputs: Sequence[Tensor], mix_EO: Tensor, rows: Rows, statistics: Statistics
 ) -> list[Tensor]:
     """The intermediate nodes of a cell from its preprocessed inputs.
 
-    `statistics` gets what its BatchNorms saw.
+    `rows` are its active operations; `statistics` gets what its BatchNorms saw.
     """
     num_nodes = cell.shape.nodes
     is_even = inputs[0].shape[2] % 2 == 0 and inputs[0].shape[3] % 2 == 0
-    stages = stages_of(cell, active, is_even)
+    stages = stages_of(cell, rows, is_even)
     weights = gathered_weights(stages)
     mixes = _mixing_matrices(stages, mix_EO, cell.training)
     # An input without any active edge stays out, so that its weights have no gradient rather than
@@ -71,9 +70,8 @@ def grouped_nodes(
     for number, stage in enumerate(stages):
         stride = 2 if cell.reduction and number == 0 else 1
         for item in stage.others:
-            label = cell.label_of(item.row, item.column)
-            own_BCHW = x_BSCHW[:, item.source].contiguous()
-            part = unspoilt(item.operation, own_BCHW, label)
+            x_BCHW = x_BSCHW[:, item.source].contiguous()
+            part = cell.output(item.operation, item.row, item.column, x_BCHW)
             extra[item.target].append(part * mix_EO[item.row, item.column])
         joined_BQHW = _mixed_maps(
             stage, weights[number], x_BSCHW, stride, cell.training, statistics
@@ -137,7 +135,7 @@ def _added(sum_BTCHW: Tensor | None, joined_BQHW: Tensor, mix_TQ: Tensor) -> Ten
     T, Q = mix_TQ.shape
     B, _, H, W = joined_BQHW.shape
     C = joined_BQHW.shape[1] // Q
-    mix_BTQ = mix_TQ.expand(B, T, Q)
+    mix_BTQ = mix_TQ.to(joined_BQHW.dtype).expand(B, T, Q)
     # `bmm` rather than `matmul`, which would copy the maps to fold the batch into a matrix.
     maps_BQP = joined_BQHW.view(B, Q, C * H * W)
     if sum_BTCHW is None:

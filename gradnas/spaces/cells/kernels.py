@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.spaces.native import library
+from gradnas.spaces.native import address, has_memory, library
 
 SOURCE = Path(__file__).with_name("stencils.cpp")
 EPS = 1e-5  # of nn.BatchNorm2d
@@ -35,29 +35,31 @@ DILATIONS = (1, 2)
 _LANES = {torch.float32: 8, torch.float64: 4}  # the least vector: channels must be a multiple
 
 Normal = tuple[Tensor, Tensor]  # (scale, shift) of a normalisation, each `(C,)`
+Size = tuple[int, int, int, int]  # of a map: B, C, H, W
 
 
-def kernels(*tensors: Tensor) -> Kernels | None:
-    """The functions for maps like `tensors` (B, C, H, W), or None: torch's operations have to do.
+def kernels(*maps: Tensor) -> Kernels | None:
+    """The functions for `maps` (B, C, H, W), or None: torch's operations have to do.
 
-    The tensors must agree in dtype and lie on the CPU; no vector may be left half full of channels.
+    The maps must agree in dtype and have memory on the CPU; no vector may be left half full of
+    channels. What else the functions are given must have memory, too (`native.has_memory`).
     """
-    dtype = tensors[0].dtype
+    dtype = maps[0].dtype
     lanes = _LANES.get(dtype)
-    # A compiler of torch programs cannot see into a call through ctypes.
-    if lanes is None or torch.compiler.is_compiling():
+    if lanes is None:
         return None
-    for x in tensors:
-        fits = x.device.type == "cpu" and x.dtype == dtype and x.shape[1] % lanes == 0
-        if not fits or not x.numel():
+    for x in maps:
+        if x.dtype != dtype or x.shape[1] % lanes:
             return None
+    if not has_memory(*maps):
+        return None
     compiled_library = library(SOURCE, dtype)
     return None if compiled_library is None else Kernels(compiled_library, dtype)
 
 
-def compiled(*tensors: Tensor) -> Kernels:
+def compiled(*maps: Tensor) -> Kernels:
     """`kernels` where they are known to exist."""
-    native = kernels(*tensors)
+    native = kernels(*maps)
     assert native is not None
     return native
 
@@ -72,8 +74,19 @@ def num_pixels(x_BCHW: Tensor) -> int:
     return x_BCHW.numel() // x_BCHW.shape[1]
 
 
+def unbiased(pixels: int) -> float:
+    """P / (P - 1), of a variance that is kept; of a single pixel nothing is kept that counts."""
+    return pixels / max(1, pixels - 1)
+
+
 class Kernels:
-    """The compiled functions; maps are `(B, C, H, W)`, channels-last, of the library's dtype."""
+    """The compiled functions; maps are `(B, C, H, W)`, channels-last, of the library's dtype.
+
+    Every tensor is checked before its address is handed over (`native.address`).
+
+    Raises:
+        ValueError: a tensor is not what the function takes it for.
+    """
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._library = library
@@ -93,7 +106,8 @@ class Kernels:
         weights = [w.contiguous() for w in weights]
         outputs = [self._strided(x_BCHW, stride) for _ in weights]
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        self._call("depthwise_forward", *spec, _pointers(weights), _pointers(outputs))
+        written = self._maps(outputs, outputs[0].shape)
+        self._call("depthwise_forward", *spec, written)
         return outputs
 
     def depthwise_backward(
@@ -116,10 +130,9 @@ class Kernels:
         grad_x = torch.empty_like(x_BCHW)
         grad_weights = [torch.empty_like(w) for w in weights] if with_weights else []
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        written = _pointers(grad_weights) if with_weights else None
-        self._call(
-            "depthwise_backward", *spec, _pointers(weights), _pointers(grads), grad_x, written
-        )
+        read = self._maps(grads, self._size(x_BCHW, stride))
+        written = self._weights(grad_weights) if with_weights else None
+        self._call("depthwise_backward", *spec, read, self._map(grad_x, x_BCHW.shape), written)
         return grad_x, grad_weights
 
     # ---- products and sums over pixels -----------------------------------------------------------
@@ -144,19 +157,33 @@ class Kernels:
         like = xs[0] if xs else scaled[0][0]
         B, I, H, W = like.shape  # noqa: E741
         O = matrices_KIO.shape[2] if xs else I  # noqa: E741
-        y = torch.empty((B, O, H, W), dtype=self._dtype, memory_format=torch.channels_last)
+        size = (B, O, H, W)
+        y = self._new_map(size)
         matrices = matrices_KIO.to(self._dtype).contiguous()
         if bias_O is None:
-            bias = torch.zeros(O, dtype=self._dtype)
+            bias = torch.zeros(O, dtype=self._dtype, device="cpu")
         else:
             bias = bias_O.to(self._dtype).contiguous()
         maps = [q for q, _ in scaled]
-        coefficients = bias  # something to point at: without maps nothing is read from it
+        coefficients = torch.empty(0, O, dtype=self._dtype, device="cpu")
         if scaled:
             coefficients = torch.stack([c for _, c in scaled]).to(self._dtype)
-        products = (len(xs), _pointers(xs), matrices, int(relu), gate)
-        sums = (len(maps), _pointers(maps), coefficients)
-        self._call("sum_products", B * H * W, I, O, *products, *sums, bias, y)
+        self._call(
+            "sum_products",
+            B * H * W,
+            I,
+            O,
+            len(xs),
+            self._maps(xs, like.shape),
+            self._plain(matrices, (len(xs), I, O) if xs else matrices.shape),
+            int(relu),
+            None if gate is None else self._map(gate, size),
+            len(maps),
+            self._maps(maps, size),
+            self._plain(coefficients, (len(maps), O)),
+            self._plain(bias, (O,)),
+            self._map(y, size),
+        )
         return y
 
     def cross(
@@ -168,36 +195,52 @@ class Kernels:
         relu: bool = False,
     ) -> Tensor:
         """Sum over pixels of `(x - mean_x)^T (y - mean_y)`, `(I, O)` in float64; `relu`: of x's."""
-        channels_in = x.shape[1]
+        B, channels_in, H, W = x.shape
         channels_out = y.shape[1]
-        out_IO = torch.empty((channels_in, channels_out), dtype=torch.float64)
-        sizes = (num_pixels(x), channels_in, channels_out)
-        self._call("cross", *sizes, x, int(relu), mean_x, y, mean_y, None, out_IO)
+        out_IO = _float64(channels_in, channels_out)
+        self._call(
+            "cross",
+            num_pixels(x),
+            channels_in,
+            channels_out,
+            self._map(x, x.shape),
+            int(relu),
+            None if mean_x is None else self._plain(mean_x, (channels_in,)),
+            self._map(y, (B, channels_out, H, W)),
+            None if mean_y is None else self._plain(mean_y, (channels_out,)),
+            None,
+            _pointer(out_IO.data_ptr()),
+        )
         return out_IO
 
     def covariance(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(C,)` and covariance `(C, C)` over pixels, in float64."""
         C = x_BCHW.shape[1]
         pixels = num_pixels(x_BCHW)
-        mean_C = torch.empty(C, dtype=torch.float64)
-        sum_CC = torch.empty((C, C), dtype=torch.float64)
+        mean_C = _float64(C)
+        sum_CC = _float64(C, C)
+        x = self._map(x_BCHW, x_BCHW.shape)
         # The same kernel as `cross`: given a place for the mean, it centres x by its own.
-        self._call("cross", pixels, C, C, x_BCHW, 0, None, x_BCHW, None, mean_C, sum_CC)
+        written = (_pointer(mean_C.data_ptr()), _pointer(sum_CC.data_ptr()))
+        self._call("cross", pixels, C, C, x, 0, None, x, None, *written)
         return mean_C, sum_CC / pixels
 
     def sums(self, x_BCHW: Tensor, times: Tensor | None = None) -> Tensor:
         """Sum over pixels, `(C,)` in float64: of x, or of `x * times`."""
         C = x_BCHW.shape[1]
-        out_C = torch.empty(C, dtype=torch.float64)
-        self._call("sums", num_pixels(x_BCHW), C, x_BCHW, times, out_C)
+        out_C = _float64(C)
+        x = self._map(x_BCHW, x_BCHW.shape)
+        factor = None if times is None else self._map(times, x_BCHW.shape)
+        self._call("sums", num_pixels(x_BCHW), C, x, factor, _pointer(out_C.data_ptr()))
         return out_C
 
     def moments(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over pixels, each `(C,)` in float64."""
         C = x_BCHW.shape[1]
-        mean_C = torch.empty(C, dtype=torch.float64)
-        var_C = torch.empty(C, dtype=torch.float64)
-        self._call("moments", num_pixels(x_BCHW), C, x_BCHW, mean_C, var_C)
+        mean_C = _float64(C)
+        var_C = _float64(C)
+        written = (_pointer(mean_C.data_ptr()), _pointer(var_C.data_ptr()))
+        self._call("moments", num_pixels(x_BCHW), C, self._map(x_BCHW, x_BCHW.shape), *written)
         return mean_C, var_C
 
     # ---- pools -----------------------------------------------------------------------------------
@@ -207,7 +250,9 @@ class Kernels:
         B, C, H, W = x_BCHW.shape
         largest = self._strided(x_BCHW, stride)
         average = self._strided(x_BCHW, stride)
-        self._call("pools", B, H, W, C, stride, x_BCHW, largest, average)
+        x = self._map(x_BCHW, x_BCHW.shape)
+        written = [self._map(pooled, largest.shape) for pooled in (largest, average)]
+        self._call("pools", B, H, W, C, stride, x, *written)
         return largest, average
 
     def pools_backward(
@@ -216,16 +261,28 @@ class Kernels:
         """Gradient of `pools`; that of a maximum goes to its first pixel."""
         B, C, H, W = x_BCHW.shape
         grad_x = torch.empty_like(x_BCHW)
-        self._call("pools_backward", B, H, W, C, stride, x_BCHW, grad_largest, grad_average, grad_x)
+        x = self._map(x_BCHW, x_BCHW.shape)
+        size = self._size(x_BCHW, stride)
+        read = [self._map(grad, size) for grad in (grad_largest, grad_average)]
+        written = self._map(grad_x, x_BCHW.shape)
+        self._call("pools_backward", B, H, W, C, stride, x, *read, written)
         return grad_x
 
     # ---- calls -----------------------------------------------------------------------------------
 
+    def _size(self, x_BCHW: Tensor, stride: int) -> Size:
+        """The size that a stride leaves of a map."""
+        B, C, H, W = x_BCHW.shape
+        return B, C, (H - 1) // stride + 1, (W - 1) // stride + 1
+
     def _strided(self, x_BCHW: Tensor, stride: int) -> Tensor:
         """Room for a map of the size that a stride leaves."""
-        B, C, H, W = x_BCHW.shape
-        size = (B, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
-        return torch.empty(size, dtype=self._dtype, memory_format=torch.channels_last)
+        return self._new_map(self._size(x_BCHW, stride))
+
+    def _new_map(self, size: Size) -> Tensor:
+        # Not on the default device, which a program may have set to another one.
+        layout = torch.channels_last
+        return torch.empty(size, dtype=self._dtype, device="cpu", memory_format=layout)
 
     def _spec(
         self,
@@ -235,7 +292,7 @@ class Kernels:
         weights: Sequence[Tensor],
         dilations: Sequence[int],
     ) -> tuple:
-        """The arguments with which both depthwise kernels begin."""
+        """The arguments with which both depthwise kernels begin, up to the weights."""
         for weight, dilation in zip(weights, dilations, strict=True):
             has_kernel = weight.shape[2] in KERNEL_WIDTHS and dilation in DILATIONS
             if weight.dtype != self._dtype or not has_kernel:
@@ -247,26 +304,53 @@ class Kernels:
         scale = None
         shift = None
         if normal is not None:
-            scale, shift = (t.to(self._dtype).contiguous() for t in normal)
-        widths = _integers([w.shape[2] for w in weights])
-        return B, H, W, C, stride, x, scale, shift, len(weights), widths, _integers(dilations)
+            scale, shift = (self._plain(t, (C,)) for t in normal)
+        numbers = (len(weights), _integers([w.shape[2] for w in weights]), _integers(dilations))
+        map_x = self._map(x, x.shape)
+        return B, H, W, C, stride, map_x, scale, shift, *numbers, self._weights(weights, C)
 
-    def _call(self, name: str, *arguments: object) -> None:
+    def _map(self, t: Tensor, size: Sequence[int]) -> ctypes.c_void_p:
+        """The address of a map, checked."""
+        return _pointer(address("a map", t, self._dtype, size, torch.channels_last))
+
+    def _maps(self, maps: Sequence[Tensor], size: Sequence[int]) -> ctypes.Array:
+        places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
+        return _pointers(places)
+
+    def _plain(self, t: Tensor, shape: Sequence[int]) -> ctypes.c_void_p:
+        """The address of a vector or of matrices, checked."""
+        return _pointer(address("a vector or a matrix", t, self._dtype, shape))
+
+    def _weights(self, weights: Sequence[Tensor], channels: int | None = None) -> ctypes.Array:
+        """The addresses of depthwise weights `(C, 1, K, K)`, checked."""
+        places = []
+        for w in weights:
+            width = w.shape[2]
+            C = len(w) if channels is None else channels
+            places.append(address("a depthwise weight", w, self._dtype, (C, 1, width, width)))
+        return _pointers(places)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        """Arguments are integers, and addresses as ctypes has them; None is a null pointer."""
         values: list[Any] = []
         for a in arguments:
-            if isinstance(a, int):
-                values.append(ctypes.c_int64(a))
-            elif isinstance(a, Tensor):
-                values.append(ctypes.c_void_p(a.data_ptr()))
-            else:
-                values.append(a)  # an array of pointers or integers; None is a null pointer
+            assert not isinstance(a, Tensor), "an address is checked before it is handed over"
+            values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
         getattr(self._library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
 
 
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
+def _float64(*shape: int) -> Tensor:
+    """Room for sums."""
+    return torch.empty(shape, dtype=torch.float64, device="cpu")
+
+
+_pointer = ctypes.c_void_p
+
+
+def _pointers(places: Sequence[int]) -> ctypes.Array:
     # At least one place, as there is no array of none.
-    pointers = ctypes.c_void_p * max(1, len(tensors))
-    return pointers(*(t.data_ptr() for t in tensors))
+    pointers = ctypes.c_void_p * max(1, len(places))
+    return pointers(*places)
 
 
 def _integers(values: Sequence[int]) -> ctypes.Array:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradnas.spaces.cells.kernels import EPS
+from gradnas.spaces.cells.kernels import EPS, unbiased
 
 
 class Update(NamedTuple):
@@ -73,22 +73,29 @@ def _unbiased(
     """P / (P - 1) of each channel; `counts` are (P, number of channels)."""
     factors = []
     for pixels, channels in counts:
-        factors += [pixels / (pixels - 1)] * channels
+        factors += [unbiased(pixels)] * channels
     return torch.tensor(factors, device=device, dtype=dtype)
 
 
 def update_running_statistics(updates: Updates) -> None:
     """What every BatchNorm does in training mode, for many at once."""
-    if not updates:
-        return
-    norms = [update.norm for update in updates]
-    means, variances = running_of(norms)
-    momentum = norms[0].momentum  # of all: the operations that are fused have torch's default
-    assert momentum is not None
-    with torch.no_grad():
-        _move(means, [update.mean_C for update in updates], momentum)
-        _move(variances, [update.var_C for update in updates], momentum)
-        torch._foreach_add_(_counters(norms), 1)
+    # Together are those of one momentum; a BatchNorm that saw several batches (of a cell that
+    # stands twice in a network) takes them one after the other.
+    turns: dict[int, int] = {}
+    groups: dict[tuple[int, float], Updates] = {}
+    for update in updates:
+        norm = update.norm
+        turn = turns.get(id(norm), 0)
+        turns[id(norm)] = turn + 1
+        assert norm.momentum is not None  # such a one is not known: see `builtin`
+        groups.setdefault((turn, norm.momentum), []).append(update)
+    for (_, momentum), group in groups.items():
+        norms = [update.norm for update in group]
+        means, variances = running_of(norms)
+        with torch.no_grad():
+            _move(means, [update.mean_C for update in group], momentum)
+            _move(variances, [update.var_C for update in group], momentum)
+            torch._foreach_add_(_counters(norms), 1)
 
 
 def running_of(norms: Sequence[nn.BatchNorm2d]) -> tuple[list[Tensor], list[Tensor]]:

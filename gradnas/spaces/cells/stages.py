@@ -13,22 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active
+from gradnas.spaces.cells.builtin import Known, Layers, Rows
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.shape import INPUTS
 from gradnas.spaces.cells.stencils import (
     DEPTHWISE,
-    DILATED,
     LAST_NORM,
     LAST_POINTWISE,
     POINTWISE,
-    POOLS,
     SECOND_DEPTHWISE,
-    SEPARABLE,
     batch_norm,
     conv_weight,
 )
-from gradnas.spaces.operations import OPERATIONS, FactorizedReduce, Zero
+from gradnas.spaces.operations import FactorizedReduce
+
+SHARED = ("maximum", "average", "identity")  # one map serves all edges of a source
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,11 @@ class Item:
     row: int  # of alpha
     column: int
     operation: nn.Module
+    layers: Layers  # of a known operation
 
     def layer(self, place: int) -> nn.Module:
         """Of a known convolution or pool."""
-        assert isinstance(self.operation, nn.Sequential)
-        return self.operation[place]
+        return self.layers[place]
 
     def weight(self, place: int) -> Tensor:
         """Of a layer that is a convolution."""
@@ -90,10 +89,11 @@ class StageWeights:
     last_pointwise: Tensor  # of all
 
 
-def stages_of(cell: EdgeCell, active: Active, is_even: bool) -> list[Stage]:
+def stages_of(cell: EdgeCell, rows: Rows, is_even: bool) -> list[Stage]:
     """One for each intermediate node: what leaves the sources known when its turn comes.
 
     Args:
+        rows: the active operations of each edge.
         is_even: whether the maps of the inputs have even sides. Factorized reductions of others run
             as modules, which refuse them.
     """
@@ -107,33 +107,38 @@ def stages_of(cell: EdgeCell, active: Active, is_even: bool) -> list[Stage]:
             place = len(stage.sources)
             for target in range(number, num_nodes):
                 row = cell.shape.edge(target, source)
-                for column in active[row]:
-                    name = names[column]
-                    operation = cell.operation(row, name)
-                    if isinstance(operation, Zero):
-                        continue
+                for column, known in rows[row].items():
+                    operation = cell.operation(row, names[column])
                     if source not in stage.sources:
                         stage.sources.append(source)
-                    known = cell.shape.factories[name] is OPERATIONS.get(name)
-                    items = _kind(stage, name, operation, known, is_even)
-                    items.append(Item(place, target, row, column, operation))
+                    layers = () if known is None else known.layers
+                    items = _of_kind(stage, known, is_even)
+                    is_second = bool(items) and items[-1].row == row
+                    if is_second and known is not None and known.kind in SHARED:
+                        # Edges share these maps, and an edge takes a map once: another operation of
+                        # the kind, under another name, is called.
+                        items = stage.others
+                    items.append(Item(place, target, row, column, operation, layers))
     return stages
 
 
-def _kind(stage: Stage, name: str, operation: nn.Module, known: bool, is_even: bool) -> list[Item]:
+def _of_kind(stage: Stage, known: Known | None, is_even: bool) -> list[Item]:
     """The list of a stage that an operation belongs to."""
-    if known:
-        if name in SEPARABLE:
+    if known is None or (known.kind == "reduction" and not is_even):
+        return stage.others
+    match known.kind:
+        case "separable":
             return stage.separable
-        if name in DILATED:
+        case "dilated":
             return stage.dilated
-        if name in POOLS:
-            return stage.maxima if name == POOLS[0] else stage.averages
-        if isinstance(operation, FactorizedReduce) and is_even:
+        case "maximum":
+            return stage.maxima
+        case "average":
+            return stage.averages
+        case "reduction":
             return stage.reductions
-        if isinstance(operation, nn.Identity):
+        case "identity":
             return stage.identities
-    return stage.others
 
 
 def served_edges(stage: Stage, training: bool) -> list[list[Item]]:

@@ -426,7 +426,9 @@ void sum_products(i64 P, i64 I, i64 O, i64 n, const T* const* x, const T* M, i64
 }
 void cross(i64 P, i64 A, i64 O, const T* x, i64 relu, const T* mx, const T* y, const T* my, double* mean, double* out,
     i64 threads) {
-  if (A % 8 == 0 && O % (2 * WIDE) == 0) cross_sums<WIDE, 8, 2>(P, A, O, x, relu, mx, y, my, mean, out, threads);
+  // x is read number by number, but what has to be copied (centred, after its ReLU) is copied in whole vectors
+  const bool fills = A % WIDE == 0 || !(relu || mx || mean);
+  if (A % 8 == 0 && fills && O % (2 * WIDE) == 0) cross_sums<WIDE, 8, 2>(P, A, O, x, relu, mx, y, my, mean, out, threads);
   else if (A % WIDE == 0 && O % WIDE == 0) cross_sums<WIDE, WIDE, 1>(P, A, O, x, relu, mx, y, my, mean, out, threads);
   else cross_sums<SMALL, SMALL, 1>(P, A, O, x, relu, mx, y, my, mean, out, threads);
 }

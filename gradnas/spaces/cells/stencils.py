@@ -18,17 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.spaces.cells.kernels import EPS, channels_last, compiled, kernels, num_pixels
-from gradnas.spaces.native import differentiable
+from gradnas.spaces.cells.kernels import (
+    EPS,
+    channels_last,
+    compiled,
+    kernels,
+    num_pixels,
+    unbiased,
+)
+from gradnas.spaces.native import differentiable, has_memory
 from gradnas.spaces.operations import half_on_cpu
 
-# Operations of `gradnas.spaces.operations` that are fused, by kind
-SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
-DILATED = ("dil_conv_3x3", "dil_conv_5x5")
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
-
-# Layers of the convolutions among them: ReLU, depthwise, pointwise, BatchNorm; of a separable one
-# the same again.
+# Layers of the convolutions that are fused: ReLU, depthwise, pointwise, BatchNorm; of a separable
+# one the same again.
 DEPTHWISE = 1
 POINTWISE = 2
 NORM = 3
@@ -66,7 +68,8 @@ def relu_depthwise(
     x_BCHW: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride: int
 ) -> tuple[Tensor, ...]:
     """`depthwise_k(relu(x))` for every weight `(C, 1, K, K)`, zeros around."""
-    method = _ReluDepthwise.plain if kernels(x_BCHW) is None else _ReluDepthwise.apply
+    by_torch = kernels(x_BCHW) is None or not has_memory(*weights)
+    method = _ReluDepthwise.plain if by_torch else _ReluDepthwise.apply
     return method((tuple(dilations), stride), x_BCHW, *weights)
 
 
@@ -97,13 +100,16 @@ class _ReluDepthwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         x_BCHW, *weights = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        native = None if torch.is_grad_enabled() else kernels(x_BCHW)
+        if native is not None and not has_memory(*grads):
+            native = None
+        if native is None:
             plain = functools.partial(_ReluDepthwise.plain, ctx.spec)
             return None, *differentiable(plain, (x_BCHW, *weights), needs, grads)
         dilations, stride = ctx.spec
         with_weights = any(needs[1:])
         # One call for all: each reads x, and all their gradients add up in that of x.
-        grad_x, grad_weights = compiled(x_BCHW).depthwise_backward(
+        grad_x, grad_weights = native.depthwise_backward(
             x_BCHW, weights, dilations, stride, grads, with_weights=with_weights
         )
         if not with_weights:
@@ -116,7 +122,7 @@ class _ReluDepthwise(torch.autograd.Function):
 
 def norm_relu_depthwise(z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`depthwise(relu(BN(z)))` with the statistics of this batch; and those statistics."""
-    by_torch = kernels(z_BCHW) is None
+    by_torch = kernels(z_BCHW) is None or not has_memory(weight)
     method = _NormReluDepthwise.plain if by_torch else _NormReluDepthwise.apply
     return method(z_BCHW, weight)
 
@@ -143,7 +149,7 @@ class _NormReluDepthwise(torch.autograd.Function):
         shift_C = (-mean_C * scale_C).to(z_BCHW.dtype)
         ctx.save_for_backward(z_BCHW, weight, scale_C, shift_C)
         (output,) = native.depthwise(z_BCHW, [weight], [1], 1, (scale_C, shift_C))
-        var_C = var_C * (pixels / (pixels - 1))  # as BatchNorm keeps it
+        var_C = var_C * unbiased(pixels)  # as BatchNorm keeps it
         ctx.mark_non_differentiable(mean_C, var_C)
         return output, mean_C, var_C
 
@@ -152,14 +158,15 @@ class _NormReluDepthwise(torch.autograd.Function):
         grad = grads[0]  # the statistics have none
         z_BCHW, weight, scale_C, shift_C = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        native = None if torch.is_grad_enabled() else kernels(z_BCHW, grad)
+        if native is None:
 
             def plain(z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
                 return _NormReluDepthwise.plain(z_BCHW, weight)[:1]
 
             return tuple(differentiable(plain, (z_BCHW, weight), needs, [grad]))
         with_weight = needs[1]
-        grad_z, grad_weights = compiled(z_BCHW).depthwise_backward(
+        grad_z, grad_weights = native.depthwise_backward(
             z_BCHW, [weight], [1], 1, [grad], (scale_C, shift_C), with_weight
         )
         return grad_z, grad_weights[0] if with_weight else None
@@ -196,10 +203,10 @@ class _ReluPointwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         x_BIHW, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        native = None if torch.is_grad_enabled() else kernels(x_BIHW, *grads)
+        if native is None:
             needs = ctx.needs_input_grad
             return tuple(differentiable(_ReluPointwise.plain, (x_BIHW, weight), needs, grads))
-        native = compiled(x_BIHW)
         grad = channels_last(grads[0])
         grad_x = None
         if needs_x:
@@ -241,9 +248,9 @@ class _Pools(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         (x_BCHW,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        native = None if torch.is_grad_enabled() else kernels(x_BCHW, *grads)
+        if native is None:
             plain = functools.partial(_Pools.plain, ctx.stride)
             return None, *differentiable(plain, (x_BCHW,), ctx.needs_input_grad[1:], grads)
         grad_largest, grad_average = (channels_last(grad) for grad in grads)
-        native = compiled(x_BCHW)
         return None, native.pools_backward(x_BCHW, ctx.stride, grad_largest, grad_average)

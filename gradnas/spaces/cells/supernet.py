@@ -70,7 +70,7 @@ class ConvSupernet(Supernet[Genotype]):
             if reduction:
                 channels = 2 * channels
             channels_in = (channels_before, channels_last)
-            cell = cell_class(shape, channels_in, channels, reduction, reduction_before)
+            cell = cell_class(shape, channels_in, channels, reduction, reduction_before, index)
             self.cells.append(cell)
             channels_before = channels_last
             channels_last = shape.nodes * channels
@@ -129,6 +129,9 @@ class ConvSupernet(Supernet[Genotype]):
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.shape.derive(dict(self.alphas.items()), relaxation)
+
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(self.alphas, self.shape.names)
 
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections of the normal cell: the collapse of DARTS shows there."""

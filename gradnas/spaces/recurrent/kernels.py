@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradnas.spaces.native import library
+from gradnas.spaces.native import address, has_memory, library
 
 SOURCE = Path(__file__).with_name("recurrence.cpp")
 # The activations that the kernels know. A predecessor has five weights for them: that of the state
@@ -80,25 +80,28 @@ def kernels(*tensors: Tensor | None) -> Kernels | None:
     dtype = given[0].dtype
     if dtype not in _DTYPES:
         return None
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") or any(t.dtype != dtype for t in given):
         return None
-    for t in given:
-        if t.device.type != "cpu" or t.dtype != dtype or not t.numel():
-            return None
-        # A tensor of torch.func's transforms or of a tracer has no memory of its own to hand over.
-        is_plain = type(t) is Tensor or isinstance(t, nn.Parameter)
-        if not is_plain or torch._C._functorch.is_functorch_wrapped_tensor(t):
-            return None
-    return native_kernels(dtype)
-
-
-def address(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
+    return native_kernels(dtype) if has_memory(*given) else None
 
 
 def contiguous(tensors: Sequence[Tensor | None]) -> list[Any]:
     """The tensors as kernels need them: row-major, without gaps."""
     return [None if t is None else t.contiguous() for t in tensors]
+
+
+def check(dtype: torch.dtype, **given: tuple[Tensor | None, Sequence[int]]) -> None:
+    """Check the tensors of a pass once, before its time steps compute with their addresses.
+
+    Args:
+        given: name -> (tensor or None, the shape that it must have).
+
+    Raises:
+        ValueError: see `native.address`.
+    """
+    for name, (t, shape) in given.items():
+        if t is not None:
+            address(name, t, dtype, shape)
 
 
 class NodeKernels:
@@ -121,7 +124,9 @@ class NodeKernels:
         self._B = B
         self._H = H
         self._mask_BH = mask_BH  # kept, since its address alone would not keep it alive
-        self._mask = address(mask_BH)
+        self._mask: int | None = None
+        if mask_BH is not None:
+            self._mask = address("the dropout mask", mask_BH, like.dtype, (B, H))
         self._normalise = int(normalise)
         self._threads = torch.get_num_threads()
         element_bytes = like.element_size()

@@ -20,6 +20,7 @@ from gradnas.spaces.native import differentiable
 from gradnas.spaces.recurrent.kernels import (
     NodeKernels,
     add_hidden_gradient,
+    check,
     contiguous,
     kernels,
     one_hot_weights,
@@ -84,6 +85,13 @@ class _DerivedCell(torch.autograd.Function):
         T, B, G = input_TBG.shape
         H = G // 2
         N = nodes_NHG.shape[0]
+        check(
+            input_TBG.dtype,
+            input=(input_TBG, (T, B, 2 * H)),
+            hidden=(hidden_BH, (B, H)),
+            recurrent=(recurrent_HG, (H, G)),
+            nodes=(nodes_NHG, (len(wiring.names), H, G)),
+        )
         concat = list(wiring.concat)
         successors = wiring.successors()
 
@@ -143,8 +151,9 @@ class _DerivedCell(torch.autograd.Function):
         wiring = ctx.wiring
         mask_BH, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():
-            # A backward pass through this one is asked for: only torch operations have it.
+        if torch.is_grad_enabled() or kernels(grad_TBH) is None:
+            # A backward pass through this one is asked for, or one for many gradients at once:
+            # only torch operations have it.
             plain = functools.partial(_DerivedCell.plain, wiring, mask_BH)
             return None, None, None, *differentiable(plain, saved[:4], needs, (grad_TBH,))
         return None, None, None, *_gradients(wiring, mask_BH, saved, needs, grad_TBH)

@@ -19,6 +19,7 @@ from gradnas.spaces.recurrent.kernels import (
     NUM_WEIGHTS,
     NodeKernels,
     add_hidden_gradient,
+    check,
     contiguous,
     kernels,
     recurrent_gradient,
@@ -59,7 +60,15 @@ class _SearchCell(torch.autograd.Function):
         T, B, G = input_TBG.shape
         H = G // 2
         N = nodes_NHG.shape[0]
-        E = weights_E5.shape[0]
+        E = N * (N + 1) // 2
+        check(
+            input_TBG.dtype,
+            input=(input_TBG, (T, B, 2 * H)),
+            hidden=(hidden_BH, (B, H)),
+            recurrent=(recurrent_HG, (H, G)),
+            nodes=(nodes_NHG, (N, H, G)),
+            weights=(weights_E5, (E, NUM_WEIGHTS)),
+        )
 
         # What a backward pass reads. Without one a single time step is kept, which the next one
         # writes over.
@@ -118,8 +127,9 @@ class _SearchCell(torch.autograd.Function):
         (grad_TBH,) = grads
         mask_BH, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            # A backward pass through this one is asked for: only torch operations have it.
+        if torch.is_grad_enabled() or kernels(grad_TBH) is None:
+            # A backward pass through this one is asked for, or one for many gradients at once:
+            # only torch operations have it.
             plain = functools.partial(_SearchCell.plain, mask_BH)
             return None, None, *differentiable(plain, saved[:5], needs, (grad_TBH,))
         return None, None, *_gradients(mask_BH, saved, needs, grad_TBH)
@@ -144,7 +154,9 @@ def _gradients(
     d_hidden = grad_TBH.new_zeros(B, H)
     d_nodes = torch.zeros_like(nodes_NHG) if needs_nodes else None
     # In float64: a weight's gradient is a sum over all units, texts and time steps.
-    d_weights = torch.zeros(weights_E5.shape, dtype=torch.float64) if needs_weights else None
+    d_weights = None
+    if needs_weights:
+        d_weights = torch.zeros_like(weights_E5, dtype=torch.float64)
 
     node = NodeKernels(input_TBG, B, H, mask_BH, normalise=True)
     tanh_5 = tanh_weights(input_TBG)

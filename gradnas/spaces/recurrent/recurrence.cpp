@@ -40,7 +40,7 @@ static inline double exp_bounded(double x) {
   p = p * r + 0.5;
   p = p * r + 1.0;
   p = p * r + 1.0;
-  union { double value; i64 bits; } whole = {shifted}, scale;
+  union { double value; uint64_t bits; } whole = {shifted}, scale;
   scale.bits = (whole.bits + 1023) << 52;
   return p * scale.value;
 }
@@ -152,7 +152,7 @@ void node_backward(
       for (i64 b = 0; b < B; b++) {
         const i64 at = b * H + first;
         T* d = buffer.data() + b * BLOCK;
-        const T *g = grad + at, *k = grad_masked + at, *m = mask + at;
+        const T *g = grad + at, *k = grad_masked + at, *m = mask ? mask + at : nullptr;
         if (mask) for (i64 h = 0; h < width; h++) d[h] = g[h] + m[h] * k[h];
         else for (i64 h = 0; h < width; h++) d[h] = g[h] + k[h];
         if (normalise) for (i64 h = 0; h < width; h++) {

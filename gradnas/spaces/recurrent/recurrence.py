@@ -22,12 +22,19 @@ from gradnas.spaces.recurrent.kernels import EPS, NATIVE
 
 Activation = Callable[[Tensor], Tensor]
 
-# The known activations, by name
+
+def identity(x: Tensor) -> Tensor:
+    """x itself."""
+    return x
+
+
+# The known activations, by name; functions of modules and no lambdas, so that networks which hold
+# them can be pickled.
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
+    "identity": identity,
     "gelu": F.gelu,
     "silu": F.silu,
     "sin": torch.sin,

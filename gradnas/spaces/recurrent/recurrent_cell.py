@@ -280,6 +280,9 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.space.derive(dict(self.alphas.items()), relaxation)
 
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return {"recurrent": self.space.names}
+
     def skip_count(self, decision: Genotype) -> int:
         """None: also `identity` passes through its node's matrix and gate."""
         return 0

@@ -7,7 +7,6 @@ training, to logits (B, K), for any B.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from gradnas.export.source import (
     write_source,
 )
 from gradnas.spaces import ChainNetwork, ConvNetwork, ImageSpace
+from gradnas.spaces.copied import copied
 from gradnas.version import __version__
 
 
@@ -126,7 +126,7 @@ def _facts(data: JsonObject) -> ImageFacts:
 
 def _plain(network: nn.Module) -> nn.Module:
     """A copy in the form that is exported."""
-    plain = copy.deepcopy(network)
+    plain = copied(network)
     if isinstance(plain, ConvNetwork):
         plain.auxiliary_head = None
     return plain.to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -1,0 +1,209 @@
+"""Every C++ function over a grid of shapes; the sanitizers of the compiler look on.
+
+Run by `test_native.py` in a process of its own, with kernels that were built with
+`-fsanitize=address,undefined`: a read or write outside of a buffer ends it. Sizes are around the
+widths of vectors and blocks: where what is left over is computed in another way.
+
+Legend: B batch, C channels (I in, O out), H height, W width; T time steps, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
+from gradnas.spaces.recurrent.native_derived import run_derived_cell
+from gradnas.spaces.recurrent.native_search import run_search_cell
+from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, derived_cell, search_cell
+from gradnas.spaces.recurrent.token_loss import run_token_loss, token_loss
+
+CHANNELS = (8, 16, 24, 32, 40, 64)
+SIZES = ((1, 1, 1), (1, 2, 3), (2, 5, 9))
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-11}
+checked = 0
+
+
+def same(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    global checked
+    checked += 1
+    error = (found.double() - expected.double()).norm()
+    assert error <= TOLERANCE[dtype] * (1.0 + expected.double().norm()), (error, found.shape)
+
+
+def new_map(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return channels_last(torch.randn(size, dtype=dtype))
+
+
+def rows_of(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.permute(0, 2, 3, 1).flatten(0, 2).double()
+
+
+# ---- stencils ------------------------------------------------------------------------------------
+
+
+def native_for(dtype: torch.dtype) -> Kernels:
+    native = kernels(torch.zeros(1, 16, 1, 1, dtype=dtype))
+    assert native is not None
+    return native
+
+
+def products(dtype: torch.dtype) -> None:
+    """Sums over pixels and matrix products: every pair of widths, with and without each option."""
+    native = native_for(dtype)
+    for (B, H, W), I, O in itertools.product(SIZES, CHANNELS, CHANNELS):  # noqa: E741
+        x = new_map((B, I, H, W), dtype)
+        y = new_map((B, O, H, W), dtype)
+        mean_x = torch.randn(I, dtype=dtype)
+        mean_y = torch.randn(O, dtype=dtype)
+        for relu, with_x, with_y in itertools.product((False, True), repeat=3):
+            left = rows_of(x.relu() if relu else x) - (mean_x.double() if with_x else 0.0)
+            right = rows_of(y) - (mean_y.double() if with_y else 0.0)
+            found = native.cross(
+                x, y, mean_x if with_x else None, mean_y if with_y else None, relu=relu
+            )
+            same(found, left.t() @ right, dtype)
+        matrix = torch.randn(1, I, O, dtype=dtype)
+        expected = rows_of(x.relu()) @ matrix[0].double()
+        same(rows_of(native.sum_products([x], matrix, relu=True)), expected, dtype)
+        expected = expected * (rows_of(y) > 0)
+        same(rows_of(native.sum_products([x], matrix, relu=True, gate=y)), expected, dtype)
+        two = torch.randn(2, I, O, dtype=dtype)
+        bias = torch.randn(O, dtype=dtype)
+        factor = torch.randn(O, dtype=dtype)
+        expected = rows_of(x) @ (two[0] + two[1]).double() + rows_of(y * factor.view(-1, 1, 1))
+        found = native.sum_products([x, x], two, [(y, factor)], bias)
+        same(rows_of(found), expected + bias.double(), dtype)
+
+
+def sums(dtype: torch.dtype) -> None:
+    native = native_for(dtype)
+    sizes = (*SIZES, (5, 16, 15))  # the last: more than one chunk of pixels
+    for (B, H, W), C in itertools.product(sizes, CHANNELS):
+        x = new_map((B, C, H, W), dtype)
+        y = new_map((B, C, H, W), dtype)
+        rows = rows_of(x)
+        same(native.sums(x), rows.sum(0), dtype)
+        same(native.sums(x, y), (rows * rows_of(y)).sum(0), dtype)
+        mean, var = native.moments(x)
+        same(mean, rows.mean(0), dtype)
+        same(var, rows.var(0, correction=0), dtype)
+        mean, covariance = native.covariance(x)
+        same(mean, rows.mean(0), dtype)
+        centred = rows - rows.mean(0)
+        same(covariance, centred.t() @ centred / len(rows), dtype)
+        factors = [(x, torch.ones(C, dtype=dtype)), (y, torch.ones(C, dtype=dtype))]
+        nothing = torch.empty(0, dtype=dtype)
+        same(rows_of(native.sum_products([], nothing, factors)), rows + rows_of(y), dtype)
+
+
+def neighbours(dtype: torch.dtype) -> None:
+    """Depthwise convolutions and pools."""
+    native = native_for(dtype)
+    sizes = (*SIZES, (2, 2, 1), (1, 13, 4))
+    for (B, H, W), C, stride in itertools.product(sizes, CHANNELS[:4], (1, 2)):
+        x = new_map((B, C, H, W), dtype).requires_grad_()
+        dilations = (1, 1, 2, 2)
+        weights = [torch.randn(C, 1, k, k, dtype=dtype).requires_grad_() for k in (3, 5, 3, 5)]
+        expected = []
+        for weight, dilation in zip(weights, dilations, strict=True):
+            padding = dilation * (weight.shape[2] // 2)
+            expected.append(F.conv2d(x.relu(), weight, None, stride, padding, dilation, C))
+        found = native.depthwise(x.detach(), [w.detach() for w in weights], dilations, stride)
+        for a, b in zip(found, expected, strict=True):
+            same(a, b, dtype)
+        heads = [new_map(tuple(b.shape), dtype) for b in expected]
+        grads = torch.autograd.grad(expected, [x, *weights], heads)
+        plain = [w.detach() for w in weights]
+        grad_x, grad_weights = native.depthwise_backward(
+            x.detach(), plain, dilations, stride, heads
+        )
+        for a, b in zip([grad_x, *grad_weights], grads, strict=True):
+            same(a, b, dtype)
+        grad_x, _ = native.depthwise_backward(
+            x.detach(), plain, dilations, stride, heads, with_weights=False
+        )
+        same(grad_x, grads[0], dtype)
+        normal = (torch.rand(C, dtype=dtype) + 0.5, torch.randn(C, dtype=dtype))
+        native.depthwise(x.detach(), plain, dilations, stride, normal)
+        native.depthwise_backward(x.detach(), plain, dilations, stride, heads, normal)
+
+        largest = F.max_pool2d(x, 3, stride, 1)
+        average = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+        for a, b in zip(native.pools(x.detach(), stride), (largest, average), strict=True):
+            same(a, b, dtype)
+        (expected_x,) = torch.autograd.grad([largest, average], x, heads[:2])
+        same(native.pools_backward(x.detach(), stride, *heads[:2]), expected_x, dtype)
+
+
+# ---- recurrence ----------------------------------------------------------------------------------
+
+
+def recurrence(dtype: torch.dtype) -> None:
+    names = ("tanh", "relu", "sigmoid", "identity")
+    functions = [ACTIVATIONS[name] for name in names]
+    for B, H, nodes, with_mask in itertools.product((5, 6), (1, 5, 64, 65), (1, 3), (False, True)):
+        mask = torch.rand(B, H, dtype=dtype) if with_mask else None
+        E = nodes * (nodes + 1) // 2
+        shapes = ((3, B, 2 * H), (B, H), (H, 2 * H), (nodes, H, 2 * H), (E, 4))
+        tensors = [(0.5 * torch.randn(s, dtype=dtype)).requires_grad_() for s in shapes]
+        cell = tensors[:4]
+        wiring = (
+            [names[i % 4] for i in range(nodes)],
+            list(range(nodes)),
+            list(range(1, nodes + 1)),
+        )
+        own = [ACTIVATIONS[name] for name in wiring[0]]
+        pairs = (
+            (
+                run_search_cell(dict(zip(names, functions, strict=True)), mask, *tensors),
+                search_cell(functions, mask, *tensors),
+                tensors,
+            ),
+            (
+                run_derived_cell(wiring[0], own, *wiring[1:], mask, *cell),
+                derived_cell(own, *wiring[1:], mask, *cell),
+                cell,
+            ),
+        )
+        for found, expected, inputs in pairs:
+            head = torch.randn_like(expected)
+            grads = [torch.autograd.grad(o, inputs, head) for o in (found, expected)]
+            # A BatchNorm over few texts magnifies the rounding of float32.
+            if dtype == torch.float64:
+                same(found, expected, torch.float32)
+                for a, b in zip(*grads, strict=True):
+                    same(a, b, torch.float32)
+        with torch.no_grad():
+            # The derived cell takes the kernels without gradients too, if there are many steps.
+            tensors[0] = tensors[0].repeat(3, 1, 1)
+            run_search_cell(dict(zip(names, functions, strict=True)), mask, *tensors)
+            run_derived_cell(wiring[0], own, *wiring[1:], mask, *tensors[:4])
+
+
+def tokens(dtype: torch.dtype) -> None:
+    for N, H, V in itertools.product((1, 7, 256, 300), (1, 6), (2, 511, 512, 1025)):
+        shapes = ((N, H), (V, H), (V,))
+        tensors = [torch.randn(s, dtype=dtype).requires_grad_() for s in shapes]
+        targets = torch.randint(V, (N,))
+        targets[0] = V - 1
+        both = [loss(*tensors, targets) for loss in (run_token_loss, token_loss)]
+        same(*both, dtype)
+        for a, b in zip(*(torch.autograd.grad(o, tensors) for o in both), strict=True):
+            same(a, b, dtype)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        torch.set_num_threads(1)
+        for part in (products, sums, neighbours, recurrence, tokens):
+            part(dtype)
+        torch.set_num_threads(2)
+        for part in (sums, recurrence):
+            part(dtype)
+        print(dtype, flush=True)
+    print(checked, "results are right")
