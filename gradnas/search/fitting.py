@@ -29,9 +29,9 @@ def fit(
     """`Search.fit`."""
     schedule = search.schedule
     last = _last_epoch(schedule, epochs)
-    per_epoch = length_of(train_loader)
+    schedule.check_alphas_move(last)
     schedule.epochs = last
-    schedule.check_alphas_move()
+    per_epoch = length_of(train_loader)
     if per_epoch is not None:
         schedule.steps_per_epoch = per_epoch
     # The length of the search is known only now, and the learning rate depends on it.

@@ -40,11 +40,11 @@ class Schedule:
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
 
-    def check_alphas_move(self) -> None:
-        """ValueError where the search ends before the alphas take their first step."""
-        if self.epochs is not None and self.epochs <= self.warmup_epochs:
+    def check_alphas_move(self, epochs: int | None) -> None:
+        """ValueError where a search of this length ends before the alphas take their first step."""
+        if epochs is not None and epochs <= self.warmup_epochs:
             raise ValueError(
-                f"the alphas would never move: a search of {self.epochs} epochs ends within its "
+                f"the alphas would never move: a search of {epochs} epochs ends within its "
                 f"warm-up (warmup_epochs={self.warmup_epochs}); search for longer, or warm up for "
                 "fewer epochs"
             )

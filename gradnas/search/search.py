@@ -182,7 +182,7 @@ class Search:
         Raises:
             ValueError: a loader yields nothing.
         """
-        self.schedule.check_alphas_move()
+        self.schedule.check_alphas_move(self.schedule.epochs)
         yield from self.feed.pairs(train_loader, valid_loader, self.device)
         self.finish_epoch()
 

@@ -134,7 +134,7 @@ def test_a_search_that_ends_in_its_warm_up(epochs, warmup):
     search = Search(TwoChoices(), warmup_epochs=warmup, weights=WeightOptimizer(warmup_lr=0.1))
     with pytest.raises(ValueError, match=rf"never move.*warmup_epochs={warmup}"):
         fit(search, epochs)
-    assert search.steps == 0
+    assert search.steps == 0 and search.schedule.epochs is None
     search.schedule.epochs = epochs
     with pytest.raises(ValueError, match="never move"):
         next(iter(search.pairs(BATCHES, VALID)))
