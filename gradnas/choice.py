@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gradnas.inplace import Inputs, share_memory, watch
-from gradnas.nesting import described, equal, is_mixed, mapped
+from gradnas.modules.inplace import Inputs, share_memory, watch
+from gradnas.modules.nesting import described, equal, is_mixed, mapped
 from gradnas.probing import Probes, probed
 
 Active = tuple[tuple[int, ...], ...]

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gradnas.inplace import Inputs
-from gradnas.nesting import (
+from gradnas.modules.inplace import Inputs
+from gradnas.modules.nesting import (
     Place,
     described,
     equal,
@@ -31,8 +31,8 @@ from gradnas.nesting import (
     put_together,
     take_apart,
 )
+from gradnas.modules.slots import Placed, held_by, holding, with_copied_buffers
 from gradnas.randomness import random_state, set_random_state
-from gradnas.slots import Placed, held_by, holding, with_copied_buffers
 
 _bound: ContextVar[bool] = ContextVar("gradnas_bound", default=False)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gradnas.choice import Choice
 from gradnas.latency.counts import counting, module_label
 from gradnas.latency.registered import Place, When, choice_names
-from gradnas.nesting import items_of
+from gradnas.modules.nesting import items_of
 
 
 @dataclass(eq=False)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.choice import Draw
+from gradnas.modules.slots import Placed, holding
 from gradnas.search.recomputation import checkpoints_of_pass
-from gradnas.slots import Placed, holding
 from gradnas.spaces.base import Supernet
 
 

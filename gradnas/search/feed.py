@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from gradnas.nesting import items_of, with_items
+from gradnas.modules.nesting import items_of, with_items
 from gradnas.randomness import random_state, set_random_state
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.reading import Reading, generator_states, set_generators

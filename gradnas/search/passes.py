@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from gradnas.choice import Draw
 from gradnas.gradients.base import Loss, Tensors, copies
+from gradnas.modules.slots import Placed, placed, slots_of
 from gradnas.precision import Precision, autocast
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.schedule import Schedule
-from gradnas.slots import Placed, placed, slots_of
 from gradnas.spaces.base import Supernet
 
 # Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from gradnas.gradients.base import same_randomness
 from gradnas.latency.counts import in_eval_mode
+from gradnas.modules.slots import Placed, holding, slots_of, with_copied_buffers
 from gradnas.search.feed import to_device
-from gradnas.slots import Placed, holding, slots_of, with_copied_buffers
 
 
 def norms_to_recalibrate(network: nn.Module) -> list[_NormBase]:

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from gradnas.choice import OutsideSearch
+from gradnas.modules.slots import Placed, holding, with_copied_buffers
 from gradnas.probing import bound_in_backward, is_bound
-from gradnas.slots import Placed, holding, with_copied_buffers
 
 # The two functions of torch that every form of checkpointing goes through. They are not public:
 # where torch has them no more, checkpointing is refused in backward like any other recomputation.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
 from gradnas.derivation import Picks, best_operation
-from gradnas.inplace import watching
 from gradnas.latency import CostView
+from gradnas.modules.inplace import watching
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
 from gradnas.spaces.chosen import modules_beside, with_chosen

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Active
-from gradnas.inplace import unspoilt
 from gradnas.latency import Place
+from gradnas.modules.inplace import unspoilt
 from gradnas.probing import Probes, probed
 from gradnas.spaces.cells.builtin import NormalisedPool, is_zero
 from gradnas.spaces.cells.running import Statistics

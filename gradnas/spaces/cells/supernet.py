@@ -18,8 +18,8 @@ from gradnas.choice import Active, Draw
 from gradnas.config import did_you_mean
 from gradnas.derivation import cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, Place
+from gradnas.modules.slots import held_by, holding, with_copied_buffers
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.slots import held_by, holding, with_copied_buffers
 from gradnas.spaces.base import HALF, Supernet, Weights
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,

@@ -16,7 +16,7 @@ import gradnas
 from gradnas import Choice, Draw
 from gradnas.choice import using
 from gradnas.latency.recorder import tensors_in
-from gradnas.nesting import put_together, take_apart
+from gradnas.modules.nesting import put_together, take_apart
 from gradnas.search.feed import to_device
 
 Pair = namedtuple("Pair", "y state")

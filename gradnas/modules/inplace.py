@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gradnas.nesting import items_of
+from gradnas.modules.nesting import items_of
 
 
 class Inputs:

@@ -1,0 +1,1 @@
+"""What users' modules do that a search must follow: places shared, inputs changed, outputs nested."""
