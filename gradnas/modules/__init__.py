@@ -1,1 +1,1 @@
-"""What users' modules do that a search must follow: places shared, inputs changed, outputs nested."""
+"""What users' modules do that a search must follow: shared places, changed inputs, nested outputs."""
