@@ -1,1 +1,1 @@
-"""What users' modules do that a search must follow: shared places, changed inputs, nested outputs."""
+"""What users' modules do that a search follows: shared places, changed inputs, nested outputs."""
