@@ -137,18 +137,19 @@ def has_memory(*tensors: Tensor) -> bool:
         return False
     if torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack():
         return False
+    wrappers = torch._C._functorch
     for t in tensors:
         # Subclasses and wrappers have no memory of their own: of a transform that has ended, and of
         # many gradients at once (`is_grads_batched`), which does not count as a transform.
         is_plain = type(t) is Tensor or type(t) is nn.Parameter
-        wrappers = torch._C._functorch
         if not is_plain or wrappers.is_functorch_wrapped_tensor(t):
             return False
         if wrappers.is_legacy_batchedtensor(t):
             return False
-        is_on_cpu = t.device.type == "cpu" and t.layout is torch.strided
+        if not t.is_cpu or t.layout is not torch.strided:
+            return False
         # A tensor may stand for the negatives of what its memory holds, or for zeros without any.
-        if not is_on_cpu or t.is_neg() or t._is_zerotensor() or not t.numel():
+        if t.is_neg() or t._is_zerotensor() or not t.numel():
             return False
     return True
 
@@ -157,7 +158,7 @@ def address(
     what: str,
     t: Tensor,
     dtype: torch.dtype,
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> int:
     """Where the numbers of a tensor lie, after a check that they are what C++ takes them for.
@@ -169,8 +170,8 @@ def address(
     Raises:
         ValueError: another dtype, shape or device, or numbers that do not lie side by side.
     """
-    has_form = t.dtype == dtype and t.shape == tuple(shape)
-    if not has_form or t.device.type != "cpu" or t.layout is not torch.strided:
+    has_form = t.dtype == dtype and t.shape == shape
+    if not has_form or not t.is_cpu or t.layout is not torch.strided:
         raise ValueError(
             f"a kernel needs {what} as {dtype} of the shape {tuple(shape)} on the CPU, "
             f"not {t.dtype} of the shape {tuple(t.shape)} on {t.device}"

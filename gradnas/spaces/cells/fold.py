@@ -138,7 +138,7 @@ class _Fold(torch.autograd.Function):
     def forward(
         ctx: Any, num_pools: int, _: None, mix_N: Tensor, weight_KOI: Tensor, *maps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        native = compiled(*maps)
+        native = compiled(maps[0])
         pixels = num_pixels(maps[0])
         K = len(weight_KOI)
         T = num_pools
@@ -196,7 +196,7 @@ class _Fold(torch.autograd.Function):
         mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC = ctx.saved_tensors
         needs_mix, needs_weight, *needs_maps = ctx.needs_input_grad[2:]
         # With `create_graph` this backward is to be differentiated itself.
-        native = None if torch.is_grad_enabled() else kernels(grad, *maps)
+        native = None if torch.is_grad_enabled() else kernels(grad)
         if native is None:
 
             def plain(*tensors: Tensor) -> tuple[Tensor, ...]:

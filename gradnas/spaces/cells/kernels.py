@@ -17,6 +17,7 @@ float64. The work of the threads is split the same way in every run.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,18 @@ def kernels(*maps: Tensor) -> Kernels | None:
             return None
     if not has_memory(*maps):
         return None
+    return _of_dtype(dtype)
+
+
+@functools.cache
+def _of_dtype(dtype: torch.dtype) -> Kernels | None:
     compiled_library = library(SOURCE, dtype)
     return None if compiled_library is None else Kernels(compiled_library, dtype)
 
 
-def compiled(*maps: Tensor) -> Kernels:
-    """`kernels` where they are known to exist."""
-    native = kernels(*maps)
+def compiled(like: Tensor) -> Kernels:
+    """The functions where `kernels` has just given them; they check what they are given."""
+    native = _of_dtype(like.dtype)
     assert native is not None
     return native
 
@@ -106,7 +112,7 @@ class Kernels:
         weights = [w.contiguous() for w in weights]
         outputs = [self._strided(x_BCHW, stride) for _ in weights]
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        written = self._maps(outputs, outputs[0].shape)
+        written = _own(outputs)
         self._call("depthwise_forward", *spec, written)
         return outputs
 
@@ -127,12 +133,12 @@ class Kernels:
         """
         weights = [w.contiguous() for w in weights]
         grads = [channels_last(g) for g in grads]
-        grad_x = torch.empty_like(x_BCHW)
+        grad_x = self._new_map(self._size(x_BCHW, 1))
         grad_weights = [torch.empty_like(w) for w in weights] if with_weights else []
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
         read = self._maps(grads, self._size(x_BCHW, stride))
-        written = self._weights(grad_weights) if with_weights else None
-        self._call("depthwise_backward", *spec, read, self._map(grad_x, x_BCHW.shape), written)
+        written = _own(grad_weights) if with_weights else None
+        self._call("depthwise_backward", *spec, read, _pointer(grad_x.data_ptr()), written)
         return grad_x, grad_weights
 
     # ---- products and sums over pixels -----------------------------------------------------------
@@ -182,7 +188,7 @@ class Kernels:
             self._maps(maps, size),
             self._plain(coefficients, (len(maps), O)),
             self._plain(bias, (O,)),
-            self._map(y, size),
+            _pointer(y.data_ptr()),
         )
         return y
 
@@ -251,7 +257,7 @@ class Kernels:
         largest = self._strided(x_BCHW, stride)
         average = self._strided(x_BCHW, stride)
         x = self._map(x_BCHW, x_BCHW.shape)
-        written = [self._map(pooled, largest.shape) for pooled in (largest, average)]
+        written = [_pointer(pooled.data_ptr()) for pooled in (largest, average)]
         self._call("pools", B, H, W, C, stride, x, *written)
         return largest, average
 
@@ -260,11 +266,11 @@ class Kernels:
     ) -> Tensor:
         """Gradient of `pools`; that of a maximum goes to its first pixel."""
         B, C, H, W = x_BCHW.shape
-        grad_x = torch.empty_like(x_BCHW)
+        grad_x = self._new_map(self._size(x_BCHW, 1))
         x = self._map(x_BCHW, x_BCHW.shape)
         size = self._size(x_BCHW, stride)
         read = [self._map(grad, size) for grad in (grad_largest, grad_average)]
-        written = self._map(grad_x, x_BCHW.shape)
+        written = _pointer(grad_x.data_ptr())
         self._call("pools_backward", B, H, W, C, stride, x, *read, written)
         return grad_x
 
@@ -309,34 +315,41 @@ class Kernels:
         map_x = self._map(x, x.shape)
         return B, H, W, C, stride, map_x, scale, shift, *numbers, self._weights(weights, C)
 
-    def _map(self, t: Tensor, size: Sequence[int]) -> ctypes.c_void_p:
+    def _map(self, t: Tensor, size: tuple[int, ...]) -> ctypes.c_void_p:
         """The address of a map, checked."""
         return _pointer(address("a map", t, self._dtype, size, torch.channels_last))
 
-    def _maps(self, maps: Sequence[Tensor], size: Sequence[int]) -> ctypes.Array:
+    def _maps(self, maps: Sequence[Tensor], size: tuple[int, ...]) -> ctypes.Array:
         places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
         return _pointers(places)
 
-    def _plain(self, t: Tensor, shape: Sequence[int]) -> ctypes.c_void_p:
+    def _plain(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
         """The address of a vector or of matrices, checked."""
         return _pointer(address("a vector or a matrix", t, self._dtype, shape))
 
-    def _weights(self, weights: Sequence[Tensor], channels: int | None = None) -> ctypes.Array:
+    def _weights(self, weights: Sequence[Tensor], channels: int) -> ctypes.Array:
         """The addresses of depthwise weights `(C, 1, K, K)`, checked."""
         places = []
         for w in weights:
             width = w.shape[2]
-            C = len(w) if channels is None else channels
-            places.append(address("a depthwise weight", w, self._dtype, (C, 1, width, width)))
+            size = (channels, 1, width, width)
+            places.append(address("a depthwise weight", w, self._dtype, size))
         return _pointers(places)
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """Arguments are integers, and addresses as ctypes has them; None is a null pointer."""
+        """Arguments are integers, and addresses as ctypes has them; None is a null pointer.
+
+        A tensor is none of these: ctypes refuses it.
+        """
         values: list[Any] = []
         for a in arguments:
-            assert not isinstance(a, Tensor), "an address is checked before it is handed over"
             values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
         getattr(self._library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
+
+
+def _own(tensors: Sequence[Tensor]) -> ctypes.Array:
+    """The addresses of tensors that were made here for a function to write into."""
+    return _pointers([t.data_ptr() for t in tensors])
 
 
 def _float64(*shape: int) -> Tensor:

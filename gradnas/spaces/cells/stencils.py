@@ -100,9 +100,7 @@ class _ReluDepthwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         x_BCHW, *weights = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
-        native = None if torch.is_grad_enabled() else kernels(x_BCHW)
-        if native is not None and not has_memory(*grads):
-            native = None
+        native = None if torch.is_grad_enabled() else kernels(*grads)
         if native is None:
             plain = functools.partial(_ReluDepthwise.plain, ctx.spec)
             return None, *differentiable(plain, (x_BCHW, *weights), needs, grads)
@@ -158,7 +156,7 @@ class _NormReluDepthwise(torch.autograd.Function):
         grad = grads[0]  # the statistics have none
         z_BCHW, weight, scale_C, shift_C = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        native = None if torch.is_grad_enabled() else kernels(z_BCHW, grad)
+        native = None if torch.is_grad_enabled() else kernels(grad)
         if native is None:
 
             def plain(z_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
@@ -203,7 +201,7 @@ class _ReluPointwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         x_BIHW, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
-        native = None if torch.is_grad_enabled() else kernels(x_BIHW, *grads)
+        native = None if torch.is_grad_enabled() else kernels(*grads)
         if native is None:
             needs = ctx.needs_input_grad
             return tuple(differentiable(_ReluPointwise.plain, (x_BIHW, weight), needs, grads))
@@ -248,7 +246,7 @@ class _Pools(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         (x_BCHW,) = ctx.saved_tensors
-        native = None if torch.is_grad_enabled() else kernels(x_BCHW, *grads)
+        native = None if torch.is_grad_enabled() else kernels(*grads)
         if native is None:
             plain = functools.partial(_Pools.plain, ctx.stride)
             return None, *differentiable(plain, (x_BCHW,), ctx.needs_input_grad[1:], grads)

@@ -90,7 +90,7 @@ def contiguous(tensors: Sequence[Tensor | None]) -> list[Any]:
     return [None if t is None else t.contiguous() for t in tensors]
 
 
-def check(dtype: torch.dtype, **given: tuple[Tensor | None, Sequence[int]]) -> None:
+def check(dtype: torch.dtype, **given: tuple[Tensor | None, tuple[int, ...]]) -> None:
     """Check the tensors of a pass once, before its time steps compute with their addresses.
 
     Args:
