@@ -1,4 +1,4 @@
-"""The run folder: names, atomic writes, checkpoints, metrics, environment.
+"""The run folder: names, atomic writes, checkpoints, metrics.
 
 Every file is written to a temporary name in the same folder, flushed to the disk and renamed, so
 that whoever reads it sees the old file or the new one. `metrics.jsonl` alone is appended to; a
@@ -12,10 +12,7 @@ import io
 import json
 import os
 import pickle
-import platform
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gradnas.config import Json, JsonObject
-from gradnas.version import __version__
+from gradnas.environment import environment, is_at_work, this_process
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -80,41 +77,6 @@ def write_json(path: Path, value: Json) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def environment(device: torch.device, seed: int) -> JsonObject:
-    """What a reader needs to repeat a run: versions, device, threads, git commit, seed, command."""
-    import numpy
-
-    device_name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        device_name = torch.cuda.get_device_name(device)
-    return {
-        "gradnas": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(device),
-        "device_name": device_name,
-        "threads": torch.get_num_threads(),
-        "git": _git_commit(),
-        "seed": seed,
-        "directory": os.getcwd(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of gradnas itself when it runs from a checkout, with `+` when files differ from it."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here)]
-    command += ["describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
 class Run:
     """One run folder. Only rank 0 should call what writes."""
 
@@ -160,7 +122,7 @@ class Run:
             raise ValueError(
                 f"{self.path} already holds a finished run; choose another folder with --out"
             )
-        if self.has_checkpoint or _is_at_work(state):
+        if self.has_checkpoint or is_at_work(state):
             raise ValueError(
                 f"{self.path} already holds a run ({status}); choose another folder with --out, or "
                 f"continue it with: gradnas resume {self.path}"
@@ -202,7 +164,7 @@ class Run:
     def set_status(self, status: str, **more: Json) -> None:
         """Replace the status file; that of a run at work says which process it is."""
         if status == "running":
-            more = {"host": platform.node(), "process": os.getpid(), **more}
+            more = {**this_process(), **more}
         write_json(self.path / STATUS, {"status": status, **more})
 
     # ---- metrics ---------------------------------------------------------------------------------
@@ -230,15 +192,6 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
-    def _length(self, name: str) -> int:
-        path = self.path / name
-        return path.stat().st_size if path.exists() else 0
-
-    def _cut(self, name: str, length: int) -> None:
-        path = self.path / name
-        if path.exists() and path.stat().st_size > length:
-            os.truncate(path, length)
-
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def save_checkpoint(self, state: State) -> None:
@@ -246,7 +199,7 @@ class Run:
 
         `state` may hold tensors and plain values only, so that it loads with `weights_only=True`.
         """
-        lengths = {name: self._length(name) for name in (METRICS, TIMINGS)}
+        lengths = {name: _length(self.path / name) for name in (METRICS, TIMINGS)}
         buffer = io.BytesIO()
         torch.save({"lengths": lengths, "state": dict(state)}, buffer)
         current = self.path / CHECKPOINT
@@ -278,13 +231,13 @@ class Run:
                 problems.append(str(error))
                 continue
             for file, length in saved["lengths"].items():
-                self._cut(file, length)
+                _cut(self.path / file, length)
             note = f"{problems[0]}; going on from {PREVIOUS}" if problems else None
             return saved["state"], note
         if problems:
             raise ValueError("; ".join(problems) + "; there is no other checkpoint to go on from")
-        self._cut(METRICS, 0)
-        self._cut(TIMINGS, 0)
+        _cut(self.path / METRICS, 0)
+        _cut(self.path / TIMINGS, 0)
         return None, None
 
     # ---- tensors ---------------------------------------------------------------------------------
@@ -307,20 +260,13 @@ class Run:
         return read_tensors(self.path / name)
 
 
-def _is_at_work(state: Mapping[str, Any]) -> bool:
-    """Whether a process may still be working on a run of this status."""
-    process = state.get("process")
-    if state.get("status") != "running" or not isinstance(process, int):
-        return False
-    if state.get("host") != platform.node():
-        return True  # cannot be seen from here
-    try:
-        os.kill(process, 0)  # asks whether it is there, and sends nothing
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _cut(path: Path, length: int) -> None:
+    if path.exists() and path.stat().st_size > length:
+        os.truncate(path, length)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

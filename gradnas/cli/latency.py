@@ -78,8 +78,8 @@ class MeasureCommand:
         config = self._config()
         sizes = config.image_sizes(self.image_size)
         torch.manual_seed(0)
-        assert isinstance(config.space, ImageSpace)  # the only ones that take a cost
-        supernet = config.space.supernet(in_channels=sizes.channels, num_classes=sizes.classes)
+        space = config.image_space()
+        supernet = space.supernet(in_channels=sizes.channels, num_classes=sizes.classes)
         x_BCHW = torch.randn(self.batch_size, sizes.channels, sizes.side, sizes.side, device=device)
         x_BCHW = x_BCHW.contiguous(memory_format=self._memory_format)
         self._place(supernet, device)
@@ -87,7 +87,7 @@ class MeasureCommand:
         self._place(view.net, device)
 
         settings = {
-            "space": type(config.space).__name__,
+            "space": type(space).__name__,
             "batch_size": self.batch_size,
             "image_size": sizes.side,
             "channels_last": self.channels_last,
@@ -104,7 +104,7 @@ class MeasureCommand:
         cheapest = supernet.cheapest(costs)
         print(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
 
-        self._check(config.space, supernet, view, x_BCHW, costs, timing)
+        self._check(space, supernet, view, x_BCHW, costs, timing)
 
     def _check(
         self,

@@ -198,7 +198,7 @@ def carry_out(
     results = guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():
         return
-    for sentence in kind_of(config).search_sentences(config, results):
+    for sentence in kind_of(config).sentences.of_search(config, results):
         print(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     print(f"run folder: {run.path} ({files})")

@@ -121,10 +121,10 @@ def carry_out(
     results = guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():
         return
-    kind = kind_of(config)
+    sentences = kind_of(config).sentences
     random_noun = f"{family_of_space(config.space).noun}s"
-    for sentence in kind.train_sentences(results, random_noun):
+    for sentence in sentences.of_training(results, random_noun):
         print(sentence)
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
-    for command in kind.next_commands(run):
+    for command in sentences.next_commands(run):
         print(f"next: {command}")

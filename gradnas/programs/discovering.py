@@ -18,6 +18,7 @@ import torch
 from gradnas import runs
 from gradnas.config import JsonObject, to_json
 from gradnas.data.tabular import Table, load_example, load_table
+from gradnas.environment import environment
 from gradnas.laws import text as law_text
 from gradnas.laws.discover import LawSettings
 from gradnas.laws.equations import (
@@ -162,8 +163,8 @@ def save_discovery(config: DiscoverConfig, found: FoundLaws, seconds: float, out
     runs.write_atomically(out / LAW_PY, estimator.to_python().encode())
     runs.write_json(out / runs.RESULTS, results(found))
     run.append(runs.TIMINGS, {"seconds": seconds})
-    environment = runs.environment(torch.device("cpu"), config.seed)
-    page = law_page(found, out.resolve().name, to_json(config), environment)
+    here = environment(torch.device("cpu"), config.seed)
+    page = law_page(found, out.resolve().name, to_json(config), here)
     runs.write_atomically(out / runs.REPORT, page.encode())
     run.set_status("finished")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from gradnas import distributed, runs
+from gradnas.architectures.base import Architecture
 from gradnas.config import to_json
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
@@ -19,6 +20,7 @@ from gradnas.progress import Progress
 from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.search import SearchTask
 
 
 def start_search(
@@ -105,10 +107,7 @@ def run_search(
                 run.save_tensors(runs.ALPHAS, task.trajectory)
             shown = {word: record[name] for name, word in task.shown.items() if name in record}
             bar.epoch(epoch, shown)
-            waiting = task.all_warm_up()
-            if epoch == 0 and waiting is not None:
-                bar.say(f"warning: {waiting}")
-            for warning in task.warnings(record):
+            for warning in _warnings(task, epoch, record):
                 bar.say(f"warning: {warning}")
             keeper.after_step()
         keeper.save()
@@ -118,13 +117,26 @@ def run_search(
     found = search.result()
     results = task.results(found, last)
     if is_main:
-        architecture = found.decision
-        architecture.save(run.path / runs.GENOTYPE)
-        family = family_of(architecture)
-        family.picture(architecture, run.path / runs.PICTURE, space=config.space)
-        runs.write_json(run.path / runs.RESULTS, results)
+        _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
+
+
+def _warnings(task: SearchTask, epoch: int, record: Record) -> list[str]:
+    """What is to be said after an epoch; after the first, also that all of them are warm-up."""
+    waiting = task.decidedness.all_warm_up() if epoch == 0 else None
+    first = [] if waiting is None else [waiting]
+    return [*first, *task.warnings(record)]
+
+
+def _write_found(
+    config: SearchSettings, run: runs.Run, architecture: Architecture, results: Record
+) -> None:
+    """Write the architecture, its picture and the results into the folder."""
+    architecture.save(run.path / runs.GENOTYPE)
+    family = family_of(architecture)
+    family.picture(architecture, run.path / runs.PICTURE, space=config.space)
+    runs.write_json(run.path / runs.RESULTS, results)
 
 
 def timing(epoch: int, began: float, device: torch.device) -> dict[str, float]:

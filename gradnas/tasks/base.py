@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import Field, dataclass, replace
+from dataclasses import Field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -28,37 +28,11 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
-from gradnas.runs import Record
-from gradnas.spaces.base import NetworkSpace, Space
+from gradnas.spaces.base import ImageSpace, NetworkSpace, Space
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
+from gradnas.tasks.sentences import Sentences
 from gradnas.tasks.training import TrainTask
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How good a trained network is, in one number.
-
-    Attributes:
-        key: its name in metrics and results: `accuracy` is in `test_accuracy` and `valid_accuracy`.
-        plural: of several networks: `test_accuracies`.
-        higher_is_better: which way is better.
-        scale, unit: how it is said: `scale * value`, and what stands behind the number.
-    """
-
-    key: str
-    plural: str
-    higher_is_better: bool
-    scale: float = 1.0
-    unit: str = ""
-
-    def number(self, value: float) -> str:
-        """The number alone, with two decimals: of a spread, for example."""
-        return f"{self.scale * value:.2f}"
-
-    def text(self, value: float) -> str:
-        """The number with its unit: `98.05%`."""
-        return f"{self.number(value)}{self.unit}"
-
 
 # ---- configurations ------------------------------------------------------------------------------
 
@@ -154,6 +128,14 @@ class SearchSettings(Settings):
 
     def image_sizes(self, side: int | None) -> ImageSizes:
         """What its supernet is timed for, with another side if one is given.
+
+        Raises:
+            ValueError: it takes no cost.
+        """
+        raise ValueError("latencies are measured for searches on images")
+
+    def image_space(self) -> ImageSpace[Any]:
+        """The space whose operations are timed.
 
         Raises:
             ValueError: it takes no cost.
@@ -267,6 +249,11 @@ class Kind(ABC, Generic[S, T, D]):
     data_of_search: tuple[str, ...] = ("source",)
     searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
     trainings: Trainings[T] = MappingProxyType({})
+
+    @property
+    @abstractmethod
+    def sentences(self) -> Sentences[S]:
+        """What its runs say in the terminal."""
 
     # -- the beginning of a run --
 
@@ -382,43 +369,3 @@ class Kind(ABC, Generic[S, T, D]):
         raise ValueError(
             f"{run.path} was trained on {self.name}: only a language model can write text"
         )
-
-    # -- words in the terminal --
-
-    def search_sentences(self, config: S, results: Record) -> list[str]:
-        """What a search says of its results at its end."""
-        del config
-        sentences = [f"genotype: {results['genotype']}"]
-        if "undecided" in results:
-            sentences.append(f"warning: {results['undecided']}")
-        return sentences
-
-    @abstractmethod
-    def tested_on(self, results: Record) -> str:
-        """What the test of a training was made on: "360 held-out images"."""
-
-    def train_sentences(self, results: Record, random_noun: str) -> list[str]:
-        """What a training says of its results at its end.
-
-        `random_noun` is what random architectures are called.
-        """
-        key = self.measure.key
-        reached = self.measure.text(results[f"test_{key}"])
-        sentences = [
-            f"test {key} {reached} on {self.tested_on(results)}, {results['num_params']:,} weights"
-        ]
-        if "random_cells" in results:
-            random = results["random_cells"]
-            number = len(random[f"test_{self.measure.plural}"])
-            mean = self.measure.text(random[f"mean_test_{key}"])
-            spread = self.measure.number(random[f"std_test_{key}"])
-            sentences.append(
-                f"{number} random {random_noun} trained the same way: {mean} "
-                f"(standard deviation {spread})"
-            )
-        return sentences
-
-    def next_commands(self, run: runs.Run) -> list[str]:
-        """What to do with a finished training, beyond what goes for any."""
-        del run
-        return []

@@ -33,6 +33,8 @@ from gradnas.spaces.module_space import ModuleSpace
 from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
+from gradnas.tasks.measure import Measure
+from gradnas.tasks.sentences import Sentences
 
 # Streams of random numbers.
 TRAIN_ORDER = 61
@@ -193,6 +195,21 @@ def _shuffled(
     )
 
 
+class ExampleSentences(Sentences[S]):
+    """What runs on examples say in the terminal.
+
+    Args:
+        name: what the examples are called.
+    """
+
+    def __init__(self, measure: Measure, name: str) -> None:
+        super().__init__(measure)
+        self.name = name
+
+    def tested_on(self, results: Record) -> str:
+        return f"{results['num_test_examples']} held-out {self.name}"
+
+
 class ExampleKind(Kind[S, T, ExampleData]):
     """A kind of data whose examples are `Examples`.
 
@@ -202,6 +219,10 @@ class ExampleKind(Kind[S, T, ExampleData]):
 
     searching: type[ExampleSearch[S]]
     training: type[ExampleTraining[T]]
+
+    @property
+    def sentences(self) -> ExampleSentences[S]:
+        return ExampleSentences(self.measure, self.name)
 
     def search_task(self, config: S, data: ExampleData, device: torch.device) -> ExampleSearch[S]:
         return self.searching(config, data, device, self.measure.key)
@@ -252,6 +273,3 @@ class ExampleKind(Kind[S, T, ExampleData]):
             architecture=config.genotype,
             facts={"data": results["data"]},
         )
-
-    def tested_on(self, results: Record) -> str:
-        return f"{results['num_test_examples']} held-out {self.name}"

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from gradnas.memory import SavedTensors, step_mib
@@ -15,13 +14,12 @@ from gradnas.search.bound_net import StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.tasks.costs import cost_record
+from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
 S = TypeVar("S")  # the configuration
 B = TypeVar("B")  # a batch
-
-UNMOVED = 0.01  # a change of the entropy of less than this share of it decides nothing
 
 
 class SearchTask(ABC, Generic[S, B]):
@@ -35,6 +33,7 @@ class SearchTask(ABC, Generic[S, B]):
         shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
         result_keys: metrics of the last epoch that are results.
         place: where it stands in its epoch.
+        decidedness: how far the alphas have come from where they began.
     """
 
     shown: ClassVar[Mapping[str, str]]
@@ -51,7 +50,7 @@ class SearchTask(ABC, Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         self.memory_mib = 0.0
-        self.first_entropies = self.entropies()
+        self.decidedness = Decidedness(search)
         tables = search.supernet.tables()
         self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
 
@@ -126,7 +125,7 @@ class SearchTask(ABC, Generic[S, B]):
                 record |= _prefixed(name, self.measured(means))
         if evaluated:
             record |= self.evaluate(result, epoch)
-        for name, entropy in self.entropies().items():
+        for name, entropy in self.decidedness.entropies().items():
             record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
@@ -137,48 +136,6 @@ class SearchTask(ABC, Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         return record
-
-    def entropies(self) -> dict[str, float]:
-        """How undecided each table of alphas is: entropy in nats, the mean over its edges."""
-        search = self.search
-        found = {}
-        for name, alpha in search.alphas.items():
-            p = search.relaxation.probabilities(alpha.detach().double())
-            found[name] = torch.special.entr(p).sum(-1).mean().item()
-        return found
-
-    def all_warm_up(self) -> str | None:
-        """A sentence where no epoch of the search moves the alphas; else None."""
-        schedule = self.search.schedule
-        if schedule.epochs is None or schedule.warmup_epochs < schedule.epochs:
-            return None
-        return (
-            f"all {schedule.epochs} epochs are warm-up, in which the alphas wait: nothing will be "
-            f"decided (--warmup-epochs is {schedule.warmup_epochs})"
-        )
-
-    def undecided(self) -> str | None:
-        """A sentence where the alphas have not moved, so that nothing was decided; else None."""
-        now = self.entropies()
-        if not any(self.first_entropies.values()):
-            return None  # there was nothing to decide
-        for name, first in self.first_entropies.items():
-            if abs(now[name] - first) > UNMOVED * first:
-                return None
-        schedule = self.search.schedule
-        warmup = schedule.warmup_epochs
-        lr = self.search.alpha_optimizer.param_groups[0]["lr"]
-        if schedule.epochs is not None and warmup >= schedule.epochs:
-            why = (
-                f"all {schedule.epochs} epochs are warm-up, in which the alphas wait: search for "
-                f"more than {warmup} epochs (--epochs), or with fewer of warm-up (--warmup-epochs)"
-            )
-        else:
-            why = f"search for more epochs (--epochs), or raise --alpha-lr, which is {lr:g}"
-        return (
-            "nothing was decided: the alphas have hardly moved (their entropy is within 1% of its "
-            f"start), so what they say is chance; {why}"
-        )
 
     def measured(self, means: Means) -> dict[str, float]:
         """What is said of the mean losses of an epoch."""
@@ -206,7 +163,7 @@ class SearchTask(ABC, Generic[S, B]):
         found |= {key: last[key] for key in self.result_keys if key in last}
         if result.cost is not None:
             found["cost"] = result.cost
-        undecided = self.undecided()
+        undecided = self.decidedness.undecided()
         if undecided is not None:
             found["undecided"] = undecided
         return found

@@ -17,7 +17,8 @@ from gradnas.reports.words import (
     so_far,
     subject,
 )
-from gradnas.tasks.base import Measure, Words
+from gradnas.tasks.base import Words
+from gradnas.tasks.measure import Measure
 
 
 class MeasuredWords(Words):

@@ -15,9 +15,8 @@ from gradnas.data import ImageData
 from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.runs import Record
-from gradnas.tasks.base import Kind, Measure
-from gradnas.tasks.costs import cost_sentence, noted_warnings
+from gradnas.tasks.base import Kind
+from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.images.checks import (
     IMAGES_FILE,
     check_image_search,
@@ -30,9 +29,11 @@ from gradnas.tasks.images.checks import (
 from gradnas.tasks.images.evaluation import evaluate
 from gradnas.tasks.images.export import export_network
 from gradnas.tasks.images.search import ImageSearch
+from gradnas.tasks.images.sentences import ImageSentences
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 from gradnas.tasks.images.training import ImageTraining
 from gradnas.tasks.images.words import ImageWords
+from gradnas.tasks.measure import Measure
 
 EVALUATION_BATCH = 256
 
@@ -46,6 +47,10 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     search_config = SearchConfig
     train_config = TrainConfig
     data_of_search = ("source", "image_size", "fit", "test_fraction")
+
+    @property
+    def sentences(self) -> ImageSentences:
+        return ImageSentences(self.measure)
 
     # -- runs --
 
@@ -135,27 +140,6 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
             space=config.space,
             source=source,
         )
-
-    # -- words in the terminal --
-
-    def search_sentences(self, config: SearchConfig, results: Record) -> list[str]:
-        sentences = super().search_sentences(config, results)
-        if "code" in results:
-            sentences.append(f"code: {results['code']}")
-        if "derived_valid_accuracy" in results:
-            mixture = ""
-            if "valid_accuracy" in results:
-                mixture = f"mixture {self.measure.text(results['valid_accuracy'])}, "
-            derived = self.measure.text(results["derived_valid_accuracy"])
-            sentences.append(
-                f"held-out accuracy: {mixture}derived network with its weights {derived}"
-            )
-        if config.cost is not None:
-            sentences.append(cost_sentence(config.cost, results["cost"]))
-        return sentences
-
-    def tested_on(self, results: Record) -> str:
-        return f"{results['num_test_images']} held-out images"
 
 
 def trained_on(run: runs.Run) -> JsonObject:

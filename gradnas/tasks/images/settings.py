@@ -96,6 +96,9 @@ class SearchConfig(SearchSettings):
         data = self.data.load()
         return ImageSizes(data.in_channels, side or data.image_size, data.num_classes)
 
+    def image_space(self) -> ImageSpace:
+        return self.space
+
     def kept_in(self, folder: Path) -> SearchConfig:
         return replace(self, cost=kept_table(self.cost, folder))
 

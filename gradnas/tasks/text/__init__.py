@@ -11,13 +11,14 @@ from torch import nn
 from gradnas import runs
 from gradnas.data import Corpus, TextStream
 from gradnas.export.source import SourceOf
-from gradnas.runs import Record
 from gradnas.spaces import RecurrentNetwork
-from gradnas.tasks.base import Kind, Measure
+from gradnas.tasks.base import Kind
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
 from gradnas.tasks.text.reading import VOCABULARY, evaluate_text, read_vocabulary
 from gradnas.tasks.text.search import TextSearch
+from gradnas.tasks.text.sentences import TextSentences
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
@@ -35,6 +36,10 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     no_estimate = (
         "--estimate is for searches on images; try a search on text out with --max-steps 3"
     )
+
+    @property
+    def sentences(self) -> TextSentences:
+        return TextSentences(self.measure)
 
     # -- runs --
 
@@ -121,22 +126,6 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     ) -> str:
         model = self.load_trained(run, config)
         return generate(model, read_vocabulary(run), prompt, tokens, temperature, seed)
-
-    # -- words in the terminal --
-
-    def search_sentences(self, config: TextSearchConfig, results: Record) -> list[str]:
-        sentences = super().search_sentences(config, results)
-        if "valid_perplexity" in results:
-            reached = self.measure.text(results["valid_perplexity"])
-            sentences.append(f"perplexity of the mixture on the validation text: {reached}")
-        return sentences
-
-    def tested_on(self, results: Record) -> str:
-        tokens = f"{results['num_test_tokens']:,} {results['data']['level']}s"
-        return f"{tokens}, validation {self.measure.text(results['valid_perplexity'])}"
-
-    def next_commands(self, run: runs.Run) -> list[str]:
-        return [f"gradnas generate {run.path}"]
 
 
 TEXT = Text()
