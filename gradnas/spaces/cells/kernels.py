@@ -88,7 +88,7 @@ def unbiased(pixels: int) -> float:
 class Kernels:
     """The compiled functions; maps are `(B, C, H, W)`, channels-last, of the library's dtype.
 
-    Every tensor is checked before its address is handed over (`native.address`).
+    Every tensor that is given is checked before its address is handed over (`_Places`).
 
     Raises:
         ValueError: a tensor is not what the function takes it for.
@@ -97,6 +97,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._library = library
         self._dtype = dtype
+        self._places = _Places(dtype)
 
     # ---- depthwise convolutions ------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Kernels:
         grad_x = self._new_map(self._size(x_BCHW, 1))
         grad_weights = [torch.empty_like(w) for w in weights] if with_weights else []
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        read = self._maps(grads, self._size(x_BCHW, stride))
+        read = self._places.of_maps(grads, self._size(x_BCHW, stride))
         written = _own(grad_weights) if with_weights else None
         self._call("depthwise_backward", *spec, read, _pointer(grad_x.data_ptr()), written)
         return grad_x, grad_weights
@@ -180,14 +181,14 @@ class Kernels:
             I,
             O,
             len(xs),
-            self._maps(xs, like.shape),
-            self._plain(matrices, (len(xs), I, O) if xs else matrices.shape),
+            self._places.of_maps(xs, like.shape),
+            self._places.of_plain(matrices, (len(xs), I, O) if xs else matrices.shape),
             int(relu),
-            None if gate is None else self._map(gate, size),
+            None if gate is None else self._places.of_map(gate, size),
             len(maps),
-            self._maps(maps, size),
-            self._plain(coefficients, (len(maps), O)),
-            self._plain(bias, (O,)),
+            self._places.of_maps(maps, size),
+            self._places.of_plain(coefficients, (len(maps), O)),
+            self._places.of_plain(bias, (O,)),
             _pointer(y.data_ptr()),
         )
         return y
@@ -209,11 +210,11 @@ class Kernels:
             num_pixels(x),
             channels_in,
             channels_out,
-            self._map(x, x.shape),
+            self._places.of_map(x, x.shape),
             int(relu),
-            None if mean_x is None else self._plain(mean_x, (channels_in,)),
-            self._map(y, (B, channels_out, H, W)),
-            None if mean_y is None else self._plain(mean_y, (channels_out,)),
+            None if mean_x is None else self._places.of_plain(mean_x, (channels_in,)),
+            self._places.of_map(y, (B, channels_out, H, W)),
+            None if mean_y is None else self._places.of_plain(mean_y, (channels_out,)),
             None,
             _pointer(out_IO.data_ptr()),
         )
@@ -225,7 +226,7 @@ class Kernels:
         pixels = num_pixels(x_BCHW)
         mean_C = _float64(C)
         sum_CC = _float64(C, C)
-        x = self._map(x_BCHW, x_BCHW.shape)
+        x = self._places.of_map(x_BCHW, x_BCHW.shape)
         # The same kernel as `cross`: given a place for the mean, it centres x by its own.
         written = (_pointer(mean_C.data_ptr()), _pointer(sum_CC.data_ptr()))
         self._call("cross", pixels, C, C, x, 0, None, x, None, *written)
@@ -235,8 +236,8 @@ class Kernels:
         """Sum over pixels, `(C,)` in float64: of x, or of `x * times`."""
         C = x_BCHW.shape[1]
         out_C = _float64(C)
-        x = self._map(x_BCHW, x_BCHW.shape)
-        factor = None if times is None else self._map(times, x_BCHW.shape)
+        x = self._places.of_map(x_BCHW, x_BCHW.shape)
+        factor = None if times is None else self._places.of_map(times, x_BCHW.shape)
         self._call("sums", num_pixels(x_BCHW), C, x, factor, _pointer(out_C.data_ptr()))
         return out_C
 
@@ -246,7 +247,8 @@ class Kernels:
         mean_C = _float64(C)
         var_C = _float64(C)
         written = (_pointer(mean_C.data_ptr()), _pointer(var_C.data_ptr()))
-        self._call("moments", num_pixels(x_BCHW), C, self._map(x_BCHW, x_BCHW.shape), *written)
+        x = self._places.of_map(x_BCHW, x_BCHW.shape)
+        self._call("moments", num_pixels(x_BCHW), C, x, *written)
         return mean_C, var_C
 
     # ---- pools -----------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ class Kernels:
         B, C, H, W = x_BCHW.shape
         largest = self._strided(x_BCHW, stride)
         average = self._strided(x_BCHW, stride)
-        x = self._map(x_BCHW, x_BCHW.shape)
+        x = self._places.of_map(x_BCHW, x_BCHW.shape)
         written = [_pointer(pooled.data_ptr()) for pooled in (largest, average)]
         self._call("pools", B, H, W, C, stride, x, *written)
         return largest, average
@@ -267,9 +269,9 @@ class Kernels:
         """Gradient of `pools`; that of a maximum goes to its first pixel."""
         B, C, H, W = x_BCHW.shape
         grad_x = self._new_map(self._size(x_BCHW, 1))
-        x = self._map(x_BCHW, x_BCHW.shape)
+        x = self._places.of_map(x_BCHW, x_BCHW.shape)
         size = self._size(x_BCHW, stride)
-        read = [self._map(grad, size) for grad in (grad_largest, grad_average)]
+        read = [self._places.of_map(grad, size) for grad in (grad_largest, grad_average)]
         written = _pointer(grad_x.data_ptr())
         self._call("pools_backward", B, H, W, C, stride, x, *read, written)
         return grad_x
@@ -310,31 +312,11 @@ class Kernels:
         scale = None
         shift = None
         if normal is not None:
-            scale, shift = (self._plain(t, (C,)) for t in normal)
+            scale, shift = (self._places.of_plain(t, (C,)) for t in normal)
         numbers = (len(weights), _integers([w.shape[2] for w in weights]), _integers(dilations))
-        map_x = self._map(x, x.shape)
-        return B, H, W, C, stride, map_x, scale, shift, *numbers, self._weights(weights, C)
-
-    def _map(self, t: Tensor, size: tuple[int, ...]) -> ctypes.c_void_p:
-        """The address of a map, checked."""
-        return _pointer(address("a map", t, self._dtype, size, torch.channels_last))
-
-    def _maps(self, maps: Sequence[Tensor], size: tuple[int, ...]) -> ctypes.Array:
-        places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
-        return _pointers(places)
-
-    def _plain(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
-        """The address of a vector or of matrices, checked."""
-        return _pointer(address("a vector or a matrix", t, self._dtype, shape))
-
-    def _weights(self, weights: Sequence[Tensor], channels: int) -> ctypes.Array:
-        """The addresses of depthwise weights `(C, 1, K, K)`, checked."""
-        places = []
-        for w in weights:
-            width = w.shape[2]
-            size = (channels, 1, width, width)
-            places.append(address("a depthwise weight", w, self._dtype, size))
-        return _pointers(places)
+        map_x = self._places.of_map(x, x.shape)
+        read = self._places.of_weights(weights, C)
+        return B, H, W, C, stride, map_x, scale, shift, *numbers, read
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Arguments are integers, and addresses as ctypes has them; None is a null pointer.
@@ -345,6 +327,39 @@ class Kernels:
         for a in arguments:
             values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
         getattr(self._library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
+
+
+class _Places:
+    """Where tensors lie, as ctypes has it, after a check that they are what a function expects.
+
+    Raises:
+        ValueError: they are not (`native.address`).
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def of_map(self, t: Tensor, size: tuple[int, ...]) -> ctypes.c_void_p:
+        """The address of a map."""
+        return _pointer(address("a map", t, self._dtype, size, torch.channels_last))
+
+    def of_maps(self, maps: Sequence[Tensor], size: tuple[int, ...]) -> ctypes.Array:
+        """The addresses of maps of one size."""
+        places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
+        return _pointers(places)
+
+    def of_plain(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
+        """The address of a vector or of matrices."""
+        return _pointer(address("a vector or a matrix", t, self._dtype, shape))
+
+    def of_weights(self, weights: Sequence[Tensor], channels: int) -> ctypes.Array:
+        """The addresses of depthwise weights `(C, 1, K, K)`."""
+        places = []
+        for w in weights:
+            width = w.shape[2]
+            size = (channels, 1, width, width)
+            places.append(address("a depthwise weight", w, self._dtype, size))
+        return _pointers(places)
 
 
 def _own(tensors: Sequence[Tensor]) -> ctypes.Array:

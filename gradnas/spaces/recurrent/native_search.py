@@ -174,9 +174,6 @@ def _gradients(
         for i in range(N, 0, -1):
             edge = i * (i - 1) // 2
             d_pre = d_edges[edge * B : (edge + i) * B]
-            d_own_weights = None
-            if d_weights is not None:
-                d_own_weights = d_weights.data_ptr() + edge * NUM_WEIGHTS * FLOAT64_BYTES
             node.backward(
                 i,
                 stride=G,
@@ -189,7 +186,7 @@ def _gradients(
                 grad_masked=d_masked_0 + i * node.state_bytes,
                 grad_pre=d_pre.data_ptr(),
                 grad_states=d_states_0,
-                grad_weights=d_own_weights,
+                grad_weights=_weights_address(d_weights, edge),
             )
             d_masked[:i].view(i * B, H).addmm_(d_pre, nodes_NHG[i - 1].t())
             if d_nodes is not None:
@@ -217,6 +214,13 @@ def _gradients(
         d_weights = d_weights.to(weights_E5.dtype)
     # The input is added to the first pre-activation: their gradients are one.
     return d_first, d_hidden, d_recurrent, d_nodes, d_weights
+
+
+def _weights_address(d_weights_E5: Tensor | None, edge: int) -> int | None:
+    """Where the gradient of an edge's weights lies, in float64; None where nobody asks for it."""
+    if d_weights_E5 is None:
+        return None
+    return d_weights_E5.data_ptr() + edge * NUM_WEIGHTS * FLOAT64_BYTES
 
 
 def run_search_cell(
