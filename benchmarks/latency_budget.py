@@ -53,6 +53,7 @@ from gradnas import (
 from gradnas.architectures.chain import Chain
 from gradnas.data import Split, load_images
 from gradnas.latency import Costs, Device, Timing, measure, time_interleaved
+from gradnas.spaces.affordable import cost_of, least_cost
 from gradnas.tasks.evaluation import recalibrate
 from gradnas.tasks.images.evaluation import evaluate
 
@@ -294,7 +295,7 @@ def main() -> None:
             table.save(options.table)
     supernet = SPACE.supernet(in_channels=3)
     costs = supernet.costs("latency", (example,), table)
-    least = supernet.cheapest(costs)
+    least = least_cost(supernet, costs)
     most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
     print(
         f"{Device.here(CPU)}, torch {torch.__version__}; cheapest chain {least:.2f} ms, dearest "
@@ -349,8 +350,8 @@ def main() -> None:
         late = "" if ms <= 1.1 * row.budget else " (over the budget + 10%)"
         print(
             f"| {row.budget:.2f} | {row.seed} | `{row.code}` | "
-            f"{supernet.cost_of(chain, costs):.2f} | {ms:.2f}{late} | "
-            f"{supernet.cost_of(chain, now):.2f} | "
+            f"{cost_of(supernet, chain, costs):.2f} | {ms:.2f}{late} | "
+            f"{cost_of(supernet, chain, now):.2f} | "
             f"{_percent(row.derived)} | {_percent(row.best)} | {_percent(row.means)} |"
         )
     for share in options.shares:

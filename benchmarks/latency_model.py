@@ -25,6 +25,7 @@ from scipy.stats import spearmanr
 from gradnas import LatencyTable, MBConvChain
 from gradnas.latency import Device, Timing, measure, time_interleaved
 from gradnas.latency.fit import fit
+from gradnas.spaces.affordable import cost_of
 
 CPU = torch.device("cpu")
 
@@ -101,7 +102,7 @@ def main() -> None:
         tables.append(measure(view, (x_BCHW,), timing))
     table = median_table(tables)
     costs = supernet.costs("latency", (x_BCHW,), table)
-    sums_N = np.array([supernet.cost_of(chain, costs) for chain in chains])
+    sums_N = np.array([cost_of(supernet, chain, costs) for chain in chains])
     measured_N = np.array(measured)
     error = np.abs(sums_N - measured_N) / measured_N
     print(

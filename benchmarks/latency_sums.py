@@ -31,6 +31,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.latency import Timing, measure
 from gradnas.latency.check import check_sums
 from gradnas.spaces import ModuleSupernet
+from gradnas.spaces.affordable import cost_of
 
 DECISIONS = 4
 
@@ -233,7 +234,7 @@ def main() -> None:
         costs = supernet.costs("latency", (x_BCHW,), table)
         drawn = decisions(supernet)
         networks = [supernet.derived(decision).eval() for decision in drawn]
-        sums = [supernet.cost_of(decision, costs) for decision in drawn]
+        sums = [cost_of(supernet, decision, costs) for decision in drawn]
         here = check_sums(supernet.cost_view(), (x_BCHW,), networks, sums, x_BCHW.device, timing)
         own = [measured_alone(name, k, options.repeats) for k in range(len(drawn))]
         ratios_here = [checked.ratio for checked in here]

@@ -30,6 +30,7 @@ from gradnas.latency.check import check_sums
 from gradnas.latency.fit import fit_table
 from gradnas.progress import Progress
 from gradnas.spaces import ImageSpace, Supernet
+from gradnas.spaces.affordable import cost_of, least_cost
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -101,7 +102,7 @@ class MeasureCommand:
             f"{sizes.side}x{sizes.side}: {out}"
         )
         costs = supernet.costs(LATENCY.name, (x_BCHW,), table)
-        cheapest = supernet.cheapest(costs)
+        cheapest = least_cost(supernet, costs)
         print(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
 
         self._check(space, supernet, view, x_BCHW, costs, timing)
@@ -127,7 +128,7 @@ class MeasureCommand:
             network = supernet.derived(decision)
             self._place(network, x_BCHW.device)
             networks.append(network.eval())
-            sums_ms.append(supernet.cost_of(decision, costs))
+            sums_ms.append(cost_of(supernet, decision, costs))
         checked = check_sums(view, (x_BCHW,), networks, sums_ms, x_BCHW.device, timing)
         print("check: whole networks, measured beside the operations")
         for label, one in zip(decisions, checked, strict=True):
@@ -177,7 +178,7 @@ def _spread_decisions(
     """By the table the cheapest, the middle and the dearest of some random architectures."""
     generator = torch.Generator().manual_seed(0)
     drawn = [space.random_decision(generator) for _ in range(21)]
-    drawn.sort(key=lambda decision: supernet.cost_of(decision, costs))
+    drawn.sort(key=lambda decision: cost_of(supernet, decision, costs))
     return {
         "a cheap random one": drawn[0],
         "a middling random one": drawn[len(drawn) // 2],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class BoundNet:
         """`loss` of this network, which is called in no other way within."""
         # A loss that calls the user's own variable instead of `net` would get other weights; so
         # would what is checkpointed, in the network or in the loss, when it runs again.
-        with self._supernet.in_loss(), checkpoints_of_pass(self._placed):
+        with _told_what_to_mix(self._supernet), checkpoints_of_pass(self._placed):
             return loss(self)
 
     @property
@@ -62,6 +63,17 @@ class BoundNet:
 
 
 NetLoss = Callable[[BoundNet], Tensor]
+
+
+@contextmanager
+def _told_what_to_mix(supernet: Supernet) -> Iterator[None]:
+    """Within: the network must be told what to mix, in every call and every thread."""
+    before = supernet.in_loss
+    supernet.in_loss = True
+    try:
+        yield
+    finally:
+        supernet.in_loss = before
 
 
 @dataclass(frozen=True)

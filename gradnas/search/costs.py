@@ -13,6 +13,7 @@ from gradnas.choice import Draw
 from gradnas.latency import Costs, Device, device_notes
 from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.search.feed import to_device
+from gradnas.spaces.affordable import least_cost
 from gradnas.spaces.base import Supernet
 
 NO_COSTS = "a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)"
@@ -81,7 +82,7 @@ def counted_costs(
         costs = costs.noted(*device_notes(table, Device.here(device)))
     # Now, not after a search of hours that could only fail at its end.
     if cost.is_budget:
-        cheapest = supernet.cheapest(costs)
+        cheapest = least_cost(supernet, costs)
         if cheapest > cost.limit:
             raise ValueError(
                 f"{cost.limit_name}={cost.limit:g} cannot be kept: "

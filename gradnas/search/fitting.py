@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from gradnas.choice import Draw
 from gradnas.progress import Progress
+from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.feed import length_of, supervised
 from gradnas.search.gap import gap_line
+from gradnas.search.modes import Modes
+from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.schedule import Schedule
+from gradnas.search.weight_step import WeightStep
+from gradnas.spaces.base import Supernet
 
-if TYPE_CHECKING:
-    from gradnas.search.search import Search
+
+class Fitted(Protocol):
+    """What the loop asks of a search."""
+
+    supernet: Supernet
+    schedule: Schedule
+    passes: Passes
+    weight_step: WeightStep
+    modes: Modes
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+
+    def pairs(
+        self, train_loader: Iterable[Any], valid_loader: Iterable[Any]
+    ) -> Iterator[tuple[Any, Any]]:
+        """One epoch of (train batch, validation batch)."""
+
+    def step(self, train_loss: NetLoss, valid_loss: NetLoss | None = None) -> StepReport:
+        """One step of the alphas, if it is due, then one of the weights."""
+
+    def result(self) -> SearchResult:
+        """The decision that the alphas stand for now."""
+
+    def evaluation_draw(self) -> Draw:
+        """The noise-free mixture."""
 
 
 def fit(
-    search: Search,
+    search: Fitted,
     train_loader: Iterable[Any],
     valid_loader: Iterable[Any],
     loss: Callable[[Any, Any], Tensor],

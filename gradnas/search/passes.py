@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.gradients.base import Loss, Tensors, copies
 from gradnas.modules.slots import Placed, placed, slots_of
@@ -21,6 +22,7 @@ from gradnas.precision import Precision, autocast
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
+from gradnas.search.feed import Sizes
 from gradnas.search.schedule import Schedule
 from gradnas.spaces.base import Supernet
 
@@ -81,6 +83,12 @@ class Passes:
                 self.params[name] = p
         if not self.params:
             raise ValueError("the network has no trainable weights besides its alphas")
+
+    def weigh(self, sizes: Sizes) -> None:
+        """Set `factors` for losses that are means over so many examples on this rank."""
+        self.factors = Factors()
+        if distributed.world() > 1:
+            self.factors = Factors(*distributed.factors(sizes, self.device))
 
     @property
     def device(self) -> torch.device:

@@ -37,13 +37,14 @@ from gradnas.search.costs import NO_COSTS, Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
 from gradnas.search.modes import Modes
-from gradnas.search.passes import Factors, Passes
+from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult, say_what_was_not_decided
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.state import state_of, take_over
 from gradnas.search.undo import Undo
 from gradnas.search.weight_step import WeightStep
+from gradnas.spaces.affordable import cost_of, decide_within
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
 
@@ -213,7 +214,7 @@ class Search:
         """
         seen_valid_loss = None
         self.undo.remember()
-        self.passes.factors = self._factors(sizes)
+        self.passes.weigh(self.feed.sizes if sizes is None else sizes)
         with cuda_products(self.precision):
             try:
                 # The alphas first, as in algorithm 1: a second-order gradient looks through the
@@ -228,14 +229,6 @@ class Search:
             self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
-
-    def _factors(self, sizes: Sizes | None) -> Factors:
-        """Of the two losses, in the mean over ranks."""
-        if distributed.world() == 1:
-            return Factors()
-        if sizes is None:
-            sizes = self.feed.sizes
-        return Factors(*distributed.factors(sizes, self.device))
 
     def probe(self, loss: NetLoss) -> Tensor:
         """The value of a loss in the coming architecture step, with weights and samples of now.
@@ -305,7 +298,7 @@ class Search:
         decision = self.supernet.decide(self.relaxation)
         if self.costs is None:
             return SearchResult(decision, self.supernet)
-        return SearchResult(decision, self.supernet, self.supernet.cost_of(decision, self.costs))
+        return SearchResult(decision, self.supernet, cost_of(self.supernet, decision, self.costs))
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
         """The `number` most probable architectures within a budget, the most probable first.
@@ -330,8 +323,8 @@ class Search:
         costs = self.spending.costs
         limit = self.spending.budget_or(budget)
         results = []
-        for decision in self.supernet.decide_within(self.relaxation, costs, limit, number):
-            cost = self.supernet.cost_of(decision, costs)
+        for decision in decide_within(self.supernet, self.relaxation, costs, limit, number):
+            cost = cost_of(self.supernet, decision, costs)
             results.append(SearchResult(decision, self.supernet, cost))
         return results
 

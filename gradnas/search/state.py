@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gradnas.objectives.cost import CostState
+from gradnas.gradients import ArchitectureGradient
+from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.randomness import random_state, set_random_state
+from gradnas.relaxations import Relaxation
 from gradnas.runs import State
+from gradnas.search.costs import Spending
 from gradnas.search.feed import Feed
-
-if TYPE_CHECKING:
-    from gradnas.search.search import Search
+from gradnas.search.passes import Passes
+from gradnas.search.rewards import Rewards
+from gradnas.search.schedule import Schedule
+from gradnas.spaces.base import Supernet
 
 # What a state must have to be one of a search.
 ENTRIES = {
@@ -41,7 +45,28 @@ ENTRIES = {
 }
 
 
-def state_of(search: Search) -> dict[str, Any]:
+class Stateful(Protocol):
+    """The parts of a search that a state is of."""
+
+    supernet: Supernet
+    relaxation: Relaxation
+    gradient: ArchitectureGradient
+    cost: ExpectedCost | None
+    alphas: dict[str, nn.Parameter]
+    weight_optimizer: torch.optim.Optimizer
+    alpha_optimizer: torch.optim.Adam
+    schedule: Schedule
+    passes: Passes
+    rewards: Rewards | None
+    spending: Spending | None
+    feed: Feed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+
+def state_of(search: Stateful) -> dict[str, Any]:
     """`Search.state_dict`."""
     supernet = search.supernet
     schedule = search.schedule
@@ -70,7 +95,7 @@ def state_of(search: Search) -> dict[str, Any]:
     return state
 
 
-def take_over(search: Search, state: State) -> None:
+def take_over(search: Stateful, state: State) -> None:
     """`Search.load_state_dict`."""
     missing = ENTRIES - state.keys()
     if missing:
@@ -124,7 +149,7 @@ def take_over(search: Search, state: State) -> None:
 # ---- what a state is of --------------------------------------------------------------------------
 
 
-def _kinds(search: Search) -> dict[str, str]:
+def _kinds(search: Stateful) -> dict[str, str]:
     """The settings that a state goes with, as text."""
     cost = "none" if search.cost is None else search.cost.quantity.name
     return {
@@ -147,7 +172,7 @@ def _described(method: Any) -> str:
     return f"{type(method).__name__}({', '.join(settings)})"
 
 
-def _columns(search: Search, saved: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+def _columns(search: Stateful, saved: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """Choice -> where the state has the columns of its alpha, where they are not the same.
 
     Raises:
@@ -211,7 +236,9 @@ def _by_name(
     return {"state": entries, "param_groups": groups}
 
 
-def _alpha_state(search: Search, state: State, columns: Mapping[str, list[int]]) -> dict[str, Any]:
+def _alpha_state(
+    search: Stateful, state: State, columns: Mapping[str, list[int]]
+) -> dict[str, Any]:
     """The state of the alphas' optimiser, its moments in the columns of this search."""
     saved = state["alpha_optimizer"]
     entries = {}

@@ -8,10 +8,8 @@ Legend: O operations.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -23,7 +21,7 @@ from gradnas.choice import Draw, OutsideSearch
 from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.budget import knapsack
+from gradnas.spaces.budget import Ranking, knapsack
 
 Weights = Literal["keep", "fresh"]
 
@@ -42,7 +40,8 @@ class Supernet(nn.Module, ABC, Generic[D]):
     alphas: nn.ParameterDict
     # From alphas to mixing weights where no draw says more; a search sets its own.
     relaxation: Relaxation = Softmax()
-    _in_loss = False
+    # Set while a loss of a search runs: each call, in any thread, must then say what is mixed.
+    in_loss: bool = False
     # What "fresh" weights are, where a space does not initialise them anew: those of the beginning.
     initial: dict[str, Tensor] | None = None
 
@@ -101,42 +100,13 @@ class Supernet(nn.Module, ABC, Generic[D]):
         units = self.cost_view().survey(inputs)
         return costs_of(units, quantity, dict(self.alphas.items()), table)
 
-    def cheapest(self, costs: Costs) -> float:
-        """The cost of the cheapest architecture."""
-        # Any strengths will do: only the options' costs are read.
-        tables = {name: alpha.detach() for name, alpha in self.alphas.items()}
-        return costs.fixed + knapsack(costs, tables).cheapest()
+    def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[D]:
+        """The architectures by the product of their operations' strengths, with what they cost.
 
-    def decide_within(
-        self, relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
-    ) -> list[D]:
-        """The `number` most probable architectures within a budget, best first.
-
-        Fewer where there are no more. Exact, see `derivation.ranked_within`.
-
-        Raises:
-            ValueError: there is none; the sentence says what the cheapest costs.
+        Args:
+            strengths: choice name -> strength of each operation, `(O,)`.
         """
-        cheapest = self.cheapest(costs)
-        # A budget that is the cheapest cost itself, added up in another order, must not fail.
-        if cheapest > budget * (1 + 1e-12):
-            raise ValueError(
-                f"no architecture is within the budget of {budget:g} {costs.unit}: "
-                f"the cheapest costs {cheapest:g} {costs.unit}"
-            )
-        strengths: dict[str, Tensor] = {}
-        for name, alpha in self.alphas.items():
-            # float64: strengths that differ in alpha must not tie by rounding.
-            strengths[name] = relaxation.probabilities(alpha.detach().double())
-        ranked = self.ranked_within(strengths, costs, budget)
-        return list(itertools.islice(ranked, number))
-
-    def ranked_within(
-        self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
-    ) -> Iterator[D]:
-        """The architectures within a budget, in descending order of their strengths' product."""
-        for picks in knapsack(costs, strengths).ranked(budget - costs.fixed):
-            yield self.decision(picks)
+        return Ranking(knapsack(costs, strengths), costs.fixed, self.decision)
 
     def decision(self, picks: Picks) -> D:
         """The discrete architecture with these operations, given by their columns."""
@@ -145,10 +115,6 @@ class Supernet(nn.Module, ABC, Generic[D]):
             "it has no decision()"
         )
 
-    def cost_of(self, decision: D, costs: Costs) -> float:
-        """The cost of one architecture."""
-        return costs.of(self.one_hot_draw(decision).mix)
-
     def one_hot_draw(self, decision: D, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""
         raise ValueError(
@@ -156,17 +122,13 @@ class Supernet(nn.Module, ABC, Generic[D]):
             "no one_hot_draw()"
         )
 
-    def tables(self) -> dict[str, Tensor]:
-        """Detached copies of the alphas on the CPU, by name."""
-        return {name: alpha.detach().to("cpu", copy=True) for name, alpha in self.alphas.items()}
-
     def dense_draw(self) -> Draw:
         """The mixture of the alphas, without noise and with every operation active.
 
         Raises:
             OutsideSearch: within a loss of a search, whose passes say themselves what is mixed.
         """
-        if self._in_loss:
+        if self.in_loss:
             raise OutsideSearch(
                 "the network was called inside a loss, past the argument of the loss: its weights "
                 "and mixing weights are not those of this pass. Write "
@@ -177,16 +139,6 @@ class Supernet(nn.Module, ABC, Generic[D]):
         for name, alpha in self.alphas.items():
             mix[name] = self.relaxation.probabilities(alpha)
         return Draw.dense(mix)
-
-    @contextmanager
-    def in_loss(self) -> Iterator[None]:
-        """Within: the network must be told what to mix, in every call and every thread."""
-        before = self._in_loss
-        self._in_loss = True
-        try:
-            yield
-        finally:
-            self._in_loss = before
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """As of any module, but alphas stay in float32 or wider: Adam's steps are small."""
@@ -200,6 +152,11 @@ class Supernet(nn.Module, ABC, Generic[D]):
             if alpha.dtype in HALF:
                 alpha.data = before[name].to(alpha.device)
         return self
+
+
+def tables_of(supernet: Supernet[Any]) -> dict[str, Tensor]:
+    """Detached copies of a supernet's alphas on the CPU, by name."""
+    return {name: alpha.detach().to("cpu", copy=True) for name, alpha in supernet.alphas.items()}
 
 
 class Space(ABC, Generic[D]):

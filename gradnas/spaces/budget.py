@@ -9,8 +9,9 @@ then listed, and all of them are one choice of the knapsack. So the result stays
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from gradnas.derivation import Option, Picks, cheapest_cost, log_strength, ranke
 from gradnas.latency import Costs, Place, When
 
 MOST_JOINT = 20_000  # decisions that are listed
+
+D = TypeVar("D")  # what is decided
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,30 @@ class Knapsack:
                 else:
                     single[name] = index
             yield single
+
+
+@dataclass(frozen=True)
+class Ranking(Generic[D]):
+    """The architectures of a space from the most probable down, with what they cost.
+
+    Attributes:
+        knapsack: the options of its choices.
+        fixed: what every architecture spends.
+        decision: what the columns of the chosen operations mean in the space.
+    """
+
+    knapsack: Knapsack
+    fixed: float
+    decision: Callable[[Picks], D]
+
+    def cheapest(self) -> float:
+        """The cost of the cheapest architecture."""
+        return self.fixed + self.knapsack.cheapest()
+
+    def within(self, budget: float) -> Iterator[D]:
+        """The architectures within a budget, in descending order of their strengths' product."""
+        for picks in self.knapsack.ranked(budget - self.fixed):
+            yield self.decision(picks)
 
 
 def knapsack(costs: Costs, strengths: Mapping[str, Tensor]) -> Knapsack:

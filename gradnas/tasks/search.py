@@ -13,6 +13,7 @@ from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
+from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
@@ -51,7 +52,7 @@ class SearchTask(ABC, Generic[S, B]):
         self.valid_means = Means()
         self.memory_mib = 0.0
         self.decidedness = Decidedness(search)
-        tables = search.supernet.tables()
+        tables = tables_of(search.supernet)
         self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
 
     # -- position and state --
@@ -131,7 +132,7 @@ class SearchTask(ABC, Generic[S, B]):
         record |= self.more_metrics(result)
         record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
-        for name, table in search.supernet.tables().items():
+        for name, table in tables_of(search.supernet).items():
             self.trajectory[f"{name}/{epoch + 1:04}"] = table
         self.train_means = Means()
         self.valid_means = Means()

@@ -16,6 +16,7 @@ import gradnas
 from gradnas import Choice, ExpectedCost
 from gradnas.latency import Costs, survey
 from gradnas.spaces import ModuleSupernet, budget
+from gradnas.spaces.affordable import cost_of, decide_within, least_cost
 from gradnas.spaces.budget import knapsack
 
 WIDTH = 6
@@ -46,11 +47,11 @@ def check(net: nn.Module, x: Tensor = X, some: int = 1000) -> None:
         true = {"macs": gradnas.macs(network, x), "params": gradnas.num_params(network)}
         for quantity, number in true.items():
             # A decision also names choices that it does not reach: they must not count.
-            assert supernet.cost_of(decision, costs[quantity]) == number, (quantity, decision)
+            assert cost_of(supernet, decision, costs[quantity]) == number, (quantity, decision)
             seen[quantity].append(number)
     if some == 1000:
         for quantity, numbers in seen.items():
-            assert supernet.cheapest(costs[quantity]) == min(numbers)
+            assert least_cost(supernet, costs[quantity]) == min(numbers)
 
 
 # ---- random modules ------------------------------------------------------------------------------
@@ -120,8 +121,8 @@ def test_random_modules_cost_what_their_derived_networks_have(net, random):
         picks = {name: random.randrange(size) for name, size in sizes.items()}
         decision = supernet.decision(picks)
         network = supernet.derived(decision)
-        assert supernet.cost_of(decision, costs["macs"]) == gradnas.macs(network, X)
-        assert supernet.cost_of(decision, costs["params"]) == gradnas.num_params(network)
+        assert cost_of(supernet, decision, costs["macs"]) == gradnas.macs(network, X)
+        assert cost_of(supernet, decision, costs["params"]) == gradnas.num_params(network)
 
 
 @settings(max_examples=20, deadline=None)
@@ -144,15 +145,15 @@ def test_random_modules_keep_their_budgets_and_the_best_is_found(net, share, qua
             p = strengths[name]
             score += float(torch.log(p[picks[name]]) - torch.log(p.max()))
         whole = supernet.decision({name: picks[name] for name in reached})
-        by_cost[str(sorted(whole.items()))] = (supernet.cost_of(whole, costs), score)
+        by_cost[str(sorted(whole.items()))] = (cost_of(supernet, whole, costs), score)
     numbers = [cost for cost, _ in by_cost.values()]
     limit = min(numbers) + share * (max(numbers) - min(numbers))
     within = [score for cost, score in by_cost.values() if cost <= limit]
-    best = next(supernet.ranked_within(strengths, costs, limit))
+    best = next(supernet.ranking(costs, strengths).within(limit))
     cost, score = by_cost[str(sorted(best.items()))]
     assert cost <= limit
     assert score == pytest.approx(max(within), abs=1e-9)
-    everything = list(supernet.ranked_within(strengths, costs, 1e12))
+    everything = list(supernet.ranking(costs, strengths).within(1e12))
     assert sorted(str(sorted(found.items())) for found in everything) == sorted(by_cost)
 
 
@@ -176,7 +177,7 @@ def test_a_choice_that_is_an_operation_is_counted_once():
     supernet = ModuleSupernet(deep_nest())
     costs = supernet.costs("macs", (X[:1],))
     decision = supernet.decision({"outer": 0, "middle": 0, "inner": 0})
-    assert supernet.cost_of(decision, costs) == 108
+    assert cost_of(supernet, decision, costs) == 108
     check(deep_nest())
 
 
@@ -313,7 +314,7 @@ def test_the_expectation_of_a_shared_layer_is_that_over_all_decisions():
             together = 1.0
             for name, column in picks.items():
                 together *= p[name][column].item()
-            mean += together * supernet.cost_of(decision, costs)
+            mean += together * cost_of(supernet, decision, costs)
         assert costs.expected(p).item() == pytest.approx(mean, rel=1e-12)
         tables = tuple(p.values())
         assert torch.autograd.gradcheck(
@@ -331,7 +332,7 @@ def test_budgets_over_shared_layers_are_exact_and_too_many_joint_decisions_are_r
         supernet.alphas["second"].copy_(torch.tensor([0.1, 0.0]))
     costs = supernet.costs("params", (X,))
     # Both on the shared layer cost as much as one of them.
-    found = supernet.decide_within(gradnas.Softmax(), costs, 42, 10)
+    found = decide_within(supernet, gradnas.Softmax(), costs, 42, 10)
     assert [dict(decision) for decision in found] == [
         {"first": "skip", "second": "own"},
         {"first": "skip", "second": "shared"},
@@ -339,7 +340,7 @@ def test_budgets_over_shared_layers_are_exact_and_too_many_joint_decisions_are_r
     ]
     monkeypatch.setattr(budget, "MOST_JOINT", 3)
     with pytest.raises(ValueError, match=r"parameters of the choices 'first', 'second' depend on"):
-        supernet.cheapest(costs)
+        least_cost(supernet, costs)
 
 
 def test_many_choices_may_share_one_layer_in_an_expectation():
@@ -350,7 +351,7 @@ def test_many_choices_may_share_one_layer_in_an_expectation():
     p = {name: torch.tensor([0.1, 0.9], dtype=torch.float64) for name in supernet.alphas}
     assert costs.expected(p).item() == pytest.approx(42 + 42 * (1 - 0.9**24))
     with pytest.raises(ValueError, match=r"'c00', 'c01', .* \(16,777,216 at most\) 20,000 can"):
-        supernet.cheapest(costs)
+        least_cost(supernet, costs)
 
 
 def test_tables_of_a_tree_of_choices_are_no_joint_decisions():

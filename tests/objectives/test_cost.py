@@ -21,6 +21,7 @@ from gradnas.derivation import Option, cheapest_cost, ranked_within
 from gradnas.latency import Costs, Entry, LatencyTable, Place, mobile_key, survey
 from gradnas.objectives import accuracy_latency_reward
 from gradnas.objectives.cost import CostState
+from gradnas.spaces.affordable import cost_of, decide_within, least_cost
 from gradnas.spaces.budget import knapsack
 from gradnas.spaces.chains.costs import (
     block_key,
@@ -106,7 +107,7 @@ def test_sums_of_the_released_phone_latencies(phone):
     def total(operation, optional=None):
         chosen = [(optional or operation) if b.keeps_shape else operation for b in space.blocks]
         picks = {b.name: b.candidates.index(o) for b, o in zip(space.blocks, chosen, strict=True)}
-        return supernet.cost_of(supernet.decision(picks), costs)
+        return cost_of(supernet, supernet.decision(picks), costs)
 
     assert total("mb3_k3") == pytest.approx(ALL_33, abs=1e-9)
     assert total("mb6_k3") == pytest.approx(ALL_63, abs=1e-9)
@@ -182,7 +183,7 @@ def test_expected_cost_of_nested_choices_is_the_mean_over_architectures():
     mean = 0.0
     for i, o in itertools.product(range(2), range(2)):
         decision = search.supernet.decision({"inner": i, "outer": o})
-        mean += (p["inner"][i] * p["outer"][o]).item() * search.supernet.cost_of(decision, costs)
+        mean += (p["inner"][i] * p["outer"][o]).item() * cost_of(search.supernet, decision, costs)
     assert costs.expected(p).item() == pytest.approx(mean, rel=1e-12)
     p = {name: table.requires_grad_() for name, table in p.items()}
     assert torch.autograd.gradcheck(
@@ -564,19 +565,19 @@ def test_cells_cost_what_their_derived_network_costs_and_keep_budgets():
     for _ in range(4):
         genotype = space.random_decision(generator)
         network = supernet.derived(genotype)
-        assert supernet.cost_of(genotype, costs["macs"]) == gradnas.macs(network, x)
-        assert supernet.cost_of(genotype, costs["params"]) == gradnas.num_params(network)
+        assert cost_of(supernet, genotype, costs["macs"]) == gradnas.macs(network, x)
+        assert cost_of(supernet, genotype, costs["params"]) == gradnas.num_params(network)
     for alpha in supernet.alphas.values():
         nn.init.normal_(alpha)
     free = supernet.decide()
     softmax, own = gradnas.Softmax(), costs["macs"]
-    assert supernet.decide_within(softmax, own, 1e12) == [free]
-    least, most = supernet.cheapest(own), supernet.cost_of(free, own)
+    assert decide_within(supernet, softmax, own, 1e12) == [free]
+    least, most = least_cost(supernet, own), cost_of(supernet, free, own)
     for share in (0.0, 0.3, 0.7):
         budget = least + share * (most - least)
-        ranked = supernet.decide_within(softmax, own, budget, 5)
+        ranked = decide_within(supernet, softmax, own, budget, 5)
         assert len(set(ranked)) == 5 and all(
-            supernet.cost_of(genotype, own) <= budget for genotype in ranked
+            cost_of(supernet, genotype, own) <= budget for genotype in ranked
         )
     with pytest.raises(ValueError, match="the cheapest costs"):
-        supernet.decide_within(softmax, own, 0.9 * least)
+        decide_within(supernet, softmax, own, 0.9 * least)

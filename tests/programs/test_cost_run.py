@@ -18,6 +18,7 @@ from gradnas.data import DataConfig
 from gradnas.latency import LatencyTable, Timing, macs, measure
 from gradnas.programs.searching import run_search, start_search
 from gradnas.runs import Interrupted, Keeper, Run
+from gradnas.spaces.affordable import cost_of, least_cost
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.settings import SearchConfig
 
@@ -68,7 +69,7 @@ def _limits(path) -> tuple[float, float]:
     """The cheapest cost of the space in the table, and one that allows about half of the rest."""
     supernet = SPACE.supernet(1, 10)
     costs = supernet.costs("latency", (torch.zeros(2, 1, 8, 8),), LatencyTable.load(path))
-    least = supernet.cheapest(costs)
+    least = least_cost(supernet, costs)
     most = costs.fixed + sum(float(own.max()) for own in costs.tables.values())
     return least, (least + most) / 2
 
@@ -134,7 +135,7 @@ def test_multiply_adds_need_no_table_and_are_those_of_one_image(tmp_path):
     state = ImageSearch(config, data, CPU)
     chain = SPACE.decision("mb3_k5 zero | mb2_k3 zero")
     network = SPACE.network(chain, num_classes=10, in_channels=1)
-    assert state.search.supernet.cost_of(chain, state.search.costs) == macs(
+    assert cost_of(state.search.supernet, chain, state.search.costs) == macs(
         network, torch.zeros(1, 1, 8, 8)
     )
 

@@ -6,7 +6,8 @@ Legend: B batch, C channels, H height, W width, E edges, O operations, K classes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Active, Draw
 from gradnas.config import did_you_mean
-from gradnas.derivation import cheapest_cost, ranked_within
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.modules.slots import held_by, holding, with_copied_buffers
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import HALF, Supernet, Weights
+from gradnas.spaces.budget import Knapsack, Ranking
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,
     ConvNetwork,
@@ -205,16 +206,10 @@ class ConvSupernet(Supernet[Genotype]):
         costs = super().costs(quantity, inputs, table)
         return dataclasses.replace(costs, shares=cell_shares(self.shape))
 
-    def cheapest(self, costs: Costs) -> float:
-        options = cell_options(self.shape, costs, dict(self.alphas.items()))
-        return costs.fixed + cheapest_cost(options)
-
-    def ranked_within(
-        self, strengths: Mapping[str, Tensor], costs: Costs, budget: float
-    ) -> Iterator[Genotype]:
-        options = cell_options(self.shape, costs, strengths)
-        for picks in ranked_within(options, budget - costs.fixed):
-            yield cells_of(self.shape, costs, strengths, picks)
+    def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[Genotype]:
+        options = Knapsack(cell_options(self.shape, costs, strengths), joint={})
+        decision = partial(cells_of, self.shape, costs, strengths)
+        return Ranking(options, costs.fixed, decision)
 
     # ---- derived networks ------------------------------------------------------------------------
 

@@ -1,0 +1,49 @@
+"""What the architectures of a supernet cost, and which of them are within a budget."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from torch import Tensor
+
+from gradnas.latency import Costs
+from gradnas.relaxations import Relaxation
+from gradnas.spaces.base import D, Supernet
+
+
+def cost_of(supernet: Supernet[D], decision: D, costs: Costs) -> float:
+    """The cost of one architecture."""
+    return costs.of(supernet.one_hot_draw(decision).mix)
+
+
+def least_cost(supernet: Supernet[Any], costs: Costs) -> float:
+    """The cost of the cheapest architecture."""
+    # Any strengths will do: only the options' costs are read.
+    tables = {name: alpha.detach() for name, alpha in supernet.alphas.items()}
+    return supernet.ranking(costs, tables).cheapest()
+
+
+def decide_within(
+    supernet: Supernet[D], relaxation: Relaxation, costs: Costs, budget: float, number: int = 1
+) -> list[D]:
+    """The `number` most probable architectures within a budget, best first.
+
+    Fewer where there are no more. Exact, see `derivation.ranked_within`.
+
+    Raises:
+        ValueError: there is none; the sentence says what the cheapest costs.
+    """
+    cheapest = least_cost(supernet, costs)
+    # A budget that is the cheapest cost itself, added up in another order, must not fail.
+    if cheapest > budget * (1 + 1e-12):
+        raise ValueError(
+            f"no architecture is within the budget of {budget:g} {costs.unit}: "
+            f"the cheapest costs {cheapest:g} {costs.unit}"
+        )
+    strengths: dict[str, Tensor] = {}
+    for name, alpha in supernet.alphas.items():
+        # float64: strengths that differ in alpha must not tie by rounding.
+        strengths[name] = relaxation.probabilities(alpha.detach().double())
+    ranked = supernet.ranking(costs, strengths).within(budget)
+    return list(itertools.islice(ranked, number))
