@@ -14,6 +14,8 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.passes import WEIGHT_NOISE
 from gradnas.spaces.your_module import ModuleSupernet
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 LR = 0.1
 
 

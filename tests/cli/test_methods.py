@@ -18,6 +18,8 @@ from gradnas.cli.methods import method_of
 from gradnas.gradients import ArchitectureGradient
 from gradnas.optimizers import WeightOptimizer
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 ROOT = str(Path(runs.__file__).resolve().parents[1])
 BRIEF = ("--epochs", "1", "--max-steps", "2")
 OWN = '''

@@ -14,6 +14,8 @@ from gradnas import Genotype, runs
 from gradnas.cli import main
 from gradnas.data import load_images
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 SMALL = ("--channels", "2", "--cells", "2", "--threads", "1", "--device", "cpu")
 BRIEF = ("--epochs", "1", "--max-steps", "2")
 

@@ -15,6 +15,8 @@ from gradnas.latency import Entry, LatencyTable
 from gradnas.spaces import ModuleSupernet
 from gradnas.spaces.affordable import cost_of, decide_within, least_cost
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 # What a search refuses has no costs.
 CASES = [case for case in AWKWARD if case.refused is None]
 

@@ -19,6 +19,8 @@ from gradnas.spaces import ModuleSupernet, budget
 from gradnas.spaces.affordable import cost_of, decide_within, least_cost
 from gradnas.spaces.budget import knapsack
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 WIDTH = 6
 X = torch.randn(2, WIDTH)
 

@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import gradnas
 from gradnas import Choice, Search
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 SOFTMAX = gradnas.Softmax()
 
 

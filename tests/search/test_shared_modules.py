@@ -18,6 +18,8 @@ from gradnas import BinaryGates, Choice, FirstOrder, Reinforce, Search, Softmax,
 from gradnas.choice import using
 from gradnas.search.passes import ALPHA_NOISE
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 WIDTH = 4
 TOLERANCE = 1e-10
 

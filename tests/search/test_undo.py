@@ -13,6 +13,8 @@ from torch import nn
 import gradnas
 from gradnas import NonFiniteError, Search
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 POLICY = [gradnas.Reinforce(samples=2)]
 
 

@@ -19,6 +19,8 @@ from gradnas.spaces.cells.fused_cell import FusedCell
 from gradnas.spaces.cells.kernels import kernels
 from gradnas.spaces.operations import FactorizedReduce, Zero, sep_conv
 
+pytestmark = pytest.mark.slow  # many combinations, or whole runs
+
 D = torch.float64
 has_compiler = kernels(torch.zeros(1, 16, 2, 2)) is not None
 needs_compiler = pytest.mark.skipif(not has_compiler, reason="no C++ compiler")
