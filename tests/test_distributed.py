@@ -165,7 +165,7 @@ def odd_training(share):
 
 
 ODD_PROGRAM = """
-import sys, torch
+import os, sys, torch
 from gradnas import distributed
 from gradnas.tasks.evaluation import Means
 from test_distributed import ODD_SEARCHES, odd_search, odd_training
@@ -187,7 +187,11 @@ means = Means()
 means.add({"loss": torch.tensor(float(r + 1))}, 1 + 2 * r)  # 1 once, 2 three times
 assert means.values("train_") == {"train_loss": 1.75}
 torch.save(values, f"{sys.argv[1]}.{r}")
+distributed.barrier()
 distributed.stop()
+# Gloo's threads may still run when the interpreter takes itself apart, which then aborts.
+sys.stdout.flush()
+os._exit(0)
 """
 
 

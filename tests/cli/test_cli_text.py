@@ -78,6 +78,7 @@ def test_from_a_text_file_to_generated_text(trained, capsys):
     assert capsys.readouterr().out == written
 
 
+@pytest.mark.slow
 def test_draw_and_report(trained, tmp_path, capsys):
     ok("draw", trained, "-o", tmp_path / "cell.svg")
     assert (tmp_path / "cell.svg").read_text().startswith("<?xml")

@@ -44,6 +44,7 @@ def test_characters(tmp_path):
     assert corpus.vocabulary.decode(corpus.train.tolist()) == "a b\nc a\n"
 
 
+@pytest.mark.slow
 def test_one_file_is_cut_in_three_without_loss(tmp_path):
     words = [f"w{k}" for k in range(199)]
     (tmp_path / "one.txt").write_text(" ".join(words) + "\n")

@@ -360,6 +360,7 @@ def test_folders(network, tmp_path, suffix, monkeypatch):
         export(network, tmp_path / f"other{suffix}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".py"])
 def test_a_failed_write_leaves_what_was_there(network, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"net{suffix}"

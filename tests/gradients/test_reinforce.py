@@ -99,6 +99,7 @@ def test_the_best_of_27_architectures_is_found(gradient, lr, steps, seed):
     assert found == best
 
 
+@pytest.mark.slow
 def test_the_estimate_is_the_gradient_of_the_expected_reward():
     """Mean over many samples against d/d alpha of sum_a p(a) r(a), in float64; with any
     baseline."""

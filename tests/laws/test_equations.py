@@ -232,6 +232,7 @@ def test_links_are_part_of_the_printed_law(fixed, output, loss):
     assert not np.allclose(assert_all_forms_agree_for_law, expected)
 
 
+@pytest.mark.slow
 def test_classes_are_the_softmax_of_their_laws(fixed):
     fixed(*(front(FORMULAS[name], loss="logistic") for name in ("tanh", "ratio", "sin")))
     labels = np.array(["a", "b", "c"])[np.arange(40) % 3]

@@ -374,6 +374,7 @@ def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):
     assert first.read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_another_process():
     code = (
         "import hashlib; from gradnas.pictures import cells; "

@@ -190,6 +190,7 @@ def test_measure_fit_show_and_search_on_the_command_line(tmp_path, capsys):
     assert Chain.load(run / runs.GENOTYPE)
 
 
+@pytest.mark.slow
 def test_cells_are_measured_edge_by_edge(tmp_path, capsys):
     table = tmp_path / "t.json"
     assert (

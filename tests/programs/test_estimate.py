@@ -15,6 +15,7 @@ from gradnas.programs.estimating import Estimate, estimate_search, time_needed
 from gradnas.tasks.images.search import ImageSearch
 
 
+@pytest.mark.slow
 def test_the_counted_memory_is_what_the_run_then_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "PROBE_STEPS", (1, 1))
     found = estimate_search(SMALL, DIGITS, CPU)

@@ -393,6 +393,7 @@ def places(supernet):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chain", "random", "cell"])
 def test_second_order_steps_agree_between_modes(name):
     """Finite differences run the network with other weights than its own: recomputing must see

@@ -329,6 +329,7 @@ def test_unfinished_search(tmp_path, done, status):
     assert "nan" not in page.lower().replace("nan)", "")
 
 
+@pytest.mark.slow
 def test_unfinished_training(tmp_path):
     run = make_search(tmp_path / "run")
     make_training(run.path / "train", done=1, status="interrupted")
@@ -462,6 +463,7 @@ def test_verdict(accuracy, random, images, words, tone):
 HOSTILE = "<script>alert('1')</script> & \"$x^2$ ]]> --> \x00\x1b\u202e\ud800"
 
 
+@pytest.mark.slow
 def test_hostile_strings_are_escaped(tmp_path):
     edges = [(HOSTILE, 0), ("sep_conv_3x3", 1)] * 2
     run = make_search(tmp_path / "<b>&run", status="failed", message=HOSTILE)

@@ -45,6 +45,7 @@ def batches(count):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled()], ids=["first", "second"])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_program_without_a_recording_is_the_ordinary_step(gradient, nesterov, monkeypatch):
