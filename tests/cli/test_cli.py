@@ -92,6 +92,7 @@ def test_search_train_evaluate_report_draw_and_export(trained, tmp_path, capsys)
     ]
 
 
+@pytest.mark.slow
 def test_a_config_file_repeats_the_run(trained, tmp_path):
     ok("search", trained / runs.CONFIG, "--out", tmp_path / "again")
     assert (tmp_path / "again" / runs.METRICS).read_bytes() == (trained / runs.METRICS).read_bytes()

@@ -88,6 +88,7 @@ class Rows(list):
         return list(self) if key == "text" else super().__getitem__(key)
 
 
+@pytest.mark.slow
 def test_a_set_of_the_hub(monkeypatch):
     import datasets
 

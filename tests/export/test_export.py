@@ -238,6 +238,7 @@ def test_files_need_no_gradnas(network, program_file, tmp_path):
     torch.testing.assert_close(found["program"], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", CONV_NAMES)
 def test_source_of_published_cells(name, stem, tmp_path):

@@ -201,6 +201,7 @@ def test_pipeline_grid_search_cross_validation_clone_and_pickle():
 # ---- printed laws --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMULAS)
 def test_every_form_of_a_law_computes_what_predict_does(fixed, name):
     fixed(front(FORMULAS["constant"], FORMULAS[name]))

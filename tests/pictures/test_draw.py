@@ -288,6 +288,7 @@ def expected_edges(name, genotype):
     return sorted((readable(op), label[i], label[k // 2 + 2]) for k, (op, i) in edges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_pictures_say_what_the_genotype_says(name):
     genotype = Genotype.named(name)
@@ -354,6 +355,7 @@ def test_names_of_operations_are_plain_text():
 # -- files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf", "SVG"])
 @pytest.mark.parametrize("name", ["DARTS_V2", "DARTS_V2_recurrent"])
 def test_the_same_bytes_whatever_the_settings(name, suffix, tmp_path):

@@ -309,6 +309,7 @@ def test_training_alone(tmp_path, random):
     assert f"gradnas train {tmp_path}/train/config.json" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 1])
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_unfinished_search(tmp_path, done, status):

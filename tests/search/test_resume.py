@@ -195,6 +195,7 @@ def going(search, loaders, epochs, stop_at=None):
                 return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["global", "generator", "shared", "noisy"])
 @pytest.mark.parametrize("stop_at", [5, 7, 10, 13])  # 5 steps an epoch
 def test_a_shuffling_loader_goes_on_where_it_was(kind, stop_at):
