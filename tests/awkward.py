@@ -56,7 +56,6 @@ class Awkward:
         no_second: words of the ValueError for gradients with second derivatives, where torch has
             none for this module.
         tolerance: relative to the largest entry, of comparisons with plain training.
-        waits: what is still missing; the case is then expected to fail.
     """
 
     name: str
@@ -66,7 +65,6 @@ class Awkward:
     refused_mixed: bool = False
     no_second: str | None = None
     tolerance: float = 1e-5
-    waits: str | None = None
 
     def batch(self, seed: int) -> tuple[Tensor, Tensor]:
         """Inputs, and a class for each."""
