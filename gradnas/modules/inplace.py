@@ -7,7 +7,7 @@ in place, it does to the input too, in a derived network but not in a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gradnas.modules.nesting import items_of
+from gradnas.modules.nesting import items_of, mapped
 
 
 class Inputs:
@@ -61,6 +61,30 @@ def _sentence(operation: nn.Module, label: str) -> str:
         f"{label} ({type(operation).__name__}) changes its input in place, which the other "
         f"operations read too: {hint}"
     )
+
+
+def own_output(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> Any:
+    """A forward hook: the output lies in memory of its own, and none of it in that of the inputs.
+
+    In a derived network, behind an operation that gives its input on, so that a later change of the
+    one in place leaves the other as it is.
+    """
+    del module
+    inputs = list(tensors_of((args, kwargs)))
+
+    def own(leaves: Sequence[Any], where: str) -> Any:
+        del where
+        leaf = leaves[0]
+        if not isinstance(leaf, Tensor):
+            return leaf
+        # A compiler sees no memory: it copies in any case, and leaves out what nobody needs.
+        if torch.compiler.is_compiling() or share_memory(leaf, inputs):
+            return leaf.clone()
+        return leaf
+
+    return mapped(own, [output])
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

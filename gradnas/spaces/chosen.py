@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
 from gradnas.choice import Choice
+from gradnas.modules.inplace import own_output
+from gradnas.modules.written_in_place import PASSES_ON, may_give_its_input, may_write_in_place
 from gradnas.spaces.fast_path import back_as_it_was
 from gradnas.spaces.hooks import hand_over, has_hooks
 
 # What every module has; the rest of its attributes are its author's.
 _OF_TORCH = frozenset(vars(nn.Module()))
-
-# Layers that give their input on as it is, at least in one mode.
-_PASSES_ON = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
@@ -26,7 +26,8 @@ def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
     dictionaries of a module.
 
     Where something is changed in place behind a choice that gives its input on as it is, a copy is
-    made there, as the mixture is one: a padding by nothing, which torch makes a copy of.
+    made there, as the mixture is one: a padding by nothing, which torch makes a copy of, or a hook.
+    Where no pass has told, it is made if the code may change something in place.
 
     Raises:
         ValueError: a choice without a decision, or with one that it does not offer.
@@ -83,7 +84,7 @@ class _Replacing:
             for child in parent._modules.values():
                 if child is not None:
                     self._parents.setdefault(child, []).append(parent)
-        self._has_inplace = any(getattr(module, "inplace", False) for module in net.modules())
+        self._net = net
 
     def __call__(self, module: nn.Module) -> nn.Module:
         if not isinstance(module, Choice):
@@ -142,14 +143,22 @@ class _Replacing:
         It is not known where the module has never run under a search, as after reading a decision.
         """
         if choice.changed_later is None:
-            return self._has_inplace
+            return self._may_write
         return choice.changed_later
+
+    @cached_property
+    def _may_write(self) -> bool:
+        return may_write_in_place(self._net, (Choice,))
 
 
 def _copying(choice: Choice, name: str) -> nn.Module:
     """The operation, with a copy behind it where it gives its input on as it is."""
     operation = choice.operations[name]
-    passes_on = isinstance(operation, _PASSES_ON)
+    if choice.changed_later is None:  # no pass was seen: it may be given anything, and give it on
+        if may_give_its_input(operation):
+            operation.register_forward_hook(own_output, with_kwargs=True)
+        return operation
+    passes_on = isinstance(operation, PASSES_ON)
     for is_training in (True, False):
         passes_on = passes_on or choice.gives_input.get((name, is_training), False)
     if not passes_on:
@@ -160,6 +169,9 @@ def _copying(choice: Choice, name: str) -> nn.Module:
             "layer changes one of them in place: in the derived network that would change both. "
             "Write the later layer without changes in place (inplace=False)"
         )
+    if operation.state_dict():  # whose names stay as they are
+        operation.register_forward_hook(own_output, with_kwargs=True)
+        return operation
     copy = nn.ConstantPad1d(0, 0.0)
     is_nothing = type(operation) is nn.Identity and not has_hooks(operation)
     return copy if is_nothing else nn.Sequential(operation, copy)

@@ -34,6 +34,17 @@ def by_node(edges: Edges | EdgesByNode) -> list[Edges]:
     return list(edges)  # type: ignore[arg-type]
 
 
+def _state(x: Tensor) -> Tensor | int:
+    """What a change in place changes; a tensor of inference mode counts none: a copy of it."""
+    return x.clone() if x.is_inference() else x._version
+
+
+def _is_changed(x: Tensor, before: Tensor | int) -> bool:
+    if isinstance(before, Tensor):
+        return not torch.equal(x, before)
+    return x._version != before
+
+
 class ConvCellNetwork(nn.Module):
     """A cell: two inputs, nodes that each add two operations, and their concatenation.
 
@@ -65,12 +76,14 @@ class ConvCellNetwork(nn.Module):
         self._channels = channels
         self._labels: list[str] = []  # for errors
         self._strides: list[int] = []
+        self._is_own: list[bool] = []  # not one of the built-in operations
         self.operations = nn.ModuleList()
         for number, node in enumerate(nodes, start=2):
             for name, predecessor in node:
                 stride = 2 if reduction and predecessor < 2 else 1
                 self._labels.append(f"{name!r} of node {number} on state {predecessor}")
                 self._strides.append(stride)
+                self._is_own.append(operations[name] is not OPERATIONS.get(name))
                 self.operations.append(operations[name](channels, stride, True))
 
     def forward(
@@ -88,7 +101,16 @@ class ConvCellNetwork(nn.Module):
             for k in range(first, first + count):
                 operation = self.operations[k]
                 x_BCHW = states[self.predecessors[k]]
+                # A user's operation may write into what the others read.
+                is_own = self._is_own[k] and not torch.compiler.is_compiling()
+                before = _state(x_BCHW) if is_own else None
                 part = operation(x_BCHW)
+                if before is not None and _is_changed(x_BCHW, before):
+                    raise ValueError(
+                        f"the operation {self._labels[k]} ({type(operation).__name__}) changes its "
+                        "input in place, which the other operations read too: give it a copy of "
+                        "its input, or operations that are not in place (inplace=False)"
+                    )
                 self._check(k, x_BCHW, part)
                 # As in the original, an identity is never dropped.
                 if dropping and type(operation) is not nn.Identity:
