@@ -2,66 +2,115 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gradnas.architectures.chain import Chain as Chain
-from gradnas.architectures.genotype import Genotype as Genotype
-from gradnas.choice import Choice as Choice
-from gradnas.choice import Draw as Draw
-from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
-from gradnas.gradients import FirstOrder as FirstOrder
-from gradnas.gradients import Implicit as Implicit
-from gradnas.gradients import Reinforce as Reinforce
-from gradnas.gradients import SGDStep as SGDStep
-from gradnas.gradients import Unrolled as Unrolled
-from gradnas.latency import LatencyTable as LatencyTable
-from gradnas.latency import macs as macs
-from gradnas.latency import measure as measure
-from gradnas.latency import num_params as num_params
-from gradnas.laws.primitives import Primitive as Primitive
-from gradnas.objectives import CrossEntropy as CrossEntropy
-from gradnas.objectives import ExpectedCost as ExpectedCost
-from gradnas.objectives import Objective as Objective
-from gradnas.objectives import TokenLikelihood as TokenLikelihood
-from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
-from gradnas.optimizers import WeightOptimizer as WeightOptimizer
-from gradnas.relaxations import BinaryGates as BinaryGates
-from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
-from gradnas.relaxations import Relaxation as Relaxation
-from gradnas.relaxations import Sigmoid as Sigmoid
-from gradnas.relaxations import Softmax as Softmax
-from gradnas.runs import NonFiniteError as NonFiniteError
-from gradnas.search.result import SearchResult as SearchResult
-from gradnas.search.search import Search as Search
-from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
-from gradnas.spaces import OPERATIONS as OPERATIONS
-from gradnas.spaces import ConvCell as ConvCell
-from gradnas.spaces import MBConvChain as MBConvChain
-from gradnas.spaces import RecurrentCell as RecurrentCell
-from gradnas.spaces import RecurrentDropout as RecurrentDropout
-from gradnas.spaces import Space as Space
-from gradnas.spaces import Stage as Stage
-from gradnas.spaces.derive import derive as derive
-from gradnas.spaces.original import load_original_weights as load_original_weights
 from gradnas.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from gradnas.architectures.chain import Chain as Chain
+    from gradnas.architectures.genotype import Genotype as Genotype
+    from gradnas.choice import Choice as Choice
+    from gradnas.choice import Draw as Draw
+    from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
+    from gradnas.gradients import FirstOrder as FirstOrder
+    from gradnas.gradients import Implicit as Implicit
+    from gradnas.gradients import Reinforce as Reinforce
+    from gradnas.gradients import SGDStep as SGDStep
+    from gradnas.gradients import Unrolled as Unrolled
+    from gradnas.latency import LatencyTable as LatencyTable
+    from gradnas.latency import macs as macs
+    from gradnas.latency import measure as measure
+    from gradnas.latency import num_params as num_params
     from gradnas.laws.discover import LawSettings as LawSettings
     from gradnas.laws.equations import EquationClassifier as EquationClassifier
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
+    from gradnas.laws.primitives import Primitive as Primitive
+    from gradnas.objectives import CrossEntropy as CrossEntropy
+    from gradnas.objectives import ExpectedCost as ExpectedCost
+    from gradnas.objectives import Objective as Objective
+    from gradnas.objectives import TokenLikelihood as TokenLikelihood
+    from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
+    from gradnas.optimizers import WeightOptimizer as WeightOptimizer
+    from gradnas.relaxations import BinaryGates as BinaryGates
+    from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
+    from gradnas.relaxations import Relaxation as Relaxation
+    from gradnas.relaxations import Sigmoid as Sigmoid
+    from gradnas.relaxations import Softmax as Softmax
+    from gradnas.runs import NonFiniteError as NonFiniteError
+    from gradnas.search.result import SearchResult as SearchResult
+    from gradnas.search.search import Search as Search
+    from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
+    from gradnas.spaces import OPERATIONS as OPERATIONS
+    from gradnas.spaces import ConvCell as ConvCell
+    from gradnas.spaces import MBConvChain as MBConvChain
+    from gradnas.spaces import RecurrentCell as RecurrentCell
+    from gradnas.spaces import RecurrentDropout as RecurrentDropout
+    from gradnas.spaces import Space as Space
+    from gradnas.spaces import Stage as Stage
+    from gradnas.spaces.derive import derive as derive
+    from gradnas.spaces.original import load_original_weights as load_original_weights
 
-_ON_DEMAND = {  # these need scikit-learn or sympy; searching one's own module does not
+# The same for Python, which imports a name when it is first asked for: torch takes seconds, and
+# `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
+_MODULES = {
+    "Chain": "gradnas.architectures.chain",
+    "Genotype": "gradnas.architectures.genotype",
+    "Choice": "gradnas.choice",
+    "Draw": "gradnas.choice",
+    "ArchitectureGradient": "gradnas.gradients",
+    "FirstOrder": "gradnas.gradients",
+    "Implicit": "gradnas.gradients",
+    "Reinforce": "gradnas.gradients",
+    "SGDStep": "gradnas.gradients",
+    "Unrolled": "gradnas.gradients",
+    "LatencyTable": "gradnas.latency",
+    "macs": "gradnas.latency",
+    "measure": "gradnas.latency",
+    "num_params": "gradnas.latency",
+    "LawSettings": "gradnas.laws.discover",
     "EquationClassifier": "gradnas.laws.equations",
     "EquationRegressor": "gradnas.laws.equations",
-    "LawSettings": "gradnas.laws.discover",
+    "Primitive": "gradnas.laws.primitives",
+    "CrossEntropy": "gradnas.objectives",
+    "ExpectedCost": "gradnas.objectives",
+    "Objective": "gradnas.objectives",
+    "TokenLikelihood": "gradnas.objectives",
+    "AlphaOptimizer": "gradnas.optimizers",
+    "WeightOptimizer": "gradnas.optimizers",
+    "BinaryGates": "gradnas.relaxations",
+    "GumbelSoftmax": "gradnas.relaxations",
+    "Relaxation": "gradnas.relaxations",
+    "Sigmoid": "gradnas.relaxations",
+    "Softmax": "gradnas.relaxations",
+    "NonFiniteError": "gradnas.runs",
+    "SearchResult": "gradnas.search.result",
+    "Search": "gradnas.search.search",
+    "DARTS_OPERATIONS": "gradnas.spaces",
+    "OPERATIONS": "gradnas.spaces",
+    "ConvCell": "gradnas.spaces",
+    "MBConvChain": "gradnas.spaces",
+    "RecurrentCell": "gradnas.spaces",
+    "RecurrentDropout": "gradnas.spaces",
+    "Space": "gradnas.spaces",
+    "Stage": "gradnas.spaces",
+    "derive": "gradnas.spaces.derive",
+    "load_original_weights": "gradnas.spaces.original",
 }
+# `from gradnas import *` takes what needs torch and numpy alone.
+__all__ = [name for name, module in _MODULES.items() if not module.startswith("gradnas.laws")]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module 'gradnas' has no attribute {name!r}")
-    import importlib
+    import importlib.util
 
-    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value  # found at once from now on
+        return value
+    # A room, as in `import gradnas; gradnas.runs`.
+    room = f"{__name__}.{name}"
+    if name.startswith("_") or importlib.util.find_spec(room) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(room)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ON_DEMAND])
+    return sorted({*globals(), *_MODULES})

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
-Precision = Literal["fp32", "tf32", "bf16"]
+from gradnas.settings.formats import Precision
 
 
 def check_precision(precision: str, device: torch.device) -> None:

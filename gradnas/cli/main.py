@@ -11,20 +11,19 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import torch
 import tyro
 from tyro.conf import subcommand
 
-from gradnas import distributed, runs
-from gradnas.cli.discover import DiscoverCommand
-from gradnas.cli.latency import LatencyCommand
-from gradnas.cli.look import DrawCommand, RecipesCommand, ReportCommand
-from gradnas.cli.resume import ResumeCommand
-from gradnas.cli.search import SearchCommand
-from gradnas.cli.train import TrainCommand
-from gradnas.cli.trained import EvaluateCommand, ExportCommand, GenerateCommand
+from gradnas.cli.commands.discover import DiscoverCommand
+from gradnas.cli.commands.latency import LatencyCommand
+from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
+from gradnas.cli.commands.resume import ResumeCommand
+from gradnas.cli.commands.search import SearchCommand
+from gradnas.cli.commands.train import TrainCommand
+from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
+from gradnas.cli.options import Command
 
-Command = (
+AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
     | Annotated[ResumeCommand, subcommand("resume")]
     | Annotated[TrainCommand, subcommand("train")]
@@ -41,12 +40,28 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    command = parsed(arguments)
+    try:
+        return _carry_out(command)
+    except KeyboardInterrupt:
+        print("gradnas: stopped before anything was saved", file=sys.stderr)
+        return 130
+
+
+def parsed(arguments: Sequence[str] | None = None) -> Command:
+    """The command that is meant. SystemExit after help, or after saying what is mistyped."""
     description = "Gradient-based neural architecture search."
-    form: Any = Command  # tyro takes a union of types, which type checkers do not take for a class
+    form: Any = AnyCommand  # tyro takes a union, which type checkers do not take for a class
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-    command = tyro.cli(
-        form, prog="gradnas", description=description, args=arguments, config=markers
-    )
+    return tyro.cli(form, prog="gradnas", description=description, args=arguments, config=markers)
+
+
+def _carry_out(command: Command) -> int:
+    # Here, because torch takes seconds to import, and what is mistyped is told at once.
+    import torch
+
+    from gradnas import distributed, runs
+
     try:
         command.run()
         sys.stdout.flush()  # a closed pipe shows here, and not when Python ends
@@ -65,9 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).splitlines()[0]
         print(f"gradnas: out of memory ({reason}); try a smaller --batch-size", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("gradnas: stopped before anything was saved", file=sys.stderr)
-        return 130
     finally:
         distributed.stop()
     return 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
-from gradnas import precision
-from gradnas.data.augment import Fit
-from gradnas.spaces import Space
-from gradnas.tasks.base import DataSettings, SearchSettings, TrainSettings
+from gradnas.settings import formats
+
+if TYPE_CHECKING:  # no more: `--help` must not wait for torch
+    from gradnas.spaces import Space
+    from gradnas.tasks.base import DataSettings, SearchSettings, TrainSettings
 
 # Options that were not given are None and leave the recipe's value; help shows what they take, and
 # no default.
@@ -25,8 +27,8 @@ Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
-Precision = Annotated[precision.Precision | None, arg(help_behavior_hint="")]
-FitOption = Annotated[Fit | None, arg(help_behavior_hint="")]
+Precision = Annotated[formats.Precision | None, arg(help_behavior_hint="")]
+FitOption = Annotated[formats.Fit | None, arg(help_behavior_hint="")]
 Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavior_hint="")]
 Imports = Annotated[
     str | None, arg(name="import", metavar="MODULE[,MODULE]", help_behavior_hint="")
@@ -49,8 +51,28 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command takes.
+
+    The work lies in another module, which is imported when it begins: help, and a mistyped command,
+    need no torch.
+
+    Attributes:
+        work: `module:function`; the function takes the command.
+    """
+
+    work: ClassVar[str]
+
+    def run(self) -> None:
+        """Carry the command out."""
+        module, _, name = self.work.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        function(self)
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(Command):
     """Options of everything that makes a run folder."""
 
     data: Source = None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from tyro.conf import Positional, arg
 
 from gradnas import distributed, runs
 from gradnas.cli.begin import (
@@ -21,7 +19,7 @@ from gradnas.cli.begin import (
     say,
     typed,
 )
-from gradnas.cli.options import Flag, RunOptions, Share, Text, Whole
+from gradnas.cli.commands.train import TrainCommand
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
 from gradnas.programs.trained import TRAIN_FOLDER
@@ -30,80 +28,58 @@ from gradnas.tasks import TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import TrainSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainCommand(RunOptions):
-    """Train a derived network from scratch and evaluate it once on the test images, or on the test
-    text."""
+def train_what(command: TrainCommand) -> None:
+    config, out, searched = _config(command)
+    changes = command.replacements(
+        config, "auxiliary", "valid_fraction", "random_cells", "compile", "lr"
+    )
+    config = replace(config, **changes)
+    with torch.device("meta"):  # an unknown operation is refused before data are read
+        config.space.network(config.genotype)
+    device = device_of(config.device)
+    data = config.load()
+    kind = kind_of(config)
+    config, notes = kind.settled(config, data, changes)
+    if searched is not None and command.data is None:
+        notes += kind.after_search(searched, config, data)
+    carry_out(config, command.out or out, data, device, new=True, notes=notes)
 
-    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE|NAME", help_behavior_hint="")]
-    """Run folder of a search, genotype.json, name of a published cell, text of a genotype (or a
-    file with one, such as a log), FILE.py:NAME, or the config.json of a training."""
-    recipe: Text = None
-    """Training recipe; by default the one that belongs to the kind of architecture and the data it
-    was found on."""
-    auxiliary: Flag = None
-    """Whether to train with an auxiliary head."""
-    valid_fraction: Share = None
-    """Share of the training images held out and reported on each epoch."""
-    compile: Annotated[
-        Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")
-    ] = None
-    """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
-    random_cells: Whole = None
-    """Train so many random cells in the same way, for comparison."""
 
-    def run(self) -> None:
-        config, out, searched = self._config()
-        changes = self.replacements(
-            config, "auxiliary", "valid_fraction", "random_cells", "compile", "lr"
-        )
-        config = replace(config, **changes)
-        with torch.device("meta"):  # an unknown operation is refused before data are read
-            config.space.network(config.genotype)
-        device = device_of(config.device)
-        data = config.load()
-        kind = kind_of(config)
-        config, notes = kind.settled(config, data, changes)
-        if searched is not None and self.data is None:
-            notes += kind.after_search(searched, config, data)
-        carry_out(config, self.out or out, data, device, new=True, notes=notes)
+def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
+    """The configuration before the options that were given, the folder by default, the search.
 
-    def _config(self) -> tuple[TrainSettings, Path, runs.Run | None]:
-        """The configuration before the options that were given, the folder by default, the search.
+    The search is one whose data are trained on.
+    """
+    path = Path(command.what)
+    if is_configuration(path) and read_object(path).get("type") in TRAIN_CONFIGS:
+        if command.recipe is not None:
+            raise ValueError(
+                f"{path} is a whole configuration: it cannot be combined with --recipe "
+                f"{command.recipe}"
+            )
+        cls, description = typed(path, *TRAIN_CONFIGS.values())
+        config = from_json(cls, description, command.what).located(path.parent)
+        return config, free_folder(f"{path.resolve().parent.name}-again"), None
+    return _after_search(command)
 
-        The search is one whose data are trained on.
-        """
-        path = Path(self.what)
-        if is_configuration(path) and read_object(path).get("type") in TRAIN_CONFIGS:
-            if self.recipe is not None:
-                raise ValueError(
-                    f"{path} is a whole configuration: it cannot be combined with --recipe "
-                    f"{self.recipe}"
-                )
-            cls, description = typed(path, *TRAIN_CONFIGS.values())
-            config = from_json(cls, description, self.what).located(path.parent)
-            return config, free_folder(f"{path.resolve().parent.name}-again"), None
-        return self._after_search()
 
-    def _after_search(self) -> tuple[TrainSettings, Path, runs.Run | None]:
-        """The recipe for an architecture, with its size and the data that it was found on."""
-        given = architecture_of(self.what)
-        architecture = given.architecture
-        recipe = self.recipe
-        if recipe is None:
-            recipe = recipes.training_after(architecture, given.name, given.searched)
-        config = recipes.training_recipe(recipe, architecture)
-        space = recipes.training_space(
-            config, architecture, given.name, given.searched.get("space")
-        )
-        data = recipes.training_data(recipe, config, given.searched.get("data", {}))
-        config = replace(config, space=space, data=data)
-        if given.folder is None:
-            return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
-        out = given.folder / TRAIN_FOLDER
-        if not recipes.follows(recipe, given.searched.get("data", {})):
-            return config, out, None
-        return config.located(given.folder), out, runs.Run(given.folder)
+def _after_search(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
+    """The recipe for an architecture, with its size and the data that it was found on."""
+    given = architecture_of(command.what)
+    architecture = given.architecture
+    recipe = command.recipe
+    if recipe is None:
+        recipe = recipes.training_after(architecture, given.name, given.searched)
+    config = recipes.training_recipe(recipe, architecture)
+    space = recipes.training_space(config, architecture, given.name, given.searched.get("space"))
+    data = recipes.training_data(recipe, config, given.searched.get("data", {}))
+    config = replace(config, space=space, data=data)
+    if given.folder is None:
+        return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
+    out = given.folder / TRAIN_FOLDER
+    if not recipes.follows(recipe, given.searched.get("data", {})):
+        return config, out, None
+    return config.located(given.folder), out, runs.Run(given.folder)
 
 
 def carry_out(

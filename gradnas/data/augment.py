@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gradnas.settings.formats import Fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,8 +176,7 @@ def squares(centre_B2: Tensor, side: int, height: int, width: int) -> Tensor:
 # ---- one image, by Pillow ------------------------------------------------------------------------
 
 
-Fit = Literal["crop", "squeeze", "pad"]
-FITS: tuple[Fit, ...] = ("crop", "squeeze", "pad")
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 def fit(image: Image, size: int, how: Fit = "crop") -> Image:

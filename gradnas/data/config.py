@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gradnas.config import JsonObject
-from gradnas.data.augment import FITS, Augment, Fit
+from gradnas.data.augment import FITS, Augment
 from gradnas.data.base import ImageData, balanced
 from gradnas.data.load import load_images
 from gradnas.data.located import located_source
+from gradnas.settings.formats import Fit
 
 MEMORY_LIMIT_MIB = 4096
 

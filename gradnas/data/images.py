@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradnas.data import cifar10
-from gradnas.data.augment import Fit, fit, fitting_words
+from gradnas.data.augment import fit, fitting_words
 from gradnas.data.base import ImageData, Split, stratified_rows
 from gradnas.data.folder import TEST_FOLDERS, find_classes
 from gradnas.data.memory import MemorySplit, pixel_statistics
@@ -31,6 +31,7 @@ from gradnas.data.stream import (
     decode,
     open_image,
 )
+from gradnas.settings.formats import Fit
 
 LAYOUTS = (
     "train-*.parquet with test-*.parquet or validation-*.parquet (there or in data/), "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradnas.data import cifar10, digits, images
-from gradnas.data.augment import FITS, Fit
+from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
+from gradnas.settings.formats import Fit
 
 
 def load_images(

@@ -1,6 +1,6 @@
 """The quantities that a cost can be of: all that is said and counted of one stands in one value.
 
-A further quantity is a value here, in `QUANTITIES`, and its limits in `objectives/cost.py`.
+A further quantity is a value here, in `QUANTITIES`, and its limits in `settings/limits.py`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradnas.config import JsonObject, build
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
+from gradnas.settings.limits import CostLimits
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,6 @@ class CostState:
     def state_dict(self) -> dict[str, float]:
         """Plain values."""
         return {"multiplier": self.multiplier}
-
-
-@dataclass(frozen=True)
-class CostLimits:
-    """The limits that a cost can have: `budget_` or `target_`, and the suffix of a quantity.
-
-    The command line offers them as options and shows the sentence below each.
-    """
-
-    budget_ms: float | None = None
-    """Find the best architecture whose latency is at most this."""
-    budget_macs: float | None = None
-    """The same for the multiply-adds of one image."""
-    budget_params: float | None = None
-    """The same for the number of parameters."""
-    target_ms: float | None = None
-    """Pull the expected latency towards this, without a promise."""
-    target_macs: float | None = None
-    """The same for the multiply-adds of one image."""
-    target_params: float | None = None
-    """The same for the number of parameters."""
 
 
 def _quantities_by_limit() -> dict[str, Quantity]:

@@ -18,12 +18,13 @@ from gradnas import distributed
 from gradnas.choice import Draw
 from gradnas.gradients.base import Loss, Tensors, copies
 from gradnas.modules.slots import Placed, placed, slots_of
-from gradnas.precision import Precision, autocast
+from gradnas.precision import autocast
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.feed import Sizes
 from gradnas.search.schedule import Schedule
+from gradnas.settings.formats import Precision
 from gradnas.spaces.base import Supernet
 
 # Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that

@@ -22,7 +22,7 @@ from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
 from gradnas.latency import Costs
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.precision import Precision, check_precision, cuda_products
+from gradnas.precision import check_precision, cuda_products
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import State
 from gradnas.search.alpha_step import AlphaStep
@@ -44,6 +44,7 @@ from gradnas.search.schedule import Schedule
 from gradnas.search.state import state_of, take_over
 from gradnas.search.undo import Undo
 from gradnas.search.weight_step import WeightStep
+from gradnas.settings.formats import Precision
 from gradnas.spaces.affordable import cost_of, decide_within
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet

@@ -13,8 +13,8 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.precision import Precision
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.settings.formats import Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import kept_table, located

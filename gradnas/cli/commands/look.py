@@ -1,0 +1,43 @@
+"""`gradnas draw`, `report` and `recipes`: what they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from gradnas.cli.options import Command, Imports, Run
+
+
+@dataclass(frozen=True)
+class DrawCommand(Command):
+    """Draw cells as an SVG, PNG or PDF picture."""
+
+    work = "gradnas.cli.look:draw"
+
+    what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE|NAME", help_behavior_hint="")]
+    """Run folder, genotype.json, name of a published cell, text of a genotype (or a file with one,
+    such as a log), or FILE.py:NAME."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
+    """Picture to write."""
+
+
+@dataclass(frozen=True)
+class ReportCommand(Command):
+    """Write report.html, one self-contained page about a run."""
+
+    work = "gradnas.cli.look:report"
+
+    folder: Positional[Run]
+    """Run folder of a search or of a training."""
+    imports: Imports = None
+    """Modules with classes of your own that the run uses."""
+
+
+@dataclass(frozen=True)
+class RecipesCommand(Command):
+    """List the recipes and the published cells."""
+
+    work = "gradnas.cli.look:list_recipes"

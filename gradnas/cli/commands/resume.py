@@ -1,0 +1,25 @@
+"""`gradnas resume`: what it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from gradnas.cli.options import Command, Device, Imports, Run, Source
+
+
+@dataclass(frozen=True)
+class ResumeCommand(Command):
+    """Go on with a run that was stopped, from its last checkpoint."""
+
+    work = "gradnas.cli.resume:resume"
+
+    folder: Positional[Run]
+    """Run folder of a search or of a training."""
+    device: Device = None
+    """Another device than before (the result is then no longer the same to the bit)."""
+    data: Source = None
+    """Where the data are now, if they were moved; they must be the same."""
+    imports: Imports = None
+    """Module with a class of your own that the run uses."""

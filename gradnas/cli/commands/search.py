@@ -1,0 +1,63 @@
+"""`gradnas search`: what it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from gradnas.cli.options import Flag, Imports, Method, Number, RunOptions, Table, Whole
+from gradnas.settings.limits import CostLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SearchOptions(RunOptions):
+    """Options of a search, before those of its cost."""
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
+    """Recipe, or path of a config.json."""
+    valid_augment: Flag = None
+    """Augment the alphas' images too, as the original code does."""
+    warmup_epochs: Whole = None
+    """Epochs at the start in which the alphas wait."""
+    valid_per_class: Whole = None
+    """Hold out so many images of every class for the alphas."""
+    checkpoint_cells: Flag = None
+    """Compute every cell again in backward: less memory, more time."""
+    capture: Flag = None
+    """Replay the steps from a CUDA graph; on CUDA devices."""
+    alpha_lr: Number = None
+    """Learning rate of the alphas."""
+    relaxation: Method = None
+    """From alphas to mixing weights: softmax, sigmoid, gumbel or binary-gates, with fields as in
+    gumbel:hard=false, or module:Class of your own."""
+    gradient: Method = None
+    """How the alphas learn: first-order, unrolled, implicit or reinforce, with fields as in
+    unrolled:mode=exact, or module:Class of your own."""
+    imports: Imports = None
+    """Modules with classes of your own that a CONFIG.json names."""
+    reinforce: Whole = None
+    """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
+    through the network."""
+    latency: Table = None
+    """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or
+    --target-ms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand(CostLimits, _SearchOptions):
+    """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a
+    run."""
+
+    work = "gradnas.cli.search:search"
+
+    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
+    """How a target enters the loss: as a factor, or as a term."""
+    estimate: Flag = None
+    """Only say how much memory and time the search would take here, from a few steps; makes no run
+    folder."""
+
+
+# Like the other options, limits that were not given show what they take and no default.
+SearchCommand.__annotations__.update({limit.name: Number for limit in fields(CostLimits)})

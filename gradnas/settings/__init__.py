@@ -1,0 +1,1 @@
+"""Settings that programs and the command line share, known without torch."""
