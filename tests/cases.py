@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import gradnas
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+# Drawn corpora to read; GRADNAS_CORPORA=100 for a long look.
+CORPUS_EXAMPLES = int(os.environ.get("GRADNAS_CORPORA", "15"))
 
 RELAXATIONS = [
     gradnas.Softmax(),

@@ -114,6 +114,9 @@ class RunOptions(Command):
     """Factor of the widths of a chain."""
     level: Annotated[Literal["word", "char"] | None, arg(help_behavior_hint="")] = None
     """Of text: tokens are words or characters."""
+    min_count: Whole = None
+    """Of text: words that appear less often become <unk>; by default 1, which keeps all (of pydoc
+    3)."""
     hidden: Whole = None
     """Of text: units of the recurrent cell, and size of the embedding."""
     nodes: Whole = None
@@ -132,7 +135,16 @@ class RunOptions(Command):
         """
         common = ("epochs", "batch_size", "seed", "device", "precision", "threads", "max_steps")
         settings = given(self, *common, *more)
-        data = given(self, "image_size", "fit", "test_fraction", "workers", "per_class", "level")
+        data = given(
+            self,
+            "image_size",
+            "fit",
+            "test_fraction",
+            "workers",
+            "per_class",
+            "level",
+            "min_count",
+        )
         space = given(self, "channels", "cells", "width_mult", "nodes", "hidden")
         _check_known(settings, config)
         _check_known(data, config.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradnas import runs
-from gradnas.cli.begin import device_of
+from gradnas.cli.begin import device_of, say
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
 from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
@@ -18,11 +18,11 @@ def evaluate(command: EvaluateCommand) -> None:
 def generate(command: GenerateCommand) -> None:
     run, config = trained_run(command.folder)
     kind = kind_of(config)
-    print(
-        kind.generate(
-            run, config, command.prompt, command.tokens, command.temperature, command.seed
-        )
+    text = kind.generate(
+        run, config, command.prompt, command.tokens, command.temperature, command.seed
     )
+    say(kind.about_prompt(run, command.prompt))
+    print(text)
 
 
 def export(command: ExportCommand) -> None:

@@ -5,7 +5,6 @@ Legend: N tokens of a split.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +16,16 @@ import torch
 from torch import Tensor
 
 from gradnas.config import JsonObject, did_you_mean
+from gradnas.data.characters import decoded, lines, with_plain_ends
 from gradnas.data.located import located_source
 
 Level = Literal["word", "char"]
 EOS = "<eos>"
 UNKNOWN = "<unk>"
+# What stands for tokens that a vocabulary lacks; of characters it is that of Unicode.
+UNKNOWN_SIGNS: Mapping[str, str] = {"word": UNKNOWN, "char": "\ufffd"}
 EMBEDDED = "pydoc"
+EMBEDDED_MIN_COUNT = 3  # of its words
 SPLITS = ("train", "valid", "test")
 SHARES = (0.9, 0.05)  # of a single file: train and valid; test has the rest
 MOST_NAMED = 5  # unknown tokens that an error lists
@@ -57,14 +60,33 @@ class Vocabulary:
         """Text as tokens of this level; see `split_text`."""
         return split_text(text, self.level)
 
+    @property
+    def unknown(self) -> int | None:
+        """The number of the token that stands for unknown ones; None where there is no such one."""
+        known: dict[str, int] = self._numbers  # type: ignore[attr-defined]
+        return known.get(UNKNOWN_SIGNS[self.level])
+
+    def lacking(self, tokens: Iterable[str]) -> list[str]:
+        """Those of some tokens that are not known, as often as they come."""
+        known: dict[str, int] = self._numbers  # type: ignore[attr-defined]
+        return [token for token in tokens if token not in known]
+
     def numbers(self, tokens: Iterable[str]) -> Tensor:
-        """int64 (N,). ValueError that names the tokens which are not known, and near ones."""
+        """int64 (N,); a token that is not known has the number `unknown`.
+
+        ValueError where there is no such number: it names the tokens, and near ones.
+        """
         known: dict[str, int] = self._numbers  # type: ignore[attr-defined]
         tokens = list(tokens)
-        missing = list(dict.fromkeys(token for token in tokens if token not in known))
+        unknown = self.unknown
+        if unknown is not None:
+            found = [known.get(token, unknown) for token in tokens]
+            return torch.tensor(found, dtype=torch.int64, device="cpu")
+        missing = list(dict.fromkeys(self.lacking(tokens)))
         if missing:
             raise ValueError(self._unknown(missing))
-        return torch.tensor([known[token] for token in tokens], dtype=torch.int64)
+        found = [known[token] for token in tokens]
+        return torch.tensor(found, dtype=torch.int64, device="cpu")
 
     def _unknown(self, missing: Sequence[str]) -> str:
         """What to say of tokens that are not known."""
@@ -75,18 +97,22 @@ class Vocabulary:
         more = f" and {num_more} more" if num_more > 0 else ""
         kind = "word" if self.level == "word" else "character"
         plural = "s" if len(missing) > 1 else ""
-        hint = f"; {UNKNOWN} stands for any rare word" if UNKNOWN in self.tokens else ""
         return (
             f"unknown {kind}{plural} {', '.join(shown)}{more}: the vocabulary has {len(self)} "
-            f"{kind}s of the training corpus{hint}"
+            f"{kind}s of the training corpus, and none that stands for unknown ones"
         )
 
     def encode(self, text: str) -> Tensor:
-        """A prompt as int64 (N,): as `split`, without `<eos>` after a line that is not ended."""
+        """A prompt as int64 (N,): `numbers` of `prompt_tokens`."""
+        return self.numbers(self.prompt_tokens(text))
+
+    def prompt_tokens(self, text: str) -> list[str]:
+        """A text to go on with: as `split`, without `<eos>` after a line that is not ended."""
         tokens = self.split(text)
-        if self.level == "word" and tokens and not text.endswith("\n"):
+        is_ended = text.endswith(("\n", "\r"))
+        if self.level == "word" and tokens and not is_ended:
             tokens = tokens[:-1]
-        return self.numbers(tokens)
+        return tokens
 
     def decode(self, numbers: Iterable[int]) -> str:
         """Text again; `<eos>` becomes a line break."""
@@ -114,14 +140,15 @@ class Vocabulary:
 
 
 def split_text(text: str, level: Level) -> list[str]:
-    """Text as tokens: its characters, or words between white space with `<eos>` after every line.
+    r"""Text as tokens: its characters, or words between white space with `<eos>` after every line.
 
-    The rule for words is that of the published corpora.
+    Lines end at `\n`, `\r\n` and `\r` and at nothing else; as a character each is a `\n`. The
+    rule for words is that of the published corpora.
     """
     if level == "char":
-        return list(text)
+        return list(with_plain_ends(text))
     tokens: list[str] = []
-    for line in text.splitlines():
+    for line in lines(text):
         tokens += line.split()
         tokens.append(EOS)
     return tokens
@@ -132,13 +159,17 @@ def split_text(text: str, level: Level) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Three splits of one text as token numbers, int64 (N,); the vocabulary is that of all."""
+    """Three splits of one text as token numbers, int64 (N,); the vocabulary is that of all.
+
+    Tokens that appear less often than `min_count` are its sign for unknown ones.
+    """
 
     name: str
     vocabulary: Vocabulary
     train: Tensor
     valid: Tensor
     test: Tensor
+    min_count: int = 1
 
     def split(self, name: str) -> Tensor:
         """A split by its name."""
@@ -154,8 +185,9 @@ class TextConfig:
             first 90% is the training split, then 5% and 5%), or `owner/name[:configuration]` of the
             Hugging Face hub.
         level: `word` or `char`.
-        min_count: words that appear less often become `<unk>`; 1 keeps all (the published corpora
-            have done it already; `pydoc` has 3 at the least).
+        min_count: words that appear less often in the three splits become `<unk>`, and characters
+            U+FFFD; 1 keeps all. None: 3 for the words of `pydoc`, 1 for any other text (the
+            published corpora have replaced their rare words already).
 
     Raises:
         ValueError: another level, a count below 1.
@@ -163,12 +195,12 @@ class TextConfig:
 
     source: str = EMBEDDED
     level: Level = "word"
-    min_count: int = 1
+    min_count: int | None = None
 
     def __post_init__(self) -> None:
         if self.level not in ("word", "char"):
             raise ValueError(f"level must be 'word' or 'char', not {self.level!r}")
-        if self.min_count < 1:
+        if self.min_count is not None and self.min_count < 1:
             raise ValueError(f"min_count must be at least 1, not {self.min_count}")
 
     def located(self, folder: Path) -> TextConfig:
@@ -180,24 +212,26 @@ class TextConfig:
         return load_corpus(self.source, self.level, self.min_count)
 
 
-def load_corpus(source: str | Path, level: Level = "word", min_count: int = 1) -> Corpus:
+def load_corpus(source: str | Path, level: Level = "word", min_count: int | None = None) -> Corpus:
     """A corpus by name or path; see `TextConfig`.
 
-    ValueError, always one sentence: a file that is missing, empty, or not UTF-8 (the byte is
-    named), a folder without one of the splits, a hub set that cannot be had.
+    ValueError, always one sentence: a file that is missing, empty, or no text (the byte is named),
+    a folder without one of the splits, a hub set that cannot be had.
     """
     name = str(source)
     path = Path(source).expanduser()
+    count = 1 if min_count is None else min_count
     if path.is_dir():
-        return _corpus(name, _folder(path), level, min_count)
+        return _corpus(name, _folder(path), level, count)
     if path.is_file():
-        return _in_three(name, split_text(_read(path), level), level, min_count)
+        return _in_three(name, split_text(_read(path), level), level, count)
     if name == EMBEDDED:
-        count = max(min_count, 3) if level == "word" else min_count
+        if min_count is None and level == "word":
+            count = EMBEDDED_MIN_COUNT
         return _in_three(name, split_text(embedded_text(level), level), level, count)
     is_path = name.startswith((".", "/", "~"))
     if name.count("/") == 1 and not is_path:
-        return _corpus(name, _hub(name), level, min_count)
+        return _corpus(name, _hub(name), level, count)
     raise ValueError(f"there is no corpus {name!r}: expected {LAYOUTS}")
 
 
@@ -217,12 +251,12 @@ def embedded_text(level: Level) -> str:
     text = "\n".join(topics[name] for name in sorted(topics))
     if level == "char":
         return text
-    lines = []
-    for line in text.splitlines():
+    parted = []
+    for line in lines(text):
         words = re.findall(r"\w+|[^\w\s]+", line.lower())
         if words:
-            lines.append(" ".join(words))
-    return "\n".join(lines)
+            parted.append(" ".join(words))
+    return "\n".join(parted)
 
 
 def _folder(folder: Path) -> dict[str, str]:
@@ -243,17 +277,7 @@ def _read(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The offset counts from after a byte order mark, where there is one.
-        mark = codecs.BOM_UTF8
-        position = error.start + (len(mark) if data.startswith(mark) else 0)
-        line = data[:position].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is not UTF-8 text: byte {data[position]:#04x} at position {position} "
-            f"(line {line}); convert it, for example with: iconv -f latin1 -t utf-8"
-        ) from error
+    text = decoded(data, str(path))
     if not text.strip():
         raise ValueError(f"{path} is empty: a corpus needs text")
     return text
@@ -284,8 +308,19 @@ def _hub(name: str) -> dict[str, str]:
             raise ValueError(
                 f"the set {name!r} has no column 'text', only {', '.join(rows.column_names)}"
             )
-        texts[split] = "\n".join(str(line).rstrip("\n") for line in rows[column])
+        texts[split] = _joined(rows[column], f"the {split} split of {name!r}")
     return texts
+
+
+def _joined(rows: Iterable[object], where: str) -> str:
+    """Rows of a hub split as one text; a row ends a line, whether it holds the line end or not."""
+    parts = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, str):
+            raise ValueError(f"{where} holds no text in row {number}, but {row!r:.40}")
+        text = with_plain_ends(row)
+        parts.append(text if text.endswith("\n") else f"{text}\n")
+    return "".join(parts)
 
 
 def _in_three(name: str, tokens: list[str], level: Level, min_count: int) -> Corpus:
@@ -311,12 +346,12 @@ def _build(name: str, splits: Sequence[list[str]], level: Level, min_count: int)
         seen.update(dict.fromkeys(tokens))
     vocabulary = Vocabulary(tuple(seen), level)
     train, valid, test = (vocabulary.numbers(tokens) for tokens in splits)
-    return Corpus(name, vocabulary, train, valid, test)
+    return Corpus(name, vocabulary, train, valid, test, min_count)
 
 
 def _without_rare(splits: Sequence[list[str]], level: Level, min_count: int) -> Sequence[list[str]]:
     """The splits with one sign for every token that appears less often than `min_count`."""
-    unknown = UNKNOWN if level == "word" else "\ufffd"  # the replacement character
+    unknown = UNKNOWN_SIGNS[level]
     counts: Counter[str] = Counter()
     for tokens in splits:
         counts.update(tokens)

@@ -355,6 +355,11 @@ class Kind(ABC, Generic[S, T, D]):
             source: how the source of such a network is written, for `.py`.
         """
 
+    def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
+        """What a user must know of how the trained network reads a prompt."""
+        del run, prompt
+        return []
+
     def generate(
         self,
         run: runs.Run,

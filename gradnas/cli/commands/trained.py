@@ -35,7 +35,8 @@ class GenerateCommand(Command):
     folder: Positional[Run]
     """Run folder of a training on text, or of a search that was trained."""
     prompt: Annotated[str, arg(metavar="TEXT")] = ""
-    """Text to go on with; words must be of the vocabulary. Empty: a new line."""
+    """Text to go on with. Empty: a new line; where the text has no lines, its most frequent
+    character."""
     tokens: Annotated[int, arg(metavar="N")] = 100
     """Words (or characters) to write."""
     temperature: Annotated[float, arg(metavar="T")] = 1.0

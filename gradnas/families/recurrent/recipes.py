@@ -50,7 +50,7 @@ def text() -> TextSearchConfig:
             hidden=80, embedding=80, nodes=6, dropout=RecurrentDropout(output=0.1, input=0.1)
         ),
         gradient=FirstOrder(),
-        data=TextConfig(source="pydoc", level="word", min_count=3),
+        data=TextConfig(source="pydoc", level="word"),
         epochs=6,
         warmup_epochs=1,
         batch_size=32,
@@ -102,7 +102,7 @@ def text_eval(genotype: Genotype) -> TextTrainConfig:
             hidden=128, embedding=128, dropout=RecurrentDropout(output=0.3, input=0.2, state=0.1)
         ),
         genotype=genotype,
-        data=TextConfig(source="pydoc", level="word", min_count=3),
+        data=TextConfig(source="pydoc", level="word"),
         chunks=ChunkLengths(base=35, short_probability=0.05, deviation=5.0),
         epochs=12,
         batch_size=20,

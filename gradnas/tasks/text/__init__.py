@@ -16,9 +16,16 @@ from gradnas.tasks.base import Kind
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
-from gradnas.tasks.text.reading import VOCABULARY, evaluate_text, read_vocabulary
+from gradnas.tasks.text.reading import (
+    VOCABULARY,
+    evaluate_text,
+    most_frequent,
+    read_vocabulary,
+    unknown_share,
+    write_vocabulary,
+)
 from gradnas.tasks.text.search import TextSearch
-from gradnas.tasks.text.sentences import TextSentences
+from gradnas.tasks.text.sentences import TextSentences, share_text, unknown_notes
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
@@ -57,7 +64,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         TextStream(data.test, config.test_batch_size, name="test")
 
     def begin(self, run: runs.Run, data: Corpus) -> None:
-        runs.write_json(run.path / VOCABULARY, data.vocabulary.to_json())
+        write_vocabulary(run, data)
 
     def check_same(self, run: runs.Run, data: Corpus) -> None:
         if (run.path / VOCABULARY).exists() and read_vocabulary(run) != data.vocabulary:
@@ -95,17 +102,21 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     ) -> str:
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
-        corpus = replace(config.data, source=source or config.data.source).load()
+        # Its words as they stand, whatever that text calls rare: what the model has no word for is
+        # decided by the vocabulary of the model.
+        corpus = replace(config.data, source=source or config.data.source, min_count=1).load()
+        words = [corpus.vocabulary.tokens[k] for k in corpus.test.tolist()]
         # Another text has other numbers for its words: those of the model are meant.
-        words = corpus.vocabulary.tokens
-        tokens = vocabulary.numbers(words[k] for k in corpus.test.tolist())
-        stream = TextStream(tokens, config.test_batch_size, device, "test")
+        stream = TextStream(vocabulary.numbers(words), config.test_batch_size, device, "test")
         test = evaluate_text(model.to(device), stream)
         count = stream.rows * config.test_batch_size
         reached = self.measure.text(test["perplexity"])
-        return (
-            f"test perplexity {reached}  loss {test['loss']:.4f}  on {count:,} {vocabulary.level}s"
+        share = share_text(unknown_share(stream, vocabulary), vocabulary.level)
+        said = (
+            f"test perplexity {reached} ({share})  loss {test['loss']:.4f}  "
+            f"on {count:,} {vocabulary.level}s"
         )
+        return "\n".join([said, *unknown_notes(vocabulary, words, "the text")])
 
     def export(
         self, run: runs.Run, config: TextTrainConfig, path: Path, source: SourceOf
@@ -125,7 +136,14 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         seed: int,
     ) -> str:
         model = self.load_trained(run, config)
-        return generate(model, read_vocabulary(run), prompt, tokens, temperature, seed)
+        vocabulary = read_vocabulary(run)
+        begin = most_frequent(run, vocabulary)
+        return generate(model, vocabulary, prompt, tokens, temperature, seed, begin)
+
+    def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
+        vocabulary = read_vocabulary(run)
+        words = vocabulary.prompt_tokens(prompt)
+        return unknown_notes(vocabulary, words, "the prompt")
 
 
 TEXT = Text()

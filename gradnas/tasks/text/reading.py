@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradnas import distributed, runs
 from gradnas.config import read_object
-from gradnas.data import Chunk, TextStream, Vocabulary
+from gradnas.data import Chunk, Corpus, TextStream, Vocabulary
 from gradnas.runs import State
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
@@ -119,6 +119,28 @@ def read_vocabulary(run: runs.Run) -> Vocabulary:
     """The vocabulary that a run began with; ValueError where its file is damaged."""
     path = run.path / VOCABULARY
     return Vocabulary.from_json(read_object(path), str(path))
+
+
+def write_vocabulary(run: runs.Run, corpus: Corpus) -> None:
+    """Into a new run folder; with how often each token stands in the training text."""
+    counts = torch.bincount(corpus.train, minlength=len(corpus.vocabulary))
+    described = {**corpus.vocabulary.to_json(), "counts": counts.tolist()}
+    runs.write_json(run.path / VOCABULARY, described)
+
+
+def most_frequent(run: runs.Run, vocabulary: Vocabulary) -> str | None:
+    """The token that stands most often in the training text; None where its folder is older."""
+    counts = read_object(run.path / VOCABULARY).get("counts")
+    if not isinstance(counts, list) or len(counts) != len(vocabulary):
+        return None
+    return vocabulary.tokens[counts.index(max(counts))]
+
+
+def unknown_share(stream: TextStream, vocabulary: Vocabulary) -> float:
+    """Which share of the tokens that are predicted in a text is the sign for unknown ones."""
+    if vocabulary.unknown is None:
+        return 0.0
+    return float((stream.data_RB[1:] == vocabulary.unknown).double().mean())
 
 
 def one_process(what: str) -> None:

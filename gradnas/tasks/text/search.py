@@ -32,6 +32,7 @@ from gradnas.tasks.text.reading import (
     TextPlace,
     evaluate_text,
     one_process,
+    unknown_share,
     with_perplexity,
 )
 from gradnas.tasks.text.settings import TextSearchConfig
@@ -54,7 +55,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     """A search of a recurrent cell for language models."""
 
     place: TextPlace
-    result_keys: ClassVar[tuple[str, ...]] = ("valid_perplexity", "valid_loss")
+    result_keys: ClassVar[tuple[str, ...]] = ("valid_perplexity", "valid_loss", "valid_unknown")
     shown: ClassVar[Mapping[str, str]] = {
         "train_perplexity": "perplexity",
         "valid_perplexity": "valid",
@@ -82,6 +83,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         self.train = CarriedStream(TextStream(corpus.train, columns, device, "train"))
         self.valid = CarriedStream(TextStream(corpus.valid, columns, device, "valid"))
         self.held_out = TextStream(corpus.valid, columns, device, "valid")
+        self.held_out_unknown = unknown_share(self.held_out, corpus.vocabulary)
         self.place = TextPlace(self.train.stream, config.chunks.base)
         torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
 
@@ -175,7 +177,8 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     ) -> dict[str, float]:
         """Loss and perplexity of the mixture on the validation text.
 
-        The derived cell has no BatchNorm, so with these weights it says nothing about itself.
+        With the share of its unknown words. The derived cell has no BatchNorm, so with these
+        weights it says nothing about itself.
         """
         del result, epoch, batches
         supernet = self.search.supernet
@@ -189,4 +192,5 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         supernet.eval()
         found = evaluate_text(mixture, self.held_out, self.config.chunks.base)
         supernet.train()
+        found["unknown"] = self.held_out_unknown
         return {f"valid_{name}": value for name, value in found.items()}

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gradnas import runs
+from gradnas.data import Vocabulary
+from gradnas.data.text import UNKNOWN_SIGNS, Level
 from gradnas.runs import Record
 from gradnas.tasks.sentences import Sentences
 from gradnas.tasks.text.settings import TextSearchConfig
+
+MOST_NAMED = 3  # unknown words that a sentence lists
+
+
+def share_text(share: float, level: Level) -> str:
+    """How much of a text is the sign for unknown tokens: `4.1% <unk>`, `no <unk>`."""
+    sign = UNKNOWN_SIGNS[level]
+    return f"{100 * share:.2g}% {sign}" if share else f"no {sign}"
+
+
+def unknown_notes(vocabulary: Vocabulary, tokens: Sequence[str], what: str) -> list[str]:
+    """What to say of the tokens of a text that a vocabulary lacks; nothing where it has all.
+
+    Args:
+        what: the text, in the sentence.
+    """
+    lacking = vocabulary.lacking(tokens)
+    if not lacking:
+        return []
+    different = list(dict.fromkeys(lacking))
+    named = ", ".join(repr(token) for token in different[:MOST_NAMED])
+    if len(different) > MOST_NAMED:
+        named += ", ..."
+    sign = UNKNOWN_SIGNS[vocabulary.level]
+    share = 100 * len(lacking) / len(tokens)
+    return [
+        f"{len(lacking):,} of the {len(tokens):,} {vocabulary.level}s of {what} ({share:.2g}%) are "
+        f"unknown to the model and read as {sign}: {named}"
+    ]
 
 
 class TextSentences(Sentences[TextSearchConfig]):
@@ -15,12 +48,19 @@ class TextSentences(Sentences[TextSearchConfig]):
         sentences = super().of_search(config, results)
         if "valid_perplexity" in results:
             reached = self.measure.text(results["valid_perplexity"])
-            sentences.append(f"perplexity of the mixture on the validation text: {reached}")
+            share = share_text(results.get("valid_unknown", 0.0), config.data.level)
+            sentences.append(
+                f"perplexity of the mixture on the validation text: {reached} ({share})"
+            )
         return sentences
 
     def tested_on(self, results: Record) -> str:
-        tokens = f"{results['num_test_tokens']:,} {results['data']['level']}s"
-        return f"{tokens}, validation {self.measure.text(results['valid_perplexity'])}"
+        level = results["data"]["level"]
+        tokens = f"{results['num_test_tokens']:,} {level}s"
+        share = share_text(results["test_unknown"], level)
+        valid = self.measure.text(results["valid_perplexity"])
+        valid_share = share_text(results["valid_unknown"], level)
+        return f"{tokens} ({share}), validation {valid} ({valid_share})"
 
     def next_commands(self, run: runs.Run) -> list[str]:
         return [f"gradnas generate {run.path}"]

@@ -25,6 +25,7 @@ from gradnas.tasks.text.reading import (
     evaluate_text,
     one_process,
     perplexity,
+    unknown_share,
     with_perplexity,
 )
 from gradnas.tasks.text.settings import TextTrainConfig
@@ -222,6 +223,7 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
             "lr": self.config.lr,
             **{f"train_{name}": value for name, value in train.items()},
             **{f"valid_{name}": value for name, value in valid.items()},
+            "valid_unknown": unknown_share(self.valid, self.corpus.vocabulary),
             "averaged": self.averaged is not None,
             "peak_memory_mib": self.memory_mib,
         }
@@ -251,8 +253,10 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         return {
             "test_perplexity": test["perplexity"],
             "test_loss": test["loss"],
+            "test_unknown": unknown_share(self.test, vocabulary),
             "valid_perplexity": perplexity(self.best["loss"]),
             "valid_loss": self.best["loss"],
+            "valid_unknown": unknown_share(self.valid, vocabulary),
             "best_epoch": self.best["epoch"],
             "averaged": self.averaged is not None,
             "num_test_tokens": self.test.rows * config.test_batch_size,
@@ -263,5 +267,6 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
                 "name": self.corpus.name,
                 "level": vocabulary.level,
                 "vocabulary": len(vocabulary),
+                "min_count": self.corpus.min_count,
             },
         }

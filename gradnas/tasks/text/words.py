@@ -19,6 +19,7 @@ from gradnas.reports.words import (
     subject,
 )
 from gradnas.tasks.base import Words
+from gradnas.tasks.text.sentences import share_text
 
 
 class TextWords(Words):
@@ -36,8 +37,12 @@ class TextWords(Words):
         perplexity = None if training is None else training.result("test_perplexity")
         if training is None or perplexity is None:
             valid = folder.metrics.last("valid_perplexity")
-            return [] if valid is None else [(f"{valid:.1f}", "perplexity on the validation text")]
-        numbers = [(f"{perplexity:.1f}", f"test perplexity, {subject(folder)}")]
+            if valid is None:
+                return []
+            share = _in_brackets(folder, folder.metrics.last("valid_unknown"))
+            return [(f"{valid:.1f}", f"perplexity on the validation text{share}")]
+        share = _in_brackets(training, training.result("test_unknown"))
+        numbers = [(f"{perplexity:.1f}", f"test perplexity{share}, {subject(folder)}")]
         random = _random_cells(training)
         if random is not None:
             many = len(random.values)
@@ -101,6 +106,14 @@ def _random_cells(training: Folder) -> RandomCells | None:
     return training.random_cells("perplexity", "perplexities")
 
 
+def _in_brackets(folder: Folder, share: float | None) -> str:
+    """How much of a text of a run is the sign for unknown words; nothing where it is not told."""
+    if share is None:
+        return ""
+    level = "char" if folder.setting("data", kind=dict).get("level") == "char" else "word"
+    return f" ({share_text(share, level)})"
+
+
 # -- the result ------------------------------------------------------------------------------------
 
 
@@ -109,6 +122,7 @@ def _trained(folder: Folder, training: Folder, perplexity: float) -> Summary:
     reached = (
         f"The {subject(folder)} reaches a perplexity of {perplexity:.1f} "
         f"on {tokens or 0:,.0f} tokens of the test text"
+        f"{_in_brackets(training, training.result('test_unknown'))}"
     )
     random = _random_cells(training)
     if random is None:
@@ -140,13 +154,14 @@ def _unfinished(folder: Folder) -> Summary:
     valid = folder.metrics.last("valid_perplexity")
     if valid is None:
         return Summary(f"The run has stopped after {done} epochs, before an evaluation.")
+    share = _in_brackets(folder, folder.metrics.last("valid_unknown"))
     if not folder.is_search:
         return Summary(
-            f"{so_far(folder)} the perplexity on the validation text is {valid:.1f}; "
+            f"{so_far(folder)} the perplexity on the validation text is {valid:.1f}{share}; "
             "the test text was not read yet."
         )
     return Summary(
-        f"{so_far(folder)} the mixture of all cells has a perplexity of {valid:.1f} on the "
+        f"{so_far(folder)} the mixture of all cells has a perplexity of {valid:.1f}{share} on the "
         "validation text, which trains the alphas. How good the cell is once it is trained from "
         "scratch is not known yet."
     )
