@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradnas import Genotype
-from gradnas.cli.search import SearchCommand
-from gradnas.cli.train import TrainCommand
+from gradnas.cli.options import RunOptions
 from gradnas.data import TextConfig, Vocabulary, load_corpus
 from gradnas.data import text as text_room
 from gradnas.data.characters import lines
 from gradnas.data.text import EOS, UNKNOWN, split_text
+from gradnas.families import recipes
 
 SPLITS = ("train", "valid", "test")
 
@@ -184,19 +184,16 @@ def rare_text():
 @pytest.mark.parametrize("recipe", ["text", "text-eval", "darts-ptb", "darts-ptb-eval"])
 def test_no_recipe_replaces_words_of_ones_own_text(tmp_path, recipe):
     path = one_file(tmp_path, rare_text().encode())
-    if recipe.endswith("eval"):
-        what = Genotype.named("DARTS_V2_recurrent").to_text()
-        command = TrainCommand(what=what, recipe=recipe, data=str(path))
-        config, _, _ = command._config()
+    options = RunOptions(data=str(path))
+    if recipe in recipes.SEARCHES:
+        config = recipes.search_recipe(recipe)
     else:
-        command = SearchCommand(recipe=recipe, data=str(path))
-        config = command._config()
-    config = replace(config, **command.replacements(config))
+        config = recipes.training_recipe(recipe, Genotype.named("DARTS_V2_recurrent"))
+    config = replace(config, **options.replacements(config))
     corpus = config.load()
     assert UNKNOWN not in corpus.vocabulary.tokens
     assert len(corpus.vocabulary) == 5 + 120  # the cat saw and <eos>, and the names
-    some = replace(command, min_count=2)
-    config = replace(config, **some.replacements(config))
+    config = replace(config, **replace(options, min_count=2).replacements(config))
     assert len(config.load().vocabulary) == 6  # one <unk> for all names
 
 
