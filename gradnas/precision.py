@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, get_args
 
 import torch
 
 from gradnas.settings.formats import Precision
+
+# Formats with too few digits to hold a small change of a weight, or a long sum.
+HALF = (torch.float16, torch.bfloat16)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -43,6 +47,20 @@ def cuda_products(precision: str) -> Iterator[None]:
             setting.fp32_precision = value
 
 
+_full: ContextVar[bool] = ContextVar("gradnas_full_precision", default=False)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within: `autocast` casts nothing."""
+    token = _full.set(True)
+    try:
+        yield
+    finally:
+        _full.reset(token)
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bf16 where asked for; for forward passes and losses."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    casts = precision == "bf16" and not _full.get()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=casts)

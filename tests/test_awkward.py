@@ -8,7 +8,7 @@ from awkward import AWKWARD, Awkward
 from cases import GRADIENTS, RELAXATIONS, name_of
 from torch import Tensor, nn
 
-from gradnas import Choice, GumbelSoftmax, Search, WeightOptimizer
+from gradnas import Choice, GumbelSoftmax, Search, Unrolled, WeightOptimizer
 from gradnas.gradients import ArchitectureGradient
 from gradnas.relaxations import Relaxation
 from gradnas.search.passes import WEIGHT_NOISE
@@ -128,6 +128,10 @@ def test_weights_learn_as_in_plain_training_and_derived_networks_are_the_one_hot
     if gradient.differentiates_twice and case.no_second is not None:
         with pytest.raises(ValueError, match=case.no_second):
             search_over(case, relaxation, gradient).step(case.loss_on(0), case.loss_on(1))
+        return
+    if case.no_difference is not None and gradient == Unrolled():
+        with pytest.raises(ValueError, match=case.no_difference):
+            search_over(case, relaxation, gradient)
         return
     search = search_over(case, relaxation, gradient)
     compare_with_plain_training(case, search)

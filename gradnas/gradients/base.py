@@ -148,6 +148,9 @@ class ArchitectureGradient(ABC):
         """Whether the inner step is to clip its gradient as the weight step does."""
         return False
 
+    def check_weights(self, params: Mapping[str, Tensor]) -> None:  # noqa: B027 (most take any)
+        """ValueError for weights that it cannot work with; `params` by name."""
+
     @abstractmethod
     def __call__(
         self,

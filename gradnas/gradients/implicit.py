@@ -22,6 +22,7 @@ from gradnas.gradients.base import (
     same_randomness,
     zeros_for_none,
 )
+from gradnas.precision import HALF
 
 Vector = list[Tensor]
 
@@ -85,7 +86,8 @@ class Implicit(ArchitectureGradient):
         with same_randomness([*w.values(), *a.values()]) as rewind:
             both = grad(valid_loss(w, a), [*a.values(), *w.values()])
             direct = both[: len(a)]
-            v = distributed.mean(both[len(a) :])
+            # The solver adds up many terms, for which 16 bits are too few.
+            v = [_wide(d) for d in distributed.mean(both[len(a) :])]
 
             rewind()
             slope = grad(train_loss(w, a), w.values(), create_graph=True)
@@ -117,11 +119,15 @@ def _pull_back(outputs: Vector, inputs: Vector, vector: Vector) -> Vector:
         # A weight in which the loss is linear has a constant slope, without a graph.
         if output.requires_grad:
             heads.append(output)
-            cotangents.append(cotangent)
+            cotangents.append(cotangent.to(output.dtype))
     if not heads:
-        return [torch.zeros_like(t) for t in inputs]
+        return [_wide(torch.zeros_like(t)) for t in inputs]
     grads = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
-    return zeros_for_none(grads, inputs)
+    return [_wide(grad) for grad in zeros_for_none(grads, inputs)]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _plus(x: Vector, factor: float | Tensor, y: Vector) -> Vector:

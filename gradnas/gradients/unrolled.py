@@ -23,6 +23,7 @@ from gradnas.gradients.base import (
     require_inner,
     same_randomness,
 )
+from gradnas.precision import HALF, full_precision
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Unrolled(ArchitectureGradient):
     code. For images they leave out gradient clipping in the inner step; for recurrent cells they
     have it (`clip=True`), with a factor that may exceed 1, which ours never does.
 
+    The finite difference needs weights of 32 bits: in 16 a weight keeps less than a perturbation
+    moves it by. Under `precision="bf16"` its two perturbed passes run in float32.
+
     Raises:
-        ValueError: an impossible setting; at a call, no inner step given.
+        ValueError: an impossible setting; at a call, no inner step given, or a finite difference of
+            weights in 16 bits.
         FloatingPointError: at a call, the gradient at the unrolled weights is not finite.
     """
 
@@ -78,6 +83,18 @@ class Unrolled(ArchitectureGradient):
     def clips_inner_step(self) -> bool:
         return self.clip
 
+    def check_weights(self, params: Mapping[str, Tensor]) -> None:
+        if self.mode == "exact":
+            return
+        for name, weight in params.items():
+            if weight.dtype in HALF:
+                raise ValueError(
+                    f"the weight {name!r} is {str(weight.dtype).removeprefix('torch.')}, which "
+                    "resolves less than the finite difference of Unrolled moves it by: use "
+                    'Unrolled(mode="exact"), or weights in float32 with '
+                    'Search(..., precision="bf16")'
+                )
+
     def __call__(
         self,
         train_loss: Loss,
@@ -87,6 +104,7 @@ class Unrolled(ArchitectureGradient):
         inner: SGDStep | None = None,
     ) -> Tensors:
         inner = require_inner(inner, "Unrolled")
+        self.check_weights(params)
         method = self._exact if self.mode == "exact" else self._finite_difference
         return method(train_loss, valid_loss, params, alphas, inner)
 
@@ -178,6 +196,22 @@ class Unrolled(ArchitectureGradient):
             with torch.no_grad():
                 for (name, weight), direction in zip(w.items(), v, strict=True):
                     moved[name] = weight + (sign * radius) * direction
-            sides.append(grad(train_loss(moved, a), a.values()))
+            sides.append(grad(_in_full_precision(train_loss, moved, a), a.values()))
         plus, minus = sides
         return [up - down for up, down in zip(plus, minus, strict=True)]
+
+
+def _in_full_precision(loss: Loss, w: Tensors, a: Tensors) -> Tensor:
+    """A loss at moved weights: a cast to 16 bits would round away by how little they moved."""
+    try:
+        with full_precision():
+            return loss(w, a)
+    except RuntimeError as error:
+        # Of data that come in 16 bits, and rely on the cast of the weights.
+        if "BFloat16" in str(error) or "Half" in str(error):
+            raise ValueError(
+                "the two perturbed passes of Unrolled run in float32, and the network met tensors "
+                f"of 16 bits there ({str(error).splitlines()[0]}): give it inputs in float32, or "
+                'use Unrolled(mode="exact")'
+            ) from error
+        raise

@@ -142,10 +142,14 @@ def made_optimizer(
     return optimizer
 
 
+def user_name(name: str) -> str:
+    """A weight of a supernet as the user knows it, whose module is the supernet's `net`."""
+    return name.removeprefix("net.")
+
+
 def _listed(names: list[str]) -> str:
     """The first names, and how many more there are."""
-    # As the user knows them: his module is the supernet's `net`.
-    shown = [repr(name.removeprefix("net.")) for name in names[:NUM_NAMED]]
+    shown = [repr(user_name(name)) for name in names[:NUM_NAMED]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 

@@ -32,6 +32,7 @@ from gradnas.search.checks import (
     check_combination,
     check_network,
     check_settings,
+    user_name,
 )
 from gradnas.search.costs import NO_COSTS, Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V
@@ -129,6 +130,7 @@ class Search:
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)
         check_combination(relaxation, gradient, alphas)
+        gradient.check_weights({user_name(name): p for name, p in self.params.items()})
         self.alpha_optimizer = alphas.build(self.alphas.values())
 
         self.cost: ExpectedCost | None = None

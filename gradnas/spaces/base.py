@@ -20,12 +20,11 @@ from gradnas.architectures.base import Architecture
 from gradnas.choice import Draw, OutsideSearch
 from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
+from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.budget import Ranking, knapsack
 
 Weights = Literal["keep", "fresh"]
-
-HALF = (torch.float16, torch.bfloat16)
 
 D = TypeVar("D", bound=Architecture)  # what is decided: a Genotype, a Chain, Choices
 

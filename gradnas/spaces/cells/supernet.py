@@ -19,8 +19,9 @@ from gradnas.choice import Active, Draw
 from gradnas.config import did_you_mean
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.modules.slots import held_by, holding, with_copied_buffers
+from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import HALF, Supernet, Weights
+from gradnas.spaces.base import Supernet, Weights
 from gradnas.spaces.budget import Knapsack, Ranking
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,

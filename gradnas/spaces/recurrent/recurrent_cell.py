@@ -17,8 +17,9 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
 from gradnas.config import JsonObject, build, did_you_mean
 from gradnas.derivation import top_edges
+from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import HALF, Supernet, TextSpace, Weights
+from gradnas.spaces.base import Supernet, TextSpace, Weights
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.recurrent_network import (
