@@ -14,6 +14,8 @@ import difflib
 import inspect
 import json
 import math
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -24,12 +26,14 @@ T = TypeVar("T")
 
 Json = Any  # a JSON tree as a file holds it: nothing is known of it before it is checked
 JsonObject = dict[str, Any]  # the same where it is known to be an object
+LARGEST_WHOLE = 2**63 - 1  # what tensors and the generators of random numbers can hold
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Text to append to an error: `" (did you mean 'x'?)"`, or `""` when nothing is near."""
     by_lowered = {option.lower(): option for option in options}
-    near = difflib.get_close_matches(str(name).lower(), by_lowered, n=1, cutoff=0.5)
+    wanted = str(name).lower()[:200]  # nothing is near to longer ones, and finding out takes long
+    near = difflib.get_close_matches(wanted, by_lowered, n=1, cutoff=0.5)
     if not near:
         return ""
     return f" (did you mean {by_lowered[near[0]]!r}?)"
@@ -87,15 +91,97 @@ def load(cls: type[T], path: str | Path) -> T:
 
 def read_object(path: str | Path) -> JsonObject:
     """A JSON file that holds one object; ValueError that names the file otherwise."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    data = parse_json(read_text(path), str(path))
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {_kind(data)}, but a JSON object is needed")
     return data
+
+
+# ---- text to JSON trees --------------------------------------------------------------------------
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: there is none, it is a folder or no file at all (a pipe would be waited for,
+            perhaps for ever), it may not be read, or is no text; the sentence names it.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise ValueError(f"cannot read {path}: it is {what}, but a file is needed")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
+        ) from error
+
+
+def parse_json(text: str, where: str) -> Json:
+    """The JSON tree that a text holds. Every JSON that gradnas reads comes through here.
+
+    Stricter than Python's reader where that would choose in silence or let the next function fail:
+    a key may stand in an object once, and texts must have a form in UTF-8. NaN and Infinity, which
+    are no JSON but which many programs write, are read: what knows the field refuses them by name.
+
+    Args:
+        where: what errors call the text: the path of its file, as a rule.
+
+    Raises:
+        ValueError: the text is no JSON; an object has a key twice; nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_object_of)
+    except RecursionError:
+        raise ValueError(f"{where} is not a JSON file to be read here: {_TOO_DEEP}") from None
+    except ValueError as error:  # of JSON itself, a number of too many digits, a key that is twice
+        raise ValueError(f"{where} is not a JSON file: {error}") from error
+
+    # By a list of what is still to be looked at: a function that calls itself could not look at
+    # what is nested too deeply.
+    ahead: list[tuple[Json, int]] = [(data, 1)]
+    while ahead:
+        value, depth = ahead.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{where} is not a JSON file to be read here: {_TOO_DEEP}")
+        if isinstance(value, dict):
+            ahead += [(key, depth) for key in value]
+            ahead += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list):
+            ahead += [(item, depth + 1) for item in value]
+        elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+            raise ValueError(
+                f"{where} is not a JSON file: it holds half of a character, {value[:40]!a}"
+            )
+    return data
+
+
+MAX_DEPTH = 100  # of nested lists and objects; our own files have about ten
+_TOO_DEEP = f"its lists and objects are nested more than {MAX_DEPTH} deep"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _object_of(pairs: list[tuple[str, Json]]) -> JsonObject:
+    found: JsonObject = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {shown(key)} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: as Python writes it, cut where it is long."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 40
 
 
 def _kind(data: Json) -> str:
@@ -106,7 +192,7 @@ def _kind(data: Json) -> str:
         bool: "true/false",
         type(None): "null",
     }
-    return names.get(type(data), f"the number {data}")
+    return names.get(type(data), f"the number {shown(data)}")
 
 
 # ---- by the annotation of a field ----------------------------------------------------------------
@@ -121,10 +207,14 @@ def _decode(annotation: Any, data: Json, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _decode_union(arguments, data, where)
     if origin is typing.Literal:
-        if data not in arguments:
+        # By type too: for Python true is the number 1.
+        is_option = any(type(data) is type(option) and data == option for option in arguments)
+        if not is_option:
             options = ", ".join(repr(argument) for argument in arguments)
-            hint = did_you_mean(data, [str(argument) for argument in arguments])
-            raise ValueError(f"{where} must be one of {options}, not {data!r}{hint}")
+            hint = ""
+            if isinstance(data, str):
+                hint = did_you_mean(data, [str(argument) for argument in arguments])
+            raise ValueError(f"{where} must be one of {options}, not {shown(data)}{hint}")
         return data
     if origin is tuple:
         return _decode_tuple(arguments, data, where)
@@ -134,18 +224,27 @@ def _decode(annotation: Any, data: Json, where: str) -> Any:
         _, item_type = arguments  # keys are texts, as JSON has no others
         items = {}
         for key, item in data.items():
-            items[key] = _decode(item_type, item, f"{where}.{key}")
+            items[key] = _decode(item_type, item, f"{where}.{_short_key(key)}")
         return items
     if dataclasses.is_dataclass(annotation) or inspect.isabstract(annotation):
         return _decode_dataclass(annotation, data, where)
     return _decode_plain(annotation, data, where)
 
 
+def _short_key(key: str) -> str:
+    return key if len(key) <= 80 else f"{key[:80]}..."
+
+
 def _decode_plain(annotation: Any, data: Json, where: str) -> Any:
     # In Python true and false are whole numbers too; in a configuration they are no number.
     is_bool = isinstance(data, bool)
-    if annotation is float and isinstance(data, int) and not is_bool:
+    is_whole = isinstance(data, int) and not is_bool
+    if is_whole and annotation in (int, float) and abs(data) > LARGEST_WHOLE:
+        raise ValueError(f"{where} must be a number of at most 64 bits, not {shown(data)}")
+    if annotation is float and is_whole:
         return float(data)
+    if annotation is float and isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{where} must be a finite number, not {data}")
     if annotation is Path and isinstance(data, str):
         return Path(data)
     is_bool_for_number = is_bool and annotation is int
@@ -158,7 +257,7 @@ def _decode_plain(annotation: Any, data: Json, where: str) -> Any:
         bool: "true or false",
         type(None): "null",
     }
-    raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {data!r}")
+    raise ValueError(f"{where} must be {words.get(annotation, annotation)}, not {shown(data)}")
 
 
 def _decode_union(options: tuple[object, ...], data: Json, where: str) -> Any:
@@ -208,11 +307,13 @@ def _decode_dataclass(cls: Any, data: Json, where: str) -> Any:
     options = subclasses(cls)
     default = cls.__name__ if cls.__name__ in options else None
     name = data.get("type", default)
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"{where}.type must be a text, the name of a class, not {shown(name)}")
     if name not in options:
         known = ", ".join(sorted(options))
         what = "the entry 'type' is missing"
         if name is not None:
-            what = f"unknown type {name!r}{did_you_mean(name, options)}"
+            what = f"unknown type {shown(name)}{did_you_mean(name, options)}"
         raise ValueError(
             f"{where}: {what}; known here: {known} (import your own class before loading, "
             "on the command line with --import MODULE)"
@@ -238,7 +339,7 @@ def build(cls: type[T], data: Mapping[str, Json], where: str) -> T:
         if key not in fields:
             known = ", ".join(fields) or "none"
             hint = did_you_mean(key, fields)
-            raise ValueError(f"{where}: unknown field {key!r}{hint}; the fields are: {known}")
+            raise ValueError(f"{where}: unknown field {shown(key)}{hint}; the fields are: {known}")
     annotations = typing.get_type_hints(cls)
     values = {}
     for key, item in data.items():

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.config import Json, JsonObject
+from gradnas.config import Json, JsonObject, parse_json, read_object, read_text
 from gradnas.environment import environment, is_at_work, this_process
 
 CONFIG = "config.json"
@@ -157,8 +157,8 @@ class Run:
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return read_object(path)
+        except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def set_status(self, status: str, **more: Json) -> None:
@@ -187,9 +187,13 @@ class Run:
         if not path.exists():
             return []
         try:
-            *complete, _unfinished = path.read_text(encoding="utf-8").split("\n")
-            return [json.loads(line) for line in complete if line]
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            *complete, _unfinished = read_text(path).split("\n")
+            records = []
+            for number, line in enumerate(complete, 1):
+                if line:
+                    records.append(parse_json(line, f"line {number}"))
+            return records
+        except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     # ---- checkpoints -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from gradnas.config import Json, JsonObject, did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean, parse_json
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000
@@ -105,10 +105,9 @@ class Architecture(ABC):
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
             if text.lstrip().startswith(("{", "[")):  # no text form does
-                return cls.from_json(json.loads(text))
+                return cls.from_json(parse_json(text, "its text"))
             return cls.parse(text)
-        # The errors of JSON and of Unicode are ValueErrors
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} does not hold a {cls.noun}: {error}") from error
 
 

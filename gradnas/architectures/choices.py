@@ -16,7 +16,7 @@ from gradnas.architectures.base import (
     is_version,
     type_word,
 )
-from gradnas.config import Json, JsonObject
+from gradnas.config import Json, JsonObject, parse_json
 
 VERSION = 1
 
@@ -78,10 +78,7 @@ class Choices(Architecture, Mapping[str, str]):
             raise ValueError(f"the text of choices is a str, not {type_word(text)}")
         if len(text) > MAX_CHARACTERS:
             raise ValueError(f"choices text: {len(text)} characters, more than {MAX_CHARACTERS}")
-        try:
-            return cls(json.loads(text))
-        except RecursionError as error:
-            raise ValueError("choices text: too deeply nested") from error
+        return cls(parse_json(text, "choices text"))
 
     def to_json(self) -> JsonObject:
         """The choices as a dict of JSON types; `from_json` reads it back."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.choices import Choices
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import did_you_mean
+from gradnas.config import did_you_mean, parse_json, read_text
 
 # In the order in which texts and names are looked at. The errors of cells are the best known ones:
 # what is nothing at all is refused as a genotype.
@@ -22,12 +21,10 @@ def load_architecture(path: Path | str) -> Architecture:
 
     Raises ValueError, naming the file, for any other.
     """
+    text = read_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        obj = json.loads(text) if text.lstrip().startswith("{") else None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+        obj = parse_json(text, "its text") if text.lstrip().startswith("{") else None
+    except ValueError as error:
         raise ValueError(f"{path} does not hold a genotype: {error}") from error
     if obj is not None:
         return BY_FORMAT.get(str(obj.get("format")), Genotype).load(path)

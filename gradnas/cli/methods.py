@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gradnas.config import build, did_you_mean, subclasses
+from gradnas.config import build, did_you_mean, parse_json, subclasses
 
 T = TypeVar("T")
 
@@ -120,6 +119,6 @@ def _value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return json.loads(text)
+        return parse_json(text, text)
     except ValueError:
         return text

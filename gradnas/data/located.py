@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from gradnas import runs
+from gradnas.config import read_object
 
 
 def located_source(source: str, folder: Path, names: Collection[str]) -> str:
@@ -36,8 +36,8 @@ def located_source(source: str, folder: Path, names: Collection[str]) -> str:
 def _directory(folder: Path) -> Path | None:
     """Where the run of a folder began; None where it does not say."""
     try:
-        entries = json.loads((folder / runs.ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = read_object(folder / runs.ENVIRONMENT)
+    except ValueError:
         return None
-    directory = entries.get("directory") if isinstance(entries, dict) else None
+    directory = entries.get("directory")
     return Path(directory) if isinstance(directory, str) else None

@@ -9,7 +9,6 @@ whole-number column `label`, `labels` or `fine_label`; class names come from the
 from __future__ import annotations
 
 import bisect
-import json
 import re
 import threading
 from collections import OrderedDict
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from gradnas.config import parse_json
 from gradnas.data.stream import BadImage, Source
 
 IMAGE_COLUMNS = ("img", "image")
@@ -212,7 +212,8 @@ def read_labels(reader: pq.ParquetFile, column: str, file: str) -> np.ndarray:
 def names_in_metadata(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
     """The class names that Hugging Face `datasets` writes into a parquet schema, or None."""
     try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        text = (metadata or {})[b"huggingface"].decode()
+        features = parse_json(text, "metadata")["info"]["features"]
         names = features[label]["names"]
     except (KeyError, TypeError, ValueError):  # no such metadata, or a label that is no ClassLabel
         return None

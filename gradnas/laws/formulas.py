@@ -53,10 +53,7 @@ class Formulas(Architecture):
         """Read the text form. Raises ValueError for everything else."""
         if not isinstance(text, str):
             raise ValueError(f"the text of formulas is a str, not {type_word(text)}")
-        try:
-            return cls.from_json(json.loads(text), "formulas text")
-        except RecursionError as error:
-            raise ValueError("formulas text: too deeply nested") from error
+        return cls.from_json(config.parse_json(text, "formulas text"), "formulas text")
 
     def to_json(self) -> JsonObject:
         """The formulas as a dict of JSON types; `from_json` reads it back.
