@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gradnas.config import check_numbers
+
 
 @dataclass(frozen=True)
 class WeightOptimizer:
@@ -32,6 +34,9 @@ class WeightOptimizer:
     clip_norm: float | None = 5.0
     per_iteration: bool = False
     warmup_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def build(self, params: Iterable[nn.Parameter]) -> torch.optim.SGD:
         """The torch optimiser."""
@@ -69,6 +74,9 @@ class AlphaOptimizer:
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def build(self, alphas: Iterable[nn.Parameter]) -> torch.optim.Adam:
         """The torch optimiser."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -98,6 +100,106 @@ def test_errors_name_the_field_and_what_is_right(data, sentence):
     with pytest.raises(ValueError) as error:
         from_json(SearchConfig, data)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"type": []}, "config.type must be a text, the name of a class, not []"),
+        ({"relaxation": {"type": {}}}, "config.relaxation.type must be a text"),
+        ({"precision": ["fp32"]}, "config.precision must be one of 'fp32', 'tf32', 'bf16', not ["),
+        ({"threads": "x"}, "config.threads must be a whole number, not 'x'"),
+        ({"threads": 100_000}, "config: threads must be at most 1024, not 100000"),
+        ({"data": {"source": ["digits"]}}, "config.data.source must be a text, not ['digits']"),
+        ({"weights": {"lr": float("nan")}}, "config.weights.lr must be a finite number, not nan"),
+        ({"weights": {"lr": 10**400}}, "config.weights.lr must be a number of at most 64 bits"),
+        ({"weights": {"clip_norm": -1}}, "config.weights: clip_norm must be above 0, not -1"),
+        ({"alphas": {"betas": [0.5, 1]}}, "config.alphas: betas must be in [0, 1), not 1.0"),
+        ({"warmup_epochs": -1}, "config: warmup_epochs must be at least 0, not -1"),
+        ({"checkpoint_seconds": -1}, "config: checkpoint_seconds must be at least 0, not -1"),
+        ({"data": {"workers": -1}}, "config.data: workers must be at least 0, not -1"),
+        ({"data": {"image_size": 100_000}}, "config.data: image_size must be at most 16384"),
+        ({"space": {"type": "ConvCell", "cells": 10**8}}, "cells must be at most 1000, not"),
+        ({"space": {"type": "ConvCell", "nodes": 10**6}}, "nodes must be at most 64, not"),
+        ({"seed": 10**30}, "config.seed must be a number of at most 64 bits, not 10000"),
+        ({"split_seed": "x" * 10**6}, "config.split_seed must be a whole number, not 'xxx"),
+    ],
+)
+def test_wrong_types_and_numbers_far_outside_name_the_field(data, sentence):
+    with pytest.raises(ValueError) as error:
+        from_json(SearchConfig, data)
+    assert sentence in str(error.value) and len(str(error.value)) < 300
+
+
+def test_json_that_pythons_reader_would_not_refuse_well(tmp_path):
+    path = tmp_path / "c.json"
+    for text, sentence in (
+        ("[" * 200_000, "nested more than 100 deep"),
+        ('{"data": ' * 50_000, "nested more than 100 deep"),
+        ("[" * 101 + "]" * 101, "nested more than 100 deep"),
+        ("1" * 5000, "is not a JSON file: Exceeds the limit"),
+        ('{"seed": 1, "seed": 2}', "the key 'seed' stands twice in one object"),
+        ('{"type": "\\ud800"}', "half of a character"),
+        ("[]", "holds a list, but a JSON object is needed"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+            load(SearchConfig, path)
+        assert str(path) in str(error.value)
+    path.write_bytes(b'{"seed": "\xff"}')
+    with pytest.raises(ValueError, match="not a text file in UTF-8: invalid start byte at byte 10"):
+        load(SearchConfig, path)
+    path.write_text('\ufeff{"seed": 7}')
+    assert load(SearchConfig, path).seed == 7
+    with pytest.raises(ValueError, match="it is a folder, but a file is needed"):
+        load(SearchConfig, tmp_path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match="no regular file"):  # and nothing waits for a writer
+        load(SearchConfig, tmp_path / "pipe.json")
+
+
+WRONG = (
+    None, True, "", "x", [], [1], {}, 1.5, -1, 0, 10**30, 10**400, float("nan"), float("inf"),
+    [[]], {"type": []}, {"type": {}}, {"type": "Nope"},
+)  # fmt: skip
+
+
+def places(tree, at=()):
+    """The paths of all values in a JSON tree."""
+    yield at
+    if isinstance(tree, dict):
+        items = list(tree.items())
+    else:
+        items = list(enumerate(tree)) if isinstance(tree, list) else []
+    for key, value in items:
+        yield from places(value, (*at, key))
+
+
+def put(tree, path, value):
+    """The tree with another value at this place."""
+    if not path:
+        return value
+    changed = dict(tree) if isinstance(tree, dict) else list(tree)
+    changed[path[0]] = put(tree[path[0]], path[1:], value)
+    return changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "proxyless-digits", "text", "digits-eval"])
+def test_any_wrong_value_at_any_place_of_a_configuration_is_a_sentence(name):
+    """Whatever stands where: a configuration, or one sentence of bounded length."""
+    recipe = SEARCHES.get(name) or TRAININGS[name]
+    config = recipe() if name in SEARCHES else recipe(Genotype.named("DARTS"))
+    tree = json.loads(json.dumps(to_json(config)))
+    refused = 0
+    for number, path in enumerate(places(tree)):
+        for wrong in WRONG[number % 3 :: 3]:
+            try:
+                from_json(type(config), put(tree, path, wrong))
+            except ValueError as error:
+                refused += 1
+                assert "\n" not in str(error) and len(str(error)) < 1200, (path, wrong)
+    assert refused > 100
 
 
 def test_a_missing_field_is_named():

@@ -35,10 +35,6 @@ from gradnas.tasks.base import SearchSettings
 
 
 def measure_space(command: MeasureCommand) -> None:
-    for name in ("threads", "batch_size", "image_size"):
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
     torch.set_num_threads(command.threads)
     device = distributed.pick_device(command.device)
     timing = Timing(command.warmup, command.repeats, command.clock)

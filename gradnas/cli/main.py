@@ -21,7 +21,7 @@ from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
-from gradnas.cli.options import Command
+from gradnas.cli.options import Command, check_options
 
 AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
@@ -57,6 +57,12 @@ def parsed(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _carry_out(command: Command) -> int:
+    try:
+        check_options(command)
+    except ValueError as error:
+        print(f"gradnas: {error}", file=sys.stderr)
+        return 2
+
     # Here, because torch takes seconds to import, and what is mistyped is told at once.
     import torch
 

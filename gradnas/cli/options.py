@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
+from gradnas.config import check_numbers
 from gradnas.settings import formats
 
 if TYPE_CHECKING:  # no more: `--help` must not wait for torch
@@ -49,6 +50,18 @@ def given(command: object, *names: str) -> dict[str, Any]:
 def flag(name: str) -> str:
     """An option as it is typed: `--batch-size`."""
     return f"--{name.replace('_', '-')}"
+
+
+def check_options(command: object) -> None:
+    """ValueError that names the first option whose number cannot be one, before anything is done.
+
+    A command may hold another one, its action.
+    """
+    check_numbers(command, flag)
+    for field in fields(command):  # type: ignore[arg-type]
+        part = getattr(command, field.name)
+        if is_dataclass(part):
+            check_options(part)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradnas.config import check_numbers
+
 
 class Chunk(NamedTuple):
     """Some rows of a stream, and the tokens that follow them.
@@ -49,6 +51,7 @@ class ChunkLengths:
                 "chunk lengths need base and least of at least 1, short_probability in [0, 1] and "
                 f"deviation >= 0, not {self}"
             )
+        check_numbers(self)
 
     def length(self, generator: torch.Generator) -> int:
         """The length of one chunk, in rows."""

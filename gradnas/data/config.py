@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gradnas.config import JsonObject
+from gradnas.config import JsonObject, check_numbers
 from gradnas.data.augment import FITS, Augment
 from gradnas.data.base import ImageData, balanced
 from gradnas.data.load import load_images
@@ -40,8 +40,7 @@ class DataConfig:
     test_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        if self.per_class is not None and self.per_class < 1:
-            raise ValueError(f"per_class must be at least 1, not {self.per_class}")
+        check_numbers(self)
         if self.fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, not {self.fit!r}")
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradnas.config import JsonObject, did_you_mean
+from gradnas.config import JsonObject, check_numbers, did_you_mean
 from gradnas.data.characters import decoded, lines, with_plain_ends
 from gradnas.data.located import located_source
 
@@ -200,8 +200,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if self.level not in ("word", "char"):
             raise ValueError(f"level must be 'word' or 'char', not {self.level!r}")
-        if self.min_count is not None and self.min_count < 1:
-            raise ValueError(f"min_count must be at least 1, not {self.min_count}")
+        check_numbers(self)
 
     def located(self, folder: Path) -> TextConfig:
         """The text of the run in this folder, as it is found from here."""

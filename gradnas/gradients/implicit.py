@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed
+from gradnas.config import check_numbers
 from gradnas.gradients.base import (
     ArchitectureGradient,
     Loss,
@@ -63,6 +64,7 @@ class Implicit(ArchitectureGradient):
             raise ValueError(f"lr must be positive, not {self.lr}")
         if self.damping < 0:
             raise ValueError(f"damping must not be negative, not {self.damping}")
+        check_numbers(self)
 
     @property
     def needs_inner_step(self) -> bool:

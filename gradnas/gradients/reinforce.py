@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gradnas.config import check_numbers
 from gradnas.gradients.base import ArchitectureGradient, Loss, SGDStep, Tensors, grad
 
 
@@ -56,6 +57,7 @@ class Reinforce(ArchitectureGradient):
             raise ValueError(f"baseline_decay must be in [0, 1), not {self.baseline_decay}")
         if self.reward not in ("loss", "accuracy"):
             raise ValueError(f"reward must be 'loss' or 'accuracy', not {self.reward!r}")
+        check_numbers(self)
 
     @property
     def num_samples(self) -> int:

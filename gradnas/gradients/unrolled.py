@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed
+from gradnas.config import check_numbers
 from gradnas.gradients.base import (
     ArchitectureGradient,
     Loss,
@@ -70,6 +71,7 @@ class Unrolled(ArchitectureGradient):
                 f"steps={self.steps} needs mode='exact': the finite difference is derived for a "
                 "single inner step"
             )
+        check_numbers(self)
 
     @property
     def needs_inner_step(self) -> bool:

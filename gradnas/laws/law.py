@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sympy import Expr
 
+from gradnas.config import check_numbers
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.laws.engine.data import Loss
 from gradnas.laws.formula import Formula, Kind
@@ -96,6 +97,7 @@ class LawSettings:
             raise ValueError(
                 f"work_seconds must be above 0, or None for no limit, not {self.work_seconds}"
             )
+        check_numbers(self)
         if not (self.enumerate or self.restarts):
             raise ValueError("without enumeration and restarts there is nothing to choose from")
         resolve(self.primitives)

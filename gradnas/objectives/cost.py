@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradnas.config import JsonObject, build
+from gradnas.config import JsonObject, build, check_numbers
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 from gradnas.settings.limits import CostLimits
 
@@ -111,6 +111,7 @@ class ExpectedCost(CostLimits, CostTable):
             waits_for_the_alphas = name == "multiplier_lr" and self.multiplier_lr is None
             if not waits_for_the_alphas:
                 _check_positive(name, getattr(self, name))
+        check_numbers(self)
         if self.quantity.needs_table and self.table is None:
             limit = f"{self.limit_name}={self.limit:g}"
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.choice import Draw
+from gradnas.config import check_numbers
 from gradnas.objectives.base import Objective
 
 
@@ -38,6 +39,7 @@ class TokenLikelihood(Objective):
     def __post_init__(self) -> None:
         if self.activation < 0 or self.slowness < 0:
             raise ValueError(f"the weights of penalties must not be negative, not {self}")
+        check_numbers(self)
 
     def __call__(
         self, outputs: Any, targets: Tensor | None = None, draw: Draw | None = None

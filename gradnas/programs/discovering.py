@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from gradnas import runs
-from gradnas.config import JsonObject, to_json
+from gradnas.config import JsonObject, check_numbers, to_json
 from gradnas.data.tabular import Table, load_example, load_table
 from gradnas.environment import environment
 from gradnas.laws import text as law_text
@@ -79,8 +79,9 @@ class DiscoverConfig:
             raise ValueError(
                 "--target COLUMN is missing: which column of the table is to be explained?"
             )
-        if not self.effort > 0.0:
-            raise ValueError(f"effort must be above 0, not {self.effort}")
+        check_numbers(self)
+        if not 0 <= self.seed < 2**32:  # of scikit-learn
+            raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
 
     def table(self) -> tuple[DiscoverConfig, Table]:
         """The data, and the configuration with what an example brings along."""

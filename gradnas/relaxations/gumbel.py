@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradnas.choice import Draw
+from gradnas.config import check_numbers
 from gradnas.relaxations.base import (
     Relaxation,
     Tables,
@@ -54,6 +55,7 @@ class GumbelSoftmax(Relaxation):
                 f"temperatures must be positive, got temperature={self.temperature}, "
                 f"temperature_end={self.temperature_end}"
             )
+        check_numbers(self)
 
     @property
     def needs_progress(self) -> bool:

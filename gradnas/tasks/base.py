@@ -90,13 +90,6 @@ class Settings:
             return config
         return replace(config, data=config.data.located(folder))
 
-    def check_counts(self, *names: str) -> None:
-        """ValueError where a field of these names is given and below 1."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-
 
 class ImageSizes(NamedTuple):
     """What a network of images must be told of them; the side is in pixels."""

@@ -264,7 +264,7 @@ def test_reinforce_replaces_the_gradient_of_a_recipe(fails, tmp_path):
     config = json.loads((tmp_path / "run" / runs.CONFIG).read_text())
     assert config["gradient"]["type"] == "Reinforce" and config["gradient"]["samples"] == 3
     assert (tmp_path / "run" / runs.GENOTYPE).exists()
-    assert "samples must be at least 1, not 0" in fails(
+    assert "--reinforce must be at least 1, not 0" in fails(
         "search", "proxyless-digits", "--reinforce", 0
     )
     dense = fails("search", "digits", "--reinforce", 2, "--out", tmp_path / "dense", *TINY)

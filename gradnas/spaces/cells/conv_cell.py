@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import JsonObject, build, did_you_mean
+from gradnas.config import JsonObject, build, check_numbers, did_you_mean
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
 from gradnas.spaces.cells.conv_network import ConvNetwork
@@ -65,6 +65,7 @@ class ConvCell(ImageSpace[Genotype]):
                 raise ValueError(
                     f"{name} must be a whole number of at least {least}, not {value!r}"
                 )
+        check_numbers(self)
         if self.stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', not {self.stem!r}")
         factories = _factories(self.operations)

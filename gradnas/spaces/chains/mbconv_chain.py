@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.chain import Chain
-from gradnas.config import did_you_mean
+from gradnas.config import check_numbers, did_you_mean
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
 from gradnas.spaces.chains.mbconv_network import ACTIVATIONS, ChainNetwork
@@ -124,6 +124,7 @@ class MBConvChain(ImageSpace[Chain]):
         is_number = isinstance(self.width_mult, (int, float))
         if isinstance(self.width_mult, bool) or not is_number or self.width_mult <= 0:
             raise ValueError(f"width_mult must be a number above 0, not {self.width_mult!r}")
+        check_numbers(self)
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
         if isinstance(self.stages, (str, Mapping)) or not self.stages:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.chain import IDENTITY, ZERO, Chain, bottleneck
+from gradnas.config import check_numbers
 from gradnas.derivation import best_operation
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.chains.mbconv_network import ChainNetwork, MBConv, chain_block
@@ -68,6 +69,7 @@ class Stage:
         check_whole("width", self.width, 1)
         check_whole("blocks", self.blocks, 1)
         check_stride("stride", self.stride)
+        check_numbers(self)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
-from gradnas.config import JsonObject, build, did_you_mean
+from gradnas.config import JsonObject, build, check_numbers, did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
@@ -61,6 +61,7 @@ class RecurrentCell(TextSpace[Genotype]):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_numbers(self)
         if self.hidden != self.embedding:
             raise ValueError(
                 f"hidden and embedding must be equal, not {self.hidden} and {self.embedding}: "

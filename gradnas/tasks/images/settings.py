@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gradnas.architectures.base import Architecture
+from gradnas.config import check_numbers
 from gradnas.data import DataConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
-from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
@@ -78,15 +78,11 @@ class SearchConfig(SearchSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "batch_size", "threads", "max_steps")
-        self.check_counts("valid_per_class", "alpha_every")
-        CrossEntropy(self.label_smoothing)  # refuses what cannot be
+        check_numbers(self)
         if self.capture and self.label_smoothing:
             raise ValueError(
                 "capture records one loss for weights and alphas: it cannot have label_smoothing"
             )
-        if not 0.0 < self.train_fraction < 1.0:
-            raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
 
     def image_sizes(self, side: int | None) -> ImageSizes:
         source = self.data.source
@@ -172,17 +168,11 @@ class TrainConfig(TrainSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "batch_size", "threads", "max_steps")
+        check_numbers(self)
         if self.compile not in ("no", "default", "reduce-overhead"):
             raise ValueError(
                 f"compile must be 'no', 'default' or 'reduce-overhead', not {self.compile!r}"
             )
-        if self.random_cells < 0:
-            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path}")
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise ValueError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         kind = type(self.space).__name__
         if self.auxiliary and not self.space.has_auxiliary_head:
             raise ValueError(f"networks of {kind} have no auxiliary head: set auxiliary to false")

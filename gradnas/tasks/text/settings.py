@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradnas.architectures.genotype import Genotype
+from gradnas.config import check_numbers
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import TokenLikelihood
@@ -55,7 +56,7 @@ class TextSearchConfig(SearchSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "threads", "max_steps")
+        check_numbers(self)
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises "
@@ -108,11 +109,6 @@ class TextTrainConfig(TrainSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "batch_size", "eval_batch_size", "test_batch_size")
-        self.check_counts("patience", "threads", "max_steps")
-        if self.random_cells < 0:
-            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
-        if not self.lr > 0 or not self.clip_norm > 0:
-            raise ValueError(
-                f"lr and clip_norm must be positive, not {self.lr} and {self.clip_norm}"
-            )
+        check_numbers(self)
+        if self.lr == 0:
+            raise ValueError("lr must be above 0, not 0")
