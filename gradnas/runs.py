@@ -39,8 +39,23 @@ ALPHAS = "alphas.safetensors"
 GENOTYPE = "genotype.json"
 WEIGHTS = "weights.safetensors"
 RESULTS = "results.json"
+DATA = "data.json"
 PICTURE = "cells.svg"
 REPORT = "report.html"
+# Of a run that saved nothing and is begun again: the configuration first, without which the folder
+# is no run, should this be stopped.
+OF_A_RUN = (
+    CONFIG,
+    METRICS,
+    TIMINGS,
+    ALPHAS,
+    GENOTYPE,
+    WEIGHTS,
+    RESULTS,
+    DATA,
+    PICTURE,
+    REPORT,
+)
 
 State = dict[str, Any]  # entries of a checkpoint: tensors and plain values, nested as they like
 Record = dict[str, Any]  # a line of metrics, or results: name -> a number, a text, a JSON tree
@@ -132,8 +147,7 @@ class Run:
         """Remove the files of a run that saved nothing."""
         if not (self.path / CONFIG).exists():
             return
-        # The configuration first: without it the folder is no run, should this be stopped.
-        for name in (CONFIG, METRICS, TIMINGS, ALPHAS, GENOTYPE, WEIGHTS, RESULTS, PICTURE, REPORT):
+        for name in OF_A_RUN:
             (self.path / name).unlink(missing_ok=True)
 
     @property

@@ -18,6 +18,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
 from gradnas.config import JsonObject, read_object
+from gradnas.data.summary import DataSummary
 from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
@@ -74,6 +75,13 @@ def say(notes: Iterable[str]) -> None:
     if distributed.is_main():
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
+
+
+def say_read(summary: DataSummary) -> None:
+    """What was read, and what looks wrong in it, from one process of a run."""
+    if distributed.is_main():
+        for sentence in summary.sentences():
+            print(sentence, file=sys.stderr, flush=True)
 
 
 def is_configuration(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
+from gradnas.cli.commands.data import DataCommand
 from gradnas.cli.commands.discover import DiscoverCommand
 from gradnas.cli.commands.latency import LatencyCommand
 from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
@@ -33,6 +34,7 @@ AnyCommand = (
     | Annotated[ReportCommand, subcommand("report")]
     | Annotated[ExportCommand, subcommand("export")]
     | Annotated[LatencyCommand, subcommand("latency")]
+    | Annotated[DataCommand, subcommand("data")]
     | Annotated[DiscoverCommand, subcommand("discover")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )

@@ -29,6 +29,7 @@ Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Source = Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")]
 Flag = Annotated[bool | None, arg(help_behavior_hint="")]
 Precision = Annotated[formats.Precision | None, arg(help_behavior_hint="")]
+OtherData = Annotated[bool | None, arg(help_behavior_hint="")]
 FitOption = Annotated[formats.Fit | None, arg(help_behavior_hint="")]
 Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavior_hint="")]
 Imports = Annotated[

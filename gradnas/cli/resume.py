@@ -7,10 +7,11 @@ from pathlib import Path
 
 from gradnas import distributed, runs
 from gradnas.cli import search, train
-from gradnas.cli.begin import device_of, typed
+from gradnas.cli.begin import device_of, say, typed
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
 from gradnas.config import from_json
+from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
@@ -27,7 +28,12 @@ def resume(command: ResumeCommand) -> None:
         config = replace(config, data=replace(config.data, source=command.data))
     device = device_of(command.device or config.device)
     data = config.load()
-    kind_of(config).check_same(run, data)
+    kind = kind_of(config)
+    if not command.other_data:
+        check_data(run, kind, data)
+    elif distributed.is_main():
+        say(accept_data(run, kind, data))
+    distributed.barrier()
     if command.data is not None and distributed.is_main():
         # Here alone a configuration changes: what comes after the run looks there too.
         description["data"]["source"] = str(Path(command.data).expanduser().resolve())

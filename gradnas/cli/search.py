@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gradnas import distributed, runs
-from gradnas.cli.begin import begin, device_of, free_folder, guarded, say, typed
+from gradnas.cli.begin import begin, device_of, free_folder, guarded, say, say_read, typed
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.methods import import_modules, method_of
 from gradnas.cli.options import (
@@ -140,6 +140,7 @@ def carry_out(
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))
+    say_read(kind_of(config).read(data))
     say(kind_of(config).notes(data))
     results = guarded(run, lambda: run_search(config, run, data, device))
     if not distributed.is_main():

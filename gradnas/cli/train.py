@@ -17,11 +17,13 @@ from gradnas.cli.begin import (
     guarded,
     is_configuration,
     say,
+    say_read,
     typed,
 )
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
+from gradnas.programs.data_of_run import check_followed
 from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.programs.training import start_training, train
 from gradnas.tasks import TRAIN_CONFIGS, kind_of
@@ -40,8 +42,12 @@ def train_what(command: TrainCommand) -> None:
     data = config.load()
     kind = kind_of(config)
     config, notes = kind.settled(config, data, changes)
-    if searched is not None and command.data is None:
-        notes += kind.after_search(searched, config, data)
+    if searched is not None:
+        # Data that are named here may be others.
+        other = command.data is not None or bool(command.other_data)
+        if not other:
+            notes += kind.after_search(searched, config, data)
+        notes += check_followed(searched, kind, data, other=other)
     carry_out(config, command.out or out, data, device, new=True, notes=notes)
 
 
@@ -93,6 +99,7 @@ def carry_out(
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))
+    say_read(kind_of(config).read(data))
     say([*kind_of(config).notes(data), *notes])
     results = guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradnas import runs
-from gradnas.cli.begin import device_of, say
+from gradnas.cli.begin import device_of, say, say_read
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
 from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
@@ -12,7 +12,7 @@ from gradnas.tasks import kind_of
 def evaluate(command: EvaluateCommand) -> None:
     run, config = trained_run(command.folder)
     device = device_of(command.device or config.device)
-    print(kind_of(config).evaluate(run, config, command.data, device))
+    print(kind_of(config).evaluate(run, config, command.data, device, say_read))
 
 
 def generate(command: GenerateCommand) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gradnas.data.augment import PLAIN, Augment
+from gradnas.data.seen import NOTHING_FOUND, Found
 from gradnas.randomness import generator_for
 
 # What a stream of random numbers is for: the first number mixed after the seed.
@@ -192,7 +193,7 @@ class ImageData:
 
     `image_size` is height and width in pixels; `mean` and `std`, per channel, are of pixels in
     [0, 1]. `notes` are sentences that a user of these images must know: how they were brought to
-    size.
+    size. `found` is how they were found: sizes, what was left out, a fingerprint.
     """
 
     name: str
@@ -205,6 +206,7 @@ class ImageData:
     train: Split
     test: Split
     notes: tuple[str, ...] = ()
+    found: Found = NOTHING_FOUND
 
 
 # ---- parts of a split ----------------------------------------------------------------------------

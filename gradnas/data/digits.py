@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from gradnas.data.base import ImageData, stratified
+from gradnas.data.fingerprint import Fingerprint, digest_of
 from gradnas.data.memory import MemorySplit, pixel_statistics
+from gradnas.data.seen import Found
 
 TEST_FRACTION = 0.2
 
@@ -26,6 +28,9 @@ def load_digits(
     levels_NHW = np.asarray(levels_NF).reshape(-1, 8, 8)
     pixels_NHW = np.round(levels_NHW * (255 / 16)).astype(np.uint8)
     images_NCHW = torch.from_numpy(pixels_NHW).unsqueeze(1)
+    fingerprint = Fingerprint(
+        {"images": len(levels_NF), "contents of the images": digest_of(images_NCHW)}
+    )
     size = image_size or images_NCHW.shape[-1]
     if size != images_NCHW.shape[-1]:
         resized_NCHW = F.interpolate(
@@ -50,4 +55,5 @@ def load_digits(
         std=std,
         train=MemorySplit(train.images_NCHW, train.labels, mean, std),
         test=MemorySplit(test.images_NCHW, test.labels, mean, std),
+        found=Found(fingerprint, {(8, 8): len(labels)}, len(labels)),
     )

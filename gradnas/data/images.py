@@ -5,8 +5,10 @@ Legend: N images of a split, C channels, H W pixels down and across.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from gradnas.data.augment import fit, fitting_words
 from gradnas.data.base import ImageData, Split, stratified_rows
 from gradnas.data.folder import TEST_FOLDERS, find_classes
 from gradnas.data.memory import MemorySplit, pixel_statistics
+from gradnas.data.seen import NOTHING_FOUND, Found, Seen, fingerprint_of, sample_rows
 from gradnas.data.stream import (
     DEFAULT_SIZE,
     IMAGENET_MEAN,
@@ -31,6 +34,7 @@ from gradnas.data.stream import (
     decode,
     open_image,
 )
+from gradnas.data.summary import LeftOut
 from gradnas.settings.formats import Fit
 
 LAYOUTS = (
@@ -65,9 +69,14 @@ class ImageSet:
     sizes_must_agree: bool
 
     def sources(self) -> list[Source]:
-        if self.test is None:
-            return [self.train]
-        return [self.train, self.test]
+        return list(self.splits().values())
+
+    def splits(self) -> dict[str, Source]:
+        """The sources by what their images are for, in a sentence: "training", "test"."""
+        splits = {"training": self.train}
+        if self.test is not None:
+            splits["test"] = self.test
+        return splits
 
 
 class SizesDiffer(ValueError):
@@ -174,7 +183,8 @@ def load_set(
     Arguments as `load_images`. ValueError for labels, a missing test split, sizes and images that
     cannot be used.
     """
-    image_set = with_test(named(image_set), test_fraction, seed)
+    whole = named(image_set)
+    image_set = with_test(whole, test_fraction, seed)
     check_labels(image_set)
     if image_size:
         width = height = image_size
@@ -184,7 +194,7 @@ def load_set(
     num_bytes = num_images * 3 * width * height  # RGB, one byte a channel
     if num_bytes <= memory_limit_mib * 2**20:
         try:
-            return in_memory(image_set, image_size, how)
+            return in_memory(whole, image_set, image_size, how)
         except SizesDiffer:
             if image_set.sizes_must_agree:
                 raise
@@ -192,7 +202,30 @@ def load_set(
     assert image_set.test is not None  # see `with_test`
     train = StreamSplit(image_set.train, size, IMAGENET_MEAN, IMAGENET_STD, how)
     test = StreamSplit(image_set.test, size, IMAGENET_MEAN, IMAGENET_STD, how)
-    return pack(image_set, 3, size, train, test, fitting_notes(image_set, size, how))
+    notes = fitting_notes(image_set, size, how)
+    return pack(image_set, 3, size, train, test, notes, found_in(whole, looked_at(whole)))
+
+
+def looked_at(image_set: ImageSet) -> dict[str, Seen]:
+    """What is seen of some images of each split, where they are not all decoded."""
+    seen = {}
+    for split, source in image_set.splits().items():
+        seen[split] = Seen(len(source))
+        for index in sample_rows(len(source)):
+            with contextlib.suppress(BadImage):  # an error when its turn comes
+                decode(source, index, seen[split])
+    return seen
+
+
+def found_in(image_set: ImageSet, seen: Mapping[str, Seen]) -> Found:
+    """How the set was found, from what was seen of its images."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    left_out: list[LeftOut] = []
+    for split, source in image_set.splits().items():
+        sizes.update(seen[split].sizes())
+        left_out += source.left_out
+    fingerprint = fingerprint_of(image_set.splits(), seen, image_set.class_names)
+    return Found(fingerprint, sizes, sizes.total(), tuple(left_out))
 
 
 def fitting_notes(image_set: ImageSet, size: int, how: Fit) -> tuple[str, ...]:
@@ -283,6 +316,7 @@ def pack(
     train: Split,
     test: Split,
     notes: tuple[str, ...] = (),
+    found: Found = NOTHING_FOUND,
 ) -> ImageData:
     return ImageData(
         name=image_set.name,
@@ -295,18 +329,29 @@ def pack(
         train=train,
         test=test,
         notes=notes,
+        found=found,
     )
 
 
 # ---- sets that memory holds ----------------------------------------------------------------------
 
 
-def in_memory(image_set: ImageSet, image_size: int | None, how: Fit = "crop") -> ImageData:
+def in_memory(
+    whole: ImageSet, image_set: ImageSet, image_size: int | None, how: Fit = "crop"
+) -> ImageData:
+    """The images of a set as tensors.
+
+    Args:
+        whole: the set before a test split was taken from its training images.
+    """
     assert image_set.test is not None  # see `with_test`
     size = image_size or square_size(image_set.train)
     resize = image_size is not None
-    train_NHWC, train_is_grey = decode_all(image_set.train, size, resize, how)
-    test_NHWC, test_is_grey = decode_all(image_set.test, size, resize, how)
+    seen = {split: Seen(len(source)) for split, source in image_set.splits().items()}
+    train_NHWC, train_is_grey = decode_all(image_set.train, size, resize, how, seen["training"])
+    test_NHWC, test_is_grey = decode_all(image_set.test, size, resize, how, seen["test"])
+    if whole.test is None:
+        seen = {"training": joined(image_set, seen)}
     # One channel if no image has colour; a grey image among coloured ones has three equal channels.
     channels = 1 if train_is_grey and test_is_grey else 3
     train_NCHW = torch.from_numpy(train_NHWC).permute(0, 3, 1, 2)[:, :channels]
@@ -320,7 +365,16 @@ def in_memory(image_set: ImageSet, image_size: int | None, how: Fit = "crop") ->
     train = MemorySplit(train_NCHW, image_set.train.labels, mean, std)
     test = MemorySplit(test_NCHW, image_set.test.labels, mean, std)
     notes = fitting_notes(image_set, size, how) if resize else ()
-    return pack(image_set, channels, size, train, test, notes)
+    return pack(image_set, channels, size, train, test, notes, found_in(whole, seen))
+
+
+def joined(image_set: ImageSet, seen: Mapping[str, Seen]) -> Seen:
+    """What was seen of the images that training and test were taken from."""
+    parts = []
+    for split, source in image_set.splits().items():
+        assert isinstance(source, Taken)  # see `with_test`
+        parts.append((source.rows.numpy(), seen[split]))
+    return Seen.of_parts(parts)
 
 
 def square_size(source: Source) -> int:
@@ -334,12 +388,13 @@ def square_size(source: Source) -> int:
 
 
 def decode_all(
-    source: Source, size: int, resize: bool, how: Fit = "crop"
+    source: Source, size: int, resize: bool, how: Fit = "crop", seen: Seen | None = None
 ) -> tuple[np.ndarray, bool]:
     """All images as uint8 (N, size, size, 3), and whether every one is stored as 8-bit grey.
 
     With `resize` images of other sizes are made to fit (`augment.fit`), without it they raise
-    `SizesDiffer`. `BadImage` for the first image that cannot be decoded.
+    `SizesDiffer`. `BadImage` for the first image that cannot be decoded. `seen` takes notes of
+    them.
     """
     pixels_NHWC = np.empty((len(source), size, size, 3), dtype=np.uint8)
 
@@ -348,7 +403,7 @@ def decode_all(
         all_grey = True
         end = min(start + BLOCK, len(source))
         for index in range(start, end):
-            image = decode(source, index)
+            image = decode(source, index, seen)
             if resize:
                 image = fit(image, size, how)
             elif image.size != (size, size):

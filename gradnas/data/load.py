@@ -72,3 +72,17 @@ def load_images(
             f"an owner/name of the Hugging Face hub, or a folder with {images.LAYOUTS}"
         )
     return images.load_set(image_set, image_size, test_fraction, seed, memory_limit_mib, fit)
+
+
+def is_of_images(data: str) -> bool:
+    """Whether a name or a path is one of images, as far as it tells without reading them.
+
+    A folder is, unless nothing but text lies in it.
+    """
+    if data in ("digits", "cifar10"):
+        return True
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        is_text = any(folder.glob("*.txt"))
+        return not is_text or (folder / "train").is_dir() or any(folder.glob("*.parquet"))
+    return not folder.is_file() and images.is_hub_name(data)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gradnas.config import Json
 from gradnas.data.augment import (
     Augment,
     Fit,
@@ -29,6 +30,8 @@ from gradnas.data.augment import (
     squared,
 )
 from gradnas.data.base import IMAGE, Batches, Plan, Split, checked_rows
+from gradnas.data.seen import Seen
+from gradnas.data.summary import LeftOut
 from gradnas.randomness import generator_for
 
 if TYPE_CHECKING:
@@ -73,6 +76,16 @@ class Source(ABC):
     def where(self, index: int) -> str:
         """Where the image is, in words for an error message."""
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What lies beside the images and was not read."""
+        return ()
+
+    def about(self, split: str) -> dict[str, Json]:
+        """What is known of the images without reading them: entries of a `Fingerprint`."""
+        del split
+        return {}
+
 
 class Taken(Source):
     """Some of the images of another source, in a given order."""
@@ -94,24 +107,30 @@ class Taken(Source):
 
 def open_image(source: Source, index: int) -> Image:
     """The image with its header read but its pixels not yet decoded; `BadImage` if that fails."""
+    return opened(source, index, source.read(index))
+
+
+def opened(source: Source, index: int, encoded: bytes) -> Image:
+    """As `open_image`, of bytes that were read already."""
     from PIL import Image as images
 
     try:
-        return images.open(io.BytesIO(source.read(index)))
+        return images.open(io.BytesIO(encoded))
     except (OSError, SyntaxError, images.DecompressionBombError) as error:
         raise BadImage(
             f"{source.where(index)} is not an image that can be read: {one_line(error)}"
         ) from error
 
 
-def decode(source: Source, index: int) -> Image:
+def decode(source: Source, index: int, seen: Seen | None = None) -> Image:
     """The decoded image, of mode "L" if it is stored as 8-bit grey, otherwise converted to "RGB".
 
     Transparency is dropped and the EXIF orientation ignored, as ImageNet training does. `BadImage`
     for a corrupt or truncated image, or for one of 16 or 32 bits per channel, whose range is not
-    known.
+    known. `seen` takes a note of the image.
     """
-    image = open_image(source, index)
+    encoded = source.read(index)
+    image = opened(source, index, encoded)
     if image.mode.startswith(("I", "F")):
         raise BadImage(
             f"{source.where(index)} has more than 8 bits per channel (Pillow mode {image.mode}): "
@@ -119,15 +138,23 @@ def decode(source: Source, index: int) -> Image:
         )
     try:
         image.load()
-        if image.mode in ("L", "RGB"):
-            return image
-        if "transparency" in image.info:  # Pillow warns when such a palette goes to RGB directly
-            image = image.convert("RGBA")
-        return image.convert("RGB")
+        plain = without_transparency(image)
+        if seen is not None:
+            seen.note(index, encoded, image, plain)
+        return plain
     except DECODING_ERRORS as error:
         raise BadImage(
             f"{source.where(index)} is corrupt or cut short: {one_line(error)}"
         ) from error
+
+
+def without_transparency(image: Image) -> Image:
+    """The image of mode "L" as it is, any other as "RGB"."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if "transparency" in image.info:  # Pillow warns when such a palette goes to RGB directly
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def one_line(error: BaseException) -> str:

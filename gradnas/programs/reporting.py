@@ -20,6 +20,7 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import Json, JsonObject
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
+from gradnas.reports.data import data_notices, data_read
 from gradnas.reports.folder import Folder, read_alphas, read_folder
 from gradnas.reports.parts import CSS, escaped, notice, row, section
 from gradnas.reports.words import (
@@ -109,6 +110,7 @@ def _page(folder: Folder) -> str:
         ("Over the epochs", words.curves(folder)),
         ("Mixing weights", family.mixing(folder)),
         ("Genotype", _text_form(folder)),
+        ("Data", data_read(folder)),
         ("Settings", _side_by_side(folder, "config")),
         ("Environment", _side_by_side(folder, "environment")),
         ("Time and memory", _timings(folder)),
@@ -116,7 +118,7 @@ def _page(folder: Folder) -> str:
     ]
     body = "\n".join(section(title, text) for title, text in sections if text)
     warnings = []
-    for text in notices(folder, family.collapse(folder)):
+    for text in [*notices(folder, family.collapse(folder)), *data_notices(folder)]:
         warnings.append(notice(in_words_of(folder, text)))
     above = "\n".join(warnings)
     return f"""<!DOCTYPE html>

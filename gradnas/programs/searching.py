@@ -16,6 +16,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.config import to_json
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
+from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.progress import Progress
 from gradnas.runs import Record
 from gradnas.tasks import kind_of
@@ -37,6 +38,7 @@ def start_search(
     config = config.kept_in(Path(path))
     run = runs.Run.create(path, to_json(config), config.seed, device)
     kind.begin(run, data)
+    keep_data(run, kind, data)
     return run
 
 
@@ -57,7 +59,7 @@ def run_search(
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     kind = kind_of(config)
-    kind.check_same(run, data)
+    check_data(run, kind, data)
     task = kind.search_task(config.located(run.path), data, device)
     search = task.search
     is_main = distributed.is_main()
@@ -116,6 +118,7 @@ def run_search(
     last = run.records()[-1] if is_main else record
     found = search.result()
     results = task.results(found, last)
+    results["read"] = kind.read(data).to_json()
     if is_main:
         _write_found(config, run, found.decision, results)
         run.set_status("finished")

@@ -17,6 +17,7 @@ from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.families import family_of
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
@@ -47,6 +48,7 @@ def start_training(
     family = family_of(architecture)
     family.picture(architecture, run.path / runs.PICTURE, space=config.space)
     kind.begin(run, data)
+    keep_data(run, kind, data)
     return run
 
 
@@ -72,7 +74,7 @@ def train(
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     kind = kind_of(config)
-    kind.check_same(run, data)
+    check_data(run, kind, data)
     task = kind.train_task(config, data, device, network)
     is_main = distributed.is_main()
 
@@ -121,6 +123,7 @@ def train(
         keeper.save()
 
     results = task.results()
+    results["read"] = kind.read(data).to_json()
     if is_main:
         weights = dict(task.network.state_dict())
         run.save_tensors(runs.WEIGHTS, weights, {"format": "gradnas-weights"})

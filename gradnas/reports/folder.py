@@ -89,6 +89,7 @@ class Folder:
         is_search: of a search, not of a training.
         noun: what sentences call its architecture: "cell", "chain".
         architecture: of an unfinished search the one after its last finished epoch.
+        data: what was read, and what it is known again by.
         alphas: name -> tables with a first axis N, one table more than finished epochs.
         child: the training that followed a search.
         random: trainings of random architectures that followed a training.
@@ -107,6 +108,7 @@ class Folder:
     noun: str = "cell"
     architecture: Architecture | None = None
     alphas: Mapping[str, Tensor] = field(default_factory=dict)
+    data: JsonObject = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -228,6 +230,7 @@ def read_folder(path: Path, searches: Collection[str], trainings: Collection[str
         timings=_records(path / runs.TIMINGS),
         child=child,
         random=tuple(random),
+        data=_object(path / runs.DATA),
     )
 
 

@@ -21,6 +21,8 @@ from torch import nn
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, build, from_json, to_json
+from gradnas.data.fingerprint import Fingerprint
+from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.gradients import ArchitectureGradient
 from gradnas.objectives.cost import ExpectedCost
@@ -211,6 +213,11 @@ class Words(ABC):
         """What can be done with the trained network: command lines and their purposes."""
 
 
+def unsaid(summary: DataSummary) -> None:
+    """Say nothing of what was read."""
+    del summary
+
+
 S = TypeVar("S", bound=SearchSettings)
 T = TypeVar("T", bound=TrainSettings)
 D = TypeVar("D")  # what `load()` of these settings gives
@@ -227,7 +234,9 @@ class Kind(ABC, Generic[S, T, D]):
         words: of its reports.
         search_config, train_config: the classes of its configurations, by which it is found.
         no_estimate: why `--estimate` is refused, where it is.
+        data_config: the class of the settings of its data; all of them have defaults but `source`.
         data_of_search: what a training takes over from the data of the search before it.
+        sheet_name: of the file with samples of the data, by default; its ending says the form.
         searches: recipe -> the configuration of a search, beside the recipes of the families.
         trainings: recipe -> architecture -> the configuration of its training; the first one
             follows a search on such data, where there is one.
@@ -238,7 +247,9 @@ class Kind(ABC, Generic[S, T, D]):
     words: Words
     search_config: type[S]
     train_config: type[T]
+    data_config: type[DataSettings] | None = None
     no_estimate: str | None = None
+    sheet_name: str = "sheet.png"
     data_of_search: tuple[str, ...] = ("source",)
     searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
     trainings: Trainings[T] = MappingProxyType({})
@@ -247,6 +258,35 @@ class Kind(ABC, Generic[S, T, D]):
     @abstractmethod
     def sentences(self) -> Sentences[S]:
         """What its runs say in the terminal."""
+
+    # -- the data --
+
+    def claims(self, source: str) -> bool:
+        """Whether a name or a path is one of data of this kind, as far as it tells by itself."""
+        del source
+        return False
+
+    @abstractmethod
+    def read(self, data: D) -> DataSummary:
+        """What was read."""
+
+    @abstractmethod
+    def fingerprint(self, data: D) -> Fingerprint:
+        """What the data are known again by, when a run is resumed or followed by a training."""
+
+    def suspicions(self, data: D) -> list[str]:
+        """What looks wrong in the data at a closer look than `read` takes, each a sentence."""
+        del data
+        return []
+
+    def sheet(self, data: D, path: Path) -> Path:
+        """Write samples of the data as they reach the network, with their labels; the path.
+
+        Raises:
+            ValueError: there is no such picture, or the path has another ending than it can.
+        """
+        del data, path
+        raise ValueError(f"of {self.name} there is no sheet of samples")
 
     # -- the beginning of a run --
 
@@ -285,7 +325,10 @@ class Kind(ABC, Generic[S, T, D]):
         del run, data
 
     def check_same(self, run: runs.Run, data: D) -> None:
-        """ValueError where the data are not those that the run began with."""
+        """ValueError where the run cannot go on with these data: its network does not fit them.
+
+        Whether they are the data that it began with is asked of the fingerprint.
+        """
         del run, data
 
     @abstractmethod
@@ -331,10 +374,19 @@ class Kind(ABC, Generic[S, T, D]):
         return network.eval()
 
     @abstractmethod
-    def evaluate(self, run: runs.Run, config: T, source: str | None, device: torch.device) -> str:
+    def evaluate(
+        self,
+        run: runs.Run,
+        config: T,
+        source: str | None,
+        device: torch.device,
+        say: Callable[[DataSummary], None] = unsaid,
+    ) -> str:
         """Evaluate the trained network on the test data: one line that says what came out.
 
-        The data are those of `source`, where it is given.
+        Args:
+            source: of other data than those of the configuration.
+            say: is called with what was read, before the evaluation.
         """
 
     @abstractmethod

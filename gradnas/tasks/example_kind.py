@@ -12,7 +12,7 @@ A new kind is one file beside this one and one line in `gradnas.tasks.KINDS`. It
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,7 +22,9 @@ from torch import nn
 
 from gradnas import distributed, runs
 from gradnas.architectures.choices import Choices
-from gradnas.config import read_object
+from gradnas.config import Json, read_object
+from gradnas.data.fingerprint import Fingerprint, digest, digest_of
+from gradnas.data.summary import DataSummary, Fact
 from gradnas.export.programs import write_program
 from gradnas.export.source import SourceOf
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -30,7 +32,7 @@ from gradnas.randomness import seed_for
 from gradnas.runs import Record
 from gradnas.search.search import Search
 from gradnas.spaces.module_space import ModuleSpace
-from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings
+from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings, unsaid
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
 from gradnas.tasks.measure import Measure
@@ -40,6 +42,7 @@ from gradnas.tasks.sentences import Sentences
 TRAIN_ORDER = 61
 VALID_ORDER = 62
 NOISE = 63
+MOST_HASHED = 100_000  # examples of a split that a fingerprint reads
 EXPORTED_EXAMPLES = 2  # torch's exporter takes a 1 for a constant
 
 
@@ -195,6 +198,14 @@ def _shuffled(
     )
 
 
+def _contents(examples: Examples) -> str:
+    """A hash of tensors: of all their rows, or of some where there are very many."""
+    step = max(1, len(examples) // MOST_HASHED)
+    batch = examples.batch(examples.rows[::step])
+    tensors = batch.values() if isinstance(batch, Mapping) else batch
+    return digest(digest_of(tensor).encode() for tensor in tensors)
+
+
 class ExampleSentences(Sentences[S]):
     """What runs on examples say in the terminal.
 
@@ -224,6 +235,26 @@ class ExampleKind(Kind[S, T, ExampleData]):
     def sentences(self) -> ExampleSentences[S]:
         return ExampleSentences(self.measure, self.name)
 
+    def read(self, data: ExampleData) -> DataSummary:
+        train = len(data.train)
+        test = len(data.test)
+        splits = f"{train:,} training and {test:,} test {self.name}"
+        facts = [Fact("splits", "Splits", splits, {"train": train, "test": test})]
+        if data.task:
+            task = ", ".join(f"{name} {value}" for name, value in data.task.items())
+            facts.append(Fact("task", "Decided by the data", task, dict(data.task)))
+        return DataSummary(self.name, facts)
+
+    def fingerprint(self, data: ExampleData) -> Fingerprint:
+        entries: dict[str, Json] = {}
+        for split, examples in (("training", data.train), ("test", data.test)):
+            entries[f"{split} {self.name}"] = len(examples)
+            if examples.is_tensors:  # other examples may be made anew, with noise
+                entries[f"contents of the {split} {self.name}"] = _contents(examples)
+        for name, value in data.task.items():
+            entries[name] = value
+        return Fingerprint(entries)
+
     def search_task(self, config: S, data: ExampleData, device: torch.device) -> ExampleSearch[S]:
         return self.searching(config, data, device, self.measure.key)
 
@@ -240,9 +271,17 @@ class ExampleKind(Kind[S, T, ExampleData]):
         task = read_object(run.path / runs.RESULTS)["data"]
         return config.space.network(config.genotype, **task)
 
-    def evaluate(self, run: runs.Run, config: T, source: str | None, device: torch.device) -> str:
+    def evaluate(
+        self,
+        run: runs.Run,
+        config: T,
+        source: str | None,
+        device: torch.device,
+        say: Callable[[DataSummary], None] = unsaid,
+    ) -> str:
         network = self.load_trained(run, config)
         data = replace(config.data, source=source or config.data.source).load()
+        say(self.read(data))
         task = self.train_task(config, data, device, network)
         test = task.evaluated(task.test())
         key = self.measure.key

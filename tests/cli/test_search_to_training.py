@@ -220,7 +220,7 @@ def test_a_run_says_once_how_images_were_brought_to_size(how, tmp_path, capsys):
     ok("search", "digits", "--data", wide, "--out", run, *size, *BRIEF, *SMALL)
     said = capsys.readouterr().err
     words = {"crop": "cutting out the centre", "squeeze": "squeezed", "pad": "black borders"}
-    assert said.count("32x16") == 1 and words[how] in said
+    assert said.count("is 32x16)") == 1 and words[how] in said
     ok("train", run, "--recipe", "digits-eval", *BRIEF, *SMALL)
     assert capsys.readouterr().err.count(words[how]) == 1
     assert json.loads((run / "train" / runs.CONFIG).read_text())["data"]["fit"] == how
@@ -230,7 +230,8 @@ def test_images_that_have_the_size_are_not_spoken_of(tmp_path, capsys):
     square = write_images(tmp_path / "square", (8, 8))
     run = tmp_path / "r"
     ok("search", "digits", "--data", square, "--out", run, "--image-size", 8, *BRIEF, *SMALL)
-    assert "8x8" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "8x8 pixels; RGB" in said and "note:" not in said
 
 
 # ---- one image left over -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from gradnas.cli.options import Command, Device, Imports, Run, Source
+from gradnas.cli.options import Command, Device, Imports, OtherData, Run, Source
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,7 @@ class ResumeCommand(Command):
     """Another device than before (the result is then no longer the same to the bit)."""
     data: Source = None
     """Where the data are now, if they were moved; they must be the same."""
+    other_data: OtherData = None
+    """Go on although the data are not those that the run began with."""
     imports: Imports = None
     """Module with a class of your own that the run uses."""

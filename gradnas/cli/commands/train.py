@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, RunOptions, Share, Text, Whole
+from gradnas.cli.options import Flag, OtherData, RunOptions, Share, Text, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +33,5 @@ class TrainCommand(RunOptions):
     """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
     random_cells: Whole = None
     """Train so many random cells in the same way, for comparison."""
+    other_data: OtherData = None
+    """After a search: train although the data are not those that it saw."""

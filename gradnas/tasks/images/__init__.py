@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,18 @@ from torch import nn
 
 from gradnas import runs
 from gradnas.config import JsonObject, read_object
-from gradnas.data import ImageData
+from gradnas.data import DataConfig, ImageData
+from gradnas.data.fingerprint import Fingerprint
+from gradnas.data.load import is_of_images
+from gradnas.data.summary import DataSummary
 from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind
+from gradnas.tasks.base import Kind, unsaid
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.images.checks import (
     IMAGES_FILE,
+    check_earlier_images,
     check_image_search,
     check_image_training,
     check_same_images,
@@ -28,9 +32,11 @@ from gradnas.tasks.images.checks import (
 )
 from gradnas.tasks.images.evaluation import evaluate
 from gradnas.tasks.images.export import export_network
+from gradnas.tasks.images.reading import summary_of
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.sentences import ImageSentences
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
+from gradnas.tasks.images.sheet import sheet_of
 from gradnas.tasks.images.training import ImageTraining
 from gradnas.tasks.images.words import ImageWords
 from gradnas.tasks.measure import Measure
@@ -46,11 +52,26 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     words = ImageWords()
     search_config = SearchConfig
     train_config = TrainConfig
+    data_config = DataConfig
     data_of_search = ("source", "image_size", "fit", "test_fraction")
 
     @property
     def sentences(self) -> ImageSentences:
         return ImageSentences(self.measure)
+
+    # -- the data --
+
+    def claims(self, source: str) -> bool:
+        return is_of_images(source)
+
+    def read(self, data: ImageData) -> DataSummary:
+        return summary_of(data)
+
+    def fingerprint(self, data: ImageData) -> Fingerprint:
+        return data.found.fingerprint
+
+    def sheet(self, data: ImageData, path: Path) -> Path:
+        return sheet_of(data, path)
 
     # -- runs --
 
@@ -77,7 +98,10 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     def check_same(self, run: runs.Run, data: ImageData) -> None:
         if not (run.path / IMAGES_FILE).exists():
             return  # of an earlier version
-        check_same_images(read_object(run.path / IMAGES_FILE), known_images(data), str(run.path))
+        before = read_object(run.path / IMAGES_FILE)
+        check_same_images(before, data, str(run.path))
+        if not (run.path / runs.DATA).exists():
+            check_earlier_images(before, data, str(run.path))
 
     def after_search(self, run: runs.Run, config: TrainConfig, data: ImageData) -> list[str]:
         if not (run.path / IMAGES_FILE).exists():
@@ -113,7 +137,12 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
         )
 
     def evaluate(
-        self, run: runs.Run, config: TrainConfig, source: str | None, device: torch.device
+        self,
+        run: runs.Run,
+        config: TrainConfig,
+        source: str | None,
+        device: torch.device,
+        say: Callable[[DataSummary], None] = unsaid,
     ) -> str:
         network = self.load_trained(run, config)
         wanted = config.data
@@ -121,6 +150,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
             # What was taken from the training images to test on is a matter of those alone.
             wanted = replace(wanted, source=source, test_fraction=None)
         data = load_test(wanted, trained_on(run))
+        say(self.read(data))
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         workers = config.data.workers
         batches = data.test.batches(EVALUATION_BATCH, shuffle=False, device=device, workers=workers)

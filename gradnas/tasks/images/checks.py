@@ -30,8 +30,24 @@ def known_images(data: ImageData) -> dict[str, Any]:
     return numbers | describe(data)
 
 
-def check_same_images(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
-    """ValueError where these are not the images that a run began with."""
+def check_same_images(before: Mapping[str, Any], data: ImageData, run: str) -> None:
+    """ValueError where the network of a run does not fit these images."""
+    now = describe(data)
+    for key, what in (("num_classes", "classes"), ("in_channels", "channels")):
+        if before[key] != now[key]:
+            raise ValueError(
+                f"the images of {data.name} are not those that {run} began with, and its network "
+                f"does not fit them: the number of {what} was {before[key]}, and is {now[key]}; "
+                "give the right ones with --data"
+            )
+
+
+def check_earlier_images(before: Mapping[str, Any], data: ImageData, run: str) -> None:
+    """ValueError where these are not the images of a run that an earlier version began.
+
+    Its folder has no fingerprint of them.
+    """
+    now = known_images(data)
     for key, value in before.items():
         # A folder that was moved may have another name.
         if key == "name" or key not in now or _alike(value, now[key]):

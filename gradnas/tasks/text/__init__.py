@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.data import Corpus, TextStream
+from gradnas.data import Corpus, TextConfig, TextStream
+from gradnas.data.fingerprint import Fingerprint, digest, digest_of
+from gradnas.data.summary import DataSummary, Fact
 from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
-from gradnas.tasks.base import Kind
+from gradnas.tasks.base import Kind, unsaid
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
@@ -39,6 +42,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     words = TextWords()
     search_config = TextSearchConfig
     train_config = TextTrainConfig
+    data_config = TextConfig
     data_of_search = ("source", "level", "min_count")
     no_estimate = (
         "--estimate is for searches on images; try a search on text out with --max-steps 3"
@@ -47,6 +51,30 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     @property
     def sentences(self) -> TextSentences:
         return TextSentences(self.measure)
+
+    # -- the data --
+
+    def read(self, data: Corpus) -> DataSummary:
+        tokens = {name: len(data.split(name)) for name in ("train", "valid", "test")}
+        level = data.vocabulary.level
+        parts = ", ".join(f"{count:,} {name}" for name, count in tokens.items())
+        size = len(data.vocabulary)
+        return DataSummary(
+            data.name,
+            [
+                Fact("splits", "Splits", f"{level}s: {parts}", tokens),
+                Fact("vocabulary", "Vocabulary", f"{size:,} different {level}s", size),
+            ],
+        )
+
+    def fingerprint(self, data: Corpus) -> Fingerprint:
+        words = (token.encode() for token in data.vocabulary.tokens)
+        entries: dict[str, object] = {"words of the vocabulary": digest(words)}
+        for name in ("train", "valid", "test"):
+            numbers = data.split(name)
+            entries[f"tokens of {name}"] = len(numbers)
+            entries[f"contents of {name}"] = digest_of(numbers)
+        return Fingerprint(entries)
 
     # -- runs --
 
@@ -98,7 +126,12 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         return network
 
     def evaluate(
-        self, run: runs.Run, config: TextTrainConfig, source: str | None, device: torch.device
+        self,
+        run: runs.Run,
+        config: TextTrainConfig,
+        source: str | None,
+        device: torch.device,
+        say: Callable[[DataSummary], None] = unsaid,
     ) -> str:
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
@@ -108,6 +141,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         words = [corpus.vocabulary.tokens[k] for k in corpus.test.tolist()]
         # Another text has other numbers for its words: those of the model are meant.
         stream = TextStream(vocabulary.numbers(words), config.test_batch_size, device, "test")
+        say(self.read(corpus))
         test = evaluate_text(model.to(device), stream)
         count = stream.rows * config.test_batch_size
         reached = self.measure.text(test["perplexity"])

@@ -1,0 +1,170 @@
+"""What is noticed of images while they are decoded: their sizes, their bytes, what was ignored.
+
+Legend: N images of a source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradnas.config import Json
+from gradnas.data.fingerprint import Fingerprint, digest, digest_of
+from gradnas.data.summary import LeftOut
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from gradnas.data.stream import Source
+
+SAMPLE = 64  # images of a split that are looked at where reading all of them takes long
+HASH_BYTES = 16
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = 1
+
+
+class Seen:
+    """What was noticed of the images of one source; each has its own place, so threads may note."""
+
+    def __init__(self, size: int) -> None:
+        self.is_noted_N = np.zeros(size, dtype=bool)
+        self.hashes_N = np.zeros((size, HASH_BYTES), dtype=np.uint8)
+        self.sizes_N2 = np.zeros((size, 2), dtype=np.int32)  # width, height
+        self.is_turned_N = np.zeros(size, dtype=bool)
+        self.is_transparent_N = np.zeros(size, dtype=bool)
+        self.is_blank_N = np.zeros(size, dtype=bool)
+        self.is_animated_N = np.zeros(size, dtype=bool)
+
+    def note(self, index: int, encoded: bytes, image: Image, plain: Image) -> None:
+        """Note an image as it was decoded, and as it is used: without transparency."""
+        found = hashlib.blake2b(encoded, digest_size=HASH_BYTES).digest()
+        self.hashes_N[index] = np.frombuffer(found, dtype=np.uint8)
+        self.sizes_N2[index] = image.size
+        self.is_turned_N[index] = orientation(image.info.get("exif", b"")) != UPRIGHT
+        self.is_transparent_N[index] = is_transparent(image)
+        self.is_blank_N[index] = is_blank(plain)
+        # Of a photograph in the MPO format the other pictures are previews.
+        if image.format != "MPO":
+            self.is_animated_N[index] = getattr(image, "is_animated", False)
+        self.is_noted_N[index] = True
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[tuple[np.ndarray, Seen]]) -> Seen:
+        """What was seen of a source, from parts of it: their rows in it, and what was seen."""
+        whole = cls(sum(len(rows) for rows, _ in parts))
+        for rows, seen in parts:
+            for name, values in vars(whole).items():
+                values[rows] = getattr(seen, name)
+        return whole
+
+    @property
+    def all_noted(self) -> bool:
+        """Whether every image was."""
+        return bool(self.is_noted_N.all())
+
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """(width, height) in pixels -> how many images were noted with it."""
+        pairs = self.sizes_N2[self.is_noted_N].tolist()
+        return Counter((width, height) for width, height in pairs)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a set of images was found, beside the images.
+
+    Attributes:
+        fingerprint: of all its images, before any were taken out for a test.
+        sizes: (width, height) in pixels -> number of images, of those looked at.
+        num_looked_at: images whose sizes are known; fewer than all where they are streamed.
+        left_out: what lies beside the images and was not read.
+        warnings: what is ignored in some of them, each a sentence.
+    """
+
+    fingerprint: Fingerprint
+    sizes: Mapping[tuple[int, int], int]
+    num_looked_at: int
+    left_out: Sequence[LeftOut] = ()
+    warnings: Sequence[str] = ()
+
+
+def orientation(exif: bytes) -> int:
+    """The orientation that EXIF data give (1..8); upright where they give none, or are damaged.
+
+    Read here, because Pillow warns of any damage in them, and images with that are read.
+    """
+    data = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return UPRIGHT
+    try:
+        (offset,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, offset)
+        for place in range(offset + 2, offset + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, place)
+            if tag == ORIENTATION:
+                return value if 1 <= value <= 8 else UPRIGHT
+    except struct.error:
+        return UPRIGHT
+    return UPRIGHT
+
+
+def is_transparent(image: Image) -> bool:
+    """Whether a part of the image is not opaque."""
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    if image.mode not in ("LA", "RGBA"):
+        return False
+    least, _ = image.getchannel("A").getextrema()
+    return least < 255
+
+
+def is_blank(image: Image) -> bool:
+    """Whether all pixels have one colour."""
+    extrema = image.getextrema()
+    if image.mode == "L":
+        extrema = (extrema,)
+    return all(least == most for least, most in extrema)
+
+
+NOTHING_FOUND = Found(Fingerprint({}), {}, 0)
+
+
+def sample_rows(size: int) -> range:
+    """Rows of a source that stand for all of them: at most twice `SAMPLE`, evenly apart."""
+    return range(0, size, max(1, size // SAMPLE))
+
+
+def fingerprint_of(
+    sources: Mapping[str, Source], seen: Mapping[str, Seen], class_names: Sequence[str]
+) -> Fingerprint:
+    """What a set of images is known again by.
+
+    Args:
+        sources: "training", "test", ... -> its images.
+        seen: what was noticed of them; of all, or of the rows of `sample_rows` at least.
+        class_names: by label.
+    """
+    entries: dict[str, Json] = {"classes": list(class_names)}
+    for split, source in sources.items():
+        noted = seen[split]
+        counts = Counter(source.labels.tolist())
+        by_class = {name: counts.get(label, 0) for label, name in enumerate(class_names)}
+        entries[f"{split} images"] = len(source)
+        entries[f"{split} images of each class"] = by_class
+        entries[f"labels of the {split} images"] = digest_of(source.labels)
+        # Bytes as they are stored, which are the same with any version of a decoder.
+        sampled = noted.hashes_N[list(sample_rows(len(source)))]
+        entries[f"contents of some {split} images"] = digest([sampled.tobytes()])
+        if noted.all_noted:
+            entries[f"contents of the {split} images"] = digest([noted.hashes_N.tobytes()])
+        else:
+            entries.update(source.about(split))
+    return Fingerprint(entries)
