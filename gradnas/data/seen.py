@@ -122,16 +122,14 @@ def is_transparent(image: Image) -> bool:
         image = image.convert("RGBA")
     if image.mode not in ("LA", "RGBA"):
         return False
-    least, _ = image.getchannel("A").getextrema()
-    return least < 255
+    alpha_HW = np.asarray(image.getchannel("A"))
+    return bool((alpha_HW < 255).any())
 
 
 def is_blank(image: Image) -> bool:
     """Whether all pixels have one colour."""
-    extrema = image.getextrema()
-    if image.mode == "L":
-        extrema = (extrema,)
-    return all(least == most for least, most in extrema)
+    pixels = np.asarray(image)
+    return bool((pixels == pixels[0, 0]).all())
 
 
 NOTHING_FOUND = Found(Fingerprint({}), {}, 0)

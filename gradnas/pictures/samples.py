@@ -95,13 +95,14 @@ def figure(rows: Sequence[SampleRow], groups: Sequence[str], *, title: str) -> F
 
 def _paint(canvas: Canvas, x: float, y: float, pixels_HWC: np.ndarray) -> None:
     """One image in a square whose left upper corner is (x, y) of the page."""
+    # `imshow` sets the limits of the axes to its own image.
+    limits_x = canvas.axes.get_xlim()
+    limits_y = canvas.axes.get_ylim()
     box = (x, x + SIDE, y + SIDE, y)  # y grows downwards
     canvas.axes.imshow(
         pixels_HWC, extent=box, interpolation="nearest", aspect="auto", clip_on=False
     )
-    # `imshow` sets the limits of the axes to its own image.
-    width, height = canvas.axes.figure.get_size_inches() * 72
-    canvas.axes.set(xlim=(0, width), ylim=(height, 0))
+    canvas.axes.set(xlim=limits_x, ylim=limits_y)
 
 
 def _short(name: str) -> str:
