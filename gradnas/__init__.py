@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradnas.laws.equations import EquationClassifier as EquationClassifier
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
     from gradnas.laws.primitives import Primitive as Primitive
+    from gradnas.modules.call import Call as Call
     from gradnas.objectives import CrossEntropy as CrossEntropy
     from gradnas.objectives import ExpectedCost as ExpectedCost
     from gradnas.objectives import Objective as Objective
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from gradnas.spaces import Stage as Stage
     from gradnas.spaces.derive import derive as derive
     from gradnas.spaces.original import load_original_weights as load_original_weights
+    from gradnas.tasks.your_task.measures import accuracy as accuracy
+    from gradnas.tasks.your_task.measures import lower as lower
+    from gradnas.tasks.your_task.task import Task as Task
 
 # The same for Python, which imports a name when it is first asked for: torch takes seconds, and
 # `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
@@ -69,6 +73,7 @@ _MODULES = {
     "EquationClassifier": "gradnas.laws.equations",
     "EquationRegressor": "gradnas.laws.equations",
     "Primitive": "gradnas.laws.primitives",
+    "Call": "gradnas.modules.call",
     "CrossEntropy": "gradnas.objectives",
     "ExpectedCost": "gradnas.objectives",
     "Objective": "gradnas.objectives",
@@ -93,9 +98,13 @@ _MODULES = {
     "Stage": "gradnas.spaces",
     "derive": "gradnas.spaces.derive",
     "load_original_weights": "gradnas.spaces.original",
+    "accuracy": "gradnas.tasks.your_task.measures",
+    "lower": "gradnas.tasks.your_task.measures",
+    "Task": "gradnas.tasks.your_task.task",
 }
 # `from gradnas import *` takes what needs torch and numpy alone.
-__all__ = [name for name, module in _MODULES.items() if not module.startswith("gradnas.laws")]
+_NEED_MORE = ("gradnas.laws", "gradnas.programs", "gradnas.tasks")
+__all__ = [name for name, module in _MODULES.items() if not module.startswith(_NEED_MORE)]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import dis
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -99,6 +99,13 @@ class CostView:
     places: Mapping[nn.Module, Place] = field(default_factory=dict)
     named: Mapping[str, Any] = field(default_factory=dict)
     named_for_rest: Mapping[str, Any] | None = None
+
+    def called_with(self, named: Mapping[str, Any] | None) -> CostView:
+        """The same with more named arguments in every pass."""
+        if not named:
+            return self
+        rest = self.named if self.named_for_rest is None else self.named_for_rest
+        return replace(self, named={**named, **self.named}, named_for_rest={**named, **rest})
 
     def survey(self, inputs: Sequence[Any]) -> Survey:
         """Its units, with these inputs."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradnas.choice import Draw
 from gradnas.latency import Costs, Device, device_notes
+from gradnas.modules.call import Call
 from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.search.feed import to_device
 from gradnas.spaces.affordable import least_cost
@@ -75,9 +76,8 @@ def counted_costs(
             "a cost needs example inputs of the network: "
             f"Search(..., cost={cost!r}, example=inputs)"
         )
-    # A single input may come without a tuple around it.
-    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    costs = supernet.costs(cost.quantity.name, to_device(inputs, device), table)
+    call = Call.of(example).mapped(lambda value: to_device(value, device))
+    costs = supernet.costs(cost.quantity.name, call.inputs, table, call.named)
     if table is not None:
         costs = costs.noted(*device_notes(table, Device.here(device)))
     # Now, not after a search of hours that could only fail at its end.

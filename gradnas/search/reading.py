@@ -85,7 +85,7 @@ class Reading(Iterator[Any]):
             )
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def own_generators(loader: Any) -> list[torch.Generator]:
     """The generators that a loader, its samplers and its data set hold, each once."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     holders = [
@@ -105,12 +105,12 @@ def _generators(loader: Any) -> list[torch.Generator]:
 
 def generator_states(loader: Any) -> list[Tensor]:
     """The states of a loader's own generators."""
-    return [generator.get_state() for generator in _generators(loader)]
+    return [generator.get_state() for generator in own_generators(loader)]
 
 
 def set_generators(loader: Any, which: str, states: Sequence[Tensor]) -> None:
     """The inverse of `generator_states`; a warning where the loader has not as many."""
-    generators = _generators(loader)
+    generators = own_generators(loader)
     if len(generators) != len(states):
         warnings.warn(
             f"the {which} loader has {len(generators)} torch generators of its own, and had "

@@ -72,9 +72,9 @@ class Search:
             `"fp32"` does not.
         cost: an expected cost in the loss of the alphas; with a budget, the result is the best
             architecture within it.
-        example: with a cost, the inputs of the network whose cost is meant: one tensor, or a tuple.
-            For latencies their shapes, batch included, must be those that were measured; for
-            multiply-adds give one image.
+        example: with a cost, the inputs of the network whose cost is meant: one tensor, a tuple, or
+            a `gradnas.Call` with named ones. For latencies their shapes, batch included, must be
+            those that were measured; for multiply-adds give one image.
 
     Attributes:
         supernet: the network, with every choice open.

@@ -89,14 +89,21 @@ class Supernet(nn.Module, ABC, Generic[D]):
         )
 
     def costs(
-        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
+        self,
+        quantity: str,
+        inputs: Sequence[Any],
+        table: LatencyTable | None = None,
+        named: Mapping[str, Any] | None = None,
     ) -> Costs:
         """What every operation costs with these inputs; latencies are read from `table`.
+
+        Args:
+            named: inputs by name.
 
         Raises:
             ValueError: a latency that the table neither has nor predicts.
         """
-        units = self.cost_view().survey(inputs)
+        units = self.cost_view().called_with(named).survey(inputs)
         return costs_of(units, quantity, dict(self.alphas.items()), table)
 
     def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[D]:

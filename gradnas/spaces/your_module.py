@@ -218,6 +218,16 @@ def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
     return names
 
 
+def places_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Name -> the paths of the choices of that name, with dots; names are there already."""
+    places: dict[str, list[str]] = {}
+    for path, module in net.named_modules():
+        if isinstance(module, Choice):
+            assert module.name is not None
+            places.setdefault(module.name, []).append(path)
+    return {name: tuple(paths) for name, paths in places.items()}
+
+
 def _check_attributes(net: nn.Module) -> None:
     """ValueError for a choice as an attribute that every module has for something else."""
     for path, module in net.named_modules():

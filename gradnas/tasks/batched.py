@@ -80,6 +80,10 @@ class Calls(Generic[B]):
         """The network on a batch."""
         return net(*self.inputs(batch))
 
+    def size(self, batch: Any) -> int:
+        """Examples in a batch."""
+        return size_of(batch)
+
     @abstractmethod
     def losses(self, outputs: Any, batch: B) -> tuple[Tensor, Parts]:
         """The loss that is reported, and its parts, one of them named `loss`.
@@ -170,9 +174,9 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
     def step(self, batch: B) -> StepReport:
         valid_batch = self.valid_batch()
         report, train_parts, valid_parts = self.bilevel_step(batch, valid_batch)
-        self.train_means.add(train_parts, size_of(batch))
+        self.train_means.add(train_parts, self.size(batch))
         if valid_parts:
-            self.valid_means.add(valid_parts, size_of(valid_batch))
+            self.valid_means.add(valid_parts, self.size(valid_batch))
         self.place.batch += 1
         return report
 
@@ -195,7 +199,7 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
             return self.alpha_loss(loss, read["valid"])
 
         of_alphas: NetLoss | None = None if valid_batch is None else valid_loss
-        sizes = (size_of(batch), None if valid_batch is None else size_of(valid_batch))
+        sizes = (self.size(batch), None if valid_batch is None else self.size(valid_batch))
         report = self.search.step(train_loss, of_alphas, sizes)
         return report, read["train"], read["valid"]
 
@@ -342,8 +346,8 @@ class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
             with autocast(self.precision, self.device):
                 loss, parts = self.train_losses(self.outputs(network, batch), batch)
             loss.backward()
-        update(self, loss, self.config.clip_norm, size_of(batch))
-        self.means.add(parts, size_of(batch))
+        update(self, loss, self.config.clip_norm, self.size(batch))
+        self.means.add(parts, self.size(batch))
         self.place.batch += 1
         return parts
 

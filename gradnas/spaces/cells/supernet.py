@@ -201,10 +201,14 @@ class ConvSupernet(Supernet[Genotype]):
         return CostView(plain, places, {"draw": dense}, {"draw": sparse})
 
     def costs(
-        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
+        self,
+        quantity: str,
+        inputs: Sequence[Any],
+        table: LatencyTable | None = None,
+        named: Mapping[str, Any] | None = None,
     ) -> Costs:
         """As for every supernet; in an expectation each of the n edges into a node counts 2 / n."""
-        costs = super().costs(quantity, inputs, table)
+        costs = super().costs(quantity, inputs, table, named)
         return dataclasses.replace(costs, shares=cell_shares(self.shape))
 
     def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[Genotype]:

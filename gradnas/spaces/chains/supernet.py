@@ -5,7 +5,7 @@ Legend: B batch, C channels, H height, W width, O operations, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,11 @@ class ChainSupernet(OpenModule[Chain]):
         return CostView(plain.to(like.device, like.dtype))
 
     def costs(
-        self, quantity: str, inputs: Sequence[Any], table: LatencyTable | None = None
+        self,
+        quantity: str,
+        inputs: Sequence[Any],
+        table: LatencyTable | None = None,
+        named: Mapping[str, Any] | None = None,
     ) -> Costs:
         """As for every supernet.
 
@@ -105,7 +109,7 @@ class ChainSupernet(OpenModule[Chain]):
         if quantity == LATENCY.name and table is not None and table.is_mobile:
             alphas = dict(self.alphas.items())
             return phone_costs(self.shape, table, alphas, self.num_classes, self.in_channels)
-        return super().costs(quantity, inputs, table)
+        return super().costs(quantity, inputs, table, named)
 
     # ---- derived networks ------------------------------------------------------------------------
 

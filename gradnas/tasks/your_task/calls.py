@@ -1,0 +1,129 @@
+"""How the network of a task is called on a batch, and what is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradnas.modules.call import Call
+from gradnas.precision import Precision, autocast, cuda_products
+from gradnas.search.feed import size_of
+from gradnas.tasks.batched import Calls, Parts
+from gradnas.tasks.evaluation import Means
+from gradnas.tasks.your_task.task import Task
+
+
+class TaskCalls(Calls[Any]):
+    """A task's batches, loss and measures."""
+
+    task: Task
+
+    def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
+        """Those of the network; where the loss takes the network itself, the loss."""
+        if self.task.loss_takes_network:
+            return self.task.loss(net, batch)
+        call, _ = self.task.parts(batch)
+        return call.on(net)
+
+    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+        loss = outputs
+        if not self.task.loss_takes_network:
+            _, target = self.task.parts(batch)
+            loss = self.task.loss(outputs, target)
+        # The search refuses what is no scalar, with a sentence.
+        return loss, {"loss": loss} if isinstance(loss, Tensor) and loss.dim() == 0 else {}
+
+    def size(self, batch: Any) -> int:
+        return examples_in(self.task, batch)
+
+
+def examples_in(task: Task, batch: Any) -> int:
+    """The number of examples in a batch."""
+    if task.size is None:
+        return size_of(batch) or 1
+    size = task.size(batch)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size(batch) of the task must be a whole number above 0, not {size!r}")
+    return size
+
+
+@torch.no_grad()
+def measured(
+    task: Task,
+    network: Callable[..., Any],
+    batches: Iterable[Any],
+    precision: Precision,
+    device: torch.device,
+) -> dict[str, float]:
+    """The mean loss and every measure of a network; the caller sets its mode.
+
+    Raises:
+        ValueError: a measure that is no finite number; no batches.
+    """
+    calls = TaskCalls()
+    calls.task = task
+    means = Means()
+    meters = [score.meter() for score in task.scores]
+    for batch in batches:
+        size = examples_in(task, batch)
+        with cuda_products(precision), autocast(precision, device):
+            outputs = calls.outputs(network, batch)
+            _, parts = calls.losses(outputs, batch)
+        means.add(parts, size)
+        for meter in meters:
+            if meter.score.takes_network:
+                with cuda_products(precision), autocast(precision, device):
+                    meter.add(network, batch, size)
+            else:
+                meter.add(*_outputs_and_target(task, meter.score.name, outputs, batch), size)
+    if not means.count:
+        raise ValueError("there are no batches to measure the network on")
+    values = means.values()
+    for meter in meters:
+        values[meter.score.name] = meter.value()
+    return values
+
+
+def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tuple[Any, Any]:
+    if task.loss_takes_network:
+        raise ValueError(
+            f"the loss of the task takes (net, batch), so nobody knows what the outputs are that the "
+            f"measure {name!r} is of: write it as a function of (net, batch) too"
+        )
+    _, target = task.parts(batch)
+    return outputs, target
+
+
+class FirstCall:
+    """A network that remembers what it is called with first."""
+
+    def __init__(self, network: Callable[..., Any]) -> None:
+        self.network = network
+        self.call: Call | None = None
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self.call is None:
+            self.call = Call(*inputs, **named)
+        return self.network(*inputs, **named)
+
+
+def call_on(task: Task, network: Callable[..., Any], batch: Any) -> Call:
+    """What the network is called with on a batch.
+
+    Raises:
+        ValueError: the loss does not call it.
+    """
+    if not task.loss_takes_network:
+        return task.parts(batch)[0]
+    first = FirstCall(network)
+    with torch.no_grad():
+        task.loss(first, batch)
+    if first.call is None:
+        raise ValueError(
+            "the loss of the task does not call the network it is given, so nobody knows what it is "
+            "called with: give Task(example=gradnas.Call(...))"
+        )
+    return first.call
