@@ -45,6 +45,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def joined_device(name: str) -> torch.device:
+    """The device that was asked for; joins the processes of torchrun, where there are any."""
+    device = pick_device(name)
+    is_any_cuda = device.type == "cuda" and device.index is None
+    if is_any_cuda and "LOCAL_RANK" in os.environ:
+        # torchrun numbers the processes of a machine: each takes the device of its number.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    start(device)
+    return device
+
+
 def start(device: torch.device) -> None:
     """Join the processes that `torchrun` started; nothing to do in a single process."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun says so

@@ -92,16 +92,7 @@ def is_configuration(path: Path) -> bool:
         return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
-def device_of(name: str) -> torch.device:
-    """The device that was asked for; joins the processes of torchrun, where there are any."""
-    device = distributed.pick_device(name)
-    is_any_cuda = device.type == "cuda" and device.index is None
-    if is_any_cuda and "LOCAL_RANK" in os.environ:
-        # torchrun numbers the processes of a machine: each takes the device of its number.
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    distributed.start(device)
-    return device
+device_of = distributed.joined_device
 
 
 def typed(path: Path, *wanted: type[C]) -> tuple[type[C], JsonObject]:

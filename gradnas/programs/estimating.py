@@ -91,7 +91,7 @@ def estimate_search(config: SearchSettings, data: object, device: torch.device) 
     task = kind.search_task(config, data, device)
     assert isinstance(task, BatchedSearch)
     search = task.search
-    search.supernet.train()
+    task.start_epoch()
     batches = _without_end(task)
 
     def step() -> None:

@@ -89,7 +89,7 @@ def run_search(
         while search.epoch < config.epochs and not stopped:
             epoch = search.epoch
             began = time.monotonic()
-            search.supernet.train()
+            task.start_epoch()
             is_first = task.place.at_start
             for batch in task.batches():
                 # The first step of each epoch also counts the memory that it needs.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.text import TEXT
+from gradnas.tasks.your_task import YOUR_TASK
 
-KINDS: tuple[Kind, ...] = (IMAGES, TEXT)
+KINDS: tuple[Kind, ...] = (IMAGES, TEXT, YOUR_TASK)
 
 SEARCH_CONFIGS: dict[str, type[SearchSettings]] = {
     kind.search_config.__name__: kind.search_config for kind in KINDS
@@ -25,6 +26,6 @@ def kind_of(config: str | SearchSettings | TrainSettings) -> Kind:
     name = config if isinstance(config, str) else type(config).__name__
     for kind in KINDS:
         if name in (kind.search_config.__name__, kind.train_config.__name__):
-            return kind
+            return kind if isinstance(config, str) else kind.of(config)
     known = ", ".join([*SEARCH_CONFIGS, *TRAIN_CONFIGS])
     raise ValueError(f"no configuration is called {name!r}, only {known}")

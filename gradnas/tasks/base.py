@@ -254,6 +254,11 @@ class Kind(ABC, Generic[S, T, D]):
     searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
     trainings: Trainings[T] = MappingProxyType({})
 
+    def of(self, config: S | T) -> Kind[S, T, D]:
+        """The kind as runs of this configuration see it: another where they have own measures."""
+        del config
+        return self
+
     @property
     @abstractmethod
     def sentences(self) -> Sentences[S]:

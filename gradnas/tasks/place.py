@@ -9,10 +9,11 @@ class Place(ABC):
     """Where a run stands among the batches of its epoch.
 
     Attributes:
-        steps_per_epoch: steps of an epoch. Where their number is not known before, a guess.
+        steps_per_epoch: steps of an epoch. Where their number is not known before, a guess, or
+            None.
     """
 
-    steps_per_epoch: int
+    steps_per_epoch: int | None
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch import Tensor
 
@@ -37,8 +37,8 @@ class SearchTask(ABC, Generic[S, B]):
         decidedness: how far the alphas have come from where they began.
     """
 
-    shown: ClassVar[Mapping[str, str]]
-    result_keys: ClassVar[tuple[str, ...]]
+    shown: Mapping[str, str]
+    result_keys: tuple[str, ...]
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
 
         @property
@@ -86,6 +86,10 @@ class SearchTask(ABC, Generic[S, B]):
         self.search.load_state_dict(state["search"])  # the random state too: nothing draws after it
 
     # -- steps --
+
+    def start_epoch(self) -> None:
+        """Set what holds for the coming epoch."""
+        self.search.supernet.train()
 
     @abstractmethod
     def batches(self) -> Iterator[B]:

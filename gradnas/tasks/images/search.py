@@ -7,7 +7,7 @@ ends with the same files as one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +40,13 @@ SMALLEST_HELD_OUT_BATCH = 128  # evaluation keeps no graph: larger batches are q
 class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
     """A search of an image classifier."""
 
-    result_keys: ClassVar[tuple[str, ...]] = (
+    result_keys: tuple[str, ...] = (
         "valid_accuracy",
         "derived_valid_accuracy",
         "discretisation_gap",
         "skip_connections",
     )
-    shown: ClassVar[Mapping[str, str]] = {
+    shown: Mapping[str, str] = {
         "train_loss": "loss",
         "train_accuracy": "accuracy",
         "valid_accuracy": "valid",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,8 +54,8 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     """A search of a recurrent cell for language models."""
 
     place: TextPlace
-    result_keys: ClassVar[tuple[str, ...]] = ("valid_perplexity", "valid_loss", "valid_unknown")
-    shown: ClassVar[Mapping[str, str]] = {
+    result_keys: tuple[str, ...] = ("valid_perplexity", "valid_loss", "valid_unknown")
+    shown: Mapping[str, str] = {
         "train_perplexity": "perplexity",
         "valid_perplexity": "valid",
         "entropy_recurrent": "entropy",

@@ -97,33 +97,47 @@ def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tupl
     return outputs, target
 
 
-class FirstCall:
-    """A network that remembers what it is called with first."""
+class _Called(BaseException):
+    """Leaves a loss once its network is called; no `except Exception` of the loss stops it."""
 
-    def __init__(self, network: Callable[..., Any]) -> None:
-        self.network = network
-        self.call: Call | None = None
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        if self.call is None:
-            self.call = Call(*inputs, **named)
-        return self.network(*inputs, **named)
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
-def call_on(task: Task, network: Callable[..., Any], batch: Any) -> Call:
-    """What the network is called with on a batch.
+def call_on(task: Task, batch: Any) -> Call:
+    """What the network is called with first on a batch; it is not run.
 
     Raises:
         ValueError: the loss does not call it.
     """
     if not task.loss_takes_network:
         return task.parts(batch)[0]
-    first = FirstCall(network)
-    with torch.no_grad():
-        task.loss(first, batch)
-    if first.call is None:
+
+    def network(*inputs: Any, **named: Any) -> Any:
+        raise _Called(Call(*inputs, **named))
+
+    try:
+        task.loss(network, batch)
+    except _Called as found:
+        return found.call
+    raise ValueError(
+        "the loss of the task does not call the network it is given, so nobody knows what it is "
+        "called with: give Task(example=gradnas.Call(...))"
+    )
+
+
+def example_call(task: Task, number: int = 1) -> Call:
+    """The example of a task; else the call on `number` examples of its training data.
+
+    Raises:
+        ValueError: it was not given, and the data come from a loader.
+    """
+    if task.example is not None:
+        return Call.of(task.example)
+    batch = task.train_data.some(number)
+    if batch is None:
         raise ValueError(
-            "the loss of the task does not call the network it is given, so nobody knows what it is "
-            "called with: give Task(example=gradnas.Call(...))"
+            "the train data come from a loader, whose batches do not tell what one example is: give "
+            "Task(example=...), the inputs of the model"
         )
-    return first.call
+    return call_on(task, batch)

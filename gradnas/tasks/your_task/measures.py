@@ -66,7 +66,7 @@ class Accuracy:
         counts = target != IGNORED
         right = (outputs.argmax(1) == target) & counts
         number = int(counts.sum())
-        return right.sum() / max(number, 1), number
+        return right.sum().double() / max(number, 1), number
 
 
 accuracy = Accuracy()

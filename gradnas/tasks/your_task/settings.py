@@ -141,6 +141,7 @@ class TaskSpace(ModuleSpace):
 
 
 def _with_task(config: Any, task: Task, source: str, sha256: str | None) -> Any:
+    """The configuration bound to its task."""
     data = replace(config.data, task=task, source=source, sha256=sha256)
     space = config.space.bound(task.new_model, source)
     before = [measure.key for measure in config.measures]
@@ -215,7 +216,9 @@ class TaskSearchConfig(SearchSettings):
             weights=None if task.optimizer is not None else WeightOptimizer(),
         )
 
-    def with_task(self, task: Task, source: str, sha256: str | None) -> TaskSearchConfig:
+    def with_task(
+        self, task: Task, source: str = IN_PYTHON, sha256: str | None = None
+    ) -> TaskSearchConfig:
         return _with_task(self, task, source, sha256)
 
     def kept_in(self, folder: Path) -> TaskSearchConfig:
@@ -263,7 +266,37 @@ class TaskTrainConfig(TrainSettings):
         if self.random_cells < 0:
             raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
 
-    def with_task(self, task: Task, source: str, sha256: str | None) -> TaskTrainConfig:
+    @classmethod
+    def of(
+        cls, task: Task, decided: Choices, searched: TaskSearchConfig | None = None
+    ) -> TaskTrainConfig:
+        """The settings of a training before anything else is said: as long as the search was.
+
+        Raises:
+            ValueError: choices that the model of the task does not have.
+        """
+        space = TaskSpace.of(task.new_model)
+        config = cls(
+            space=space,
+            genotype=space.decision(decided),
+            measures=task.all_measures,
+            data=TaskData(task=task),
+        )
+        if task.optimizer is not None or task.trainer is not None:
+            config = replace(config, weights=None)
+        if searched is None:
+            return config
+        is_within = searched.cost is not None and searched.cost.is_budget
+        return replace(
+            config,
+            epochs=searched.epochs,
+            batch_size=searched.batch_size,
+            cost=searched.cost if is_within else None,
+        )
+
+    def with_task(
+        self, task: Task, source: str = IN_PYTHON, sha256: str | None = None
+    ) -> TaskTrainConfig:
         return _with_task(self, task, source, sha256)
 
     def located(self, folder: Path) -> TaskTrainConfig:

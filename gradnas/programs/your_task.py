@@ -1,0 +1,335 @@
+"""Searches and trainings on a task of one's own from Python: the same runs as on the command line.
+
+What is found lies in a run folder, for `gradnas report` and everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from gradnas import distributed, runs
+from gradnas.architectures.choices import Choices
+from gradnas.architectures.registry import load_architecture
+from gradnas.config import from_json, read_object
+from gradnas.gradients import ArchitectureGradient, FirstOrder
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
+from gradnas.precision import Precision
+from gradnas.programs import searching, training
+from gradnas.programs.reporting import write_report
+from gradnas.programs.trained import TRAIN_FOLDER
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.runs import Record
+from gradnas.search.checks import check_combination
+from gradnas.search.result import SearchResult
+from gradnas.tasks import kind_of
+from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.task import Task
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A finished run on a task of one's own, and its folder.
+
+    Attributes:
+        path: of the run folder.
+        results: what its `results.json` holds.
+    """
+
+    path: Path
+    results: Record
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Choice -> operation."""
+        decided = load_architecture(self.path / runs.GENOTYPE)
+        return dict(decided.public)
+
+    def report(self) -> Path:
+        """Write `report.html` into the folder, and say where it is."""
+        return write_report(runs.Run.open(self.path))
+
+
+@dataclass(frozen=True)
+class SearchRun(TaskRun):
+    """A finished search."""
+
+    config: TaskSearchConfig
+    task: Task
+
+    @cached_property
+    def result(self) -> SearchResult:
+        """The decision with the supernet's weights, on the CPU: `result.derive()` and the rest."""
+        live = kind_of(self.config).search_task(
+            self.config.located(self.path), self.task, torch.device("cpu")
+        )
+        state, _ = runs.Run(self.path).load_checkpoint()
+        assert state is not None
+        live.load_state_dict(state)
+        return live.search.result()
+
+
+@dataclass(frozen=True)
+class TrainingRun(TaskRun):
+    """A finished training."""
+
+    config: TaskTrainConfig
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The trained network, in eval mode, on the CPU."""
+        return kind_of(self.config).load_trained(runs.Run(self.path), self.config)
+
+
+def run_search(
+    task: Task,
+    *,
+    out: str | Path,
+    epochs: int = 20,
+    batch_size: int = 64,
+    relaxation: Relaxation = Softmax(),
+    gradient: ArchitectureGradient = FirstOrder(),
+    weights: WeightOptimizer | None = None,
+    alphas: AlphaOptimizer | None = None,
+    cost: ExpectedCost | None = None,
+    warmup_epochs: int = 0,
+    alpha_every: int = 1,
+    train_fraction: float = 0.5,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    capture: bool = False,
+    workers: int = 0,
+    max_steps: int | None = None,
+    threads: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> SearchRun:
+    """Search on a task of one's own, with a run folder.
+
+    Args:
+        task: what is searched.
+        out: the run folder, which is made.
+        epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads: as in a
+            configuration file (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
+        relaxation, gradient, alphas, cost, seed, precision: as in `Search`.
+        weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
+            optimiser.
+        device: cpu, cuda, cuda:N or auto.
+        capture: replay the steps from a CUDA graph.
+        workers: processes that read a data set.
+        resume: go on with the run in `out`, which was stopped; the other settings are then those of
+            the run, and are not looked at.
+
+    Returns:
+        What was found: `choices`, `results`, `result.derive()`.
+
+    Raises:
+        ValueError: a task or a setting that cannot be, before there is a folder; a folder that
+            holds a run already, or none to go on with.
+        NonFiniteError: a loss became NaN; the last checkpoint is kept.
+        runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    if resume:
+        config = _stopped(TaskSearchConfig, out).with_task(task)
+    else:
+        config = TaskSearchConfig.of(task)
+        config = replace(
+            config,
+            data=replace(config.data, workers=workers),
+            epochs=epochs,
+            batch_size=batch_size,
+            relaxation=relaxation,
+            gradient=gradient,
+            weights=config.weights if weights is None else weights,
+            alphas=alphas,
+            cost=cost,
+            warmup_epochs=warmup_epochs,
+            alpha_every=alpha_every,
+            train_fraction=train_fraction,
+            seed=seed,
+            device=device,
+            precision=precision,
+            capture=capture,
+            max_steps=max_steps,
+            threads=threads,
+        )
+    adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
+    check_combination(config.relaxation, config.gradient, adam)
+    here = distributed.joined_device(config.device)
+    with _threads_kept():
+        run = _begun(
+            out, config, resume, lambda: searching.start_search(config, out, task, here)
+        )
+        results = _guarded(run, lambda: searching.run_search(config, run, task, here, progress))
+    return SearchRun(run.path, results, config, task)
+
+
+def run_training(
+    task: Task,
+    found: SearchRun | str | Path | Mapping[str, str],
+    *,
+    out: str | Path | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    weights: WeightOptimizer | None = None,
+    random: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    workers: int = 0,
+    max_steps: int | None = None,
+    threads: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train the network of a decision from scratch, and test it once.
+
+    Args:
+        task: as it was searched.
+        found: what `run_search` returned, its folder, the file of `SearchResult.save`, or a mapping
+            from choices to operations.
+        out: the run folder, which is made; by default `train` in that of the search.
+        epochs, batch_size: by default those of the search, or 20 and 64.
+        weights: settings of SGD; by default those of `WeightOptimizer(lr_end=0.0)`, or the task's
+            own optimiser.
+        random: so many networks with choices drawn at random are trained in the same way, for
+            comparison; within the budget of the search, if it had one.
+        seed, device, precision, workers, max_steps, threads, resume: as in `run_search`.
+
+    Returns:
+        `network`, `results`.
+
+    Raises:
+        ValueError: a task or a setting that cannot be, before there is a folder; a folder that
+            holds a run already, or none to go on with; choices that the model does not have.
+        NonFiniteError: a loss became NaN; the last checkpoint is kept.
+        runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    folder, decided = _decided(found)
+    if out is None:
+        if folder is None:
+            raise ValueError("run_training needs out=, the run folder to make")
+        out = folder / TRAIN_FOLDER
+    if resume:
+        config = _stopped(TaskTrainConfig, out).with_task(task)
+    else:
+        searched = None if folder is None else _read(TaskSearchConfig, folder)
+        config = TaskTrainConfig.of(task, decided, searched)
+        config = replace(
+            config,
+            data=replace(config.data, workers=workers),
+            epochs=config.epochs if epochs is None else epochs,
+            batch_size=config.batch_size if batch_size is None else batch_size,
+            weights=config.weights if weights is None else weights,
+            random_cells=random,
+            seed=seed,
+            device=device,
+            precision=precision,
+            max_steps=max_steps,
+            threads=threads,
+        )
+    here = distributed.joined_device(config.device)
+    with _threads_kept():
+        run = _begun(
+            out, config, resume, lambda: training.start_training(config, out, task, here)
+        )
+        results = _guarded(run, lambda: training.train(config, run, task, here, progress))
+    return TrainingRun(run.path, results, config)
+
+
+# -- run folders -----------------------------------------------------------------------------------
+
+
+def _decided(found: SearchRun | str | Path | Mapping[str, str]) -> tuple[Path | None, Choices]:
+    """The folder of the search, where there was one, and what was decided."""
+    if isinstance(found, Mapping):
+        return None, Choices(found)
+    path = found.path if isinstance(found, SearchRun) else Path(found)
+    folder = path if path.is_dir() else None
+    file = path
+    if folder is not None:
+        runs.Run.open(folder)
+        file = folder / runs.GENOTYPE
+        if not file.exists():
+            raise ValueError(f"{folder} has no {runs.GENOTYPE} yet: the search is not finished")
+    decided = load_architecture(file)
+    if not isinstance(decided, Choices):
+        raise ValueError(f"{file} holds a {decided.noun}, and not the choices of a module")
+    return folder, decided
+
+
+C = TypeVar("C", bound=TaskSearchConfig | TaskTrainConfig)
+
+
+def _read(cls: type[C], folder: Path) -> C:
+    """The configuration of a run on a task of one's own. ValueError for a run of another kind."""
+    path = folder / runs.CONFIG
+    description = read_object(path)
+    name = description.get("type")
+    if name != cls.__name__:
+        raise ValueError(f"{path} is a {name}, and not a {cls.__name__}")
+    return from_json(cls, description, str(path)).located(folder)
+
+
+def _stopped(cls: type[C], out: str | Path) -> C:
+    """The configuration of a run that was stopped."""
+    run = runs.Run.open(out)
+    if run.status().get("status") == "finished":
+        raise ValueError(f"{out} is finished: there is nothing to go on with")
+    return _read(cls, run.path)
+
+
+def _begun(
+    out: str | Path,
+    config: SearchSettings | TrainSettings,
+    resume: bool,
+    start: Callable[[], object],
+) -> runs.Run:
+    """The run folder to work in."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if not resume and distributed.is_main():
+        start()
+    distributed.barrier()
+    run = runs.Run.open(out)
+    if resume and distributed.is_main():
+        # The same number of threads as before, or sums would differ in their last bits.
+        torch.set_num_threads(read_object(run.path / runs.ENVIRONMENT)["threads"])
+        run.set_status("running")
+    return run
+
+
+def _guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
+    """Do the work; when it stops, leave word of it in the run folder."""
+    try:
+        return work()
+    except runs.Interrupted:
+        if distributed.is_main():
+            run.set_status("interrupted")
+        raise
+    except Exception as error:
+        if distributed.is_main():
+            # Where the disk is full this cannot be written either; the first error says so.
+            with contextlib.suppress(ValueError):
+                run.set_status("failed", message=str(error))
+        raise
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """A run may set their number: after it, it is what it was."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,112 @@
+"""Tasks of one's own: any model with choices, any data, any loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradnas import runs
+from gradnas.export.source import SourceOf
+from gradnas.precision import check_precision
+from gradnas.tasks.base import Kind
+from gradnas.tasks.costs import noted_warnings
+from gradnas.tasks.measure import Measure
+from gradnas.tasks.your_task.checks import check_task_search, check_task_training
+from gradnas.tasks.your_task.measures import LOSS
+from gradnas.tasks.your_task.search import TaskSearch
+from gradnas.tasks.your_task.sentences import TaskSentences
+from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.task import Task
+from gradnas.tasks.your_task.training import OwnTraining, TaskTraining
+from gradnas.tasks.your_task.words import TaskWords
+
+
+class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
+    """Tasks of one's own, each with measures of its own.
+
+    Args:
+        measure: the one that decides.
+    """
+
+    name = "a task of your own"
+    search_config = TaskSearchConfig
+    train_config = TaskTrainConfig
+    data_of_search = ("source", "sha256", "workers")
+    no_estimate = None
+
+    def __init__(self, measure: Measure = LOSS) -> None:
+        self.measure = measure
+        self.words = TaskWords()
+
+    def of(self, config: TaskSearchConfig | TaskTrainConfig) -> YourTask:
+        return YourTask(config.measures[0])
+
+    @property
+    def sentences(self) -> TaskSentences:
+        return TaskSentences(self.measure)
+
+    # -- runs --
+
+    def check_search(self, config: TaskSearchConfig, data: Task, device: torch.device) -> None:
+        check_precision(config.precision, device)
+        if config.capture and device.type != "cuda":
+            raise ValueError(
+                f"capture records CUDA graphs, but the device is {device}: leave it out"
+            )
+        if config.weights is not None and data.optimizer is not None:
+            raise ValueError(
+                "the task brings its own optimiser of the weights: leave --lr and weights= out"
+            )
+        check_task_search(config, data, device)
+
+    def check_training(self, config: TaskTrainConfig, data: Task, device: torch.device) -> None:
+        check_precision(config.precision, device)
+        check_task_training(config, data, device)
+
+    def search_task(
+        self, config: TaskSearchConfig, data: Task, device: torch.device
+    ) -> TaskSearch:
+        with noted_warnings() as notes:
+            task = TaskSearch(config, data, device)
+        task.notes = [*notes, *task.search.supernet.notes()]
+        return task
+
+    def train_task(
+        self,
+        config: TaskTrainConfig,
+        data: Task,
+        device: torch.device,
+        network: nn.Module | None = None,
+    ) -> TaskTraining:
+        kind = TaskTraining if data.trainer is None else OwnTraining
+        return kind(config, data, device, network)
+
+    # -- after a training --
+
+    def untrained(self, run: runs.Run, config: TaskTrainConfig) -> nn.Module:
+        return config.space.network(config.genotype)
+
+    def evaluate(
+        self, run: runs.Run, config: TaskTrainConfig, source: str | None, device: torch.device
+    ) -> str:
+        if source is not None:
+            raise ValueError("the data of a task of your own are those of its file: no --data")
+        task = config.data.load()
+        if task.test_data is None:
+            raise ValueError("the task has no test data: give Task(test=...)")
+        training = self.train_task(config, task, device, self.load_trained(run, config))
+        test = training.evaluated(task.test_data)
+        words = [f"{m.key} {m.text(test[m.key])}" for m in config.measures]
+        if LOSS.key not in [m.key for m in config.measures]:
+            words.append(f"loss {test['loss']:.4f}")
+        return f"test {'  '.join(words)}  on {training.num_examples} examples"
+
+    def export(
+        self, run: runs.Run, config: TaskTrainConfig, path: Path, source: SourceOf
+    ) -> list[Path]:
+        raise NotImplementedError
+
+
+YOUR_TASK = YourTask()

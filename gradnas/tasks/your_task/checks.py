@@ -1,0 +1,190 @@
+"""A task is tried out on one batch before there is a run folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.latency.counts import in_eval_mode
+from gradnas.precision import autocast, cuda_products
+from gradnas.randomness import random_state, seed_for, seeded, set_random_state
+from gradnas.search.bound_net import BoundNet
+from gradnas.search.checks import check_network, scalar
+from gradnas.search.costs import counted_costs
+from gradnas.spaces.your_module import ModuleSupernet
+from gradnas.tasks.your_task.calls import TaskCalls, measured
+from gradnas.tasks.your_task.search import (
+    TRAIN_ORDER,
+    VALID_ORDER,
+    divided,
+    example_of,
+    new_supernet,
+)
+from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.sources import Source
+from gradnas.tasks.your_task.task import Task
+from gradnas.tasks.your_task.training import ORDER, new_network
+
+
+def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device) -> list[str]:
+    """Sentences to be said of a search that can be.
+
+    Raises:
+        ValueError: no batch, a model that does not take one, a loss that is no scalar, a measure
+            that is no number, an example that does not fit, a budget that cannot be kept.
+    """
+    for_weights, for_alphas = divided(config, task)
+    with _no_trace(device):
+        supernet = new_supernet(config)
+        check_network(supernet)
+        supernet.to(device)
+        net = BoundNet(supernet, supernet.dense_draw(), None)
+        for source, stream in ((for_weights, TRAIN_ORDER), (for_alphas, VALID_ORDER)):
+            batch = _first_batch(source, config, stream, device)
+            _try_out(task, supernet, net, batch, config, device)
+        if config.cost is not None:
+            _check_cost(config, task, supernet, device)
+    seed = seed_for(config.seed, TRAIN_ORDER)
+    notes = [for_weights.check_steady(seed)]
+    if task.valid_data is not None:
+        notes.append(for_alphas.check_steady(seed))
+    return [note for note in notes if note is not None]
+
+
+def check_task_training(config: TaskTrainConfig, task: Task, device: torch.device) -> None:
+    """ValueError for a training that cannot be: as of a search, and without test data."""
+    if task.test_data is None:
+        raise ValueError(
+            "the task has no test data, on which a trained network is measured: give Task(test=...)"
+        )
+    with _no_trace(device):
+        network = new_network(config).to(device)
+        sources = [task.train_data]
+        if task.valid_data is not None:
+            sources.append(task.valid_data)
+        for source in sources:
+            batch = _first_batch(source, config, ORDER, device)
+            _try_out(task, network, network, batch, config, device)
+
+
+@contextmanager
+def _no_trace(device: torch.device) -> Iterator[None]:
+    """Within: whatever is drawn leaves the random numbers of the run as they were."""
+    state = random_state(device)
+    try:
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run says them again
+            yield
+    finally:
+        set_random_state(state, device)
+
+
+def _first_batch(source: Source, config: Any, stream: int, device: torch.device) -> Any:
+    seed = seed_for(config.seed, stream)
+    batches = source.stream(config.batch_size, seed, device, shuffle=True).epoch(0)
+    return next(batches)
+
+
+def _try_out(
+    task: Task,
+    module: nn.Module,
+    net: Callable[..., Any],
+    batch: Any,
+    config: TaskSearchConfig | TaskTrainConfig,
+    device: torch.device,
+) -> None:
+    """Loss and measures on one batch."""
+    calls = TaskCalls()
+    calls.task = task
+    try:
+        with cuda_products(config.precision), autocast(config.precision, device):
+            outputs = calls.outputs(net, batch)
+    except FAILURES as error:
+        if is_ours(error):
+            raise
+        what = "loss" if task.loss_takes_network else "model"
+        raise ValueError(
+            f"the {what} of the task fails on a batch of {in_words(batch)}: {reason(error)}"
+        ) from error
+    try:
+        with cuda_products(config.precision), autocast(config.precision, device):
+            loss, _ = calls.losses(outputs, batch)
+    except FAILURES as error:
+        if is_ours(error):
+            raise
+        raise ValueError(
+            f"the loss of the task fails on outputs of {in_words(outputs)}: {reason(error)}"
+        ) from error
+    loss = scalar(loss, "train")
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss of the task is {loss.item()} on the first batch")
+    with in_eval_mode(module):
+        try:
+            measured(task, net, [batch], config.precision, device)
+        except FAILURES as error:
+            if is_ours(error):
+                raise
+            raise ValueError(
+                f"a measure of the task fails on a batch of {in_words(batch)}: {reason(error)}"
+            ) from error
+
+
+def _check_cost(
+    config: TaskSearchConfig, task: Task, supernet: ModuleSupernet, device: torch.device
+) -> None:
+    assert config.cost is not None
+    example = example_of(task, config.cost, device)
+    try:
+        counted_costs(supernet, config.cost, example, device)
+    except FAILURES as error:
+        if is_ours(error):
+            raise
+        raise ValueError(
+            f"the example of the task does not fit its model: {example!r} gives {reason(error)}"
+        ) from error
+
+
+PACKAGE = Path(__file__).parents[2]
+FAILURES = (  # of a user's model, loss and measures
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether gradnas refuses something, and not the user's code or torch."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else trace.tb_frame.f_code.co_filename
+    return isinstance(error, ValueError) and Path(raised_in).is_relative_to(PACKAGE)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+
+
+def in_words(batch: Any) -> str:
+    """The shapes of a batch: `(64, 3, 8, 8), (64,)`."""
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    if isinstance(batch, dict):
+        return "{" + ", ".join(f"{name}: {in_words(item)}" for name, item in batch.items()) + "}"
+    if isinstance(batch, (tuple, list)):
+        return ", ".join(in_words(item) for item in batch)
+    return type(batch).__name__
+
