@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gradnas.objectives import TokenLikelihood as TokenLikelihood
     from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
     from gradnas.optimizers import WeightOptimizer as WeightOptimizer
+    from gradnas.programs.your_task import run_search as run_search
+    from gradnas.programs.your_task import run_training as run_training
     from gradnas.relaxations import BinaryGates as BinaryGates
     from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
     from gradnas.relaxations import Relaxation as Relaxation
@@ -80,6 +82,8 @@ _MODULES = {
     "TokenLikelihood": "gradnas.objectives",
     "AlphaOptimizer": "gradnas.optimizers",
     "WeightOptimizer": "gradnas.optimizers",
+    "run_search": "gradnas.programs.your_task",
+    "run_training": "gradnas.programs.your_task",
     "BinaryGates": "gradnas.relaxations",
     "GumbelSoftmax": "gradnas.relaxations",
     "Relaxation": "gradnas.relaxations",

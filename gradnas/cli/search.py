@@ -102,6 +102,10 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
         changes["alphas"] = alphas
     if command.lr is not None:
         weights = config.weights
+        if weights is None:
+            raise ValueError(
+                "--lr is for SGD, and the task brings its own optimiser of the weights"
+            )
         # One that is constant stays so, and none rises towards its end.
         is_constant = weights.lr == weights.lr_end
         lr_end = command.lr if is_constant else min(weights.lr_end, command.lr)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from typing import Any
 
 import torch
 
 from gradnas.memory import measured_peak_mib
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
-from gradnas.tasks.batched import BatchedSearch
+from gradnas.tasks.search import SearchTask
 
 PROBE_STEPS = (2, 10)  # timed steps: at least, and at most where they are short
 PROBE_SECONDS = 4.0  # long enough for the median of short steps
@@ -89,10 +89,17 @@ def estimate_search(config: SearchSettings, data: object, device: torch.device) 
     if kind.no_estimate is not None:
         raise ValueError(kind.no_estimate)
     task = kind.search_task(config, data, device)
-    assert isinstance(task, BatchedSearch)
     search = task.search
     task.start_epoch()
-    batches = _without_end(task)
+    steps = task.place.steps_per_epoch
+    held_out = task.num_held_out
+    if steps is None or held_out is None:
+        raise ValueError(
+            "how long an epoch is cannot be estimated: the loaders do not say how many batches "
+            "they "
+            "have (give them a __len__)"
+        )
+    batches = task.endless()
 
     def step() -> None:
         task.step(next(batches))
@@ -118,18 +125,17 @@ def estimate_search(config: SearchSettings, data: object, device: torch.device) 
         process_mib=measured_peak_mib(device),
         step_seconds=step_seconds,
         warmup_step_seconds=warmup_step_seconds,
-        evaluation_seconds=_evaluation_seconds(task, device),
-        steps=task.place.steps_per_epoch,
+        evaluation_seconds=_evaluation_seconds(task, held_out, device),
+        steps=steps,
         epochs=config.epochs,
         warmup_epochs=warmup_epochs,
         device=_in_words(device),
     )
 
 
-def _evaluation_seconds(task: BatchedSearch, device: torch.device) -> float:
+def _evaluation_seconds(task: SearchTask[Any, Any], batches: int, device: torch.device) -> float:
     """An evaluation costs a + b n for n batches: a for building and recalibrating the network."""
     result = task.search.result()
-    batches = len(task.held_out)
 
     def seconds(number: int) -> float:
         return _seconds(lambda: task.evaluate(result, 0, number), device)
@@ -146,11 +152,6 @@ def _in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def _without_end(task: BatchedSearch) -> Iterator[object]:
-    for epoch in count():
-        yield from task.train.epoch(epoch)
 
 
 def _median_seconds(step: Callable[[], None], device: torch.device) -> float:

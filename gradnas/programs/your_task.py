@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -167,9 +167,7 @@ def run_search(
     check_combination(config.relaxation, config.gradient, adam)
     here = distributed.joined_device(config.device)
     with _threads_kept():
-        run = _begun(
-            out, config, resume, lambda: searching.start_search(config, out, task, here)
-        )
+        run = _begun(out, config, resume, lambda: searching.start_search(config, out, task, here))
         results = _guarded(run, lambda: searching.run_search(config, run, task, here, progress))
     return SearchRun(run.path, results, config, task)
 
@@ -240,9 +238,7 @@ def run_training(
         )
     here = distributed.joined_device(config.device)
     with _threads_kept():
-        run = _begun(
-            out, config, resume, lambda: training.start_training(config, out, task, here)
-        )
+        run = _begun(out, config, resume, lambda: training.start_training(config, out, task, here))
         results = _guarded(run, lambda: training.train(config, run, task, here, progress))
     return TrainingRun(run.path, results, config)
 
@@ -278,7 +274,8 @@ def _read(cls: type[C], folder: Path) -> C:
     name = description.get("type")
     if name != cls.__name__:
         raise ValueError(f"{path} is a {name}, and not a {cls.__name__}")
-    return from_json(cls, description, str(path)).located(folder)
+    config: Any = from_json(cls, description, str(path))
+    return config.located(folder)
 
 
 def _stopped(cls: type[C], out: str | Path) -> C:

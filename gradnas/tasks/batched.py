@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -150,6 +150,14 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
 
     def batches(self) -> Iterator[B]:
         return self.train.epoch(self.search.epoch, start=self.place.batch)
+
+    def endless(self) -> Iterator[B]:
+        for epoch in count():
+            yield from self.train.epoch(epoch)
+
+    @property
+    def num_held_out(self) -> int:
+        return len(self.held_out)
 
     def valid_batch(self) -> B | None:
         """The alphas' batch of the coming step; None where the alphas wait.

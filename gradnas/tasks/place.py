@@ -39,6 +39,7 @@ class BatchPlace(Place):
     """
 
     def __init__(self, num_batches: int) -> None:
+        self.num_batches = num_batches
         self.steps_per_epoch = num_batches
         self.batch = 0
 
@@ -52,4 +53,4 @@ class BatchPlace(Place):
 
     @property
     def epoch_done(self) -> bool:
-        return self.batch >= self.steps_per_epoch
+        return self.batch >= self.num_batches

@@ -111,6 +111,17 @@ class SearchTask(ABC, Generic[S, B]):
         self.memory_mib = step_mib(kept, search.supernet, optimizers)
         return report
 
+    # -- to see how long a search takes --
+
+    def endless(self) -> Iterator[B]:
+        """Train batches, epoch after epoch; nothing moves on. Only where a search is estimated."""
+        raise NotImplementedError
+
+    @property
+    def num_held_out(self) -> int | None:
+        """Batches of an evaluation; None where nobody knows."""
+        return None
+
     def bar(self, report: StepReport) -> dict[str, Tensor]:
         """What stands beside the progress bar after a step."""
         return {"loss": report.train_loss}

@@ -65,9 +65,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         check_precision(config.precision, device)
         check_task_training(config, data, device)
 
-    def search_task(
-        self, config: TaskSearchConfig, data: Task, device: torch.device
-    ) -> TaskSearch:
+    def search_task(self, config: TaskSearchConfig, data: Task, device: torch.device) -> TaskSearch:
         with noted_warnings() as notes:
             task = TaskSearch(config, data, device)
         task.notes = [*notes, *task.search.supernet.notes()]

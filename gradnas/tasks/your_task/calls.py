@@ -90,7 +90,8 @@ def measured(
 def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tuple[Any, Any]:
     if task.loss_takes_network:
         raise ValueError(
-            f"the loss of the task takes (net, batch), so nobody knows what the outputs are that the "
+            "the loss of the task takes (net, batch), so nobody knows what the outputs are that "
+            "the "
             f"measure {name!r} is of: write it as a function of (net, batch) too"
         )
     _, target = task.parts(batch)
@@ -137,7 +138,8 @@ def example_call(task: Task, number: int = 1) -> Call:
     batch = task.train_data.some(number)
     if batch is None:
         raise ValueError(
-            "the train data come from a loader, whose batches do not tell what one example is: give "
+            "the train data come from a loader, whose batches do not tell what one example is: "
+            "give "
             "Task(example=...), the inputs of the model"
         )
     return call_on(task, batch)

@@ -187,4 +187,3 @@ def in_words(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         return ", ".join(in_words(item) for item in batch)
     return type(batch).__name__
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,10 +102,13 @@ class Score:
         self.adds_up = all(callable(getattr(self.given, method, None)) for method in methods)
         if not self.adds_up and not callable(self.given):
             raise ValueError(
-                f"the measure {name!r} must be a function (outputs, target) -> number, or an object "
+                f"the measure {name!r} must be a function (outputs, target) -> number, or an "
+                "object "
                 f"with reset(), update(outputs, target) and compute(), not {self.given!r}"
             )
-        called: Callable[..., Any] = self.given.update if self.adds_up else self.given
+        called: Any = self.given
+        if self.adds_up:
+            called = called.update
         self.takes_network = takes_network(called)
         percent = isinstance(self.given, Accuracy)
         scale, unit = (100.0, "%") if percent else (1.0, "")

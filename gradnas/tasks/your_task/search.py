@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -121,6 +121,14 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
     def batches(self) -> Iterator[Any]:
         return self.train.epoch(self.search.epoch, start=self.place.batch)
 
+    def endless(self) -> Iterator[Any]:
+        for epoch in count():
+            yield from self.train.epoch(epoch)
+
+    @property
+    def num_held_out(self) -> int | None:
+        return self.held_out.length
+
     def valid_batch(self) -> Any | None:
         """The alphas' batch of the coming step; None where the alphas wait."""
         if not self.search.schedule.alpha_due:
@@ -147,9 +155,7 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         self.place.batch += 1
         return report
 
-    def bilevel_step(
-        self, batch: Any, valid_batch: Any | None
-    ) -> tuple[StepReport, Parts, Parts]:
+    def bilevel_step(self, batch: Any, valid_batch: Any | None) -> tuple[StepReport, Parts, Parts]:
         """One step of alphas (with a `valid_batch`) and weights, or a replayed one."""
         other = batch if valid_batch is None else valid_batch
         if self.config.capture and not self.place.at_start and is_flat(batch) and is_flat(other):

@@ -36,7 +36,8 @@ def not_here(source: str) -> ValueError:
     """The error where a run needs its task."""
     where = "MY_TASK.py" if source == IN_PYTHON else source
     return ValueError(
-        f"this run is of a task of your own ({source}), and no file that a run folder names is run: "
+        f"this run is of a task of your own ({source}), and no file that a run folder names is "
+        "run: "
         f"give it with --task {where}"
     )
 
@@ -309,4 +310,3 @@ def steps_of(epochs: int, per_epoch: int | None, max_steps: int | None) -> int |
         return max_steps
     steps = epochs * per_epoch
     return steps if max_steps is None else min(steps, max_steps)
-

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from gradnas import distributed
 from gradnas.data.base import Plan
@@ -33,7 +33,8 @@ class Stream(Protocol):
         length: batches of an epoch; None where it is not known.
     """
 
-    length: int | None
+    @property
+    def length(self) -> int | None: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """What is left of an epoch after `start` batches."""
@@ -79,7 +80,8 @@ class Source(ABC):
         if first[0] == first[1]:
             return None
         return (
-            f"the {self.what} data are others each time they are read, with the same random numbers "
+            f"the {self.what} data are others each time they are read, with the same random "
+            "numbers "
             "of torch, numpy and Python: a run that is stopped and resumed will not be the same to "
             "the bit"
         )
@@ -147,7 +149,7 @@ class DatasetStream:
             yield to_device(batch, self.device)
 
 
-class _Batches:
+class _Batches(Dataset[Any]):
     """The batches of an epoch by their number: what a worker process is given."""
 
     def __init__(self, examples: Examples, plan: Plan, epoch: int) -> None:
@@ -260,7 +262,9 @@ def source_of(given: Any, what: str, collate: Collate | None = None) -> Source:
         ValueError: none of these, or empty.
     """
     if isinstance(given, type):
-        raise ValueError(f"the {what} data are a class: give an object of it, {given.__name__}(...)")
+        raise ValueError(
+            f"the {what} data are a class: give an object of it, {given.__name__}(...)"
+        )
     if isinstance(given, Source):
         return given
     if not _is_data(given) and callable(given):
@@ -281,7 +285,8 @@ def source_of(given: Any, what: str, collate: Collate | None = None) -> Source:
             raise ValueError(f"the {what} loader yields no batch")
         return LoaderSource(lambda size: given, what)
     raise ValueError(
-        f"the {what} data must be a data set, tensors (x, y), or a function that makes a loader, not "
+        f"the {what} data must be a data set, tensors (x, y), or a function that makes a loader, "
+        "not "
         f"{given!r}"
     )
 

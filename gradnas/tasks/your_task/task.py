@@ -149,7 +149,8 @@ class Task:
         """
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise ValueError(
-                f"a batch is a {type(batch).__name__}, and not (inputs ..., target): write loss and "
+                f"a batch is a {type(batch).__name__}, and not (inputs ..., target): write loss "
+                "and "
                 "measures as functions of (net, batch)"
             )
         *inputs, target = batch

@@ -183,9 +183,7 @@ class OwnTraining(TaskTraining):
         self.task.trainer(self.network, self.config.epochs)
         for name, tensor in self.network.state_dict().items():
             if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
-                raise ValueError(
-                    f"the trainer of the task left NaN or infinite values in {name!r} of the network"
-                )
+                raise ValueError(f"the trainer of the task left NaN or infinite values in {name!r}")
         self.place.batch += 1
         self.steps += 1
         return {}
@@ -204,9 +202,7 @@ def new_network(config: TaskTrainConfig) -> nn.Module:
         return config.space.network(config.genotype)
 
 
-def _optimizer(
-    config: TaskTrainConfig, task: Task, network: nn.Module
-) -> torch.optim.Optimizer:
+def _optimizer(config: TaskTrainConfig, task: Task, network: nn.Module) -> torch.optim.Optimizer:
     params = [p for p in network.parameters() if p.requires_grad]
     if config.weights is None and task.optimizer is not None:
         optimizer = task.optimizer(params)

@@ -1,4 +1,4 @@
-"""What a report says of runs on a task of one's own: by the measures that its configuration names."""
+"""What a report says of runs on a task of one's own, by the measures of its configuration."""
 
 from __future__ import annotations
 

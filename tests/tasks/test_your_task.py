@@ -1,0 +1,158 @@
+"""Tasks of one's own: any form of data, loss and measure; folders that are resumed to the bit."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import gradnas
+from gradnas import Choice, Task, runs
+from gradnas.programs.your_task import run_search, run_training
+
+CPU = torch.device("cpu")
+X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] * X[:, 1] > 0).long()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        wide = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.body = Choice({"wide": wide, "flat": nn.Linear(4, 4), "skip": nn.Identity()})
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.body(x))))
+
+
+class Noisy(Dataset):
+    """Augments with the numbers of torch, numpy and Python, as users do."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return X[index] + 0.01 * float(noise), Y[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(X, Y, strict=True)
+
+
+def batches_without_length():
+    for start in torch.randperm(6).tolist():
+        yield X[10 * start : 10 * start + 10], Y[10 * start : 10 * start + 10]
+
+
+def shuffling():
+    own = torch.Generator()
+    return DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True, generator=own)
+
+
+HELD_OUT = (X[:20], Y[:20])
+FORMS = {
+    "tensors": {"train": (X, Y)},
+    "tensors and held-out ones": {"train": (X, Y), "valid": HELD_OUT},
+    "data set": {"train": Noisy()},
+    "loader": {"train": shuffling, "valid": HELD_OUT},
+    "loader of numbers that are global": {
+        "train": DataLoader(Noisy(), batch_size=16, shuffle=True),
+        "valid": DataLoader(TensorDataset(*HELD_OUT), batch_size=16, shuffle=True),
+    },
+    "generator": {"train": batches_without_length, "valid": batches_without_length},
+    "stream": {"train": Stream(), "valid": Stream()},
+}
+
+
+def task_on(**changes):
+    settings = {
+        "model": Net,
+        "train": (X, Y),
+        "test": HELD_OUT,
+        "loss": F.cross_entropy,
+        "measures": {"accuracy": gradnas.accuracy},
+    }
+    return Task(**{**settings, **changes})
+
+
+def search(task, out, **settings):
+    settings = {"epochs": 2, "batch_size": 16, "device": "cpu", "progress": False, **settings}
+    return run_search(task, out=out, **settings)
+
+
+def stop_every(monkeypatch, steps):
+    counted = []
+
+    def after_step(keeper):
+        keeper.save()
+        counted.append(1)
+        if len(counted) % steps == 0:
+            raise runs.Interrupted
+
+    monkeypatch.setattr(runs.Keeper, "after_step", after_step)
+
+
+def go_on(work):
+    """How often the work was interrupted until it was done."""
+    for stops in range(100):
+        # A new process would have other numbers.
+        torch.manual_seed(stops)
+        np.random.seed(stops)
+        random.seed(stops)
+        try:
+            work(resume=stops > 0)
+            return stops
+        except runs.Interrupted:
+            continue
+    raise AssertionError("it never ends")
+
+
+def contents(folder, names):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, monkeypatch):
+    task = task_on(**FORMS[form])
+    search(task, tmp_path / "whole")
+    run_training(task, tmp_path / "whole", device="cpu", progress=False)
+    stop_every(monkeypatch, 2)
+    assert go_on(lambda resume: search(task, tmp_path / "stopped", resume=resume)) > 1
+    files = (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
+    assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
+
+    def training(resume):
+        run_training(task, tmp_path / "stopped", device="cpu", progress=False, resume=resume)
+
+    assert go_on(training) > 1
+    files = ("train/config.json", "train/metrics.jsonl", "train/weights.safetensors")
+    assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
+
+
+def test_an_optimiser_and_a_schedule_of_ones_own_are_resumed_too(tmp_path, monkeypatch):
+    task = task_on(
+        optimizer=lambda params: torch.optim.AdamW(params, lr=0.1),
+        schedule=lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.1, total_steps=steps + 1
+        ),
+    )
+    search(task, tmp_path / "whole")
+    stop_every(monkeypatch, 3)
+    assert go_on(lambda resume: search(task, tmp_path / "stopped", resume=resume)) > 0
+    files = (runs.CONFIG, runs.METRICS, runs.ALPHAS)
+    assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
+    config = json.loads((tmp_path / "whole" / runs.CONFIG).read_text())
+    assert config["weights"] is None
+    rows = runs.Run(tmp_path / "whole").records()
+    assert rows[0]["lr"] != rows[1]["lr"]
