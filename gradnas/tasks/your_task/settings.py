@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gradnas.architectures.choices import Choices
-from gradnas.config import JsonObject, build, to_json
+from gradnas.config import JsonObject, build, check_numbers, to_json
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -57,6 +57,9 @@ class TaskData:
     sha256: str | None = None
     workers: int = 0
     task: Task | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_numbers(replace(self, task=None) if self.task is not None else self)
 
     def load(self) -> Task:
         """The task.
@@ -199,9 +202,7 @@ class TaskSearchConfig(SearchSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "batch_size", "threads", "max_steps", "alpha_every")
-        if not 0.0 < self.train_fraction < 1.0:
-            raise ValueError(f"train_fraction must be between 0 and 1, not {self.train_fraction}")
+        check_numbers(self)
 
     @classmethod
     def of(cls, task: Task, source: str = IN_PYTHON, sha256: str | None = None) -> TaskSearchConfig:
@@ -263,9 +264,7 @@ class TaskTrainConfig(TrainSettings):
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        self.check_counts("epochs", "batch_size", "threads", "max_steps")
-        if self.random_cells < 0:
-            raise ValueError(f"random_cells must not be negative, not {self.random_cells}")
+        check_numbers(self)
 
     @classmethod
     def of(
