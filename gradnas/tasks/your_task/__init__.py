@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from gradnas import runs
+from gradnas.data.fingerprint import Fingerprint
+from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind
+from gradnas.tasks.base import Kind, unsaid
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.checks import check_task_search, check_task_training
@@ -18,6 +21,7 @@ from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.search import TaskSearch
 from gradnas.tasks.your_task.sentences import TaskSentences
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.summary import fingerprint_of, summary_of
 from gradnas.tasks.your_task.task import Task
 from gradnas.tasks.your_task.training import OwnTraining, TaskTraining
 from gradnas.tasks.your_task.words import TaskWords
@@ -46,6 +50,14 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     @property
     def sentences(self) -> TaskSentences:
         return TaskSentences(self.measure)
+
+    # -- the data --
+
+    def read(self, data: Task) -> DataSummary:
+        return summary_of(data)
+
+    def fingerprint(self, data: Task) -> Fingerprint:
+        return fingerprint_of(data)
 
     # -- runs --
 
@@ -87,13 +99,19 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         return config.space.network(config.genotype)
 
     def evaluate(
-        self, run: runs.Run, config: TaskTrainConfig, source: str | None, device: torch.device
+        self,
+        run: runs.Run,
+        config: TaskTrainConfig,
+        source: str | None,
+        device: torch.device,
+        say: Callable[[DataSummary], None] = unsaid,
     ) -> str:
         if source is not None:
             raise ValueError("the data of a task of your own are those of its file: no --data")
         task = config.data.load()
         if task.test_data is None:
             raise ValueError("the task has no test data: give Task(test=...)")
+        say(self.read(task))
         training = self.train_task(config, task, device, self.load_trained(run, config))
         test = training.evaluated(task.test_data)
         words = [f"{m.key} {m.text(test[m.key])}" for m in config.measures]

@@ -46,7 +46,10 @@ class Source(ABC):
 
     Attributes:
         what: in errors: "train", "valid", "test".
+        is_tensors: rows of tensors, the same whenever they are read.
     """
+
+    is_tensors = False
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -96,6 +99,7 @@ class DatasetSource(Source):
     def __init__(self, examples: Examples, what: str) -> None:
         super().__init__(what)
         self.examples = examples
+        self.is_tensors = examples.is_tensors
 
     @property
     def size(self) -> int:
