@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
     from gradnas.laws.primitives import Primitive as Primitive
     from gradnas.modules.call import Call as Call
+    from gradnas.modules.skip import Skip as Skip
     from gradnas.objectives import CrossEntropy as CrossEntropy
     from gradnas.objectives import ExpectedCost as ExpectedCost
     from gradnas.objectives import Objective as Objective
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from gradnas.tasks.your_task.measures import accuracy as accuracy
     from gradnas.tasks.your_task.measures import lower as lower
     from gradnas.tasks.your_task.task import Task as Task
+    from gradnas.spaces.replace import replace as replace
 
 # The same for Python, which imports a name when it is first asked for: torch takes seconds, and
 # `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
@@ -76,6 +78,7 @@ _MODULES = {
     "EquationRegressor": "gradnas.laws.equations",
     "Primitive": "gradnas.laws.primitives",
     "Call": "gradnas.modules.call",
+    "Skip": "gradnas.modules.skip",
     "CrossEntropy": "gradnas.objectives",
     "ExpectedCost": "gradnas.objectives",
     "Objective": "gradnas.objectives",
@@ -105,6 +108,7 @@ _MODULES = {
     "accuracy": "gradnas.tasks.your_task.measures",
     "lower": "gradnas.tasks.your_task.measures",
     "Task": "gradnas.tasks.your_task.task",
+    "replace": "gradnas.spaces.replace",
 }
 # `from gradnas import *` takes what needs torch and numpy alone.
 _NEED_MORE = ("gradnas.laws", "gradnas.programs", "gradnas.tasks")

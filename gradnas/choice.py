@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.modules.inplace import Inputs, share_memory, watch
-from gradnas.modules.nesting import described, equal, is_mixed, mapped
+from gradnas.modules.mixtures import mixture
+from gradnas.modules.skip import Skip
+from gradnas.modules.slots import held_by, holding, with_copied_buffers
 from gradnas.probing import Probes, probed
+from gradnas.randomness import random_state, set_random_state
 
 Active = tuple[tuple[int, ...], ...]
 
@@ -172,6 +175,13 @@ class Choice(nn.Module):
         self.operations = nn.ModuleDict()
         # Not by the dictionary's own way, which refuses names of its methods: `half`, `keys`.
         self.operations._modules.update(operations)
+        beside = [one for one in operations.values() if not isinstance(one, Skip)]
+        if not beside:
+            raise ValueError(f"{label}: all its operations are a Skip, so there is nothing to skip")
+        self.has_skip = len(beside) < len(operations)
+        for operation in operations.values():
+            if isinstance(operation, Skip):
+                operation.stands_beside(beside)
         # For derived networks, where an operation has the place to itself: whether it has given its
         # input (or a view of it) as output, and whether a pass has then changed input or output in
         # place. Unknown until they have run.
@@ -213,7 +223,8 @@ class Choice(nn.Module):
                 raise
         values = []
         for operation in self.operations.values():
-            values.append(getattr(operation, name, _MISSING))
+            if not isinstance(operation, Skip):  # which has no settings of its own
+                values.append(getattr(operation, name, _MISSING))
         first = values[0]
         is_setting = isinstance(first, (bool, int, float, str))
         if is_setting and all(type(v) is type(first) and v == first for v in values):
@@ -237,7 +248,7 @@ class Choice(nn.Module):
             if self.was_searched:
                 draw = self._draw_of_owner()
             else:
-                outputs = [self._output(key, args, kwargs) for key in self.names]
+                outputs = self._outputs(range(len(self.names)), args, kwargs)
                 equal_weights = [1.0 / len(outputs)] * len(outputs)
                 return self._mix(outputs, equal_weights, range(len(outputs)))
         if self.name is None or self.name not in draw.mix:
@@ -255,7 +266,7 @@ class Choice(nn.Module):
         """What `draw` says, and the way back for the gradients of what it probes."""
         active = draw.active[name][0]
         mix_O = draw.mix[name]
-        outputs = [self._output(self.names[index], args, kwargs) for index in active]
+        outputs = self._outputs(active, args, kwargs)
         mixed = self._mix(outputs, [mix_O[index] for index in active], active)
 
         columns = draw.probed[name][0] if draw.probed is not None else ()
@@ -267,6 +278,48 @@ class Choice(nn.Module):
         # A probe may run later, in backward, where this draw is no longer the current one.
         probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw), self._label_of)
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {name!r}")
+
+    def _outputs(
+        self, columns: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any]:
+        if not self.has_skip:
+            return [self._output(self.names[column], args, kwargs) for column in columns]
+        # What a skip gives depends on what the others give.
+        skips: dict[int, Skip] = {}
+        for column, operation in enumerate(self.operations.values()):
+            if isinstance(operation, Skip):
+                skips[column] = operation
+        found: dict[int, Any] = {}
+        for column in columns:
+            if column not in skips:
+                found[column] = self._output(self.names[column], args, kwargs)
+        if not found and not all(skip.knows(args, kwargs) for skip in skips.values()):
+            column = next(k for k in range(len(self.names)) if k not in skips)
+            found[column] = self._tried(column, args, kwargs)
+        for column, output in found.items():
+            for skip in skips.values():
+                skip.learn(args, kwargs, output, self._label_of(column))
+        for column in columns:
+            if column in skips:
+                found[column] = self._output(self.names[column], args, kwargs)
+        return [found[column] for column in columns]
+
+    @torch.no_grad()
+    def _tried(self, column: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The output of an operation that is not asked for; nothing changes by it."""
+        key = self.names[column]
+        draw = _current.get()
+        assert draw is not None
+        # A choice inside it may be one that the draw does not reach.
+        mix = {name: torch.full_like(table, 1.0) for name, table in draw.mix.items()}
+        device = next(iter(mix.values())).device
+        before = random_state(device)
+        try:
+            held = with_copied_buffers(held_by(self.operations[key]))
+            with holding(held), using(Draw.dense(mix)):
+                return self._output(key, args, kwargs)
+        finally:
+            set_random_state(before, device)
 
     def _output(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Of one operation, which must leave the inputs to the others as they are."""
@@ -303,83 +356,8 @@ class Choice(nn.Module):
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
         names = [self.names[index] for index in active]
-        return _mixture(outputs, weights, f"Choice {self.name!r}", names)
+        return mixture(outputs, weights, f"Choice {self.name!r}", names)
 
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name != "" and "." not in name
-
-
-def _mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
-    """The sum of equal nestings of tensors, tensor by tensor; what is no number must agree.
-
-    Args:
-        label, names: what an error calls the place, and the operations that gave the outputs.
-    """
-    if all(is_mixed(output) for output in outputs):  # as nearly always
-        _check_shapes(outputs, label, names)
-        return _weighted_tensors(outputs, weights)
-    num_tensors = 0
-
-    def summed(parts: Sequence[Any], where: str) -> Any:
-        nonlocal num_tensors
-        num_tensors += isinstance(parts[0], Tensor)
-        if all(is_mixed(part) for part in parts):
-            _check_shapes(parts, f"{label}{where}", names)
-            return _weighted_tensors(parts, weights)
-        check_agreement(parts, f"{label}{where}", names)
-        return parts[0]
-
-    mixed = mapped(summed, outputs)
-    if num_tensors == 0:
-        _refuse(outputs, label, names)
-    return mixed
-
-
-def _weighted_tensors(outputs: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
-    total = _weighted(outputs[0], weights[0])
-    for output, weight in zip(outputs[1:], weights[1:], strict=True):
-        total = total + _weighted(output, weight)
-    return total
-
-
-def _weighted(output: Tensor, weight: Any) -> Tensor:
-    """Mixing weights may be wider than what they mix, and lie elsewhere: the output decides."""
-    if isinstance(weight, Tensor) and weight.device != output.device:
-        weight = weight.to(output.device)
-    product = output * weight
-    return product if product.dtype == output.dtype else product.to(output.dtype)
-
-
-def _check_shapes(outputs: Sequence[Tensor], label: str, names: Sequence[str]) -> None:
-    first = outputs[0]
-    for name, output in zip(names, outputs, strict=True):
-        if output.shape != first.shape:
-            raise ValueError(
-                f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
-                f"{described(first)} and {described(output)}"
-            )
-
-
-def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> None:
-    """ValueError where what cannot be mixed differs between operations."""
-    first = parts[0]
-    for name, part in zip(names, parts, strict=True):
-        if equal(first, part):
-            continue
-        if type(part) is not type(first):
-            _refuse(parts, label, names)
-        raise ValueError(
-            f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
-            f"{described(first)} and {described(part)}; only tensors of real numbers are mixed, "
-            "everything else must be the same from every operation"
-        )
-
-
-def _refuse(outputs: Sequence[Any], label: str, names: Sequence[str]) -> None:
-    given = []
-    for name, output in zip(names, outputs, strict=True):
-        given.append(f"{name}: {type(output).__name__}")
-    raise ValueError(
-        f"{label}: outputs must be tensors or equal nestings of tensors, got {', '.join(given)}"
-    )

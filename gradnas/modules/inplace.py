@@ -26,6 +26,8 @@ class Inputs:
         self.tensors = list(tensors_of(values))
         # A tensor of inference mode counts no changes: a copy is kept.
         self._states = [t.clone() if t.is_inference() else t._version for t in self.tensors]
+        self._stores = list(_stores_of(values))
+        self._stored = [_stored_in(store) for store in self._stores]
 
     def check(self, operation: nn.Module, label: str) -> None:
         """ValueError if the operation has changed them, in place or by putting others there."""
@@ -39,6 +41,13 @@ class Inputs:
                 raise ValueError(_sentence(operation, label))
         if len(now) != len(self.tensors):
             raise ValueError(_sentence(operation, label))
+        for store, stored in zip(self._stores, self._stored, strict=True):
+            if _stored_in(store) != stored:
+                raise ValueError(
+                    f"{label} ({type(operation).__name__}) writes into the {type(store).__name__} "
+                    "that it is given, and so would the other operations: call the model without "
+                    "it (use_cache=False)"
+                )
 
 
 def unspoilt(operation: nn.Module, x: Tensor, label: str) -> Tensor:
@@ -93,6 +102,35 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
         yield value
     for _, item in items_of(value) or ():
         yield from tensors_of(item)
+
+
+def _stores_of(value: Any) -> Iterator[Any]:
+    """Objects in a nesting that may keep tensors, such as the cache of a language model."""
+    items = items_of(value)
+    for _, item in items or ():
+        yield from _stores_of(item)
+    may_keep = hasattr(value, "__dict__") and not callable(value)
+    if items is None and may_keep and not isinstance(value, Tensor):
+        yield value
+
+
+MAX_DEPTH = 6  # of objects in each other
+
+
+def _stored_in(store: Any, depth: int = 0) -> list[tuple[int, int]]:
+    """Which tensors it keeps, each with the number of its changes in place."""
+    if isinstance(store, Tensor):
+        return [(id(store), 0 if store.is_inference() else store._version)]
+    if depth > MAX_DEPTH or isinstance(store, (nn.Module, type)):
+        return []
+    found = []
+    items = items_of(store)
+    inner = vars(store).values() if items is None and hasattr(store, "__dict__") else ()
+    for _, item in items or ():
+        found += _stored_in(item, depth + 1)
+    for item in inner:
+        found += _stored_in(item, depth + 1)
+    return found
 
 
 def share_memory(one: Any, other: Any) -> bool:

@@ -41,6 +41,21 @@ class BoundNet:
         with holding(self._placed):
             return self._supernet(*inputs, draw=self._draw, **named)
 
+    def method(self, name: str, *inputs: Any, **named: Any) -> Any:
+        """Call another method of the network than `forward`, in the same setting.
+
+        Args:
+            name: of the method; of a part of the network with dots, `"encoder.embed"`.
+
+        Raises:
+            ValueError: the network is that of a published space, which has none; there is no such
+                method (the nearest is named).
+        """
+        if self._placed is None:
+            return self._supernet.run_method(name, self._draw, inputs, named)
+        with holding(self._placed):
+            return self._supernet.run_method(name, self._draw, inputs, named)
+
     def in_loss(self, loss: NetLoss) -> Tensor:
         """`loss` of this network, which is called in no other way within."""
         # A loss that calls the user's own variable instead of `net` would get other weights; so
@@ -57,8 +72,8 @@ class BoundNet:
         # Reading through to the module would give the real weights where a probing pass needs
         # others.
         raise AttributeError(
-            "inside a loss the network can only be called: net(...); "
-            f"it has no attribute {name!r} here"
+            "inside a loss the network can only be called, net(...), or one of its methods, "
+            f"net.method({name!r}, ...); it has no attribute {name!r} here"
         )
 
 

@@ -72,6 +72,20 @@ class Supernet(nn.Module, ABC, Generic[D]):
     def derived(self, decision: D, weights: Weights = "keep") -> nn.Module:
         """The plain network of a decision, with the supernet's weights or with fresh ones."""
 
+    def run_method(
+        self, name: str, draw: Draw, inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> Any:
+        """A method of the user's module, for the mixture that `draw` describes.
+
+        Raises:
+            ValueError: there is no such method, or no module of a user's.
+        """
+        del draw, inputs, named
+        raise ValueError(
+            f"net.method({name!r}, ...) is for one's own module with choices in it; a "
+            f"{type(self).__name__} is called, net(...)"
+        )
+
     def idle_choices(self) -> list[str]:
         """The choices that no pass has called: nothing has decided them."""
         return []

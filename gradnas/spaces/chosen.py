@@ -11,6 +11,7 @@ from torch import nn
 
 from gradnas.choice import Choice
 from gradnas.modules.inplace import own_output
+from gradnas.modules.skip import Skip, keeps_first_cache
 from gradnas.modules.written_in_place import PASSES_ON, may_give_its_input, may_write_in_place
 from gradnas.spaces.fast_path import back_as_it_was
 from gradnas.spaces.hooks import hand_over, has_hooks
@@ -34,12 +35,36 @@ def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
     """
     replacing = _Replacing(module, decision)
     network = replacing(module)
-    todo = [network]
+    back_as_it_was(network)
+
+    def inside(old: nn.Module, new: nn.Module) -> nn.Module:
+        del old
+        back_as_it_was(new)
+        return new
+
+    put_everywhere(network, replacing, inside)
+    if replacing.is_without_cache:
+        _switch_cache_off(network)
+    return network
+
+
+def put_everywhere(
+    root: nn.Module,
+    replacing: Callable[[nn.Module], nn.Module],
+    goes_on: Callable[[nn.Module, nn.Module], nn.Module],
+) -> None:
+    """Put other modules in the places of some, wherever these lie inside `root`.
+
+    Args:
+        replacing: a module -> what takes its place; itself, where it stays.
+        goes_on: the two -> the one inside which the others are looked for.
+    """
+    todo = [root]
     seen: set[nn.Module] = set()
 
     def replaced(child: nn.Module) -> nn.Module:
         other = replacing(child)
-        todo.append(other)
+        todo.append(goes_on(child, other))
         return other
 
     while todo:
@@ -47,7 +72,6 @@ def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
         if parent in seen:
             continue
         seen.add(parent)
-        back_as_it_was(parent)
         # Not by `named_children`, which leaves out what it has seen before.
         for name, child in parent._modules.items():
             if child is not None:
@@ -55,7 +79,6 @@ def with_chosen(module: nn.Module, decision: Mapping[str, str]) -> nn.Module:
         own = vars(parent)
         for name in own.keys() - _OF_TORCH:
             own[name] = _with_modules(own[name], replaced)
-    return network
 
 
 def modules_beside(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -85,6 +108,7 @@ class _Replacing:
                 if child is not None:
                     self._parents.setdefault(child, []).append(parent)
         self._net = net
+        self.is_without_cache = False
 
     def __call__(self, module: nn.Module) -> nn.Module:
         if not isinstance(module, Choice):
@@ -102,7 +126,13 @@ class _Replacing:
             name = self._decided(chosen)
             chosen = chosen.operations[name]
         must_copy = any(self._is_changed_later(one) for one in chain)
-        place = _copying(chain[-1], name) if must_copy else chosen
+        if isinstance(chosen, Skip):
+            place = _plain_skip(chain[-1], name, must_copy)
+            self.is_without_cache |= any(map(keeps_first_cache, chain[-1].operations.values()))
+            if has_hooks(chosen):
+                hand_over(chosen, place)
+        else:
+            place = _copying(chain[-1], name) if must_copy else chosen
         if any(has_hooks(one) for one in chain):
             if place is chosen:
                 self._check_is_here_alone([*chain, chosen])
@@ -148,7 +178,40 @@ class _Replacing:
 
     @cached_property
     def _may_write(self) -> bool:
-        return may_write_in_place(self._net, (Choice,))
+        return may_write_in_place(self._net, (Choice, Skip))
+
+
+def _plain_skip(choice: Choice, name: str, must_copy: bool) -> nn.Module:
+    """What does in a derived network as a `Skip` does among the operations of a choice.
+
+    With the settings that the operations beside it agree in: modules around it may read them.
+    """
+    skip = choice.operations[name]
+    assert isinstance(skip, Skip)
+    place = skip.plain(f"Choice {choice.name!r}: operation {name!r}", must_copy)
+    beside = [one for one in choice.operations.values() if not isinstance(one, Skip)]
+    for setting in plain_settings_of(beside[0]):
+        if not hasattr(place, setting) and hasattr(choice, setting):
+            setattr(place, setting, getattr(choice, setting))
+    return place
+
+
+def _switch_cache_off(network: nn.Module) -> None:
+    """Hugging Face's models count the tokens of a cache by their first attention: it is gone."""
+    for module in network.modules():
+        for attribute in ("config", "generation_config"):
+            settings = getattr(module, attribute, None)
+            if hasattr(settings, "use_cache"):
+                settings.use_cache = False
+
+
+def plain_settings_of(module: nn.Module) -> list[str]:
+    """The names of its own attributes that are numbers, texts or switches."""
+    names = []
+    for name in vars(module).keys() - _OF_TORCH:
+        if not name.startswith("_") and isinstance(vars(module)[name], (bool, int, float, str)):
+            names.append(name)
+    return sorted(names)
 
 
 def _copying(choice: Choice, name: str) -> nn.Module:

@@ -31,7 +31,7 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, name) for name in (*_OUTER_FIRST, *_INNER_FIRST))
 
 
-def hand_over(choice: Choice, operation: nn.Module) -> None:
+def hand_over(choice: nn.Module, operation: nn.Module) -> None:
     """Give the hooks of a choice to the operation in its place, around those that it has.
 
     Raises:
@@ -41,8 +41,9 @@ def hand_over(choice: Choice, operation: nn.Module) -> None:
         return
     kinds = {choice._is_full_backward_hook, operation._is_full_backward_hook} - {None}
     if len(kinds) > 1:
+        name = getattr(choice, "name", None)
         raise ValueError(
-            f"Choice {choice.name!r} and its operation have backward hooks of two kinds: register "
+            f"Choice {name!r} and its operation have backward hooks of two kinds: register "
             "both with register_full_backward_hook"
         )
     for kind in kinds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
+from gradnas.config import did_you_mean
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import CostView
 from gradnas.modules.inplace import watching
+from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
 from gradnas.spaces.chosen import modules_beside, with_chosen
@@ -62,6 +64,22 @@ class OpenModule(Supernet[D]):
             )
         with using(draw), watching():
             return self.net(*inputs, **named)
+
+    def run_method(
+        self, name: str, draw: Draw, inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> Any:
+        owner: Any = self.net
+        *path, last = name.split(".")
+        for part in path:
+            owner = _attribute(owner, part, name)
+        method = _attribute(owner, last, name)
+        if not callable(method):
+            raise ValueError(
+                f"{type(self.net).__name__} has {name!r}, but that is a {type(method).__name__} "
+                "and no method"
+            )
+        with using(draw), watching():
+            return method(*inputs, **named)
 
     def notes(self) -> list[str]:
         places: dict[str, int] = {}
@@ -137,12 +155,12 @@ class ModuleSupernet(OpenModule[Choices]):
         return Draw.one_hot(indices, {name: alpha.detach() for name, alpha in self.alphas.items()})
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
-        """Choices that were decided for an `nn.Identity`."""
+        """Choices that were decided for an `nn.Identity` or a `Skip`."""
         is_skip: dict[str, bool] = {}  # by name: places of one name are one decision
         for module in self.net.modules():
             if isinstance(module, Choice) and module.name in decision:
                 chosen = module.operations[decision[module.name]]
-                is_skip[module.name] = isinstance(chosen, nn.Identity)
+                is_skip[module.name] = isinstance(chosen, (nn.Identity, Skip))
         return sum(is_skip.values())
 
     def idle_choices(self) -> list[str]:
@@ -176,6 +194,16 @@ class Alphas(nn.ParameterDict):
     def __setitem__(self, key: str, value: Any) -> None:
         self._keys[key] = None
         self._parameters[key] = value
+
+
+def _attribute(owner: Any, name: str, path: str) -> Any:
+    if not hasattr(owner, name):
+        methods = [key for key in dir(type(owner)) if not key.startswith("_")]
+        raise ValueError(
+            f"there is no method {path!r}: {type(owner).__name__} has no attribute "
+            f"{name!r}{did_you_mean(name, methods)}"
+        )
+    return getattr(owner, name)
 
 
 def _alphas_like(net: nn.Module) -> tuple[torch.device, torch.dtype]:
