@@ -200,7 +200,7 @@ def _switch_cache_off(network: nn.Module) -> None:
     """Hugging Face's models count the tokens of a cache by their first attention: it is gone."""
     for module in network.modules():
         for attribute in ("config", "generation_config"):
-            settings = getattr(module, attribute, None)
+            settings: Any = getattr(module, attribute, None)
             if hasattr(settings, "use_cache"):
                 settings.use_cache = False
 
