@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from gradnas.spaces import Stage as Stage
     from gradnas.spaces.derive import derive as derive
     from gradnas.spaces.original import load_original_weights as load_original_weights
+    from gradnas.spaces.replace import replace as replace
     from gradnas.tasks.your_task.measures import accuracy as accuracy
     from gradnas.tasks.your_task.measures import lower as lower
     from gradnas.tasks.your_task.task import Task as Task
-    from gradnas.spaces.replace import replace as replace
 
 # The same for Python, which imports a name when it is first asked for: torch takes seconds, and
 # `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
