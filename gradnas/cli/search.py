@@ -21,6 +21,7 @@ from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.optimizers import AlphaOptimizer
 from gradnas.programs.estimating import estimate_search
+from gradnas.programs.following import after_search
 from gradnas.programs.searching import run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.search.search import check_combination
@@ -153,4 +154,4 @@ def carry_out(
         print(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     print(f"run folder: {run.path} ({files})")
-    print(f"next: gradnas train {run.path}")
+    print(after_search(run, data))

@@ -72,14 +72,9 @@ def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None
 def _after_search(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
     """The recipe for an architecture, with its size and the data that it was found on."""
     given = architecture_of(command.what)
-    architecture = given.architecture
-    recipe = command.recipe
-    if recipe is None:
-        recipe = recipes.training_after(architecture, given.name, given.searched)
-    config = recipes.training_recipe(recipe, architecture)
-    space = recipes.training_space(config, architecture, given.name, given.searched.get("space"))
-    data = recipes.training_data(recipe, config, given.searched.get("data", {}))
-    config = replace(config, space=space, data=data)
+    recipe, config = recipes.training_of(
+        given.architecture, given.name, given.searched, command.recipe
+    )
     if given.folder is None:
         return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
     out = given.folder / TRAIN_FOLDER
@@ -104,10 +99,11 @@ def carry_out(
     results = guarded(run, lambda: train(config, run, data, device))
     if not distributed.is_main():
         return
-    sentences = kind_of(config).sentences
+    kind = kind_of(config)
+    sentences = kind.sentences
     random_noun = f"{family_of_space(config.space).noun}s"
     for sentence in sentences.of_training(results, random_noun):
         print(sentence)
     print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
-    for command in sentences.next_commands(run):
-        print(f"next: {command}")
+    for step in kind.after_training(run, config):
+        print(step)

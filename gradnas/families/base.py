@@ -37,6 +37,8 @@ class Family(ABC, Generic[A, S]):
         spaces: the classes of the spaces whose searches end in one.
         searches: recipe -> the configuration of a search.
         trainings: recipe -> architecture -> the configuration of its training.
+        after_data: name of known data -> the training of what was found on them.
+        after_search: recipe of a search -> the training of its size, on other data.
     """
 
     noun: ClassVar[str]
@@ -48,6 +50,8 @@ class Family(ABC, Generic[A, S]):
     spaces: ClassVar[tuple[type, ...]] = ()
     searches: ClassVar[Searches] = {}
     trainings: ClassVar[Trainings[TrainSettings]] = {}
+    after_data: ClassVar[Mapping[str, str]] = {}
+    after_search: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def holds(self, architecture: Architecture) -> bool:
@@ -97,13 +101,27 @@ class Family(ABC, Generic[A, S]):
     # -- its recipes -------------------------------------------------------------------------------
 
     @abstractmethod
-    def training_after(self, what: str, source: str | None) -> str:
+    def training_after(self, what: str, searched: JsonObject) -> str:
         """The training recipe when none is named.
 
         Args:
             what: the architecture's published name, or where it was read.
-            source: of the data that it was found on, where there was a search.
+            searched: the configuration of the search that found it; empty where there was none.
+
+        Raises:
+            ValueError: no recipe trains it.
         """
+
+    def recipe_after(self, searched: JsonObject) -> str | None:
+        """The training recipe that belongs to the data of a search, else to its own recipe.
+
+        None where neither has one, or where it is not known (of a search without a recipe).
+        """
+        data = searched.get("data")
+        source = data.get("source") if isinstance(data, dict) else None
+        if source in self.after_data:
+            return self.after_data[source]
+        return self.after_search.get(str(searched.get("recipe")))
 
     def space_of(self, what: str, searched: JsonObject | None) -> S | None:
         """The space of an architecture; None where it is unknown.

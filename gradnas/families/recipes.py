@@ -49,7 +49,9 @@ def search_recipe(name: str) -> SearchSettings:
     if name not in SEARCHES:
         hint = did_you_mean(name, SEARCHES)
         raise ValueError(f"unknown recipe {name!r}{hint}; searches: {', '.join(SEARCHES)}")
-    return SEARCHES[name]()
+    config = SEARCHES[name]()
+    keeps_name = any(field.name == "recipe" for field in fields(config))
+    return replace(config, recipe=name) if keeps_name else config
 
 
 def training_recipe(name: str, genotype: Architecture) -> TrainSettings:
@@ -72,8 +74,31 @@ def training_after(architecture: Architecture, what: str, searched: JsonObject) 
         of_kind = kind_of(name).trainings
         if of_kind:
             return next(iter(of_kind))
-    source = searched.get("data", {}).get("source")
-    return family_of(architecture).training_after(what, source)
+    return family_of(architecture).training_after(what, searched)
+
+
+def training_of(
+    architecture: Architecture, what: str, searched: JsonObject, name: str | None = None
+) -> tuple[str, TrainSettings]:
+    """How an architecture is trained, with its size and the data that it was found on.
+
+    Args:
+        what: its published name, or where it was read.
+        searched: the configuration of the search that found it; empty where there was none.
+        name: of a recipe; None takes the one that belongs to the search.
+
+    Returns:
+        The name of the recipe, and the configuration.
+
+    Raises:
+        ValueError: no recipe trains it, or this one trains another kind of network.
+    """
+    if name is None:
+        name = training_after(architecture, what, searched)
+    config = training_recipe(name, architecture)
+    space = training_space(config, architecture, what, searched.get("space"))
+    data = training_data(name, config, searched.get("data", {}))
+    return name, replace(config, space=space, data=data)
 
 
 def space_of(architecture: Architecture, what: str, searched: JsonObject | None) -> Space | None:

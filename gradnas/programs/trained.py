@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from gradnas import runs
@@ -32,7 +33,8 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
             run = below
         elif name in SEARCH_CONFIGS:
             raise ValueError(
-                f"{run.path} was searched but not trained; run: gradnas train {run.path}"
+                f"{run.path} was searched but not trained; run: "
+                f"gradnas train {shlex.quote(str(run.path))}"
             )
     name = read_object(run.path / runs.CONFIG).get("type")
     config_class = TRAIN_CONFIGS.get(str(name), TRAIN_CONFIGS[default])

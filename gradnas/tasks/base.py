@@ -8,6 +8,7 @@ and commands ask these, and never which kind they have in hand.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, replace
@@ -33,7 +34,7 @@ from gradnas.reports.words import Summary
 from gradnas.spaces.base import ImageSpace, NetworkSpace, Space
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
-from gradnas.tasks.sentences import Sentences
+from gradnas.tasks.sentences import NextStep, Sentences
 from gradnas.tasks.training import TrainTask
 
 # ---- configurations ------------------------------------------------------------------------------
@@ -369,7 +370,7 @@ class Kind(ABC, Generic[S, T, D]):
         if not path.exists():
             raise ValueError(
                 f"{run.path} holds no trained weights yet; finish it with: "
-                f"gradnas resume {run.path}"
+                f"gradnas resume {shlex.quote(str(run.path))}"
             )
         network = self.untrained(run, config)
         try:
@@ -404,6 +405,11 @@ class Kind(ABC, Generic[S, T, D]):
         Args:
             source: how the source of such a network is written, for `.py`.
         """
+
+    def after_training(self, run: runs.Run, config: T) -> list[NextStep]:
+        """What to do with a finished training, beyond what goes for any."""
+        del run, config
+        return []
 
     def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
         """What a user must know of how the trained network reads a prompt."""

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gradnas import runs
 from gradnas.runs import Record
 from gradnas.tasks.measure import Measure
 
 S = TypeVar("S")  # the configuration of a search
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What may be done with a finished run.
+
+    Attributes:
+        command: as a shell takes it, ready to run.
+        about: what it does, and how long that will take.
+    """
+
+    command: str
+    about: str
+
+    def __str__(self) -> str:
+        return f"next: {self.command}\n      {self.about}"
+
+
+def about(seconds: float) -> str:
+    """A time that was estimated: `about 3 min`; no more figures than an estimate has."""
+    for size, unit, next_size in ((1, "s", 90), (60, "min", 5400), (3600, "h", 48 * 3600)):
+        if seconds < next_size:
+            return f"about {max(seconds / size, 1):.0f} {unit}"
+    return f"about {seconds / 86400:.0f} days"
 
 
 class Sentences(ABC, Generic[S]):
@@ -54,8 +78,3 @@ class Sentences(ABC, Generic[S]):
                 f"(standard deviation {spread})"
             )
         return sentences
-
-    def next_commands(self, run: runs.Run) -> list[str]:
-        """What to do with a finished training, beyond what goes for any."""
-        del run
-        return []

@@ -145,4 +145,4 @@ def test_every_architecture_has_one_family():
 
 def test_choices_have_no_recipe():
     with pytest.raises(ValueError, match="runs/x holds choices of a module of your own"):
-        CHOICES.training_after("runs/x", None)
+        CHOICES.training_after("runs/x", {})

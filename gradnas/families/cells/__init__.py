@@ -30,6 +30,8 @@ class Cells(Family[Genotype, ConvCell]):
     spaces = (ConvCell,)
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
+    after_data = recipes.AFTER_DATA
+    after_search = recipes.AFTER_SEARCH
 
     def holds(self, architecture: Architecture) -> bool:
         return isinstance(architecture, Genotype) and architecture.kind == "conv"
@@ -49,8 +51,8 @@ class Cells(Family[Genotype, ConvCell]):
     ) -> NetworkSource:
         return cells_source(architecture, space, in_channels, num_classes)
 
-    def training_after(self, what: str, source: str | None) -> str:
-        return recipes.TRAINING_AFTER.get(source or "", "cifar10-eval")
+    def training_after(self, what: str, searched: JsonObject) -> str:
+        return self.recipe_after(searched) or "cifar10-eval"
 
     def space_of(self, what: str, searched: JsonObject | None) -> ConvCell | None:
         if searched is None or searched.get("type") != ConvCell.__name__:

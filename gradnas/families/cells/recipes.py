@@ -132,6 +132,11 @@ TRAININGS: dict[str, Callable[[Architecture], TrainConfig]] = {
     "imagenet-eval": imagenet_eval,
     "digits-eval": digits_eval,
 }
-# What the result of a search on these data is trained with when no recipe is named; else with
-# cifar10-eval.
-TRAINING_AFTER = {"digits": "digits-eval"}
+# What the result of a search is trained with when no recipe is named: by its data, else by its own
+# recipe, else with cifar10-eval.
+AFTER_DATA = {"digits": "digits-eval", "cifar10": "cifar10-eval"}
+AFTER_SEARCH = {
+    "darts-cifar10": "cifar10-eval",
+    "darts-cifar10-first-order": "cifar10-eval",
+    "digits": "digits-eval",
+}

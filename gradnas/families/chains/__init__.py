@@ -30,6 +30,8 @@ class Chains(Family[Chain, MBConvChain]):
     spaces = (MBConvChain,)
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
+    after_data = recipes.AFTER_DATA
+    after_search = recipes.AFTER_SEARCH
 
     def holds(self, architecture: Architecture) -> bool:
         return isinstance(architecture, Chain)
@@ -50,10 +52,10 @@ class Chains(Family[Chain, MBConvChain]):
     ) -> NetworkSource:
         return chain_source(architecture, space, in_channels, num_classes)
 
-    def training_after(self, what: str, source: str | None) -> str:
+    def training_after(self, what: str, searched: JsonObject) -> str:
         if what in Chain.names():
             return "proxyless-imagenet-eval"
-        return recipes.TRAINING_AFTER.get(source or "", "proxyless-cifar10-eval")
+        return self.recipe_after(searched) or "proxyless-cifar10-eval"
 
     def space_of(self, what: str, searched: JsonObject | None) -> MBConvChain | None:
         if what in Chain.names():

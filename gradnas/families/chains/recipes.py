@@ -189,9 +189,12 @@ TRAININGS: dict[str, Callable[[Architecture], TrainConfig]] = {
     "proxyless-cifar10-eval": proxyless_cifar10_eval,
     "proxyless-digits-eval": proxyless_digits_eval,
 }
-# What a chain that was found on these data is trained with when no recipe is named; else with
-# proxyless-cifar10-eval.
-TRAINING_AFTER = {
+# What a chain is trained with when no recipe is named: by the data that it was found on, else by
+# the recipe of its search, else with proxyless-cifar10-eval (for images of any size: a chain keeps
+# its own).
+AFTER_DATA = {
     "digits": "proxyless-digits-eval",
+    "cifar10": "proxyless-cifar10-eval",
     "ILSVRC/imagenet-1k": "proxyless-imagenet-eval",
 }
+AFTER_SEARCH = {"proxyless-digits": "proxyless-digits-eval"}

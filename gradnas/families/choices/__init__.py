@@ -40,7 +40,7 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
         operations = space.names if known else None
         return choices.picture(architecture, path, title=title, operations=operations)
 
-    def training_after(self, what: str, source: str | None) -> str:
+    def training_after(self, what: str, searched: JsonObject) -> str:
         raise ValueError(
             f"{what} holds choices of a module of your own: no recipe trains it, "
             "since only that module says what the network is"

@@ -28,6 +28,8 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
     spaces = (RecurrentCell,)
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
+    after_data = recipes.AFTER_DATA
+    after_search = recipes.AFTER_SEARCH
 
     def holds(self, architecture: Architecture) -> bool:
         return isinstance(architecture, Genotype) and architecture.kind == "recurrent"
@@ -42,8 +44,15 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
     ) -> Path:
         return cells.picture(architecture, path, title=title)
 
-    def training_after(self, what: str, source: str | None) -> str:
-        return recipes.TRAINING_AFTER.get(source or "", "darts-ptb-eval")
+    def training_after(self, what: str, searched: JsonObject) -> str:
+        known = self.recipe_after(searched)
+        if known is not None:
+            return known
+        # Of a search without a recipe its size says what it was like.
+        space = searched.get("space")
+        units = space.get("hidden") if isinstance(space, dict) else None
+        is_small = isinstance(units, int) and units < recipes.PTB_SEARCH_UNITS
+        return "text-eval" if is_small else "darts-ptb-eval"
 
     def training_space(
         self, space: RecurrentCell, architecture: Genotype, what: str, searched: JsonObject | None

@@ -17,13 +17,17 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.spaces import RecurrentCell, RecurrentDropout
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 
+PTB_SEARCH_UNITS = 300
+
 
 def darts_ptb() -> TextSearchConfig:
     """DARTS, second order, on Penn Treebank (give its folder with --data): 300 units, 8 nodes, 50
     epochs."""
     dropout = RecurrentDropout(output=0.75, state=0.25, input=0.75, embedding=0.2)
     return TextSearchConfig(
-        space=RecurrentCell(hidden=300, embedding=300, nodes=8, dropout=dropout),
+        space=RecurrentCell(
+            hidden=PTB_SEARCH_UNITS, embedding=PTB_SEARCH_UNITS, nodes=8, dropout=dropout
+        ),
         gradient=Unrolled(mode="finite_difference", epsilon=0.01, clip=True),
         data=TextConfig(source="ptb"),
         objective=TokenLikelihood(slowness=1e-3),
@@ -124,6 +128,11 @@ TRAININGS: dict[str, Callable[[Genotype], TextTrainConfig]] = {
     "darts-wikitext2-eval": darts_wikitext2_eval,
     "text-eval": text_eval,
 }
-# What the result of a search on these data is trained with when no recipe is named; else with
-# darts-ptb-eval.
-TRAINING_AFTER = {"pydoc": "text-eval"}
+# What the result of a search is trained with when no recipe is named: by its data, else by its own
+# recipe.
+AFTER_DATA = {"pydoc": "text-eval"}
+AFTER_SEARCH = {
+    "darts-ptb": "darts-ptb-eval",
+    "darts-ptb-first-order": "darts-ptb-eval",
+    "text": "text-eval",
+}

@@ -48,6 +48,7 @@ class SearchConfig(SearchSettings):
         capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA
             only.
         threads, checkpoint_seconds: as in `TrainConfig`.
+        recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
     takes_cost: ClassVar[bool] = True
@@ -76,6 +77,7 @@ class SearchConfig(SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)

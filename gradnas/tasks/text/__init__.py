@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, unsaid
 from gradnas.tasks.measure import Measure
+from gradnas.tasks.sentences import NextStep, about
 from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
 from gradnas.tasks.text.reading import (
@@ -32,6 +35,9 @@ from gradnas.tasks.text.sentences import TextSentences, share_text, unknown_note
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
+
+GENERATED_TOKENS = 100  # by default
+TRIED_TOKENS = 5  # to see how long they take
 
 
 class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
@@ -83,6 +89,29 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         del device
         for name in ("train", "valid"):
             TextStream(data.split(name), config.batch_size, name=name)
+
+    def settled(
+        self, config: TextTrainConfig, data: Corpus, chosen: Collection[str]
+    ) -> tuple[TextTrainConfig, list[str]]:
+        """With fewer texts side by side where a split is too short for as many."""
+        fitting: dict[str, int] = {}
+        notes = []
+        for name, split in (
+            ("batch_size", "train"),
+            ("eval_batch_size", "valid"),
+            ("test_batch_size", "test"),
+        ):
+            wanted = getattr(config, name)
+            tokens = len(data.split(split))
+            if name in chosen or tokens >= 2 * wanted:
+                continue
+            # As many as can be read for a whole chunk and the token after it.
+            fitting[name] = max(1, tokens // (config.chunks.base + 1))
+            notes.append(
+                f"{name} is {fitting[name]}, not {wanted}: the {split} split has only "
+                f"{tokens:,} {config.data.level}s"
+            )
+        return replace(config, **fitting), notes
 
     def check_training(self, config: TextTrainConfig, data: Corpus, device: torch.device) -> None:
         """A text that is too short for the batch is refused (says how long it must be)."""
@@ -173,6 +202,18 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         vocabulary = read_vocabulary(run)
         begin = most_frequent(run, vocabulary)
         return generate(model, vocabulary, prompt, tokens, temperature, seed, begin)
+
+    def after_training(self, run: runs.Run, config: TextTrainConfig) -> list[NextStep]:
+        began = time.perf_counter()
+        self.generate(run, config, "", TRIED_TOKENS, 1.0, seed=0)
+        seconds = (time.perf_counter() - began) * GENERATED_TOKENS / TRIED_TOKENS
+        return [
+            NextStep(
+                f"gradnas generate {shlex.quote(str(run.path))}",
+                f"({GENERATED_TOKENS} {config.data.level}s that the model writes: "
+                f"{about(seconds)}, by {TRIED_TOKENS} of them)",
+            )
+        ]
 
     def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
         vocabulary = read_vocabulary(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradnas import runs
 from gradnas.data import Vocabulary
 from gradnas.data.text import UNKNOWN_SIGNS, Level
 from gradnas.runs import Record
@@ -61,6 +60,3 @@ class TextSentences(Sentences[TextSearchConfig]):
         valid = self.measure.text(results["valid_perplexity"])
         valid_share = share_text(results["valid_unknown"], level)
         return f"{tokens} ({share}), validation {valid} ({valid_share})"
-
-    def next_commands(self, run: runs.Run) -> list[str]:
-        return [f"gradnas generate {run.path}"]

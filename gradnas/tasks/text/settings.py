@@ -30,6 +30,7 @@ class TextSearchConfig(SearchSettings):
         warmup_epochs: epochs at the start in which the alphas wait.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         threads, checkpoint_seconds: as in `TrainConfig`.
+        recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
     space: RecurrentCell = field(default_factory=RecurrentCell)
@@ -54,6 +55,7 @@ class TextSearchConfig(SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)

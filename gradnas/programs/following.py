@@ -1,0 +1,109 @@
+"""What may follow a search: the command, whether it can be run, and how long it will take."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gradnas import distributed, runs
+from gradnas.architectures.registry import load_architecture
+from gradnas.config import read_object
+from gradnas.families import family_of, recipes
+from gradnas.tasks import kind_of
+from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.sentences import NextStep, about
+
+# Before a run sets its own number: what the next process will have.
+THREADS_OF_A_PROCESS = torch.get_num_threads()
+MOST_STEPS = 6  # that are timed, the first one included
+MOST_SECONDS = 4.0  # after which no more are
+
+
+def after_search(run: runs.Run, data: object) -> NextStep | str:
+    """The training of what a finished search has found, by the recipe that belongs to it.
+
+    How long it will take is told by some of its own steps, made here and thrown away.
+
+    Args:
+        data: of the search.
+
+    Returns:
+        The step; where no such training can be, a sentence that says why.
+    """
+    architecture = load_architecture(run.path / runs.GENOTYPE)
+    searched = read_object(run.path / runs.CONFIG)
+    path = shlex.quote(str(run.path))
+    try:
+        name, config = recipes.training_of(architecture, str(run.path), searched)
+    except ValueError as error:
+        return NextStep(f"gradnas report {path}", f"(a page about the search; {error})")
+    epochs = f"{config.epochs} epochs" if config.epochs > 1 else "one epoch"
+    step = NextStep(f"gradnas train {path}", "")
+    if not recipes.follows(name, searched.get("data", {})):
+        # The recipe has its own data, which may be elsewhere and large.
+        said = f"({name}: {epochs} on {config.data.source}; how long that takes is not known yet)"
+        return NextStep(step.command, said)
+    config = config.located(run.path)
+    kind = kind_of(config)
+    device = distributed.pick_device(config.device)  # of the training, wherever the search was
+    try:
+        config, _ = kind.settled(config, data, ())
+        kind.check_training(config, data, device)
+    except ValueError as error:
+        noun = family_of(architecture).noun
+        return f"the {noun} cannot be trained by {name} as it is: {error} ({step.command} ...)"
+    seconds = training_seconds(config, data, device)
+    how_long = "how long is not known" if seconds is None else f"{about(seconds)} on {device}"
+    by = "" if seconds is None else ", by some of its steps"
+    return NextStep(step.command, f"({name}: {epochs}, {how_long}{by})")
+
+
+def training_seconds(config: TrainSettings, data: object, device: torch.device) -> float | None:
+    """How long the steps of a training take, by its first ones; nothing is written.
+
+    The first of them is left out where there are more, since it warms up. What an epoch evaluates
+    is not counted.
+
+    Returns:
+        None where they cannot be made now: in a run of several processes, beside what fills the
+        memory, with a loss that is not finite.
+    """
+    if distributed.world() > 1:
+        return None
+    taken: list[float] = []
+    with _threads(config.threads or THREADS_OF_A_PROCESS):
+        try:
+            task = kind_of(config).train_task(config, data, device)
+            task.start_epoch()
+            for batch in task.batches():
+                began = _now(device)
+                task.step(batch)
+                taken.append(_now(device) - began)
+                if len(taken) == MOST_STEPS or sum(taken) > MOST_SECONDS:
+                    break
+        except (runs.NonFiniteError, torch.OutOfMemoryError):
+            return None
+    step_seconds = statistics.median(taken[1:] or taken)
+    return config.epochs * task.place.steps_per_epoch * step_seconds
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads of the CPU, and those of before again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
