@@ -407,3 +407,52 @@ def test_a_layer_that_counts_its_calls_keeps_its_key():
     assert len([key for key in keys if key.startswith("Counter")]) == 2  # `times` is a setting
     search = gradnas.Search(net(), cost=ExpectedCost(table, budget_ms=1e6), example=X)
     assert search.costs.fixed > 0
+
+
+def test_one_module_in_cells_of_both_kinds_is_refused():
+    shared = nn.Conv2d(4, 4, 1)
+    made = itertools.count()
+
+    def factory(channels: int, stride: int, affine: bool) -> nn.Module:
+        last_edge = next(made) % 5 == 4  # of a cell of two nodes, from a node: stride 1 everywhere
+        return shared if last_edge else nn.Conv2d(channels, channels, 1, stride)
+
+    operations = {"own": factory, "skip_connect": gradnas.DARTS_OPERATIONS["skip_connect"]}
+    space = gradnas.ConvCell(channels=4, cells=3, nodes=2, operations=operations)
+    supernet = space.supernet(3, 5, fused=False)
+    with pytest.raises(ValueError, match="'own' is one module in several cells"):
+        supernet.costs("params", (torch.randn(1, 3, 8, 8),))
+
+
+class OneConv(nn.Module):
+    """A module of its own on every edge, around one convolution for all of a width."""
+
+    def __init__(self, channels: int, stride: int, convs: dict[int, nn.Module]) -> None:
+        super().__init__()
+        self.stride = stride
+        if channels not in convs:
+            convs[channels] = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv = convs[channels]
+
+    def forward(self, x):
+        return self.conv(x)[..., :: self.stride, :: self.stride]
+
+
+@pytest.mark.parametrize("quantity", ["params", "macs"])
+def test_a_layer_that_all_edges_of_cells_share_counts_once(quantity):
+    convs: dict[int, nn.Module] = {}
+    operations = {
+        "one": lambda channels, stride, affine: OneConv(channels, stride, convs),
+        "none": gradnas.DARTS_OPERATIONS["none"],
+        "skip_connect": gradnas.DARTS_OPERATIONS["skip_connect"],
+    }
+    space = gradnas.ConvCell(channels=4, cells=3, nodes=2, operations=operations)
+    supernet = space.supernet(3, 5, fused=False)
+    image = torch.randn(1, 3, 8, 8)
+    costs = supernet.costs(quantity, (image,))
+    for seed in range(3):
+        decision = space.random_decision(torch.Generator().manual_seed(seed))
+        derived = supernet.derived(decision)
+        counted = costs.of(supernet.one_hot_draw(decision).mix)
+        of_derived = {"params": gradnas.num_params(derived), "macs": gradnas.macs(derived, image)}
+        assert counted == of_derived[quantity]

@@ -192,7 +192,15 @@ class ConvSupernet(Supernet[Genotype]):
             places: dict[nn.Module, Place] = {}
             for cell in plain.cells:
                 assert isinstance(cell, EdgeCell)
-                places.update(cell.make_affine())
+                for operation, place in cell.make_affine().items():
+                    # On the same edge of cells of one kind it is chosen for all of them at once.
+                    if places.setdefault(operation, place) != place:
+                        name = self.shape.names[place.column]
+                        raise ValueError(
+                            f"the operation {name!r} is one module in several cells, on other "
+                            "edges or in cells of both kinds: what it costs cannot be told; let it "
+                            "make a new module each time"
+                        )
         some = self.shape.random_decision(torch.Generator().manual_seed(0))
         dense = plain.dense_draw()
         sparse = plain.one_hot_draw(some)
