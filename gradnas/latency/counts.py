@@ -8,10 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.flop_counter import flop_registry
 
@@ -52,6 +48,8 @@ def counting(
     with ExitStack() as stack:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, was_fused)
+        # A compiled part (`flex_attention` compiles itself) cannot be watched: as it was written.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_Counter(on_products, on_unknown))
         yield
@@ -204,13 +202,16 @@ def naming(net: nn.Module, running: list[str]) -> Iterator[None]:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         running.pop()
 
-    before = register_module_forward_pre_hook(enter)
-    after = register_module_forward_hook(leave)
+    # On the modules themselves: compiled ones complain of hooks that are there for all.
+    handles = []
+    for inner in paths:
+        handles.append(inner.register_forward_pre_hook(enter))
+        handles.append(inner.register_forward_hook(leave))
     try:
         yield
     finally:
-        before.remove()
-        after.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def module_label(path: str, module: nn.Module) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gradnas.memory import measured_peak_mib
+from gradnas.search.result import result_of
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.search import SearchTask
@@ -135,7 +136,7 @@ def estimate_search(config: SearchSettings, data: object, device: torch.device) 
 
 def _evaluation_seconds(task: SearchTask[Any, Any], batches: int, device: torch.device) -> float:
     """An evaluation costs a + b n for n batches: a for building and recalibrating the network."""
-    result = task.search.result()
+    result = result_of(task.search)
 
     def seconds(number: int) -> float:
         return _seconds(lambda: task.evaluate(result, 0, number), device)

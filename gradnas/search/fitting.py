@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -69,7 +68,6 @@ def fit(
     search.weight_step.set_learning_rate()
     search.modes.train()
 
-    alphas_moved = False
     bar = Progress("search", last, per_epoch, first_epoch=search.epoch, enabled=progress)
     with bar:
         for note in search.supernet.notes():
@@ -88,7 +86,6 @@ def fit(
                     every_step_had_alphas = False
                 else:
                     valid_total += report.valid_loss.item()
-                    alphas_moved = True
                 bar.step(train_loss=report.train_loss)
             means = {}
             if count:  # none where an epoch was stopped after its last batch
@@ -103,12 +100,6 @@ def fit(
             line = gap_line(search.passes, draw, result, train_loader, valid_loader, loss)
             if line is not None:
                 bar.say(f"search: {line}")
-    if not alphas_moved:
-        warnings.warn(
-            f"the alphas have not moved: they take a step every {schedule.alpha_every} steps of "
-            "the weights (alpha_every), and there were fewer; the result is where they started",
-            stacklevel=3,  # the line that called fit
-        )
     return result
 
 

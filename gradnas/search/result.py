@@ -6,14 +6,19 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from gradnas.architectures.base import Architecture
+from gradnas.latency import Costs
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.relaxations import Relaxation
 from gradnas.search.recalibration import recalibrate as recalibrate_norms
 from gradnas.search.recalibration import run_on_inputs
+from gradnas.search.schedule import Schedule
+from gradnas.spaces.affordable import cost_of
 from gradnas.spaces.base import Supernet, Weights
 
 
@@ -80,6 +85,29 @@ class SearchResult:
         self.decision.save(path)
 
 
+class Decided(Protocol):
+    """What a result is read from: a search."""
+
+    supernet: Supernet
+    relaxation: Relaxation
+    cost: ExpectedCost | None
+    costs: Costs | None
+
+    def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
+        """The most probable architectures within a budget."""
+
+
+def result_of(search: Decided, budget: float | None = None) -> SearchResult:
+    """`Search.result` without its warnings: for looks at a search that goes on."""
+    # The strongest operation of each choice may be too dear, all of them together.
+    if budget is not None or (search.cost is not None and search.cost.is_budget):
+        return search.results(1, budget)[0]
+    decision = search.supernet.decide(search.relaxation)
+    if search.costs is None:
+        return SearchResult(decision, search.supernet)
+    return SearchResult(decision, search.supernet, cost_of(search.supernet, decision, search.costs))
+
+
 def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
     """Warn of choices that no step has called."""
     idle = supernet.idle_choices()
@@ -89,5 +117,25 @@ def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
     what = "a choice that never ran" if len(idle) == 1 else "choices that never ran"
     warnings.warn(
         f"{what} in this search: {names}; nothing decided which operation is taken there",
+        stacklevel=3,  # the line that asked for the result
+    )
+
+
+def say_that_nothing_was_decided(schedule: Schedule) -> None:
+    """Warn where the alphas have taken no step."""
+    if schedule.warming_up:
+        reason = (
+            f"the search stands at epoch {schedule.epoch} of its {schedule.warmup_epochs} epochs "
+            "of warm-up (warmup_epochs)"
+        )
+    elif schedule.alpha_every > 1:
+        reason = (
+            f"they take a step every {schedule.alpha_every} steps of the weights (alpha_every), "
+            f"and there were {schedule.steps}"
+        )
+    else:
+        reason = "no step was given a validation loss: step(train_loss, valid_loss)"
+    warnings.warn(
+        f"the alphas have not moved: {reason}; the result is where they started",
         stacklevel=3,  # the line that asked for the result
     )

@@ -39,11 +39,17 @@ from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
-from gradnas.search.result import SearchResult, say_what_was_not_decided
+from gradnas.search.result import (
+    SearchResult,
+    result_of,
+    say_that_nothing_was_decided,
+    say_what_was_not_decided,
+)
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.state import state_of, take_over
 from gradnas.search.undo import Undo
+from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
 from gradnas.settings.formats import Precision
 from gradnas.spaces.affordable import cost_of, decide_within
@@ -107,6 +113,7 @@ class Search:
         distributed.check_joined()
         check_network(net)
         check_settings(weights, alphas)
+        say_what_does_not_learn(net)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         if device is not None:
             self.supernet.to(device)
@@ -116,6 +123,7 @@ class Search:
         self.gradient = gradient
         self.precision: Precision = precision
         self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
+        self.schedule.check_alphas_move(epochs)
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed)
         self.params = self.passes.params
         self.alphas = self.passes.alphas
@@ -295,13 +303,10 @@ class Search:
         """
         if self.steps:
             say_what_was_not_decided(self.supernet)
-        # The strongest operation of each choice may be too dear, all of them together.
-        if budget is not None or (self.cost is not None and self.cost.is_budget):
-            return self.results(1, budget)[0]
-        decision = self.supernet.decide(self.relaxation)
-        if self.costs is None:
-            return SearchResult(decision, self.supernet)
-        return SearchResult(decision, self.supernet, cost_of(self.supernet, decision, self.costs))
+            # Adam remembers something of every alpha from its first step on.
+            if not self.alpha_optimizer.state:
+                say_that_nothing_was_decided(self.schedule)
+        return result_of(self, budget)
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
         """The `number` most probable architectures within a budget, the most probable first.

@@ -13,6 +13,7 @@ from gradnas.optimizers import WeightOptimizer
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.checks import MakeOptimizer, made_optimizer, no_gradient, scalar
 from gradnas.search.passes import WEIGHT_NOISE, Passes, times
+from gradnas.search.unlearnt import say_what_was_met
 
 
 class WeightStep:
@@ -78,6 +79,8 @@ class WeightStep:
             if draw.is_dense:
                 raise no_gradient("train", "weights")
             return loss, [], []
+        if not self.schedule.steps:
+            say_what_was_met(loss, [*self.passes.params.values(), *self.passes.alphas.values()])
         params = list(self.passes.params.values())
         counted = times(self.passes.factors.train, loss)
         grads = torch.autograd.grad(counted, params, allow_unused=True)

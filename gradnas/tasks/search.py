@@ -11,7 +11,7 @@ from torch import Tensor
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
-from gradnas.search.result import SearchResult
+from gradnas.search.result import SearchResult, result_of
 from gradnas.search.search import Search
 from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
@@ -134,7 +134,7 @@ class SearchTask(ABC, Generic[S, B]):
         epoch = search.epoch
         lr = search.weight_optimizer.param_groups[0]["lr"]
         search.finish_epoch()
-        result = search.result()
+        result = result_of(search)
         record: Record = {"epoch": epoch, "steps": search.steps, "lr": lr}
         for name, means in (("train", self.train_means), ("search_valid", self.valid_means)):
             if means.count:  # the alphas wait in the warm-up

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 import gradnas
 from gradnas import Choice, ExpectedCost
@@ -378,3 +379,30 @@ def test_views_of_parameters_can_be_counted_and_measured(quantity):
     assert costs.fixed == fixed
     assert costs.tables["linear"].tolist() == [{"macs": 2 * 3 * 64, "params": 72}[quantity], 0]
     assert gradnas.measure(Queries(), (x,), gradnas.latency.Timing(0, 1)).entries
+
+
+class Flexible(nn.Module):
+    """Attention that compiles itself: 2 heads of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(len(x), -1, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        return flex_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.slow  # torch imports its compiler
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiled_parts_count_as_they_were_written(compiled):
+    x = torch.randn(2, 32, 16)
+    products = 2 * 32 * 16 * 48 + 2 * 2 * 2 * 32 * 32 * 8  # of the layer, and of two squares
+    module: Any = Flexible()
+    assert gradnas.macs(torch.compile(module) if compiled else module, x) == products
+    net = Choice({"attention": module, "layer": nn.Linear(16, 16)}, name="c")
+    costs = gradnas.Search(net, cost=gradnas.ExpectedCost(budget_macs=1e9), example=x).costs
+    assert costs is not None
+    assert costs.tables["c"].tolist() == [products, 2 * 32 * 16 * 16]
