@@ -11,6 +11,7 @@ from gradnas.cli.begin import device_of, say, typed
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
 from gradnas.config import from_json
+from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
@@ -24,6 +25,7 @@ def resume(command: ResumeCommand) -> None:
     path = run.path / runs.CONFIG
     cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
     config = from_json(cls, description, str(path)).located(run.path)
+    check_installed()  # the picture at the end is drawn with it
     if command.data is not None:
         config = replace(config, data=replace(config.data, source=command.data))
     device = device_of(command.device or config.device)

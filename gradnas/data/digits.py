@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from gradnas import extras
 from gradnas.data.base import ImageData, stratified
 from gradnas.data.fingerprint import Fingerprint, digest_of
 from gradnas.data.memory import MemorySplit, pixel_statistics
@@ -22,6 +23,7 @@ def load_digits(
     `test_fraction` of each class is the test split. Grey levels 0..16 become 0..255. `image_size`
     other than 8 resizes the whole picture (bilinear, antialiased).
     """
+    extras.need("sklearn", extra="images", what="the set 'digits'")
     from sklearn.datasets import load_digits as from_scikit_learn
 
     levels_NF, target_N = from_scikit_learn(return_X_y=True)

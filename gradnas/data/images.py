@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradnas import extras
 from gradnas.data import cifar10
 from gradnas.data.augment import fit, fitting_words
 from gradnas.data.base import ImageData, Split, stratified_rows
@@ -113,6 +114,7 @@ def find_folder(folder: Path) -> ImageSet:
 
 def find_parquet(name: str, place: Path) -> ImageSet:
     # Imported here: pyarrow is of use to sets of parquet files alone.
+    extras.need("pyarrow", extra="images", what="a set of parquet files")
     from gradnas.data.parquet import ParquetSource, split_files
 
     train_files = split_files(place, "train")
@@ -137,6 +139,7 @@ def find_parquet(name: str, place: Path) -> ImageSet:
 def find_hub(name: str) -> ImageSet:
     """The set `name` of the Hugging Face hub; ValueError, in one sentence, if it cannot be had."""
     # Imported here: `datasets` is of use to sets of the hub alone, and slow to import.
+    extras.need("datasets", extra="images", what=f"the set {name!r} of the Hugging Face hub")
     from gradnas.data.hub import HubSource, load_splits
 
     splits = load_splits(name)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gradnas import extras
 from gradnas.config import Json
 from gradnas.data.augment import (
     Augment,
@@ -112,6 +113,7 @@ def open_image(source: Source, index: int) -> Image:
 
 def opened(source: Source, index: int, encoded: bytes) -> Image:
     """As `open_image`, of bytes that were read already."""
+    extras.need("PIL", extra="images", what="decoding images")
     from PIL import Image as images
 
     try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gradnas import extras
 from gradnas.data.base import ImageData
 from gradnas.data.config import MEMORY_LIMIT_MIB, DataConfig
 from gradnas.data.folder import TEST_FOLDERS, FolderSource, class_folders
@@ -79,6 +80,7 @@ def _test_alone(folder: Path, names: Sequence[str]) -> ImageSet | None:
 
 def _parquet_alone(folder: Path, place: Path) -> ImageSet | None:
     # Imported here: pyarrow is of use to sets of parquet files alone.
+    extras.need("pyarrow", extra="images", what="a set of parquet files")
     from gradnas.data.parquet import ParquetSource, split_files
 
     if split_files(place, "train"):

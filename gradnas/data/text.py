@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gradnas import extras
 from gradnas.config import JsonObject, check_numbers, did_you_mean
 from gradnas.data.characters import decoded, lines, with_plain_ends
 from gradnas.data.located import located_source
@@ -289,6 +290,7 @@ HUB_COLUMNS = ("text", "sentence", "content")
 
 def _hub(name: str) -> dict[str, str]:
     # Imported here: `datasets` is of use to sets of the hub alone, and slow to import.
+    extras.need("datasets", extra="text", what=f"the set {name!r} of the Hugging Face hub")
     from gradnas.data.hub import load_splits
 
     dataset, _, configuration = name.partition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import logging
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradnas import runs
+from gradnas import extras, runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
 from gradnas.version import __version__
@@ -34,14 +33,7 @@ def check_target(path: Path) -> None:
             f"{path.name!r} must end in .pt2 (torch program), .onnx or .py (readable source)"
         )
     if path.suffix == ".onnx":
-        missing = []
-        for name in ("onnx", "onnxscript"):
-            if importlib.util.find_spec(name) is None:
-                missing.append(name)
-        if missing:
-            raise ValueError(
-                f"an .onnx file needs {' and '.join(missing)}: pip install 'gradnas[onnx]'"
-            )
+        extras.need("onnx", "onnxscript", extra="onnx", what="an .onnx file")
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):

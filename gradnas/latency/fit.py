@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.linear_model import LinearRegression
 
+from gradnas import extras
 from gradnas.latency.predictor import Predictor
 from gradnas.latency.table import LatencyTable
 
@@ -38,6 +38,7 @@ def fit(features: Sequence[Mapping[str, float]], ms: Sequence[float], seed: int 
     Raises:
         ValueError: too few operations.
     """
+    extras.need("sklearn", extra="images", what="fitting a predictor")
     # A rest has no features: what no module does is never guessed, and nothing is learnt from it.
     known = []
     values = []
@@ -95,6 +96,8 @@ def _least_squares(x_NF: np.ndarray, y_N: np.ndarray) -> tuple[np.ndarray, float
     columns = np.concatenate([x_NF / scale_F, ones_N1], axis=1)
     # Least squares weighs squared errors, so rows times w weigh them by w^2 = 1 / ms.
     weight_N = 1.0 / np.sqrt(np.maximum(y_N, 1e-6))
+    from sklearn.linear_model import LinearRegression
+
     solver = LinearRegression(positive=True, fit_intercept=False)
     solver.fit(columns * weight_N[:, None], y_N * weight_N)
     return solver.coef_[:-1] / scale_F, float(solver.coef_[-1])

@@ -18,20 +18,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
-from matplotlib.path import Path as Curve
-from matplotlib.textpath import TextPath
-from numpy.typing import ArrayLike
-
+from gradnas import extras
 from gradnas.config import did_you_mean
 from gradnas.runs import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from numpy.typing import ArrayLike
 
 Point: TypeAlias = tuple[float, float]
 
@@ -49,6 +46,15 @@ TYPEFACE = "DejaVu Sans"  # comes with matplotlib
 STYLE = {"svg.hashsalt": "gradnas", "svg.fonttype": "path", "mathtext.fontset": "dejavusans"}
 PNG_DPI = 200
 METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
+
+
+def check_installed() -> None:
+    """MissingPackageError where what draws pictures is not installed, which the extras bring.
+
+    Whoever imports matplotlib in this room comes after `plain_style`, `text_width` or
+    `sheet.plot_style`, which ask here.
+    """
+    extras.need("matplotlib", "networkx", extra="reports", what="a picture")
 
 
 # -- files and elements of a page ------------------------------------------------------------------
@@ -95,6 +101,9 @@ def in_html(svg: str) -> str:
 @contextmanager
 def plain_style() -> Iterator[None]:
     """matplotlib's own settings and `STYLE`, whatever the user has set."""
+    check_installed()
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -123,6 +132,10 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     """How wide a text is painted."""
     if not text:
         return 0.0
+    check_installed()
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
     font = FontProperties(family=TYPEFACE, weight=weight)
     outline = TextPath((0, 0), _escaped(text), size=size, prop=font)
     return float(outline.get_extents().width)
@@ -200,6 +213,9 @@ class Canvas:
         codes: ArrayLike | None = None,
     ) -> None:
         """A line through the vertices, or what matplotlib's path codes say of them."""
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path as Curve
+
         path = Curve([(x + self.x, y + self.y) for x, y in vertices], codes)
         patch = PathPatch(
             path, fill=False, edgecolor=colour, linewidth=width, zorder=zorder, capstyle="butt"
@@ -209,6 +225,8 @@ class Canvas:
 
     def arrow(self, x: float, y: float, colour: str) -> None:
         """The head of an arrow to the right, with its point at (x, y)."""
+        from matplotlib.patches import Polygon
+
         tip_x = x + self.x - 1
         tip_y = y + self.y
         points = [(tip_x, tip_y), (tip_x - 5, tip_y - 2.6), (tip_x - 5, tip_y + 2.6)]
@@ -216,6 +234,8 @@ class Canvas:
 
     def box(self, box: Box, fill: str, border: str, ink: str = INK, size: float = FONT) -> None:
         """The box with its lines of text."""
+        from matplotlib.patches import FancyBboxPatch
+
         corner = (box.x + self.x, box.y - box.height / 2 + self.y)
         style = f"round,pad=0,rounding_size={min(4.0, box.height / 2)}"
         patch = FancyBboxPatch(
@@ -238,6 +258,10 @@ class Canvas:
 
 def blank(width: float, height: float) -> tuple[Figure, Canvas]:
     """An empty figure, and its canvas with the origin within the margin."""
+    check_installed()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / 72, height / 72), dpi=PNG_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import networkx as nx
-
 from gradnas.architectures.genotype import CellGenotype, edges_by_node
+from gradnas.pictures.canvas import check_installed
 
 T = TypeVar("T")
 
@@ -51,6 +50,9 @@ class Graph:
     @property
     def columns(self) -> tuple[int, ...]:
         """Per state, the number of edges on its longest path from an input."""
+        check_installed()
+        import networkx as nx
+
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(self.labels)))
         graph.add_edges_from((edge.source, edge.target) for edge in self.edges)
@@ -80,6 +82,9 @@ def recurrent_graph(cell: CellGenotype) -> Graph:
 
     State k + 2 of the graph is s_k, of which s_0 has no choice.
     """
+    check_installed()
+    import networkx as nx
+
     labels = ["$x_{t}$", "$h_{t-1}$"]
     labels += [f"$s_{{{k}}}$" for k in range(len(cell.edges) + 1)]
     incoming = {}

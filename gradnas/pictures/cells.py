@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from matplotlib.path import Path as Curve
+from typing import TYPE_CHECKING
 
 from gradnas.architectures.genotype import CellGenotype, Genotype
 from gradnas.pictures.canvas import (
@@ -36,6 +34,9 @@ from gradnas.pictures.canvas import (
 )
 from gradnas.pictures.cell_layout import Layout, layouts_of
 from gradnas.pictures.cell_plan import Plan, conv_graph, plan_of, recurrent_graph
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RADIUS = 5.0  # of a line's corners
 TITLE_HEIGHT = 22.0  # of a cell's title, with the space below it
@@ -216,6 +217,8 @@ def _paint_lines(
     No part is painted twice: that would make it look bolder. Where a horizontal line crosses the
     lane of another source, that lane is broken.
     """
+    from matplotlib.path import Path as Curve
+
     x, y = start
     straight = [end for end, row in ends if row == y]
     if lane is None:  # a single line, straight ahead

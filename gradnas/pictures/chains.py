@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from gradnas.architectures.chain import Chain, bottleneck
 from gradnas.pictures.canvas import (
@@ -27,6 +26,9 @@ from gradnas.pictures.canvas import (
     text_width,
 )
 from gradnas.spaces import MBConvChain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # kernel: fill and border
 KERNELS = {3: ("#d4e6f7", "#3f7fbf"), 5: ("#fde6c8", "#d18b1f"), 7: ("#e6dcf5", "#7d5bbe")}

@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from gradnas.pictures.canvas import (
     FONT,
@@ -30,6 +29,9 @@ from gradnas.pictures.canvas import (
     svg_element,
     text_width,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # fill, border and ink
 CHOSEN = ("#dcf0d8", "#4f9d49", INK)

@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from gradnas.pictures.sheet import (
     FONT,
@@ -28,6 +23,9 @@ from gradnas.pictures.sheet import (
     thinned,
     whole_epochs,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LONGEST_NAME = 24  # characters of an operation's name
 
@@ -167,6 +165,8 @@ def _paint_weight(
     axes: Axes, o: int, y: float, width: float, value: float, share: float, *, framed: bool
 ) -> None:
     """A mixing weight in column `o`; its `share` of the largest says how dark."""
+    from matplotlib.patches import Rectangle
+
     frame: dict[str, Any] = {"linewidth": 0}
     if framed:
         frame = {"edgecolor": SEARCHED, "linewidth": 2.0, "zorder": 3}
@@ -200,6 +200,9 @@ def mixing_lines(
     Panels stand in rows by node and in columns by predecessor; the lines of (row, column) in
     `chosen` are thick.
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     styles = operation_styles(operations)
     epochs = thinned(len(tables_NEO))
     columns = min(len(operations), 4)  # of the legend

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from gradnas.pictures.sheet import (
     FONT,
@@ -26,6 +23,9 @@ from gradnas.pictures.sheet import (
     thinned,
     whole_epochs,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,8 @@ def _paint_level(axes: Axes, level: float, text: str) -> None:
 
 
 def _set_limits(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
     values = []
     for line in panel.lines:
         values += [panel.scale * value for _, value in line.points]
@@ -213,6 +215,8 @@ def comparison(
     `label` says what is compared, and `factor` brings the values to its unit. An axis of
     percentages ends near 100.
     """
+    from matplotlib.ticker import MaxNLocator
+
     row = 44.0
     top = 30.0
     left = 124.0

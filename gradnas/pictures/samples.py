@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from gradnas.pictures.canvas import (
     FONT,
@@ -25,6 +25,9 @@ from gradnas.pictures.canvas import (
     save_figure,
     text_width,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIDE = 54.0  # of a sample
 BETWEEN = 5.0  # samples, and rows

@@ -15,13 +15,14 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-import matplotlib.style
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap, to_hex
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from gradnas.pictures.canvas import check_installed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 WIDTH = 840.0  # of the page's text
 FONT = 11.0
@@ -72,14 +73,15 @@ STYLE: dict[str, object] = {
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
 
-SEQUENTIAL = LinearSegmentedColormap.from_list(
-    "gradnas", ["#f7fafd", "#c9def1", "#86b5e0", "#2c6fb0", "#0b3a66"]
-)
+SHADES = ["#f7fafd", "#c9def1", "#86b5e0", "#2c6fb0", "#0b3a66"]  # from pale to dark
 
 
 @contextmanager
 def plot_style() -> Iterator[None]:
     """matplotlib's own settings and `STYLE`, whatever the user has set."""
+    check_installed()
+    import matplotlib.style
+
     with matplotlib.style.context(["default", STYLE], after_reset=True):
         yield
 
@@ -88,6 +90,10 @@ class Sheet:
     """A figure in pixels."""
 
     def __init__(self, width: float, height: float) -> None:
+        check_installed()
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
         self.width = width
         self.height = height
         self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)
@@ -138,11 +144,22 @@ def inline(svg: str, name: str, label: str, width: float) -> str:
 
 def shade(share: float) -> str:
     """A colour between pale (0) and dark (1)."""
-    return to_hex(SEQUENTIAL(share))
+    from matplotlib.colors import to_hex
+
+    return to_hex(_sequential()(share))
+
+
+@cache
+def _sequential() -> Colormap:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("gradnas", SHADES)
 
 
 def whole_epochs(axes: Axes, first: int, last: int, ticks: int) -> None:
     """Ticks at whole epochs; a single epoch stands in the middle."""
+    from matplotlib.ticker import MaxNLocator
+
     room = 0.03 * (last - first) if last > first else 0.5
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))

@@ -16,6 +16,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.config import to_json
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
+from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.progress import Progress
 from gradnas.runs import Record
@@ -33,6 +34,7 @@ def start_search(
         ValueError: before there is a folder, for a setting that data or device cannot follow; a
             folder that holds a run.
     """
+    check_installed()  # the picture at the end is drawn with it
     kind = kind_of(config)
     kind.check_search(config, data, device)
     config = config.kept_in(Path(path))

@@ -17,6 +17,7 @@ from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
 from gradnas.families import family_of
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
@@ -40,6 +41,7 @@ def start_training(
         ValueError: before there is a folder, for a setting that data or device cannot follow; a
             folder that holds a run.
     """
+    check_installed()  # a picture is drawn with it
     kind = kind_of(config)
     kind.check_training(config, data, device)
     run = runs.Run.create(path, to_json(config), config.seed, device)

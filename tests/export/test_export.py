@@ -183,9 +183,10 @@ def test_onnx(network, tmp_path, capfd):
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
 def test_onnx_without_the_extra(network, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(
-        ValueError, match=rf"an .onnx file needs {missing}: pip install 'gradnas\[onnx\]'"
-    ):
+    sentence = (
+        rf"an .onnx file needs {missing}, which is not installed: pip install 'gradnas\[onnx\]'"
+    )
+    with pytest.raises(ValueError, match=sentence):
         export(network, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
