@@ -110,9 +110,8 @@ _MODULES = {
     "Task": "gradnas.tasks.your_task.task",
     "replace": "gradnas.spaces.replace",
 }
-# `from gradnas import *` takes what needs torch and numpy alone.
-_NEED_MORE = ("gradnas.laws", "gradnas.programs", "gradnas.tasks")
-__all__ = [name for name, module in _MODULES.items() if not module.startswith(_NEED_MORE)]
+# `from gradnas import *` takes what needs no extra.
+__all__ = [name for name, module in _MODULES.items() if not module.startswith("gradnas.laws")]
 
 
 def __getattr__(name: str) -> Any:
