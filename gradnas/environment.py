@@ -31,6 +31,7 @@ def environment(device: torch.device, seed: int) -> JsonObject:
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name,
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
         "seed": seed,
@@ -39,16 +40,82 @@ def environment(device: torch.device, seed: int) -> JsonObject:
     }
 
 
-def _git_commit() -> str | None:
-    """Commit of gradnas itself when it runs from a checkout, with `+` when files differ from it."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here)]
-    command += ["describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+def processor_name() -> str:
+    """The processor of this machine, as it calls itself."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        text = ""
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of gradnas itself when it runs from its checkout, with `+` when files differ from it.
+
+    None in any other case: gradnas may be installed within a repository of the user's.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or not _is_of_gradnas(root / "pyproject.toml"):
+        return None
+    # Without optional locks git writes nothing, and cannot get in the way of another git.
+    command = ["git", "--no-optional-locks", "-C", str(root)]
+    command += ["describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+    # GIT_DIR, for example, is set within hooks, and names another repository.
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env=own
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def _is_of_gradnas(project: Path) -> bool:
+    try:
+        lines = project.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return 'name = "gradnas"' in lines
+
+
+# What the last bits of results depend on, and how a sentence calls it.
+COMPARED = {
+    "gradnas": "gradnas",
+    "git": "the commit of gradnas",
+    "torch": "torch",
+    "numpy": "numpy",
+    "python": "Python",
+    "device": "the device",
+    "device_name": "the model of the device",
+    "processor": "the processor",
+    "threads": "the number of threads",
+    "processes": "the number of processes",
+    "compiler": "the C++ compiler",
+    "kernels": "what the kernels run on",
+}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """A sentence that names what differs between two environments; None where nothing does.
+
+    What one of them does not say, as in folders of earlier versions, is not compared.
+    """
+    changes = []
+    for key, words in COMPARED.items():
+        if key not in before or key not in now or before[key] == now[key]:
+            continue
+        changes.append(f"{words} was {_said(before[key])} and is {_said(now[key])}")
+    if not changes:
+        return None
+    return f"not as when the run began: {', '.join(changes)}; results may differ in their last bits"
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def this_process() -> JsonObject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -18,26 +18,84 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
 from gradnas.config import JsonObject, read_object
 from gradnas.data.summary import DataSummary
+from gradnas.programs.going_on import CannotGoOn, environment_of
 from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
+DISCOVERY = "DiscoverConfig"  # in a configuration; its module needs sympy
+MOST_THREADS = 4096  # that the record of an earlier run may ask for
 
-def begin(out: Path, new: bool, threads: int | None, start: Callable[[], object]) -> runs.Run:
+
+def out_folder(given: str | None) -> Path | None:
+    """The folder that `--out` names; None without it.
+
+    Raises:
+        ValueError: the name is empty, or a new run may not be made there.
+    """
+    if given is None:
+        return None
+    if not given.strip():
+        raise ValueError("--out is empty: name a folder, or leave it out")
+    folder = Path(given)
+    runs.Run(folder).check_free()
+    return folder
+
+
+def set_threads(threads: int | None, began: runs.Run | None = None) -> None:
+    """Compute with so many threads.
+
+    Args:
+        threads: of the configuration; None leaves torch's default.
+        began: a run that goes on. Without a number in the configuration it gets as many as before,
+            or sums would differ in their last bits.
+    """
+    if threads is None and began is not None:
+        before = environment_of(began).get("threads")
+        if type(before) is int and 1 <= before <= MOST_THREADS:
+            threads = before
+        else:
+            where = began.path / runs.ENVIRONMENT
+            say([f"{where} does not say how many threads the run began with"])
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def working_in(out: Path, *, new: bool) -> Iterator[None]:
+    """Work in a folder as the only process. A new one is made, and removed if it stays empty.
+
+    Raises:
+        ValueError: another process works there; a new folder holds anything, or cannot be made.
+    """
+    if not distributed.is_main():
+        yield
+        return
+    if new:
+        runs.Run(out).check_free()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    try:
+        with runs.locked(out):
+            yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty
+                out.rmdir()
+
+
+def begin(out: Path, new: bool, start: Callable[[], object]) -> runs.Run:
     """The run folder to work in.
 
     Args:
         new: make it, by `start`; otherwise it is one that was stopped.
-        threads: of the configuration.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     if new and distributed.is_main():
         start()
     distributed.barrier()
     run = runs.Run.open(out)
     if not new and distributed.is_main():
-        # The same number of threads as before, or sums would differ in their last bits.
-        torch.set_num_threads(read_object(run.path / runs.ENVIRONMENT)["threads"])
         run.set_status("running")
     return run
 
@@ -46,27 +104,55 @@ C = TypeVar("C")  # a configuration
 
 
 def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
-    """Do the work; when it stops, leave word of it in the run folder and on the terminal."""
+    """Do the work; when it stops, leave word of it in the run folder and on the terminal.
+
+    Raises:
+        runs.Interrupted: it was stopped; what is saved was said.
+        ValueError: what went wrong, and how to go on where that is possible.
+    """
     again = f"gradnas resume {run.path}"
     try:
         return work()
     except runs.Interrupted:
-        if distributed.is_main():
-            run.set_status("interrupted")
+        _leave_word(run, "interrupted")
         print(f"gradnas: stopped and saved; go on with: {again}", file=sys.stderr)
         raise
-    except ValueError as error:
-        # Where the disk is full this cannot be written either, and the first error says so already.
-        with contextlib.suppress(ValueError):
-            run.set_status("failed", message=str(error))
+    except KeyboardInterrupt:  # the second Ctrl-C, or one where nothing waits for a step's end
+        _leave_word(run, "interrupted")
         if run.has_checkpoint:
-            what_now = f"the last good state is kept in {run.path}; go on with: {again}"
+            what_now = f"go on from the last checkpoint with: {again}"
         else:
+            what_now = f"nothing was saved yet in {run.path}"
+        print(f"gradnas: stopped at once; {what_now}", file=sys.stderr)
+        raise runs.Interrupted from None
+    except CannotGoOn as error:
+        _leave_word(run, "failed", str(error))
+        raise
+    except ValueError as error:
+        if not (run.path / runs.CONFIG).exists():
+            raise  # nothing is left of it
+        _leave_word(run, "failed", str(error))
+        if not run.has_checkpoint:
             what_now = (
-                f"nothing was saved yet in {run.path}: give the corrected command the same folder, "
-                f"or begin again with: {again}"
+                f"nothing was saved yet in {run.path}: give the corrected command the same folder"
             )
+        elif isinstance(error, runs.NonFiniteError):
+            # With the same settings it would come to the same, and with others it does not go on.
+            what_now = (
+                f"the last good state is kept in {run.path}; other settings need another folder"
+            )
+        else:
+            what_now = f"the last good state is kept in {run.path}; go on with: {again}"
         raise ValueError(f"{error}; {what_now}") from error
+
+
+def _leave_word(run: runs.Run, status: str, message: str | None = None) -> None:
+    if not distributed.is_main():
+        return
+    more = {} if message is None else {"message": message}
+    # Where the disk is full this cannot be written either, and the first error says so already.
+    with contextlib.suppress(ValueError):
+        run.set_status(status, **more)
 
 
 def say(notes: Iterable[str]) -> None:
@@ -107,7 +193,7 @@ def typed(path: Path, *wanted: type[C]) -> tuple[type[C], JsonObject]:
     first = next(iter(classes))
     name = str(description.get("type", first))
     if name not in classes:
-        commands = {"DiscoverConfig": "discover"}
+        commands = {DISCOVERY: "discover"}
         commands |= dict.fromkeys(SEARCH_CONFIGS, "search")
         commands |= dict.fromkeys(TRAIN_CONFIGS, "train")
         hint = f"; use: gradnas {commands[name]} {path}" if name in commands else ""

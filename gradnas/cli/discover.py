@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradnas import runs
-from gradnas.cli.begin import free_folder, typed
+from gradnas.cli.begin import begin, free_folder, guarded, out_folder, say, typed, working_in
 from gradnas.cli.commands.discover import DiscoverCommand
 from gradnas.cli.options import given
-from gradnas.config import from_json
+from gradnas.config import from_json, load
+from gradnas.data.located import located_source
 from gradnas.programs import discovering
+from gradnas.runs import Record
 
 
 def discover(command: DiscoverCommand) -> None:
@@ -36,13 +38,42 @@ def discover(command: DiscoverCommand) -> None:
         config = replace(config, **settings)
     else:
         config = discovering.DiscoverConfig(data=command.what, **settings)
-    out = command.out
+    out = out_folder(command.out)
     if out is None:
         stem = config.example or Path(str(config.data)).stem
         out = free_folder(f"discover-{stem}")
-    discovering.check_free(out)
-    config, found, seconds = discovering.discover(config)
-    print("\n".join(discovering.front_lines(found)))
-    discovering.save_discovery(config, found, seconds, out)
-    files = ", ".join([runs.REPORT, discovering.LAW_TEX, discovering.LAW_PY, runs.RESULTS])
+    carry_out(config, out, new=True)
+
+
+def begin_again(run: runs.Run) -> None:
+    """Repeat a discovery that was stopped, in its folder."""
+    path = run.path / runs.CONFIG
+    config = load(discovering.DiscoverConfig, path)
+    if config.data is not None:
+        config = replace(config, data=located_source(config.data, run.path, ()))
+    say([f"nothing is kept of a discovery on the way: the one of {run.path} begins again"])
+    carry_out(config, run.path, new=False)
+
+
+def carry_out(config: discovering.DiscoverConfig, out: Path, *, new: bool) -> None:
+    """Find a law and leave it in a folder; of what is refused no new folder is left."""
+    config, table = config.table()
+    with working_in(out, new=new):
+        run = begin(out, new, lambda: discovering.start_discovery(config, out))
+
+        def work() -> Record:
+            nonlocal seconds
+            try:
+                found, seconds = discovering.discover(config, table)
+            except ValueError:
+                if new:
+                    runs.discard(run.path)
+                raise
+            print("\n".join(discovering.front_lines(found)))
+            discovering.save_discovery(run, config, found, seconds)
+            return {}
+
+        seconds = 0.0
+        guarded(run, work)
+    files = ", ".join([runs.REPORT, runs.LAW_TEX, runs.LAW_PY, runs.RESULTS])
     print(f"{seconds:.1f} s; {files} in {out}")

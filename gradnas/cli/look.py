@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 
 from gradnas import runs
-from gradnas.cli.begin import architecture_of
+from gradnas.cli.begin import DISCOVERY, architecture_of
 from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
 from gradnas.cli.methods import import_modules
+from gradnas.config import read_object
 from gradnas.families import FAMILIES, family_of, recipes
 from gradnas.programs.reporting import write_report
 
@@ -23,7 +24,13 @@ def draw(command: DrawCommand) -> None:
 
 def report(command: ReportCommand) -> None:
     import_modules(command.imports)
-    print(write_report(runs.Run.open(command.folder)))
+    run = runs.Run.open(command.folder)
+    if read_object(run.path / runs.CONFIG).get("type") == DISCOVERY:
+        from gradnas.programs.discovering import found_report  # here, because it needs sympy
+
+        print(found_report(run))
+        return
+    print(write_report(run))
 
 
 def list_recipes(command: RecipesCommand) -> None:

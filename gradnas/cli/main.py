@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _carry_out(command)
     except KeyboardInterrupt:
-        print("gradnas: stopped before anything was saved", file=sys.stderr)
+        print("gradnas: stopped", file=sys.stderr)  # a run that saves says more itself
         return 130
 
 

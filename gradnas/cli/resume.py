@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gradnas import distributed, runs
 from gradnas.cli import search, train
-from gradnas.cli.begin import device_of, say, typed
+from gradnas.cli.begin import DISCOVERY, device_of, say, typed, working_in
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
-from gradnas.config import from_json
+from gradnas.config import from_json, read_object
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
@@ -23,6 +23,13 @@ def resume(command: ResumeCommand) -> None:
     if run.status().get("status") == "finished":
         raise ValueError(f"{command.folder} is finished: there is nothing to go on with")
     path = run.path / runs.CONFIG
+    if read_object(path).get("type") == DISCOVERY:
+        from gradnas.cli.discover import begin_again  # here, because sympy takes a second to import
+
+        if command.data is not None or command.device is not None:
+            raise ValueError("--data and --device are for searches and trainings, not discoveries")
+        begin_again(run)
+        return
     cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
     config = from_json(cls, description, str(path)).located(run.path)
     check_installed()  # the picture at the end is drawn with it
@@ -33,16 +40,17 @@ def resume(command: ResumeCommand) -> None:
     kind = kind_of(config)
     if not command.other_data:
         check_data(run, kind, data)
-    elif distributed.is_main():
-        say(accept_data(run, kind, data))
-    distributed.barrier()
-    if command.data is not None and distributed.is_main():
-        # Here alone a configuration changes: what comes after the run looks there too.
-        description["data"]["source"] = str(Path(command.data).expanduser().resolve())
-        if not Path(command.data).expanduser().exists():
-            description["data"]["source"] = command.data  # a name
-        runs.write_json(path, description)
-    if isinstance(config, SearchSettings):
-        search.carry_out(config, run.path, data, device, new=False)
-    else:
-        train.carry_out(config, run.path, data, device, new=False)
+    with working_in(run.path, new=False):
+        if command.other_data and distributed.is_main():
+            say(accept_data(run, kind, data))
+        distributed.barrier()
+        if command.data is not None and distributed.is_main():
+            # Here alone a configuration changes: what comes after the run looks there too.
+            description["data"]["source"] = str(Path(command.data).expanduser().resolve())
+            if not Path(command.data).expanduser().exists():
+                description["data"]["source"] = command.data  # a name
+            runs.write_json(path, description)
+        if isinstance(config, SearchSettings):
+            search.carry_out(config, run.path, data, device, new=False)
+        else:
+            train.carry_out(config, run.path, data, device, new=False)

@@ -8,7 +8,18 @@ from pathlib import Path
 import torch
 
 from gradnas import distributed, runs
-from gradnas.cli.begin import begin, device_of, free_folder, guarded, say, say_read, typed
+from gradnas.cli.begin import (
+    begin,
+    device_of,
+    free_folder,
+    guarded,
+    out_folder,
+    say,
+    say_read,
+    set_threads,
+    typed,
+    working_in,
+)
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.methods import import_modules, method_of
 from gradnas.cli.options import (
@@ -22,7 +33,7 @@ from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.optimizers import AlphaOptimizer
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.following import after_search
-from gradnas.programs.searching import run_search, start_search
+from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.search.search import check_combination
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
@@ -36,13 +47,12 @@ def search(command: SearchCommand) -> None:
     alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, alphas)
     device = device_of(config.device)
-    data = config.load()
     if command.estimate:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        print(estimate_search(config, data, device))
+        set_threads(config.threads)
+        print(estimate_search(config, config.load(), device))
         return
-    out = command.out
+    out = out_folder(command.out)
+    data = config.load()
     if out is None:
         is_file = command.recipe.endswith(".json")
         stem = Path(command.recipe).resolve().parent.name if is_file else command.recipe
@@ -144,10 +154,13 @@ def carry_out(
     config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
-    run = begin(out, new, config.threads, lambda: start_search(config, out, data, device))
-    say_read(kind_of(config).read(data))
-    say(kind_of(config).notes(data))
-    results = guarded(run, lambda: run_search(config, run, data, device))
+    set_threads(config.threads, None if new else runs.Run(out))
+    task = prepared_search(config, data, device)
+    with working_in(out, new=new):
+        run = begin(out, new, lambda: start_search(config, out, data, device, task))
+        say_read(kind_of(config).read(data))
+        say(kind_of(config).notes(data))
+        results = guarded(run, lambda: run_search(config, run, data, device, task=task))
     if not distributed.is_main():
         return
     for sentence in kind_of(config).sentences.of_search(config, results):

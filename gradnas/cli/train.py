@@ -16,22 +16,27 @@ from gradnas.cli.begin import (
     free_folder,
     guarded,
     is_configuration,
+    out_folder,
     say,
     say_read,
+    set_threads,
     typed,
+    working_in,
 )
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
 from gradnas.programs.data_of_run import check_followed
 from gradnas.programs.trained import TRAIN_FOLDER
-from gradnas.programs.training import start_training, train
+from gradnas.programs.training import prepared_training, start_training, train
 from gradnas.tasks import TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import TrainSettings
 
 
 def train_what(command: TrainCommand) -> None:
-    config, out, searched = _config(command)
+    config, default_out, searched = _config(command)
+    out = out_folder(command.out) or default_out
+    runs.Run(out).check_free()
     changes = command.replacements(
         config, "auxiliary", "valid_fraction", "random_cells", "compile", "lr"
     )
@@ -48,7 +53,7 @@ def train_what(command: TrainCommand) -> None:
         if not other:
             notes += kind.after_search(searched, config, data)
         notes += check_followed(searched, kind, data, other=other)
-    carry_out(config, command.out or out, data, device, new=True, notes=notes)
+    carry_out(config, out, data, device, new=True, notes=notes)
 
 
 def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
@@ -93,10 +98,13 @@ def carry_out(
     notes: Sequence[str] = (),
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
-    run = begin(out, new, config.threads, lambda: start_training(config, out, data, device))
-    say_read(kind_of(config).read(data))
-    say([*kind_of(config).notes(data), *notes])
-    results = guarded(run, lambda: train(config, run, data, device))
+    set_threads(config.threads, None if new else runs.Run(out))
+    task = prepared_training(config, data, device)
+    with working_in(out, new=new):
+        run = begin(out, new, lambda: start_training(config, out, data, device, task))
+        say_read(kind_of(config).read(data))
+        say([*kind_of(config).notes(data), *notes])
+        results = guarded(run, lambda: train(config, run, data, device, task=task))
     if not distributed.is_main():
         return
     kind = kind_of(config)

@@ -6,9 +6,10 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+
+from gradnas.environment import processor_name
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Device:
         """The device that this process would measure on."""
         if device.type == "cuda":
             return Device("cuda", torch.cuda.get_device_name(device))
-        name = _cpu_name() if device.type == "cpu" else platform.machine()
+        name = processor_name() if device.type == "cpu" else platform.machine()
         return Device(device.type, name, torch.get_num_threads())
 
     def __str__(self) -> str:
@@ -38,17 +39,6 @@ class Device:
             return f"{self.name} ({self.kind})"
         plural = "s" if self.threads > 1 else ""
         return f"{self.name} ({self.kind}, {self.threads} thread{plural})"
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        text = ""
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)

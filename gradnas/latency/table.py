@@ -100,6 +100,10 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, atomically."""
+        write_json(Path(path), self.to_json())
+
+    def to_json(self) -> JsonObject:
+        """What its file holds."""
         value: JsonObject = {"format": FORMAT, "version": VERSION}
         if self.device is not None:
             value["device"] = asdict(self.device)
@@ -108,7 +112,7 @@ class LatencyTable:
         value["entries"] = {key: _known(entry) for key, entry in self.entries.items()}
         if self.predictor is not None:
             value["predictor"] = self.predictor.to_json()
-        write_json(Path(path), value)
+        return value
 
     @staticmethod
     def load(path: str | Path) -> LatencyTable:

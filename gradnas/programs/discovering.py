@@ -2,6 +2,7 @@
 
 The folder holds `config.json` (repeats the discovery), `environment.json`, `results.json` (the
 front, with exact constants), `law.tex`, `law.py`, `report.html`, `timings.jsonl` and `status.json`.
+Nothing is kept of a discovery on the way: one that was stopped begins again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from typing import Any, Literal
 import torch
 
 from gradnas import runs
-from gradnas.config import JsonObject, check_numbers, to_json
+from gradnas.config import JsonObject, check_numbers, read_object, to_json
 from gradnas.data.tabular import Table, load_example, load_table
-from gradnas.environment import environment
 from gradnas.laws import text as law_text
 from gradnas.laws.discover import LawSettings
 from gradnas.laws.equations import (
@@ -31,8 +31,6 @@ from gradnas.laws.report import (
 )
 from gradnas.runs import Record
 
-LAW_TEX = "law.tex"
-LAW_PY = "law.py"
 WIDTH = 80
 
 
@@ -120,54 +118,78 @@ class DiscoverConfig:
         return EquationRegressor(output=self.output, **shared)
 
 
-def check_free(out: Path) -> None:
-    """Refuse a folder that holds anything."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"{out} exists already and is not written over; choose another folder with --out"
-        )
+def start_discovery(config: DiscoverConfig, out: Path) -> runs.Run:
+    """Make the folder of a discovery.
+
+    Raises:
+        ValueError: it holds something already, or cannot be written.
+    """
+    return runs.Run.create(out, to_json(config), config.seed, torch.device("cpu"))
 
 
 def discover(
-    config: DiscoverConfig, *, progress: bool = True
-) -> tuple[DiscoverConfig, FoundLaws, float]:
-    """Read the table and find the laws.
+    config: DiscoverConfig, table: Table, *, progress: bool = True
+) -> tuple[FoundLaws, float]:
+    """Find the laws of a table.
+
+    Args:
+        config, table: of `DiscoverConfig.table`.
 
     Returns:
-        The completed configuration, what was found, and the seconds.
+        What was found, and the seconds.
 
     Raises:
-        ValueError: everything that `load_table`, `load_example` and the estimators refuse.
+        ValueError: everything that the estimators refuse.
     """
     import pandas
 
-    config, table = config.table()
     estimator = config.estimator(progress)
     frame = pandas.DataFrame(table.x_ND, columns=list(table.names))
     began = time.monotonic()
     estimator.fit(frame, pandas.Series(table.y_N, name=table.target), sample_weight=table.weights_N)
     seconds = time.monotonic() - began
-    return config, FoundLaws(estimator, table, frame), seconds
+    return FoundLaws(estimator, table, frame), seconds
 
 
-def save_discovery(config: DiscoverConfig, found: FoundLaws, seconds: float, out: Path) -> None:
-    """Write the folder.
+def save_discovery(run: runs.Run, config: DiscoverConfig, found: FoundLaws, seconds: float) -> None:
+    """Write what was found into the folder of a discovery.
 
     Raises:
-        ValueError: it holds something already, or cannot be written.
+        ValueError: it cannot be written.
     """
-    check_free(out)
-    run = runs.Run.create(out, to_json(config), config.seed, torch.device("cpu"))
+    out = run.path
     estimator = found.estimator
     displayed = [f"\\[\n{line}\n\\]\n" for line in found.latex_lines()]
-    runs.write_atomically(out / LAW_TEX, "".join(displayed).encode())
-    runs.write_atomically(out / LAW_PY, estimator.to_python().encode())
-    runs.write_json(out / runs.RESULTS, results(found))
+    runs.write_atomically(out / runs.LAW_TEX, "".join(displayed).encode())
+    runs.write_atomically(out / runs.LAW_PY, estimator.to_python().encode())
+    run.load_checkpoint()  # there is none: what an attempt that was killed appended is cut off
     run.append(runs.TIMINGS, {"seconds": seconds})
-    here = environment(torch.device("cpu"), config.seed)
+    here = read_object(out / runs.ENVIRONMENT)
     page = law_page(found, out.resolve().name, to_json(config), here)
     runs.write_atomically(out / runs.REPORT, page.encode())
+    # Last of them: a folder with results holds everything.
+    run.save_results(results(found))
     run.set_status("finished")
+
+
+def found_report(run: runs.Run) -> Path:
+    """The report of a finished discovery, which was written with its results.
+
+    Raises:
+        ValueError: it is not finished, or the report is gone.
+    """
+    if not (run.path / runs.RESULTS).exists():
+        raise ValueError(
+            f"the discovery in {run.path} is not finished; begin it again with: "
+            f"gradnas resume {run.path}"
+        )
+    page = run.path / runs.REPORT
+    if not page.exists():
+        raise ValueError(
+            f"{page} is gone; the same discovery in another folder makes it again: "
+            f"gradnas discover {run.path / runs.CONFIG}"
+        )
+    return page
 
 
 def results(found: FoundLaws) -> Record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,30 +19,57 @@ from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
+from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.progress import Progress
 from gradnas.runs import Record
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.search import SearchTask
 
+Task = SearchTask[Any, Any]
+
+
+def prepared_search(config: SearchSettings, data: object, device: torch.device) -> Task:
+    """The live task of a search, at its beginning. Nothing is written.
+
+    Raises:
+        ValueError: a setting that data or device cannot follow; a compiler that is not there.
+    """
+    conditions()
+    kind = kind_of(config)
+    kind.check_search(config, data, device)
+    return kind.search_task(config, data, device)
+
 
 def start_search(
-    config: SearchSettings, path: str | Path, data: object, device: torch.device
+    config: SearchSettings,
+    path: str | Path,
+    data: object,
+    device: torch.device,
+    task: Task | None = None,
 ) -> runs.Run:
-    """Make the run folder of a search: configuration, environment, what its kind of data adds.
+    """Make the run folder of a search: environment, what its kind of data adds, configuration.
+
+    Args:
+        task: of `prepared_search`; None makes one, to see that it can be made.
 
     Raises:
         ValueError: before there is a folder, for a setting that data or device cannot follow; a
-            folder that holds a run.
+            folder that holds a run or anything else.
     """
     check_installed()  # the picture at the end is drawn with it
+    runs.Run(path).check_free()
     kind = kind_of(config)
-    kind.check_search(config, data, device)
-    config = config.kept_in(Path(path))
-    run = runs.Run.create(path, to_json(config), config.seed, device)
-    kind.begin(run, data)
-    keep_data(run, kind, data)
-    return run
+    if task is None:
+        prepared_search(config, data, device)
+    written = to_json(config.kept())
+
+    def add(run: runs.Run) -> None:
+        config.keep_files(run.path)
+        kind.begin(run, data)
+        keep_data(run, kind, data)
+
+    return runs.Run.create(path, written, config.seed, device, add=add, facts=conditions())
 
 
 def run_search(
@@ -50,27 +78,43 @@ def run_search(
     data: object,
     device: torch.device,
     progress: bool = True,
+    task: Task | None = None,
 ) -> Record:
     """Run a search to its end, from where its folder stands.
+
+    Args:
+        task: of `prepared_search`; None makes one.
 
     Returns:
         The results: the architecture as text, steps, and what its kind of data measures.
 
     Raises:
+        ValueError: another process works in the folder; a checkpoint of other settings.
         NonFiniteError: a loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     kind = kind_of(config)
     check_data(run, kind, data)
-    task = kind.search_task(config.located(run.path), data, device)
+    located = config.located(run.path)
+    if task is None:
+        task = kind.search_task(located, data, device)
+    with at_work(run):
+        return _run(located, run, task, data, device, progress)
+
+
+def _run(
+    config: SearchSettings,
+    run: runs.Run,
+    task: Task,
+    data: object,
+    device: torch.device,
+    progress: bool,
+) -> Record:
     search = task.search
     is_main = distributed.is_main()
-
+    settings = config.state_settings()
     # Where a run was stopped, go on from its last checkpoint.
-    state, note = run.load_checkpoint()
-    distributed.barrier()
-    if state is not None:
-        task.load_state_dict(state)
+    sentences = task.notes + take_up(run, settings, device, task.load_state_dict)
     bar = Progress(
         "search",
         config.epochs,
@@ -79,15 +123,16 @@ def run_search(
         task.place.steps_done,
         progress and is_main,
     )
-    keeper = runs.Keeper(run if is_main else None, task.state_dict, config.checkpoint_seconds)
+    keeper = runs.Keeper(
+        run if is_main else None, task.state_dict, config.checkpoint_seconds, settings
+    )
     with bar, keeper:
-        for sentence in task.notes:
+        for sentence in sentences:
             bar.say(sentence)
-        if note:
-            bar.say(note)
 
         record: Record = {}
         stopped = False
+        is_first_here = True
         while search.epoch < config.epochs and not stopped:
             epoch = search.epoch
             began = time.monotonic()
@@ -98,6 +143,11 @@ def run_search(
                 report = task.counted_step(batch) if is_first else task.step(batch)
                 is_first = False
                 bar.step(**task.bar(report))
+                if is_first_here and is_main:
+                    changed = note_kernels(run)
+                    if changed is not None:
+                        bar.say(changed)
+                is_first_here = False
                 stopped = config.max_steps is not None and search.steps >= config.max_steps
                 if stopped:
                     break
@@ -120,14 +170,15 @@ def run_search(
     last = run.records()[-1] if is_main else record
     found = search.result()
     results = task.results(found, last)
-    results["read"] = kind.read(data).to_json()
+    results["read"] = kind_of(config).read(data).to_json()
     if is_main:
+        run.save_tensors(runs.ALPHAS, task.trajectory)
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
 
 
-def _warnings(task: SearchTask, epoch: int, record: Record) -> list[str]:
+def _warnings(task: Task, epoch: int, record: Record) -> list[str]:
     """What is to be said after an epoch; after the first, also that all of them are warm-up."""
     waiting = task.decidedness.all_warm_up() if epoch == 0 else None
     first = [] if waiting is None else [waiting]
@@ -141,7 +192,7 @@ def _write_found(
     architecture.save(run.path / runs.GENOTYPE)
     family = family_of(architecture)
     family.picture(architecture, run.path / runs.PICTURE, space=config.space)
-    runs.write_json(run.path / runs.RESULTS, results)
+    run.save_results(results)
 
 
 def timing(epoch: int, began: float, device: torch.device) -> dict[str, float]:

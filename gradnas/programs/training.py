@@ -9,6 +9,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from gradnas.families import family_of
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
+from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
@@ -27,31 +29,64 @@ from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
 from gradnas.tasks.training import TrainTask
 
+Task = TrainTask[Any, Any]
 RANDOM = 13  # stream of random numbers: architectures for comparison
 
 
+def prepared_training(
+    config: TrainSettings,
+    data: object,
+    device: torch.device,
+    network: nn.Module | None = None,
+) -> Task:
+    """The live task of a training, at its beginning. Nothing is written.
+
+    Args:
+        network: another than that of the configuration, with the same calls (for comparisons).
+
+    Raises:
+        ValueError: a setting that data or device cannot follow; a compiler that is not there.
+    """
+    conditions()
+    kind = kind_of(config)
+    kind.check_training(config, data, device)
+    return kind.train_task(config, data, device, network)
+
+
 def start_training(
-    config: TrainSettings, path: str | Path, data: object, device: torch.device
+    config: TrainSettings,
+    path: str | Path,
+    data: object,
+    device: torch.device,
+    task: Task | None = None,
 ) -> runs.Run:
-    """Make the run folder of a training: configuration, environment, architecture, picture.
+    """Make the run folder of a training: environment, architecture, picture, configuration.
 
     Its kind of data may add to it.
 
+    Args:
+        task: of `prepared_training`; None makes one, to see that it can be made.
+
     Raises:
         ValueError: before there is a folder, for a setting that data or device cannot follow; a
-            folder that holds a run.
+            folder that holds a run or anything else.
     """
     check_installed()  # a picture is drawn with it
-    kind = kind_of(config)
-    kind.check_training(config, data, device)
-    run = runs.Run.create(path, to_json(config), config.seed, device)
+    runs.Run(path).check_free()
+    if task is None:
+        prepared_training(config, data, device)
     architecture = config.genotype
-    architecture.save(run.path / runs.GENOTYPE)
-    family = family_of(architecture)
-    family.picture(architecture, run.path / runs.PICTURE, space=config.space)
-    kind.begin(run, data)
-    keep_data(run, kind, data)
-    return run
+    kind = kind_of(config)
+
+    def add(run: runs.Run) -> None:
+        architecture.save(run.path / runs.GENOTYPE)
+        family = family_of(architecture)
+        family.picture(architecture, run.path / runs.PICTURE, space=config.space)
+        kind.begin(run, data)
+        keep_data(run, kind, data)
+
+    facts = conditions()
+    return runs.Run.create(path, to_json(config), config.seed, device, add=add, facts=facts)
 
 
 def train(
@@ -62,29 +97,56 @@ def train(
     progress: bool = True,
     title: str = "train",
     network: nn.Module | None = None,
+    task: Task | None = None,
 ) -> Record:
     """Run a training to its end, from where its folder stands; writes metrics, weights and results.
 
     Args:
         network: another than that of the configuration, with the same calls (for comparisons).
+        task: of `prepared_training`; None makes one.
 
     Returns:
         The results: losses and measures of the test, weight counts.
 
     Raises:
+        ValueError: another process works in the folder; a checkpoint of other settings.
         NonFiniteError: the loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     kind = kind_of(config)
     check_data(run, kind, data)
-    task = kind.train_task(config, data, device, network)
-    is_main = distributed.is_main()
+    if task is None:
+        task = kind.train_task(config, data, device, network)
+    with at_work(run):
+        _train(config, run, task, device, progress, title)
+        results = task.results()
+        results["read"] = kind.read(data).to_json()
+        if distributed.is_main():
+            weights = dict(task.network.state_dict())
+            run.save_tensors(runs.WEIGHTS, weights, {"format": "gradnas-weights"})
+            run.save_results(results)
+        if config.random_cells:
+            results["random_cells"] = train_random(config, run, data, device, progress)
+            if distributed.is_main():
+                run.save_results(results)
+        if distributed.is_main():
+            run.set_status("finished")
+    return results
 
+
+def _train(
+    config: TrainSettings,
+    run: runs.Run,
+    task: Task,
+    device: torch.device,
+    progress: bool,
+    title: str,
+) -> None:
+    """All epochs that are left."""
+    is_main = distributed.is_main()
+    settings = config.state_settings()
     # Where a run was stopped, go on from its last checkpoint.
-    state, note = run.load_checkpoint()
-    distributed.barrier()
-    if state is not None:
-        task.load_state_dict(state)
+    sentences = take_up(run, settings, device, task.load_state_dict)
     bar = Progress(
         title,
         config.epochs,
@@ -93,11 +155,14 @@ def train(
         task.place.steps_done,
         progress and is_main,
     )
-    keeper = runs.Keeper(run if is_main else None, task.state_dict, config.checkpoint_seconds)
+    keeper = runs.Keeper(
+        run if is_main else None, task.state_dict, config.checkpoint_seconds, settings
+    )
     with bar, keeper:
-        if note:
-            bar.say(note)
+        for sentence in sentences:
+            bar.say(sentence)
         stopped = False
+        is_first_here = True
         while task.epoch < config.epochs and not stopped:
             epoch = task.epoch
             began = time.monotonic()
@@ -108,6 +173,11 @@ def train(
                 parts = _counted_step(task, batch) if is_first else task.step(batch)
                 is_first = False
                 bar.step(**task.bar(parts))
+                if is_first_here and is_main:
+                    changed = note_kernels(run)
+                    if changed is not None:
+                        bar.say(changed)
+                is_first_here = False
                 stopped = config.max_steps is not None and task.num_steps >= config.max_steps
                 if stopped:
                     break
@@ -124,22 +194,8 @@ def train(
             keeper.after_step()
         keeper.save()
 
-    results = task.results()
-    results["read"] = kind.read(data).to_json()
-    if is_main:
-        weights = dict(task.network.state_dict())
-        run.save_tensors(runs.WEIGHTS, weights, {"format": "gradnas-weights"})
-        runs.write_json(run.path / runs.RESULTS, results)
-    if config.random_cells:
-        results["random_cells"] = train_random(config, run, data, device, progress)
-        if is_main:
-            runs.write_json(run.path / runs.RESULTS, results)
-    if is_main:
-        run.set_status("finished")
-    return results
 
-
-def _counted_step(task: TrainTask, batch: object) -> dict[str, Tensor]:
+def _counted_step(task: Task, batch: object) -> dict[str, Tensor]:
     """A step that also counts the memory it needs."""
     with SavedTensors() as kept:
         parts = task.step(batch)
@@ -164,15 +220,17 @@ def train_random(
         architecture = config.space.random_decision(generator_for(config.seed, RANDOM, k))
         own = replace(config, genotype=architecture, random_cells=0)
         folder = run.path / "random" / str(k)
-        if distributed.is_main() and not (folder / runs.CONFIG).exists():
-            start_training(own, folder, data, device)
-        distributed.barrier()
         child = runs.Run(folder)
-        if child.status().get("status") == "finished":
+        is_begun = (folder / runs.CONFIG).exists()
+        if is_begun and child.status().get("status") == "finished":
             results = read_object(folder / runs.RESULTS)
         else:
             title = f"random cell {k + 1}/{config.random_cells}"
-            results = train(own, child, data, device, progress, title)
+            task = prepared_training(own, data, device)
+            if distributed.is_main() and not is_begun:
+                start_training(own, folder, data, device, task)
+            distributed.barrier()
+            results = train(own, child, data, device, progress, title, task=task)
         values.append(results[f"test_{measure.key}"])
         texts.append(architecture.to_text())
     return {

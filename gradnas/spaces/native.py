@@ -3,7 +3,8 @@
 Without a compiler the same operations run on torch; where there is one and it fails, a warning says
 so, because the results of the two differ in their last bits. Set `GRADNAS_COMPILER=none` to use
 torch operations everywhere, or to the name of a C++ compiler (default `g++`). What
-`GRADNAS_COMPILER_OPTIONS` holds is added to its options: `-g -fsanitize=address,undefined`.
+`GRADNAS_COMPILER_OPTIONS` holds is added to its options: `-g -fsanitize=address,undefined`. A
+compiler that is named and is not there is an error, and no reason for other last bits.
 
 C++ gets addresses, and cannot ask what lies there. `has_memory` says whether there is something to
 hand over at all, and `address` checks every tensor that is handed over; nothing else calls
@@ -29,28 +30,90 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+DEFAULT_COMPILER = "g++"
+
+_OUTCOMES: dict[tuple[str, torch.dtype], bool] = {}  # which kernels were had, of those asked for
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler; None without one, and where `GRADNAS_COMPILER` is "none".
+
+    Raises:
+        ValueError: `GRADNAS_COMPILER` names one that is not there.
+    """
+    named = os.environ.get("GRADNAS_COMPILER", "")
+    if named == "none":
+        return None
+    found = shutil.which(named or DEFAULT_COMPILER)
+    if found is None and named:
+        raise ValueError(
+            f"GRADNAS_COMPILER names {named!r}, but there is no such program: name one that is "
+            "there, or none to do without"
+        )
+    return found
+
+
+@functools.cache
+def _version(path: str) -> str:
+    """The first line of what a compiler says of itself; its path where it says nothing."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return path
+    lines = done.stdout.strip().splitlines()
+    return lines[0] if lines else path
+
+
+def compiler_words() -> str | None:
+    """The compiler and what was added to its options, for the environment of a run.
+
+    Raises:
+        ValueError: as `compiler`.
+    """
+    path = compiler()
+    if path is None:
+        return None
+    return " ".join([_version(path), *_more_options()])
+
+
+def kernels_words() -> str | None:
+    """What the operations with kernels run on in this process; None where there were none yet."""
+    if not _OUTCOMES:
+        return None
+    return "C++" if all(_OUTCOMES.values()) else "torch"
+
 
 @functools.cache
 def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled `source` with `REAL` for one dtype, from the user's cache folder.
 
     None without a compiler, and, with a warning, where compiling or loading fails.
+
+    Raises:
+        ValueError: as `compiler`.
     """
-    compiler = shutil.which(os.environ.get("GRADNAS_COMPILER", "g++"))
-    if compiler is None:
-        return None
+    path = compiler()
+    loaded = None if path is None else _loaded(source, dtype, path)
+    _OUTCOMES[source.name, dtype] = loaded is not None
+    return loaded
+
+
+def _loaded(source: Path, dtype: torch.dtype, path: str) -> ctypes.CDLL | None:
     options = _options(dtype)
-    target = _cached(source, options, compiler)
     try:
-        if not target.exists():
-            _compile(source, options, compiler, target)
+        stem = _stem(source, options, path)
+        target = _whole(stem)
+        if target is None:
+            target = _compile(source, options, path, stem)
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(
             f"the C++ kernels of {source.name} could not be had ({_reason(error)}): torch "
             "operations run in their place, several times slower and with other last bits. "
             "GRADNAS_COMPILER=none does so without this warning",
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
 
@@ -70,16 +133,26 @@ def _options(dtype: torch.dtype) -> list[str]:
     if platform.machine() == "x86_64":
         # Left to itself, g++ stays with half of the vector that AVX-512 has.
         options.append("-mprefer-vector-width=512")
-    return options + shlex.split(os.environ.get("GRADNAS_COMPILER_OPTIONS", ""))
+    return options + _more_options()
 
 
-def _cached(source: Path, options: list[str], compiler: str) -> Path:
-    """Where the compiled file is kept: a name for everything that its bytes depend on."""
+def _more_options() -> list[str]:
+    return shlex.split(os.environ.get("GRADNAS_COMPILER_OPTIONS", ""))
+
+
+def _stem(source: Path, options: list[str], path: str) -> Path:
+    """Where compiled files are kept: a name for everything that their bytes depend on."""
     text = source.read_text(encoding="utf-8")
-    made_of = "\n".join([text, *options, compiler, _machine()])
+    made_of = "\n".join([text, *options, path, _machine()])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "gradnas" / f"{source.stem}-{key}.so"
+    return _cache() / "gradnas" / f"{source.stem}-{key}"
+
+
+def _cache() -> Path:
+    """The user's cache folder."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # By the standard, what is empty or relative counts as not set.
+    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def _machine() -> str:
@@ -94,15 +167,40 @@ def _machine() -> str:
     return f"{platform.system()} {platform.machine()} {flags}"
 
 
-def _compile(source: Path, options: list[str], compiler: str, target: Path) -> None:
+def _whole(stem: Path) -> Path | None:
+    """The compiled file of this name that is what its name says, if there is one.
+
+    The name ends with the digest of the bytes. A file that was cut, by a power failure for example,
+    would end every process that loads it; it is removed.
+    """
+    for path in sorted(stem.parent.glob(f"{stem.name}-*.so")):
+        if path.name == f"{stem.name}-{_digest(path)}.so":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:24]
+
+
+def _compile(source: Path, options: list[str], path: str, stem: Path) -> Path:
+    """Compile, and keep the file under a name that ends with the digest of its bytes."""
     # For the user alone: what lies here is loaded and run.
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+    stem.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=stem.parent) as scratch:
         built = Path(scratch) / "built.so"
-        command = [compiler, *options, str(source), "-o", str(built)]
+        command = [path, *options, str(source), "-o", str(built)]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
+        handle = os.open(built, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         # Another process may have been faster: both files are the same.
+        target = stem.with_name(f"{stem.name}-{_digest(built)}.so")
         os.replace(built, target)
+    return target
 
 
 def _reason(error: Exception) -> str:

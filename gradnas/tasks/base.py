@@ -55,6 +55,12 @@ class DataSettings(Protocol):
         ...
 
 
+# What a run may be resumed with another value of: results differ in their last bits at the most, or
+# another part of the work is done. Where the data are is checked by what they hold.
+MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells")
+DATA_MAY_CHANGE = ("source", "workers")
+
+
 class Settings:
     """What the configurations of all runs have.
 
@@ -92,6 +98,34 @@ class Settings:
         if not hasattr(config.data, "located"):
             return config
         return replace(config, data=config.data.located(folder))
+
+    @property
+    def epochs_may_change(self) -> bool:
+        """Whether a run may be resumed with another number of epochs.
+
+        Only where no step depends on how many there will be.
+        """
+        return False
+
+    def state_settings(self) -> JsonObject:
+        """The settings that a checkpoint belongs to: all but those that may change on the way.
+
+        Raises:
+            ValueError: a file that the configuration names cannot be read.
+        """
+        return self.plain_state_settings()
+
+    def plain_state_settings(self) -> JsonObject:
+        """`state_settings` of a configuration that names no file."""
+        settings: JsonObject = to_json(self)
+        for name in MAY_CHANGE:
+            settings.pop(name, None)
+        if self.epochs_may_change:
+            settings.pop("epochs", None)
+        data = settings.get("data")
+        if isinstance(data, dict):
+            settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
+        return settings
 
 
 class ImageSizes(NamedTuple):
@@ -138,13 +172,17 @@ class SearchSettings(Settings):
         """
         raise ValueError("latencies are measured for searches on images")
 
-    def kept_in(self, folder: Path) -> Self:
-        """The configuration as it is written into a run folder that is about to be made.
+    def kept(self) -> Self:
+        """The configuration as it is written into a run folder, by the files that are kept there.
 
-        The files that it names are copied there.
+        Raises:
+            ValueError: a file that it names cannot be read.
         """
-        del folder
         return self
+
+    def keep_files(self, folder: Path) -> None:
+        """Copy the files that the configuration names into a run folder."""
+        del folder
 
 
 class TrainSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,33 +10,45 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradnas import runs
+from gradnas.config import JsonObject, to_json
+from gradnas.files import sha256
 from gradnas.latency import LatencyTable
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 
-TABLE = "latency.json"  # in a run folder
 
+def kept_cost(cost: ExpectedCost | None) -> ExpectedCost | None:
+    """The cost as a run folder names it: by the copy of its latency table there.
 
-def kept_table(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
-    """The cost, with its latency table copied into a run folder that is about to be made.
-
-    It is named by that copy, so that the folder can be moved and run again.
+    So that the folder can be moved and run again.
 
     Raises:
-        ValueError: a table that cannot be read, a folder that cannot be made or holds a run.
+        ValueError: a table that cannot be read.
     """
-    table = None if cost is None else cost.latency_table()
-    if cost is None or table is None:
+    if cost is None or cost.latency_table() is None:
         return cost
-    # Nothing may change in the folder of a run that stays.
-    runs.Run(folder).check_free()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    table.save(folder / TABLE)
-    return replace(cost, table=TABLE)
+    return replace(cost, table=runs.LATENCY)
+
+
+def keep_table(cost: ExpectedCost | None, folder: Path) -> None:
+    """Copy the latency table of a cost, where it has one, into a run folder."""
+    table = None if cost is None else cost.latency_table()
+    if table is not None:
+        table.save(folder / runs.LATENCY)
+
+
+def with_digest_of_table(cost: ExpectedCost | None) -> JsonObject | None:
+    """A cost in JSON form, with a digest of its latency table in the place of its path."""
+    if cost is None:
+        return None
+    table = cost.latency_table()
+    if table is None:
+        return to_json(cost)
+    described: JsonObject = to_json(replace(cost, table=runs.LATENCY))
+    written = json.dumps(table.to_json(), sort_keys=True)
+    described["table"] = f"SHA-256 {sha256(written.encode())}"
+    return described
 
 
 def located(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:

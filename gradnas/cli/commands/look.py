@@ -31,7 +31,7 @@ class ReportCommand(Command):
     work = "gradnas.cli.look:report"
 
     folder: Positional[Run]
-    """Run folder of a search or of a training."""
+    """Run folder of a search, of a training, or of a discovery."""
     imports: Imports = None
     """Modules with classes of your own that the run uses."""
 

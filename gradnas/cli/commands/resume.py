@@ -16,7 +16,7 @@ class ResumeCommand(Command):
     work = "gradnas.cli.resume:resume"
 
     folder: Positional[Run]
-    """Run folder of a search or of a training."""
+    """Run folder of a search, of a training, or of a discovery (which begins again)."""
     device: Device = None
     """Another device than before (the result is then no longer the same to the bit)."""
     data: Source = None

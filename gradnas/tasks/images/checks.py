@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradnas import distributed
+from gradnas import distributed, runs
 from gradnas.data import ImageData, describe
 from gradnas.search.costs import counted_costs
 from gradnas.tasks.images.search import divided, example_input, fresh_supernet
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 
-IMAGES_FILE = "images.json"  # in a run folder: which images the run began with
+IMAGES_FILE = runs.IMAGES  # which images the run began with
 
 
 # ---- the images ----------------------------------------------------------------------------------

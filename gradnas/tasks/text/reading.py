@@ -19,7 +19,7 @@ from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 
-VOCABULARY = "vocabulary.json"  # in a run folder
+VOCABULARY = runs.VOCABULARY
 
 
 class CarriedStream:

@@ -114,3 +114,7 @@ class TextTrainConfig(TrainSettings):
         check_numbers(self)
         if self.lr == 0:
             raise ValueError("lr must be above 0, not 0")
+
+    @property
+    def epochs_may_change(self) -> bool:
+        return True  # the learning rate is constant, and averaging begins by the losses alone

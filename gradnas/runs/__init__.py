@@ -1,0 +1,63 @@
+"""The run folder: names, atomic writes, checkpoints, metrics."""
+
+from gradnas.files import write_atomically, write_json
+from gradnas.runs.beginning import discard
+from gradnas.runs.checkpoint import State, read_checkpoint
+from gradnas.runs.folder import Record, Run, read_tensors
+from gradnas.runs.keeper import Interrupted, Keeper, NonFiniteError
+from gradnas.runs.lock import locked
+from gradnas.runs.names import (
+    ALPHAS,
+    CHECKPOINT,
+    CONFIG,
+    DATA,
+    ENVIRONMENT,
+    GENOTYPE,
+    IMAGES,
+    LATENCY,
+    LAW_PY,
+    LAW_TEX,
+    METRICS,
+    PICTURE,
+    PREVIOUS,
+    REPORT,
+    RESULTS,
+    STATUS,
+    TIMINGS,
+    VOCABULARY,
+    WEIGHTS,
+)
+
+__all__ = [
+    "ALPHAS",
+    "CHECKPOINT",
+    "CONFIG",
+    "DATA",
+    "ENVIRONMENT",
+    "GENOTYPE",
+    "IMAGES",
+    "LATENCY",
+    "LAW_PY",
+    "LAW_TEX",
+    "METRICS",
+    "PICTURE",
+    "PREVIOUS",
+    "REPORT",
+    "RESULTS",
+    "STATUS",
+    "TIMINGS",
+    "VOCABULARY",
+    "WEIGHTS",
+    "Interrupted",
+    "Keeper",
+    "NonFiniteError",
+    "Record",
+    "Run",
+    "State",
+    "discard",
+    "locked",
+    "read_checkpoint",
+    "read_tensors",
+    "write_atomically",
+    "write_json",
+]

@@ -1,0 +1,84 @@
+"""Saving a run now and then, and once more when it is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from gradnas.config import JsonObject
+from gradnas.runs.checkpoint import State
+from gradnas.runs.folder import Run
+
+Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
+
+
+class NonFiniteError(ValueError):
+    """A loss or a gradient became NaN or infinite; the step that produced it was not taken."""
+
+
+class Interrupted(Exception):
+    """The user (Ctrl-C) or the system (SIGTERM) asked the run to stop; its state is saved."""
+
+
+class Keeper:
+    """Saves the state of a run now and then, and once more when it is asked to stop.
+
+    A context manager around the loop: inside it Ctrl-C and SIGTERM wait for the end of the step,
+    the state is saved, and `Interrupted` is raised. A second Ctrl-C stops at once.
+
+    Args:
+        run: the folder, or None on ranks that do not write.
+        state: returns the state to save.
+        seconds: at the most so much work is lost when the process is killed.
+        settings: what the state belongs to; the run goes on with these alone.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(
+        self,
+        run: Run | None,
+        state: Callable[[], State],
+        seconds: float = 20.0,
+        settings: JsonObject | None = None,
+    ) -> None:
+        self.run = run
+        self.state = state
+        self.seconds = seconds
+        self.settings = settings
+        self._asked = False
+        self._saved = time.monotonic()
+        self._before: dict[signal.Signals, Handler] = {}
+
+    def __enter__(self) -> Keeper:
+        # Python lets no other thread set handlers.
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:  # the second time: now
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def after_step(self) -> None:
+        """Save if it is time; stop if that was asked for. Raises Interrupted."""
+        if self._asked:
+            self.save()
+            raise Interrupted
+        if time.monotonic() - self._saved > self.seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
+        if self.run is not None:
+            self.run.save_checkpoint(self.state(), self.settings)
+        self._saved = time.monotonic()
