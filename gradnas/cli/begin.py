@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
@@ -18,12 +15,11 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
 from gradnas.config import JsonObject, read_object
 from gradnas.data.summary import DataSummary
-from gradnas.programs.going_on import CannotGoOn, environment_of
+from gradnas.programs.going_on import CannotGoOn, leave_word
 from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
 DISCOVERY = "DiscoverConfig"  # in a configuration; its module needs sympy
-MOST_THREADS = 4096  # that the record of an earlier run may ask for
 
 
 def out_folder(given: str | None) -> Path | None:
@@ -41,65 +37,6 @@ def out_folder(given: str | None) -> Path | None:
     return folder
 
 
-def set_threads(threads: int | None, began: runs.Run | None = None) -> None:
-    """Compute with so many threads.
-
-    Args:
-        threads: of the configuration; None leaves torch's default.
-        began: a run that goes on. Without a number in the configuration it gets as many as before,
-            or sums would differ in their last bits.
-    """
-    if threads is None and began is not None:
-        before = environment_of(began).get("threads")
-        if type(before) is int and 1 <= before <= MOST_THREADS:
-            threads = before
-        else:
-            where = began.path / runs.ENVIRONMENT
-            say([f"{where} does not say how many threads the run began with"])
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def working_in(out: Path, *, new: bool) -> Iterator[None]:
-    """Work in a folder as the only process. A new one is made, and removed if it stays empty.
-
-    Raises:
-        ValueError: another process works there; a new folder holds anything, or cannot be made.
-    """
-    if not distributed.is_main():
-        yield
-        return
-    if new:
-        runs.Run(out).check_free()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    try:
-        with runs.locked(out):
-            yield
-    finally:
-        if new:
-            with contextlib.suppress(OSError):  # it is not empty
-                out.rmdir()
-
-
-def begin(out: Path, new: bool, start: Callable[[], object]) -> runs.Run:
-    """The run folder to work in.
-
-    Args:
-        new: make it, by `start`; otherwise it is one that was stopped.
-    """
-    if new and distributed.is_main():
-        start()
-    distributed.barrier()
-    run = runs.Run.open(out)
-    if not new and distributed.is_main():
-        run.set_status("running")
-    return run
-
-
 C = TypeVar("C")  # a configuration
 
 
@@ -114,11 +51,11 @@ def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
     try:
         return work()
     except runs.Interrupted:
-        _leave_word(run, "interrupted")
+        leave_word(run, "interrupted")
         print(f"gradnas: stopped and saved; go on with: {again}", file=sys.stderr)
         raise
     except KeyboardInterrupt:  # the second Ctrl-C, or one where nothing waits for a step's end
-        _leave_word(run, "interrupted")
+        leave_word(run, "interrupted")
         if run.has_checkpoint:
             what_now = f"go on from the last checkpoint with: {again}"
         else:
@@ -126,12 +63,12 @@ def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
         print(f"gradnas: stopped at once; {what_now}", file=sys.stderr)
         raise runs.Interrupted from None
     except CannotGoOn as error:
-        _leave_word(run, "failed", str(error))
+        leave_word(run, "failed", str(error))
         raise
     except ValueError as error:
         if not (run.path / runs.CONFIG).exists():
             raise  # nothing is left of it
-        _leave_word(run, "failed", str(error))
+        leave_word(run, "failed", str(error))
         if not run.has_checkpoint:
             what_now = (
                 f"nothing was saved yet in {run.path}: give the corrected command the same folder"
@@ -144,15 +81,6 @@ def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
         else:
             what_now = f"the last good state is kept in {run.path}; go on with: {again}"
         raise ValueError(f"{error}; {what_now}") from error
-
-
-def _leave_word(run: runs.Run, status: str, message: str | None = None) -> None:
-    if not distributed.is_main():
-        return
-    more = {} if message is None else {"message": message}
-    # Where the disk is full this cannot be written either, and the first error says so already.
-    with contextlib.suppress(ValueError):
-        run.set_status(status, **more)
 
 
 def say(notes: Iterable[str]) -> None:

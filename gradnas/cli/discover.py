@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradnas import runs
-from gradnas.cli.begin import begin, free_folder, guarded, out_folder, say, typed, working_in
+from gradnas.cli.begin import free_folder, guarded, out_folder, say, typed
 from gradnas.cli.commands.discover import DiscoverCommand
 from gradnas.cli.options import given
 from gradnas.config import from_json, load
 from gradnas.data.located import located_source
 from gradnas.programs import discovering
+from gradnas.programs.going_on import begin, working_in
 from gradnas.runs import Record
 
 

@@ -9,16 +9,13 @@ import torch
 
 from gradnas import distributed, runs
 from gradnas.cli.begin import (
-    begin,
     device_of,
     free_folder,
     guarded,
     out_folder,
     say,
     say_read,
-    set_threads,
     typed,
-    working_in,
 )
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.methods import import_modules, method_of
@@ -33,6 +30,7 @@ from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.optimizers import AlphaOptimizer
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.following import after_search
+from gradnas.programs.going_on import begin, set_threads, working_in
 from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.search.search import check_combination
@@ -154,12 +152,12 @@ def carry_out(
     config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
-    set_threads(config.threads, None if new else runs.Run(out))
+    threads_notes = set_threads(config.threads, None if new else runs.Run(out))
     task = prepared_search(config, data, device)
     with working_in(out, new=new):
         run = begin(out, new, lambda: start_search(config, out, data, device, task))
         say_read(kind_of(config).read(data))
-        say(kind_of(config).notes(data))
+        say([*threads_notes, *kind_of(config).notes(data)])
         results = guarded(run, lambda: run_search(config, run, data, device, task=task))
     if not distributed.is_main():
         return

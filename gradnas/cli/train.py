@@ -11,7 +11,6 @@ import torch
 from gradnas import distributed, runs
 from gradnas.cli.begin import (
     architecture_of,
-    begin,
     device_of,
     free_folder,
     guarded,
@@ -19,14 +18,13 @@ from gradnas.cli.begin import (
     out_folder,
     say,
     say_read,
-    set_threads,
     typed,
-    working_in,
 )
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
 from gradnas.programs.data_of_run import check_followed
+from gradnas.programs.going_on import begin, set_threads, working_in
 from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.programs.training import prepared_training, start_training, train
 from gradnas.tasks import TRAIN_CONFIGS, kind_of
@@ -98,12 +96,12 @@ def carry_out(
     notes: Sequence[str] = (),
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
-    set_threads(config.threads, None if new else runs.Run(out))
+    threads_notes = set_threads(config.threads, None if new else runs.Run(out))
     task = prepared_training(config, data, device)
     with working_in(out, new=new):
         run = begin(out, new, lambda: start_training(config, out, data, device, task))
         say_read(kind_of(config).read(data))
-        say([*kind_of(config).notes(data), *notes])
+        say([*threads_notes, *kind_of(config).notes(data), *notes])
         results = guarded(run, lambda: train(config, run, data, device, task=task))
     if not distributed.is_main():
         return

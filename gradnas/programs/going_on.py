@@ -1,12 +1,13 @@
-"""What searches and trainings share: one process in a folder, going on from a checkpoint.
+"""What searches and trainings share: a folder with one process in it, going on from a checkpoint.
 
 Also what is said where a run goes on under other conditions than it began with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 
@@ -16,18 +17,85 @@ from gradnas.environment import differences, environment
 from gradnas.runs import State
 from gradnas.spaces import native
 
+MOST_THREADS = 4096  # that the record of an earlier run may ask for
+
 
 class CannotGoOn(ValueError):
     """A run that cannot go on from its checkpoint as it is: trying again would not help."""
 
 
-def conditions() -> dict[str, Json]:
-    """What the environment of a run says beside versions and device.
+# ---- the folder ----------------------------------------------------------------------------------
+
+
+def set_threads(threads: int | None, began: runs.Run | None = None) -> list[str]:
+    """Compute with so many threads; what is to be said of it.
+
+    Args:
+        threads: of the configuration; None leaves torch's default.
+        began: a run that goes on. Without a number in the configuration it gets as many as before,
+            or sums would differ in their last bits.
+    """
+    notes = []
+    if threads is None and began is not None:
+        before = environment_of(began).get("threads")
+        if type(before) is int and 1 <= before <= MOST_THREADS:
+            threads = before
+        else:
+            where = began.path / runs.ENVIRONMENT
+            notes.append(f"{where} does not say how many threads the run began with")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return notes
+
+
+@contextmanager
+def working_in(out: Path, *, new: bool) -> Iterator[None]:
+    """Work in a folder as the only process. A new one is made, and removed if it stays empty.
 
     Raises:
-        ValueError: `GRADNAS_COMPILER` names a compiler that is not there.
+        ValueError: another process works there; a new folder holds anything, or cannot be made.
     """
-    return {"compiler": native.compiler_words(), "processes": distributed.world()}
+    if not distributed.is_main():
+        yield
+        return
+    if new:
+        runs.Run(out).check_free()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    try:
+        with runs.locked(out):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                out.rmdir()
+
+
+def begin(out: Path, new: bool, start: Callable[[], object]) -> runs.Run:
+    """The run folder to work in.
+
+    Args:
+        new: make it, by `start`; otherwise it is one that was stopped.
+    """
+    if new and distributed.is_main():
+        start()
+    distributed.barrier()
+    run = runs.Run.open(out)
+    if not new and distributed.is_main():
+        run.set_status("running")
+    return run
+
+
+def leave_word(run: runs.Run, status: str, message: str | None = None) -> None:
+    """Say in the folder of a run how it ended."""
+    if not distributed.is_main():
+        return
+    more = {} if message is None else {"message": message}
+    # Where the disk is full this cannot be written either, and the first error says so already.
+    with suppress(ValueError):
+        run.set_status(status, **more)
 
 
 def at_work(run: runs.Run) -> AbstractContextManager[None]:
@@ -37,6 +105,9 @@ def at_work(run: runs.Run) -> AbstractContextManager[None]:
         ValueError: another process works there.
     """
     return runs.locked(run.path) if distributed.is_main() else nullcontext()
+
+
+# ---- going on ------------------------------------------------------------------------------------
 
 
 def take_up(
@@ -72,6 +143,18 @@ def take_up(
     if changed is not None:
         notes.append(changed)
     return notes
+
+
+# ---- conditions ----------------------------------------------------------------------------------
+
+
+def conditions() -> dict[str, Json]:
+    """What the environment of a run says beside versions and device.
+
+    Raises:
+        ValueError: `GRADNAS_COMPILER` names a compiler that is not there.
+    """
+    return {"compiler": native.compiler_words(), "processes": distributed.world()}
 
 
 def environment_of(run: runs.Run) -> JsonObject:

@@ -6,6 +6,7 @@ What is found lies in a run folder, for `gradnas report` and everything else.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.programs import searching, training
+from gradnas.programs.going_on import begin, leave_word, set_threads, working_in
 from gradnas.programs.reporting import write_report
 from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.relaxations import Relaxation, Softmax
@@ -31,7 +33,6 @@ from gradnas.runs import Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
-from gradnas.tasks.base import SearchSettings, TrainSettings
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.task import Task
 
@@ -166,9 +167,20 @@ def run_search(
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)
     here = distributed.joined_device(config.device)
+    folder = Path(out)
     with _threads_kept():
-        run = _begun(out, config, resume, lambda: searching.start_search(config, out, task, here))
-        results = _guarded(run, lambda: searching.run_search(config, run, task, here, progress))
+        for note in set_threads(config.threads, runs.Run(folder) if resume else None):
+            warnings.warn(note, stacklevel=2)
+        live = searching.prepared_search(config, task, here)
+        with working_in(folder, new=not resume):
+            run = begin(
+                folder,
+                not resume,
+                lambda: searching.start_search(config, folder, task, here, live),
+            )
+            results = _guarded(
+                run, lambda: searching.run_search(config, run, task, here, progress, live)
+            )
     return SearchRun(run.path, results, config, task)
 
 
@@ -237,9 +249,20 @@ def run_training(
             threads=threads,
         )
     here = distributed.joined_device(config.device)
+    place = Path(out)
     with _threads_kept():
-        run = _begun(out, config, resume, lambda: training.start_training(config, out, task, here))
-        results = _guarded(run, lambda: training.train(config, run, task, here, progress))
+        for note in set_threads(config.threads, runs.Run(place) if resume else None):
+            warnings.warn(note, stacklevel=2)
+        live = training.prepared_training(config, task, here)
+        with working_in(place, new=not resume):
+            run = begin(
+                place,
+                not resume,
+                lambda: training.start_training(config, place, task, here, live),
+            )
+            results = _guarded(
+                run, lambda: training.train(config, run, task, here, progress, task=live)
+            )
     return TrainingRun(run.path, results, config)
 
 
@@ -286,39 +309,15 @@ def _stopped(cls: type[C], out: str | Path) -> C:
     return _read(cls, run.path)
 
 
-def _begun(
-    out: str | Path,
-    config: SearchSettings | TrainSettings,
-    resume: bool,
-    start: Callable[[], object],
-) -> runs.Run:
-    """The run folder to work in."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    if not resume and distributed.is_main():
-        start()
-    distributed.barrier()
-    run = runs.Run.open(out)
-    if resume and distributed.is_main():
-        # The same number of threads as before, or sums would differ in their last bits.
-        torch.set_num_threads(read_object(run.path / runs.ENVIRONMENT)["threads"])
-        run.set_status("running")
-    return run
-
-
 def _guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
     """Do the work; when it stops, leave word of it in the run folder."""
     try:
         return work()
-    except runs.Interrupted:
-        if distributed.is_main():
-            run.set_status("interrupted")
+    except (runs.Interrupted, KeyboardInterrupt):
+        leave_word(run, "interrupted")
         raise
     except Exception as error:
-        if distributed.is_main():
-            # Where the disk is full this cannot be written either; the first error says so.
-            with contextlib.suppress(ValueError):
-                run.set_status("failed", message=str(error))
+        leave_word(run, "failed", str(error))
         raise
 
 

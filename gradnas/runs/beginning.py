@@ -73,7 +73,10 @@ def _is_of_gradnas(folder: Path, state: JsonObject) -> bool:
 def _check_replaceable(folder: Path, state: JsonObject, there: list[str]) -> None:
     status = state.get("status", "unfinished")
     if status == "finished":
-        raise ValueError(f"{folder} already holds a finished run; choose another folder with --out")
+        raise ValueError(
+            f"{folder} already holds a finished run; choose another folder with --out: it is not "
+            "written over"
+        )
     has_results = any(name in there for name in RESULTS_OF_WORK)
     if has_results or is_at_work(state):
         raise ValueError(

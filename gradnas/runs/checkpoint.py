@@ -59,7 +59,7 @@ def packed(state: State, folder: Path, settings: JsonObject | None) -> bytes:
         data = read_file(folder / name) if (folder / name).exists() else b""
         lengths[name] = len(data)
         sums[name] = zlib.crc32(data)
-    entries = {"lengths": lengths, "crc32": sums, "state": dict(state)}
+    entries: dict[str, Any] = {"lengths": lengths, "crc32": sums, "state": dict(state)}
     if settings is not None:
         entries["settings"] = json.dumps(settings, sort_keys=True)
     buffer = io.BytesIO()

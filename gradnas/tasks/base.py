@@ -32,6 +32,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.spaces.base import ImageSpace, NetworkSpace, Space
+from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.sentences import NextStep, Sentences
@@ -58,7 +59,7 @@ class DataSettings(Protocol):
 # What a run may be resumed with another value of: results differ in their last bits at the most, or
 # another part of the work is done. Where the data are is checked by what they hold.
 MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells")
-DATA_MAY_CHANGE = ("source", "workers")
+DATA_MAY_CHANGE = ("source", "sha256", "workers")
 
 
 class Settings:
@@ -113,11 +114,12 @@ class Settings:
         Raises:
             ValueError: a file that the configuration names cannot be read.
         """
-        return self.plain_state_settings()
-
-    def plain_state_settings(self) -> JsonObject:
-        """`state_settings` of a configuration that names no file."""
-        settings: JsonObject = to_json(self)
+        config: Any = self
+        has_cost = getattr(config, "cost", None) is not None
+        settings: JsonObject = to_json(replace(config, cost=None) if has_cost else config)
+        if has_cost:
+            # Not by the path of its table: the run folder has a copy, and may be moved.
+            settings["cost"] = with_digest_of_table(config.cost)
         for name in MAY_CHANGE:
             settings.pop(name, None)
         if self.epochs_may_change:
@@ -178,11 +180,13 @@ class SearchSettings(Settings):
         Raises:
             ValueError: a file that it names cannot be read.
         """
-        return self
+        config: Any = self
+        return replace(config, cost=kept_cost(config.cost)) if self.takes_cost else config
 
     def keep_files(self, folder: Path) -> None:
         """Copy the files that the configuration names into a run folder."""
-        del folder
+        if self.takes_cost:
+            keep_table(self.cost, folder)
 
 
 class TrainSettings(Settings):

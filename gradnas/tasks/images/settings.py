@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gradnas.architectures.base import Architecture
-from gradnas.config import JsonObject, check_numbers
+from gradnas.config import check_numbers
 from gradnas.data import DataConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives.cost import ExpectedCost
@@ -17,7 +17,7 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.settings.formats import Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
-from gradnas.tasks.costs import keep_table, kept_cost, located, with_digest_of_table
+from gradnas.tasks.costs import located
 
 # Of sets that need not be read for this.
 KNOWN_SIZES = {"digits": ImageSizes(1, 8, 10), "cifar10": ImageSizes(3, 32, 10)}
@@ -96,17 +96,6 @@ class SearchConfig(SearchSettings):
 
     def image_space(self) -> ImageSpace:
         return self.space
-
-    def kept(self) -> SearchConfig:
-        return replace(self, cost=kept_cost(self.cost))
-
-    def keep_files(self, folder: Path) -> None:
-        keep_table(self.cost, folder)
-
-    def state_settings(self) -> JsonObject:
-        # Not by its path: the run folder has a copy, and may be moved.
-        cost = with_digest_of_table(self.cost)
-        return replace(self, cost=None).plain_state_settings() | {"cost": cost}
 
     def located(self, folder: Path) -> SearchConfig:
         return replace(super().located(folder), cost=located(self.cost, folder))

@@ -24,7 +24,7 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.module_space import CHOICES, ModuleSpace
 from gradnas.spaces.your_module import choices_in, places_in
 from gradnas.tasks.base import SearchSettings, TrainSettings
-from gradnas.tasks.costs import kept_table, located
+from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.task import Task
@@ -222,9 +222,6 @@ class TaskSearchConfig(SearchSettings):
         self, task: Task, source: str = IN_PYTHON, sha256: str | None = None
     ) -> TaskSearchConfig:
         return _with_task(self, task, source, sha256)
-
-    def kept_in(self, folder: Path) -> TaskSearchConfig:
-        return replace(self, cost=kept_table(self.cost, folder))
 
     def located(self, folder: Path) -> TaskSearchConfig:
         return replace(self, cost=located(self.cost, folder))
