@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from gradnas import distributed, runs
 from gradnas.cli import search, train
@@ -12,6 +11,7 @@ from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
 from gradnas.config import from_json, read_object
 from gradnas.pictures.canvas import check_installed
+from gradnas.data.located import expanded
 from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.programs.going_on import working_in
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
@@ -47,8 +47,8 @@ def resume(command: ResumeCommand) -> None:
         distributed.barrier()
         if command.data is not None and distributed.is_main():
             # Here alone a configuration changes: what comes after the run looks there too.
-            description["data"]["source"] = str(Path(command.data).expanduser().resolve())
-            if not Path(command.data).expanduser().exists():
+            description["data"]["source"] = str(expanded(command.data).resolve())
+            if not expanded(command.data).exists():
                 description["data"]["source"] = command.data  # a name
             runs.write_json(path, description)
         if isinstance(config, SearchSettings):

@@ -106,8 +106,10 @@ def random_numbers(
     augmentation on leaves the others as they were.
     """
     num_offsets = 2 * augment.crop_padding + 1
-    ranges_5 = torch.tensor([num_offsets, num_offsets, 2, height, width], dtype=torch.float64)
-    uniform_B5 = torch.rand(num, 5, generator=generator, dtype=torch.float64)
+    ranges_5 = torch.tensor(
+        [num_offsets, num_offsets, 2, height, width], dtype=torch.float64, device="cpu"
+    )
+    uniform_B5 = torch.rand(num, 5, generator=generator, device="cpu", dtype=torch.float64)
     # Below 1 before, hence below the range after: rounded down, every number of it is as likely.
     return (uniform_B5 * ranges_5).long()
 
@@ -257,7 +259,9 @@ def crop_box(
     log_high = math.log(CROP_RATIO[1])
     # The numbers of all tries, used or not: what follows from the generator must not depend on how
     # many tries an image took.
-    tries = torch.rand(CROP_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
+    tries = torch.rand(
+        CROP_TRIES, 4, generator=generator, device="cpu", dtype=torch.float64
+    ).tolist()
     for u_area, u_ratio, u_left, u_top in tries:
         area = width * height * (smallest + (largest - smallest) * u_area)
         ratio = math.exp(log_low + (log_high - log_low) * u_ratio)
@@ -301,8 +305,8 @@ def color_jitter(
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     hue = len(enhancers)  # the last of the four strengths
     # All numbers whether they are used or not, as in `random_numbers`.
-    order = torch.randperm(4, generator=generator).tolist()
-    uniform = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    order = torch.randperm(4, generator=generator, device="cpu").tolist()
+    uniform = torch.rand(4, generator=generator, device="cpu", dtype=torch.float64).tolist()
     for kind in order:
         strength = strengths[kind]
         u = uniform[kind]

@@ -77,8 +77,10 @@ class Plan:
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch, the same on all ranks: int64 (N,) on the CPU."""
         if not self.shuffle:
-            return torch.arange(self.size)
-        return torch.randperm(self.size, generator=generator_for(self.seed, ORDER, epoch))
+            return torch.arange(self.size, device="cpu")
+        return torch.randperm(
+            self.size, generator=generator_for(self.seed, ORDER, epoch), device="cpu"
+        )
 
     def span(self, index: int) -> tuple[int, int]:
         """Start and end in `order` of the batch of all ranks together."""
@@ -176,7 +178,8 @@ def checked_rows(indices: Sequence[int] | Tensor, size: int) -> Tensor:
     if len(indices):
         rows = torch.as_tensor(indices, device="cpu")
     else:
-        rows = torch.empty(0, dtype=torch.int64)  # an empty list says nothing of its dtype
+        # An empty list says nothing of its dtype.
+        rows = torch.empty(0, dtype=torch.int64, device="cpu")
     if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
         raise ValueError(
             f"indices are a list of whole numbers, not {rows.dtype} of shape {tuple(rows.shape)}"
@@ -224,7 +227,7 @@ def halves(split: Split, fraction: float = 0.5, seed: int | None = None) -> tupl
     if not 0 < num_first < len(split):
         raise ValueError(f"fraction={fraction} of {len(split)} images leaves one part empty")
     if seed is not None:
-        order_N = torch.randperm(len(split), generator=generator_for(seed, HALVES))
+        order_N = torch.randperm(len(split), generator=generator_for(seed, HALVES), device="cpu")
         first = order_N[:num_first].sort().values
         second = order_N[num_first:].sort().values
         return split.subset(first), split.subset(second)
@@ -254,10 +257,10 @@ def stratified(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 def stratified_rows(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """The row numbers of the two parts of `stratified`, each sorted; int64."""
     generator = generator_for(seed, STRATIFIED)
-    in_first_N = torch.zeros(len(labels), dtype=torch.bool)
+    in_first_N = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
     for label in labels.unique().tolist():
         rows_n = (labels == label).nonzero().squeeze(1)
-        order_n = torch.randperm(len(rows_n), generator=generator)
+        order_n = torch.randperm(len(rows_n), generator=generator, device="cpu")
         chosen = order_n[: round(fraction * len(rows_n))]
         in_first_N[rows_n[chosen]] = True
     if not 0 < int(in_first_N.sum()) < len(labels):
@@ -273,7 +276,7 @@ def balanced(split: Split, per_class: int, seed: int) -> tuple[Split, Split]:
     Both in file order. ValueError where a class has not more images than that.
     """
     generator = generator_for(seed, BALANCED)
-    is_chosen_N = torch.zeros(len(split), dtype=torch.bool)
+    is_chosen_N = torch.zeros(len(split), dtype=torch.bool, device="cpu")
     for label in split.labels.unique().tolist():
         rows_n = (split.labels == label).nonzero().squeeze(1)
         if len(rows_n) <= per_class:
@@ -281,7 +284,7 @@ def balanced(split: Split, per_class: int, seed: int) -> tuple[Split, Split]:
                 f"class {label} has {len(rows_n)} images: {per_class} of each class cannot be "
                 "held out"
             )
-        order_n = torch.randperm(len(rows_n), generator=generator)
+        order_n = torch.randperm(len(rows_n), generator=generator, device="cpu")
         is_chosen_N[rows_n[order_n[:per_class]]] = True
     others = (~is_chosen_N).nonzero().squeeze(1)
     chosen = is_chosen_N.nonzero().squeeze(1)

@@ -55,8 +55,8 @@ class ChunkLengths:
 
     def length(self, generator: torch.Generator) -> int:
         """The length of one chunk, in rows."""
-        uniform = torch.rand((), generator=generator).item()
-        normal = torch.randn((), generator=generator).item()
+        uniform = torch.rand((), generator=generator, device="cpu").item()
+        normal = torch.randn((), generator=generator, device="cpu").item()
         mean = self.base / 2 if uniform < self.short_probability else float(self.base)
         length = int(mean + self.deviation * normal)
         least = min(self.least, self.base)

@@ -72,7 +72,7 @@ class FolderSource(Source):
         # One array of bytes, not a list of strings: worker processes then share it instead of
         # copying every string.
         self._paths = np.array([os.fsencode(path) for path in paths])
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.labels = torch.tensor(labels, dtype=torch.int64, device="cpu")
 
     def read(self, index: int) -> bytes:
         try:

@@ -41,7 +41,7 @@ class HubSource(Source):
         self._rows = rows.select_columns([image]).cast_column(image, undecoded)
         self._image = image
         self._name = name
-        self.labels = torch.tensor(labels)
+        self.labels = torch.tensor(labels, device="cpu")
         names = getattr(rows.features[label], "names", None)  # a ClassLabel has them
         self.class_names: tuple[str, ...] | None = tuple(names) if names else None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from gradnas.data import cifar10, digits, images
 from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
+from gradnas.data.located import expanded
 from gradnas.settings.formats import Fit
 
 
@@ -54,7 +55,7 @@ def load_images(
         raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
 
     name = str(data)
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     hub_name = cifar10.HUB_NAME if name == "cifar10" else name
     if folder.is_dir():
         image_set = images.find_folder(folder)
@@ -81,7 +82,7 @@ def is_of_images(data: str) -> bool:
     """
     if data in ("digits", "cifar10"):
         return True
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     if folder.is_dir():
         is_text = any(folder.glob("*.txt"))
         return not is_text or (folder / "train").is_dir() or any(folder.glob("*.parquet"))

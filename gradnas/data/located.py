@@ -9,6 +9,17 @@ from gradnas import runs
 from gradnas.config import read_object
 
 
+def expanded(source: str | Path) -> Path:
+    """A path with `~` as the home folder; as it is where that is not known.
+
+    Not known is the home of a user that does not exist, as in the name of a file `~draft.txt`.
+    """
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        return Path(source)
+
+
 def located_source(source: str, folder: Path, names: Collection[str]) -> str:
     """The source in the configuration of a run folder, as it must be written here.
 
@@ -18,7 +29,7 @@ def located_source(source: str, folder: Path, names: Collection[str]) -> str:
     Args:
         names: of data that need no files; only the directory of the run has a say over these.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_absolute():
         return source
     # What does not say where it began, such as a configuration file by itself, is read from here.

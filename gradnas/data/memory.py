@@ -138,8 +138,8 @@ def pixel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[floa
     single value gets the standard deviation 1/255 (one grey level), so that it normalises to 0.
     """
     C = images_NCHW.shape[1]
-    total_C = torch.zeros(C, dtype=torch.int64)
-    total_square_C = torch.zeros(C, dtype=torch.int64)
+    total_C = torch.zeros(C, dtype=torch.int64, device="cpu")
+    total_square_C = torch.zeros(C, dtype=torch.int64, device="cpu")
     for chunk_BCHW in images_NCHW.split(1024):
         # Squares of bytes need more than their 8 bits; the chunk is what this widens at a time.
         wide_BCHW = chunk_BCHW.to(torch.int32)

@@ -229,7 +229,9 @@ class StreamBatches(Batches):
         wanted, loader = self._idle.pop() if self._idle else self._loader()
         wanted.set(self.plan, epoch, start)
         try:
-            for batch in loader:
+            with torch.device("cpu"):  # a loader draws its seed where tensors are made by default
+                batches = iter(loader)
+            for batch in batches:
                 if isinstance(batch, str):
                     raise BadImage(batch)
                 # From pinned memory these copies run beside the computation.
@@ -300,8 +302,8 @@ class Decoder(Dataset):
     def __getitem__(self, index: tuple[int, list[int]]) -> tuple[Tensor, Tensor, Tensor] | str:
         epoch, rows = index
         size = self.image_size
-        x_BHWC = torch.empty(len(rows), size, size, 3, dtype=torch.uint8)
-        numbers_B5 = torch.empty(len(rows), 5, dtype=torch.int64)
+        x_BHWC = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device="cpu")
+        numbers_B5 = torch.empty(len(rows), 5, dtype=torch.int64, device="cpu")
         pixels_BHWC = x_BHWC.numpy()
         for place, row in enumerate(rows):
             # Numbers that depend on the image alone, and not on the batch or on the worker that it

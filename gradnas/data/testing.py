@@ -12,6 +12,7 @@ from gradnas.data.base import ImageData
 from gradnas.data.config import MEMORY_LIMIT_MIB, DataConfig
 from gradnas.data.folder import TEST_FOLDERS, FolderSource, class_folders
 from gradnas.data.images import TEST_SPLITS, ImageSet, load_set
+from gradnas.data.located import expanded
 from gradnas.data.memory import MemorySplit
 from gradnas.data.stream import IMAGENET_MEAN
 
@@ -35,7 +36,7 @@ def load_test(config: DataConfig, trained_on: Mapping[str, Any]) -> ImageData:
     if config.image_size is None and was_streamed:
         # What is streamed is brought to that size, whatever it has.
         config = replace(config, image_size=size)
-    alone = _test_alone(Path(config.source).expanduser(), names)
+    alone = _test_alone(expanded(config.source), names)
     if alone is None:
         data = config.load()
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradnas import extras
 from gradnas.config import JsonObject, check_numbers, did_you_mean
 from gradnas.data.characters import decoded, lines, with_plain_ends
-from gradnas.data.located import located_source
+from gradnas.data.located import expanded, located_source
 
 Level = Literal["word", "char"]
 EOS = "<eos>"
@@ -219,7 +219,7 @@ def load_corpus(source: str | Path, level: Level = "word", min_count: int | None
     a folder without one of the splits, a hub set that cannot be had.
     """
     name = str(source)
-    path = Path(source).expanduser()
+    path = expanded(source)
     count = 1 if min_count is None else min_count
     if path.is_dir():
         return _corpus(name, _folder(path), level, count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from gradnas.laws.engine.data import Loss as Loss
 from gradnas.laws.engine.problem import Problem
@@ -61,8 +62,10 @@ def discover_laws(
     if names is None:
         names = [f"x{d + 1}" for d in range(x.shape[1])]
     kept = w > 0
-    problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
-    return Discovery(problem, on_progress).run()
+    # The whole engine is on the CPU and differentiates, whatever holds where it is called.
+    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+        problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
+        return Discovery(problem, on_progress).run()
 
 
 def _check_values(x_ND: np.ndarray, y_N: np.ndarray, loss: Loss) -> None:

@@ -22,6 +22,7 @@ from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.progress import Progress
 from gradnas.runs import Record
+from gradnas.search.checks import check_gradients
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.search import SearchTask
@@ -58,6 +59,7 @@ def start_search(
             folder that holds a run or anything else.
     """
     check_installed()  # the picture at the end is drawn with it
+    check_gradients()
     runs.Run(path).check_free()
     kind = kind_of(config)
     if task is None:
@@ -93,6 +95,7 @@ def run_search(
         NonFiniteError: a loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_gradients()
     kind = kind_of(config)
     check_data(run, kind, data)
     located = config.located(run.path)

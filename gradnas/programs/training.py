@@ -25,6 +25,7 @@ from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
 from gradnas.runs import Record
+from gradnas.search.checks import check_gradients
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
 from gradnas.tasks.training import TrainTask
@@ -72,6 +73,7 @@ def start_training(
             folder that holds a run or anything else.
     """
     check_installed()  # a picture is drawn with it
+    check_gradients("a training")
     runs.Run(path).check_free()
     if task is None:
         prepared_training(config, data, device)
@@ -113,6 +115,7 @@ def train(
         NonFiniteError: the loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_gradients("a training")
     kind = kind_of(config)
     check_data(run, kind, data)
     if task is None:

@@ -39,7 +39,7 @@ def uniform_numbers(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
     `torch.rand` may give an exact 0, of which `gumbel_numbers` would make an infinity.
     """
-    numbers = torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
+    numbers = torch.rand(tuple(shape), generator=generator, device="cpu", dtype=torch.float64)
     return numbers.clamp_min(torch.finfo(torch.float64).tiny)
 
 

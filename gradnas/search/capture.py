@@ -275,7 +275,7 @@ class CapturedStep:
         for alpha in search.alphas.values():
             state = search.alpha_optimizer.state[alpha]
             if not state:
-                state["step"] = torch.tensor(0.0)
+                state["step"] = torch.tensor(0.0, device="cpu")
                 state["exp_avg"] = torch.zeros_like(alpha)
                 state["exp_avg_sq"] = torch.zeros_like(alpha)
 

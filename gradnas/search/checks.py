@@ -24,11 +24,36 @@ def check_network(net: nn.Module) -> None:
     refuse_wrapped(net)
     for path, module in net.named_modules():
         for tensor in [*module._parameters.values(), *module._buffers.values()]:
-            if tensor is not None and is_lazy(tensor):
+            if tensor is None:
+                continue
+            if is_lazy(tensor):
                 raise ValueError(
                     f"{path!r} ({type(module).__name__}) does not know its shape yet: run the "
                     "network once on a batch before the search is made"
                 )
+            if tensor.is_inference():
+                raise ValueError(
+                    f"{path!r} ({type(module).__name__}) was made within torch.inference_mode(), "
+                    "and torch records no gradients of such tensors: make the network outside"
+                )
+
+
+def check_gradients(what: str = "a search") -> None:
+    """ValueError where torch records no gradients, without which nothing learns.
+
+    Args:
+        what: needs them, in the sentence.
+    """
+    if torch.is_inference_mode_enabled():
+        switch = "torch.inference_mode()"
+    elif not torch.is_grad_enabled():
+        switch = "torch.no_grad() or torch.set_grad_enabled(False)"
+    else:
+        return
+    raise ValueError(
+        f"gradients are switched off here ({switch}), and {what} needs them: call it outside of "
+        "that"
+    )
 
 
 def refuse_wrapped(net: nn.Module) -> None:

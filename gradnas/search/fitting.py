@@ -10,6 +10,7 @@ from torch import Tensor
 from gradnas.choice import Draw
 from gradnas.progress import Progress
 from gradnas.search.bound_net import NetLoss, StepReport
+from gradnas.search.checks import check_gradients
 from gradnas.search.feed import length_of, supervised
 from gradnas.search.gap import gap_line
 from gradnas.search.modes import Modes
@@ -57,6 +58,7 @@ def fit(
     progress: bool,
 ) -> SearchResult:
     """`Search.fit`."""
+    check_gradients()
     schedule = search.schedule
     last = _last_epoch(schedule, epochs)
     schedule.check_alphas_move(last)

@@ -82,7 +82,7 @@ def run_on_inputs(network: nn.Module, batch: Any) -> Any:
     Raises:
         ValueError: a batch of another form.
     """
-    first = next(network.parameters(), torch.zeros(()))
+    first = next(network.parameters(), torch.zeros((), device="cpu"))
     batch = to_device(batch, first.device)
     if isinstance(batch, Tensor):
         return network(batch)

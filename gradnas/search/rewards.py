@@ -110,7 +110,7 @@ def check_samples(relaxation: Relaxation, gradient: ArchitectureGradient) -> Non
     if not gradient.num_samples:
         return
     # Asked on a table of its own: whether paths have a probability is no matter of the network.
-    alphas = {"any": torch.zeros(1, 2)}
+    alphas = {"any": torch.zeros(1, 2, device="cpu")}
     draw = relaxation.path(alphas, relaxation.noise(alphas, torch.Generator()), 0.0)
     if draw.log_prob is None:
         raise ValueError(

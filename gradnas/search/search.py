@@ -30,6 +30,7 @@ from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import (
     MakeOptimizer,
     check_combination,
+    check_gradients,
     check_network,
     check_settings,
     user_name,
@@ -223,6 +224,7 @@ class Search:
             NonFiniteError: a loss or gradient is NaN or infinite. The whole step is undone (alphas,
                 weights, optimisers, running statistics, random state): you may skip the batch.
         """
+        check_gradients()
         seen_valid_loss = None
         self.undo.remember()
         self.passes.weigh(self.feed.sizes if sizes is None else sizes)

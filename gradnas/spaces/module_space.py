@@ -86,7 +86,7 @@ class ModuleSpace(NetworkSpace[Choices]):
             module = self.module()
         chosen = {}
         for name, operations in choices_in(module).items():
-            column = int(torch.randint(len(operations), (), generator=generator))
+            column = int(torch.randint(len(operations), (), generator=generator, device="cpu"))
             chosen[name] = operations[column]
         names = reached_choices(module, chosen)
         return Choices({name: chosen[name] for name in chosen if name in names})

@@ -108,7 +108,7 @@ def _loaded(source: Path, dtype: torch.dtype, path: str) -> ctypes.CDLL | None:
         if target is None:
             target = _compile(source, options, path, stem)
         return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, NoHome) as error:
         warnings.warn(
             f"the C++ kernels of {source.name} could not be had ({_reason(error)}): torch "
             "operations run in their place, several times slower and with other last bits. "
@@ -145,14 +145,28 @@ def _stem(source: Path, options: list[str], path: str) -> Path:
     text = source.read_text(encoding="utf-8")
     made_of = "\n".join([text, *options, path, _machine()])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    return _cache() / "gradnas" / f"{source.stem}-{key}"
+    return _cache_folder() / "gradnas" / f"{source.stem}-{key}"
 
 
-def _cache() -> Path:
-    """The user's cache folder."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # By the standard, what is empty or relative counts as not set.
-    return named if named.is_absolute() else Path.home() / ".cache"
+class NoHome(Exception):
+    """There is no place of the user's own to keep files in."""
+
+
+def _cache_folder() -> Path:
+    """The user's cache folder, by the XDG base directory specification.
+
+    Raises:
+        NoHome: no home folder is known, as of a user that is in no list and without HOME.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(named):  # what is empty or relative counts as not set
+        return Path(named)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError as error:
+        raise NoHome(
+            "there is no home folder to keep them in: set HOME or XDG_CACHE_HOME"
+        ) from error
 
 
 def _machine() -> str:

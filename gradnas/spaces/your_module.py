@@ -46,7 +46,7 @@ class OpenModule(Supernet[D]):
         generator = torch.Generator().manual_seed(seed)
         tables: dict[str, nn.Parameter] = {}
         for name, operations in self.names.items():
-            alpha_O = 1e-3 * torch.randn(len(operations), generator=generator)
+            alpha_O = 1e-3 * torch.randn(len(operations), generator=generator, device="cpu")
             tables[name] = nn.Parameter(alpha_O.to(device, dtype))
         self.alphas = Alphas(tables)  # which sorts them by name
         for module in net.modules():

@@ -414,7 +414,8 @@ class Kind(ABC, Generic[S, T, D]):
                 f"{run.path} holds no trained weights yet; finish it with: "
                 f"gradnas resume {shlex.quote(str(run.path))}"
             )
-        network = self.untrained(run, config)
+        with torch.device("cpu"):
+            network = self.untrained(run, config)
         try:
             network.load_state_dict(run.load_tensors(runs.WEIGHTS))
         except RuntimeError as error:

@@ -120,7 +120,7 @@ class ExampleSearch(BatchedSearch[S, Any]):
     """
 
     def __init__(self, config: S, data: ExampleData, device: torch.device, measure: str) -> None:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(config.seed)
             supernet = config.space.supernet(seed=config.seed, **data.task)
         for_weights, for_alphas = data.train.halves(config.train_fraction, config.seed)
@@ -154,7 +154,7 @@ class ExampleTraining(BatchedTraining[T, Any]):
         network: nn.Module | None = None,
     ) -> None:
         if network is None:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
                 torch.manual_seed(config.seed)
                 network = config.space.network(config.genotype, **data.task)
         network = network.to(device)

@@ -60,7 +60,7 @@ class Examples:
         first = int(fraction * len(self))
         if not 0 < first < len(self):
             raise ValueError(f"fraction={fraction} of {len(self)} examples leaves one part empty")
-        order_N = torch.randperm(len(self), generator=generator_for(seed, HALVES))
+        order_N = torch.randperm(len(self), generator=generator_for(seed, HALVES), device="cpu")
         one = self.subset(order_N[:first].sort().values)
         other = self.subset(order_N[first:].sort().values)
         return one, other

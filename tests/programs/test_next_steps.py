@@ -79,7 +79,8 @@ def commands(out):
 def test_the_printed_step_runs_as_it_stands(data, tmp_path, capsys, search, source, recipe):
     out = tmp_path / "a run"  # a path with a space in it
     more = () if source is None else ("--data", str(data[source]))
-    assert main(["search", *search, *more, *SHORT, "--out", str(out)]) == 0
+    arguments = ["search", *search, *more, *SHORT, "--warmup-epochs", "0", "--out", str(out)]
+    assert main(arguments) == 0
     said = capsys.readouterr().out
     assert f"({recipe}: " in said
     (train,) = commands(said)

@@ -114,7 +114,7 @@ def _validated(problem: Problem, formulas: Sequence[Formula]) -> list[float]:
     """
     data = problem.all
     n = len(data.y_N)
-    order = torch.randperm(n, generator=generator_for(problem.seed, FOLD))
+    order = torch.randperm(n, generator=generator_for(problem.seed, FOLD), device="cpu")
     totals = torch.zeros(len(formulas), dtype=torch.float64)
     weight = 0.0
     folds = min(FOLDS, n)

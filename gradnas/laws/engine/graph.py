@@ -242,12 +242,15 @@ class EquationSupernet(Supernet[Formulas]):
         shapes = {"edges": shape_KEO, "nodes": (restarts, space.nodes, len(space.kinds))}
         if "ratio" in space.kinds:
             shapes["sides"] = (restarts, E, 2)
+        device = None if generator is None else generator.device
         self.alphas = nn.ParameterDict()
         for name, shape in shapes.items():
             # Not all alike, so that restarts differ from the first step on.
-            self.alphas[name] = nn.Parameter(0.3 * torch.randn(shape, generator=generator))
-        self.a = nn.Parameter(1.5 * torch.randn(shape_KEO, generator=generator))
-        self.b = nn.Parameter(0.5 * torch.randn(shape_KEO, generator=generator))
+            self.alphas[name] = nn.Parameter(
+                0.3 * torch.randn(shape, generator=generator, device=device)
+            )
+        self.a = nn.Parameter(1.5 * torch.randn(shape_KEO, generator=generator, device=device))
+        self.b = nn.Parameter(0.5 * torch.randn(shape_KEO, generator=generator, device=device))
 
     def forward(self, x_DN: Tensor, *, draw: Draw | None = None) -> Tensor:
         """Values of all nodes, `(K, J, N)`; finite for finite features."""
@@ -371,7 +374,7 @@ def random_formulas(space: EquationGraph, count: int, generator: torch.Generator
     E = len(space.edges)
 
     def uniform(high: int, size: int) -> list[int]:
-        return torch.randint(high, (size,), generator=generator).tolist()
+        return torch.randint(high, (size,), generator=generator, device="cpu").tolist()
 
     formulas: list[Formula] = []
     for _ in range(count):
@@ -388,8 +391,8 @@ def random_formulas(space: EquationGraph, count: int, generator: torch.Generator
             "nodes": uniform(len(space.kinds), space.nodes),
             "sides": uniform(2, E),
         }
-        a_EO = 1.5 * torch.randn(E, len(words), generator=generator)
-        b_EO = 0.5 * torch.randn(E, len(words), generator=generator)
+        a_EO = 1.5 * torch.randn(E, len(words), generator=generator, device="cpu")
+        b_EO = 0.5 * torch.randn(E, len(words), generator=generator, device="cpu")
         formula = space.formula(choice, a_EO, b_EO)
         if formula is not None:
             formulas.append(formula)

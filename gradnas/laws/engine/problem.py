@@ -65,7 +65,7 @@ class Problem:
         y = _tensor(y_N)
         w = _tensor(w_N)
         whole = LawData(x_DN, y, w / w.mean(), loss, self.table, points=float(w.sum()))
-        order = torch.randperm(len(y), generator=generator_for(seed, SUBSET))
+        order = torch.randperm(len(y), generator=generator_for(seed, SUBSET), device="cpu")
         self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
 
         self.scales = [float(row.abs().max()) or 1.0 for row in x_DN]

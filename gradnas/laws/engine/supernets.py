@@ -99,7 +99,7 @@ class _Training:
 
         # Two levels: the weights learn on one half, the alphas are judged on the other. With fewer
         # points than this a half says nothing, and both see all.
-        order = torch.randperm(len(self.target_N), generator=self.generator)
+        order = torch.randperm(len(self.target_N), generator=self.generator, device="cpu")
         half = len(order) // 2
         self.train_rows = order
         self.valid_rows = order

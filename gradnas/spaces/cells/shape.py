@@ -148,9 +148,11 @@ class CellShape:
         names = [name for name in self.names if name != "none"]
         edges = []
         for count in self.predecessors:
-            two = torch.randperm(count, generator=generator)[:2].tolist()
+            two = torch.randperm(count, generator=generator, device="cpu")[:2].tolist()
             for predecessor in two:
-                name = names[int(torch.randint(len(names), (1,), generator=generator))]
+                name = names[
+                    int(torch.randint(len(names), (1,), generator=generator, device="cpu"))
+                ]
                 edges.append((name, predecessor))
         return edges
 

@@ -303,7 +303,9 @@ class ChainShape:
         """A chain drawn uniformly from the candidates."""
         operations = []
         for block in self.blocks:
-            column = int(torch.randint(len(block.candidates), (1,), generator=generator))
+            column = int(
+                torch.randint(len(block.candidates), (1,), generator=generator, device="cpu")
+            )
             operations.append(block.candidates[column])
         return self.chain(operations)
 

@@ -181,7 +181,7 @@ class RecurrentCell(TextSpace[Genotype]):
         names = list(self.functions)
 
         def pick(count: int) -> int:
-            return int(torch.randint(count, (1,), generator=generator))
+            return int(torch.randint(count, (1,), generator=generator, device="cpu"))
 
         edges = []
         for num_predecessors in self.predecessors:

@@ -149,7 +149,7 @@ def _check_same(
     twin.load_state_dict(network.state_dict())
     # pooling and identities have no tensors to tell them apart, but their outputs do
     shape = (2, images.in_channels, images.image_size, images.image_size)
-    x_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x_BCHW = torch.randn(shape, generator=torch.Generator().manual_seed(0), device="cpu")
     with torch.no_grad():
         logits_BK = network(x_BCHW)
         expected_BK = twin(x_BCHW)

@@ -163,7 +163,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
 
 def fresh_supernet(config: SearchConfig, data: ImageData) -> Supernet:
     """The network with every choice open; a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed_for(config.seed, INIT))
         supernet = config.space.supernet(
             data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells

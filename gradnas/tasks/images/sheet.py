@@ -61,7 +61,7 @@ def _samples(split: Split, label: int, number: int) -> list[np.ndarray]:
 
 def _pixels(x_BCHW: Tensor, split: Split) -> Tensor:
     """Normalised images as uint8 (B, H, W, 3)."""
-    mean_C11 = torch.tensor(split.mean)[:, None, None]
-    std_C11 = torch.tensor(split.std)[:, None, None]
+    mean_C11 = torch.tensor(split.mean, device="cpu")[:, None, None]
+    std_C11 = torch.tensor(split.std, device="cpu")[:, None, None]
     levels_BCHW = ((x_BCHW * std_C11 + mean_C11) * 255).round().clamp(0, 255)
     return levels_BCHW.to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)

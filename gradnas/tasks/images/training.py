@@ -161,7 +161,7 @@ def build_network(config: TrainConfig, data: ImageData) -> nn.Module:
 
     It is a function of the configuration and the data's shape alone.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(
             config.genotype,

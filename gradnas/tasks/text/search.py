@@ -63,7 +63,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
 
     def __init__(self, config: TextSearchConfig, corpus: Corpus, device: torch.device) -> None:
         one_process("a search on text")
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed_for(config.seed, INIT))
             supernet = config.space.supernet(vocabulary=len(corpus.vocabulary))
         search = Search(

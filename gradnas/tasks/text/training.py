@@ -42,7 +42,7 @@ def build_text_network(config: TextTrainConfig, vocabulary: int) -> RecurrentNet
 
     It is a function of the configuration and the vocabulary's size.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed_for(config.seed, INIT))
         return config.space.network(config.genotype, vocabulary)
 
