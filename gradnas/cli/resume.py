@@ -10,8 +10,8 @@ from gradnas.cli.begin import DISCOVERY, device_of, say, typed
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
 from gradnas.config import from_json, read_object
-from gradnas.pictures.canvas import check_installed
 from gradnas.data.located import expanded
+from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.programs.going_on import working_in
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
