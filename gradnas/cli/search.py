@@ -165,4 +165,5 @@ def carry_out(
         print(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     print(f"run folder: {run.path} ({files})")
+    del task  # the network of the next step needs the memory
     print(after_search(run, data))
