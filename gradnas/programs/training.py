@@ -81,6 +81,7 @@ def start_training(
     kind = kind_of(config)
 
     def add(run: runs.Run) -> None:
+        config.keep_files(run.path)
         architecture.save(run.path / runs.GENOTYPE)
         family = family_of(architecture)
         family.picture(architecture, run.path / runs.PICTURE, space=config.space)
@@ -88,7 +89,7 @@ def start_training(
         keep_data(run, kind, data)
 
     facts = conditions()
-    return runs.Run.create(path, to_json(config), config.seed, device, add=add, facts=facts)
+    return runs.Run.create(path, to_json(config.kept()), config.seed, device, add=add, facts=facts)
 
 
 def train(

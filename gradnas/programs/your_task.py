@@ -33,7 +33,7 @@ from gradnas.runs import Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
-from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.settings import GivenTask, TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.task import Task
 
 
@@ -141,9 +141,9 @@ def run_search(
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     if resume:
-        config = _stopped(TaskSearchConfig, out).with_task(task)
+        config = _stopped(TaskSearchConfig, out).with_task(GivenTask(task))
     else:
-        config = TaskSearchConfig.of(task)
+        config = TaskSearchConfig.of(GivenTask(task))
         config = replace(
             config,
             data=replace(config.data, workers=workers),
@@ -191,7 +191,7 @@ def run_training(
     out: str | Path | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    weights: WeightOptimizer | None = None,
+    lr: float | None = None,
     random: int = 0,
     seed: int = 0,
     device: str = "auto",
@@ -210,8 +210,8 @@ def run_training(
             from choices to operations.
         out: the run folder, which is made; by default `train` in that of the search.
         epochs, batch_size: by default those of the search, or 20 and 64.
-        weights: settings of SGD; by default those of `WeightOptimizer(lr_end=0.0)`, or the task's
-            own optimiser.
+        lr: learning rate of SGD at the start, by default 0.025; None for a task with an optimiser
+            of its own.
         random: so many networks with choices drawn at random are trained in the same way, for
             comparison; within the budget of the search, if it had one.
         seed, device, precision, workers, max_steps, threads, resume: as in `run_search`.
@@ -231,16 +231,16 @@ def run_training(
             raise ValueError("run_training needs out=, the run folder to make")
         out = folder / TRAIN_FOLDER
     if resume:
-        config = _stopped(TaskTrainConfig, out).with_task(task)
+        config = _stopped(TaskTrainConfig, out).with_task(GivenTask(task))
     else:
         searched = None if folder is None else _read(TaskSearchConfig, folder)
-        config = TaskTrainConfig.of(task, decided, searched)
+        config = TaskTrainConfig.of(decided, searched).with_task(GivenTask(task))
         config = replace(
             config,
             data=replace(config.data, workers=workers),
             epochs=config.epochs if epochs is None else epochs,
             batch_size=config.batch_size if batch_size is None else batch_size,
-            weights=config.weights if weights is None else weights,
+            lr=config.lr if lr is None else lr,
             random_cells=random,
             seed=seed,
             device=device,

@@ -69,6 +69,8 @@ class Settings:
     the configuration files; here they are only named, for type checkers.
     """
 
+    takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
+
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -128,6 +130,52 @@ class Settings:
         if isinstance(data, dict):
             settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
         return settings
+    # -- of a task of the user's own --
+
+    def with_task(self, given: Any) -> Self:
+        """The configuration bound to a task of the user's own.
+
+        Args:
+            given: a `gradnas.tasks.your_task.settings.GivenTask`.
+
+        Raises:
+            ValueError: a task that is not that of the run; the run is of no such task.
+        """
+        del given
+        raise ValueError(
+            f"this run is on {self.data.source}, and not on a task of your own: leave out --task"
+        )
+
+    def task_change(self, sha256: str | None) -> str | None:
+        """A sentence where the file of its task had another hash when the run began."""
+        del sha256
+        return None
+
+    def with_source(self, source: str) -> Self:
+        """The configuration with data of another name or path."""
+        config: Any = self
+        return replace(config, data=replace(config.data, source=source))
+
+    def check_architecture(self) -> None:
+        """Of a training: ValueError for an architecture that is none of its space."""
+        config: Any = self
+        with torch.device("meta"):
+            config.space.network(config.genotype)
+
+    def kept(self) -> Self:
+        """The configuration as it is written into a run folder, by the files that are kept there.
+
+        Raises:
+            ValueError: a file that it names cannot be read.
+        """
+        config: Any = self
+        return replace(config, cost=kept_cost(config.cost)) if self.takes_cost else config
+
+    def keep_files(self, folder: Path) -> None:
+        """Write into a run folder the files that the configuration names."""
+        if self.takes_cost:
+            config: Any = self
+            keep_table(config.cost, folder)
 
 
 class ImageSizes(NamedTuple):
@@ -141,7 +189,6 @@ class ImageSizes(NamedTuple):
 class SearchSettings(Settings):
     """The configuration of a search on one kind of data."""
 
-    takes_cost: ClassVar[bool] = False  # whether it has a field `cost`
 
     if TYPE_CHECKING:
 
@@ -173,20 +220,6 @@ class SearchSettings(Settings):
             ValueError: it takes no cost.
         """
         raise ValueError("latencies are measured for searches on images")
-
-    def kept(self) -> Self:
-        """The configuration as it is written into a run folder, by the files that are kept there.
-
-        Raises:
-            ValueError: a file that it names cannot be read.
-        """
-        config: Any = self
-        return replace(config, cost=kept_cost(config.cost)) if self.takes_cost else config
-
-    def keep_files(self, folder: Path) -> None:
-        """Copy the files that the configuration names into a run folder."""
-        if self.takes_cost:
-            keep_table(self.cost, folder)
 
 
 class TrainSettings(Settings):
@@ -354,6 +387,14 @@ class Kind(ABC, Generic[S, T, D]):
     def notes(self, data: D) -> list[str]:
         """What a user must know of the data of a run."""
         return list(getattr(data, "notes", ()))
+
+    def following(self, config: T, searched: JsonObject) -> T:
+        """The configuration of a training that follows a search with this configuration.
+
+        Beside the data and the space, which any training takes over.
+        """
+        del searched
+        return config
 
     def after_search(self, run: runs.Run, config: T, data: D) -> list[str]:
         """What differs between the data of a search and those of the training that follows it.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
 from gradnas import runs
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.choices import Choices
+from gradnas.config import JsonObject, from_json
 from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
@@ -26,6 +31,19 @@ from gradnas.tasks.your_task.task import Task
 from gradnas.tasks.your_task.training import OwnTraining, TaskTraining
 from gradnas.tasks.your_task.words import TaskWords
 
+TRAINING = "own-task-eval"
+
+
+def own_task_eval(genotype: Architecture) -> TaskTrainConfig:
+    """The network of a task of your own (--task MY_TASK.py), with SGD and a cosine, as long as the
+    search."""
+    if not isinstance(genotype, Choices):
+        raise ValueError(
+            f"the recipe {TRAINING} trains the choices of a module of your own, not a "
+            f"{genotype.noun}"
+        )
+    return TaskTrainConfig.of(genotype)
+
 
 class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     """Tasks of one's own, each with measures of its own.
@@ -38,7 +56,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     search_config = TaskSearchConfig
     train_config = TaskTrainConfig
     data_of_search = ("source", "sha256", "workers")
-    no_estimate = None
+    trainings = MappingProxyType({TRAINING: own_task_eval})
 
     def __init__(self, measure: Measure = LOSS) -> None:
         self.measure = measure
@@ -72,6 +90,13 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
                 "the task brings its own optimiser of the weights: leave --lr and weights= out"
             )
         check_task_search(config, data, device)
+
+    def following(self, config: TaskTrainConfig, searched: JsonObject) -> TaskTrainConfig:
+        if searched.get("type") != TaskSearchConfig.__name__:
+            return config
+        before = from_json(TaskSearchConfig, searched, "the configuration of the search")
+        own = TaskTrainConfig.of(config.genotype, before)
+        return replace(config, epochs=own.epochs, batch_size=own.batch_size, cost=own.cost)
 
     def check_training(self, config: TaskTrainConfig, data: Task, device: torch.device) -> None:
         check_precision(config.precision, device)

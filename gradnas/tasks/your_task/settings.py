@@ -6,14 +6,16 @@ known of it without running it. To be run it is bound to the task, which the use
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
 
+from gradnas import runs
 from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, check_numbers, to_json
 from gradnas.gradients import ArchitectureGradient, FirstOrder
@@ -23,13 +25,33 @@ from gradnas.precision import Precision
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.module_space import CHOICES, ModuleSpace
 from gradnas.spaces.your_module import choices_in, places_in
-from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.task import Task
 
 IN_PYTHON = "a program"  # where a task comes from that was not read from a file
+TASK_COPY = "task.py"  # in a run folder, to read
+
+
+@dataclass(frozen=True)
+class GivenTask:
+    """A task as it was given for one run.
+
+    Args:
+        source: the file as it was named, `my_task.py` or `my_task.py:name`.
+        text: of the file; None of a task that was made in Python.
+    """
+
+    task: Task
+    source: str = IN_PYTHON
+    text: bytes | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file."""
+        return None if self.text is None else hashlib.sha256(self.text).hexdigest()
 
 
 def not_here(source: str) -> ValueError:
@@ -50,16 +72,17 @@ class TaskData:
         source: the file as it was named, `my_task.py` or `my_task.py:name`.
         sha256: of the file; None of a task that was made in Python.
         workers: processes that read a data set.
-        task: the task itself, in no file.
+        given: the task itself, in no file.
     """
 
     source: str = IN_PYTHON
     sha256: str | None = None
     workers: int = 0
-    task: Task | None = field(default=None, compare=False, repr=False)
+    given: GivenTask | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_numbers(replace(self, task=None) if self.task is not None else self)
+        if self.given is None:
+            check_numbers(self)
 
     def load(self) -> Task:
         """The task.
@@ -67,9 +90,13 @@ class TaskData:
         Raises:
             ValueError: it was not given.
         """
-        if self.task is None:
+        if self.given is None:
             raise not_here(self.source)
-        return self.task
+        return self.given.task
+
+    def bound(self, given: GivenTask) -> TaskData:
+        """The same with a task."""
+        return replace(self, source=given.source, sha256=given.sha256, given=given)
 
     def to_json(self) -> JsonObject:
         """What a file may hold."""
@@ -78,8 +105,8 @@ class TaskData:
     @classmethod
     def from_json(cls, data: JsonObject, where: str) -> TaskData:
         """The same without its task."""
-        if "task" in data:
-            raise ValueError(f"{where}: unknown field 'task'")
+        if "given" in data:
+            raise ValueError(f"{where}: unknown field 'given'")
         return build(cls, data, where)
 
 
@@ -104,13 +131,15 @@ class TaskSpace(ModuleSpace):
             module = model()
         return cls(choices_in(module), places_in(module), model)
 
-    def bound(self, model: Callable[[], nn.Module], source: str) -> TaskSpace:
+    def bound(self, given: GivenTask) -> TaskSpace:
         """The same with what makes the module.
 
         Raises:
             ValueError: a module with other choices.
         """
-        own = TaskSpace.of(model)
+        own = TaskSpace.of(given.task.new_model)
+        if not self.choices:
+            return own
         for name in [*self.choices, *own.choices]:
             before = self.choices.get(name)
             now = own.choices.get(name)
@@ -118,7 +147,8 @@ class TaskSpace(ModuleSpace):
                 had = "no such choice" if before is None else list(before)
                 has = "no such choice" if now is None else list(now)
                 raise ValueError(
-                    f"the model of {source} is not that of the run: at the choice {name!r} it has "
+                    f"the model of {given.source} is not that of the run: at the choice {name!r} "
+                    "it has "
                     f"{has}, and the run had {had}"
                 )
         return replace(own, choices=self.choices)
@@ -144,22 +174,58 @@ class TaskSpace(ModuleSpace):
         return build(cls, data, where)
 
 
-def _with_task(config: Any, task: Task, source: str, sha256: str | None) -> Any:
-    """The configuration bound to its task."""
-    data = replace(config.data, task=task, source=source, sha256=sha256)
-    space = config.space.bound(task.new_model, source)
-    before = [measure.key for measure in config.measures]
-    now = [measure.key for measure in task.all_measures]
-    if before != now:
-        raise ValueError(
-            f"the measures of {source} are {', '.join(now)}, and those of the run were "
-            f"{', '.join(before)}"
+class TaskSettings(Settings):
+    """What the configurations of runs on tasks of one's own have in common."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> TaskSpace: ...
+        @property
+        def data(self) -> TaskData: ...
+        @property
+        def measures(self) -> tuple[Measure, ...]: ...
+
+    def with_task(self, given: GivenTask) -> Self:
+        config: Any = self
+        before = [measure.key for measure in config.measures]
+        now = [measure.key for measure in given.task.all_measures]
+        if before and before != now:
+            raise ValueError(
+                f"the measures of {given.source} are {', '.join(now)}, and those of the run were "
+                f"{', '.join(before)}"
+            )
+        return replace(
+            config,
+            data=config.data.bound(given),
+            space=config.space.bound(given),
+            measures=given.task.all_measures,
         )
-    return replace(config, data=data, space=space, measures=task.all_measures)
+
+    def task_change(self, sha256: str | None) -> str | None:
+        before = self.data.sha256
+        if before is None or sha256 is None or before == sha256:
+            return None
+        return f"{self.data.source} is no longer as it was when the run began"
+
+    def with_source(self, source: str) -> Self:
+        raise ValueError(
+            "the data of a run on a task of your own are those of its file: leave out --data "
+            f"{source}"
+        )
+
+    def check_architecture(self) -> None:
+        """Whether its choices fit was seen when the task was given: nothing more is built."""
+
+    def keep_files(self, folder: Path) -> None:
+        super().keep_files(folder)
+        given = self.data.given
+        if given is not None and given.text is not None:
+            runs.write_atomically(folder / TASK_COPY, given.text)
 
 
 @dataclass(frozen=True)
-class TaskSearchConfig(SearchSettings):
+class TaskSearchConfig(TaskSettings, SearchSettings):
     """A search on a task of one's own.
 
     Args:
@@ -205,38 +271,37 @@ class TaskSearchConfig(SearchSettings):
         check_numbers(self)
 
     @classmethod
-    def of(cls, task: Task, source: str = IN_PYTHON, sha256: str | None = None) -> TaskSearchConfig:
+    def of(cls, given: GivenTask) -> TaskSearchConfig:
         """The settings of a search on a task before anything else is said.
 
         Raises:
             ValueError: the model of the task holds no choice.
         """
+        task = given.task
         return cls(
             space=TaskSpace.of(task.new_model),
             measures=task.all_measures,
-            data=TaskData(source, sha256, task=task),
+            data=TaskData().bound(given),
             weights=None if task.optimizer is not None else WeightOptimizer(),
         )
 
-    def with_task(
-        self, task: Task, source: str = IN_PYTHON, sha256: str | None = None
-    ) -> TaskSearchConfig:
-        return _with_task(self, task, source, sha256)
 
     def located(self, folder: Path) -> TaskSearchConfig:
         return replace(self, cost=located(self.cost, folder))
 
 
 @dataclass(frozen=True)
-class TaskTrainConfig(TrainSettings):
+class TaskTrainConfig(TaskSettings, TrainSettings):
     """A training on a task of one's own.
 
     Args:
         space: the choices of the task's model.
         genotype: the operation of every choice.
-        measures: of the task, the deciding one first.
+        measures: of the task, the deciding one first; none before it is given.
         batch_size: examples in a batch; a loader makes its own.
-        weights: settings of SGD; None: the task brings its optimiser, or its whole training.
+        lr, momentum, weight_decay: of SGD; the learning rate falls along a cosine over the epochs.
+            None: the task brings its optimiser, or its whole training.
+        clip_norm: largest global L2 norm of the gradient, None for no clipping; of SGD alone.
         random_cells: so many networks with choices drawn at random are trained in the same way
             afterwards, each in a folder `random/K` of the run.
         cost: of the search before it; with a budget, random networks are within it too.
@@ -244,13 +309,18 @@ class TaskTrainConfig(TrainSettings):
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
     """
 
+    takes_cost: ClassVar[bool] = True
+
     space: TaskSpace
     genotype: Choices
-    measures: tuple[Measure, ...] = (LOSS,)
+    measures: tuple[Measure, ...] = ()
     data: TaskData = field(default_factory=TaskData)
     epochs: int = 20
     batch_size: int = 64
-    weights: WeightOptimizer | None = field(default_factory=lambda: WeightOptimizer(lr_end=0.0))
+    lr: float | None = 0.025
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip_norm: float | None = 5.0
     precision: Precision = "fp32"
     random_cells: int = 0
     cost: ExpectedCost | None = None
@@ -264,37 +334,43 @@ class TaskTrainConfig(TrainSettings):
         check_numbers(self)
 
     @classmethod
-    def of(
-        cls, task: Task, decided: Choices, searched: TaskSearchConfig | None = None
-    ) -> TaskTrainConfig:
-        """The settings of a training before anything else is said: as long as the search was.
-
-        Raises:
-            ValueError: choices that the model of the task does not have.
-        """
-        space = TaskSpace.of(task.new_model)
-        config = cls(
-            space=space,
-            genotype=space.decision(decided),
-            measures=task.all_measures,
-            data=TaskData(task=task),
-        )
-        if task.optimizer is not None or task.trainer is not None:
-            config = replace(config, weights=None)
+    def of(cls, decided: Choices, searched: TaskSearchConfig | None = None) -> TaskTrainConfig:
+        """The settings of a training before its task is given: as long as the search was."""
+        config = cls(space=TaskSpace({}), genotype=decided)
         if searched is None:
             return config
         is_within = searched.cost is not None and searched.cost.is_budget
         return replace(
             config,
+            space=searched.space,
             epochs=searched.epochs,
             batch_size=searched.batch_size,
             cost=searched.cost if is_within else None,
         )
 
-    def with_task(
-        self, task: Task, source: str = IN_PYTHON, sha256: str | None = None
-    ) -> TaskTrainConfig:
-        return _with_task(self, task, source, sha256)
+    def with_task(self, given: GivenTask) -> TaskTrainConfig:
+        config = super().with_task(given)
+        config.space.decision(config.genotype)
+        task = given.task
+        brings = "optimiser" if task.trainer is None else "training"
+        is_own = task.optimizer is not None or task.trainer is not None
+        if not self.measures:  # of a run that is to begin
+            return replace(config, lr=None) if is_own else config
+        if is_own != (self.lr is None):
+            did = "brings its own" if is_own else "does not bring an"
+            raise ValueError(
+                f"{given.source} {did} {brings}, which was otherwise when the run began"
+            )
+        return config
+
+    @property
+    def weights(self) -> WeightOptimizer | None:
+        """SGD with its settings; None where the task brings its own."""
+        if self.lr is None:
+            return None
+        return WeightOptimizer(
+            self.lr, 0.0, self.momentum, weight_decay=self.weight_decay, clip_norm=self.clip_norm
+        )
 
     def located(self, folder: Path) -> TaskTrainConfig:
         return replace(self, cost=located(self.cost, folder))

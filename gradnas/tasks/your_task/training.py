@@ -92,6 +92,7 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
         self.modes.train()
         weights = self.config.weights
         if weights is not None:
+            # It falls with every epoch, not with every step.
             for group in self.optimizer.param_groups:
                 group["lr"] = weights.lr_at(self.epoch, self.config.epochs)
 
@@ -204,7 +205,8 @@ def new_network(config: TaskTrainConfig) -> nn.Module:
 
 def _optimizer(config: TaskTrainConfig, task: Task, network: nn.Module) -> torch.optim.Optimizer:
     params = [p for p in network.parameters() if p.requires_grad]
-    if config.weights is None and task.optimizer is not None:
+    settings = config.weights
+    if settings is None and task.optimizer is not None:
         optimizer = task.optimizer(params)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(
@@ -212,8 +214,8 @@ def _optimizer(config: TaskTrainConfig, task: Task, network: nn.Module) -> torch
                 f"{type(optimizer).__name__}"
             )
         return optimizer
-    settings = config.weights or WeightOptimizer()
-    return settings.build(params)
+    # With a training of the user's own this one is never used.
+    return (settings or WeightOptimizer()).build(params)
 
 
 def _counted(batches: Iterator[Any], training: TaskTraining) -> Iterator[Any]:
