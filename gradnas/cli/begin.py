@@ -40,14 +40,17 @@ def out_folder(given: str | None) -> Path | None:
 C = TypeVar("C")  # a configuration
 
 
-def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
+def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Record:
     """Do the work; when it stops, leave word of it in the run folder and on the terminal.
+
+    Args:
+        options: that a command needs to go on with it: ` --task my_task.py`.
 
     Raises:
         runs.Interrupted: it was stopped; what is saved was said.
         ValueError: what went wrong, and how to go on where that is possible.
     """
-    again = f"gradnas resume {run.path}"
+    again = f"gradnas resume {run.path}{options}"
     try:
         return work()
     except runs.Interrupted:
@@ -81,6 +84,9 @@ def guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
         else:
             what_now = f"the last good state is kept in {run.path}; go on with: {again}"
         raise ValueError(f"{error}; {what_now}") from error
+    except Exception as error:  # of the user's own code, or a defect
+        leave_word(run, "failed", f"{type(error).__name__}: {error}")
+        raise
 
 
 def say(notes: Iterable[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 
 from gradnas import runs
-from gradnas.cli.begin import DISCOVERY, architecture_of
+from gradnas.cli.begin import DISCOVERY, architecture_of, say
 from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
 from gradnas.cli.methods import import_modules
+from gradnas.cli.own_task import changes_of
 from gradnas.config import read_object
 from gradnas.families import FAMILIES, family_of, recipes
 from gradnas.programs.reporting import write_report
@@ -24,6 +25,8 @@ def draw(command: DrawCommand) -> None:
 
 def report(command: ReportCommand) -> None:
     import_modules(command.imports)
+    if command.task is not None:
+        say(changes_of(command.folder, command.task))
     run = runs.Run.open(command.folder)
     if read_object(run.path / runs.CONFIG).get("type") == DISCOVERY:
         from gradnas.programs.discovering import found_report  # here, because it needs sympy

@@ -23,6 +23,7 @@ from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
 from gradnas.cli.options import Command, check_options
+from gradnas.cli.traces import told, trace_of
 
 AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
@@ -82,12 +83,18 @@ def _carry_out(command: Command) -> int:
     except ValueError as error:
         if os.environ.get("GRADNAS_TRACEBACK"):
             raise
-        print(f"gradnas: {error}", file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 2
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         print(f"gradnas: out of memory ({reason}); try a smaller --batch-size", file=sys.stderr)
         return 1
+    except Exception as error:
+        trace = trace_of(error)
+        if trace is None or os.environ.get("GRADNAS_TRACEBACK"):
+            raise
+        print(trace, file=sys.stderr)  # of code of the user's own
+        return 2
     finally:
         distributed.stop()
     return 0

@@ -35,6 +35,7 @@ Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavi
 Imports = Annotated[
     str | None, arg(name="import", metavar="MODULE[,MODULE]", help_behavior_hint="")
 ]
+TaskFile = Annotated[str | None, arg(metavar="MY_TASK.py[:NAME]", help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 
@@ -164,7 +165,8 @@ class RunOptions(Command):
         _check_known(data, config.data)
         _check_known(space, config.space)
         if self.data is not None:
-            data["source"] = self.data
+            config = config.with_source(self.data)
+            settings["data"] = config.data
         if "hidden" in space:
             # The decoder of a language model shares the weights of the embedding.
             space["embedding"] = space["hidden"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gradnas import distributed, runs
 from gradnas.cli import search, train
 from gradnas.cli.begin import DISCOVERY, device_of, say, typed
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.methods import import_modules
+from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.data.located import expanded
 from gradnas.pictures.canvas import check_installed
@@ -35,7 +34,9 @@ def resume(command: ResumeCommand) -> None:
     config = from_json(cls, description, str(path)).located(run.path)
     check_installed()  # the picture at the end is drawn with it
     if command.data is not None:
-        config = replace(config, data=replace(config.data, source=command.data))
+        config = config.with_source(command.data)
+    config, notes = with_given(config, command.task, other_task=bool(command.other_task))
+    say(notes)
     device = device_of(command.device or config.device)
     data = config.load()
     kind = kind_of(config)

@@ -19,10 +19,8 @@ from gradnas.cli.begin import (
 )
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.methods import import_modules, method_of
-from gradnas.cli.options import (
-    flag,
-    given,
-)
+from gradnas.cli.options import flag, given
+from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
 from gradnas.config import from_json
 from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient, Reinforce
@@ -36,6 +34,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.search import check_combination
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 
 def search(command: SearchCommand) -> None:
@@ -52,20 +51,30 @@ def search(command: SearchCommand) -> None:
     out = out_folder(command.out)
     data = config.load()
     if out is None:
-        is_file = command.recipe.endswith(".json")
-        stem = Path(command.recipe).resolve().parent.name if is_file else command.recipe
-        out = free_folder(stem)
+        out = free_folder(_stem(command.recipe))
     carry_out(config, out, data, device, new=True)
+
+
+def _stem(recipe: str) -> str:
+    """What a run folder is called after."""
+    if recipe.endswith(".json"):
+        return Path(recipe).resolve().parent.name
+    return task_path(recipe).stem if is_task_file(recipe) else recipe
 
 
 def _config(command: SearchCommand) -> SearchSettings:
     """The recipe, or the file, with the options that were given."""
-    if command.recipe.endswith(".json"):
+    if is_task_file(command.recipe):
+        config = _of_task(command)
+    elif command.recipe.endswith(".json"):
         path = Path(command.recipe)
         cls, description = typed(path, *SEARCH_CONFIGS.values())
         config = from_json(cls, description, command.recipe).located(path.parent)
+        config, notes = with_given(config, command.task)
+        say(notes)
     else:
         config = recipes.search_recipe(command.recipe)
+        config, _ = with_given(config, command.task)
     if not config.takes_cost:
         settings_of_costs = given(command, *LIMITS, "latency", "form")
         if settings_of_costs:
@@ -83,6 +92,12 @@ def _config(command: SearchCommand) -> SearchSettings:
     if config.takes_cost:
         config = replace(config, cost=_cost(command, config.cost))
     return config
+
+
+def _of_task(command: SearchCommand) -> SearchSettings:
+    if command.task is not None:
+        raise ValueError(f"{command.recipe} is a task itself: leave out --task {command.task}")
+    return TaskSearchConfig.of(read_task(command.recipe))
 
 
 def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object]:
@@ -158,7 +173,9 @@ def carry_out(
         run = begin(out, new, lambda: start_search(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data)])
-        results = guarded(run, lambda: run_search(config, run, data, device, task=task))
+        results = guarded(
+            run, lambda: run_search(config, run, data, device, task=task), config.task_option
+        )
     if not distributed.is_main():
         return
     for sentence in kind_of(config).sentences.of_search(config, results):
@@ -166,4 +183,4 @@ def carry_out(
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     print(f"run folder: {run.path} ({files})")
     del task  # the network of the next step needs the memory
-    print(after_search(run, data))
+    print(after_search(run, config, data))

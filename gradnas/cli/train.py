@@ -21,6 +21,7 @@ from gradnas.cli.begin import (
     typed,
 )
 from gradnas.cli.commands.train import TrainCommand
+from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
 from gradnas.programs.data_of_run import check_followed
@@ -29,18 +30,19 @@ from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.programs.training import prepared_training, start_training, train
 from gradnas.tasks import TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.your_task import TRAINING
 
 
 def train_what(command: TrainCommand) -> None:
     config, default_out, searched = _config(command)
     out = out_folder(command.out) or default_out
     runs.Run(out).check_free()
-    changes = command.replacements(
-        config, "auxiliary", "valid_fraction", "random_cells", "compile", "lr"
-    )
+    config, notes_of_task = with_given(config, command.task)
+    say(notes_of_task)
+    changes = command.replacements(config, "auxiliary", "valid_fraction", "compile", "lr")
+    changes |= _random(command)
     config = replace(config, **changes)
-    with torch.device("meta"):  # an unknown operation is refused before data are read
-        config.space.network(config.genotype)
+    config.check_architecture()  # an unknown operation is refused before data are read
     device = device_of(config.device)
     data = config.load()
     kind = kind_of(config)
@@ -52,6 +54,14 @@ def train_what(command: TrainCommand) -> None:
             notes += kind.after_search(searched, config, data)
         notes += check_followed(searched, kind, data, other=other)
     carry_out(config, out, data, device, new=True, notes=notes)
+
+
+def _random(command: TrainCommand) -> dict[str, int]:
+    """How many random architectures are trained, by either of the option's names."""
+    if command.random is not None and command.random_cells is not None:
+        raise ValueError("--random-cells is another name of --random: give one of them")
+    number = command.random if command.random is not None else command.random_cells
+    return {} if number is None else {"random_cells": number}
 
 
 def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
@@ -75,9 +85,10 @@ def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None
 def _after_search(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:
     """The recipe for an architecture, with its size and the data that it was found on."""
     given = architecture_of(command.what)
-    recipe, config = recipes.training_of(
-        given.architecture, given.name, given.searched, command.recipe
-    )
+    recipe = command.recipe
+    if recipe is None and command.task is not None and not given.searched:
+        recipe = TRAINING  # choices from a file: the task says the rest
+    recipe, config = recipes.training_of(given.architecture, given.name, given.searched, recipe)
     if given.folder is None:
         return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
     out = given.folder / TRAIN_FOLDER
@@ -102,7 +113,9 @@ def carry_out(
         run = begin(out, new, lambda: start_training(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data), *notes])
-        results = guarded(run, lambda: train(config, run, data, device, task=task))
+        results = guarded(
+            run, lambda: train(config, run, data, device, task=task), config.task_option
+        )
     if not distributed.is_main():
         return
     kind = kind_of(config)

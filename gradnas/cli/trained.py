@@ -5,12 +5,16 @@ from __future__ import annotations
 from gradnas import runs
 from gradnas.cli.begin import device_of, say, say_read
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
+from gradnas.cli.own_task import with_given
 from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
+from gradnas.tasks.base import TrainSettings
 
 
 def evaluate(command: EvaluateCommand) -> None:
     run, config = trained_run(command.folder)
+    config, notes = with_given(config, command.task)
+    say(notes)
     device = device_of(command.device or config.device)
     print(kind_of(config).evaluate(run, config, command.data, device, say_read))
 
@@ -26,5 +30,10 @@ def generate(command: GenerateCommand) -> None:
 
 
 def export(command: ExportCommand) -> None:
-    for path in export_trained(runs.Run.open(command.folder), command.out):
+    def bind(config: TrainSettings) -> TrainSettings:
+        config, notes = with_given(config, command.task)
+        say(notes)
+        return config
+
+    for path in export_trained(runs.Run.open(command.folder), command.out, bind):
         print(path)

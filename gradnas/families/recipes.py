@@ -98,7 +98,8 @@ def training_of(
     config = training_recipe(name, architecture)
     space = training_space(config, architecture, what, searched.get("space"))
     data = training_data(name, config, searched.get("data", {}))
-    return name, replace(config, space=space, data=data)
+    config = replace(config, space=space, data=data)
+    return name, kind_of(config).following(config, searched)
 
 
 def space_of(architecture: Architecture, what: str, searched: JsonObject | None) -> Space | None:

@@ -15,7 +15,7 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import read_object
 from gradnas.families import family_of, recipes
 from gradnas.tasks import kind_of
-from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.base import SearchSettings, TrainSettings
 from gradnas.tasks.sentences import NextStep, about
 
 # Before a run sets its own number: what the next process will have.
@@ -24,12 +24,13 @@ MOST_STEPS = 6  # that are timed, the first one included
 MOST_SECONDS = 4.0  # after which no more are
 
 
-def after_search(run: runs.Run, data: object) -> NextStep | str:
+def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextStep | str:
     """The training of what a finished search has found, by the recipe that belongs to it.
 
     How long it will take is told by some of its own steps, made here and thrown away.
 
     Args:
+        found_by: the configuration of the search.
         data: of the search.
 
     Returns:
@@ -40,10 +41,11 @@ def after_search(run: runs.Run, data: object) -> NextStep | str:
     path = shlex.quote(str(run.path))
     try:
         name, config = recipes.training_of(architecture, str(run.path), searched)
+        config = found_by.hand_on(config)
     except ValueError as error:
         return NextStep(f"gradnas report {path}", f"(a page about the search; {error})")
     epochs = f"{config.epochs} epochs" if config.epochs > 1 else "one epoch"
-    step = NextStep(f"gradnas train {path}", "")
+    step = NextStep(f"gradnas train {path}{found_by.task_option}", "")
     if not recipes.follows(name, searched.get("data", {})):
         # The recipe has its own data, which may be elsewhere and large.
         said = f"({name}: {epochs} on {config.data.source}; how long that takes is not known yet)"
@@ -79,6 +81,9 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
     with _threads(config.threads or THREADS_OF_A_PROCESS):
         try:
             task = kind_of(config).train_task(config, data, device)
+            per_epoch = task.place.steps_per_epoch
+            if per_epoch is None or not task.has_short_steps:
+                return None
             task.start_epoch()
             for batch in task.batches():
                 began = _now(device)
@@ -89,7 +94,7 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
         except (runs.NonFiniteError, torch.OutOfMemoryError):
             return None
     step_seconds = statistics.median(taken[1:] or taken)
-    return config.epochs * task.place.steps_per_epoch * step_seconds
+    return config.epochs * per_epoch * step_seconds
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from gradnas import runs
@@ -41,8 +42,20 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
     return run, load(config_class, run.path / runs.CONFIG).located(run.path)
 
 
-def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
+def unbound(config: TrainSettings) -> TrainSettings:
+    """The configuration as it is."""
+    return config
+
+
+def export_trained(
+    run: runs.Run,
+    path: str | Path,
+    bind: Callable[[TrainSettings], TrainSettings] = unbound,
+) -> list[Path]:
     """Export the trained network of a run folder in the form that the ending of `path` names.
+
+    Args:
+        bind: gives the configuration the task that it needs.
 
     Returns:
         The files written.
@@ -53,5 +66,6 @@ def export_trained(run: runs.Run, path: str | Path) -> list[Path]:
     """
     check_target(Path(path))
     training, config = trained_run(run.path)
+    config = bind(config)
     source = family_of(config.genotype).source
     return kind_of(config).export(training, config, Path(path), source)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
-from gradnas.families import family_of
+from gradnas.families import family_of, family_of_space
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
@@ -229,7 +229,8 @@ def train_random(
         if is_begun and child.status().get("status") == "finished":
             results = read_object(folder / runs.RESULTS)
         else:
-            title = f"random cell {k + 1}/{config.random_cells}"
+            noun = family_of_space(config.space).noun
+            title = f"random {noun} {k + 1}/{config.random_cells}"
             task = prepared_training(own, data, device)
             if distributed.is_main() and not is_begun:
                 start_training(own, folder, data, device, task)

@@ -130,6 +130,7 @@ class Settings:
         if isinstance(data, dict):
             settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
         return settings
+
     # -- of a task of the user's own --
 
     def with_task(self, given: Any) -> Self:
@@ -150,6 +151,11 @@ class Settings:
         """A sentence where the file of its task had another hash when the run began."""
         del sha256
         return None
+
+    @property
+    def task_option(self) -> str:
+        """What a command needs that goes on with it: ` --task my_task.py`, or nothing."""
+        return ""
 
     def with_source(self, source: str) -> Self:
         """The configuration with data of another name or path."""
@@ -189,7 +195,6 @@ class ImageSizes(NamedTuple):
 class SearchSettings(Settings):
     """The configuration of a search on one kind of data."""
 
-
     if TYPE_CHECKING:
 
         @property
@@ -204,6 +209,10 @@ class SearchSettings(Settings):
         def gradient(self) -> ArchitectureGradient: ...
         @property
         def cost(self) -> ExpectedCost | None: ...  # where it takes one
+
+    def hand_on(self, config: TrainSettings) -> TrainSettings:
+        """The configuration of a training that follows, with the task of this search."""
+        return config
 
     def image_sizes(self, side: int | None) -> ImageSizes:
         """What its supernet is timed for, with another side if one is given.

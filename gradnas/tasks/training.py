@@ -28,7 +28,10 @@ class TrainTask(ABC, Generic[T, B]):
     Attributes:
         epoch: the one that runs, or comes next.
         place: where it stands in that epoch.
+        has_short_steps: so that some may be made to see how long they take.
     """
+
+    has_short_steps = True
 
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
 

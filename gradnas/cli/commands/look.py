@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Command, Imports, Run
+from gradnas.cli.options import Command, Imports, Run, TaskFile
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class ReportCommand(Command):
 
     folder: Positional[Run]
     """Run folder of a search, of a training, or of a discovery."""
+    task: TaskFile = None
+    """Of a run on a task of your own: its file, to see whether it has changed; it is not run."""
     imports: Imports = None
     """Modules with classes of your own that the run uses."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from gradnas.cli.options import Command, Device, Imports, OtherData, Run, Source
+from gradnas.cli.options import Command, Device, Flag, Imports, OtherData, Run, Source, TaskFile
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,9 @@ class ResumeCommand(Command):
     """Where the data are now, if they were moved; they must be the same."""
     other_data: OtherData = None
     """Go on although the data are not those that the run began with."""
+    task: TaskFile = None
+    """Of a run on a task of your own: its file, which is run."""
+    other_task: Flag = None
+    """Go on although that file has changed since the run began."""
     imports: Imports = None
     """Module with a class of your own that the run uses."""

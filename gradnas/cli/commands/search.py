@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, Imports, Method, Number, RunOptions, Table, Whole
+from gradnas.cli.options import Flag, Imports, Method, Number, RunOptions, Table, TaskFile, Whole
 from gradnas.settings.limits import CostLimits
 
 
@@ -15,8 +15,13 @@ from gradnas.settings.limits import CostLimits
 class _SearchOptions(RunOptions):
     """Options of a search, before those of its cost."""
 
-    recipe: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json", help_behavior_hint="")]
-    """Recipe, or path of a config.json."""
+    recipe: Annotated[
+        Positional[str], arg(metavar="RECIPE|CONFIG.json|MY_TASK.py", help_behavior_hint="")
+    ]
+    """Recipe, path of a config.json, or file with a task of your own, which is run (MY_TASK.py:NAME
+    where it is not called task)."""
+    task: TaskFile = None
+    """Of a config.json of such a search: the file."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
     warmup_epochs: Whole = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, OtherData, RunOptions, Share, Text, Whole
+from gradnas.cli.options import Flag, OtherData, RunOptions, Share, TaskFile, Text, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,8 @@ class TrainCommand(RunOptions):
     what: Annotated[Positional[str], arg(metavar="RUN|GENOTYPE|NAME", help_behavior_hint="")]
     """Run folder of a search, genotype.json, name of a published cell, text of a genotype (or a
     file with one, such as a log), FILE.py:NAME, or the config.json of a training."""
+    task: TaskFile = None
+    """After a search on a task of your own: its file, which is run."""
     recipe: Text = None
     """Training recipe; by default the one that belongs to the kind of architecture and the data it
     was found on."""
@@ -31,7 +33,10 @@ class TrainCommand(RunOptions):
         Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")
     ] = None
     """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
+    random: Whole = None
+    """Train so many random architectures in the same way, for comparison; within the budget of the
+    search, if it had one."""
     random_cells: Whole = None
-    """Train so many random cells in the same way, for comparison."""
+    """The same, as it is called for cells."""
     other_data: OtherData = None
     """After a search: train although the data are not those that it saw."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Command, Device, Run, Source
+from gradnas.cli.options import Command, Device, Run, Source, TaskFile
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class EvaluateCommand(Command):
     data: Source = None
     """Other images than those it was trained on (of the same shape and classes), or another
     text."""
+    task: TaskFile = None
+    """Of a run on a task of your own: its file, which is run."""
     device: Device = None
     """cpu, cuda, cuda:N or auto."""
 
@@ -55,3 +57,5 @@ class ExportCommand(Command):
     """Run folder of a training, or of a search that was trained."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
     """model.onnx, model.pt2 or model.py."""
+    task: TaskFile = None
+    """Of a run on a task of your own: its file, which is run."""

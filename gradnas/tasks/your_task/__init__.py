@@ -63,7 +63,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         self.words = TaskWords()
 
     def of(self, config: TaskSearchConfig | TaskTrainConfig) -> YourTask:
-        return YourTask(config.measures[0])
+        return YourTask(config.measures[0]) if config.measures else self
 
     @property
     def sentences(self) -> TaskSentences:

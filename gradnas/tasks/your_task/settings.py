@@ -7,6 +7,7 @@ known of it without running it. To be run it is bound to the task, which the use
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -208,6 +209,11 @@ class TaskSettings(Settings):
             return None
         return f"{self.data.source} is no longer as it was when the run began"
 
+    @property
+    def task_option(self) -> str:
+        source = self.data.source
+        return "" if source == IN_PYTHON else f" --task {shlex.quote(source)}"
+
     def with_source(self, source: str) -> Self:
         raise ValueError(
             "the data of a run on a task of your own are those of its file: leave out --data "
@@ -285,6 +291,9 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             weights=None if task.optimizer is not None else WeightOptimizer(),
         )
 
+    def hand_on(self, config: TrainSettings) -> TrainSettings:
+        given = self.data.given
+        return config if given is None else config.with_task(given)
 
     def located(self, folder: Path) -> TaskSearchConfig:
         return replace(self, cost=located(self.cost, folder))

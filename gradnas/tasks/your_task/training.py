@@ -165,6 +165,8 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
 class OwnTraining(TaskTraining):
     """A training that the user's function does, as a single epoch of a single step."""
 
+    has_short_steps = False
+
     def __init__(
         self,
         config: TaskTrainConfig,
