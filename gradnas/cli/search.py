@@ -31,6 +31,7 @@ from gradnas.programs.following import after_search
 from gradnas.programs.going_on import begin, set_threads, working_in
 from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
+from gradnas.runs import Record
 from gradnas.search.search import check_combination
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
@@ -167,6 +168,20 @@ def carry_out(
     config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
+    # In a call of its own, so that its network makes room for that of the next step.
+    run, results = _searched(config, out, data, device, new=new)
+    if not distributed.is_main():
+        return
+    for sentence in kind_of(config).sentences.of_search(config, results):
+        print(sentence)
+    files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
+    print(f"run folder: {run.path} ({files})")
+    print(after_search(run, config, data))
+
+
+def _searched(
+    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
+) -> tuple[runs.Run, Record]:
     threads_notes = set_threads(config.threads, None if new else runs.Run(out))
     task = prepared_search(config, data, device)
     with working_in(out, new=new):
@@ -176,11 +191,4 @@ def carry_out(
         results = guarded(
             run, lambda: run_search(config, run, data, device, task=task), config.task_option
         )
-    if not distributed.is_main():
-        return
-    for sentence in kind_of(config).sentences.of_search(config, results):
-        print(sentence)
-    files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
-    print(f"run folder: {run.path} ({files})")
-    del task  # the network of the next step needs the memory
-    print(after_search(run, config, data))
+    return run, results
