@@ -166,7 +166,7 @@ def test_a_training_that_cannot_be_is_said_and_not_printed_as_a_command(data, tm
     config = replace(config, data=DataConfig(source=str(data["images"])), batch_size=4)
     run = searched_run(config, DARTS, tmp_path / "run")
     tiny = replace(config.data.load(), image_size=1)
-    step = after_search(run, tiny)
+    step = after_search(run, config, tiny)
     assert isinstance(step, str) and step.startswith("the cell cannot be trained by digits-eval")
 
 
