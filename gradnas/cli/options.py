@@ -113,6 +113,9 @@ class RunOptions(Command):
     borders are lost; the default), squeeze (ratio lost), pad (black borders)."""
     test_fraction: Share = None
     """Share of each class to test on, of a set without test images."""
+    own_validation: Flag = None
+    """Whether validation images that a set brings with it, beside test images, are used where
+    training images would be held out; the default."""
     lr: Number = None
     """Learning rate of the weights, at the start."""
     workers: Whole = None

@@ -211,6 +211,16 @@ def fit(image: Image, size: int, how: Fit = "crop") -> Image:
     return resized.crop((left, top, left + size, top + size))
 
 
+def visible_share(width: int, height: int, size: int, how: Fit) -> float:
+    """The share of an image's area that is left when it is brought to size: 0..1."""
+    if how != "crop" or (width, height) == (size, size):
+        return 1.0
+    short = round(size * EVAL_ZOOM)
+    scale = short / min(width, height)
+    area = max(short, round(width * scale)) * max(short, round(height * scale))
+    return size * size / area
+
+
 def squared(image: Image, how: Fit) -> Image:
     """The image before a random part of it is taken: all of it in a square, unless it is cropped.
 

@@ -143,6 +143,16 @@ class Split(ABC):
         ValueError for an index outside.
         """
 
+    def relabelled(self, numbers: Tensor) -> Split:
+        """The same images with other labels: `numbers[label]` for each label."""
+        same = self.subset(range(len(self)))
+        same.set_labels(numbers[same.labels])
+        return same
+
+    def set_labels(self, labels: Tensor) -> None:
+        """Replace the labels of this split alone."""
+        self.labels = labels
+
     @abstractmethod
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Split:
         """The same images, normalised with other numbers: those that a network was trained with."""
@@ -196,7 +206,8 @@ class ImageData:
 
     `image_size` is height and width in pixels; `mean` and `std`, per channel, are of pixels in
     [0, 1]. `notes` are sentences that a user of these images must know: how they were brought to
-    size. `found` is how they were found: sizes, what was left out, a fingerprint.
+    size. `validation` is a split that the set brings with it beside the test split. `found` is how
+    the images were found: sizes, what was left out, a fingerprint.
     """
 
     name: str
@@ -210,6 +221,7 @@ class ImageData:
     test: Split
     notes: tuple[str, ...] = ()
     found: Found = NOTHING_FOUND
+    validation: Split | None = None
 
 
 # ---- parts of a split ----------------------------------------------------------------------------

@@ -8,8 +8,10 @@ from pathlib import Path
 from gradnas.config import JsonObject, check_numbers
 from gradnas.data.augment import FITS, Augment
 from gradnas.data.base import ImageData, balanced
+from gradnas.data.images import validation_note
 from gradnas.data.load import load_images
 from gradnas.data.located import located_source
+from gradnas.data.summary import LeftOut
 from gradnas.settings.formats import Fit
 
 MEMORY_LIMIT_MIB = 4096
@@ -29,6 +31,8 @@ class DataConfig:
         fit: how images of another shape are brought to size: `"crop"` (borders are lost),
             `"squeeze"`, `"pad"` (see `gradnas.data.augment.fit`).
         test_fraction: share of each class to test on, for a set without a test split.
+        own_validation: a validation split that the set brings with it beside a test split is used
+            where training images would be held out; False leaves it aside.
     """
 
     source: str = "digits"
@@ -38,6 +42,7 @@ class DataConfig:
     per_class: int | None = None
     fit: Fit = "crop"
     test_fraction: float | None = None
+    own_validation: bool = True
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -63,10 +68,23 @@ class DataConfig:
             memory_limit_mib=0 if self.is_streamed else MEMORY_LIMIT_MIB,
             fit=self.fit,
         )
+        if not self.own_validation:
+            data = without_validation(data)
         if self.per_class is None:
             return data
         _, chosen = balanced(data.train, self.per_class, seed=0)
         return replace(data, train=chosen)
+
+
+def without_validation(data: ImageData) -> ImageData:
+    """The set without the validation split that it brings with it, and without word of it."""
+    if data.validation is None:
+        return data
+    said = validation_note(data.validation)
+    notes = tuple(note for note in data.notes if note != said)
+    aside = LeftOut(len(data.validation), "validation image", "validation images", "not wanted")
+    found = replace(data.found, left_out=(*data.found.left_out, aside))
+    return replace(data, validation=None, notes=notes, found=found)
 
 
 def describe(data: ImageData) -> JsonObject:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
+import pyarrow as pa
 
+from gradnas.data.labels import labels_of
 from gradnas.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, pick_column
-from gradnas.data.stream import BadImage, Source
+from gradnas.data.rows import RowSource
+from gradnas.data.stream import BadImage
 
 FOLDER_INSTEAD = (
     "use a local folder with train-*.parquet and test-*.parquet (as in the set's repository on the "
@@ -20,7 +22,7 @@ FOLDER_INSTEAD = (
 )
 
 
-class HubSource(Source):
+class HubSource(RowSource):
     """One split of an image set, as `datasets` gives it; ValueError for columns of no use."""
 
     def __init__(self, rows: Any, name: str) -> None:
@@ -30,20 +32,23 @@ class HubSource(Source):
         label = pick_column(rows.column_names, LABEL_COLUMNS, "label", name)
         if not isinstance(rows.features[image], datasets.Image):
             raise ValueError(f"{name}: column {image} holds {rows.features[image]}, not images")
-        labels = list(rows[label])
-        if not labels:
+        values = list(rows[label])
+        if not values:
             raise ValueError(f"{name} has no rows")
-        for row, value in enumerate(labels):
-            if not isinstance(value, int):
-                raise ValueError(f"{name}, row {row}: {value!r} is no whole number")
         # decode=False gives the bytes as they are stored: images are decoded later, by workers.
         undecoded = datasets.Image(decode=False)
         self._rows = rows.select_columns([image]).cast_column(image, undecoded)
         self._image = image
         self._name = name
-        self.labels = torch.tensor(labels, device="cpu")
         names = getattr(rows.features[label], "names", None)  # a ClassLabel has them
-        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
+        try:
+            column = pa.chunked_array([pa.array(values)])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(f"{name}: labels of several types ({one_line(error)})") from error
+        self.take({name: labels_of(column, names, f"{name}: column {label}")})
+
+    def folders_by_label(self) -> dict[int, str]:
+        return {}
 
     def read(self, index: int) -> bytes:
         value = self._rows[index][self._image]

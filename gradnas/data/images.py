@@ -6,22 +6,19 @@ Legend: N images of a split, C channels, H W pixels down and across.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas import extras
 from gradnas.data import cifar10
 from gradnas.data.augment import fit, fitting_words
 from gradnas.data.base import ImageData, Split, stratified_rows
-from gradnas.data.folder import TEST_FOLDERS, find_classes
+from gradnas.data.image_set import ImageSet
 from gradnas.data.memory import MemorySplit, pixel_statistics
 from gradnas.data.seen import NOTHING_FOUND, Found, Seen, fingerprint_of, sample_rows
 from gradnas.data.stream import (
@@ -36,138 +33,20 @@ from gradnas.data.stream import (
     open_image,
 )
 from gradnas.data.summary import LeftOut
+from gradnas.data.suspicious import warnings_of
 from gradnas.settings.formats import Fit
 
-LAYOUTS = (
-    "train-*.parquet with test-*.parquet or validation-*.parquet (there or in data/), "
-    "or train/<class>/*.jpg (or .png, ...) with test/<class>/*.jpg or val/<class>/*.jpg"
-)
 # Decoding small images is mostly Python that holds the interpreter's lock, and threads make it
 # slower: measured on 2 cores, 2 threads take 1.7 times as long as one for 32x32 JPEGs, 1.5 times
 # for 96x96, 0.6 for 128x128, 0.5 for 224x224.
 THREADED_PIXELS = 112 * 112
 BLOCK = 64  # images per task of a thread
+NUM_COUNTED = 500  # images of a split whose headers tell which size is the usual one
 NUM_LOOKED_AT = 16  # images of a split whose headers tell whether they have the size
-TEST_SPLITS = ("test", "validation")  # the first with labels is the test split
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """A set before anything is decoded.
-
-    Attributes:
-        class_names: empty where nothing names the classes.
-        looked_for: the test splits that were looked for, in words.
-        sizes_must_agree: images of several sizes are an error unless image_size is given;
-            otherwise they are a reason to stream.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Source
-    test: Source | None
-    looked_for: str
-    sizes_must_agree: bool
-
-    def sources(self) -> list[Source]:
-        return list(self.splits().values())
-
-    def splits(self) -> dict[str, Source]:
-        """The sources by what their images are for, in a sentence: "training", "test"."""
-        splits = {"training": self.train}
-        if self.test is not None:
-            splits["test"] = self.test
-        return splits
 
 
 class SizesDiffer(ValueError):
     """The images of an in-memory set do not all have one square size."""
-
-
-# ---- where a set is ----------------------------------------------------------------------------
-
-
-def is_hub_name(data: str) -> bool:
-    """Whether `data` has the form owner/name of the Hugging Face hub (and not of a path ./name)."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", data) is not None
-
-
-def find_folder(folder: Path) -> ImageSet:
-    """The set in a folder of one of the `LAYOUTS`; ValueError for what is missing or corrupt."""
-    for place in (folder, folder / "data"):
-        if any(place.glob("*.parquet")):
-            return find_parquet(folder.resolve().name, place)
-    if (folder / "train").is_dir():
-        class_names, train, test = find_classes(folder)
-        test_folders = ", ".join(f"{name}/<class>" for name in TEST_FOLDERS)
-        return ImageSet(
-            folder.resolve().name,
-            class_names,
-            train,
-            test,
-            looked_for=f"{test_folders} in {folder}",
-            sizes_must_agree=False,
-        )
-    state = "holds no image set" if any(folder.iterdir()) else "is empty"
-    raise ValueError(f"{folder} {state}: expected {LAYOUTS}")
-
-
-def find_parquet(name: str, place: Path) -> ImageSet:
-    # Imported here: pyarrow is of use to sets of parquet files alone.
-    extras.need("pyarrow", extra="images", what="a set of parquet files")
-    from gradnas.data.parquet import ParquetSource, split_files
-
-    train_files = split_files(place, "train")
-    if not train_files:
-        raise ValueError(f"{place} has no training split: looked for train-*.parquet")
-    train = ParquetSource(train_files)
-    tests = []
-    for split in TEST_SPLITS:
-        files = split_files(place, split)
-        if files:
-            tests.append(ParquetSource(files))
-    return ImageSet(
-        name,
-        train.class_names or train.names_in_paths() or (),
-        train,
-        first_labelled(tests),
-        looked_for=f"test-*.parquet and validation-*.parquet in {place}",
-        sizes_must_agree=True,
-    )
-
-
-def find_hub(name: str) -> ImageSet:
-    """The set `name` of the Hugging Face hub; ValueError, in one sentence, if it cannot be had."""
-    # Imported here: `datasets` is of use to sets of the hub alone, and slow to import.
-    extras.need("datasets", extra="images", what=f"the set {name!r} of the Hugging Face hub")
-    from gradnas.data.hub import HubSource, load_splits
-
-    splits = load_splits(name)
-    listed = ", ".join(splits)
-    if "train" not in splits:
-        raise ValueError(f"'{name}' has no training split: looked for train among {listed}")
-    train = HubSource(splits["train"], f"{name}, split train")
-    tests = []
-    for split in TEST_SPLITS:
-        if split in splits:
-            tests.append(HubSource(splits[split], f"{name}, split {split}"))
-    return ImageSet(
-        name,
-        train.class_names or (),
-        train,
-        first_labelled(tests),
-        looked_for=f"test and validation among its splits {listed}",
-        sizes_must_agree=True,
-    )
-
-
-def first_labelled(tests: Sequence[Source]) -> Source | None:
-    """The first split whose labels are not all -1: so the hub marks labels that are kept secret."""
-    for test in tests:
-        hidden = bool((test.labels == -1).all())
-        if not hidden:
-            return test
-    return None
 
 
 # ---- classes, labels and the test split ----------------------------------------------------------
@@ -198,15 +77,71 @@ def load_set(
     if num_bytes <= memory_limit_mib * 2**20:
         try:
             return in_memory(whole, image_set, image_size, how)
-        except SizesDiffer:
+        except SizesDiffer as error:
             if image_set.sizes_must_agree:
                 raise
-    size = image_size or DEFAULT_SIZE
-    assert image_set.test is not None  # see `with_test`
-    train = StreamSplit(image_set.train, size, IMAGENET_MEAN, IMAGENET_STD, how)
-    test = StreamSplit(image_set.test, size, IMAGENET_MEAN, IMAGENET_STD, how)
+            check_usual_size(image_set, str(error))
+        seen = looked_at(whole)
+        size = image_size or DEFAULT_SIZE
+    else:
+        seen = looked_at(whole)
+        size = image_size or stream_size(seen, memory_limit_mib)
+    return streamed(whole, image_set, seen, size, how)
+
+
+def streamed(
+    whole: ImageSet, image_set: ImageSet, seen: Mapping[str, Seen], size: int, how: Fit
+) -> ImageData:
+    """The images of a set, decoded as they are needed; arguments as `in_memory`."""
+    splits = {}
+    for split, source in image_set.splits().items():
+        splits[split] = StreamSplit(source, size, IMAGENET_MEAN, IMAGENET_STD, how)
     notes = fitting_notes(image_set, size, how)
-    return pack(image_set, 3, size, train, test, notes, found_in(whole, looked_at(whole)))
+    own = seen if whole.test is not None else taken(image_set, seen["training"])
+    warnings = warnings_of(image_set, own, size, how)
+    return pack(image_set, 3, size, splits, notes, found_in(whole, seen, warnings))
+
+
+def taken(image_set: ImageSet, seen: Seen) -> dict[str, Seen]:
+    """What was seen of images, for training and test apart that were taken from them."""
+    parts = {}
+    for split, source in image_set.splits().items():
+        parts[split] = seen.part(source.rows.numpy()) if isinstance(source, Taken) else seen
+    return parts
+
+
+def stream_size(seen: Mapping[str, Seen], memory_limit_mib: int) -> int:
+    """The side of images that memory does not hold: their own where they are small and alike."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for own in seen.values():
+        sizes.update(own.sizes())
+    # Without a limit what streams is augmented at another size than its own.
+    if len(sizes) != 1 or not memory_limit_mib:
+        return DEFAULT_SIZE
+    ((width, height),) = sizes
+    return width if width == height and width < DEFAULT_SIZE else DEFAULT_SIZE
+
+
+def check_usual_size(image_set: ImageSet, differs: str) -> None:
+    """ValueError where most images have one square size: the others may not change it.
+
+    Args:
+        differs: which image has another size, in words.
+    """
+    sizes: Counter[tuple[int, int]] = Counter()
+    for source in image_set.sources():
+        step = max(1, len(source) // NUM_COUNTED)
+        for index in range(0, len(source), step):
+            with contextlib.suppress(BadImage):  # an error when its turn comes
+                sizes[open_image(source, index).size] += 1
+    (width, height), number = sizes.most_common(1)[0]
+    if width == height and 2 * number > sizes.total():
+        odd, _, _ = differs.partition(" pixels")
+        raise ValueError(
+            f"{odd} pixels, but {number:,} of {sizes.total():,} images that were looked at are "
+            f"{width}x{height}: give image_size (--image-size {width}) to bring all to that size, "
+            "or remove those of other sizes"
+        )
 
 
 def looked_at(image_set: ImageSet) -> dict[str, Seen]:
@@ -220,15 +155,27 @@ def looked_at(image_set: ImageSet) -> dict[str, Seen]:
     return seen
 
 
-def found_in(image_set: ImageSet, seen: Mapping[str, Seen]) -> Found:
+def found_in(image_set: ImageSet, seen: Mapping[str, Seen], warnings: Sequence[str]) -> Found:
     """How the set was found, from what was seen of its images."""
     sizes: Counter[tuple[int, int]] = Counter()
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOut] = [*image_set.left_out]
     for split, source in image_set.splits().items():
         sizes.update(seen[split].sizes())
         left_out += source.left_out
     fingerprint = fingerprint_of(image_set.splits(), seen, image_set.class_names)
-    return Found(fingerprint, sizes, sizes.total(), tuple(left_out))
+    return Found(fingerprint, sizes, sizes.total(), together(left_out), tuple(warnings))
+
+
+def together(parts: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
+    """What was left out of several splits, with one count for each reason."""
+    by_reason: dict[str, LeftOut] = {}
+    for part in parts:
+        known = by_reason.get(part.many)
+        if known is None:
+            by_reason[part.many] = part
+        else:
+            by_reason[part.many] = replace(known, count=known.count + part.count)
+    return tuple(by_reason.values())
 
 
 def fitting_notes(image_set: ImageSet, size: int, how: Fit) -> tuple[str, ...]:
@@ -253,8 +200,8 @@ def named(image_set: ImageSet) -> ImageSet:
 
     Without names only the labels say how many classes there are, so a label far too large shows by
     those it skips: that is an error if more than half of the numbers below the largest label are
-    skipped, or any in a set that has at least ten images for each of them (a smaller set may lack a
-    class by chance).
+    skipped, or 0 (labels are then counted from 1), or any in a set that has at least ten images for
+    each of them (a smaller set may lack a class by chance).
     """
     if image_set.class_names:
         return image_set
@@ -265,7 +212,8 @@ def named(image_set: ImageSet) -> ImageSet:
     num_skipped = num_classes - sum(label >= 0 for label in present)
     most_are_skipped = 2 * num_skipped > num_classes
     enough_images = len(labels_N) >= 10 * num_classes
-    if num_skipped and (most_are_skipped or enough_images):
+    begins_at_one = 0 not in present and max(present) > 0
+    if num_skipped and (most_are_skipped or enough_images or begins_at_one):
         free = next(label for label in range(num_classes) if label not in present)
         stray = first_where(image_set, lambda labels_N: labels_N > free)
         raise ValueError(
@@ -312,15 +260,41 @@ def with_test(image_set: ImageSet, test_fraction: float | None, seed: int) -> Im
     return replace(image_set, train=Taken(whole, train_rows), test=Taken(whole, test_rows))
 
 
+def check_several(image_set: ImageSet) -> None:
+    """ValueError for a set whose training images are all of one class."""
+    present = image_set.train.labels.unique().tolist()
+    if len(present) != 1 or present[0] < 0:
+        return
+    names = image_set.class_names
+    called = repr(names[present[0]]) if present[0] < len(names) else str(present[0])
+    raise ValueError(
+        f"all training images of '{image_set.name}' are of one class ({called}), which leaves "
+        f"nothing to learn ({image_set.train.where(0).rstrip(',')} is the first of them): are the "
+        "classes one level deeper, or in another column?"
+    )
+
+
+def validation_note(split: Split) -> str:
+    """What is done with a validation split that a set brings with it."""
+    return (
+        f"the {len(split):,} validation images are used where training images would be held out: "
+        "for the alphas of a search, for --valid-fraction of a training (--own-validation False "
+        "holds out training images)"
+    )
+
+
 def pack(
     image_set: ImageSet,
     channels: int,
     size: int,
-    train: Split,
-    test: Split,
+    splits: Mapping[str, Split],
     notes: tuple[str, ...] = (),
     found: Found = NOTHING_FOUND,
 ) -> ImageData:
+    train = splits["training"]
+    validation = splits.get("validation")
+    if validation is not None:
+        notes = (*notes, validation_note(validation))
     return ImageData(
         name=image_set.name,
         num_classes=len(image_set.class_names),
@@ -330,7 +304,8 @@ def pack(
         mean=train.mean,
         std=train.std,
         train=train,
-        test=test,
+        test=splits["test"],
+        validation=validation,
         notes=notes,
         found=found,
     )
@@ -350,25 +325,33 @@ def in_memory(
     assert image_set.test is not None  # see `with_test`
     size = image_size or square_size(image_set.train)
     resize = image_size is not None
-    seen = {split: Seen(len(source)) for split, source in image_set.splits().items()}
-    train_NHWC, train_is_grey = decode_all(image_set.train, size, resize, how, seen["training"])
-    test_NHWC, test_is_grey = decode_all(image_set.test, size, resize, how, seen["test"])
-    if whole.test is None:
-        seen = {"training": joined(image_set, seen)}
+    seen = {}
+    pixels = {}
+    is_grey = []
+    for split, source in image_set.splits().items():
+        seen[split] = Seen(len(source))
+        pixels[split], all_grey = decode_all(source, size, resize, how, seen[split])
+        is_grey.append(all_grey)
     # One channel if no image has colour; a grey image among coloured ones has three equal channels.
-    channels = 1 if train_is_grey and test_is_grey else 3
-    train_NCHW = torch.from_numpy(train_NHWC).permute(0, 3, 1, 2)[:, :channels]
-    test_NCHW = torch.from_numpy(test_NHWC).permute(0, 3, 1, 2)[:, :channels]
+    channels = 1 if all(is_grey) else 3
+    tensors = {}
+    for split, pixels_NHWC in pixels.items():
+        tensors[split] = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2)[:, :channels]
+    train_NCHW = tensors["training"]
     if cifar10.is_cifar10(channels, size, image_set.class_names, len(train_NCHW)):
         # The published digits, which recipes and trained networks rely on, instead of our own.
         mean = cifar10.MEAN
         std = cifar10.STD
     else:
         mean, std = pixel_statistics(train_NCHW)
-    train = MemorySplit(train_NCHW, image_set.train.labels, mean, std)
-    test = MemorySplit(test_NCHW, image_set.test.labels, mean, std)
+    splits = {}
+    for split, source in image_set.splits().items():
+        splits[split] = MemorySplit(tensors[split], source.labels, mean, std)
     notes = fitting_notes(image_set, size, how) if resize else ()
-    return pack(image_set, channels, size, train, test, notes, found_in(whole, seen))
+    warnings = warnings_of(image_set, seen, size, how)
+    if whole.test is None:
+        seen = {"training": joined(image_set, seen)}
+    return pack(image_set, channels, size, splits, notes, found_in(whole, seen, warnings))
 
 
 def joined(image_set: ImageSet, seen: Mapping[str, Seen]) -> Seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gradnas.data import cifar10, digits, images
+from gradnas.data import cifar10, digits, image_set, images
 from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
 from gradnas.data.located import expanded
@@ -58,21 +58,22 @@ def load_images(
     folder = expanded(data)
     hub_name = cifar10.HUB_NAME if name == "cifar10" else name
     if folder.is_dir():
-        image_set = images.find_folder(folder)
+        found = image_set.find_folder(folder)
     elif name == "digits":
         if test_fraction is None:
             test_fraction = digits.TEST_FRACTION
         return digits.load_digits(image_size, test_fraction, seed)
     elif folder.is_file():
-        raise ValueError(f"{folder} is a file: expected a folder with {images.LAYOUTS}")
-    elif isinstance(data, str) and images.is_hub_name(hub_name):
-        image_set = images.find_hub(hub_name)
+        raise ValueError(f"{folder} is a file: expected a folder with {image_set.LAYOUTS}")
+    elif isinstance(data, str) and image_set.is_hub_name(hub_name):
+        found = image_set.find_hub(hub_name)
     else:
         raise ValueError(
             f"there is no folder {folder} and no set of that name: expected 'digits', 'cifar10', "
-            f"an owner/name of the Hugging Face hub, or a folder with {images.LAYOUTS}"
+            f"an owner/name of the Hugging Face hub, or a folder with {image_set.LAYOUTS}"
         )
-    return images.load_set(image_set, image_size, test_fraction, seed, memory_limit_mib, fit)
+    images.check_several(found)
+    return images.load_set(found, image_size, test_fraction, seed, memory_limit_mib, fit)
 
 
 def is_of_images(data: str) -> bool:
@@ -86,4 +87,4 @@ def is_of_images(data: str) -> bool:
     if folder.is_dir():
         is_text = any(folder.glob("*.txt"))
         return not is_text or (folder / "train").is_dir() or any(folder.glob("*.parquet"))
-    return not folder.is_file() and images.is_hub_name(data)
+    return not folder.is_file() and image_set.is_hub_name(data)

@@ -1,50 +1,31 @@
 """Parquet files in the Hugging Face layout, read with pyarrow directly: nothing is cached on disk.
 
-A set is `train-*.parquet` with `test-*.parquet` or `validation-*.parquet` (also without the dash:
-`train.parquet`). Its images are a column `img` or `image` of structs {bytes, path}, its labels a
-whole-number column `label`, `labels` or `fine_label`; class names come from the schema's
-`huggingface` metadata, else from the folders in the images' paths.
+Which files are of which split is told by `shards`. Images are a column `img` or `image` of structs
+{bytes, path} or of bytes, labels a column `label`, `labels` or `fine_label` (see `labels`); class
+names come from the schema's `huggingface` metadata, from labels that are text, else from the
+folders in the images' paths.
 """
 
 from __future__ import annotations
 
 import bisect
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from gradnas.config import parse_json
-from gradnas.data.stream import BadImage, Source
+from gradnas.data.labels import Labels, labels_of
+from gradnas.data.rows import RowSource
+from gradnas.data.stream import BadImage
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 CACHE_MIB = 256  # of encoded images that a reader keeps, per process
-
-
-def split_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split in `folder`, by name.
-
-    ValueError if there are fewer than their names say (`-of-00004`).
-    """
-    files = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
-    for file in files:
-        shards = re.search(r"-\d+-of-(\d+)\.parquet$", file.name)
-        if shards is None:
-            continue
-        num_shards = int(shards[1])
-        if num_shards != len(files):
-            raise ValueError(
-                f"{file} is one of {num_shards} files by its name, but {folder} holds "
-                f"{len(files)} of them"
-            )
-    return files
 
 
 def pick_column(columns: Sequence[str], known: Sequence[str], what: str, where: str) -> str:
@@ -57,37 +38,65 @@ def pick_column(columns: Sequence[str], known: Sequence[str], what: str, where: 
     )
 
 
-class ParquetSource(Source):
+def only_column(schema: pa.Schema, known: Sequence[str], what: str, file: str) -> str:
+    """The one of the `known` names that is among the columns; ValueError for none, or several."""
+    named = [name for name in known if name in schema.names]
+    if len(named) > 1:
+        raise ValueError(
+            f"{file} has several {what} columns ({' and '.join(named)}): leave the one that is "
+            "meant"
+        )
+    return pick_column(schema.names, known, what, file)
+
+
+def check_image_type(kind: pa.DataType, column: str, file: str) -> None:
+    """ValueError unless a column holds images."""
+    if not holds_structs(kind) and not holds_bytes(kind):
+        raise ValueError(
+            f"{file}: column {column} is of type {kind}, but images are structs {{bytes, path}}"
+        )
+
+
+def holds_structs(kind: pa.DataType) -> bool:
+    """Whether a column is one of images the way `datasets` writes them."""
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column is one of encoded images alone."""
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+class ParquetSource(RowSource):
     """The rows of some parquet files, in order; ValueError for what cannot be used of them."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = [str(file) for file in files]
         self._read_last = RowGroups()
         self._groups: list[tuple[int, int]] = []  # (file, group in the file), of all row groups
-        self._image = ""
-        self.class_names: tuple[str, ...] | None = None
-        labels: list[np.ndarray] = []
+        self._columns: list[str] = []  # of images, in each file
+        self._has_structs: list[bool] = []
+        parts: dict[str, Labels] = {}
         # Row numbers at which a group or a file begins, and the number of all rows at the end
         self._starts = [0]
         self._file_starts = [0]
         for number, file in enumerate(self._files):
             reader = opened(file)
             schema = reader.schema_arrow
-            image = pick_column(schema.names, IMAGE_COLUMNS, "image", file)
-            label = pick_column(schema.names, LABEL_COLUMNS, "label", file)
+            image = only_column(schema, IMAGE_COLUMNS, "image", file)
+            label = only_column(schema, LABEL_COLUMNS, "label", file)
             check_image_type(schema.field(image).type, image, file)
-            if number == 0:
-                self._image = image
-                self.class_names = names_in_metadata(schema.metadata, label)
-            labels.append(read_labels(reader, label, file))
-            self._file_starts.append(self._file_starts[-1] + len(labels[-1]))
+            self._columns.append(image)
+            self._has_structs.append(holds_structs(schema.field(image).type))
+            names = names_of(features_in(schema.metadata).get(label))
+            values = read_column(reader, label, None, file)
+            parts[file] = labels_of(values, names, f"{file}: column {label}")
+            self._file_starts.append(self._file_starts[-1] + len(values))
             for group in range(reader.metadata.num_row_groups):
                 self._groups.append((number, group))
                 num_rows = reader.metadata.row_group(group).num_rows
                 self._starts.append(self._starts[-1] + num_rows)
-        self.labels = torch.from_numpy(np.concatenate(labels))
-        if not len(self.labels):
-            raise ValueError(f"{', '.join(self._files)} has no rows")
+        self.take(parts)
 
     def read(self, index: int) -> bytes:
         group = bisect.bisect_right(self._starts, index) - 1
@@ -100,40 +109,34 @@ class ParquetSource(Source):
         file = bisect.bisect_right(self._file_starts, index) - 1
         return f"{self._files[file]}, row {index - self._file_starts[file]},"
 
-    def names_in_paths(self) -> tuple[str, ...] | None:
-        """The class names that the images' paths (`train/cat/12.jpg`) give, or None.
-
-        They give them if every label goes with one folder of its own.
-        """
-        folders: dict[int, str] = {}  # label -> folder
+    def folders_by_label(self) -> dict[int, str]:
+        folders: dict[int, str] = {}
         for number, file in enumerate(self._files):
             reader = opened(file)
-            if reader.schema_arrow.field(self._image).type.get_field_index("path") < 0:
-                return None
-            paths = read_column(reader, self._image, "path", file).to_pylist()
+            kind = reader.schema_arrow.field(self._columns[number]).type
+            if not self._has_structs[number] or kind.get_field_index("path") < 0:
+                return {}
+            paths = read_column(reader, self._columns[number], "path", file).to_pylist()
             labels = self.labels[self._file_starts[number] : self._file_starts[number + 1]]
             for label, path in zip(labels.tolist(), paths, strict=True):
                 folder = PurePosixPath(path or "").parent.name
                 if not folder or folders.setdefault(label, folder) != folder:
-                    return None
-        num_classes = len(folders)
-        every_label_occurs = sorted(folders) == list(range(num_classes))
-        all_differ = len(set(folders.values())) == num_classes
-        if not every_label_occurs or not all_differ:
-            return None
-        return tuple(folders[label] for label in range(num_classes))
+                    return {}
+        return folders if len(set(folders.values())) == len(folders) else {}
 
     def load_group(self, group: int) -> pa.ChunkedArray:
         """The encoded images of one row group of one file."""
         number, inside = self._groups[group]
         file = self._files[number]
-        columns = [f"{self._image}.bytes"]
+        column = self._columns[number]
+        columns = [f"{column}.bytes" if self._has_structs[number] else column]
         try:
             # Without threads, which a fork of this process would not have.
             table = opened(file).read_row_group(inside, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BadImage(f"{file} is corrupt in row group {inside}: {reason(error)}") from error
-        return table.column(0).flatten()[0]
+        values = table.column(0)
+        return values.flatten()[0] if self._has_structs[number] else values
 
 
 class RowGroups:
@@ -177,13 +180,6 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def check_image_type(kind: pa.DataType, column: str, file: str) -> None:
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise ValueError(
-            f"{file}: column {column} is of type {kind}, but images are structs {{bytes, path}}"
-        )
-
-
 def read_column(
     reader: pq.ParquetFile, column: str, field: str | None, file: str
 ) -> pa.ChunkedArray:
@@ -196,27 +192,21 @@ def read_column(
     return values.flatten()[0] if field else values
 
 
-def read_labels(reader: pq.ParquetFile, column: str, file: str) -> np.ndarray:
-    """The labels as int64; ValueError unless all rows have a whole number."""
-    values = read_column(reader, column, None, file)
-    if not pa.types.is_integer(values.type):
-        raise ValueError(
-            f"{file}: labels are whole numbers, but column {column} is of type {values.type}"
-        )
-    if values.null_count:
-        row = values.is_null().to_pylist().index(True)
-        raise ValueError(f"{file}, row {row}, has no label (column {column} is null)")
-    return values.to_numpy().astype(np.int64)
-
-
-def names_in_metadata(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
-    """The class names that Hugging Face `datasets` writes into a parquet schema, or None."""
+def features_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The features that `datasets` writes into a parquet schema; empty without them."""
     try:
-        text = (metadata or {})[b"huggingface"].decode()
-        features = parse_json(text, "metadata")["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):  # no such metadata, or a label that is no ClassLabel
+        features = parse_json((metadata or {})[b"huggingface"].decode(), "metadata")
+        features = features["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def names_of(feature: Any) -> tuple[str, ...] | None:
+    """The class names of a feature; None if it is no class label."""
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if isinstance(names, dict):  # {"0": "cat", "1": ...}
+        names = [names.get(str(label)) for label in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
-    if isinstance(names, list):
-        return tuple(names)
-    return tuple(names[str(label)] for label in range(len(names)))  # {"0": "cat", "1": ...}
+    return tuple(names) or None

@@ -35,6 +35,7 @@ class Seen:
     def __init__(self, size: int) -> None:
         self.is_noted_N = np.zeros(size, dtype=bool)
         self.hashes_N = np.zeros((size, HASH_BYTES), dtype=np.uint8)
+        self.pixels_N = np.zeros((size, HASH_BYTES), dtype=np.uint8)  # a hash of the pixels
         self.sizes_N2 = np.zeros((size, 2), dtype=np.int32)  # width, height
         self.is_turned_N = np.zeros(size, dtype=bool)
         self.is_transparent_N = np.zeros(size, dtype=bool)
@@ -45,6 +46,9 @@ class Seen:
         """Note an image as it was decoded, and as it is used: without transparency."""
         found = hashlib.blake2b(encoded, digest_size=HASH_BYTES).digest()
         self.hashes_N[index] = np.frombuffer(found, dtype=np.uint8)
+        pixels = hashlib.blake2b(f"{plain.size}".encode(), digest_size=HASH_BYTES)
+        pixels.update(plain.convert("RGB").tobytes())  # grey or not
+        self.pixels_N[index] = np.frombuffer(pixels.digest(), dtype=np.uint8)
         self.sizes_N2[index] = image.size
         self.is_turned_N[index] = orientation(image.info.get("exif", b"")) != UPRIGHT
         self.is_transparent_N[index] = is_transparent(image)
@@ -62,6 +66,13 @@ class Seen:
             for name, values in vars(whole).items():
                 values[rows] = getattr(seen, name)
         return whole
+
+    def part(self, rows: np.ndarray) -> Seen:
+        """What was seen of some of the images."""
+        some = Seen(len(rows))
+        for name, values in vars(self).items():
+            getattr(some, name)[:] = values[rows]
+        return some
 
     @property
     def all_noted(self) -> bool:
@@ -83,7 +94,7 @@ class Found:
         sizes: (width, height) in pixels -> number of images, of those looked at.
         num_looked_at: images whose sizes are known; fewer than all where they are streamed.
         left_out: what lies beside the images and was not read.
-        warnings: what is ignored in some of them, each a sentence.
+        warnings: what looks wrong, each a sentence.
     """
 
     fingerprint: Fingerprint

@@ -196,6 +196,10 @@ class StreamSplit(Split):
         rows = checked_rows(indices, len(self))
         return StreamSplit(Taken(self.source, rows), self.image_size, self.mean, self.std, self.how)
 
+    def set_labels(self, labels: Tensor) -> None:
+        self.labels = labels
+        self.source.labels = labels  # of a subset of its own
+
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> StreamSplit:
         return StreamSplit(self.source, self.image_size, mean, std, self.how)
 

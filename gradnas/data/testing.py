@@ -7,13 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradnas import extras
 from gradnas.data.base import ImageData
 from gradnas.data.config import MEMORY_LIMIT_MIB, DataConfig
-from gradnas.data.folder import TEST_FOLDERS, FolderSource, class_folders
-from gradnas.data.images import TEST_SPLITS, ImageSet, load_set
+from gradnas.data.folder import FolderSource, FolderSplit, folders_in, mapped, split_folders
+from gradnas.data.image_set import ImageSet
+from gradnas.data.images import load_set
 from gradnas.data.located import expanded
 from gradnas.data.memory import MemorySplit
+from gradnas.data.names import TEST, TRAIN, VALIDATION, composed, listed
+from gradnas.data.shards import parquet_files
 from gradnas.data.stream import IMAGENET_MEAN
 
 
@@ -42,7 +47,7 @@ def load_test(config: DataConfig, trained_on: Mapping[str, Any]) -> ImageData:
     else:
         limit = 0 if config.is_streamed else MEMORY_LIMIT_MIB
         data = load_set(alone, config.image_size, None, 0, limit, config.fit)
-    _check_classes(data, names)
+    data = with_classes(data, names)
     if data.image_size != size:
         raise ValueError(
             f"the network was trained on images of {size}x{size} pixels, but those of {data.name} "
@@ -57,69 +62,83 @@ def _test_alone(folder: Path, names: Sequence[str]) -> ImageSet | None:
     """The test images of a folder without training images; None for any other set."""
     if not folder.is_dir():
         return None
-    has_train = (folder / "train").is_dir()
-    for place in (folder, folder / "data"):
-        if any(place.glob("*.parquet")):
-            return _parquet_alone(folder, place)
-    if has_train:
+    splits = split_folders(folder)
+    files = parquet_files(folder)
+    if files:
+        return _parquet_alone(folder, files, names)
+    if TRAIN in splits:
         return None
-    for name in TEST_FOLDERS:
-        own = folder / name
-        found = class_folders(own) if own.is_dir() else []
-        if not found:
+    for name in (TEST, VALIDATION):
+        if name not in splits or not folders_in(splits[name]):
             continue
-        unknown = [other for other in found if other not in names]
+        split = FolderSplit(splits[name])
+        known = {composed(own) for own in names}
+        unknown = [other for other in split.names if composed(other) not in known]
         if unknown:
             raise ValueError(
-                f"{own / unknown[0]} is the folder of a class that the network was not trained "
-                f"on; its classes are {_listed(names)}"
+                f"{split.root / unknown[0]} is the folder of a class that the network was not "
+                f"trained on; its classes are {listed(names)}"
             )
-        source = FolderSource(own, names)
+        source = FolderSource(split, names, mapped(split, names, "the training"))
         return ImageSet(folder.resolve().name, tuple(names), source, source, "", False)
     return None
 
 
-def _parquet_alone(folder: Path, place: Path) -> ImageSet | None:
+def _parquet_alone(folder: Path, files: Sequence[Path], names: Sequence[str]) -> ImageSet | None:
     # Imported here: pyarrow is of use to sets of parquet files alone.
     extras.need("pyarrow", extra="images", what="a set of parquet files")
-    from gradnas.data.parquet import ParquetSource, split_files
+    from gradnas.data.parquet import ParquetSource
+    from gradnas.data.shards import by_split
 
-    if split_files(place, "train"):
+    splits, _ = by_split(folder, files)
+    if TRAIN in splits:
         return None
-    for split in TEST_SPLITS:
-        files = split_files(place, split)
-        if files:
-            source = ParquetSource(files)
-            names = source.class_names or source.names_in_paths() or ()
-            return ImageSet(folder.resolve().name, names, source, source, "", True)
+    for split in (TEST, VALIDATION):
+        if split not in splits:
+            continue
+        source = ParquetSource(splits[split])
+        own = source.class_names or source.names_in_paths() or ()
+        if source.class_names is not None and not is_numbered(names):
+            source.number_by(names, "the training of the network")
+            own = tuple(names)
+        return ImageSet(folder.resolve().name, own, source, source, "", True)
     return None
 
 
-def _is_numbered(names: Sequence[str]) -> bool:
+def is_numbered(names: Sequence[str]) -> bool:
     """Whether nothing but numbers names the classes."""
     return list(names) == [str(number) for number in range(len(names))]
 
 
-def _check_classes(data: ImageData, names: tuple[str, ...]) -> None:
+def with_classes(data: ImageData, names: tuple[str, ...]) -> ImageData:
+    """The set with the classes of a training, by name.
+
+    Raises:
+        ValueError: it has other classes.
+    """
     here = data.class_names
     if here == names:
-        return
+        return data
     # A set without names has numbers, up to the largest there is: they stand for the others.
-    either_numbered = _is_numbered(here) or _is_numbered(names)
+    either_numbered = is_numbered(here) or is_numbered(names)
     if either_numbered and len(here) == len(names):
-        return
-    raise ValueError(
-        f"the network was trained on the classes {_listed(names)}, but {data.name} has "
-        f"{_listed(here)}: their labels do not mean the same"
-    )
+        return data
+    numbers = {composed(name): number for number, name in enumerate(names)}
+    if {composed(name) for name in here} != set(numbers):
+        raise ValueError(
+            f"the network was trained on the classes {listed(names)}, but {data.name} has "
+            f"{listed(here)}: their labels do not mean the same"
+        )
+    table = torch.tensor([numbers[composed(name)] for name in here], device="cpu")
+    return replace(data, class_names=names, test=data.test.relabelled(table))
 
 
 def _naming_notes(data: ImageData, names: tuple[str, ...]) -> tuple[str, ...]:
     if data.class_names == names:
         return ()
     return (
-        f"the classes of {data.name} ({_listed(data.class_names)}) are taken for those of the "
-        f"training ({_listed(names)}), in this order: one of them has only numbers",
+        f"the classes of {data.name} ({listed(data.class_names)}) are taken for those of the "
+        f"training ({listed(names)}), in this order: one of them has only numbers",
     )
 
 
@@ -136,9 +155,3 @@ def _with_channels(data: ImageData, channels: int) -> ImageData:
     images_NCHW = test.images_NCHW.expand(-1, channels, -1, -1)
     test = MemorySplit(images_NCHW, test.labels, test.mean * channels, test.std * channels)
     return replace(data, in_channels=channels, test=test)
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) <= 6:
-        return ", ".join(names)
-    return f"{', '.join(names[:5])}, ... ({len(names)} in all)"

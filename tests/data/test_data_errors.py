@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_data_images import pixels, png, write_folder_set, write_parquet, write_parquet_set
 
-from gradnas.data import hub, load_images
+from gradnas.data import folder, hub, load_images
 
 TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"
 
@@ -205,9 +205,9 @@ def test_an_image_column_of_another_type(tmp_path):
             ": labels are whole numbers, but column label is of type double",
         ),
         (
-            ["a", "b", "c"],
+            ["a", "b", "d"],
             pa.string(),
-            ": labels are whole numbers, but column label is of type string",
+            ", row 2, has label 'd', but the classes are a, b, c",
         ),
         ([0, None, 2], pa.int64(), ", row 1, has no label (column label is null)"),
         ([0, 1, 3], pa.int64(), ", row 2, has label 3, but labels are 0..2 (3 classes)"),
@@ -338,11 +338,12 @@ def test_images_of_more_than_eight_bits(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
     write_folder_set(tmp_path)
-    (tmp_path / "train" / "cat" / "009.png").symlink_to(tmp_path / "gone.png")
-    assert (
-        refused(tmp_path)
-        == f"{tmp_path / 'train' / 'cat' / '009.png'} cannot be read: No such file or directory"
-    )
+    source = folder.FolderSource(folder.FolderSplit(tmp_path / "train"), ("cat", "dog"))
+    (tmp_path / "train" / "cat" / "003.png").unlink()
+    with pytest.raises(ValueError) as caught:
+        source.read(3)
+    file = tmp_path / "train" / "cat" / "003.png"
+    assert str(caught.value) == f"{file} cannot be read: No such file or directory"
 
 
 def test_a_picture_bomb_is_refused(tmp_path):

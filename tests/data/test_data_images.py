@@ -15,7 +15,7 @@ import torch
 from cases import SHARED_DATA
 from PIL import Image
 
-from gradnas.data import MemorySplit, StreamSplit, cifar10, images, load_images
+from gradnas.data import MemorySplit, StreamSplit, cifar10, image_set, load_images
 
 SHARED = SHARED_DATA / "cifar10"
 needs_cifar10 = pytest.mark.skipif(
@@ -241,7 +241,12 @@ def test_an_unsorted_test_folder_gives_way_to_val(tmp_path):
 def test_folders_of_one_size_go_into_memory_and_others_stream(tmp_path, size):
     train_NHWC, _ = write_folder_set(tmp_path, size, size)
     assert holds(load_images(tmp_path).train, train_NHWC)
-    Image.fromarray(pixels(1, size, 2 * size)[0]).save(tmp_path / "train" / "cat" / "001.png")
+    odd = tmp_path / "train" / "cat" / "001.png"
+    Image.fromarray(pixels(1, size, 2 * size)[0]).save(odd)
+    with pytest.raises(ValueError, match=f"--image-size {size}"):  # not 224 for all of them
+        load_images(tmp_path)
+    for file in tmp_path.glob("*/cat/*.png"):  # 8 of 15
+        Image.fromarray(pixels(1, size, 2 * size)[0]).save(file)
     data = load_images(tmp_path)
     assert (
         isinstance(data.train, StreamSplit)
@@ -391,10 +396,10 @@ def test_cifar10_is_a_name_of_the_hub(tmp_path, hub):
 
 
 def test_names_of_the_hub():
-    assert images.is_hub_name("uoft-cs/cifar10") and images.is_hub_name("a/b.c_d-e")
+    assert image_set.is_hub_name("uoft-cs/cifar10") and image_set.is_hub_name("a/b.c_d-e")
     assert not any(
         map(
-            images.is_hub_name,
+            image_set.is_hub_name,
             ("cifar10", "./cifar10", "../a", "/a/b", "a/b/c", "~/data", "a/", "a b/c"),
         )
     )

@@ -197,7 +197,7 @@ def test_images_of_the_right_size_stream_as_they_are(tmp_path):
 def test_default_size_and_grey_images(tmp_path):
     write_folder_set(tmp_path)
     Image.fromarray(pixels(1, 30, 20)[0][..., 0]).save(tmp_path / "train" / "cat" / "000.png")
-    data = load_images(tmp_path)
+    data = load_images(tmp_path, memory_limit_mib=0)
     x_BCHW, _ = next(data.train.batches(2, shuffle=False).epoch(0))
     assert x_BCHW.shape == (2, 3, 224, 224) and data.in_channels == 3
 
@@ -217,7 +217,7 @@ def test_subsets_of_subsets_read_the_right_images(data):
 
 def test_crop_padding_and_cutout_work_on_streamed_images(tmp_path):
     white = Image.new("RGB", (16, 16), (255, 255, 255))
-    write_folder(tmp_path, "train", {"a": [white] * 150})
+    write_folder(tmp_path, "train", {"a": [white] * 149, "b": [white]})
     write_folder(tmp_path, "test", {"a": [white]})
     split = load_images(tmp_path, image_size=16, memory_limit_mib=0).train
     x_BCHW, _ = listed(

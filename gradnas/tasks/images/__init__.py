@@ -53,7 +53,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     search_config = SearchConfig
     train_config = TrainConfig
     data_config = DataConfig
-    data_of_search = ("source", "image_size", "fit", "test_fraction")
+    data_of_search = ("source", "image_size", "fit", "test_fraction", "own_validation")
 
     @property
     def sentences(self) -> ImageSentences:

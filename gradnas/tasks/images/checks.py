@@ -98,7 +98,7 @@ class _NeedsValues(Exception):
 
 def check_image_search(config: SearchConfig, data: ImageData) -> None:
     """ValueError for a search whose parts do not fit together; nothing is computed but shapes."""
-    train, _ = divided(config, data.train)
+    train, _ = divided(config, data)
     try:
         _check_forward(_meta_supernet(config, data), data, config.batch_size, len(train))
     except _NeedsValues:
@@ -126,7 +126,9 @@ def _meta_supernet(config: SearchConfig, data: ImageData) -> nn.Module:
 
 def check_image_training(config: TrainConfig, data: ImageData) -> None:
     """ValueError for a network that does not fit the images; nothing is computed but shapes."""
-    num_train = len(data.train) - int(config.valid_fraction * len(data.train))
+    num_train = len(data.train)
+    if data.validation is None:
+        num_train -= int(config.valid_fraction * num_train)
     with contextlib.suppress(_NeedsValues):  # an operation of the user's own: the first step tells
         _check_forward(_on_meta(config, data), data, config.batch_size, num_train)
 

@@ -18,9 +18,12 @@ def summary_of(data: ImageData) -> DataSummary:
 
 
 def _splits(data: ImageData) -> Fact:
-    counts = {"training": len(data.train), "test": len(data.test)}
-    parts = [f"{count:,} {split}" for split, count in counts.items()]
-    return Fact("splits", "Splits", f"{' and '.join(parts)} images", counts)
+    counts = {"training": len(data.train)}
+    if data.validation is not None:
+        counts["validation"] = len(data.validation)
+    counts["test"] = len(data.test)
+    *parts, last = [f"{count:,} {split}" for split, count in counts.items()]
+    return Fact("splits", "Splits", f"{', '.join(parts)} and {last} images", counts)
 
 
 def _sizes(data: ImageData) -> Fact:

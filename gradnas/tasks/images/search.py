@@ -56,7 +56,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
 
     def __init__(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
         supernet = fresh_supernet(config, data)
-        train_split, valid_split = divided(config, data.train)
+        train_split, valid_split = divided(config, data)
         share = {"rank": distributed.rank(), "world": distributed.world()}
         workers = config.data.workers
         train = train_split.batches(
@@ -171,8 +171,15 @@ def fresh_supernet(config: SearchConfig, data: ImageData) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def divided(config: SearchConfig, train: Split) -> tuple[Split, Split]:
-    """The training images for the weights, and those for the alphas."""
+def divided(config: SearchConfig, data: ImageData) -> tuple[Split, Split]:
+    """The images for the weights, and those for the alphas.
+
+    A validation split of its own that a set brings with it is for the alphas; else a part of the
+    training images is.
+    """
+    train = data.train
+    if data.validation is not None:
+        return train, data.validation
     split_seed = config.split_seed
     if config.valid_per_class is not None:
         seed = config.seed if split_seed is None else split_seed

@@ -30,6 +30,8 @@ class SearchConfig(SearchSettings):
     Args:
         space, relaxation, gradient: what is searched, and how.
         train_fraction: share of the training images for the weights; the rest is for the alphas.
+            Where the set brings a validation split with it, that is for the alphas, and all
+            training images are for the weights.
         split_seed: None splits by file order, as the original does (images sorted by class are
             shuffled with `seed`); a number shuffles first.
         valid_per_class: hold out so many images of every class for the alphas instead (chosen by
@@ -122,7 +124,8 @@ class TrainConfig(TrainSettings):
         clip_norm: largest global L2 norm of the gradient, None for no clipping.
         drop_path: probability of dropping a path at the last epoch; epoch e of n has drop_path * e
             / n.
-        valid_fraction: share of the training images that is held out and reported on each epoch.
+        valid_fraction: share of the training images that is held out and reported on each epoch;
+            above 0, a validation split that the set brings with it is reported on instead.
         precision: `"bf16"` trains under autocast; `"tf32"` allows TF32 on a CUDA device, `"fp32"`
             does not.
         compile: `"default"` compiles the training step with `torch.compile` (minutes at the start,

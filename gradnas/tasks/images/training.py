@@ -59,7 +59,9 @@ class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
         )
         train_split = data.train
         valid_split: Split | None = None
-        if config.valid_fraction > 0:
+        if config.valid_fraction > 0 and data.validation is not None:
+            valid_split = data.validation
+        elif config.valid_fraction > 0:
             valid_split, train_split = halves(train_split, config.valid_fraction, seed=config.seed)
 
         def held_out(split: Split) -> Callable[[], Batches]:
