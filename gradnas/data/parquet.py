@@ -207,6 +207,7 @@ def names_of(feature: Any) -> tuple[str, ...] | None:
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, dict):  # {"0": "cat", "1": ...}
         names = [names.get(str(label)) for label in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list):
         return None
-    return tuple(names) or None
+    texts = [name for name in names if isinstance(name, str)]
+    return tuple(texts) if texts and len(texts) == len(names) else None

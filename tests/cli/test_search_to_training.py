@@ -17,7 +17,7 @@ from gradnas.data import load_images
 pytestmark = pytest.mark.slow  # many combinations, or whole runs
 
 SMALL = ("--channels", "2", "--cells", "2", "--threads", "1", "--device", "cpu")
-BRIEF = ("--epochs", "1", "--max-steps", "2")
+BRIEF = ("--epochs", "3", "--max-steps", "2")
 
 
 def ok(*arguments):
