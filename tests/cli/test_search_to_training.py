@@ -17,7 +17,7 @@ from gradnas.data import load_images
 pytestmark = pytest.mark.slow  # many combinations, or whole runs
 
 SMALL = ("--channels", "2", "--cells", "2", "--threads", "1", "--device", "cpu")
-BRIEF = ("--epochs", "3", "--max-steps", "2")
+BRIEF = ("--epochs", "3", "--max-steps", "3")
 
 
 def ok(*arguments):
@@ -128,7 +128,7 @@ def test_a_latency_table_that_does_not_fit_leaves_no_folder(fails, tmp_path):
 
 def test_the_corrected_command_may_have_the_folder_of_the_failed_one(fails, tmp_path):
     run = tmp_path / "r"
-    nan = ("--lr", "1e30", "--epochs", "1", *SMALL)
+    nan = ("--lr", "1e30", "--epochs", "3", *SMALL)
     sentence = fails("search", "digits", "--out", run, *nan)
     assert "nothing was saved yet" in sentence
     ok("search", "digits", "--out", run, *BRIEF, *SMALL)

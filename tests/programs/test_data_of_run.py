@@ -15,7 +15,7 @@ from gradnas.data.fingerprint import Fingerprint, digest
 from gradnas.data.summary import DataSummary, Fact, LeftOut
 
 SMALL = ("--channels", "2", "--cells", "2", "--threads", "1", "--device", "cpu")
-BRIEF = ("--epochs", "3", "--max-steps", "2")
+BRIEF = ("--epochs", "3", "--max-steps", "3")
 
 
 def ok(*arguments):
