@@ -52,7 +52,8 @@ def _samples(split: Split, label: int, number: int) -> list[np.ndarray]:
     rows_N = (split.labels == label).nonzero().squeeze(1)
     if not len(rows_N):
         return []
-    chosen = torch.linspace(0, len(rows_N) - 1, min(number, len(rows_N))).round().long()
+    places = torch.linspace(0, len(rows_N) - 1, min(number, len(rows_N)), device="cpu")
+    chosen = places.round().long()
     part = split.subset(rows_N[chosen])
     ((x_BCHW, _),) = part.batches(len(part), shuffle=False).epoch(0)
     pixels_BHWC = _pixels(x_BCHW, part).numpy()
