@@ -24,6 +24,8 @@ def show(command: DataCommand) -> None:
         print(f"note: {sentence}")
     for sentence in kind.suspicions(data):
         print(f"warning: {sentence}")
+    for line in kind.samples(data):
+        print(line)
     print(kind.sheet(data, command.out or Path(kind.sheet_name)))
 
 

@@ -162,7 +162,8 @@ def split_text(text: str, level: Level) -> list[str]:
 class Corpus:
     """Three splits of one text as token numbers, int64 (N,); the vocabulary is that of all.
 
-    Tokens that appear less often than `min_count` are its sign for unknown ones.
+    Tokens that appear less often than `min_count` are its sign for unknown ones. `is_cut`: the
+    splits are parts of one text.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Corpus:
     valid: Tensor
     test: Tensor
     min_count: int = 1
+    is_cut: bool = False
 
     def split(self, name: str) -> Tensor:
         """A split by its name."""
@@ -330,7 +332,7 @@ def _in_three(name: str, tokens: list[str], level: Level, min_count: int) -> Cor
     valid_from = int(len(tokens) * train_share)
     test_from = int(len(tokens) * (train_share + valid_share))
     splits = [tokens[:valid_from], tokens[valid_from:test_from], tokens[test_from:]]
-    return _build(name, splits, level, min_count)
+    return replace(_build(name, splits, level, min_count), is_cut=True)
 
 
 def _corpus(name: str, texts: Mapping[str, str], level: Level, min_count: int) -> Corpus:

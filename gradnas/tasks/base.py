@@ -369,6 +369,11 @@ class Kind(ABC, Generic[S, T, D]):
         del data
         return []
 
+    def samples(self, data: D) -> list[str]:
+        """Samples of the data as lines of a terminal, where they can be shown so."""
+        del data
+        return []
+
     def sheet(self, data: D, path: Path) -> Path:
         """Write samples of the data as they reach the network, with their labels; the path.
 

@@ -131,7 +131,8 @@ def test_unknown_words_of_a_prompt_and_of_a_text_are_counted(rare, characters, t
 
 def test_a_search_says_the_share_too(rare, tmp_path, capsys):
     data = ("--data", rare.parent / "text.txt", "--out", tmp_path / "run", "--nodes", "2")
-    said = ok(capsys, "search", "text", *data, *TINY, "--min-count", "2").out
+    more = ("--min-count", "2", "--warmup-epochs", "0")
+    said = ok(capsys, "search", "text", *data, *TINY, *more).out
     results = read_object(tmp_path / "run" / runs.RESULTS)
     share = f"{100 * results['valid_unknown']:.2g}% <unk>"
     reached = results["valid_perplexity"]

@@ -13,8 +13,9 @@ from torch import nn
 
 from gradnas import runs
 from gradnas.data import Corpus, TextConfig, TextStream
-from gradnas.data.fingerprint import Fingerprint, digest, digest_of
-from gradnas.data.summary import DataSummary, Fact
+from gradnas.data.fingerprint import Fingerprint
+from gradnas.data.located import expanded
+from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, unsaid
@@ -33,6 +34,15 @@ from gradnas.tasks.text.reading import (
 from gradnas.tasks.text.search import TextSearch
 from gradnas.tasks.text.sentences import TextSentences, share_text, unknown_notes
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
+from gradnas.tasks.text.summary import (
+    as_read,
+    fingerprint_of,
+    is_of_text,
+    sample_lines,
+    summary_of,
+    suspicions_of,
+    write_sheet,
+)
 from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
 
@@ -50,6 +60,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     train_config = TextTrainConfig
     data_config = TextConfig
     data_of_search = ("source", "level", "min_count")
+    sheet_name = "sheet.txt"
     no_estimate = (
         "--estimate is for searches on images; try a search on text out with --max-steps 3"
     )
@@ -60,27 +71,23 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
 
     # -- the data --
 
+    def claims(self, source: str) -> bool:
+        return is_of_text(source, expanded(source))
+
     def read(self, data: Corpus) -> DataSummary:
-        tokens = {name: len(data.split(name)) for name in ("train", "valid", "test")}
-        level = data.vocabulary.level
-        parts = ", ".join(f"{count:,} {name}" for name, count in tokens.items())
-        size = len(data.vocabulary)
-        return DataSummary(
-            data.name,
-            [
-                Fact("splits", "Splits", f"{level}s: {parts}", tokens),
-                Fact("vocabulary", "Vocabulary", f"{size:,} different {level}s", size),
-            ],
-        )
+        return summary_of(data)
 
     def fingerprint(self, data: Corpus) -> Fingerprint:
-        words = (token.encode() for token in data.vocabulary.tokens)
-        entries: dict[str, object] = {"words of the vocabulary": digest(words)}
-        for name in ("train", "valid", "test"):
-            numbers = data.split(name)
-            entries[f"tokens of {name}"] = len(numbers)
-            entries[f"contents of {name}"] = digest_of(numbers)
-        return Fingerprint(entries)
+        return fingerprint_of(data)
+
+    def suspicions(self, data: Corpus) -> list[str]:
+        return suspicions_of(data)
+
+    def samples(self, data: Corpus) -> list[str]:
+        return sample_lines(data)
+
+    def sheet(self, data: Corpus, path: Path) -> Path:
+        return write_sheet(data, path)
 
     # -- runs --
 
@@ -170,7 +177,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         words = [corpus.vocabulary.tokens[k] for k in corpus.test.tolist()]
         # Another text has other numbers for its words: those of the model are meant.
         stream = TextStream(vocabulary.numbers(words), config.test_batch_size, device, "test")
-        say(self.read(corpus))
+        say(self.read(as_read(corpus, vocabulary)))
         test = evaluate_text(model.to(device), stream)
         count = stream.rows * config.test_batch_size
         reached = self.measure.text(test["perplexity"])
