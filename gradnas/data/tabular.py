@@ -5,7 +5,7 @@ Legend: N rows, D features.
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gradnas.config import did_you_mean
+from gradnas.data.csv_text import frame_of, header_of, name_of, text_of
 
-SNIFFED_BYTES = 65_536
-SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
 MOST_NAMED = 5  # columns or rows that an error lists
+# Of a column's largest number: products of four columns, and squares of those of two, are doubles.
+SMALLEST_SIZE = 1e-75
+LARGEST_SIZE = 1e75
 
 
 @dataclass(frozen=True)
@@ -62,46 +64,33 @@ def load_table(
 
     Raises:
         ValueError: there is no such file or column (the nearest name is given), two columns have
-            the same name, a column holds text or misses numbers. The sentence names columns and
-            rows.
+            the same name, a row has more or fewer values than there are columns, a column holds
+            text or misses numbers, or has numbers of a size that cannot be computed with. The
+            sentence names columns and rows.
     """
-    # Imported here: only those who read tables need it.
-    import pandas
-
     path = Path(path)
-    header, separator = _header(path)
+    text = text_of(path)
+    header, separator = header_of(text, path)
     check_names(header, str(path))
+    # Names as they stand in a header: on one line, without white space around them.
+    target = name_of(target)
+    weights = None if weights is None else name_of(weights)
     if features:
-        wanted = [*features, target]
+        wanted = [*(name_of(feature) for feature in features), target]
     else:
         wanted = [name for name in header if name not in (target, weights)]
         wanted.append(target)
+    roles = _check_roles(wanted[:-1], target, weights, is_chosen=bool(features))
     wanted = list(dict.fromkeys(wanted))  # a feature that is named twice counts once
     columns = wanted if not weights else [*wanted, weights]
     _check_columns(columns, header, path)
-    if features and target in features:
-        raise ValueError(f"{target!r} is the target and cannot be a feature at the same time")
+    if roles is not None:
+        raise ValueError(roles)
     if wanted == [target]:
         raise ValueError(
             f"{path} has no column besides {target!r}: there is nothing to explain it with"
         )
-    try:
-        frame = pandas.read_csv(
-            path,
-            sep=separator,
-            # The names are ours, without the white space around them.
-            header=0,
-            names=header,
-            # Without this pandas takes the first column for row names where rows are longer than
-            # the header.
-            index_col=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-        )
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file: {str(error).strip()}") from error
-    if not len(frame):
-        raise ValueError(f"{path} has a header line but no rows")
+    frame = frame_of(text, header, separator, path)
 
     y = frame[target]
     if classes:
@@ -114,6 +103,9 @@ def load_table(
     else:
         check_numeric(frame[columns], str(path))
     names = [name for name in wanted if name != target]
+    for name in columns:
+        if name != target or not classes:
+            check_size(frame[name].to_numpy(dtype=np.float64), f"{path}: column {name!r}")
     return Table(
         x_ND=frame[names].to_numpy(dtype=np.float64),
         y_N=y.to_numpy() if classes else y.to_numpy(dtype=np.float64),
@@ -122,6 +114,19 @@ def load_table(
         weights_N=frame[weights].to_numpy(dtype=np.float64) if weights else None,
         source=str(path),
     )
+
+
+def _check_roles(
+    features: Sequence[str], target: str, weights: str | None, *, is_chosen: bool
+) -> str | None:
+    """What to say where one column would have two parts."""
+    if is_chosen and target in features:
+        return f"{target!r} is the target and cannot be a feature at the same time"
+    if weights == target:
+        return f"{target!r} is the target and cannot hold the weights at the same time"
+    if is_chosen and weights in features:
+        return f"{weights!r} holds the weights and cannot be a feature at the same time"
+    return None
 
 
 def _check_columns(wanted: Sequence[str], header: Sequence[str], path: Path) -> None:
@@ -135,50 +140,29 @@ def _check_columns(wanted: Sequence[str], header: Sequence[str], path: Path) -> 
             raise ValueError(f"{path} has no column {name!r}{hint}; it has: {shown}")
 
 
-def _header(path: Path) -> tuple[list[str], str]:
-    """Names of the columns, and the separator: the one that parts the first line most often."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            start = file.read(SNIFFED_BYTES)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
-        ) from error
-    lines = start.splitlines()
-    if not lines or not lines[0].strip():
-        raise ValueError(f"{path} is empty: its first line must name the columns")
-    first_line = lines[0]
+def check_size(values_N: np.ndarray, what: str) -> None:
+    """Refuse numbers so large or so small that their squares and products are none any more.
 
-    separator = ""
-    fields: list[str] = []
-    for candidate in SEPARATORS:
-        parted = next(csv.reader([first_line], delimiter=candidate, skipinitialspace=True))
-        if len(parted) > len(fields):
-            separator = candidate
-            fields = parted
-    names = [name.strip() for name in fields]
-    if all(_is_number(name) for name in names):
-        raise ValueError(
-            f"the first line of {path} holds numbers ({first_line[:40].strip()}); "
-            "it must name the columns"
-        )
-    return names, separator
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    Args:
+        values_N: finite numbers.
+        what: they are, as the sentence begins.
+    """
+    largest = float(np.abs(values_N).max(initial=0.0))
+    is_of_size = SMALLEST_SIZE <= largest <= LARGEST_SIZE
+    if largest == 0.0 or is_of_size:
+        return
+    raise ValueError(
+        f"{what} has numbers of a size around {largest:.0e}, and laws are computed with sizes from "
+        f"{SMALLEST_SIZE:.0e} to {LARGEST_SIZE:.0e}: write it in another unit, for example divided "
+        f"by {largest:.0e}"
+    )
 
 
 def check_names(names: Iterable[object], where: str) -> None:
     """Refuse columns without a name and names that stand twice."""
     names = list(names)
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    counts = Counter(names)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         listed = ", ".join(repr(name) for name in twice[:MOST_NAMED])
         raise ValueError(
@@ -201,7 +185,12 @@ def check_numeric(frame: Any, where: str) -> None:
     missing = []
     for name in frame.columns:
         column = frame[name]
-        numbers = pandas.to_numeric(column, errors="coerce")
+        try:
+            numbers = pandas.to_numeric(column, errors="coerce")
+        except OverflowError:  # a whole number beyond all doubles
+            raise ValueError(
+                f"{where}: column {name!r} holds a whole number of more than 300 digits"
+            ) from None
         is_text_N = (numbers.isna() & ~column.isna()).to_numpy(dtype=bool)
         # pandas would make nanoseconds of dates; a category is none of a law's numbers either.
         is_category = isinstance(column.dtype, pandas.CategoricalDtype)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from gradnas.data.tabular import check_size
 from gradnas.laws.engine.data import Loss as Loss
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.stages import Discovery
@@ -43,7 +44,8 @@ def discover_laws(
         names: of the features, for the notes; by default x1, x2, ...
 
     Raises:
-        ValueError: shapes that do not fit, numbers that are not finite, targets outside the range
+        ValueError: shapes that do not fit, numbers that are not finite or of a size whose squares
+            are not, targets outside the range
             of the loss, fewer points than a law needs.
     """
     x = np.asarray(x_ND, dtype=np.float64)
@@ -55,6 +57,10 @@ def discover_laws(
     if w.shape != y.shape or not np.isfinite(w).all() or (w < 0).any():
         raise ValueError("sample weights are one finite number of at least 0 for each row")
     _check_values(x, y, loss)
+    for d, column_N in enumerate(x.T):
+        check_size(column_N, f"the feature {names[d] if names else d + 1}")
+    check_size(y, "the target")
+    check_size(w, "the column of weights")
     if w.sum() < FEWEST_POINTS:
         raise ValueError(
             f"a law needs at least {FEWEST_POINTS} points with a positive weight, got {w.sum():g}"

@@ -6,6 +6,7 @@ Legend: N rows, D features. Lengths are points (1/72 inch).
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.textpath import TextPath, text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from gradnas.config import did_you_mean
@@ -81,8 +82,10 @@ def page_svg(figure: Figure, name: str, label: str, *, paths: bool = False) -> s
         paths: letters as paths, not as text.
     """
     buffer = io.StringIO()
-    with style():
-        if paths:  # a formula's letters stand where matplotlib's font has them
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its text stays text, for any font
+        are_formulas = all(text.get_parse_math() for text in figure.texts)
+        if paths and are_formulas:  # their letters stand where matplotlib's font has them
             matplotlib.rcParams["svg.fonttype"] = "path"
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return inline(buffer.getvalue(), name, label, figure.get_size_inches()[0] * 96)
@@ -104,19 +107,22 @@ def short(name: str) -> str:
 
 
 @style()
-def typeset(lines: Sequence[str], size: float = 15.0) -> Figure:
+def typeset(lines: Sequence[str], plain: Sequence[str], size: float = 15.0) -> Figure:
     """Lines of LaTeX, as matplotlib's mathtext sets it.
 
-    A line that it cannot set stands there as it is.
+    Args:
+        plain: the same lines as text; one stands in the place of a line that cannot be set: names
+            of columns may hold any character.
     """
     texts: list[str] = []
     is_math: list[bool] = []
     widths: list[float] = []
     heights: list[float] = []
-    for line in lines:
-        as_math = text_size(f"${line}$", size, math=True)
-        width, height = as_math or text_size(line, size) or (0.0, 0.0)
-        texts.append(line if as_math is None else f"${line}$")
+    for line, as_text in zip(lines, plain, strict=True):
+        dialect = f"${mathtext(line)}$"
+        as_math = text_size(dialect, size, math=True) if has_glyphs(dialect) else None
+        width, height = as_math or text_size(as_text, size) or (0.0, 0.0)
+        texts.append(as_text if as_math is None else dialect)
         is_math.append(as_math is not None)
         widths.append(width)
         heights.append(height + 14)
@@ -131,14 +137,39 @@ def typeset(lines: Sequence[str], size: float = 15.0) -> Figure:
     return figure
 
 
+# What LaTeX and matplotlib's mathtext write in different ways, or mathtext not at all.
+MATHTEXT = {r"\&": "&", '"': "\u201d", "`": "\u2018"}
+
+
+def mathtext(latex: str) -> str:
+    """A line of LaTeX in the dialect of mathtext."""
+    for own, theirs in MATHTEXT.items():
+        latex = latex.replace(own, theirs)
+    return latex
+
+
+def has_glyphs(text: str) -> bool:
+    """Whether the font of pictures can draw every character of it."""
+    font = get_font(findfont(FontProperties()))
+    return all(font.get_char_index(ord(character)) for character in text)
+
+
 def text_size(text: str, size: float, math: bool = False) -> tuple[float, float] | None:
-    """Width and height of a line in points; None where mathtext cannot set it."""
-    if not math:
-        text = text.replace("$", r"\$")
-    try:
-        path = TextPath((0, 0), text, size=size, prop=FontProperties())
-    except ValueError:
-        return None
+    """Width and height of a line in points; None where it cannot be set."""
+    if math:
+        try:
+            width, height, _ = text_to_path.get_text_width_height_descent(
+                text, FontProperties(size=size), ismath=True
+            )
+        except ValueError:
+            return None
+        return float(width), float(height)
+    if not text.isprintable() or not text.strip():
+        return None  # perhaps not one visible character, of which there is no path
+    with warnings.catch_warnings():
+        # A character that the font lacks has the width of a box; readers of a page have others.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        path = TextPath((0, 0), text.replace("$", r"\$"), size=size, prop=FontProperties())
     box = path.get_extents()
     return float(box.width), float(box.height)
 

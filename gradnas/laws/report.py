@@ -131,7 +131,8 @@ def _section(title: str, content: str) -> str:
 
 
 def _typeset(found: FoundLaws) -> str:
-    figure = page_svg(typeset(found.laws(4, latex=True)), "law", found.estimator.text(), paths=True)
+    lines = typeset(found.laws(4, latex=True), found.laws(4))
+    figure = page_svg(lines, "law", found.estimator.text(), paths=True)
     if len(found.estimator.laws_) == 1:
         return figure
     return f"{figure}\n<p>{CLASSES}</p>"

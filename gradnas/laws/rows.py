@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import validation as _validation
 
-from gradnas.data.tabular import check_names, check_numeric
+from gradnas.data.tabular import check_names, check_numeric, check_size
 
 validation: Any = _validation  # type checkers know an old version of it
 FEWEST_ROWS = 5  # a slope, a constant, and three rows more to tell a law from chance
@@ -106,6 +106,9 @@ def prepared(
             "every feature has the same value in all rows: there is nothing to explain the target "
             "with"
         )
+    for d, name in enumerate(names):
+        check_size(x_ND[:, d], f"the feature {name}")
+    check_size(y_NK, "the target")
     if len(x_ND) > MOST_SORTED:
         return x_ND, y_NK, w_N
     return _merged(x_ND, y_NK, w_N)

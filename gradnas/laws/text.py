@@ -159,7 +159,7 @@ def latex_word(word: str) -> str:
 def _escaped(name: str) -> str:
     kept = "".join(character if character.isprintable() else " " for character in name)
     kept = re.sub(r"[\\{}^~$]", " ", kept)
-    return re.sub(r"([_%#& ])", r"\\\1", " ".join(kept.split()))
+    return re.sub(r"([_%#& ])", r"\\\1", " ".join(kept.split())) or "?"
 
 
 def python_names(names: Sequence[str]) -> list[str]:

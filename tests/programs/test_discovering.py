@@ -199,7 +199,19 @@ def test_nothing_is_written_over(quick, table, tmp_path, fails):
         ("a,b\n1,2\n", "a", ["1 sample"]),
         ("a,b\n" + "1,2\n3,2\n5,2\n" * 3, "b", ["the same value, 2"]),
         ("a;b\n1,5;2\n2,5;3\n", "b", ["'a'", "'1,5'", "text"]),
-        ("a,b\n1,2\n3,4,5\n", "a", ["not a readable CSV"]),
+        ("a,b\n1,2\n3,4,5\n", "a", ["row 2 has 3 values", "names 2 columns"]),
+        ("a,b\n1,1,7\n", "a", ["row 1 has 3 values", "names 2 columns", "in quotes"]),
+        ("a,b\n0,5,0,25\n1,5,2,25\n", "a", ["row 1 has 4 values", "decimal commas"]),
+        ("a,b\n1,2,\n3,4,\n", "a", ["row 1 has 3 values", "ends with a separator"]),
+        ("a,b,c\n1,2,3\n\n1,2\n", "a", ["row 2 has 2 values", "names 3 columns"]),
+        ('a,b\n1,"2\n3,4\n', "a", ["not a readable CSV"]),
+        ('a,b\n"1,234",2\n', "b", ["'a'", "'1,234'", "text"]),
+        ("a,b\n2024-01-01,2\n", "b", ["'a'", "'2024-01-01'", "text"]),
+        ("a,b\n1,1e160\n2,2e160\n", "b", ["column 'b'", "around 2e+160"]),
+        ("a,b\n1,1e-200\n2,2e-200\n", "b", ["column 'b'", "around 2e-200"]),
+        ("a,b\n1e-310,1\n3e-310,2\n", "b", ["column 'a'", "around 3e-310"]),
+        (f"a,b\n1,2\n{'1' * 400},3\n", "b", ["column 'a'", "more than 300 digits"]),
+        (f"{'x' * 200_000},b\n1,2\n", "b", ["not a readable CSV", "field limit"]),
     ],
 )
 def test_bad_tables_are_refused_with_a_sentence(text, target, words, tmp_path, fails):
@@ -228,6 +240,68 @@ def test_bad_usage(tmp_path, table, fails):
     assert "UTF-8" in fails("discover", tmp_path / "bytes.csv", "--target", "a")
     (tmp_path / "c.json").write_text('{"type": "DiscoverConfig", "exampel": "stevens"}')
     assert "did you mean 'example'" in fails("discover", tmp_path / "c.json")
+
+
+def test_what_is_wrong_with_the_call_is_told_before_the_work(tmp_path, fails, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("the discovery began")
+
+    monkeypatch.setattr(equation_estimator, "discover_laws", never)
+    example = ("discover", "--example", "stevens")
+    assert "--max-complexity must be at least 1, not 0" in fails(*example, "--max-complexity", 0)
+    assert "--noise must be a finite number, not inf" in fails(*example, "--noise", "inf")
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "out", tmp_path / ("x" * 300), "/proc/nothing/out"):
+        assert "cannot make the folder" in fails(*example, "--out", out)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n3,4\n")
+    table = ("discover", tmp_path / "t.csv", "--target", "y")
+    assert "cannot hold the weights" in fails(*table, "--weights", "y")
+    both = ("--features", "x", "--weights", "x")
+    assert "cannot be a feature" in fails(*table, *both)
+
+
+# Of mathtext, LaTeX, HTML, Python, sympy and terminals, and what their fonts lack.
+ODD_NAMES = (
+    "a&b", 'say "hi"', "a'b", "`", "$x$", "a\\b", "\\frac{1}{2}", "{", "^", "~", "#", "%", "_",
+    "<script>", "\u540d\u524d", "\x1b[31mred", "a\x07b", "E", "lambda", "zoo", "nan", "x+y", "=",
+    "&amp;", "\u200b", "\u202e", "x" * 500, "a\nb", "law", "3",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_report_survives_any_name_of_a_column(quick, name, tmp_path, capsys):
+    numbers = np.random.default_rng(0).normal(size=(12, 2))
+    pandas.DataFrame(numbers, columns=[name, "y"]).to_csv(tmp_path / "t.csv", index=False)
+    discover(tmp_path / "t.csv", "--target", "y", "--out", tmp_path / "out")
+    printed = capsys.readouterr()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed.out + printed.err)
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= FILES
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script" not in page and page.count("<svg") == 3
+    space = {}
+    exec(compile((tmp_path / "out" / "law.py").read_text(), "law.py", "exec"), space)
+    assert space["law"](np.zeros(3)).shape == (3,)
+
+
+def test_the_whole_header_is_read_however_long_it_is(tmp_path):
+    names = [f"gene_number_{i:06d}_expression" for i in range(3000)]
+    path = tmp_path / "t.csv"
+    row = ",".join("1" for _ in names)
+    path.write_text(f"{','.join(names)},y\n{row},2\n")
+    read = load_table(path, "y")
+    assert read.names == tuple(names) and read.y_N.tolist() == [2.0]
+
+
+def test_encodings_quoted_line_ends_and_empty_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    text = '"dose\r\n (mg)",x;1,y\r\n\r\n1,2,3\r\n   \r\n4,5,6\r\n'
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        read = load_table(path, "y", features=["dose\r\n (mg)", "x;1"])
+        assert read.names == ("dose (mg)", "x;1")
+        assert read.x_ND.tolist() == [[1.0, 2.0], [4.0, 5.0]] and read.y_N.tolist() == [3.0, 6.0]
 
 
 def test_separators_marks_and_quotes(tmp_path):

@@ -1,0 +1,129 @@
+"""The text of a CSV file: its header, its separator, its rows; errors name the row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradnas.data.characters import decoded
+
+SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
+
+
+def text_of(path: Path) -> str:
+    """The characters of a file, whatever marks of Unicode it begins with."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"cannot read {path}: it is {what}, but a CSV file is needed")
+    try:
+        return decoded(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def rows_of(text: str, separator: str, path: Path) -> Iterator[list[str]]:
+    """The rows of a table, with the header; empty lines are none."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    try:
+        for row in reader:
+            is_empty = not row or (len(row) == 1 and not row[0].strip())
+            if not is_empty:
+                yield row
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} is not a readable CSV file: {error}, near line {reader.line_num}"
+        ) from error
+
+
+def header_of(text: str, path: Path) -> tuple[list[str], str]:
+    """Names of the columns, and the separator: the one that parts the first line most often.
+
+    A quoted name may go over several lines.
+    """
+    separator = ""
+    fields: list[str] = []
+    for candidate in SEPARATORS:
+        parted = next(rows_of(text, candidate, path), [])
+        if len(parted) > len(fields):
+            separator = candidate
+            fields = parted
+    if not fields:
+        raise ValueError(f"{path} is empty: its first line must name the columns")
+    names = [name_of(field) for field in fields]
+    if all(_is_number(name) for name in names):
+        first_line = separator.join(fields)[:40].strip()
+        raise ValueError(
+            f"the first line of {path} holds numbers ({first_line}); it must name the columns"
+        )
+    return names, separator
+
+
+def name_of(field: str) -> str:
+    """The name of a column on one line, without white space around it."""
+    return re.sub(r"\s*[\r\n]+\s*", " ", field.strip())
+
+
+def frame_of(text: str, header: Sequence[str], separator: str, path: Path) -> Any:
+    """The rows below the header as a pandas frame; ValueError for one of another length."""
+    # Imported here: only those who read tables need it.
+    import pandas
+
+    num_columns = len(header)
+    number = -1
+    for number, row in enumerate(rows_of(text, separator, path)):
+        if len(row) != num_columns:
+            values = "1 value" if len(row) == 1 else f"{len(row)} values"
+            raise ValueError(
+                f"{path}: row {number} has {values}, but the header names {num_columns} columns"
+                f"{_why_longer(row, num_columns, separator)}"
+            )
+    if number < 1:
+        raise ValueError(f"{path} has a header line but no rows")
+    try:
+        frame = pandas.read_csv(
+            io.StringIO(text, newline=""),
+            sep=separator,
+            # The names are ours, on one line and without the white space around them.
+            header=0,
+            names=list(header),
+            # Without this pandas takes the first column for row names where rows are longer than
+            # the header.
+            index_col=False,
+            skipinitialspace=True,
+            # A column's type is a matter of all its rows, not of those of a part of the file.
+            low_memory=False,
+        )
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a readable CSV file: {reason}") from error
+    if len(frame) != number:
+        raise ValueError(
+            f"{path} can be read in two ways, as {number} rows and as {len(frame)}: look at its "
+            "quotes and its empty lines"
+        )
+    return frame
+
+
+def _why_longer(row: Sequence[str], num_columns: int, separator: str) -> str:
+    """A guess at why a row does not have as many values as there are names."""
+    are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", value) for value in row)
+    if separator == "," and are_whole and len(row) == 2 * num_columns:
+        return ": are its commas decimal commas? Write 1.5, not 1,5"
+    if len(row) > num_columns and not row[-1].strip():
+        return ": it ends with a separator"
+    if len(row) > num_columns:
+        return ": a value with a separator in it must stand in quotes"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
