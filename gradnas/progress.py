@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gradnas.config import visible
+
 
 class Progress:
     """A context manager around a run of epochs.
@@ -106,9 +108,9 @@ class Progress:
         if not self.enabled:
             return
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(visible(text), highlight=False, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
 
 def _text(values: Mapping[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
+from gradnas.cli.lines import line
 from gradnas.config import JsonObject, read_object
 from gradnas.data.summary import DataSummary
 from gradnas.programs.going_on import CannotGoOn, leave_word
@@ -55,7 +55,7 @@ def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Rec
         return work()
     except runs.Interrupted:
         leave_word(run, "interrupted")
-        print(f"gradnas: stopped and saved; go on with: {again}", file=sys.stderr)
+        line(f"gradnas: stopped and saved; go on with: {again}", error=True)
         raise
     except KeyboardInterrupt:  # the second Ctrl-C, or one where nothing waits for a step's end
         leave_word(run, "interrupted")
@@ -63,7 +63,7 @@ def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Rec
             what_now = f"go on from the last checkpoint with: {again}"
         else:
             what_now = f"nothing was saved yet in {run.path}"
-        print(f"gradnas: stopped at once; {what_now}", file=sys.stderr)
+        line(f"gradnas: stopped at once; {what_now}", error=True)
         raise runs.Interrupted from None
     except CannotGoOn as error:
         leave_word(run, "failed", str(error))
@@ -93,14 +93,14 @@ def say(notes: Iterable[str]) -> None:
     """Sentences that belong to a run and are no result, from one process of it."""
     if distributed.is_main():
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            line(f"note: {note}", error=True)
 
 
 def say_read(summary: DataSummary) -> None:
     """What was read, and what looks wrong in it, from one process of a run."""
     if distributed.is_main():
         for sentence in summary.sentences():
-            print(sentence, file=sys.stderr, flush=True)
+            line(sentence, error=True)
 
 
 def is_configuration(path: Path) -> bool:

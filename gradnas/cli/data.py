@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradnas.cli.commands.data import DataCommand
+from gradnas.cli.lines import line
 from gradnas.cli.options import flag, given
 from gradnas.config import did_you_mean
 from gradnas.tasks import KINDS
@@ -19,14 +20,14 @@ def show(command: DataCommand) -> None:
     kind = _kind(command)
     data = _settings(command, kind).load()
     for sentence in kind.read(data).sentences():
-        print(sentence)
+        line(sentence)
     for sentence in kind.notes(data):
-        print(f"note: {sentence}")
+        line(f"note: {sentence}")
     for sentence in kind.suspicions(data):
-        print(f"warning: {sentence}")
-    for line in kind.samples(data):
-        print(line)
-    print(kind.sheet(data, command.out or Path(kind.sheet_name)))
+        line(f"warning: {sentence}")
+    for sample in kind.samples(data):
+        line(sample)
+    line(kind.sheet(data, command.out or Path(kind.sheet_name)))
 
 
 def _kind(command: DataCommand) -> Kind[Any, Any, Any]:

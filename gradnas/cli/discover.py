@@ -8,6 +8,7 @@ from pathlib import Path
 from gradnas import runs
 from gradnas.cli.begin import free_folder, guarded, out_folder, say, typed
 from gradnas.cli.commands.discover import DiscoverCommand
+from gradnas.cli.lines import line
 from gradnas.cli.options import given
 from gradnas.config import from_json, load
 from gradnas.data.located import located_source
@@ -70,11 +71,11 @@ def carry_out(config: discovering.DiscoverConfig, out: Path, *, new: bool) -> No
                 if new:
                     runs.discard(run.path)
                 raise
-            print("\n".join(discovering.front_lines(found)))
+            line("\n".join(discovering.front_lines(found)))
             discovering.save_discovery(run, config, found, seconds)
             return {}
 
         seconds = 0.0
         guarded(run, work)
     files = ", ".join([runs.REPORT, runs.LAW_TEX, runs.LAW_PY, runs.RESULTS])
-    print(f"{seconds:.1f} s; {files} in {out}")
+    line(f"{seconds:.1f} s; {files} in {out}")

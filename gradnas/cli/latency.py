@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from gradnas import distributed, runs
 from gradnas.architectures.registry import load_architecture
 from gradnas.cli.commands.latency import FitCommand, MeasureCommand, ShowCommand
-from gradnas.config import from_json, read_object
+from gradnas.cli.lines import line
+from gradnas.config import from_json, read_object, visible
 from gradnas.families import recipes
 from gradnas.latency import (
     LATENCY,
@@ -61,13 +63,13 @@ def measure_space(command: MeasureCommand) -> None:
         table = measure(view, (x_BCHW,), timing, settings, on_round=bar.step)
     out = command.out or Path(f"latency-{device.type}.json")
     table.save(out)
-    print(
+    line(
         f"{len(table.entries)} latencies on {table.device}, batch {command.batch_size}, "
         f"{sizes.side}x{sizes.side}: {out}"
     )
     costs = supernet.costs(LATENCY.name, (x_BCHW,), table)
     cheapest = least_cost(supernet, costs)
-    print(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
+    line(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
 
     _check(command, space, supernet, view, x_BCHW, costs, timing)
 
@@ -95,12 +97,12 @@ def _check(
         networks.append(network.eval())
         sums_ms.append(cost_of(supernet, decision, costs))
     checked = check_sums(view, (x_BCHW,), networks, sums_ms, x_BCHW.device, timing)
-    print("check: whole networks, measured beside the operations")
+    line("check: whole networks, measured beside the operations")
     for label, one in zip(decisions, checked, strict=True):
-        print(f"  {label}: {one}")
+        line(f"  {label}: {one}")
     is_off = any(not 0.8 <= one.ratio <= 1.25 for one in checked)
     if is_off:
-        print(
+        line(
             "  some sums are off by more than a fifth: measure with more --repeats or "
             "--clock cpu, and compare only latencies that differ by more than that"
         )
@@ -162,27 +164,27 @@ def fit(command: FitCommand) -> None:
     predictor = fitted.predictor
     assert predictor is not None
     fitted.save(command.out or command.table)
-    print(f"{predictor.quality}: {command.out or command.table}")
-    print(f"{predictor.base_ms:.4f} ms for any operation, and for one unit of each feature (ms):")
+    line(f"{predictor.quality}: {command.out or command.table}")
+    line(f"{predictor.base_ms:.4f} ms for any operation, and for one unit of each feature (ms):")
     for name, coefficient in sorted(zip(predictor.names, predictor.coefficients, strict=True)):
         if coefficient > 0:
-            print(f"  {name:16}{coefficient:.3g}")
+            line(f"  {name:16}{coefficient:.3g}")
 
 
 def show(command: ShowCommand) -> None:
     table = LatencyTable.load(command.table)
     device = f" on {table.device}" if table.device else ""
-    print(f"{command.table}: {len(table.entries)} latencies{device}")
+    line(f"{command.table}: {len(table.entries)} latencies{device}")
     settings = dict(table.settings)
     settings.pop("inputs", None)  # each entry says its own
     settings.pop("mode", None)
     for values in (settings, table.versions):
         if values:
-            print(_listed(values))
+            line(_listed(values))
     quality = "none (gradnas latency fit)"
     if table.predictor:
         quality = table.predictor.quality
-    print(f"predictor: {quality}")
+    line(f"predictor: {quality}")
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("ms", justify="right")
@@ -195,11 +197,15 @@ def show(command: ShowCommand) -> None:
         place, shapes = _described(key, entry)
         ms = f"{entry.ms:.4f}"
         spread = f"{entry.spread_ms:.4f}"
-        shown.add_row(ms, spread, str(entry.count), place, shapes)
-    Console().print(shown)
+        shown.add_row(ms, spread, str(entry.count), visible(place), visible(shapes))
+    console = Console()
+    with console.capture() as captured:
+        console.print(shown)
+    # By ourselves: where the reader of a pipe went away, rich would end with another exit code.
+    sys.stdout.write(captured.get())
     number = len(longest_first)
     if number > command.rows:
-        print(f"... and {number - command.rows} more (--rows {number})")
+        line(f"... and {number - command.rows} more (--rows {number})")
 
 
 def _listed(values: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ import textwrap
 from gradnas import runs
 from gradnas.cli.begin import DISCOVERY, architecture_of, say
 from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
+from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules
 from gradnas.cli.own_task import changes_of
 from gradnas.config import read_object
@@ -20,7 +21,7 @@ def draw(command: DrawCommand) -> None:
     title = given.name if given.is_named else None
     space = recipes.space_of(architecture, given.name, given.searched.get("space"))
     family = family_of(architecture)
-    print(family.picture(architecture, command.out, title=title, space=space))
+    line(family.picture(architecture, command.out, title=title, space=space))
 
 
 def report(command: ReportCommand) -> None:
@@ -31,30 +32,30 @@ def report(command: ReportCommand) -> None:
     if read_object(run.path / runs.CONFIG).get("type") == DISCOVERY:
         from gradnas.programs.discovering import found_report  # here, because it needs sympy
 
-        print(found_report(run))
+        line(found_report(run))
         return
-    print(write_report(run))
+    line(write_report(run))
 
 
 def list_recipes(command: RecipesCommand) -> None:
     for title, table in (("searches", recipes.SEARCHES), ("trainings", recipes.TRAININGS)):
-        print(f"{title}:")
+        line(f"{title}:")
         for name, recipe in table.items():
-            print(_entry(name, recipes.about(recipe)))
+            line(_entry(name, recipes.about(recipe)))
     published = {}
     for family in FAMILIES:
         published[family.noun] = family.architecture.names()  # families may share a class
     for noun, names in published.items():
         if names:
-            print(f"published {noun}s:")
+            line(f"published {noun}s:")
             listed = ", ".join(names)
-            print(textwrap.fill(listed, 76, initial_indent="  ", subsequent_indent="  "))
+            line(textwrap.fill(listed, 76, initial_indent="  ", subsequent_indent="  "))
 
 
 def _entry(name: str, text: str) -> str:
     """A name and, in a column beside it, what it is."""
     first, *others = textwrap.wrap(text, 49)
     lines = [f"  {name:28}{first}"]
-    for line in others:
-        lines.append(" " * 30 + line)
+    for other in others:
+        lines.append(" " * 30 + other)
     return "\n".join(lines)

@@ -7,7 +7,6 @@ interrupted and saved, 141 the reader of the output went away.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -22,8 +21,10 @@ from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
+from gradnas.cli.lines import close_broken, flush, line, open_streams
 from gradnas.cli.options import Command, check_options
 from gradnas.cli.traces import told, trace_of
+from gradnas.cli.usage import one_sentence
 
 AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
@@ -43,11 +44,17 @@ AnyCommand = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    command = parsed(arguments)
+    open_streams()
     try:
-        return _carry_out(command)
+        code = _carry_out(parsed(arguments))
+        flush()
+        return code
+    except BrokenPipeError:
+        # Who reads has enough, as in `gradnas recipes | head`.
+        close_broken()
+        return 141
     except KeyboardInterrupt:
-        print("gradnas: stopped", file=sys.stderr)  # a run that saves says more itself
+        line("gradnas: stopped", error=True)  # a run that saves says more itself
         return 130
 
 
@@ -56,15 +63,18 @@ def parsed(arguments: Sequence[str] | None = None) -> Command:
     description = "Gradient-based neural architecture search."
     form: Any = AnyCommand  # tyro takes a union, which type checkers do not take for a class
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-    return tyro.cli(form, prog="gradnas", description=description, args=arguments, config=markers)
+    return one_sentence(
+        lambda: tyro.cli(
+            form, prog="gradnas", description=description, args=arguments, config=markers
+        )
+    )
 
 
 def _carry_out(command: Command) -> int:
     try:
         check_options(command)
     except ValueError as error:
-        print(f"gradnas: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error), 2)
 
     # Here, because torch takes seconds to import, and what is mistyped is told at once.
     import torch
@@ -73,28 +83,41 @@ def _carry_out(command: Command) -> int:
 
     try:
         command.run()
-        sys.stdout.flush()  # a closed pipe shows here, and not when Python ends
     except BrokenPipeError:
-        # Who reads has enough, as in `gradnas recipes | head`. What is left to write goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise
     except runs.Interrupted:
         return 130
     except ValueError as error:
         if os.environ.get("GRADNAS_TRACEBACK"):
             raise
-        print(told(error), file=sys.stderr)
+        line(told(error), error=True)
         return 2
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        print(f"gradnas: out of memory ({reason}); try a smaller --batch-size", file=sys.stderr)
-        return 1
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return _refused(_out_of_memory(error), 1)
     except Exception as error:
         trace = trace_of(error)
-        if trace is None or os.environ.get("GRADNAS_TRACEBACK"):
+        if os.environ.get("GRADNAS_TRACEBACK"):
             raise
-        print(trace, file=sys.stderr)  # of code of the user's own
-        return 2
+        if trace is not None:
+            line(trace, error=True)  # of code of the user's own
+            return 2
+        if isinstance(error, OSError):  # a path that cannot be one, a disk that is full
+            what = f"{error.filename}: " if error.filename else ""
+            return _refused(f"{what}{error.strerror or error}", 2)
+        # torch has a class of its own for what CUDA lacks alone.
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+            return _refused(_out_of_memory(error), 1)
+        raise
     finally:
         distributed.stop()
     return 0
+
+
+def _refused(sentence: str, code: int) -> int:
+    line(f"gradnas: {sentence}", error=True)
+    return code
+
+
+def _out_of_memory(error: BaseException) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"out of memory ({reason}); try a smaller --batch-size"

@@ -18,6 +18,7 @@ from gradnas.cli.begin import (
     typed,
 )
 from gradnas.cli.commands.search import SearchCommand
+from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules, method_of
 from gradnas.cli.options import flag, given
 from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
@@ -47,7 +48,7 @@ def search(command: SearchCommand) -> None:
     device = device_of(config.device)
     if command.estimate:
         set_threads(config.threads)
-        print(estimate_search(config, config.load(), device))
+        line(estimate_search(config, config.load(), device))
         return
     out = out_folder(command.out)
     data = config.load()
@@ -173,10 +174,10 @@ def carry_out(
     if not distributed.is_main():
         return
     for sentence in kind_of(config).sentences.of_search(config, results):
-        print(sentence)
+        line(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
-    print(f"run folder: {run.path} ({files})")
-    print(after_search(run, config, data))
+    line(f"run folder: {run.path} ({files})")
+    line(after_search(run, config, data))
 
 
 def _searched(

@@ -21,6 +21,7 @@ from gradnas.cli.begin import (
     typed,
 )
 from gradnas.cli.commands.train import TrainCommand
+from gradnas.cli.lines import line
 from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
@@ -122,7 +123,7 @@ def carry_out(
     sentences = kind.sentences
     random_noun = f"{family_of_space(config.space).noun}s"
     for sentence in sentences.of_training(results, random_noun):
-        print(sentence)
-    print(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
+        line(sentence)
+    line(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
     for step in kind.after_training(run, config):
-        print(step)
+        line(step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradnas import runs
 from gradnas.cli.begin import device_of, say, say_read
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
+from gradnas.cli.lines import line
 from gradnas.cli.own_task import with_given
 from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
@@ -16,7 +17,7 @@ def evaluate(command: EvaluateCommand) -> None:
     config, notes = with_given(config, command.task)
     say(notes)
     device = device_of(command.device or config.device)
-    print(kind_of(config).evaluate(run, config, command.data, device, say_read))
+    line(kind_of(config).evaluate(run, config, command.data, device, say_read))
 
 
 def generate(command: GenerateCommand) -> None:
@@ -26,7 +27,7 @@ def generate(command: GenerateCommand) -> None:
         run, config, command.prompt, command.tokens, command.temperature, command.seed
     )
     say(kind.about_prompt(run, command.prompt))
-    print(text)
+    line(text)
 
 
 def export(command: ExportCommand) -> None:
@@ -36,4 +37,4 @@ def export(command: ExportCommand) -> None:
         return config
 
     for path in export_trained(runs.Run.open(command.folder), command.out, bind):
-        print(path)
+        line(path)

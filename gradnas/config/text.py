@@ -15,6 +15,11 @@ MAX_DEPTH = 100  # of nested lists and objects; our own files have about ten
 _TOO_DEEP = f"its lists and objects are nested more than {MAX_DEPTH} deep"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# Control characters, what turns the direction of writing, halves of characters.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlong = 40
@@ -87,6 +92,14 @@ def _object_of(pairs: list[tuple[str, Json]]) -> JsonObject:
             raise ValueError(f"the key {shown(key)} stands twice in one object")
         found[key] = value
     return found
+
+
+def visible(text: str) -> str:
+    """Text in which nothing moves the cursor of a terminal, changes its colours or its direction.
+
+    Such characters are written as in Python: `\\x1b`. Line breaks and tabulators stay.
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown(value: object) -> str:

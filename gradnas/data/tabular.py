@@ -185,6 +185,8 @@ def check_numeric(frame: Any, where: str) -> None:
     missing = []
     for name in frame.columns:
         column = frame[name]
+        if column.dtype.kind in "fiu" and np.isfinite(column.to_numpy()).all():
+            continue
         try:
             numbers = pandas.to_numeric(column, errors="coerce")
         except OverflowError:  # a whole number beyond all doubles

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradnas.config import visible
 from gradnas.laws.discover import LawProgress
 from gradnas.laws.primitives import Primitive
 from gradnas.laws.symbolic import to_sympy
@@ -81,7 +82,7 @@ class LawBar:
         elif progress.stage != self._stage:
             done = f"{self.title}: {100 * progress.share:3.0f}%"
             line = f"{done}  {progress.stage}  {self._law(progress)}"
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
         self._stage = progress.stage
 
     def _law(self, progress: LawProgress) -> str:

@@ -13,6 +13,7 @@ from gradnas import runs
 from gradnas.cli import main
 from gradnas.data.tabular import EXAMPLES, load_example, load_table
 from gradnas.laws import estimator as equation_estimator
+from gradnas.laws import text as law_text
 from gradnas.laws.discover import (
     Law,
     Laws,
@@ -22,6 +23,7 @@ from gradnas.laws.formula import (
     Formula,
     Node,
 )
+from gradnas.laws.pictures import page_svg, typeset
 from gradnas.laws.primitives import PRIMITIVES
 
 FILES = {
@@ -270,7 +272,21 @@ ODD_NAMES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ODD_NAMES)
+def test_formulas_are_set_whatever_their_names_are():
+    for name in ODD_NAMES:
+        written = law_text.latex_name(name)
+        line = rf"{written} = 1.5 \tanh{{\left({written} \right)}}"
+        figure = typeset([line], [f"{name} = 1.5*tanh({name})"])
+        svg = page_svg(figure, "law", name, paths=True)
+        assert svg.startswith("<svg") and "<script" not in svg, name
+    # Those that LaTeX escapes are set as formulas all the same.
+    for name in ("a&b", 'say "hi"', "`", "50%", "a_b_c"):
+        line = law_text.latex_name(name)
+        assert typeset([line], ["plain"]).texts[0].get_text() != "plain", name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a&b", 'say "hi"', "\x1b[31mred<script>"])
 def test_the_report_survives_any_name_of_a_column(quick, name, tmp_path, capsys):
     numbers = np.random.default_rng(0).normal(size=(12, 2))
     pandas.DataFrame(numbers, columns=[name, "y"]).to_csv(tmp_path / "t.csv", index=False)
