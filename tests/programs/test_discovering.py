@@ -253,8 +253,9 @@ def test_what_is_wrong_with_the_call_is_told_before_the_work(tmp_path, fails, mo
     assert "--max-complexity must be at least 1, not 0" in fails(*example, "--max-complexity", 0)
     assert "--noise must be a finite number, not inf" in fails(*example, "--noise", "inf")
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file" / "out", tmp_path / ("x" * 300), "/proc/nothing/out"):
+    for out in (tmp_path / "file" / "out", "/proc/nothing/out"):
         assert "cannot make the folder" in fails(*example, "--out", out)
+    assert "File name too long" in fails(*example, "--out", tmp_path / ("x" * 300))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     (tmp_path / "t.csv").write_text("x,y\n1,2\n3,4\n")
     table = ("discover", tmp_path / "t.csv", "--target", "y")
