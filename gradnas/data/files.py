@@ -86,9 +86,18 @@ def walk_images(root: Path, inside: str, deep: bool = True) -> Walk:
         ValueError: a folder that cannot be read.
     """
     walk = Walk()
-    _walk(root, inside, [], walk, deep)
+    # Of the folders around the set too: a link to one of them would lead back here.
+    around = [identity(folder) for folder in (root / inside).resolve().parents]
+    _walk(root, inside, around, walk, deep)
     walk.paths.sort()
     return walk
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """What a folder is known by, however it was reached."""
+    state = folder.stat()
+    # Where a system gives no inodes, the real path is one's own.
+    return state.st_dev, state.st_ino or hash(os.path.realpath(folder))
 
 
 def _walk(
@@ -97,12 +106,10 @@ def _walk(
     """Add what is in a folder; `above` tells those that it stands in, by device and inode."""
     folder = root / inside
     try:
-        state = folder.stat()
+        here = identity(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from error
-    # Where a system gives no inodes, the real path is one's own.
-    here = (state.st_dev, state.st_ino or hash(os.path.realpath(folder)))
     if here in above:
         walk.skipped.circles.append(inside)
         return
