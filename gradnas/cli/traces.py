@@ -25,6 +25,8 @@ def is_users(file: str) -> bool:
     if file.startswith("<"):  # of no file
         return False
     path = Path(file).resolve()
+    if not path.is_file():  # compiled: libraries name the sources by paths of their own
+        return False
     in_library = any(path.is_relative_to(folder) for folder in _LIBRARIES)
     return not in_library and not path.is_relative_to(_PACKAGE)
 
