@@ -16,6 +16,7 @@ from gradnas import distributed, runs
 from gradnas.architectures.registry import load_architecture
 from gradnas.cli.commands.latency import FitCommand, MeasureCommand, ShowCommand
 from gradnas.cli.lines import line
+from gradnas.cli.methods import import_modules
 from gradnas.config import from_json, read_object, visible
 from gradnas.families import recipes
 from gradnas.latency import (
@@ -37,6 +38,7 @@ from gradnas.tasks.base import SearchSettings
 
 
 def measure_space(command: MeasureCommand) -> None:
+    import_modules(command.imports)
     torch.set_num_threads(command.threads)
     device = distributed.pick_device(command.device)
     timing = Timing(command.warmup, command.repeats, command.clock)

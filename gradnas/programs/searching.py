@@ -23,6 +23,7 @@ from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.progress import Progress
 from gradnas.runs import Record
 from gradnas.search.checks import check_gradients
+from gradnas.search.result import result_of, say_what_was_not_decided
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.search import SearchTask
@@ -171,7 +172,8 @@ def _run(
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
     last = run.records()[-1] if is_main else record
-    found = search.result()
+    say_what_was_not_decided(search.supernet)
+    found = result_of(search)  # whether anything was decided, the task says in its own words
     results = task.results(found, last)
     results["read"] = kind_of(config).read(data).to_json()
     if is_main:

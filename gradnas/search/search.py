@@ -124,7 +124,6 @@ class Search:
         self.gradient = gradient
         self.precision: Precision = precision
         self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
-        self.schedule.check_alphas_move(epochs)
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed)
         self.params = self.passes.params
         self.alphas = self.passes.alphas

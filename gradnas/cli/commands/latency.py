@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas.cli.options import Command
+from gradnas.cli.options import Command, Imports
 
 TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_hint="")]
 
@@ -43,6 +43,8 @@ class MeasureCommand(Command):
     """cpu counts CPU time, which other programs disturb less; for one CPU thread."""
     channels_last: bool = True
     """Memory format of images and weights; gradnas trains and evaluates in this one."""
+    imports: Imports = None
+    """Modules with classes of your own that the search uses."""
 
 
 @dataclass(frozen=True)
