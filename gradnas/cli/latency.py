@@ -71,7 +71,10 @@ def measure_space(command: MeasureCommand) -> None:
     )
     costs = supernet.costs(LATENCY.name, (x_BCHW,), table)
     cheapest = least_cost(supernet, costs)
-    line(f"the cheapest architecture of the space takes {cheapest:.3f} ms by the table")
+    line(
+        f"the cheapest architecture of the space takes {cheapest:.3f} ms{_for_how_many(table)} by "
+        "the table"
+    )
 
     _check(command, space, supernet, view, x_BCHW, costs, timing)
 
@@ -189,7 +192,7 @@ def show(command: ShowCommand) -> None:
     line(f"predictor: {quality}")
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("ms", justify="right")
+    shown.add_column(f"ms{_for_how_many(table)}", justify="right")
     shown.add_column("spread", justify="right")
     shown.add_column("n", justify="right")
     shown.add_column("where first", justify="left")
@@ -208,6 +211,14 @@ def show(command: ShowCommand) -> None:
     number = len(longest_first)
     if number > command.rows:
         line(f"... and {number - command.rows} more (--rows {number})")
+
+
+def _for_how_many(table: LatencyTable) -> str:
+    """Behind milliseconds: for how many images they are, where the table says so."""
+    batch = table.batch_size
+    if batch is None:
+        return ""
+    return f" for {batch} image{'' if batch == 1 else 's'}"
 
 
 def _listed(values: Mapping[str, object]) -> str:

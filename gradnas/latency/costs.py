@@ -37,6 +37,7 @@ class Costs:
         shares: choice name -> how much each edge counts in an expectation, `(E,)`, where a derived
             network keeps only some of its edges; 1 where it is not named.
         notes: sentences that the user should read: another device, predicted latencies.
+        examples: how many examples a latency is for, where its table says so.
     """
 
     quantity: str
@@ -47,6 +48,15 @@ class Costs:
     inside: Mapping[str, frozenset[When]] = field(default_factory=dict)
     shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    examples: int | None = None
+
+    def amount(self, value: float) -> str:
+        """A value with its unit, and for how many examples it is where that is known."""
+        for_what = ""
+        if self.examples is not None:
+            plural = "" if self.examples == 1 else "s"
+            for_what = f" for {self.examples} example{plural}"
+        return f"{value:g} {self.unit}{for_what}"
 
     @property
     def unit(self) -> str:

@@ -44,6 +44,12 @@ class LatencyTable:
         """Whether the keys are those of the released phone tables."""
         return bool(self.entries) and all(is_mobile_key(key) for key in self.entries)
 
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples its latencies are for; None where it does not say."""
+        number = self.settings.get("batch_size")
+        return number if type(number) is int and number > 0 else None
+
     def look_up(
         self, key: str, features: Mapping[str, float] | None = None, label: str = ""
     ) -> Latency:

@@ -78,7 +78,8 @@ class ExpectedCost(CostLimits, CostTable):
     Args:
         table: a latency table, or the path of one; needed for milliseconds alone.
         budget_ms, budget_macs, ..., target_ms, target_macs, ...: exactly one of the limits of
-            `CostLimits`. Multiply-adds are of one image.
+            `CostLimits`. Multiply-adds are of one example, whatever the batch of the inputs that
+            they are counted with; milliseconds are for as many as the table was measured with.
         form: of a target.
         scale, power: of `mul#log`.
         weight: of `add#linear`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +12,19 @@ from torch import Tensor
 
 from gradnas.choice import Draw
 from gradnas.latency import Costs, Device, device_notes
+from gradnas.latency.quantities import MACS
 from gradnas.modules.call import Call
 from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.search.feed import to_device
+from gradnas.search.one_example import WHOLE, batch_of, first_example
 from gradnas.spaces.affordable import least_cost
 from gradnas.spaces.base import Supernet
 
 NO_COSTS = "a budget needs costs: give Search(..., cost=ExpectedCost(...), example=inputs)"
+
+
+# What a network may raise that needs the examples of a batch together
+OF_A_NETWORK = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError)
 
 
 class Spending:
@@ -67,7 +74,11 @@ class Spending:
 def counted_costs(
     supernet: Supernet, cost: ExpectedCost, example: Any, device: torch.device
 ) -> Costs:
-    """The costs of the operations. ValueError where the budget cannot be kept."""
+    """The costs of the operations; multiply-adds are those of one example of a batch.
+
+    Raises:
+        ValueError: the budget cannot be kept.
+    """
     table = cost.latency_table()
     # Tables of phones go by the space's own sizes: their keys need no inputs.
     needs_example = table is None or not table.is_mobile
@@ -77,8 +88,12 @@ def counted_costs(
             f"Search(..., cost={cost!r}, example=inputs)"
         )
     call = Call.of(example).mapped(lambda value: to_device(value, device))
-    costs = supernet.costs(cost.quantity.name, call.inputs, table, call.named)
+    if cost.quantity is MACS:
+        costs = _of_one_example(supernet, call)
+    else:
+        costs = supernet.costs(cost.quantity.name, call.inputs, table, call.named)
     if table is not None:
+        costs = replace(costs, examples=table.batch_size)
         costs = costs.noted(*device_notes(table, Device.here(device)))
     # Now, not after a search of hours that could only fail at its end.
     if cost.is_budget:
@@ -86,8 +101,24 @@ def counted_costs(
         if cheapest > cost.limit:
             raise ValueError(
                 f"{cost.limit_name}={cost.limit:g} cannot be kept: "
-                f"the cheapest architecture of this space costs {cheapest:g} {costs.unit}"
+                f"the cheapest architecture of this space costs {costs.amount(cheapest)}"
             )
     for note in costs.notes:
         warnings.warn(note, stacklevel=3)  # the line that made the Search
     return costs
+
+
+def _of_one_example(supernet: Supernet, call: Call) -> Costs:
+    """Multiply-adds of the first example of a call, with a note where it is not told apart."""
+    batch = batch_of(supernet, call)
+    if batch == 1:
+        return supernet.costs(MACS.name, call.inputs, None, call.named)
+    if isinstance(batch, int):
+        one = first_example(call)
+        try:
+            return supernet.costs(MACS.name, one.inputs, None, one.named)
+        except OF_A_NETWORK as error:
+            told = str(error).splitlines() or [type(error).__name__]
+            batch = f"the network does not take the first of {batch} alone ({told[0]})"
+    whole = supernet.costs(MACS.name, call.inputs, None, call.named)
+    return whole.noted(WHOLE.format(reason=batch))

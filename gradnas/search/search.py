@@ -81,7 +81,10 @@ class Search:
             architecture within it.
         example: with a cost, the inputs of the network whose cost is meant: one tensor, a tuple, or
             a `gradnas.Call` with named ones. For latencies their shapes, batch included, must be
-            those that were measured; for multiply-adds give one image.
+            those that were measured. Multiply-adds are counted of the first example, however many
+            there are along the first dimension of all tensors; where that is no batch (first
+            dimensions differ, a recurrent layer reads time first, the network does not take the
+            first alone) they are counted of the whole, with a warning.
 
     Attributes:
         supernet: the network, with every choice open.

@@ -39,7 +39,7 @@ def decide_within(
     if cheapest > budget * (1 + 1e-12):
         raise ValueError(
             f"no architecture is within the budget of {budget:g} {costs.unit}: "
-            f"the cheapest costs {cheapest:g} {costs.unit}"
+            f"the cheapest costs {costs.amount(cheapest)}"
         )
     strengths: dict[str, Tensor] = {}
     for name, alpha in supernet.alphas.items():

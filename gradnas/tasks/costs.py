@@ -65,7 +65,7 @@ def located(cost: ExpectedCost | None, folder: Path) -> ExpectedCost | None:
 def measured_batch(cost: ExpectedCost) -> int:
     """How many examples a cost is for: as many as its latency table was measured with, else one."""
     table = cost.latency_table()
-    return 1 if table is None else int(table.settings.get("batch_size", 1))
+    return 1 if table is None else table.batch_size or 1
 
 
 def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
@@ -79,12 +79,19 @@ def cost_record(search: Search, result: SearchResult) -> dict[str, float]:
     return record
 
 
-def cost_sentence(cost: ExpectedCost, derived: float) -> str:
-    """What the found architecture costs, and what was asked for."""
+def cost_sentence(cost: ExpectedCost, derived: float, noun: str = "example") -> str:
+    """What the found architecture costs, and what was asked for.
+
+    Args:
+        noun: what one example is called: a latency is said to be for so many of them.
+    """
     quantity = cost.quantity
     asked = "budget" if cost.is_budget else "target"
     limit = quantity.number(cost.limit)
-    return f"{quantity.words}: {quantity.amount(derived)} ({asked} {limit})"
+    table = cost.latency_table()
+    batch = None if table is None else table.batch_size
+    for_what = "" if batch is None else f" for {batch} {noun}{'' if batch == 1 else 's'}"
+    return f"{quantity.words}{for_what}: {quantity.amount(derived)} ({asked} {limit})"
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class ImageSentences(Sentences[SearchConfig]):
                 f"held-out accuracy: {mixture}derived network with its weights {derived}"
             )
         if config.cost is not None:
-            sentences.append(cost_sentence(config.cost, results["cost"]))
+            sentences.append(cost_sentence(config.cost, results["cost"], "image"))
         return sentences
 
     def tested_on(self, results: Record) -> str:

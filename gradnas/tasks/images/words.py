@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradnas.latency import QUANTITIES, Quantity
+from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
@@ -22,6 +22,7 @@ from gradnas.reports.words import (
     subject,
 )
 from gradnas.tasks.base import Words
+from gradnas.tasks.costs import TABLE
 
 SMALL_TEST = 5000  # images; with fewer, a second decimal of a percentage means nothing
 LARGE_GAP = 0.1  # between the accuracies of the supernet and of the network derived from it
@@ -399,7 +400,7 @@ def _cost_against_accuracy(folder: Folder) -> str:
     accuracies = dict(folder.metrics.series("derived_valid_accuracy"))
     for quantity in QUANTITIES:
         what = quantity.noun
-        unit = quantity.large_unit
+        unit = quantity.large_unit + _for_how_many(folder, quantity)
         by_epoch = []
         costs = dict(folder.metrics.series(f"derived_{quantity.key}"))
         for epoch, cost in sorted(costs.items()):
@@ -417,6 +418,16 @@ def _cost_against_accuracy(folder: Folder) -> str:
         )
         return figure(plots.trade_off("plot-cost", by_epoch, axis, limit), escaped(text))
     return ""
+
+
+def _for_how_many(folder: Folder, quantity: Quantity) -> str:
+    """Behind milliseconds: for how many images they are, where the table of the run says so."""
+    if not quantity.needs_table or not (folder.path / TABLE).exists():
+        return ""
+    batch = LatencyTable.load(folder.path / TABLE).batch_size
+    if batch is None:
+        return ""
+    return f" for {count(batch, 'image')}"
 
 
 def _limit(folder: Folder, quantity: Quantity) -> float | None:
