@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradnas import runs
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
@@ -22,7 +23,6 @@ from gradnas.reports.words import (
     subject,
 )
 from gradnas.tasks.base import Words
-from gradnas.tasks.costs import TABLE
 
 SMALL_TEST = 5000  # images; with fewer, a second decimal of a percentage means nothing
 LARGE_GAP = 0.1  # between the accuracies of the supernet and of the network derived from it
@@ -422,9 +422,9 @@ def _cost_against_accuracy(folder: Folder) -> str:
 
 def _for_how_many(folder: Folder, quantity: Quantity) -> str:
     """Behind milliseconds: for how many images they are, where the table of the run says so."""
-    if not quantity.needs_table or not (folder.path / TABLE).exists():
+    if not quantity.needs_table or not (folder.path / runs.LATENCY).exists():
         return ""
-    batch = LatencyTable.load(folder.path / TABLE).batch_size
+    batch = LatencyTable.load(folder.path / runs.LATENCY).batch_size
     if batch is None:
         return ""
     return f" for {count(batch, 'image')}"
