@@ -50,14 +50,10 @@ class Skipped:
     def left_out(self) -> list[LeftOut]:
         """What is to be said of it."""
         parts = []
-        kinds = f"file that is no image ({kinds_of(self.others)})"
+        kinds = kinds_of(self.others)
         for paths, one, many in (
             (self.loose, "image outside the classes", "images outside the classes"),
-            (
-                self.others,
-                kinds,
-                kinds.replace("file that is no image", "files that are no images"),
-            ),
+            (self.others, f"file that is no image: {kinds}", f"files that are no images: {kinds}"),
             (self.dangling, "link to nowhere", "links to nowhere"),
             (self.circles, "link in a circle", "links in a circle"),
             (self.hidden_folders, "hidden folder", "hidden folders"),

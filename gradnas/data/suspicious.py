@@ -61,11 +61,11 @@ def _of_pictures(image_set: ImageSet, seen: Mapping[str, Seen]) -> list[str]:
     texts: list[tuple[Callable[[Seen], np.ndarray], str]] = [
         (
             lambda own: own.is_turned_N,
-            "said by EXIF to be turned: that is ignored, and they are read as they are stored",
+            "turned by a mark in EXIF, which is ignored: the pixels are read as they are stored",
         ),
         (
             lambda own: own.is_blank_N & own.is_transparent_N,
-            "of one colour throughout: what they show is in their transparency, which is dropped",
+            "of one colour throughout: what they show is in the transparency, which is dropped",
         ),
         (
             lambda own: own.is_blank_N & ~own.is_transparent_N,

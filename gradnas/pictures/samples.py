@@ -17,6 +17,7 @@ from gradnas.pictures.canvas import (
     FONT,
     LINE,
     MARGIN,
+    PALE,
     Canvas,
     Heading,
     blank,
@@ -106,6 +107,9 @@ def _paint(canvas: Canvas, x: float, y: float, pixels_HWC: np.ndarray) -> None:
         pixels_HWC, extent=box, interpolation="nearest", aspect="auto", clip_on=False
     )
     canvas.axes.set(xlim=limits_x, ylim=limits_y)
+    # A frame, for images with a white ground
+    corners = [(x, y), (x + SIDE, y), (x + SIDE, y + SIDE), (x, y + SIDE), (x, y)]
+    canvas.at(0.0, 0.0).curve(corners, PALE, 0.4, zorder=8)
 
 
 def _short(name: str) -> str:

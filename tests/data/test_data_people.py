@@ -311,7 +311,7 @@ def test_hidden_folders_are_skipped_at_every_level_and_said(tmp_path):
     data = load_images(tmp_path)
     assert holds(data.train, train_NHWC)
     assert "3 hidden folders" in said(data) and "3 hidden files" in said(data)
-    assert "1 file that is no image (.csv) (notes.csv)" in said(data)
+    assert "1 file that is no image: .csv (notes.csv)" in said(data)
 
 
 def test_every_file_that_pillow_opens_is_read(tmp_path):
@@ -334,7 +334,7 @@ def test_every_file_that_pillow_opens_is_read(tmp_path):
     (cat / "h.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     data = load_images(tmp_path)
     assert holds(data.train.subset(range(2, 8)), own)
-    assert "2 files that are no images (no ending, .h5)" in said(data)
+    assert "2 files that are no images: no ending, .h5 (such as cat/g)" in said(data)
 
 
 def test_a_file_without_bytes_is_named_before_anything_is_decoded(tmp_path):
@@ -439,9 +439,9 @@ def test_what_is_ignored_in_pictures_is_said_once(tmp_path):
     data = load_images(tmp_path)
     words = data.found.warnings
     assert len(words) == 5, words
-    assert "1 image is said by EXIF to be turned: that is ignored" in words[0]
+    assert "1 image is turned by a mark in EXIF, which is ignored" in words[0]
     assert "turned.jpg" in words[0]
-    assert "in their transparency, which is dropped" in words[1] and "alpha.png" in words[1]
+    assert "is in the transparency, which is dropped" in words[1] and "alpha.png" in words[1]
     assert "1 image is of one colour throughout (" in words[2] and "blank.png" in words[2]
     assert "transparent in parts" in words[3] and "half.png" in words[3]
     assert "of several frames" in words[4] and "moving.gif" in words[4]

@@ -27,16 +27,19 @@ def sheet_of(data: ImageData, path: Path) -> Path:
     the normalisation is undone to show them.
     """
     rows = []
+    splits = {"training": (data.train, TRAINING_SAMPLES)}
+    if data.validation is not None:
+        splits["validation"] = (data.validation, TEST_SAMPLES)
+    splits["test"] = (data.test, TEST_SAMPLES)
     for label in _labels_shown(data.num_classes):
-        training = _samples(data.train, label, TRAINING_SAMPLES)
-        test = _samples(data.test, label, TEST_SAMPLES)
-        rows.append(SampleRow(data.class_names[label], (training, test)))
+        groups = [_samples(split, label, number) for split, number in splits.values()]
+        rows.append(SampleRow(data.class_names[label], groups))
     size = f"{data.image_size}x{data.image_size}"
     shown = ""
     if len(rows) < data.num_classes:
         shown = f", {len(rows)} of {data.num_classes:,} classes"
     title = f"{data.name}: as the network sees it, {size} pixels{shown}"
-    return samples.picture(rows, ("training", "test"), path, title=title)
+    return samples.picture(rows, list(splits), path, title=title)
 
 
 def _labels_shown(num_classes: int) -> list[int]:
