@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Choice
@@ -104,6 +105,13 @@ class Recorder:
             # A unit is the largest module without a choice inside: what it calls is its own affair.
             self._depth += 1
             return
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            # What it is given cannot be kept: those tensors end with the transform.
+            raise ValueError(
+                f"{module_label(self.paths[module], module)} runs inside a transform of torch.func "
+                "(vmap, grad), where its cost cannot be told apart: put the transform into a "
+                "module without choices, inside the operations"
+            )
         when = self._open[-1].when if self._open else ()
         place = self._place(module)
         if place is not None:

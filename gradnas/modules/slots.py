@@ -7,8 +7,10 @@ dictionary that one module object owns, so each is there once, whatever the modu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -57,7 +59,10 @@ def slots_of(module: nn.Module) -> list[Slot]:
 
 
 def _plain_slots(holder: Any, key: Any) -> Iterator[Slot]:
-    """Parameters that also lie in a plain attribute, or in a list or dictionary that is one."""
+    """Parameters that also lie in a plain attribute, or in a container that is one.
+
+    A tuple holds what it holds: `unlearnt` refuses where one is used.
+    """
     value = holder[key]
     if isinstance(value, nn.Parameter):
         yield Slot(holder, key, is_buffer=False)
@@ -67,6 +72,14 @@ def _plain_slots(holder: Any, key: Any) -> Iterator[Slot]:
     elif isinstance(value, dict):
         for name in value:
             yield from _plain_slots(value, name)
+    elif isinstance(value, SimpleNamespace) or _is_object_of_fields(value):
+        for name in vars(value):
+            yield from _plain_slots(vars(value), name)
+
+
+def _is_object_of_fields(value: Any) -> bool:
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module))
+    return is_dataclass and hasattr(value, "__dict__")
 
 
 def placed(slots: Iterable[Slot], instead: Mapping[int, Tensor]) -> Placed:

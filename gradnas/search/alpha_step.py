@@ -14,6 +14,7 @@ from gradnas.search.costs import Spending
 from gradnas.search.passes import ALPHA_NOISE, Passes, times
 from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
+from gradnas.search.unlearnt import refuse_own_weights
 from gradnas.search.weight_step import WeightStep
 
 
@@ -91,11 +92,17 @@ class AlphaStep:
         seen: list[Tensor] = []
         factors = self.passes.factors
 
+        def looked_at(loss: Tensor) -> Tensor:
+            # Once: the graph is large, and a network does in every step what it does in one.
+            if self.method.needs_inner_step and not self.optimizer.state:
+                refuse_own_weights(loss, self.passes.params, type(self.method).__name__)
+            return loss
+
         def counted(net: BoundNet) -> Tensor:
-            return times(factors.train, scalar(train_loss(net), "train"))
+            return times(factors.train, looked_at(scalar(train_loss(net), "train")))
 
         def with_cost(net: BoundNet) -> Tensor:
-            loss = scalar(valid_loss(net), "validation")
+            loss = looked_at(scalar(valid_loss(net), "validation"))
             if torch.is_grad_enabled() and not loss.requires_grad:
                 raise no_gradient("validation", "alphas")
             seen.append(loss.detach())

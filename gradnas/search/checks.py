@@ -167,6 +167,23 @@ def made_optimizer(
     return optimizer
 
 
+def check_hooks(params: Mapping[str, Tensor], gradient: ArchitectureGradient) -> None:
+    """ValueError for hooks on weights that a search does not run, or looks past."""
+    for name, p in params.items():
+        if getattr(p, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"the weight {user_name(name)!r} has a hook for after its gradient was accumulated "
+                "(register_post_accumulate_grad_hook), which a search never runs: it takes "
+                "gradients without accumulating them"
+            )
+        if p._backward_hooks and gradient.needs_inner_step:
+            raise ValueError(
+                f"the weight {user_name(name)!r} has a gradient hook (register_hook), which the "
+                f"step of the weights runs and {type(gradient).__name__} cannot look through: use "
+                "FirstOrder(), or do in the network what the hook does"
+            )
+
+
 def user_name(name: str) -> str:
     """A weight of a supernet as the user knows it, whose module is the supernet's `net`."""
     return name.removeprefix("net.")

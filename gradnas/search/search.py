@@ -31,6 +31,7 @@ from gradnas.search.checks import (
     MakeOptimizer,
     check_combination,
     check_gradients,
+    check_hooks,
     check_network,
     check_settings,
     user_name,
@@ -141,6 +142,7 @@ class Search:
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)
         check_combination(relaxation, gradient, alphas)
+        check_hooks(self.params, gradient)
         gradient.check_weights({user_name(name): p for name, p in self.params.items()})
         self.alpha_optimizer = alphas.build(self.alphas.values())
 

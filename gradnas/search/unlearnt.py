@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor, nn
 
+from gradnas.search.checks import user_name
 from gradnas.spaces.chosen import modules_beside
 
 
@@ -41,20 +42,10 @@ def say_what_was_met(loss: Tensor, known: Collection[Tensor]) -> None:
         known: the weights that learn, and the alphas.
     """
     learning = {id(p) for p in known}
-    waiting = [loss.grad_fn]
-    seen = set(waiting)
     shapes = []
-    while waiting:
-        node = waiting.pop()
-        if node is None:
-            continue
-        leaf = getattr(node, "variable", None)
+    for leaf in _leaves(loss):
         if isinstance(leaf, nn.Parameter) and id(leaf) not in learning:
             shapes.append(str(tuple(leaf.shape)))
-        for following, _ in node.next_functions:
-            if following not in seen:
-                seen.add(following)
-                waiting.append(following)
     if shapes:
         warnings.warn(
             f"the train loss depends on {len(shapes)} parameters that are not of the network "
@@ -63,3 +54,40 @@ def say_what_was_met(loss: Tensor, known: Collection[Tensor]) -> None:
             "requires_grad_(False)",
             stacklevel=4,  # the line that took the step
         )
+
+
+def refuse_own_weights(loss: Tensor, params: Mapping[str, Tensor], method: str) -> None:
+    """ValueError where a loss at other weights depends on the network's own.
+
+    They were not found where the network keeps them (a tuple, a closure), so that the gradient
+    would be of a loss that is nobody's.
+
+    Args:
+        params: the network's own weights, by name.
+        method: what an error calls the gradient.
+    """
+    names = {id(p): name for name, p in params.items()}
+    for leaf in _leaves(loss):
+        if id(leaf) in names:
+            raise ValueError(
+                f"the network uses its weight {user_name(names[id(leaf)])!r} from where a search "
+                f"does not find it (a tuple, a closure), and {method} evaluates it with other "
+                "weights: use it as an attribute of a module, or FirstOrder()"
+            )
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """What the graph of a loss begins with."""
+    waiting = [loss.grad_fn]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            yield leaf
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                waiting.append(following)

@@ -406,3 +406,17 @@ def test_compiled_parts_count_as_they_were_written(compiled):
     costs = gradnas.Search(net, cost=gradnas.ExpectedCost(budget_macs=1e9), example=x).costs
     assert costs is not None
     assert costs.tables["c"].tolist() == [products, 2 * 32 * 16 * 16]
+
+
+def test_costs_inside_a_transform_are_refused_by_name():
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.choice = Choice({"a": nn.Linear(4, 4), "b": nn.Tanh()}, name="c")
+
+        def forward(self, x):
+            return self.choice(torch.vmap(self.layer)(x))
+
+    with pytest.raises(ValueError, match=r"'layer' \(Linear\) runs inside a transform"):
+        gradnas.Search(Mapped(), cost=ExpectedCost(budget_macs=1e9), example=torch.randn(2, 4))

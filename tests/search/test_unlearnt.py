@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -105,3 +108,85 @@ def test_a_loop_of_ones_own_whose_alphas_never_moved_is_told(settings, with_vali
         warnings.simplefilter("error")
         search.result()
         resumed.result()
+
+
+# ---- weights out of reach of a gradient that looks elsewhere -------------------------------------
+
+
+class Kept(nn.Module):
+    """It uses a weight of its layer from a container, or a closure."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.body = body()
+        self.head = nn.Linear(4, 3)
+        weight = self.layer.weight
+        self.kept: Any = {
+            "tuple": (weight,),
+            "closure": lambda: weight,
+            "list": [{"a": weight}],
+            "namespace": SimpleNamespace(a=weight),
+            "dataclass": Box(weight),
+        }[kind]
+
+    def forward(self, x):
+        kept = self.kept
+        if isinstance(kept, tuple):
+            weight = kept[0]
+        elif isinstance(kept, list):
+            weight = kept[0]["a"]
+        elif callable(kept):
+            weight = kept()
+        else:
+            weight = kept.a
+        return self.head(F.linear(self.body(x), weight))
+
+
+@dataclass(frozen=True)
+class Box:
+    a: nn.Parameter
+
+
+@pytest.mark.parametrize("kind", ["tuple", "closure"])
+def test_a_weight_that_is_used_from_out_of_sight_is_refused_where_it_matters(kind):
+    search = Search(Kept(kind), gradient=gradnas.Unrolled())
+    with pytest.raises(ValueError, match=r"its weight 'layer\.weight'.*Unrolled"):
+        search.step(loss, loss)
+    search = Search(Kept(kind))  # at the network's own weights there is no difference
+    before = search.supernet.net.layer.weight.detach().clone()
+    search.step(loss, loss)
+    assert not torch.equal(search.supernet.net.layer.weight, before)
+
+
+@pytest.mark.parametrize("kind", ["list", "namespace", "dataclass"])
+def test_weights_in_containers_are_those_of_the_pass(kind):
+    gradients = []
+    for net in (Kept(kind), Kept("list")):
+        net.load_state_dict(start)
+        search = Search(net, gradient=gradnas.Unrolled(mode="exact"))
+        inner = search.weight_step.inner_step(search.gradient)
+        gradients.append(search.alpha_step.gradient(loss, loss, {}, inner)[0]["body"])
+    assert torch.equal(*gradients)
+
+
+start = Kept("list").state_dict()
+
+
+def test_hooks_on_weights():
+    net = nn.Sequential(body(), nn.Linear(4, 3))
+    handle = net[1].weight.register_hook(lambda grad: grad * 0)
+    before = net[1].weight.detach().clone()
+    with pytest.raises(ValueError, match=r"'1\.weight' has a gradient hook.*FirstOrder"):
+        Search(net, gradient=gradnas.Implicit())
+    search = Search(net)
+    search.step(loss, loss)
+    no_decay = gradnas.WeightOptimizer(weight_decay=0.0)
+    search = Search(net, weights=no_decay)
+    kept = net[1].weight.detach().clone()
+    search.step(loss, loss)
+    assert torch.equal(net[1].weight, kept) and not torch.equal(kept, before)
+    handle.remove()
+    net[1].weight.register_post_accumulate_grad_hook(lambda p: None)
+    with pytest.raises(ValueError, match="a search never runs"):
+        Search(net)

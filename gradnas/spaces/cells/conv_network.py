@@ -48,7 +48,9 @@ def _is_changed(x: Tensor, before: Tensor | int) -> bool:
 class ConvCellNetwork(nn.Module):
     """A cell: two inputs, nodes that each add two operations, and their concatenation.
 
-    Of edges that are listed node by node a node adds as many operations as it has edges.
+    Of edges that are listed node by node a node adds as many operations as it has edges, and drop
+    path drops the sum of a node, as the authors of such cells do (FairDARTS, arXiv 1911.12126);
+    else it drops the operations one by one, but for identities, as in DARTS.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ConvCellNetwork(nn.Module):
             self.preprocess0 = relu_conv_bn(before, channels, affine=True)
         self.preprocess1 = relu_conv_bn(last, channels, affine=True)
         nodes = by_node(edges)
+        self.drops_nodes = not isinstance(edges[0][0], str)
         self.inputs_per_node = tuple(len(node) for node in nodes)
         self.predecessors = tuple(predecessor for node in nodes for _, predecessor in node)
         self.concat = tuple(concat)
@@ -113,12 +116,15 @@ class ConvCellNetwork(nn.Module):
                     )
                 self._check(k, x_BCHW, part)
                 # As in the original, an identity is never dropped.
-                if dropping and type(operation) is not nn.Identity:
+                is_dropped = dropping and not self.drops_nodes
+                if is_dropped and type(operation) is not nn.Identity:
                     part = drop_path(part, drop_probability)
                 parts.append(part)
             total = parts[0]
             for part in parts[1:]:
                 total = total + part
+            if dropping and self.drops_nodes:
+                total = drop_path(total, drop_probability)
             states.append(total)
             first += count
         return torch.cat([states[i] for i in self.concat], dim=1)

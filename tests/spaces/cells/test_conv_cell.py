@@ -9,6 +9,7 @@ from torch import nn
 
 from gradnas import DARTS_OPERATIONS, ConvCell, Draw, Genotype, Search
 from gradnas.randomness import generator_for
+from gradnas.spaces.cells.conv_network import ConvCellNetwork
 
 D = torch.float64
 
@@ -257,3 +258,18 @@ def test_drop_path_drops_whole_samples_and_spares_identities():
 def test_refusals(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("by_node", [False, True])
+def test_drop_path_is_that_of_the_authors(by_node):
+    """DARTS drops operations and spares identities; FairDARTS drops the sum of a node."""
+    pairs = [("skip_connect", 0), ("skip_connect", 1)]
+    edges = [pairs] if by_node else pairs
+    cell = ConvCellNetwork(edges, [2], (4, 4), 4, False, False, DARTS_OPERATIONS)
+    x_BCHW = torch.randn(64, 4, 3, 3)
+    torch.manual_seed(0)
+    y_BCHW = cell(x_BCHW, x_BCHW, 0.5)
+    is_dropped_B = (y_BCHW == 0).flatten(1).all(1)
+    assert is_dropped_B.float().mean() == pytest.approx(0.5 if by_node else 0.0, abs=0.2)
+    cell.eval()
+    assert not (cell(x_BCHW, x_BCHW, 0.5) == 0).flatten(1).all(1).any()
