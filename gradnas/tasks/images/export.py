@@ -1,23 +1,24 @@
 """Trained classifiers for use elsewhere: a torch program, ONNX, or one readable source file.
 
 Legend: B batch, C channels, H height, W width, K classes. What is exported is the network in
-evaluation mode, in float32, without its auxiliary head: images (B, C, H, W), normalised as in
-training, to logits (B, K), for any B.
+evaluation mode, in float32, without its auxiliary head: images (B, C, H, W) to logits (B, K), for
+any B. Images are normalised as in training before they go in, or, where that is asked for, inside.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, build
-from gradnas.export.programs import check_target, write_program
+from gradnas.export.programs import METADATA, check_target, write_program
 from gradnas.export.source import (
     NetworkSource,
     SourceOf,
@@ -57,6 +58,28 @@ class ImageFacts:
             object.__setattr__(self, "name", Path(self.name).name)
 
 
+class Normalised(nn.Module):
+    """A classifier of normalised images as one of pixels in [0, 1].
+
+    Args:
+        mean, std: of each channel, of pixels in [0, 1].
+    """
+
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        mean_C = torch.tensor(mean, dtype=torch.float32, device="cpu")
+        std_C = torch.tensor(std, dtype=torch.float32, device="cpu")
+        self.register_buffer("mean_C11", mean_C.view(-1, 1, 1))
+        self.register_buffer("std_C11", std_C.view(-1, 1, 1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.network((x_BCHW - self.mean_C11) / self.std_C11)
+
+
 def export_network(
     network: nn.Module,
     path: str | Path,
@@ -65,6 +88,7 @@ def export_network(
     genotype: Architecture,
     space: ImageSpace,
     source: SourceOf | None = None,
+    normalised: bool = False,
 ) -> list[Path]:
     """Write a network in the form that the ending of `path` names; the network is not changed.
 
@@ -79,6 +103,8 @@ def export_network(
         data: the entries of `gradnas.data.describe`; they go into the file.
         genotype, space: what the network was built from.
         source: how its family writes source (`Family.source`); for `.py` alone.
+        normalised: take pixels in [0, 1] and normalise them inside; else what goes in has been
+            normalised with `mean` and `std` of `data`.
 
     Returns:
         The files written.
@@ -103,19 +129,45 @@ def export_network(
         parts = source(
             genotype, space, in_channels=images.in_channels, num_classes=images.num_classes
         )
-        return write_source(plain, path, lambda weights: _source_text(parts, images, weights))
+        return write_source(
+            plain, path, lambda weights: _source_text(parts, images, weights, normalised)
+        )
     side = images.image_size
     x_BCHW = torch.zeros(2, images.in_channels, side, side)
+    program: nn.Module = plain
+    if normalised:
+        program = Normalised(plain, images.mean, images.std).eval()
     return write_program(
-        plain,
+        program,
         path,
         inputs=(x_BCHW,),
         batch_axes=(0,),
         input_names=("images",),
         output_names=("logits",),
         architecture=genotype,
-        facts={"data": dataclasses.asdict(images)},
+        facts={"data": dataclasses.asdict(images), "normalised": normalised},
     )
+
+
+def export_sentences(data: JsonObject, path: Path, *, normalised: bool) -> list[str]:
+    """What goes into an exported network, and what comes out.
+
+    Args:
+        data, normalised: as they were given to `export_network`.
+        path: of the file.
+    """
+    images = _facts(data)
+    shape = f"(B, {images.in_channels}, {images.image_size}, {images.image_size})"
+    goes_in = f"in: images {shape}, float32, "
+    if normalised:
+        goes_in += "pixels in [0, 1]; mean and std are inside"
+    else:
+        where = "MEAN and STD in the file, as by its normalise()"
+        if path.suffix != ".py":
+            where = f"mean and std under data in its metadata ({METADATA})"
+        goes_in += f"pixels in [0, 1] normalised as (x - mean) / std, with {where}"
+        goes_in += "; --normalised puts that inside"
+    return [goes_in, f"out: logits (B, {images.num_classes}), in the order of class_names"]
 
 
 def _facts(data: JsonObject) -> ImageFacts:
@@ -168,7 +220,7 @@ _HEAD = '''"""An image classifier from an architecture search, written by gradna
 It needs torch alone:
 
     network = load()  # in evaluation mode, with the weights in the .pt file beside this one
-    logits_BK = network(normalise(x_BCHW))  # images of {channels}x{size}x{size}, pixels in [0, 1]
+    logits_BK = network({call})  # images of {channels}x{size}x{size}, pixels in [0, 1]
 
 Legend: B batch, C channels, H height, W width, K classes.
 """
@@ -195,7 +247,7 @@ def load(path: str | Path = WEIGHTS) -> nn.Module:
     """The trained network in evaluation mode, on the CPU."""
     network = build()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval()
+    return {loaded}.eval()
 
 
 def normalise(x_BCHW: Tensor) -> Tensor:
@@ -205,17 +257,31 @@ def normalise(x_BCHW: Tensor) -> Tensor:
     return (x_BCHW - mean_C11) / std_C11
 '''
 
+_NORMALISED = '''
+
+class Normalised(nn.Module):
+    """The network on pixels in [0, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.network(normalise(x_BCHW))
+'''
+
 # of the head and the tail; the code of the network brings in the rest of torch that they name
 _IMPORTS = {("pathlib", "Path"), ("torch", "")}
 
 
-def _source_text(network: NetworkSource, images: ImageFacts, weights: str) -> str:
+def _source_text(network: NetworkSource, images: ImageFacts, weights: str, normalised: bool) -> str:
     """The text of the file.
 
     All that comes from data enters as literals, so that no name in it can become code.
     """
     head = _HEAD.format(
         version=__version__,
+        call="x_BCHW" if normalised else "normalise(x_BCHW)",
         channels=images.in_channels,
         size=images.image_size,
         imports=import_lines(network.imports | _IMPORTS),
@@ -226,4 +292,7 @@ def _source_text(network: NetworkSource, images: ImageFacts, weights: str) -> st
         class_names=assignment("CLASS_NAMES", "()", map(literal, images.class_names)),
         architecture=network.architecture,
     )
-    return head + network.code + network.build + _TAIL
+    tail = _TAIL.format(loaded="Normalised(network)" if normalised else "network")
+    if normalised:
+        tail += _NORMALISED
+    return head + network.code + network.build + tail
