@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Rec
         runs.Interrupted: it was stopped; what is saved was said.
         ValueError: what went wrong, and how to go on where that is possible.
     """
-    again = f"gradnas resume {run.path}{options}"
+    again = f"gradnas resume {shlex.quote(str(run.path))}{options}"
     try:
         return work()
     except runs.Interrupted:
@@ -170,7 +171,7 @@ def architecture_of(what: str) -> Named:
         if not (path / runs.GENOTYPE).exists():
             raise ValueError(
                 f"{path} has no {runs.GENOTYPE} yet: the search is not finished "
-                f"(gradnas resume {path})"
+                f"(gradnas resume {shlex.quote(what)})"
             )
         searched = read_object(run.path / runs.CONFIG)
         return Named(load_architecture(path / runs.GENOTYPE), what, path, searched)

@@ -50,6 +50,20 @@ def import_modules(names: str | None) -> None:
         _imported(name.strip(), "--import")
 
 
+def import_option(config: object) -> str:
+    """What a command needs to read a configuration again: ` --import my_methods`, or nothing.
+
+    Of methods and spaces whose classes are in modules of the user's own that can be imported.
+    """
+    modules = set()
+    for name in ("relaxation", "gradient", "objective", "space"):
+        module = type(getattr(config, name, None)).__module__
+        is_own = module.partition(".")[0] not in ("gradnas", "builtins", "__main__")
+        if is_own and getattr(sys.modules.get(module), "__spec__", None) is not None:
+            modules.add(module)
+    return f" --import {','.join(sorted(modules))}" if modules else ""
+
+
 def _known_class(base: type[T], name: str, option: str) -> type[T]:
     known = subclasses(base)
     wanted = _plain(name)

@@ -19,7 +19,7 @@ from gradnas.cli.begin import (
 )
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.lines import line
-from gradnas.cli.methods import import_modules, method_of
+from gradnas.cli.methods import import_modules, import_option, method_of
 from gradnas.cli.options import flag, given
 from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
 from gradnas.config import from_json
@@ -190,6 +190,8 @@ def _searched(
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data)])
         results = guarded(
-            run, lambda: run_search(config, run, data, device, task=task), config.task_option
+            run,
+            lambda: run_search(config, run, data, device, task=task),
+            config.task_option + import_option(config),
         )
     return run, results

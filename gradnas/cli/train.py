@@ -22,6 +22,7 @@ from gradnas.cli.begin import (
 )
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.lines import line
+from gradnas.cli.methods import import_option
 from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
@@ -115,7 +116,9 @@ def carry_out(
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data), *notes])
         results = guarded(
-            run, lambda: train(config, run, data, device, task=task), config.task_option
+            run,
+            lambda: train(config, run, data, device, task=task),
+            config.task_option + import_option(config),
         )
     if not distributed.is_main():
         return

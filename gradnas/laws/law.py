@@ -164,7 +164,7 @@ class Law:
 
         It is the mean, the log-odds (logistic), or the logarithm of the rate (poisson).
         """
-        x = torch.as_tensor(np.asarray(x_ND, dtype=np.float64))
+        x = torch.as_tensor(np.asarray(x_ND, dtype=np.float64), device="cpu")
         return self.formula(x, self.primitives).numpy()
 
     def predict(self, x_ND: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ Nothing is kept of a discovery on the way: one that was stopped begins again.
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 import time
 from dataclasses import dataclass, replace
@@ -181,7 +182,7 @@ def found_report(run: runs.Run) -> Path:
     if not (run.path / runs.RESULTS).exists():
         raise ValueError(
             f"the discovery in {run.path} is not finished; begin it again with: "
-            f"gradnas resume {run.path}"
+            f"gradnas resume {shlex.quote(str(run.path))}"
         )
     page = run.path / runs.REPORT
     if not page.exists():

@@ -6,6 +6,7 @@ folder with that and without a configuration is what a process left that was kil
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from gradnas.config import JsonObject, read_object
@@ -81,7 +82,7 @@ def _check_replaceable(folder: Path, state: JsonObject, there: list[str]) -> Non
     if has_results or is_at_work(state):
         raise ValueError(
             f"{folder} already holds a run ({status}); choose another folder with --out, or "
-            f"continue it with: gradnas resume {folder}"
+            f"continue it with: gradnas resume {shlex.quote(str(folder))}"
         )
 
 

@@ -200,3 +200,37 @@ def test_times_in_words():
         "about 17 h",
         "about 12 days",
     ]
+
+
+# ---- going on ------------------------------------------------------------------------------------
+
+OWN = '''
+from dataclasses import dataclass
+
+from gradnas import Softmax
+
+
+@dataclass(frozen=True)
+class OfMyOwn(Softmax):
+    """Softmax by another name."""
+'''
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_with_what_is_printed(tmp_path, capsys, monkeypatch):
+    """In a folder with a space in its name, with a class of one's own module."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "methods_of_mine.py").write_text(OWN)
+
+    def stop(keeper):
+        keeper.save()
+        raise runs.Interrupted
+
+    search = ("search", *CELLS, *SHORT, "--warmup-epochs", "0", "--out", "a run")
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.Keeper, "after_step", stop)
+        assert main([*search, "--relaxation", "methods_of_mine:OfMyOwn"]) == 130
+    said = capsys.readouterr().err
+    again = said[said.index("go on with: ") :].removeprefix("go on with: ").strip()
+    assert again == "gradnas resume 'a run' --import methods_of_mine"
+    assert main(shlex.split(again)[1:]) == 0

@@ -143,4 +143,4 @@ class Problem:
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(values))
+    return torch.as_tensor(np.ascontiguousarray(values), device="cpu")
