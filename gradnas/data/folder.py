@@ -272,8 +272,14 @@ def _empty(split: FolderSplit, name: str) -> str:
 
 
 def has_class_folders(root: Path) -> bool:
-    """Whether images lie in folders of `root`."""
-    return any(walk_images(root, name).paths for name in folders_in(root))
+    """Whether images lie in folders of `root`; the first one that is found tells."""
+    names = folders_in(root)
+    for name in names:
+        for _, _, files in os.walk(root / name):
+            if any(file.lower().endswith(SUFFIXES) for file in files):
+                return True
+    # Behind links, or without the ending of one
+    return any(walk_images(root, name).paths for name in names)
 
 
 def hint_of_folder(folder: Path) -> str:

@@ -20,7 +20,7 @@ from gradnas.data.folder import (
     hint_of_folder,
     split_folders,
 )
-from gradnas.data.names import TEST, TRAIN, VALIDATION, listed, split_named
+from gradnas.data.names import TEST, TRAIN, VALIDATION, listed, split_named, splits_within
 from gradnas.data.stream import Source
 from gradnas.data.summary import LeftOut
 
@@ -86,21 +86,21 @@ def find_folder(folder: Path) -> ImageSet:
 
     name = folder.resolve().name
     splits = split_folders(folder)
-    is_of_folders = TRAIN in splits and has_class_folders(splits[TRAIN])
     files = parquet_files(folder)
-    beside = [file for file in files if file.parent in (folder, folder / "data")]
-    if beside or (files and not is_of_folders):
-        found = find_parquet(name, folder, files if not is_of_folders else beside)
-        if is_of_folders:
+    if not (TRAIN in splits and has_class_folders(splits[TRAIN])):
+        if files:
+            return find_parquet(name, folder, files)
+        files = []
+    for file in files:
+        if file.parent in (folder, folder / "data") and TRAIN in splits_within(file.stem):
             raise ValueError(
-                f"{folder} holds parquet files ({beside[0].name}) and folders of classes "
+                f"{folder} holds parquet files ({file.name}) and folders of classes "
                 f"({splits[TRAIN].name}/): give a folder with one of them"
             )
-        return found
     if TRAIN in splits:
         class_names, train, others, left_out = find_classes(folder)
         test, validation = assigned(others)
-        left_out += _other_folders(folder)
+        left_out += _beside(folder, files)
         return ImageSet(
             name,
             class_names,
@@ -116,11 +116,18 @@ def find_folder(folder: Path) -> ImageSet:
     raise ValueError(f"{folder} {state}: expected {LAYOUTS}{hint_of_folder(folder)}")
 
 
-def _other_folders(folder: Path) -> list[LeftOut]:
+def _beside(folder: Path, files: Sequence[Path]) -> list[LeftOut]:
+    """What lies beside the folders of the splits."""
+    parts = []
     others = [name for name in folders_in(folder) if split_named(name) is None]
-    if not others:
-        return []
-    return [LeftOut(len(others), "folder of no split", "folders of no split", others[0])]
+    loose = [file for file in files if file.parent == folder]  # those in splits are counted there
+    if others:
+        parts.append(LeftOut(len(others), "folder of no split", "folders of no split", others[0]))
+    if loose:
+        what = "parquet file beside folders of classes"
+        many = "parquet files beside folders of classes"
+        parts.append(LeftOut(len(loose), what, many, loose[0].name))
+    return parts
 
 
 def assigned(others: Mapping[str, Source]) -> tuple[Source | None, Source | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gradnas.data import cifar10, digits, image_set, images
 from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
 from gradnas.data.located import expanded
+from gradnas.data.names import split_named
 from gradnas.settings.formats import Fit
 
 
@@ -85,6 +87,8 @@ def is_of_images(data: str) -> bool:
         return True
     folder = expanded(data)
     if folder.is_dir():
-        is_text = any(folder.glob("*.txt"))
-        return not is_text or (folder / "train").is_dir() or any(folder.glob("*.parquet"))
+        names = os.listdir(folder)
+        is_text = any(name.lower().endswith(".txt") for name in names)
+        has_splits = any(split_named(name) and (folder / name).is_dir() for name in names)
+        return not is_text or has_splits or any(name.endswith(".parquet") for name in names)
     return not folder.is_file() and image_set.is_hub_name(data)

@@ -17,6 +17,7 @@ from PIL import Image
 from test_data_images import holds, pixels, png, write_folder, write_folder_set, write_parquet
 
 from gradnas.data import DataConfig, MemorySplit, load_images
+from gradnas.data.closer import closer_look
 from gradnas.data.names import split_named, splits_within
 from gradnas.data.seen import orientation
 from gradnas.data.shards import by_split, parquet_files
@@ -230,6 +231,18 @@ def test_files_of_no_split_are_left_out_and_said(tmp_path):
     assert "1 parquet file whose name tells no split (other.parquet)" in said(load_images(tmp_path))
     splits, left_out = by_split(tmp_path, parquet_files(tmp_path))
     assert set(splits) == {"train", "test"} and len(left_out) == 1
+
+
+def test_parquet_files_beside_folders_of_classes(tmp_path):
+    train_NHWC, _ = write_folder_set(tmp_path)
+    for place in ("labels.parquet", "train/metadata.parquet"):
+        pq.write_table(pa.table({"file_name": ["cat/000.png"]}), tmp_path / place)
+    data = load_images(tmp_path)
+    assert holds(data.train, train_NHWC)
+    assert "1 parquet file beside folders of classes (labels.parquet)" in said(data)
+    assert "1 file that is no image: .parquet (metadata.parquet)" in said(data)
+    write_parquet(tmp_path / "train.parquet", encoded(2), [0, 1])
+    assert "holds parquet files (train.parquet) and folders of classes" in refused(tmp_path)
 
 
 def test_words_of_splits():
@@ -508,3 +521,39 @@ def test_a_fingerprint_is_of_all_images_before_a_test_is_taken_from_them(tmp_pat
     one = load_images(tmp_path, test_fraction=0.2).found.fingerprint
     other = load_images(tmp_path, test_fraction=0.5).found.fingerprint
     assert one == other and one.entries["training images"] == 20
+
+
+@pytest.mark.slow
+def test_labels_are_those_that_datasets_reads(tmp_path):
+    import datasets
+
+    names = {"train": ["cat", "dog", "emu"], "test": ["emu", "cat", "dog"]}
+    wanted = {}
+    for split, own in names.items():
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=own)}
+        )
+        images = [Image.fromarray(image) for image in pixels(6)]
+        rows = {"image": images, "label": [0, 1, 2, 2, 1, 0]}
+        file = str(tmp_path / f"{split}-{ONE}")
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+        again = datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path / "cache"))
+        label = again.features["label"]
+        wanted[split] = [label.int2str(number) for number in again["label"]]
+    data = load_images(tmp_path)
+    for split, own in (("train", data.train), ("test", data.test)):
+        assert [data.class_names[label] for label in own.labels.tolist()] == wanted[split]
+        assert holds(own, pixels(6))
+
+
+def test_a_closer_look_at_streamed_images_finds_what_a_sample_missed(tmp_path):
+    write_folder(tmp_path, "train", {"a": pixels(150, 4, 4), "b": pixels(150, 4, 4, seed=1)})
+    write_folder(tmp_path, "test", {"a": pixels(2, 4, 4, seed=2), "b": pixels(2, 4, 4, seed=3)})
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "a" / "001.png")
+    (tmp_path / "train" / "b" / "001.png").write_bytes(b"no image")
+    data = load_images(tmp_path, memory_limit_mib=0, image_size=4)
+    assert not data.found.warnings
+    broken, blank = closer_look(data)
+    assert "b/001.png is not an image that can be read" in broken
+    assert "1 image is of one colour throughout" in blank and "a/001.png" in blank
+    assert closer_look(load_images("digits")) == []

@@ -12,6 +12,7 @@ from torch import nn
 from gradnas import runs
 from gradnas.config import JsonObject, read_object
 from gradnas.data import DataConfig, ImageData
+from gradnas.data.closer import closer_look
 from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.load import is_of_images
 from gradnas.data.summary import DataSummary
@@ -69,6 +70,9 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
 
     def fingerprint(self, data: ImageData) -> Fingerprint:
         return data.found.fingerprint
+
+    def suspicions(self, data: ImageData) -> list[str]:
+        return closer_look(data)
 
     def sheet(self, data: ImageData, path: Path) -> Path:
         return sheet_of(data, path)
