@@ -36,5 +36,9 @@ def export(command: ExportCommand) -> None:
         say(notes)
         return config
 
-    for path in export_trained(runs.Run.open(command.folder), command.out, bind):
+    sentences: list[str] = []
+    run = runs.Run.open(command.folder)
+    for path in export_trained(run, command.out, bind, sentences.append):
         line(path)
+    for sentence in sentences:
+        line(sentence)

@@ -77,12 +77,13 @@ def write_program(
     if path.suffix == ".onnx":
         data = _onnx_bytes(program, json.dumps(about), batch_axes, input_names, output_names)
     else:
-        data = _program_bytes(program, json.dumps(about))
+        data = program_bytes(program, json.dumps(about))
     runs.write_atomically(path, data)
     return [path]
 
 
-def _program_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
+def program_bytes(program: torch.export.ExportedProgram, about: str) -> bytes:
+    """The file of a torch program."""
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(program, buffer, extra_files={f"{METADATA}.json": about})
@@ -130,6 +131,8 @@ def quiet() -> Generator[None, None, None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            # Recurrent layers list their weights anew in each call.
+            warnings.filterwarnings("ignore", "The tensor attribute.* assigned during export")
             yield
     finally:
         logger.removeFilter(matters)

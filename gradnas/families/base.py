@@ -30,6 +30,7 @@ class Family(ABC, Generic[A, S]):
     Class attributes:
         noun: one architecture in a sentence: "cell", "chain".
         title: above its picture.
+        drawn: what its picture shows.
         called: what was given where another family was wanted: "cells", "a chain".
         called_elsewhere: the same where networks of other data were wanted.
         kind: of data that its recipes are for; None where there are none.
@@ -43,6 +44,7 @@ class Family(ABC, Generic[A, S]):
 
     noun: ClassVar[str]
     title: ClassVar[str]
+    drawn: ClassVar[str] = "the cells"
     called: ClassVar[str]
     called_elsewhere: ClassVar[str]
     kind: ClassVar[Kind | None] = None

@@ -55,6 +55,8 @@ def _complete(folder: Folder) -> Folder:
     return replace(
         folder,
         noun=family.noun,
+        drawn=family.drawn,
+        options=kind_of(folder.config["type"]).words.options(folder),
         architecture=_architecture(folder, family),
         alphas=_alphas(folder, family),
         child=None if folder.child is None else _complete(folder.child),

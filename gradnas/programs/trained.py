@@ -11,7 +11,7 @@ from gradnas.config import load, read_object
 from gradnas.export.programs import check_target
 from gradnas.families import family_of
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
-from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.base import TrainSettings, unspoken
 
 TRAIN_FOLDER = "train"  # of a search run: the training of what it found
 
@@ -51,11 +51,13 @@ def export_trained(
     run: runs.Run,
     path: str | Path,
     bind: Callable[[TrainSettings], TrainSettings] = unbound,
+    say: Callable[[str], None] = unspoken,
 ) -> list[Path]:
     """Export the trained network of a run folder in the form that the ending of `path` names.
 
     Args:
         bind: gives the configuration the task that it needs.
+        say: is called with what is to be said of the file.
 
     Returns:
         The files written.
@@ -68,4 +70,4 @@ def export_trained(
     training, config = trained_run(run.path)
     config = bind(config)
     source = family_of(config.genotype).source
-    return kind_of(config).export(training, config, Path(path), source)
+    return kind_of(config).export(training, config, Path(path), source, say)

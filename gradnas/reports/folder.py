@@ -88,6 +88,8 @@ class Folder:
     Attributes:
         is_search: of a search, not of a training.
         noun: what sentences call its architecture: "cell", "chain".
+        drawn: what its picture shows.
+        options: what commands need that go on with it: ` --task my_task.py`.
         architecture: of an unfinished search the one after its last finished epoch.
         data: what was read, and what it is known again by.
         alphas: name -> tables with a first axis N, one table more than finished epochs.
@@ -106,6 +108,8 @@ class Folder:
     child: Folder | None
     random: tuple[Folder, ...]
     noun: str = "cell"
+    drawn: str = "the cells"
+    options: str = ""
     architecture: Architecture | None = None
     alphas: Mapping[str, Tensor] = field(default_factory=dict)
     data: JsonObject = field(default_factory=dict)

@@ -151,19 +151,25 @@ def commands(folder: Folder, of_training: list[tuple[str, str]]) -> list[tuple[s
         if own is not None and own.state != "finished":
             what = "search" if own.is_search else "training"
             purpose = f"go on with the {what} from its last checkpoint"
-            lines.append((f"gradnas resume {quoted(own.path)}", purpose))
+            lines.append((f"gradnas resume {quoted(own.path)}{folder.options}", purpose))
     has_architecture = (folder.path / runs.GENOTYPE).exists()
     if folder.is_search and folder.child is None and has_architecture:
-        purpose = "train the cell from scratch, and five random ones too"
-        lines.append((f"gradnas train {path} --random-cells 5", purpose))
+        purpose = in_words_of(folder, "train the cell from scratch, and five random ones too")
+        lines.append((f"gradnas train {path}{folder.options} {random_option(folder)} 5", purpose))
     lines += of_training
     if has_architecture:
-        purpose = "the cells as a picture (or .svg, .png)"
-        lines.append((f"gradnas draw {path} -o cells.pdf", purpose))
+        purpose = f"{folder.drawn} as a picture (or .svg, .png)"
+        file = f"{folder.drawn.removeprefix('the ')}.pdf"
+        lines.append((f"gradnas draw {path} -o {file}", purpose))
     again = "search" if folder.is_search else "train"
     same = quoted(folder.path / runs.CONFIG)
-    lines.append((f"gradnas {again} {same}", "run the same again in a new folder"))
+    lines.append((f"gradnas {again} {same}{folder.options}", "run the same again in a new folder"))
     return lines
+
+
+def random_option(folder: Folder) -> str:
+    """The option for random architectures: of cells by its first name."""
+    return "--random-cells" if folder.noun == "cell" else "--random"
 
 
 def quoted(path: Path) -> str:

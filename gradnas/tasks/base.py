@@ -293,9 +293,19 @@ class Words(ABC):
     def curves(self, folder: Folder) -> str:
         """Losses and measures over the epochs."""
 
+    def options(self, folder: Folder) -> str:
+        """What commands need that go on with the run, with a space before it."""
+        del folder
+        return ""
+
     @abstractmethod
     def commands(self, folder: Folder) -> list[tuple[str, str]]:
         """What can be done with the trained network: command lines and their purposes."""
+
+
+def unspoken(sentence: str) -> None:
+    """Says nothing."""
+    del sentence
 
 
 def unsaid(summary: DataSummary) -> None:
@@ -494,7 +504,14 @@ class Kind(ABC, Generic[S, T, D]):
         """
 
     @abstractmethod
-    def export(self, run: runs.Run, config: T, path: Path, source: SourceOf) -> list[Path]:
+    def export(
+        self,
+        run: runs.Run,
+        config: T,
+        path: Path,
+        source: SourceOf,
+        say: Callable[[str], None] = unspoken,
+    ) -> list[Path]:
         """Write the trained network in the form that the ending of `path` names.
 
         Returns:
@@ -502,6 +519,7 @@ class Kind(ABC, Generic[S, T, D]):
 
         Args:
             source: how the source of such a network is written, for `.py`.
+            say: is called with what is to be said of the file.
         """
 
     def after_training(self, run: runs.Run, config: T) -> list[NextStep]:

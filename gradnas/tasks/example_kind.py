@@ -32,7 +32,7 @@ from gradnas.randomness import seed_for
 from gradnas.runs import Record
 from gradnas.search.search import Search
 from gradnas.spaces.module_space import ModuleSpace
-from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings, unsaid
+from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings, unsaid, unspoken
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
 from gradnas.tasks.measure import Measure
@@ -289,8 +289,15 @@ class ExampleKind(Kind[S, T, ExampleData]):
         number = len(data.test)
         return f"test {key} {reached}  loss {test['loss']:.4f}  on {number} {self.name}"
 
-    def export(self, run: runs.Run, config: T, path: Path, source: SourceOf) -> list[Path]:
-        del source  # that of the published families alone
+    def export(
+        self,
+        run: runs.Run,
+        config: T,
+        path: Path,
+        source: SourceOf,
+        say: Callable[[str], None] = unspoken,
+    ) -> list[Path]:
+        del source, say  # that of the published families alone
         network = self.load_trained(run, config).to(torch.float32)
         results = read_object(run.path / runs.RESULTS)
         if path.suffix == ".py":

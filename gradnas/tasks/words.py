@@ -14,6 +14,7 @@ from gradnas.reports.words import (
     count,
     in_words_of,
     quoted,
+    random_option,
     so_far,
     subject,
 )
@@ -119,7 +120,8 @@ class MeasuredWords(Words):
             return in_words_of(
                 folder,
                 "<p>No random cells were trained in the same way. They show what is reached with "
-                "any cell: train with <code>--random-cells 5</code>.</p>",
+                "any cell: train with "
+                f"<code>{random_option(folder)} 5</code>.</p>",
             )
         plot = plots.comparison(
             "plot-comparison",
@@ -174,8 +176,11 @@ class MeasuredWords(Words):
         path = quoted(folder.path)
         exported = "the trained network for other programs (or .pt2)"
         return [
-            (f"gradnas evaluate {path}", f"test {self.measure.key} of the trained network"),
-            (f"gradnas export {path} -o model.onnx", exported),
+            (
+                f"gradnas evaluate {path}{folder.options}",
+                f"test {self.measure.key} of the trained network",
+            ),
+            (f"gradnas export {path}{folder.options} -o model.onnx", exported),
         ]
 
 

@@ -22,6 +22,7 @@ class Chains(Family[Chain, MBConvChain]):
     """Chains of blocks."""
 
     noun = "chain"
+    drawn = "the chain"
     title = "Chain"
     called = "a chain"
     called_elsewhere = "an architecture for images"

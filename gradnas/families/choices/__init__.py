@@ -19,6 +19,7 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
     """A mapping from choices to operations."""
 
     noun = "network"
+    drawn = "the choices"
     title = "Choices"
     called = "a set of choices"
     called_elsewhere = "a set of choices"

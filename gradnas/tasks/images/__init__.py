@@ -19,7 +19,7 @@ from gradnas.data.summary import DataSummary
 from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind, unsaid
+from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.images.checks import (
     IMAGES_FILE,
@@ -164,8 +164,14 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
         return "\n".join([reached, *(f"note: {note}" for note in data.notes)])
 
     def export(
-        self, run: runs.Run, config: TrainConfig, path: Path, source: SourceOf
+        self,
+        run: runs.Run,
+        config: TrainConfig,
+        path: Path,
+        source: SourceOf,
+        say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
+        del say
         return export_network(
             self.load_trained(run, config),
             path,

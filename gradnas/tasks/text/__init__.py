@@ -18,7 +18,7 @@ from gradnas.data.located import expanded
 from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
-from gradnas.tasks.base import Kind, unsaid
+from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.sentences import NextStep, about
 from gradnas.tasks.text.export import export_language_model
@@ -189,9 +189,14 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         return "\n".join([said, *unknown_notes(vocabulary, words, "the text")])
 
     def export(
-        self, run: runs.Run, config: TextTrainConfig, path: Path, source: SourceOf
+        self,
+        run: runs.Run,
+        config: TextTrainConfig,
+        path: Path,
+        source: SourceOf,
+        say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
-        del source  # a language model has none
+        del source, say  # a language model has none
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
         return export_language_model(model, vocabulary, path, genotype=config.genotype)

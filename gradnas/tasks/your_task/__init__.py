@@ -18,10 +18,11 @@ from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind, unsaid
+from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.checks import check_task_search, check_task_training
+from gradnas.tasks.your_task.export import export_task
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.search import TaskSearch
 from gradnas.tasks.your_task.sentences import TaskSentences
@@ -145,9 +146,17 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         return f"test {'  '.join(words)}  on {training.num_examples} examples"
 
     def export(
-        self, run: runs.Run, config: TaskTrainConfig, path: Path, source: SourceOf
+        self,
+        run: runs.Run,
+        config: TaskTrainConfig,
+        path: Path,
+        source: SourceOf,
+        say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
-        raise NotImplementedError
+        del source  # that of the published families alone
+        task = config.data.load()
+        network = self.load_trained(run, config).to(torch.float32)
+        return export_task(network, task, path, config.genotype, say)
 
 
 YOUR_TASK = YourTask()

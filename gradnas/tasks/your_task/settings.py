@@ -55,6 +55,11 @@ class GivenTask:
         return None if self.text is None else hashlib.sha256(self.text).hexdigest()
 
 
+def option_for(source: str) -> str:
+    """What a command needs for a task: ` --task my_task.py`; nothing for one made in Python."""
+    return "" if source == IN_PYTHON else f" --task {shlex.quote(source)}"
+
+
 def not_here(source: str) -> ValueError:
     """The error where a run needs its task."""
     where = "MY_TASK.py" if source == IN_PYTHON else source
@@ -211,8 +216,7 @@ class TaskSettings(Settings):
 
     @property
     def task_option(self) -> str:
-        source = self.data.source
-        return "" if source == IN_PYTHON else f" --task {shlex.quote(source)}"
+        return option_for(self.data.source)
 
     def with_source(self, source: str) -> Self:
         raise ValueError(

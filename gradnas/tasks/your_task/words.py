@@ -9,6 +9,7 @@ from gradnas.reports.words import Summary
 from gradnas.tasks.base import Words
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.words import MeasuredWords
+from gradnas.tasks.your_task.settings import option_for
 
 
 class TaskWords(Words):
@@ -28,6 +29,9 @@ class TaskWords(Words):
 
     def curves(self, folder: Folder) -> str:
         return _words(folder).curves(folder)
+
+    def options(self, folder: Folder) -> str:
+        return option_for(folder.source)
 
     def commands(self, folder: Folder) -> list[tuple[str, str]]:
         return _words(folder).commands(folder)

@@ -1,0 +1,62 @@
+"""Programs that people bring, each a file in `own_tasks/`: from the command line, all the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradnas import runs
+from gradnas.cli import main
+
+FOLDER = Path(__file__).parents[1] / "own_tasks"
+TASKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+OPTIONS = {"budget": ("--budget-macs", "150")}
+NO_FREE_BATCH = {"graph", "own_loop", "stream"}  # their loaders make the batches
+
+
+def gradnas(*arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def stop_after(monkeypatch, steps):
+    """The next run stops after so many steps."""
+    left = [steps]
+
+    def after_step(keeper):
+        left[0] -= 1
+        if left[0] == 0:
+            keeper.save()
+            raise runs.Interrupted
+
+    monkeypatch.setattr(runs.Keeper, "after_step", after_step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_search_stop_resume_train_report_export(name, tmp_path, monkeypatch, capsys):
+    file = FOLDER / f"{name}.py"
+    settings = (*OPTIONS.get(name, ()), "--epochs", 2, "--batch-size", 8, "--device", "cpu")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    gradnas("search", file, *settings, "--out", whole)
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        arguments = ["search", file, *settings, "--out", stopped]
+        assert main([str(argument) for argument in arguments]) == 130
+    torch.manual_seed(1)  # as in another process
+    gradnas("resume", stopped, "--task", file)
+    for part in (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS):
+        assert (whole / part).read_bytes() == (stopped / part).read_bytes(), part
+
+    gradnas("train", whole, "--task", file, "--random", 1)
+    gradnas("evaluate", whole, "--task", file)
+    gradnas("report", whole)
+    page = (whole / runs.REPORT).read_text()
+    assert "<h2>Choices</h2>" in page and "the cell" not in page
+    capsys.readouterr()
+    gradnas("export", whole, "--task", file, "-o", tmp_path / "model.pt2")
+    said = capsys.readouterr().out
+    assert "largest difference to torch on held-out examples" in said
+    assert ("batches of one size alone" in said) == (name in NO_FREE_BATCH), said
