@@ -99,9 +99,15 @@ def take_over(search: Stateful, state: State) -> None:
     """`Search.load_state_dict`."""
     missing = ENTRIES - state.keys()
     if missing:
-        raise ValueError(
-            f"this is not the state of a Search: it lacks {', '.join(sorted(missing))}"
-        )
+        lacks = f"it lacks {', '.join(sorted(missing))}"
+        if {"supernet", "weight_optimizer", "alpha_optimizer"} <= state.keys():
+            raise ValueError(
+                f"the state was written by an earlier version of gradnas ({lacks}), which did not "
+                "say what search it is of: finish that search with the version that wrote it, or "
+                "begin again; its weights and alphas alone are in state['supernet'], for "
+                "search.supernet.load_state_dict"
+            )
+        raise ValueError(f"this is not the state of a Search: {lacks}")
     own_kinds = _kinds(search)
     for what, saved in state["kinds"].items():
         if saved != own_kinds[what]:

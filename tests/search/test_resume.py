@@ -255,3 +255,14 @@ def test_a_loader_with_other_generators_is_named():
     train, _ = shuffling("global")
     with pytest.warns(UserWarning, match="train loader has 0 torch generators .* had 1"):
         going(other, (train, shuffling("generator")[1]), 1)
+
+
+def test_a_state_of_an_earlier_version_says_what_to_do():
+    search = Search(Ordered())
+    state = search.state_dict()
+    for name in ("kinds", "operations", "weight_names", "alpha_names", "feed"):
+        del state[name]
+    with pytest.raises(ValueError, match=r"earlier version.*lacks .*kinds.*state\['supernet'\]"):
+        Search(Ordered()).load_state_dict(state)
+    other = Search(Ordered())
+    other.supernet.load_state_dict(state["supernet"])  # as the sentence says
