@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gradnas.data.augment import PLAIN, Augment
-from gradnas.data.seen import NOTHING_FOUND, Found
+from gradnas.data.found import NOTHING_FOUND, Found
 from gradnas.randomness import generator_for
 
 # What a stream of random numbers is for: the first number mixed after the seed.

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from gradnas import extras
 from gradnas.data.base import ImageData, stratified
 from gradnas.data.fingerprint import Fingerprint, digest_of
+from gradnas.data.found import Found
 from gradnas.data.memory import MemorySplit, pixel_statistics
-from gradnas.data.seen import Found
 
 TEST_FRACTION = 0.2
 

@@ -276,7 +276,7 @@ def _numbers_for_names(
     source: RowSource, train: RowSource, names: Sequence[str], split: str
 ) -> list[str]:
     """A split with numbers alone beside a training split whose classes have names."""
-    if not train.is_text:
+    if not train.names_in_rows:
         return [
             f"the labels of the {split} split ({source.name}) are numbers without names: they "
             f"are taken for the numbers of the training classes ({listed(names)})"

@@ -22,12 +22,12 @@ class Labels:
     Attributes:
         numbers_N: int64; with names, where they are one of 0..len(names)-1, the number of a name.
         names: of the classes, by number; None where the rows have numbers alone.
-        is_text: the names were in the rows themselves: their numbers mean nothing elsewhere.
+        names_in_rows: the names were in the rows themselves: their numbers mean nothing elsewhere.
     """
 
     numbers_N: np.ndarray
     names: tuple[str, ...] | None = None
-    is_text: bool = False
+    names_in_rows: bool = False
 
 
 def labels_of(values: pa.ChunkedArray, names: Sequence[str] | None, where: str) -> Labels:
@@ -48,8 +48,10 @@ def labels_of(values: pa.ChunkedArray, names: Sequence[str] | None, where: str) 
         raise ValueError(f"{file}, row {row}, has no label (column {column} is null)")
     if pa.types.is_boolean(values.type):
         numbers_N = np.array(values.to_pylist(), dtype=np.int64)
-        return Labels(numbers_N, tuple(names) if names else ("False", "True"), is_text=not names)
-    if _is_text(values.type):
+        return Labels(
+            numbers_N, tuple(names) if names else ("False", "True"), names_in_rows=not names
+        )
+    if _holds_words(values.type):
         return _texts(values.to_pylist(), names, where)
     if not pa.types.is_integer(values.type):
         raise ValueError(
@@ -69,7 +71,7 @@ def labels_of(values: pa.ChunkedArray, names: Sequence[str] | None, where: str) 
     return Labels(numbers_N, tuple(names))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _holds_words(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
 
 
@@ -88,7 +90,7 @@ def _texts(texts: Sequence[str], names: Sequence[str] | None, where: str) -> Lab
                 f"{did_you_mean(text, known)}"
             )
     numbers_N = np.array([numbers[text] for text in texts], dtype=np.int64)
-    return Labels(numbers_N, known, is_text=True)
+    return Labels(numbers_N, known, names_in_rows=True)
 
 
 def _categories(values: pa.ChunkedArray, names: Sequence[str] | None, where: str) -> Labels:
@@ -97,7 +99,7 @@ def _categories(values: pa.ChunkedArray, names: Sequence[str] | None, where: str
     Their order is that of the file, also of categories without rows.
     """
     plain = values.cast(values.type.value_type)
-    if not _is_text(values.type.value_type) or names or plain.null_count:
+    if not _holds_words(values.type.value_type) or names or plain.null_count:
         return labels_of(plain, names, where)
     categories: dict[str, None] = {}
     for chunk in values.chunks:
@@ -135,7 +137,7 @@ def joined_names(by_file: Mapping[str, Labels]) -> tuple[str, ...] | None:
         assert part.names is not None
         union.update(dict.fromkeys(composed(name) for name in part.names))
     check_different(union, files[0])
-    if all(part.is_text for part in parts):
+    if all(part.names_in_rows for part in parts):
         return tuple(sorted(union))
     return tuple(union)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gradnas.data import cifar10, digits, image_set, images
+from gradnas.data import cifar10, classes, digits, image_set, images
 from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
 from gradnas.data.located import expanded
@@ -74,7 +74,7 @@ def load_images(
             f"there is no folder {folder} and no set of that name: expected 'digits', 'cifar10', "
             f"an owner/name of the Hugging Face hub, or a folder with {image_set.LAYOUTS}"
         )
-    images.check_several(found)
+    classes.check_several(found)
     return images.load_set(found, image_size, test_fraction, seed, memory_limit_mib, fit)
 
 
@@ -88,7 +88,7 @@ def is_of_images(data: str) -> bool:
     folder = expanded(data)
     if folder.is_dir():
         names = os.listdir(folder)
-        is_text = any(name.lower().endswith(".txt") for name in names)
+        has_texts = any(name.lower().endswith(".txt") for name in names)
         has_splits = any(split_named(name) and (folder / name).is_dir() for name in names)
-        return not is_text or has_splits or any(name.endswith(".parquet") for name in names)
+        return not has_texts or has_splits or any(name.endswith(".parquet") for name in names)
     return not folder.is_file() and image_set.is_hub_name(data)

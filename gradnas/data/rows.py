@@ -41,9 +41,9 @@ class RowSource(Source):
         return next(iter(self.parts))
 
     @property
-    def is_text(self) -> bool:
+    def names_in_rows(self) -> bool:
         """Whether the names of the classes were in the rows, so that their numbers are our own."""
-        return any(labels.is_text for labels in self.parts.values())
+        return any(labels.names_in_rows for labels in self.parts.values())
 
     def number_by(self, names: Sequence[str], known_from: str) -> None:
         """Give the labels the numbers of these classes, by name, where the files name theirs.

@@ -8,22 +8,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradnas.config import Json
-from gradnas.data.fingerprint import Fingerprint, digest, digest_of
-from gradnas.data.summary import LeftOut
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from gradnas.data.stream import Source
-
-SAMPLE = 64  # images of a split that are looked at where reading all of them takes long
 HASH_BYTES = 16
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
@@ -85,25 +77,6 @@ class Seen:
         return Counter((width, height) for width, height in pairs)
 
 
-@dataclass(frozen=True)
-class Found:
-    """How a set of images was found, beside the images.
-
-    Attributes:
-        fingerprint: of all its images, before any were taken out for a test.
-        sizes: (width, height) in pixels -> number of images, of those looked at.
-        num_looked_at: images whose sizes are known; fewer than all where they are streamed.
-        left_out: what lies beside the images and was not read.
-        warnings: what looks wrong, each a sentence.
-    """
-
-    fingerprint: Fingerprint
-    sizes: Mapping[tuple[int, int], int]
-    num_looked_at: int
-    left_out: Sequence[LeftOut] = ()
-    warnings: Sequence[str] = ()
-
-
 def orientation(exif: bytes) -> int:
     """The orientation that EXIF data give (1..8); upright where they give none, or are damaged.
 
@@ -141,39 +114,3 @@ def is_blank(image: Image) -> bool:
     """Whether all pixels have one colour."""
     pixels = np.asarray(image)
     return bool((pixels == pixels[0, 0]).all())
-
-
-NOTHING_FOUND = Found(Fingerprint({}), {}, 0)
-
-
-def sample_rows(size: int) -> range:
-    """Rows of a source that stand for all of them: at most twice `SAMPLE`, evenly apart."""
-    return range(0, size, max(1, size // SAMPLE))
-
-
-def fingerprint_of(
-    sources: Mapping[str, Source], seen: Mapping[str, Seen], class_names: Sequence[str]
-) -> Fingerprint:
-    """What a set of images is known again by.
-
-    Args:
-        sources: "training", "test", ... -> its images.
-        seen: what was noticed of them; of all, or of the rows of `sample_rows` at least.
-        class_names: by label.
-    """
-    entries: dict[str, Json] = {"classes": list(class_names)}
-    for split, source in sources.items():
-        noted = seen[split]
-        counts = Counter(source.labels.tolist())
-        by_class = {name: counts.get(label, 0) for label, name in enumerate(class_names)}
-        entries[f"{split} images"] = len(source)
-        entries[f"{split} images of each class"] = by_class
-        entries[f"labels of the {split} images"] = digest_of(source.labels)
-        # Bytes as they are stored, which are the same with any version of a decoder.
-        sampled = noted.hashes_N[list(sample_rows(len(source)))]
-        entries[f"contents of some {split} images"] = digest([sampled.tobytes()])
-        if noted.all_noted:
-            entries[f"contents of the {split} images"] = digest([noted.hashes_N.tobytes()])
-        else:
-            entries.update(source.about(split))
-    return Fingerprint(entries)

@@ -209,7 +209,9 @@ def test_data_that_moved_alone_are_named(fails, tmp_path, monkeypatch):
     shutil.move(here / "images", tmp_path / "moved")
     other = write_images(tmp_path / "other", (8, 8), number=5)
     assert "no folder images" in fails("resume", run.path)
-    assert "num_train_images was 24, and is 10" in fails("resume", run.path, "--data", other)
+    assert "the number of training images was 24, and is 10" in fails(
+        "resume", run.path, "--data", other
+    )
     ok("resume", run.path, "--data", tmp_path / "moved")
     ok("train", run.path, "--recipe", "digits-eval", *BRIEF, *SMALL)
 
