@@ -4,10 +4,13 @@ Text has its own words: `text.load_corpus` gives a `Corpus`, `chunks.TextStream`
 Images:
 
 `load_images` gives an `ImageData` with two `Split`s; `Split.batches` gives `Batches`;
-`Batches.epoch` gives tensors. Within the room imports go down: `augment`, `base` (torch and numpy
-alone), `memory` and `stream` (decoding while training), the kinds of sources `folder`, `parquet`,
-`hub`, the sets `digits`, `cifar10`, `images`, then `load`, which picks one, and `config`. Pillow,
-pyarrow, scikit-learn and `datasets` are imported when a set that needs them is loaded.
+`Batches.epoch` gives tensors. Within the room imports go down: `summary` and `fingerprint` (of data
+of any kind), `augment`, `base` (torch and numpy alone), `memory` and `stream` (decoding while
+training, with notes in `seen`), `names`, the kinds of sources `folder` (with `files`), `parquet`
+(with `shards`, `labels`, `rows`) and `hub`, `image_set`, which finds one, `classes` and
+`suspicious`, which check it, the sets `digits`, `cifar10`, `images`, then `load`, which picks one,
+and `config`. Pillow, pyarrow, scikit-learn and `datasets` are imported when a set that needs them
+is loaded.
 """
 
 from __future__ import annotations
