@@ -64,8 +64,8 @@ def _first(value: Any) -> Any:
         return value[:1] if value.dim() else value
     if isinstance(value, Mapping):
         # Of the same class, which may look its entries up as attributes.
-        items = {key: _first(item) for key, item in value.items()}
-        return items if type(value) is dict else type(value)(items)
+        make: Any = type(value)
+        return make({key: _first(item) for key, item in value.items()})
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_first(item) for item in value))
     if isinstance(value, (list, tuple)):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -101,7 +102,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         self, config: TextTrainConfig, data: Corpus, chosen: Collection[str]
     ) -> tuple[TextTrainConfig, list[str]]:
         """With fewer texts side by side where a split is too short for as many."""
-        fitting: dict[str, int] = {}
+        fitting: dict[str, Any] = {}
         notes = []
         for name, split in (
             ("batch_size", "train"),

@@ -59,8 +59,8 @@ def as_read(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
     if vocabulary.unknown is None:
         return corpus
     number_V = vocabulary.numbers(corpus.vocabulary.tokens)
-    splits = {name: number_V[corpus.split(name)] for name in SPLITS}
-    return replace(corpus, vocabulary=vocabulary, **splits)
+    train, valid, test = (number_V[corpus.split(name)] for name in SPLITS)
+    return replace(corpus, vocabulary=vocabulary, train=train, valid=valid, test=test)
 
 
 def _unknown(corpus: Corpus) -> Fact:
