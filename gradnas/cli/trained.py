@@ -38,7 +38,7 @@ def export(command: ExportCommand) -> None:
 
     sentences: list[str] = []
     run = runs.Run.open(command.folder)
-    for path in export_trained(run, command.out, bind, sentences.append):
+    for path in export_trained(run, command.out, bind, sentences.append, command.normalised):
         line(path)
     for sentence in sentences:
         line(sentence)

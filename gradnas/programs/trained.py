@@ -52,12 +52,14 @@ def export_trained(
     path: str | Path,
     bind: Callable[[TrainSettings], TrainSettings] = unbound,
     say: Callable[[str], None] = unspoken,
+    normalised: bool = False,
 ) -> list[Path]:
     """Export the trained network of a run folder in the form that the ending of `path` names.
 
     Args:
         bind: gives the configuration the task that it needs.
         say: is called with what is to be said of the file.
+        normalised: let the exported network normalise what goes in.
 
     Returns:
         The files written.
@@ -70,4 +72,7 @@ def export_trained(
     training, config = trained_run(run.path)
     config = bind(config)
     source = family_of(config.genotype).source
-    return kind_of(config).export(training, config, Path(path), source, say)
+    kind = kind_of(config)
+    if normalised:
+        kind = kind.normalising()
+    return kind.export(training, config, Path(path), source, say)

@@ -522,6 +522,16 @@ class Kind(ABC, Generic[S, T, D]):
             say: is called with what is to be said of the file.
         """
 
+    def normalising(self) -> Kind[S, T, D]:
+        """The kind whose exported networks take inputs as they are stored, and normalise inside.
+
+        Raises:
+            ValueError: inputs of this kind are not normalised.
+        """
+        raise ValueError(
+            f"--normalised is for images: what goes into a network of {self.name} is not normalised"
+        )
+
     def after_training(self, run: runs.Run, config: T) -> list[NextStep]:
         """What to do with a finished training, beyond what goes for any."""
         del run, config

@@ -297,7 +297,7 @@ class ExampleKind(Kind[S, T, ExampleData]):
         source: SourceOf,
         say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
-        del source, say  # that of the published families alone
+        del source  # that of the published families alone
         network = self.load_trained(run, config).to(torch.float32)
         results = read_object(run.path / runs.RESULTS)
         if path.suffix == ".py":
@@ -306,9 +306,12 @@ class ExampleKind(Kind[S, T, ExampleData]):
                 "export to .pt2 or .onnx"
             )
         inputs = []
+        goes_in = []
         for entry in results["inputs"]:
             shape = (EXPORTED_EXAMPLES, *entry["shape"])
             inputs.append(torch.zeros(shape, dtype=getattr(torch, entry["dtype"])))
+            goes_in.append(f"({', '.join(['B', *map(str, entry['shape'])])}) {entry['dtype']}")
+        say(f"in: {', '.join(goes_in)}, as the data give it")
         return write_program(
             network,
             path,

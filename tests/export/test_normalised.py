@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gradnas import ConvCell, Genotype
+from gradnas.cli import main
 from gradnas.families.cells import CELLS
 from gradnas.tasks.images.export import export_network, export_sentences
 
@@ -129,3 +130,45 @@ def test_what_goes_in_is_said(tmp_path):
     )
     before, _ = export_sentences(DATA, tmp_path / "net.py", normalised=False)
     assert "with MEAN and STD in the file, as by its normalise()" in before
+
+
+# ---- on the command line -------------------------------------------------------------------------
+
+
+def printed(capsys, *arguments):
+    assert main([str(a) for a in arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.slow
+def test_export_says_what_goes_in_and_puts_it_inside(tmp_path, capsys):
+    run = tmp_path / "run"
+    small = ("--epochs", "1", "--per-class", "6", "--channels", "2", "--cells", "2")
+    printed(capsys, "train", GENOTYPE.to_text(), "--recipe", "digits-eval", "--out", run, *small)
+    path = tmp_path / "net.pt2"
+    file, goes_in, comes_out = printed(capsys, "export", run, "-o", path)
+    assert file == str(path) and "normalised as (x - mean) / std" in goes_in
+    assert goes_in.startswith("in: images (B, 1, 8, 8), float32, ") and "(B, 10)" in comes_out
+    _, goes_in, _ = printed(capsys, "export", run, "-o", tmp_path / "all.pt2", "--normalised")
+    assert goes_in.endswith("pixels in [0, 1]; mean and std are inside")
+    about = {"gradnas.json": ""}
+    before = torch.export.load(path, extra_files=about).module()
+    inside = torch.export.load(tmp_path / "all.pt2").module()
+    data = json.loads(about["gradnas.json"])["data"]
+    x = torch.rand(3, 1, 8, 8)
+    normalised = (x - data["mean"][0]) / data["std"][0]
+    torch.testing.assert_close(inside(x), before(normalised), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_export_of_a_language_model_says_what_goes_in(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("the cat sat\n" * 60)
+    run = tmp_path / "run"
+    cell = Genotype.recurrent_cell([("tanh", 0), ("relu", 1)]).to_text()
+    data = ("--recipe", "text-eval", "--data", tmp_path / "t.txt", "--out", run)
+    printed(capsys, "train", cell, *data, "--epochs", "1", "--hidden", "6")
+    _, goes_in, comes_out = printed(capsys, "export", run, "-o", tmp_path / "m.pt2")
+    assert goes_in.startswith("in: tokens (1, B), int64, and hidden (B, 6), float32")
+    assert comes_out == "out: log_prob (1, B, 4) and the next hidden (B, 6)"
+    assert main(["export", str(run), "-o", str(tmp_path / "m.pt2"), "--normalised"]) == 2
+    assert "--normalised is for images" in capsys.readouterr().err

@@ -57,5 +57,7 @@ class ExportCommand(Command):
     """Run folder of a training, or of a search that was trained."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")]
     """model.onnx, model.pt2 or model.py."""
+    normalised: bool = False
+    """Of images: take pixels in [0, 1], and normalise them inside."""
     task: TaskFile = None
     """Of a run on a task of your own: its file, which is run."""

@@ -32,7 +32,7 @@ from gradnas.tasks.images.checks import (
     with_head_that_fits,
 )
 from gradnas.tasks.images.evaluation import evaluate
-from gradnas.tasks.images.export import export_network
+from gradnas.tasks.images.export import export_network, export_sentences
 from gradnas.tasks.images.reading import summary_of
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.sentences import ImageSentences
@@ -46,7 +46,11 @@ EVALUATION_BATCH = 256
 
 
 class Images(Kind[SearchConfig, TrainConfig, ImageData]):
-    """Labelled images, measured by the accuracy of a classifier."""
+    """Labelled images, measured by the accuracy of a classifier.
+
+    Args:
+        normalises_inside: whether exported networks take pixels in [0, 1].
+    """
 
     name = "images"
     measure = Measure("accuracy", "accuracies", higher_is_better=True, scale=100.0, unit="%")
@@ -55,6 +59,9 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     train_config = TrainConfig
     data_config = DataConfig
     data_of_search = ("source", "image_size", "fit", "test_fraction", "own_validation")
+
+    def __init__(self, *, normalises_inside: bool = False) -> None:
+        self.normalises_inside = normalises_inside
 
     @property
     def sentences(self) -> ImageSentences:
@@ -171,15 +178,23 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
         source: SourceOf,
         say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
-        del say
-        return export_network(
+        files = export_network(
             self.load_trained(run, config),
             path,
             data=trained_on(run),
             genotype=config.genotype,
             space=config.space,
             source=source,
+            normalised=self.normalises_inside,
         )
+        for sentence in export_sentences(
+            trained_on(run), path, normalised=self.normalises_inside
+        ):
+            say(sentence)
+        return files
+
+    def normalising(self) -> Images:
+        return Images(normalises_inside=True)
 
 
 def trained_on(run: runs.Run) -> JsonObject:

@@ -17,6 +17,7 @@ from gradnas.data import Corpus, TextConfig, TextStream
 from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.located import expanded
 from gradnas.data.summary import DataSummary
+from gradnas.export.programs import METADATA
 from gradnas.export.source import SourceOf
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, unsaid, unspoken
@@ -197,10 +198,17 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         source: SourceOf,
         say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
-        del source, say  # a language model has none
+        del source  # a language model has none
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
-        return export_language_model(model, vocabulary, path, genotype=config.genotype)
+        files = export_language_model(model, vocabulary, path, genotype=config.genotype)
+        H = model.hidden
+        say(
+            f"in: tokens (1, B), int64, and hidden (B, {H}), float32, zeros where a text begins; "
+            f"the numbers of tokens are those of vocabulary in its metadata ({METADATA})"
+        )
+        say(f"out: log_prob (1, B, {len(vocabulary)}) and the next hidden (B, {H})")
+        return files
 
     def generate(
         self,
