@@ -187,9 +187,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
             source=source,
             normalised=self.normalises_inside,
         )
-        for sentence in export_sentences(
-            trained_on(run), path, normalised=self.normalises_inside
-        ):
+        for sentence in export_sentences(trained_on(run), path, normalised=self.normalises_inside):
             say(sentence)
         return files
 
