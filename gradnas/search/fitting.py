@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,7 +14,8 @@ from gradnas.progress import Progress
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import check_gradients
 from gradnas.search.feed import length_of, supervised
-from gradnas.search.gap import gap_line
+from gradnas.search.folder import FitFolder, Losses, Recorded
+from gradnas.search.gap import Gap, gap_line, measured_gap
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
@@ -21,7 +24,7 @@ from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet
 
 
-class Fitted(Protocol):
+class Fitted(Recorded, Protocol):
     """What the loop asks of a search."""
 
     supernet: Supernet
@@ -56,6 +59,8 @@ def fit(
     loss: Callable[[Any, Any], Tensor],
     epochs: int,
     progress: bool,
+    out: str | Path | None = None,
+    resume: bool = False,
 ) -> SearchResult:
     """`Search.fit`."""
     check_gradients()
@@ -70,36 +75,58 @@ def fit(
     search.weight_step.set_learning_rate()
     search.modes.train()
 
+    folder = None if out is None else FitFolder(search, out, resume, last)
+    if resume and folder is None:
+        raise ValueError("resume=True goes on with a run folder: give its path as out=")
+    with folder or nullcontext():
+        note = folder.take_up() if folder is not None else None
+        result = _epochs(search, folder, train_loader, valid_loader, loss, last, progress, note)
+    return result
+
+
+def _epochs(
+    search: Fitted,
+    folder: FitFolder | None,
+    train_loader: Iterable[Any],
+    valid_loader: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor],
+    last: int,
+    progress: bool,
+    note: str | None,
+) -> SearchResult:
+    """The loop, from where the search stands."""
+    per_epoch = length_of(train_loader)
     bar = Progress("search", last, per_epoch, first_epoch=search.epoch, enabled=progress)
+    gap: Gap | None = None
     with bar:
-        for note in search.supernet.notes():
-            bar.say(note)
+        for sentence in [*search.supernet.notes(), *([] if note is None else [note])]:
+            bar.say(sentence)
         while search.epoch < last:
             epoch = search.epoch
-            count = 0
-            train_total = 0.0
-            valid_total = 0.0
-            every_step_had_alphas = True
+            seen = folder.seen if folder is not None else Losses()
             for train_batch, valid_batch in search.pairs(train_loader, valid_loader):
                 report = search.step(supervised(loss, train_batch), supervised(loss, valid_batch))
-                count += 1
-                train_total += report.train_loss.item()
-                if report.valid_loss is None:
-                    every_step_had_alphas = False
-                else:
-                    valid_total += report.valid_loss.item()
+                seen.add(report)
                 bar.step(train_loss=report.train_loss)
-            means = {}
-            if count:  # none where an epoch was stopped after its last batch
-                means["train_loss"] = train_total / count
-            # A mean over some of the steps would not compare with that of the other epochs.
-            if count and every_step_had_alphas:
-                means["valid_loss"] = valid_total / count
-            bar.epoch(epoch, means)
+                if folder is not None:
+                    folder.keeper.after_step()
+            bar.epoch(epoch, seen.means())
+            if folder is not None:
+                if search.epoch == last:
+                    draw = search.evaluation_draw()
+                    result = search.result()
+                    gap = measured_gap(
+                        search.passes, draw, result, train_loader, valid_loader, loss
+                    )
+                folder.finish_epoch(epoch, gap)
         result = search.result()
+        if folder is not None:
+            folder.finish(result)
         if progress:
             draw = search.evaluation_draw()
-            line = gap_line(search.passes, draw, result, train_loader, valid_loader, loss)
+            line = None if gap is None else str(gap)
+            if folder is None:
+                line = gap_line(search.passes, draw, result, train_loader, valid_loader, loss)
             if line is not None:
                 bar.say(f"search: {line}")
     return result

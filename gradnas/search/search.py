@@ -11,6 +11,7 @@ with `rewards`, `weight_step`, `costs`, `feed` (batches), `result`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -262,6 +263,8 @@ class Search:
         loss: Callable[[Any, Any], Tensor],
         epochs: int,
         progress: bool = True,
+        out: str | Path | None = None,
+        resume: bool = False,
     ) -> SearchResult:
         """Search for `epochs` epochs, with `loss(net(inputs ...), target)` on every batch.
 
@@ -275,12 +278,17 @@ class Search:
         Args:
             progress: show it, and at the end how far the derived network is from the mixture, where
                 that can be measured (of loaders with a length, which can be read once more).
+            out: a run folder to make, with metrics, alphas and checkpoints: `gradnas report` makes
+                a page of it.
+            resume: go on with the run in that folder, which was stopped: give the same `Search` and
+                the same arguments.
 
         Raises:
-            ValueError: batches of another form (then write your own loop with `pairs` and `step`);
+            ValueError: a folder that holds anything, or no run of this search to go on with;
+                batches of another form (then write your own loop with `pairs` and `step`);
                 other `epochs` in the middle of a search; no epoch after those of the warm-up.
         """
-        return fit(self, train_loader, valid_loader, loss, epochs, progress)
+        return fit(self, train_loader, valid_loader, loss, epochs, progress, out, resume)
 
     # ---- what it stands for ----------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import gradnas
 from gradnas import Choice, Task, runs
+from gradnas.config import from_json
+from gradnas.programs.reporting import write_report
 from gradnas.programs.your_task import run_search, run_training
+from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 CPU = torch.device("cpu")
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -156,3 +159,44 @@ def test_an_optimiser_and_a_schedule_of_ones_own_are_resumed_too(tmp_path, monke
     assert config["weights"] is None
     rows = runs.Run(tmp_path / "whole").records()
     assert rows[0]["lr"] != rows[1]["lr"]
+
+
+# ---- a search of one's own with a run folder -----------------------------------------------------
+
+
+def fitted(out, resume=False, epochs=2):
+    torch.manual_seed(0)
+    net = Net()
+    train = DataLoader(TensorDataset(X, Y), 12, shuffle=True, generator=torch.Generator())
+    valid = DataLoader(TensorDataset(*HELD_OUT), 8)
+    own = gradnas.Search(net, seed=3)
+    return own.fit(train, valid, F.cross_entropy, epochs, progress=False, out=out, resume=resume)
+
+
+def test_fit_has_a_run_folder_that_is_resumed_reported_and_trained(tmp_path, monkeypatch):
+    result = fitted(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_every(patch, 3)
+        assert go_on(lambda resume: fitted(tmp_path / "stopped", resume=resume)) > 2
+    files = (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
+    assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
+
+    config = json.loads((tmp_path / "whole" / runs.CONFIG).read_text())
+    assert from_json(TaskSearchConfig, config).space.names == {"body": ("wide", "flat", "skip")}
+    page = write_report(runs.Run(tmp_path / "whole")).read_text()
+    assert "<h2>Choices</h2>" in page
+    trained = run_training(task_on(), tmp_path / "whole", device="cpu", progress=False)
+    assert trained.choices == result.choices
+
+
+def test_fit_refuses_a_folder_that_holds_a_run_and_a_search_that_has_begun(tmp_path):
+    fitted(tmp_path / "run", epochs=1)
+    with pytest.raises(ValueError, match="already holds a finished run"):
+        fitted(tmp_path / "run", epochs=1)
+    with pytest.raises(ValueError, match="nothing to go on with"):
+        fitted(tmp_path / "run", resume=True, epochs=1)
+    own = gradnas.Search(Net())
+    batch = (X[:8], Y[:8])
+    own.fit([batch], [batch], F.cross_entropy, 1, progress=False)
+    with pytest.raises(ValueError, match="has made 1 steps"):
+        own.fit([batch], [batch], F.cross_entropy, 1, progress=False, out=tmp_path / "other")

@@ -24,6 +24,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.search.folder import IN_PYTHON  # where a task is from that no file says
 from gradnas.spaces.module_space import CHOICES, ModuleSpace
 from gradnas.spaces.your_module import choices_in, places_in
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
@@ -32,7 +33,6 @@ from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.task import Task
 
-IN_PYTHON = "a program"  # where a task comes from that was not read from a file
 TASK_COPY = "task.py"  # in a run folder, to read
 
 
