@@ -244,6 +244,9 @@ class FolderSource(Source):
     def where(self, index: int) -> str:
         return str(self._path(index))
 
+    def place(self, index: int) -> str:
+        return str(self._path(index).relative_to(self.root.parent))
+
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         return tuple(self._skipped.left_out())
@@ -267,7 +270,7 @@ class FolderSource(Source):
 def _empty(split: FolderSplit, name: str) -> str:
     """What to say of a class folder without images."""
     left_out = split.walks[name].skipped.left_out()
-    instead = f"; there are {', '.join(part.text for part in left_out)}" if left_out else ""
+    instead = f"; it holds {', '.join(part.text for part in left_out)}" if left_out else ""
     return f"{split.root / name} has no image files ({' '.join(SUFFIXES)}){instead}"
 
 

@@ -62,7 +62,12 @@ class ImageSet:
         return list(self.splits().values())
 
     def splits(self) -> dict[str, Source]:
-        """The sources by what their images are for, in a sentence: "training", "test"."""
+        """The sources by what their images are for, in a sentence: "training", "test".
+
+        Of test images alone, which stand for training images too, only "test".
+        """
+        if self.test is self.train:
+            return {"test": self.test}
         splits = {"training": self.train}
         if self.validation is not None:
             splits["validation"] = self.validation
@@ -227,7 +232,8 @@ def of_rows(
     for split, source in others.items():
         if is_untold(source):
             what = f"{split} image without a label"
-            unread.append(LeftOut(len(source), what, f"{split} images without labels", "-1"))
+            many = f"{split} images without labels"
+            unread.append(LeftOut(len(source), what, many, f"{source.place(0)} has -1"))
         else:
             warnings += match(source, train, names, split)
     test, validation = assigned(others)

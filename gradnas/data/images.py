@@ -211,7 +211,7 @@ def pack(
     notes: tuple[str, ...] = (),
     found: Found = NOTHING_FOUND,
 ) -> ImageData:
-    train = splits["training"]
+    train = splits.get("training", splits["test"])
     validation = splits.get("validation")
     if validation is not None:
         notes = (*notes, validation_note(validation))
@@ -257,7 +257,7 @@ def in_memory(
     tensors = {}
     for split, pixels_NHWC in pixels.items():
         tensors[split] = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2)[:, :channels]
-    train_NCHW = tensors["training"]
+    train_NCHW = tensors.get("training", tensors["test"])
     if cifar10.is_cifar10(channels, size, image_set.class_names, len(train_NCHW)):
         # The published digits, which recipes and trained networks rely on, instead of our own.
         mean = cifar10.MEAN

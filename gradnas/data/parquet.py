@@ -109,6 +109,9 @@ class ParquetSource(RowSource):
         file = bisect.bisect_right(self._file_starts, index) - 1
         return f"{self._files[file]}, row {index - self._file_starts[file]},"
 
+    def place(self, index: int) -> str:
+        return Path(self.where(index).rstrip(",")).name
+
     def folders_by_label(self) -> dict[int, str]:
         folders: dict[int, str] = {}
         for number, file in enumerate(self._files):

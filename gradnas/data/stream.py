@@ -77,6 +77,10 @@ class Source(ABC):
     def where(self, index: int) -> str:
         """Where the image is, in words for an error message."""
 
+    def place(self, index: int) -> str:
+        """Where the image is within its set, wherever that lies."""
+        return self.where(index).rstrip(",")
+
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """What lies beside the images and was not read."""
@@ -104,6 +108,9 @@ class Taken(Source):
 
     def where(self, index: int) -> str:
         return self.source.where(int(self.rows[index]))
+
+    def place(self, index: int) -> str:
+        return self.source.place(int(self.rows[index]))
 
 
 def open_image(source: Source, index: int) -> Image:

@@ -85,7 +85,7 @@ def _of_pictures(image_set: ImageSet, seen: Mapping[str, Seen]) -> list[str]:
             rows = np.flatnonzero(which(seen[split]))
             number += len(rows)
             if len(rows) and not example:
-                example = source.where(int(rows[0])).rstrip(",")
+                example = source.place(int(rows[0]))
         if number:
             verb = "image is" if number == 1 else "images are"
             found.append(f"{number:,} {verb} {text} ({example}{_of_how_many(seen)})")
@@ -121,15 +121,15 @@ def _of_copies(image_set: ImageSet, seen: Mapping[str, Seen]) -> list[str]:
             first, second = twice[0]
             found.append(
                 f"{len(twice):,} of the {split} images stand under two classes "
-                f"({source.where(first).rstrip(',')} is {source.where(second).rstrip(',')})"
+                f"({source.place(first)} is {source.place(second)})"
             )
     splits = list(places)
     for number, split in enumerate(splits):
         for other in splits[number + 1 :]:
             both = [pixels for pixels in places[other] if pixels in places[split]]
             if both:
-                one = image_set.splits()[split].where(places[split][both[0]]).rstrip(",")
-                two = image_set.splits()[other].where(places[other][both[0]]).rstrip(",")
+                one = image_set.splits()[split].place(places[split][both[0]])
+                two = image_set.splits()[other].place(places[other][both[0]])
                 found.append(
                     f"{len(both):,} of the {other} images stand among the {split} images too "
                     f"({two} is {one}{_of_how_many(seen)})"
@@ -151,7 +151,7 @@ def _of_crops(image_set: ImageSet, seen: Mapping[str, Seen], size: int, how: Fit
                 number += 1
             if share < min(worst, MOST_IS_CUT):
                 worst = share
-                example = f"{source.where(row).rstrip(',')} is {width}x{height}"
+                example = f"{source.place(row)} is {width}x{height}"
     if not number:
         return []
     verb = "image loses" if number == 1 else "images lose"

@@ -25,7 +25,7 @@ from gradnas.data.stream import IMAGENET_MEAN
 def load_test(config: DataConfig, trained_on: Mapping[str, Any]) -> ImageData:
     """Images whose test split is as the training saw its own, normalised with its numbers.
 
-    A folder with test images alone is enough; its `train` is then the same split.
+    A folder with test images alone is enough. `train` is the same split as `test`.
 
     Args:
         config: which images, otherwise as in the training.
@@ -54,8 +54,18 @@ def load_test(config: DataConfig, trained_on: Mapping[str, Any]) -> ImageData:
             f"have {data.image_size}x{data.image_size}: resize them, or train with --image-size"
         )
     data = _with_channels(data, trained_on["in_channels"])
-    test = data.test.normalised(trained_on["mean"], trained_on["std"])
-    return replace(data, test=test, notes=(*data.notes, *_naming_notes(data, names)))
+    mean = tuple(trained_on["mean"])
+    std = tuple(trained_on["std"])
+    test = data.test.normalised(mean, std)
+    return replace(
+        data,
+        mean=mean,
+        std=std,
+        train=test,
+        test=test,
+        validation=None,
+        notes=(*data.notes, *_naming_notes(data, names)),
+    )
 
 
 def _test_alone(folder: Path, names: Sequence[str]) -> ImageSet | None:

@@ -21,6 +21,8 @@ from gradnas.data.closer import closer_look
 from gradnas.data.names import split_named, splits_within
 from gradnas.data.seen import orientation
 from gradnas.data.shards import by_split, parquet_files
+from gradnas.data.testing import load_test
+from gradnas.tasks.images import IMAGES
 
 ONE = "00000-of-00001.parquet"
 
@@ -557,3 +559,37 @@ def test_a_closer_look_at_streamed_images_finds_what_a_sample_missed(tmp_path):
     assert "b/001.png is not an image that can be read" in broken
     assert "1 image is of one colour throughout" in blank and "a/001.png" in blank
     assert closer_look(load_images("digits")) == []
+
+
+def test_test_images_alone_are_looked_at_once(tmp_path):
+    write_folder(tmp_path, "test", {"dog": pixels(3), "cat": pixels(2, seed=1)})
+    known = {"class_names": ["dog", "cat"], "image_size": 8, "in_channels": 3}
+    known |= {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+    data = load_test(DataConfig(source=str(tmp_path)), known)
+    assert data.test.labels.tolist() == [0, 0, 0, 1, 1] and not data.found.warnings
+    line = IMAGES.read(data).line()
+    assert "5 test images; 8x8" in line and "2 classes with 2 (cat) to 3 (dog) test images" in line
+    assert "mean 0.500 0.400 0.300" in line and "training" not in line
+
+
+def test_images_are_evaluated_in_the_classes_of_the_training_by_name(tmp_path):
+    write_folder_set(tmp_path)
+    known = {"class_names": ["dog", "cat"], "image_size": 8, "in_channels": 3}
+    known |= {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+    for limit in (None, 8):
+        data = load_test(DataConfig(source=str(tmp_path), image_size=limit), known)
+        assert data.test.labels.tolist() == [1, 1, 0, 0, 0]
+    known["class_names"] = ["dog", "emu"]
+    with pytest.raises(ValueError, match="their labels do not mean the same"):
+        load_test(DataConfig(source=str(tmp_path)), known)
+
+
+def test_what_is_said_of_images_does_not_depend_on_where_they_lie(tmp_path):
+    lines = []
+    for name in ("here", "there"):
+        place = tmp_path / name / "set"
+        train_NHWC, _ = write_folder_set(place)
+        Image.fromarray(train_NHWC[0]).save(place / "test" / "cat" / "copy.png")
+        (place / "train" / "cat" / "notes.txt").write_text("x")
+        lines.append(IMAGES.read(load_images(place)).to_json())
+    assert lines[0] == lines[1] and "test/cat/copy.png is train/cat/000.png" in str(lines[0])

@@ -18,6 +18,9 @@ def summary_of(data: ImageData) -> DataSummary:
 
 
 def _splits(data: ImageData) -> Fact:
+    if data.train is data.test:  # test images alone
+        text = f"{len(data.test):,} test images"
+        return Fact("splits", "Splits", text, {"test": len(data.test)})
     counts = {"training": len(data.train)}
     if data.validation is not None:
         counts["validation"] = len(data.validation)
@@ -66,9 +69,10 @@ def _classes(data: ImageData) -> Fact:
     by_class = [(counts.get(label, 0), name) for label, name in enumerate(data.class_names)]
     fewest, smallest = min(by_class, key=lambda pair: pair[0])
     most, largest = max(by_class, key=lambda pair: pair[0])
-    each = f"with {fewest:,} ({smallest}) to {most:,} ({largest}) training images"
+    split = "test" if data.train is data.test else "training"
+    each = f"with {fewest:,} ({smallest}) to {most:,} ({largest}) {split} images"
     if fewest == most:
-        each = f"with {most:,} training images each"
+        each = f"with {most:,} {split} images each"
     value = {name: count for count, name in by_class}
     number = data.num_classes
     noun = "class" if number == 1 else "classes"
