@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,19 @@ def test_the_printed_step_runs_as_it_stands(data, tmp_path, capsys, search, sour
         assert capsys.readouterr().out.strip()
     of_kind = "TextTrainConfig" if "text" in recipe else "TrainConfig"
     assert read_object(out / "train" / runs.CONFIG)["type"] == of_kind
+
+
+@pytest.mark.slow
+def test_the_printed_step_of_a_task_of_ones_own_runs_as_it_stands(tmp_path, capsys):
+    task = Path(__file__).parents[1] / "own_tasks" / "tabular.py"
+    out = tmp_path / "a run"
+    search = ("--epochs", "1", "--warmup-epochs", "0", "--out", str(out))
+    assert main(["search", str(task), *search]) == 0
+    (train,) = commands(capsys.readouterr().out)
+    assert train == ["train", str(out), "--task", str(task)]
+    assert main(train) == 0
+    for command in commands(capsys.readouterr().out):
+        assert main(command) == 0
 
 
 # ---- which training follows ----------------------------------------------------------------------
