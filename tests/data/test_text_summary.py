@@ -11,6 +11,7 @@ from gradnas.cli import main
 from gradnas.config import read_object
 from gradnas.data import TextConfig, load_corpus
 from gradnas.tasks.text import TEXT
+from gradnas.tasks.text.sentences import percent
 from gradnas.tasks.text.summary import visible
 
 CELL = Genotype.recurrent_cell([("tanh", 0), ("relu", 1)]).to_text()
@@ -135,3 +136,9 @@ def test_texts_are_recognised(tmp_path):
     assert TEXT.claims(str(folder)) and not TEXT.claims(str(tmp_path))
     assert not TEXT.claims("digits") and not TEXT.claims("owner/name")
     assert replace(TextConfig(), source="x").min_count is None
+
+
+def test_shares_in_words():
+    shares = (0.00034, 0.0412, 0.0999, 0.1, 0.481, 0.9999, 1.0)
+    words = ["0.034%", "4.1%", "10%", "10%", "48%", "100%", "100%"]
+    assert [percent(share) for share in shares] == words

@@ -13,10 +13,16 @@ from gradnas.tasks.text.settings import TextSearchConfig
 MOST_NAMED = 3  # unknown words that a sentence lists
 
 
+def percent(share: float) -> str:
+    """A share of a text with two figures: `0.034%`, `4.1%`, `48%`, `100%`."""
+    value = 100 * share
+    return f"{value:.0f}%" if value >= 10 else f"{value:.2g}%"
+
+
 def share_text(share: float, level: Level) -> str:
     """How much of a text is the sign for unknown tokens: `4.1% <unk>`, `no <unk>`."""
     sign = UNKNOWN_SIGNS[level]
-    return f"{100 * share:.2g}% {sign}" if share else f"no {sign}"
+    return f"{percent(share)} {sign}" if share else f"no {sign}"
 
 
 def unknown_notes(vocabulary: Vocabulary, tokens: Sequence[str], what: str) -> list[str]:
@@ -33,9 +39,9 @@ def unknown_notes(vocabulary: Vocabulary, tokens: Sequence[str], what: str) -> l
     if len(different) > MOST_NAMED:
         named += ", ..."
     sign = UNKNOWN_SIGNS[vocabulary.level]
-    share = 100 * len(lacking) / len(tokens)
+    share = percent(len(lacking) / len(tokens))
     return [
-        f"{len(lacking):,} of the {len(tokens):,} {vocabulary.level}s of {what} ({share:.2g}%) are "
+        f"{len(lacking):,} of the {len(tokens):,} {vocabulary.level}s of {what} ({share}) are "
         f"unknown to the model and read as {sign}: {named}"
     ]
 

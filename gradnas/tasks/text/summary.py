@@ -18,6 +18,7 @@ from gradnas.data import Corpus, Vocabulary
 from gradnas.data.fingerprint import Fingerprint, digest, digest_of
 from gradnas.data.summary import DataSummary, Fact
 from gradnas.data.text import EMBEDDED, SHARES, SPLITS, UNKNOWN_SIGNS
+from gradnas.tasks.text.sentences import percent
 
 SAMPLES = 4  # places of a split that are shown
 SHOWN_TOKENS = {"word": 16, "char": 72}  # at each
@@ -73,7 +74,7 @@ def _unknown(corpus: Corpus) -> Fact:
         shares[name] = float(is_unknown_N.double().mean()) if len(is_unknown_N) else 0.0
     sign = UNKNOWN_SIGNS[level]
     if any(shares.values()):
-        parts = [f"{100 * share:.2g}% of {name}" for name, share in shares.items()]
+        parts = [f"{percent(share)} of {name}" for name, share in shares.items()]
         text = f"{sign}: {', '.join(parts)}"
     else:
         text = f"no {sign}"
@@ -95,7 +96,7 @@ def _unseen(corpus: Corpus) -> Fact | None:
         share = float((~is_known_V[numbers]).double().mean()) if len(numbers) else 0.0
         shares[name] = share
         if share:
-            parts.append(f"{100 * share:.2g}% of {name}")
+            parts.append(f"{percent(share)} of {name}")
     if not parts:
         return None
     return Fact("unseen", "Not in train", f"{level}s not in train: {', '.join(parts)}", shares)
@@ -135,7 +136,7 @@ def suspicions_of(corpus: Corpus) -> list[str]:
         share = float(np.isin(windows_W, train_W).mean())
         if share >= COPIED:
             found.append(
-                f"{100 * share:.0f}% of {name} stands in train too ({WINDOW} "
+                f"{percent(share)} of {name} stands in train too ({WINDOW} "
                 f"{corpus.vocabulary.level}s on end): its perplexity says little of other text"
             )
     total = sum(len(corpus.split(name)) for name in SPLITS)
