@@ -1,16 +1,20 @@
 # make demo: search, train and report on embedded data.  make test: the tests.  make quick: those
 # that take a minute and a half.  All set up .venv first.
+# make test-lowest, make test-newest: those of make quick, each in an environment of its own, with the
+# lowest versions that are allowed and with the newest that there are.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+QUIETLY := --quiet --disable-pip-version-check
+TORCH = $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test quick lint setup clean
+.PHONY: demo test quick test-lowest test-newest lint setup clean
 
 # Installed again only when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/python -m pip install $(QUIETLY) --constraint constraints.txt --editable ".[all,dev]"
 	touch $@
 
 setup: $(VENV)/.installed
@@ -29,11 +33,24 @@ test: setup
 quick: setup
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
+# Old releases warn of the newer ones below them, so that a warning is no failure here.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install $(QUIETLY) --constraint constraints-lowest.txt --editable ".[all,test]"
+	.venv-lowest/bin/python -m pytest --numprocesses 2 -m "not slow" -W default
+
+# torch stays: a newer one may be a build of several gigabytes.
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install $(QUIETLY) "$(TORCH)"
+	.venv-newest/bin/python -m pip install $(QUIETLY) --upgrade --upgrade-strategy eager "$(TORCH)" --editable ".[all,test]"
+	.venv-newest/bin/python -m pytest --numprocesses 2 -m "not slow"
+
 lint: setup
-	$(BIN)/ruff check gradnas tests benchmarks examples docs/rooms.py
-	$(BIN)/ruff format --check gradnas tests benchmarks examples docs/rooms.py
+	$(BIN)/ruff check gradnas tests benchmarks examples docs/*.py
+	$(BIN)/ruff format --check gradnas tests benchmarks examples docs/*.py
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) runs dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest runs dist

@@ -217,15 +217,16 @@ def test_packages_of_extras_are_imported_where_they_are_used():
     for path, text in sources().items():
         if of_extras & set(written.findall(text)):
             found.add(path)
-    # Rooms and modules that are imported after `extras.need`
-    assert {path for path in found if not path.startswith("gradnas/laws/")} == {
-        "gradnas/data/parquet.py"
-    }
+    # These are imported after `extras.need`, and so is the room of laws.
+    rows = {f"gradnas/data/{name}.py" for name in ("hub", "labels", "parquet")}
+    assert {path for path in found if not path.startswith("gradnas/laws/")} == rows
 
 
 def test_searching_ones_own_module_takes_five_packages():
     assert base() == {"torch", "numpy", "safetensors", "tyro", "rich"}
-    extra = {name for name in PROJECT["optional-dependencies"] if name not in ("all", "dev")}
+    extra = {
+        name for name in PROJECT["optional-dependencies"] if name not in ("all", "dev", "test")
+    }
     assert brought("all") == set().union(*(brought(name) for name in extra))
 
 
@@ -240,3 +241,29 @@ def test_the_sentence_lists_what_is_missing(monkeypatch):
         "pip install 'gradnas[images]'"
     )
     assert isinstance(caught.value, ValueError) and isinstance(caught.value, ImportError)
+
+
+def test_the_lowest_versions_are_those_that_are_allowed():
+    """`make test-lowest` would otherwise test others than `pip install` may take."""
+    pinned = {}
+    for line in (ROOT / "constraints-lowest.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pinned[name] = numbers(version)
+    allowed = {}
+    for requirements in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        for requirement in requirements:
+            name, _, version = requirement.partition(">=")
+            if version:
+                allowed[name] = numbers(version)
+    tools = {"hatchling", "import-linter", "pyrefly", "ruff", "transformers"}  # of `dev`
+    assert set(pinned) - {"antlr4-python3-runtime"} == set(allowed) - tools
+    assert pinned.pop("torch") > allowed["torch"]  # the file says why
+    del pinned["antlr4-python3-runtime"]
+    assert pinned == {name: allowed[name] for name in pinned}
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """`1.26` as (1, 26, 0)."""
+    parts = [int(part) for part in version.split(".")]
+    return (*parts, 0, 0)[:3]

@@ -1,10 +1,11 @@
 """Operations in C++: compiled at first use with the user's compiler, kept in the user's cache.
 
-Without a compiler the same operations run on torch; where there is one and it fails, a warning says
-so, because the results of the two differ in their last bits. Set `GRADNAS_COMPILER=none` to use
-torch operations everywhere, or to the name of a C++ compiler (default `g++`). What
-`GRADNAS_COMPILER_OPTIONS` holds is added to its options: `-g -fsanitize=address,undefined`. A
-compiler that is named and is not there is an error, and no reason for other last bits.
+Without a compiler, or where it fails, the same operations run on torch, and a warning says so once,
+because they are slower and the results of the two differ in their last bits. Set
+`GRADNAS_COMPILER=none` to use torch operations everywhere, or to the name of a C++ compiler
+(default `g++`). What `GRADNAS_COMPILER_OPTIONS` holds is added to its options:
+`-g -fsanitize=address,undefined`. A compiler that is named and is not there is an error, and no
+reason for other last bits.
 
 C++ gets addresses, and cannot ask what lies there. `has_memory` says whether there is something to
 hand over at all, and `address` checks every tensor that is handed over; nothing else calls
@@ -89,15 +90,28 @@ def kernels_words() -> str | None:
 def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled `source` with `REAL` for one dtype, from the user's cache folder.
 
-    None without a compiler, and, with a warning, where compiling or loading fails.
+    None, with a warning, without a compiler and where compiling or loading fails.
 
     Raises:
         ValueError: as `compiler`.
     """
     path = compiler()
+    if path is None and os.environ.get("GRADNAS_COMPILER", "") != "none":
+        _say_what_is_slower()
     loaded = None if path is None else _loaded(source, dtype, path)
     _OUTCOMES[source.name, dtype] = loaded is not None
     return loaded
+
+
+@functools.cache
+def _say_what_is_slower() -> None:
+    warnings.warn(
+        f"there is no C++ compiler ({DEFAULT_COMPILER}) here: on the CPU, convolutional and "
+        "recurrent cells run on torch operations, several times slower and with other last bits. "
+        "Install one (Debian and Ubuntu: apt-get install g++; conda: conda install gxx), or name "
+        "another in GRADNAS_COMPILER; GRADNAS_COMPILER=none does without and without this warning",
+        stacklevel=4,
+    )
 
 
 def _loaded(source: Path, dtype: torch.dtype, path: str) -> ctypes.CDLL | None:

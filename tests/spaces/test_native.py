@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradnas import Genotype, RecurrentCell
+from gradnas.spaces import native
 from gradnas.spaces.cells.kernels import channels_last, kernels
 from gradnas.spaces.cells.stencils import pools, relu_pointwise
 from gradnas.spaces.native import address, has_memory
@@ -30,6 +32,30 @@ TEXT = "Genotype(recurrent=[('identity', 0), ('tanh', 1)], concat=range(1, 3))"
 def language_model():
     torch.manual_seed(0)
     return RecurrentCell(16, 16).network(Genotype.parse(TEXT), vocabulary=50)
+
+
+# ---- without a compiler --------------------------------------------------------------------------
+
+
+def test_without_a_compiler_what_is_slower_is_said_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("GRADNAS_COMPILER", raising=False)
+    monkeypatch.setattr(native, "_OUTCOMES", {})
+    native._say_what_is_slower.cache_clear()
+    load = native.library.__wrapped__
+    with pytest.warns(UserWarning, match="several times slower") as told:
+        assert load(Path("stencils.cpp"), torch.float32) is None
+        assert load(Path("recurrence.cpp"), torch.float64) is None
+    (sentence,) = [str(one.message) for one in told]
+    assert sentence.startswith("there is no C++ compiler (g++) here")
+    assert "apt-get install g++" in sentence and "GRADNAS_COMPILER=none" in sentence
+
+    # Who does without on purpose is told nothing.
+    monkeypatch.setenv("GRADNAS_COMPILER", "none")
+    native._say_what_is_slower.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(Path("stencils.cpp"), torch.float32) is None
 
 
 # ---- the check -----------------------------------------------------------------------------------
