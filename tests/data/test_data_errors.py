@@ -331,9 +331,7 @@ def test_images_of_more_than_eight_bits(tmp_path):
     write_folder_set(tmp_path)
     file = tmp_path / "train" / "cat" / "000.png"
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(file)
-    assert refused(tmp_path).startswith(
-        f"{file} has more than 8 bits per channel (Pillow mode I"
-    )
+    assert refused(tmp_path).startswith(f"{file} has more than 8 bits per channel (Pillow mode I")
 
 
 def test_files_that_cannot_be_read(tmp_path):
