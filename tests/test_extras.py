@@ -104,7 +104,14 @@ def test_every_command_works_or_names_the_extra(folder):
             "--out",
             "new",
         ): "a picture needs matplotlib|reports",
-        ("train", "DARTS_V2_recurrent", "--data", "text.txt"): "a picture needs matplotlib|reports",
+        (
+            "train",
+            "DARTS_V2_recurrent",
+            "--data",
+            "text.txt",
+            "--out",
+            "net",
+        ): "a picture needs matplotlib|reports",
         ("resume", "run"): "a picture needs matplotlib|reports",
         ("report", "run"): "a picture needs matplotlib|reports",
         (
