@@ -1,0 +1,75 @@
+"""Campaigns: gradnas under kills and with damaged files, seeded, with what came out counted.
+
+    python benchmarks/campaigns kills --number 100
+    python benchmarks/campaigns mutations --number 400
+    python benchmarks/campaigns mutations --number 400 --only checkpoint.pt weights.safetensors
+
+Exit code 1 where anything was wrong; each such case is printed with what repeats it. Everything
+runs in forks of one process, so that a case costs its work alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+os.environ.update(COLUMNS="100", MPLBACKEND="agg", HF_HUB_OFFLINE="1")
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tree this file is in
+
+from kills import Kills
+from mutations import Mutations
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("campaign", choices=("kills", "mutations"))
+    parser.add_argument("--number", type=int, default=100, help="kills, or mutations of each file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=(), help="programs, or files")
+    options = parser.parse_args()
+    _import_all()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        only = tuple(options.only)
+        if options.campaign == "kills":
+            kills = Kills(place, options.seed, only)
+            kills.run(options.number)
+            names = ", ".join(program.name for program in kills.programs)
+            print(f"{kills.num_kills} kills over {names}: {len(kills.wrong)} runs ended wrong")
+            wrong = kills.wrong
+        else:
+            mutations = Mutations(place, options.seed, only)
+            mutations.run(options.number)
+            for key, counts in mutations.counts.items():
+                parts = [f"{name} {counts[name]}" for name in ("refused", "same", "another", "wrong")]
+                print(f"{key:34} {', '.join(parts)}")
+            wrong = mutations.wrong
+    for line in wrong:
+        print(f"WRONG {line}")
+    print(f"{time.monotonic() - began:.0f} s, seed {options.seed}")
+    return int(bool(wrong))
+
+
+def _import_all() -> None:
+    """What the forks share: everything is imported before the first of them."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+
+    import gradnas.cli.discover
+    import gradnas.cli.look
+    import gradnas.cli.resume
+    import gradnas.cli.search
+    import gradnas.cli.train
+    import gradnas.cli.trained  # noqa: F401
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The runs that are killed, and whose files are mutated: every program, with settings for seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import forks
+
+# Between two runs of the same these differ: times, and when checkpoints were written.
+OF_THE_MOMENT = {
+    "environment.json",
+    "timings.jsonl",
+    "checkpoint.pt",
+    "checkpoint.previous.pt",
+    "report.html",
+}
+WORDS = "the cat sat on the mat and the dog ran after the cat in the old house by the sea".split()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command that makes a run folder; it is given `--out FOLDER` at the end."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def command(self, folder: Path) -> list[str]:
+        return [*self.arguments, "--out", str(folder)]
+
+
+def programs(place: Path) -> list[Program]:
+    """All of them; their configurations and data are written into `place`."""
+    text = place / "text"
+    text.mkdir()
+    for number, name in enumerate(("train", "valid", "test")):
+        some = [WORDS[(7 * k + k // 3 + number) % len(WORDS)] for k in range(400)]
+        lines = [" ".join(some[k : k + 8]) for k in range(0, len(some), 8)]
+        (text / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    made = []
+    for name, command, config in _configurations(str(text)):
+        path = place / f"{name}.json"
+        path.write_text(json.dumps(config))
+        made.append(Program(name, (command, str(path))))
+    law = ("--example", "learning", "--noise", "0", "--effort", "0.05", "--nodes", "1")
+    words = ("--primitives", "linear", "linear_exp")
+    made.append(Program("discover", ("discover", *law, *words)))
+    return made
+
+
+def _configurations(text: str) -> list[tuple[str, str, dict[str, Any]]]:
+    # Here, so that who only reads the list of programs needs no torch.
+    from gradnas import AlphaOptimizer, ConvCell, FirstOrder, Genotype, RecurrentCell
+    from gradnas.config import to_json
+    from gradnas.data import ChunkLengths, DataConfig, TextConfig
+    from gradnas.randomness import generator_for
+    from gradnas.tasks.images.settings import SearchConfig, TrainConfig
+    from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
+
+    often = {"threads": 1, "checkpoint_seconds": 0.0, "device": "cpu"}
+    images = DataConfig(source="digits", per_class=40)
+    words = TextConfig(source=text)
+    cells = ConvCell(channels=2, cells=2, nodes=2)
+    recurrent = RecurrentCell(hidden=8, embedding=8, nodes=2)
+    lengths = ChunkLengths(base=8)
+    search = SearchConfig(
+        space=cells,
+        gradient=FirstOrder(),
+        data=images,
+        split_seed=0,
+        epochs=2,
+        batch_size=64,
+        alphas=AlphaOptimizer(lr=0.05),
+        **often,
+    )
+    training = TrainConfig(
+        space=ConvCell(channels=2, cells=2),
+        genotype=Genotype.named("DARTS_V2"),
+        data=images,
+        epochs=2,
+        batch_size=128,
+        auxiliary=False,
+        drop_path=0.2,
+        random_cells=1,
+        **often,
+    )
+    text_search = TextSearchConfig(
+        space=recurrent,
+        gradient=FirstOrder(),
+        data=words,
+        chunks=lengths,
+        epochs=2,
+        batch_size=8,
+        **often,
+    )
+    text_training = TextTrainConfig(
+        space=recurrent,
+        genotype=recurrent.random_decision(generator_for(0)),
+        data=words,
+        chunks=lengths,
+        epochs=2,
+        batch_size=8,
+        eval_batch_size=4,
+        **often,
+    )
+    return [
+        ("search", "search", to_json(search)),
+        ("train", "train", to_json(training)),
+        ("text-search", "search", to_json(text_search)),
+        ("text-train", "train", to_json(text_training)),
+    ]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Name -> content of all files of a run, those within it too."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+def differences(folder: Path, reference: Path) -> list[str]:
+    """What is not in a folder as in the one that nobody disturbed."""
+    own, whole = files_of(folder), files_of(reference)
+    found = [f"{name} is missing" for name in whole if name not in own]
+    found += [f"{name} is left over" for name in own if name not in whole]
+    for name, content in whole.items():
+        is_compared = Path(name).name not in OF_THE_MOMENT
+        if is_compared and name in own and own[name] != content:
+            found.append(f"{name} differs")
+    return found
+
+
+def finish(command: Sequence[str], folder: Path, place: Path) -> forks.Outcome:
+    """Go on with a run, or begin it again where its folder is no run yet."""
+    if (folder / "config.json").exists():
+        return forks.run(["resume", folder], place)
+    return forks.run(command, place)
