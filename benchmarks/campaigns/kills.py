@@ -82,9 +82,7 @@ class Kills:
         k = self.random.randint(1, self.calls[program.name])
         return forks.Kill(call=k, where=self.random.choice(WHERE))
 
-    def go_on(
-        self, command: list[str], folder: Path, kill: forks.Kill | None
-    ) -> forks.Outcome:
+    def go_on(self, command: list[str], folder: Path, kill: forks.Kill | None) -> forks.Outcome:
         """Begin, or go on where the folder is a run already."""
         if (folder / "config.json").exists():
             return forks.run(["resume", folder], self.place, kill)

@@ -18,7 +18,7 @@ OF_THE_MOMENT = {
     "checkpoint.previous.pt",
     "report.html",
 }
-WORDS = "the cat sat on the mat and the dog ran after the cat in the old house by the sea".split()
+SENTENCE = "the cat sat on the mat and the dog ran after the cat in the old house by the sea"
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def programs(place: Path) -> list[Program]:
     """All of them; their configurations and data are written into `place`."""
     text = place / "text"
     text.mkdir()
+    words = SENTENCE.split()
     for number, name in enumerate(("train", "valid", "test")):
-        some = [WORDS[(7 * k + k // 3 + number) % len(WORDS)] for k in range(400)]
+        some = [words[(7 * k + k // 3 + number) % len(words)] for k in range(400)]
         lines = [" ".join(some[k : k + 8]) for k in range(0, len(some), 8)]
         (text / f"{name}.txt").write_text("\n".join(lines) + "\n")
     made = []

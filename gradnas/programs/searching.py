@@ -171,7 +171,7 @@ def _run(
         keeper.save()
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
-    last = run.records()[-1] if is_main else record
+    last = _last_record(run, search.epoch) if is_main else record
     say_what_was_not_decided(search.supernet)
     found = result_of(search)  # whether anything was decided, the task says in its own words
     results = task.results(found, last)
@@ -181,6 +181,14 @@ def _run(
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
+
+
+def _last_record(run: runs.Run, epochs: int) -> Record:
+    """The metrics of the last of so many epochs; empty where the file has lost them."""
+    for record in reversed(run.records()):
+        if record.get("epoch") == epochs - 1:
+            return record
+    return {}
 
 
 def _warnings(task: Task, epoch: int, record: Record) -> list[str]:

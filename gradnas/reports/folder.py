@@ -251,7 +251,7 @@ def read_alphas(path: Path, tables: Tables) -> dict[str, Tensor]:
     if not file.exists():
         return {}
     by_epoch: dict[str, dict[int, Tensor]] = {}
-    for key, table in runs.read_tensors(file).items():
+    for key, table in runs.Run(path).load_tensors(runs.ALPHAS).items():
         parts = re.fullmatch(r"(.+)/(\d+)", key)
         is_known = tables.shapes is None or (parts is not None and parts[1] in tables.shapes)
         if parts is None or not is_known:

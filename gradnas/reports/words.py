@@ -100,6 +100,9 @@ def notices(folder: Folder, collapse: str | None) -> list[str]:
         sentences.append(_unfinished(child, "training in train/"))
     if child is not None and subject(folder) == "trained cell":
         sentences.append("The cell that was trained is not the one that this search ended with.")
+    for own in (folder, child):
+        if own is not None and own.state == "finished":
+            sentences += _lost_epochs(own)
     undecided = folder.results.get("undecided")
     if isinstance(undecided, str):
         text = plain(undecided)
@@ -107,6 +110,17 @@ def notices(folder: Folder, collapse: str | None) -> list[str]:
     if collapse is not None:
         sentences.append(f"{collapse} See below, under the mixing weights.")
     return sentences
+
+
+def _lost_epochs(folder: Folder) -> list[str]:
+    """What a finished run must say where its metrics are not those of all epochs."""
+    found = len(folder.metrics.rows)
+    if found >= folder.epochs or folder.config.get("max_steps") is not None:
+        return []
+    return [
+        f"{folder.metrics.path.name} holds only {found} of {folder.epochs} epochs: the others were "
+        "lost."
+    ]
 
 
 def _unfinished(folder: Folder, what: str) -> str:

@@ -145,8 +145,12 @@ class Run:
         try:
             records = []
             for number, line in enumerate(complete, 1):
-                if line:
-                    records.append(parse_json(line, f"line {number}"))
+                if not line:
+                    continue
+                record = parse_json(line, f"line {number}")
+                if not isinstance(record, dict):
+                    raise ValueError(f"line {number} holds no JSON object")
+                records.append(record)
             return records
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
@@ -226,6 +230,11 @@ class Run:
             results = {**results, DIGESTS: dict(sorted(self._digests.items()))}
         write_json(self.path / RESULTS, results)
 
+    def result(self, key: str) -> Json:
+        """An entry of `results.json`; None where there is none, or no such file yet."""
+        path = self.path / RESULTS
+        return read_object(path).get(key) if path.exists() else None
+
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a `.safetensors` file of a run.
 
@@ -233,9 +242,7 @@ class Run:
             ValueError: it is missing or damaged, or not the one that the results were written
                 with; names the file.
         """
-        digests: Json = {}
-        if (self.path / RESULTS).exists():
-            digests = read_object(self.path / RESULTS).get(DIGESTS, {})
+        digests = self.result(DIGESTS)
         expected = digests.get(name) if isinstance(digests, dict) else None
         return read_tensors(self.path / name, expected)
 

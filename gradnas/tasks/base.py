@@ -479,6 +479,12 @@ class Kind(ABC, Generic[S, T, D]):
                 f"{run.path} holds no trained weights yet; finish it with: "
                 f"gradnas resume {shlex.quote(str(run.path))}"
             )
+        trained = run.result("genotype")
+        if trained is not None and trained != config.genotype.to_text():
+            raise ValueError(
+                f"the genotype in {run.path / runs.CONFIG} is not the one that was trained, which "
+                f"{runs.RESULTS} names: one of the two files was changed"
+            )
         with torch.device("cpu"):
             network = self.untrained(run, config)
         try:

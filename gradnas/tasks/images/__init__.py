@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradnas import runs
-from gradnas.config import JsonObject, read_object
+from gradnas.config import JsonObject, from_json, read_object
 from gradnas.data import DataConfig, ImageData
 from gradnas.data.closer import closer_look
 from gradnas.data.fingerprint import Fingerprint
@@ -32,7 +32,7 @@ from gradnas.tasks.images.checks import (
     with_head_that_fits,
 )
 from gradnas.tasks.images.evaluation import evaluate
-from gradnas.tasks.images.export import export_network, export_sentences
+from gradnas.tasks.images.export import ImageFacts, export_network, export_sentences
 from gradnas.tasks.images.reading import summary_of
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.sentences import ImageSentences
@@ -201,6 +201,7 @@ def trained_on(run: runs.Run) -> JsonObject:
     data = read_object(path).get("data")
     if data is None:
         raise ValueError(f"{path} does not say what images the network was trained on ('data')")
+    from_json(ImageFacts, data, f"{path}: data")  # everything that is read of it has its type
     return data
 
 

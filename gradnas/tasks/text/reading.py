@@ -133,6 +133,8 @@ def most_frequent(run: runs.Run, vocabulary: Vocabulary) -> str | None:
     counts = read_object(run.path / VOCABULARY).get("counts")
     if not isinstance(counts, list) or len(counts) != len(vocabulary):
         return None
+    if not all(type(count) is int for count in counts):
+        raise ValueError(f"{run.path / VOCABULARY}: 'counts' must be a list of whole numbers")
     return vocabulary.tokens[counts.index(max(counts))]
 
 
