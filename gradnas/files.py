@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import fcntl
@@ -48,12 +48,15 @@ def read_file(path: str | Path) -> bytes:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def check_is_file(path: str | Path) -> None:
-    """ValueError, as of `read_file`, where there is no file of that name that can be read."""
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to read from; errors as of `read_file`."""
     try:
-        os.close(_opened(path, os.O_RDONLY))
+        handle = _opened(path, os.O_RDONLY)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    with os.fdopen(handle, "rb") as file:
+        yield file
 
 
 def _opened(path: str | Path, flags: int) -> int:

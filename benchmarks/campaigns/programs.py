@@ -1,4 +1,4 @@
-"""The runs that are killed, and whose files are mutated: every program, with settings for seconds."""
+"""The runs that are killed and whose files are mutated: every program, small enough for seconds."""
 
 from __future__ import annotations
 

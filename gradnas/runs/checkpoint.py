@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from gradnas.config import Json, JsonObject, parse_json
-from gradnas.files import check_is_file, cut, read_file
+from gradnas.files import cut, opened, read_file
 from gradnas.runs.names import METRICS, TIMINGS
 
 State = dict[str, Any]  # entries of a checkpoint: tensors and plain values, nested as they like
@@ -76,16 +76,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: it is damaged, or not one of gradnas.
     """
-    check_is_file(path)
-    _check_whole(path)
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values and was not loaded"
-        ) from error
-    except Exception as error:  # whatever the reader meets in a file that was made to mislead it
-        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
+    with opened(path) as file:
+        _check_whole(file, path)
+        file.seek(0)
+        saved = _loaded(file, path)
     if not isinstance(saved, dict) or not {"lengths", "state"} <= saved.keys():
         raise ValueError(f"{path} is not a checkpoint of gradnas")
     state = saved["state"]
@@ -95,16 +89,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, state, files, _settings(saved.get("settings"), path))
 
 
-def _check_whole(path: Path) -> None:
+def _loaded(file: BinaryIO, path: Path) -> Any:
+    """What the file holds, if that is tensors and plain values; nothing in it is run."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values and was not loaded"
+        ) from error
+    except Exception as error:  # whatever the reader meets in a file that was made to mislead it
+        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
+
+
+def _check_whole(file: BinaryIO, path: Path) -> None:
     """ValueError unless the file is the zip that torch.save writes, with the sums that it holds.
 
     Torch's reader does not look at them, and would take over a flipped bit.
     """
     # Only the zip form is read, so that torch's reader for old bare pickles is never reached.
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         raise ValueError(f"{path} is damaged (it is cut off, or no checkpoint at all)")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 # Torch stores without compression: what says otherwise could unfold without end.
                 if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:

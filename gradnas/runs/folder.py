@@ -89,9 +89,9 @@ class Run:
             write_json(run.path / ENVIRONMENT, environment(device, seed) | dict(facts or {}))
             if add is not None:
                 add(run)
-            run.set_status("running")
-            # Last: its presence says that the folder holds a run.
+            # After everything that a run needs: its presence says that the folder holds one.
             write_json(run.path / CONFIG, dict(config))
+            run.set_status("running")
         return run
 
     def check_free(self) -> None:

@@ -19,7 +19,7 @@ from gradnas import Genotype, RecurrentCell
 from gradnas.spaces import native
 from gradnas.spaces.cells.kernels import channels_last, kernels
 from gradnas.spaces.cells.stencils import pools, relu_pointwise
-from gradnas.spaces.native import address, has_memory
+from gradnas.spaces.native import address, has_memory, library
 from gradnas.spaces.recurrent.kernels import native_kernels
 from gradnas.spaces.recurrent.token_loss import run_token_loss, token_loss
 
@@ -196,6 +196,62 @@ def test_the_loss_itself_checks_its_targets():
     assert (run_token_loss(*tensors, targets) - expected).abs() < 1e-12
     with pytest.raises(ValueError, match=r"\(5,\) targets are needed, not \(3,\)"):
         run_token_loss(*tensors, targets[:3])
+
+
+# ---- what is kept in the cache -------------------------------------------------------------------
+
+SOURCE = 'extern "C" int answer() { return 42; }\n'
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A small source of C++, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "small.cpp"
+    path.write_text(SOURCE)
+    library.cache_clear()
+    yield path
+    library.cache_clear()
+
+
+def kept(tmp_path):
+    return sorted((tmp_path / "cache" / "gradnas").glob("*.so"))
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_cut_file_in_the_cache_is_made_again(source, tmp_path):
+    """Loaded as it is, it would end every process with SIGBUS."""
+    assert library(source, D).answer() == 42
+    (path,) = kept(tmp_path)
+    whole = path.read_bytes()
+    path.unlink()  # another file: this one is loaded, and would end this process
+    path.write_bytes(whole[:3000])
+    library.cache_clear()
+    assert native._whole(native._stem(source, native._options(D), native.compiler())) is None
+    assert not path.exists()
+    assert library(source, D).answer() == 42
+    (again,) = kept(tmp_path)
+    assert again.read_bytes() == whole
+
+
+@pytest.mark.parametrize("named", ["", "relative"])
+def test_a_cache_that_is_no_absolute_path_counts_as_not_set(named, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert native._cache() == tmp_path / ".cache"
+
+
+def test_a_compiler_is_named_and_there_or_not_used(source, monkeypatch):
+    monkeypatch.setenv("GRADNAS_COMPILER", "none")
+    assert native.compiler() is None and library(source, D) is None
+    monkeypatch.setenv("GRADNAS_COMPILER", "no-such-compiler")
+    library.cache_clear()
+    with pytest.raises(ValueError, match="GRADNAS_COMPILER names 'no-such-compiler'"):
+        library(source, D)
+    monkeypatch.setenv("GRADNAS_COMPILER", "")
+    monkeypatch.setenv("PATH", "")
+    assert native.compiler() is None and native.compiler_words() is None
 
 
 # ---- pickles of recurrent networks ---------------------------------------------------------------
