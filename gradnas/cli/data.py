@@ -25,9 +25,10 @@ def show(command: DataCommand) -> None:
         line(f"note: {sentence}")
     for sentence in kind.suspicions(data):
         line(f"warning: {sentence}")
-    for sample in kind.samples(data):
-        line(sample)
-    line(kind.sheet(data, command.out or Path(kind.sheet_name)))
+    sheet = kind.sheet(data, command.out or Path(kind.sheet_name))
+    if sheet.suffix == ".txt":  # what a terminal can show
+        line(sheet.read_text(encoding="utf-8").rstrip("\n"))
+    line(sheet)
 
 
 def _kind(command: DataCommand) -> Kind[Any, Any, Any]:

@@ -23,10 +23,17 @@ def evaluate(command: EvaluateCommand) -> None:
 def generate(command: GenerateCommand) -> None:
     run, config = trained_run(command.folder)
     kind = kind_of(config)
+    notes: list[str] = []
     text = kind.generate(
-        run, config, command.prompt, command.tokens, command.temperature, command.seed
+        run,
+        config,
+        command.prompt,
+        command.tokens,
+        command.temperature,
+        command.seed,
+        notes.append,
     )
-    say(kind.about_prompt(run, command.prompt))
+    say(notes)
     line(text)
 
 

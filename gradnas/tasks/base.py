@@ -379,11 +379,6 @@ class Kind(ABC, Generic[S, T, D]):
         del data
         return []
 
-    def samples(self, data: D) -> list[str]:
-        """Samples of the data as lines of a terminal, where they can be shown so."""
-        del data
-        return []
-
     def sheet(self, data: D, path: Path) -> Path:
         """Write samples of the data as they reach the network, with their labels; the path.
 
@@ -543,11 +538,6 @@ class Kind(ABC, Generic[S, T, D]):
         del run, config
         return []
 
-    def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
-        """What a user must know of how the trained network reads a prompt."""
-        del run, prompt
-        return []
-
     def generate(
         self,
         run: runs.Run,
@@ -556,9 +546,13 @@ class Kind(ABC, Generic[S, T, D]):
         tokens: int,
         temperature: float,
         seed: int,
+        say: Callable[[str], None] = unspoken,
     ) -> str:
-        """Go on with a text; ValueError where the trained network is no language model."""
-        del config, prompt, tokens, temperature, seed
+        """Go on with a text; ValueError where the trained network is no language model.
+
+        `say` is called with what must be known of how the prompt is read.
+        """
+        del config, prompt, tokens, temperature, seed, say
         raise ValueError(
             f"{run.path} was trained on {self.name}: only a language model can write text"
         )

@@ -40,7 +40,6 @@ from gradnas.tasks.text.summary import (
     as_read,
     fingerprint_of,
     is_of_text,
-    sample_lines,
     summary_of,
     suspicions_of,
     write_sheet,
@@ -84,9 +83,6 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
 
     def suspicions(self, data: Corpus) -> list[str]:
         return suspicions_of(data)
-
-    def samples(self, data: Corpus) -> list[str]:
-        return sample_lines(data)
 
     def sheet(self, data: Corpus, path: Path) -> Path:
         return write_sheet(data, path)
@@ -218,11 +214,15 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         tokens: int,
         temperature: float,
         seed: int,
+        say: Callable[[str], None] = unspoken,
     ) -> str:
         model = self.load_trained(run, config)
         vocabulary = read_vocabulary(run)
         begin = most_frequent(run, vocabulary)
-        return generate(model, vocabulary, prompt, tokens, temperature, seed, begin)
+        text = generate(model, vocabulary, prompt, tokens, temperature, seed, begin)
+        for note in unknown_notes(vocabulary, vocabulary.prompt_tokens(prompt), "the prompt"):
+            say(note)
+        return text
 
     def after_training(self, run: runs.Run, config: TextTrainConfig) -> list[NextStep]:
         began = time.perf_counter()
@@ -235,11 +235,6 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
                 f"{about(seconds)}, by {TRIED_TOKENS} of them)",
             )
         ]
-
-    def about_prompt(self, run: runs.Run, prompt: str) -> list[str]:
-        vocabulary = read_vocabulary(run)
-        words = vocabulary.prompt_tokens(prompt)
-        return unknown_notes(vocabulary, words, "the prompt")
 
 
 TEXT = Text()

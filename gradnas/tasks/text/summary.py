@@ -198,5 +198,5 @@ def write_sheet(corpus: Corpus, path: Path) -> Path:
         raise ValueError(f"samples of a text are written as .txt, not {path.name}")
     heading = [f"{corpus.name}: as the network reads it (split, number of the token, tokens)"]
     text = "\n".join([*heading, *sample_lines(corpus), ""])
-    runs.write_atomically(path, text.encode("utf-8", "surrogatepass"))
+    runs.write_atomically(path, text.encode("utf-8", "backslashreplace"))
     return path
