@@ -217,11 +217,12 @@ def train_random(
     Returns:
         What they reached: values, their mean and standard deviation, the architectures as text.
     """
-    measure = kind_of(config).measure
+    kind = kind_of(config)
+    measure = kind.measure
     values: list[float] = []
     texts: list[str] = []
     for k in range(config.random_cells):
-        architecture = config.space.random_decision(generator_for(config.seed, RANDOM, k))
+        architecture = kind.random_architecture(config, generator_for(config.seed, RANDOM, k))
         own = replace(config, genotype=architecture, random_cells=0)
         folder = run.path / "random" / str(k)
         child = runs.Run(folder)

@@ -7,7 +7,6 @@ follows read it. What goes on with such a run is the program that made it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +61,7 @@ class Recorded(Protocol):
     @property
     def device(self) -> torch.device: ...
     def state_dict(self) -> State: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: State) -> None: ...
     def result(self) -> SearchResult: ...
 
 

@@ -452,6 +452,10 @@ class Kind(ABC, Generic[S, T, D]):
         `network` is another than that of the configuration, with the same calls (for comparisons).
         """
 
+    def random_architecture(self, config: T, generator: torch.Generator) -> Architecture:
+        """An architecture drawn uniformly, to be trained in the same way for comparison."""
+        return config.space.random_decision(generator)
+
     # -- after a training --
 
     @abstractmethod

@@ -17,7 +17,10 @@ from gradnas import Choice, Task, runs
 from gradnas.config import from_json
 from gradnas.programs.reporting import write_report
 from gradnas.programs.your_task import run_search, run_training
+from gradnas.tasks.your_task.calls import example_call, measured
+from gradnas.tasks.your_task.forms import takes_network
 from gradnas.tasks.your_task.settings import TaskSearchConfig
+from gradnas.tasks.your_task.sources import source_of
 
 CPU = torch.device("cpu")
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -200,3 +203,103 @@ def test_fit_refuses_a_folder_that_holds_a_run_and_a_search_that_has_begun(tmp_p
     own.fit([batch], [batch], F.cross_entropy, 1, progress=False)
     with pytest.raises(ValueError, match="has made 1 steps"):
         own.fit([batch], [batch], F.cross_entropy, 1, progress=False, out=tmp_path / "other")
+
+
+# ---- measures ------------------------------------------------------------------------------------
+
+
+def test_means_count_by_examples_also_in_a_last_uneven_batch():
+    task = task_on(
+        measures={
+            "accuracy": gradnas.accuracy,
+            "error": gradnas.lower(
+                lambda outputs, target: F.l1_loss(outputs[:, 0], target.float())
+            ),
+        }
+    )
+    network = nn.Linear(4, 2)
+    stream = task.train_data.stream(22, 0, CPU, shuffle=False)
+    sizes = [len(y) for _, y in stream.epoch(0)]
+    assert sizes == [22, 22, 16]
+    found = measured(task, network, stream.epoch(0), "fp32", CPU)
+    with torch.no_grad():
+        outputs = network(X)
+    assert found["accuracy"] == (outputs.argmax(1) == Y).double().mean().item()
+    assert found["error"] == pytest.approx(F.l1_loss(outputs[:, 0], Y.float()).item(), rel=1e-6)
+    assert found["loss"] == pytest.approx(F.cross_entropy(outputs, Y).item(), rel=1e-6)
+    assert [(m.key, m.higher_is_better) for m in task.all_measures] == [
+        ("accuracy", True),
+        ("error", False),
+    ]
+
+
+def test_accuracy_leaves_out_what_the_loss_leaves_out():
+    outputs = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    target = torch.tensor([1, 0, -100, -100])
+    assert gradnas.accuracy(outputs, target).item() == 0.5
+    task = task_on(train=(outputs, target))
+    stream = task.train_data.stream(2, 0, CPU, shuffle=False)
+    assert measured(task, nn.Identity(), stream.epoch(0), "fp32", CPU)["accuracy"] == 0.5
+    for wrong in (torch.zeros(4, 2), torch.zeros(3).long(), torch.zeros(4)):
+        with pytest.raises(ValueError, match="accuracy takes"):
+            gradnas.accuracy(outputs, wrong)
+
+
+def test_an_object_that_adds_up_sees_every_batch_of_every_evaluation():
+    class Largest:
+        def reset(self):
+            self.value = -1.0
+
+        def update(self, outputs, target):
+            self.value = max(self.value, outputs.max().item())
+
+        def compute(self):
+            return torch.tensor(self.value)
+
+    task = task_on(measures={"largest": Largest()})
+    for scale in (2.0, 1.0):
+        stream = task.train_data.stream(7, 0, CPU, shuffle=False)
+        found = measured(task, lambda x, by=scale: by * x[:, :2], stream.epoch(0), "fp32", CPU)
+        assert found["largest"] == pytest.approx(scale * X[:, :2].max().item())
+
+
+@pytest.mark.parametrize(
+    ("function", "takes_it"),
+    [
+        (lambda net, batch: 0, True),
+        (lambda model, data: 0, True),
+        (lambda a, batch: 0, True),
+        (lambda outputs, target: 0, False),
+        (lambda *args: 0, False),
+        (F.cross_entropy, False),
+        (nn.CrossEntropyLoss(), False),
+    ],
+)
+def test_names_of_parameters_say_what_a_function_is_called_with(function, takes_it):
+    assert takes_network(function) == takes_it
+
+
+def test_the_example_is_what_the_loss_calls_the_network_with():
+    def loss(net, batch):
+        return net(batch["x"], scale=2).mean()
+
+    task = task_on(train={"x": X, "y": Y}, loss=loss, measures={})
+    call = example_call(task, 3)
+    assert torch.equal(call.inputs[0], X[:3]) and call.named == {"scale": 2}
+    assert example_call(task_on()).inputs[0].shape == (1, 4)
+    with pytest.raises(ValueError, match="Task\\(example=...\\)"):
+        example_call(task_on(train=shuffling))
+    with pytest.raises(ValueError, match="does not call the network"):
+        example_call(task_on(loss=lambda net, batch: batch[0].sum()))
+
+
+@pytest.mark.slow
+def test_a_data_set_is_read_by_workers_as_without():
+    data = source_of(Noisy(), "train")
+    plain, by_workers = (
+        list(data.stream(16, 5, CPU, shuffle=True, workers=number).epoch(1, start=1))
+        for number in (0, 2)
+    )
+    assert len(plain) == 3
+    for (x, y), (other_x, other_y) in zip(plain, by_workers, strict=True):
+        assert torch.equal(x, other_x) and torch.equal(y, other_y)

@@ -21,9 +21,10 @@ from gradnas.precision import check_precision
 from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.your_task.checks import check_task_search, check_task_training
+from gradnas.tasks.your_task.checks import check_task_search, check_task_training, steady_notes
 from gradnas.tasks.your_task.export import export_task
 from gradnas.tasks.your_task.measures import LOSS
+from gradnas.tasks.your_task.random import random_choices
 from gradnas.tasks.your_task.search import TaskSearch
 from gradnas.tasks.your_task.sentences import TaskSentences
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
@@ -101,12 +102,17 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
 
     def check_training(self, config: TaskTrainConfig, data: Task, device: torch.device) -> None:
         check_precision(config.precision, device)
+        is_own = data.optimizer is not None or data.trainer is not None
+        if config.lr is not None and is_own:
+            raise ValueError(
+                "the task brings its own optimiser or its own training: leave --lr and lr= out"
+            )
         check_task_training(config, data, device)
 
     def search_task(self, config: TaskSearchConfig, data: Task, device: torch.device) -> TaskSearch:
         with noted_warnings() as notes:
             task = TaskSearch(config, data, device)
-        task.notes = [*notes, *task.search.supernet.notes()]
+        task.notes = [*notes, *task.search.supernet.notes(), *steady_notes(config, data)]
         return task
 
     def train_task(
@@ -118,6 +124,9 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     ) -> TaskTraining:
         kind = TaskTraining if data.trainer is None else OwnTraining
         return kind(config, data, device, network)
+
+    def random_architecture(self, config: TaskTrainConfig, generator: torch.Generator) -> Choices:
+        return random_choices(config, generator)
 
     # -- after a training --
 

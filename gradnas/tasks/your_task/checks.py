@@ -32,8 +32,8 @@ from gradnas.tasks.your_task.task import Task
 from gradnas.tasks.your_task.training import ORDER, new_network
 
 
-def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device) -> list[str]:
-    """Sentences to be said of a search that can be.
+def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device) -> None:
+    """Try a search out.
 
     Raises:
         ValueError: no batch, a model that does not take one, a loss that is no scalar, a measure
@@ -50,10 +50,14 @@ def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device
             _try_out(task, supernet, net, batch, config, device)
         if config.cost is not None:
             _check_cost(config, task, supernet, device)
-    seed = seed_for(config.seed, TRAIN_ORDER)
-    notes = [for_weights.check_steady(seed)]
-    if task.valid_data is not None:
-        notes.append(for_alphas.check_steady(seed))
+
+
+def steady_notes(config: TaskSearchConfig, task: Task) -> list[str]:
+    """Sentences on data that are others each time they are read."""
+    notes = []
+    for source in (task.train_data, task.valid_data):
+        if source is not None:
+            notes.append(source.check_steady(seed_for(config.seed, TRAIN_ORDER)))
     return [note for note in notes if note is not None]
 
 
