@@ -37,18 +37,18 @@ REFUSED = {
     "def task(): return made(model=lambda: nn.Linear(4, 2))": "Linear holds no gradnas.Choice",
     "def task(): return made(model=Net())": "model must be a function that makes a fresh one",
     "def task(): return made(model=lambda: 3)": "must be an nn.Module, and model() gives 3",
-    "def task(): return made(loss=lambda outputs, target: outputs)": "scalar tensor, got one of shape",
+    "def task(): return made(loss=lambda outputs, target: outputs)": "tensor, got one of shape",
     "def task(): return made(loss=lambda outputs, target: None)": "does the function return it?",
-    "def task(): return made(loss=lambda outputs, target: outputs.sum() * float('nan'))": "is nan on",
+    "def task(): return made(loss=lambda outputs, target: outputs.sum() * torch.nan)": "is nan on",
     "def task(): return made(train=lambda: [], valid=(X, Y))": "the train data are empty",
     "def task(): return made(train=lambda: iter([]), valid=(X, Y))": "loader yields no batch",
     "def task(): return made(train=iter([(X, Y)]))": "can be read once only",
     "def task(): return made(train=lambda: iter([(X, Y)]))": "cannot be halved",
     "def task(): return made(train=(X, Y[:3]))": "must have one length",
     "def task(): return made(train=(X.numpy(), Y.numpy()))": "torch.from_numpy",
-    "def task(): return made(train={'x': X, 'y': Y})": "write loss and measures as functions of (net",
+    "def task(): return made(train={'x': X, 'y': Y})": "functions of (net, batch)",
     "def task(): return made(train=3)": "must be a data set, tensors (x, y)",
-    "def task(): return made(example=torch.ones(1, 7))": "example of the task does not fit its model",
+    "def task(): return made(example=torch.ones(1, 7))": "example of the task does not fit",
     "def task(): return made(measures={'m': lambda outputs, target: float('nan')})": "'m' is nan",
     "def task(): return made(measures={'m': lambda outputs, target: outputs})": "must be a number",
     "def task(): return made(measures={'m': 3})": "must be a function (outputs, target)",
@@ -58,6 +58,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", REFUSED)
 def test_one_sentence_exit_code_2_and_no_folder(code, tmp_path, capsys):
     file = tmp_path / "my_task.py"
@@ -77,9 +78,8 @@ def test_one_sentence_exit_code_2_and_no_folder(code, tmp_path, capsys):
 
 def test_an_error_in_the_file_shows_the_users_lines_alone(tmp_path, capsys):
     file = tmp_path / "my_task.py"
-    file.write_text(
-        BEGIN + "def helper():\n    return {}['x']\n\ndef task():\n    return helper()\n"
-    )
+    code = "def helper():\n    return {}['x']\n\ndef task():\n    return helper()\n"
+    file.write_text(BEGIN + code)
     assert main(["search", str(file), "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and said.strip().endswith("KeyError: 'x'")
@@ -89,6 +89,7 @@ def test_an_error_in_the_file_shows_the_users_lines_alone(tmp_path, capsys):
     assert "SyntaxError" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_after_some_steps_is_told_and_the_folder_says_failed(tmp_path, capsys):
     file = tmp_path / "my_task.py"
     code = "def loss(outputs, target):\n    CALLS.append(1)\n    if len(CALLS) > 12:\n"
@@ -109,6 +110,7 @@ def begun(tmp_path, code="def task(): return made()\n"):
     return file, out
 
 
+@pytest.mark.slow
 def test_no_file_that_a_run_folder_names_is_run(tmp_path, capsys):
     file, out = begun(tmp_path)
     marks = tmp_path / "it_was_run"
@@ -133,6 +135,7 @@ def test_no_file_that_a_run_folder_names_is_run(tmp_path, capsys):
         assert not marks.exists()
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_named_and_not_resumed(tmp_path, capsys):
     file, out = begun(tmp_path)
     runs.Run(out).set_status("interrupted")
@@ -146,6 +149,7 @@ def test_a_changed_file_is_named_and_not_resumed(tmp_path, capsys):
     assert f"give it with --task {file}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_model_is_not_that_of_the_run(tmp_path, capsys):
     file, out = begun(tmp_path)
     file.write_text(file.read_text().replace('"b": nn.Identity()', '"c": nn.Identity()'))
@@ -155,6 +159,7 @@ def test_another_model_is_not_that_of_the_run(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_data_that_are_others_at_each_reading_are_named(tmp_path, capsys):
     code = "import random\nOWN = random.Random(0)\n"
     code += "class Data(torch.utils.data.Dataset):\n    def __len__(self): return 20\n"

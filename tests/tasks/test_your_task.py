@@ -128,6 +128,7 @@ def contents(folder, names):
     return {name: (folder / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_run_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, monkeypatch):
     task = task_on(**FORMS[form])
@@ -146,6 +147,7 @@ def test_a_run_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, 
     assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
 
 
+@pytest.mark.slow
 def test_an_optimiser_and_a_schedule_of_ones_own_are_resumed_too(tmp_path, monkeypatch):
     task = task_on(
         optimizer=lambda params: torch.optim.AdamW(params, lr=0.1),
@@ -176,6 +178,7 @@ def fitted(out, resume=False, epochs=2):
     return own.fit(train, valid, F.cross_entropy, epochs, progress=False, out=out, resume=resume)
 
 
+@pytest.mark.slow
 def test_fit_has_a_run_folder_that_is_resumed_reported_and_trained(tmp_path, monkeypatch):
     result = fitted(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -287,7 +290,7 @@ def test_the_example_is_what_the_loss_calls_the_network_with():
     call = example_call(task, 3)
     assert torch.equal(call.inputs[0], X[:3]) and call.named == {"scale": 2}
     assert example_call(task_on()).inputs[0].shape == (1, 4)
-    with pytest.raises(ValueError, match="Task\\(example=...\\)"):
+    with pytest.raises(ValueError, match="give Task.example="):
         example_call(task_on(train=shuffling))
     with pytest.raises(ValueError, match="does not call the network"):
         example_call(task_on(loss=lambda net, batch: batch[0].sum()))
