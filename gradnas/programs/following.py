@@ -22,6 +22,8 @@ from gradnas.tasks.sentences import NextStep, about
 THREADS_OF_A_PROCESS = torch.get_num_threads()
 MOST_STEPS = 6  # that are timed, the first one included
 MOST_SECONDS = 4.0  # after which no more are
+# What a training, of a user's data and network, may raise
+OF_A_TRAINING = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 
 
 def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextStep | str:
@@ -46,20 +48,23 @@ def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextS
         return NextStep(f"gradnas report {path}", f"(a page about the search; {error})")
     epochs = f"{config.epochs} epochs" if config.epochs > 1 else "one epoch"
     step = NextStep(f"gradnas train {path}{found_by.task_option}", "")
-    if not recipes.follows(name, searched.get("data", {})):
+    sources = searched.get("data", {})
+    if recipes.follows(name, sources):
+        config = config.located(run.path)
+    elif config.data.source != sources.get("source"):
         # The recipe has its own data, which may be elsewhere and large.
         said = f"({name}: {epochs} on {config.data.source}; how long that takes is not known yet)"
         return NextStep(step.command, said)
-    config = config.located(run.path)
     kind = kind_of(config)
     device = distributed.pick_device(config.device)  # of the training, wherever the search was
     try:
         config, _ = kind.settled(config, data, ())
         kind.check_training(config, data, device)
-    except ValueError as error:
+        seconds = training_seconds(config, data, device)
+    except OF_A_TRAINING as error:
+        # The search is finished and saved, whatever becomes of its training.
         noun = family_of(architecture).noun
         return f"the {noun} cannot be trained by {name} as it is: {error} ({step.command} ...)"
-    seconds = training_seconds(config, data, device)
     how_long = "how long is not known" if seconds is None else f"{about(seconds)} on {device}"
     by = "" if seconds is None else ", by some of its steps"
     return NextStep(step.command, f"({name}: {epochs}, {how_long}{by})")
@@ -74,6 +79,9 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
     Returns:
         None where they cannot be made now: in a run of several processes, beside what fills the
         memory, with a loss that is not finite.
+
+    Raises:
+        ValueError: and what else the data or the network of a user raise.
     """
     if distributed.world() > 1:
         return None
@@ -85,14 +93,18 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
             if per_epoch is None or not task.has_short_steps:
                 return None
             task.start_epoch()
-            for batch in task.batches():
-                began = _now(device)
+            began = _now(device)
+            for batch in task.batches():  # reading them is a part of a step
                 task.step(batch)
-                taken.append(_now(device) - began)
+                now = _now(device)
+                taken.append(now - began)
+                began = now
                 if len(taken) == MOST_STEPS or sum(taken) > MOST_SECONDS:
                     break
-        except (runs.NonFiniteError, torch.OutOfMemoryError):
-            return None
+        except (runs.NonFiniteError, torch.OutOfMemoryError, KeyboardInterrupt):
+            return None  # Ctrl-C: of a search that is saved, just this is left out
+    if not taken:
+        return None
     step_seconds = statistics.median(taken[1:] or taken)
     return config.epochs * per_epoch * step_seconds
 

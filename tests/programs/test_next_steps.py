@@ -196,10 +196,34 @@ def test_the_time_is_that_of_the_steps(data, monkeypatch):
     monkeypatch.setattr(following, "_now", lambda device: float(next(looks)))
     steps = -(-(len(corpus.train) // 4 - 1) // config.chunks.base)
     assert training_seconds(config, corpus, CPU) == 7 * steps * 3.0
-    assert next(looks) == 12  # two steps are more than four seconds
+    assert next(looks) == 9  # two steps are more than four seconds
     broken = replace(config, lr=1e30, clip_norm=1e6)
     monkeypatch.setattr(following, "_now", lambda device: 0.0)
     assert training_seconds(broken, corpus, CPU) is None
+
+
+def test_a_finished_search_ends_well_whatever_its_training_does(data, tmp_path, monkeypatch):
+    """Ctrl-C in the estimate, no batch, and an error of a network."""
+    config = recipes.search_recipe("text")
+    config = replace(config, data=TextConfig(str(data["words.txt"])), batch_size=4)
+    found = config.space.random_decision(torch.Generator().manual_seed(0))
+    run = searched_run(config, found, tmp_path / "run")
+
+    def step_after(step):
+        monkeypatch.setattr("gradnas.tasks.text.training.TextTraining.step", step)
+        return after_search(run, config, config.data.load())
+
+    def stopped(task, batch):
+        raise KeyboardInterrupt
+
+    said = step_after(stopped)
+    assert said.command.startswith("gradnas train") and "how long is not known" in said.about
+
+    def broken(task, batch):
+        raise TypeError("no such network")
+
+    said = step_after(broken)
+    assert said.startswith("the cell cannot be trained by text-eval as it is: no such network (")
 
 
 def test_times_in_words():
