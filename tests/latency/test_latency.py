@@ -384,7 +384,7 @@ def test_a_phone_table_reads_the_same_as_json_and_as_both_forms_of_yaml(tmp_path
             "t.json",
             '{"format": "gradnas-latency", "version": 1, "entries": {"a": {"ms": NaN, "spread_ms": '
             '0, "count": 1}}}',
-            "ms must be a number",
+            "ms must be a finite number",
         ),
         (
             "t.json",
