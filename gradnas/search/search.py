@@ -119,8 +119,8 @@ class Search:
         distributed.check_joined()
         check_network(net)
         check_settings(weights, alphas)
-        say_what_does_not_learn(net)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
+        say_what_does_not_learn(net)
         if device is not None:
             self.supernet.to(device)
         check_precision(precision, next(self.supernet.parameters()).device)
