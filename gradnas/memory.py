@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import re
 import resource
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,3 +122,98 @@ def measured_peak_mib(device: torch.device) -> float:
     if sys.platform == "darwin":  # there in bytes, elsewhere in KiB
         return peak / MIB
     return peak / 1024.0
+
+
+# ---- what cannot fit -----------------------------------------------------------------------------
+
+# Of what autograd keeps, by a count on the meta device, so much is kept for certain: what is refused
+# must not have fitted. Kernels of our own, which mixtures have, keep a third of what plain ones do.
+SURE_SHARE = 0.5
+SURE_SHARE_OF_MIXTURES = 0.2
+
+
+def check_fits(needed: float, device: torch.device, what: str, advice: str) -> None:
+    """ValueError where the device, or the machine, has less memory in all than `needed` bytes.
+
+    Args:
+        what: needs it, as the sentence begins.
+        advice: how it would need less.
+    """
+    there = memory_of(device)
+    if there is None or needed <= there:
+        return
+    place = "this machine" if device.type == "cpu" else str(device)
+    raise ValueError(
+        f"{what} needs at least {_gib(needed)} of memory, and {place} has {_gib(there)} in all: "
+        f"{advice}"
+    )
+
+
+def _gib(number: float) -> str:
+    gib = number / 2**30
+    return f"{gib:,.0f} GiB" if gib >= 100 else f"{gib:.1f} GiB"
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that the device has in all, used or not; None where that cannot be told.
+
+    Of a CPU those of the machine with its swap, or of the container that this process is in.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type != "cpu":
+        return None
+    limits = [_of_cgroup()]
+    with contextlib.suppress(OSError, ValueError):  # a system that does not say
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + _swap())
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _swap() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):  # not Linux
+        return 0
+    found = re.search(r"^SwapTotal:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _of_cgroup() -> int | None:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            text = (Path("/sys/fs/cgroup") / name).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.isdigit():  # else `max`
+            return int(text)
+    return None
+
+
+class KeptOnMeta:
+    """Counts, within this context, what autograd would keep of a pass on the meta device.
+
+    `bytes` are those of all storages that are kept, each once, without the weights of `module`.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        weights = [*module.parameters(), *module.buffers()]
+        # The storages themselves: a number of one that is gone may come again.
+        self._seen = {t.untyped_storage()._cdata: t.untyped_storage() for t in weights}
+        self.bytes = 0
+        self._hooks: Any = None
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen[storage._cdata] = storage
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> KeptOnMeta:
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)

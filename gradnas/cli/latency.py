@@ -30,6 +30,7 @@ from gradnas.latency import (
 )
 from gradnas.latency.check import check_sums
 from gradnas.latency.fit import fit_table
+from gradnas.memory import check_fits
 from gradnas.progress import Progress
 from gradnas.spaces import ImageSpace, Supernet
 from gradnas.spaces.affordable import cost_of, least_cost
@@ -49,6 +50,9 @@ def measure_space(command: MeasureCommand) -> None:
     torch.manual_seed(0)
     space = config.image_space()
     supernet = space.supernet(in_channels=sizes.channels, num_classes=sizes.classes)
+    numbers = command.batch_size * sizes.channels * sizes.side**2
+    advice = "a smaller --batch-size or --image-size needs less"
+    check_fits(4.0 * numbers, device, "the batch of images", advice)
     x_BCHW = torch.randn(command.batch_size, sizes.channels, sizes.side, sizes.side, device=device)
     x_BCHW = x_BCHW.contiguous(memory_format=_memory_format(command))
     _place(command, supernet, device)

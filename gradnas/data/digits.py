@@ -11,6 +11,7 @@ from gradnas.data.base import ImageData, stratified
 from gradnas.data.fingerprint import Fingerprint, digest_of
 from gradnas.data.found import Found
 from gradnas.data.memory import MemorySplit, pixel_statistics
+from gradnas.memory import check_fits
 
 TEST_FRACTION = 0.2
 
@@ -35,6 +36,10 @@ def load_digits(
     )
     size = image_size or images_NCHW.shape[-1]
     if size != images_NCHW.shape[-1]:
+        # As numbers, and as bytes
+        needed = len(images_NCHW) * size * size * 5.0
+        advice = "a smaller --image-size needs less"
+        check_fits(needed, torch.device("cpu"), f"digits at {size}x{size} pixels", advice)
         resized_NCHW = F.interpolate(
             images_NCHW.float(), (size, size), mode="bilinear", antialias=True
         )

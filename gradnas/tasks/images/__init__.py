@@ -92,7 +92,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
             raise ValueError(
                 f"capture records CUDA graphs, but the device is {device}: leave it out"
             )
-        check_image_search(config, data)
+        check_image_search(config, data, device)
 
     def settled(
         self, config: TrainConfig, data: ImageData, chosen: Collection[str]
@@ -101,7 +101,7 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
 
     def check_training(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
         check_precision(config.precision, device)
-        check_image_training(config, data)
+        check_image_training(config, data, device)
 
     def begin(self, run: runs.Run, data: ImageData) -> None:
         runs.write_json(run.path / IMAGES_FILE, known_images(data))

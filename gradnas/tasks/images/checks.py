@@ -14,6 +14,13 @@ from torch import nn
 
 from gradnas import distributed, runs
 from gradnas.data import ImageData, describe
+from gradnas.memory import (
+    SURE_SHARE,
+    SURE_SHARE_OF_MIXTURES,
+    KeptOnMeta,
+    check_fits,
+    module_bytes,
+)
 from gradnas.search.costs import counted_costs
 from gradnas.tasks.images.search import divided, example_input, fresh_supernet
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
@@ -96,17 +103,24 @@ class _NeedsValues(Exception):
     """A network looks at the values of tensors, of which the meta device has none."""
 
 
-def check_image_search(config: SearchConfig, data: ImageData) -> None:
-    """ValueError for a search whose parts do not fit together; nothing is computed but shapes."""
+def check_image_search(config: SearchConfig, data: ImageData, device: torch.device) -> None:
+    """ValueError for a search whose parts do not fit together, or not into memory.
+
+    Nothing is computed but shapes.
+    """
     train, _ = divided(config, data)
+    # Of the supernet that runs here, with all its operations; one path of it keeps less.
+    is_whole = config.relaxation.trains_mixtures and not config.checkpoint_cells
+    sure_share = SURE_SHARE_OF_MIXTURES if is_whole else 0.0
     try:
-        _check_forward(_meta_supernet(config, data), data, config.batch_size, len(train))
+        supernet = _meta_supernet(config, data)
+        _check_forward(supernet, data, config.batch_size, len(train), device, sure_share)
     except _NeedsValues:
         # A supernet that looks at its alphas: one of its networks has the same shapes.
         some = config.space.random_decision(torch.Generator().manual_seed(0))
         with torch.device("meta"):
             network: nn.Module = config.space.network(some, data.num_classes, data.in_channels)
-        _check_forward(network, data, config.batch_size, len(train))
+        _check_forward(network, data, config.batch_size, len(train), device)
     if config.cost is not None:
         with warnings.catch_warnings():  # the search says them again
             warnings.simplefilter("ignore")
@@ -124,13 +138,18 @@ def _meta_supernet(config: SearchConfig, data: ImageData) -> nn.Module:
         raise _NeedsValues from error
 
 
-def check_image_training(config: TrainConfig, data: ImageData) -> None:
-    """ValueError for a network that does not fit the images; nothing is computed but shapes."""
+def check_image_training(
+    config: TrainConfig, data: ImageData, device: torch.device | None = None
+) -> None:
+    """ValueError for a network that does not fit the images or, where one is given, the device.
+
+    Nothing is computed but shapes.
+    """
     num_train = len(data.train)
     if data.validation is None:
         num_train -= int(config.valid_fraction * num_train)
     with contextlib.suppress(_NeedsValues):  # an operation of the user's own: the first step tells
-        _check_forward(_on_meta(config, data), data, config.batch_size, num_train)
+        _check_forward(_on_meta(config, data), data, config.batch_size, num_train, device)
 
 
 def with_head_that_fits(
@@ -180,13 +199,27 @@ def _on_meta(config: TrainConfig, data: ImageData) -> nn.Module:
         )
 
 
-@torch.no_grad()
-def _check_forward(network: nn.Module, data: ImageData, batch_size: int, num_train: int) -> None:
+def _check_forward(
+    network: nn.Module,
+    data: ImageData,
+    batch_size: int,
+    num_train: int,
+    device: torch.device | None = None,
+    sure_share: float = SURE_SHARE,
+) -> None:
+    """ValueError for a network that does not fit the images or, where one is given, the device.
+
+    Args:
+        sure_share: of what this pass keeps for backward, a step keeps so much or more.
+    """
     # One image is another case for BatchNorm than several, and no other number is.
     smallest = min(batch_size, num_train) // distributed.world()
-    shape = (min(smallest, 2), data.in_channels, data.image_size, data.image_size)
+    some = min(smallest, 2)
+    shape = (some, data.in_channels, data.image_size, data.image_size)
+    kept = KeptOnMeta(network)
     try:
-        network.train()(torch.zeros(shape, device="meta"))
+        with kept:
+            network.train()(torch.zeros(shape, device="meta"))
     except (ValueError, RuntimeError) as error:
         if "more than 1 value per channel" in str(error):
             raise ValueError(
@@ -201,3 +234,8 @@ def _check_forward(network: nn.Module, data: ImageData, batch_size: int, num_tra
         reason = str(error).splitlines()[0]
         side = f"{data.image_size}x{data.image_size}"
         raise ValueError(f"the network does not fit images of {side} pixels: {reason}") from error
+    if device is not None and some:
+        needed = 2.0 * module_bytes(network)  # with the gradients
+        needed += sure_share * kept.bytes * smallest / some
+        advice = "fewer channels or cells, smaller images or a smaller --batch-size need less"
+        check_fits(needed, device, "a step", advice)
