@@ -126,8 +126,9 @@ def measured_peak_mib(device: torch.device) -> float:
 
 # ---- what cannot fit -----------------------------------------------------------------------------
 
-# Of what autograd keeps, by a count on the meta device, so much is kept for certain: what is refused
-# must not have fitted. Kernels of our own, which mixtures have, keep a third of what plain ones do.
+# Of what autograd keeps, by a count on the meta device, so much is kept for certain: what is
+# refused must not have fitted. Kernels of our own, which mixtures have, keep a third of what plain
+# ones do.
 SURE_SHARE = 0.5
 SURE_SHARE_OF_MIXTURES = 0.2
 

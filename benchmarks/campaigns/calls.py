@@ -1,8 +1,8 @@
 """Wrong calls: every option of every command with every kind of wrong value.
 
-The table comes from what the command line itself says it takes (the dataclasses that tyro reads), so
-that an option that is added is tried too. Right is: exit code 2, one sentence that names the option
-or what was given, no traceback, and no folder or file left.
+The table comes from what the command line itself says it takes (the dataclasses that tyro reads),
+so that an option that is added is tried too. Right is: exit code 2, one sentence that names the
+option or what was given, no traceback, and no folder or file left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_WHOLE = ("1.5", "9" * 30, "-" + "9" * 30)
 WRONG_TEXTS: dict[str, tuple[str, ...]] = {
     "recipe": ("", "digtis", "no/such.json", "FOLDER", "EMPTY.json", "DEEP.json", "BYTES.json"),
     "what": ("", "digtis", "no/such.json", "EMPTY.json", "DEEP.json", "BYTES.json", "FOLDER"),
-    "data": ("", "no/such/folder", "EMPTY.json", "FOLDER", "x" * 5000),
+    "data": ("", "no/such/folder", "EMPTY.json", "FOLDER", "x" * 300),
     "device": ("", "gpu", "cuda:99", "cpu:x", "meta"),
     "relaxation": ("", "softmaxx", "gumbel:temperature=nan", "gumbel:temperature=x", "gumbel:x",
                    "gumbel:nope=1", "no_module:Cls", "math:pi"),
@@ -85,7 +85,8 @@ class Calls:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.bases = _bases(self.place)
+        of_runs = {"resume", "evaluate", "generate", "report", "export"}
+        self.bases = _bases(self.place, not self.only or bool(of_runs.intersection(self.only)))
         self.calls = list(self._all())
 
     def run(self, number: int | None = None) -> None:
@@ -143,16 +144,22 @@ class Calls:
             return
         for value in self._values(option, kinds, name):
             words = (flag, option, option.replace("_", " "), value[:60] or "''", repr(value)[1:40])
+            words = (*words, Path(value[:60]).name)
             if is_positional:
                 arguments = _with_positional(base, value)
-                words = (*words, "there is no", "no run folder", "needs", "cannot read .")
+                words = (
+                    *words,
+                    "there is no",
+                    "no run folder",
+                    "needs",
+                    "cannot read .",
+                    ". is not",
+                )
             else:
                 arguments = (*base, f"{flag}={value}")
             yield Call((*name, *arguments), option, value, words)
 
-    def _values(
-        self, option: str, kinds: tuple[Any, ...], name: tuple[str, ...]
-    ) -> Iterator[str]:
+    def _values(self, option: str, kinds: tuple[Any, ...], name: tuple[str, ...]) -> Iterator[str]:
         from gradnas.config import RANGES
 
         is_text = str in kinds
@@ -170,7 +177,7 @@ class Calls:
         elif any(typing.get_origin(kind) is typing.Literal for kind in kinds):
             yield from ("x", "", "None", "0")
         elif bool in kinds:
-            yield from ("maybe", "2", "")
+            yield from ("maybe", "2")
         elif is_text or any("tuple" in str(kind) for kind in kinds):
             yield from WRONG_TEXTS.get(option, ())
         elif Path in kinds:
@@ -244,7 +251,7 @@ def _with_positional(base: tuple[str, ...], value: str) -> tuple[str, ...]:
     return (value, *base[1:])
 
 
-def _bases(place: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
+def _bases(place: Path, needs_runs: bool) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Calls that would be right, by the command's words; runs and files that they need are made."""
     (place / "FOLDER").mkdir()
     (place / "FOREIGN").mkdir()
@@ -255,14 +262,15 @@ def _bases(place: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
     os.mkfifo(place / "PIPE")
     (place / "t.csv").write_text("x,w,y\n" + "".join(f"{k},1,{k * k}\n" for k in range(1, 13)))
     by_name = {program.name: program for program in programs(place)}
-    for name in ("train", "text-train"):
+    for name in ("train", "text-train") if needs_runs else ():
         outcome = forks.run(by_name[name].command(place / f"run-{name}"), place)
         assert outcome.code == 0, outcome.err
-    shutil.copytree(place / "run-train", place / "stopped")
-    (place / "stopped" / "status.json").write_text('{"status": "interrupted"}')
+    if needs_runs:
+        shutil.copytree(place / "run-train", place / "stopped")
+        (place / "stopped" / "status.json").write_text('{"status": "interrupted"}')
     table = {"format": "gradnas-latency", "version": 1, "entries": {}}
     entry = {"ms": 1.0, "spread_ms": 0.1, "count": 9, "features": {"macs": 1.0}}
-    table["entries"] = {f"Conv-id:{k}": entry for k in range(9)}
+    table["entries"] = {f"Conv-id:{k}": entry for k in range(12)}
     (place / "table.json").write_text(json.dumps(table))
     image, words = str(place / "run-train"), str(place / "run-text-train")
     return {

@@ -55,15 +55,29 @@ def flag(name: str) -> str:
 
 
 def check_options(command: object) -> None:
-    """ValueError that names the first option whose number cannot be one, before anything is done.
+    """ValueError that names the first option whose value cannot be one, before anything is done.
 
-    A command may hold another one, its action.
+    Numbers have ranges, and what a command writes at its end must have a place. A command may hold
+    another one, its action.
     """
     check_numbers(command, flag)
     for field in fields(command):  # type: ignore[arg-type]
         part = getattr(command, field.name)
+        if field.name == "out" and isinstance(part, Path):
+            _check_place(part)
         if is_dataclass(part):
             check_options(part)
+
+
+def _check_place(out: Path) -> None:
+    """ValueError where no file of this name can be written."""
+    try:
+        if out.is_dir():
+            raise ValueError(f"--out {out} is a folder: give the name of a file in it")
+        if not out.parent.is_dir():
+            raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    except OSError as error:  # a name that is too long for one
+        raise ValueError(f"--out {out}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

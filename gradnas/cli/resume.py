@@ -37,7 +37,7 @@ def resume(command: ResumeCommand) -> None:
         config = config.with_source(command.data)
     config, notes = with_given(config, command.task, other_task=bool(command.other_task))
     say(notes)
-    device = device_of(command.device or config.device)
+    device = device_of(config.device if command.device is None else command.device)
     data = config.load()
     kind = kind_of(config)
     if not command.other_data:

@@ -16,7 +16,7 @@ def evaluate(command: EvaluateCommand) -> None:
     run, config = trained_run(command.folder)
     config, notes = with_given(config, command.task)
     say(notes)
-    device = device_of(command.device or config.device)
+    device = device_of(config.device if command.device is None else command.device)
     line(kind_of(config).evaluate(run, config, command.data, device, say_read))
 
 

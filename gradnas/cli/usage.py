@@ -96,7 +96,7 @@ def _plainly(parts: list[list[str]], texts: list[str]) -> str:
         names = [row for row in next(part for part in parts if part)[1:] if "(required)" not in row]
         return f"{missing[1]} needs {' and '.join(names)}: see {missing[1]} --help"
 
-    unknown = re.match(r"Unrecognized options: (.*)", text)
+    unknown = re.match(r"Unrecognized options:\s*(.*)", text)
     if unknown is not None:
         hint = ""
         for other in texts[1:]:
@@ -105,7 +105,7 @@ def _plainly(parts: list[list[str]], texts: list[str]) -> str:
             near = re.match(r"Perhaps you meant: (\S+)", other)
             if near is not None:
                 hint = f" (did you mean {near[1]}?)"
-        return f"unknown here: {unknown[1]}{hint}"
+        return f"unknown here: {unknown[1] or 'a value where none is taken'}{hint}"
     return text
 
 

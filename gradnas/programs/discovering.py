@@ -26,6 +26,7 @@ from gradnas.laws.equations import (
     EquationClassifier,
     EquationRegressor,
 )
+from gradnas.laws.primitives import resolve
 from gradnas.laws.report import (
     FoundLaws,
     law_page,
@@ -79,6 +80,8 @@ class DiscoverConfig:
                 "--target COLUMN is missing: which column of the table is to be explained?"
             )
         check_numbers(self)
+        if self.primitives is not None:
+            resolve(self.primitives)  # refuses what is unknown
         if not 0 <= self.seed < 2**32:  # of scikit-learn
             raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
 

@@ -58,8 +58,10 @@ def working_in(out: Path, *, new: bool) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
+    missing: list[Path] = []
     if new:
         runs.Run(out).check_free()
+        missing = [folder for folder in out.parents if not folder.exists()]
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,7 +72,8 @@ def working_in(out: Path, *, new: bool) -> Iterator[None]:
     finally:
         if new:
             with suppress(OSError):  # it is not empty
-                out.rmdir()
+                for folder in (out, *missing):
+                    folder.rmdir()
 
 
 def begin(out: Path, new: bool, start: Callable[[], object]) -> runs.Run:
