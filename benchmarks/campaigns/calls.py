@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -85,6 +86,8 @@ class Calls:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for _, command in _commands():  # so that the forks need not
+            importlib.import_module(command.work.partition(":")[0])
         of_runs = {"resume", "evaluate", "generate", "report", "export"}
         self.bases = _bases(self.place, not self.only or bool(of_runs.intersection(self.only)))
         self.calls = list(self._all())
@@ -107,7 +110,12 @@ class Calls:
         def work() -> int:
             from gradnas.cli import main
 
-            return main(list(call.arguments))
+            # Where a test runs this, the streams of Python are others than those of the fork.
+            with (
+                open(1, "w", closefd=False) as sys.stdout,
+                open(2, "w", closefd=False) as sys.stderr,
+            ):
+                return main(list(call.arguments))
 
         outcome = forks.call(work, self.place, limit_seconds=LIMIT_SECONDS)
         lines = outcome.err.splitlines()

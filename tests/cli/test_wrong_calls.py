@@ -23,6 +23,6 @@ def test_wrong_calls_are_refused_with_one_sentence_and_leave_nothing(tmp_path):
     calls = Calls(tmp_path, seed=7, only=COMMANDS)
     options = {(call.arguments[0], call.option) for call in calls.calls}
     assert len(calls.calls) > 900 and len(options) > 80
-    calls.run(36)
+    calls.run(24)
     assert calls.wrong == []
-    assert sum(counts["refused"] for counts in calls.counts.values()) == 36
+    assert sum(counts["refused"] for counts in calls.counts.values()) == 24
