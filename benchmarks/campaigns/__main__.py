@@ -1,8 +1,9 @@
-"""Campaigns: gradnas under kills and with damaged files, seeded, with what came out counted.
+"""Campaigns: gradnas under kills, damaged files and wrong calls, seeded, with counts of what came.
 
     python benchmarks/campaigns kills --number 100
     python benchmarks/campaigns mutations --number 400
     python benchmarks/campaigns mutations --number 400 --only checkpoint.pt weights.safetensors
+    python benchmarks/campaigns calls --number 300
 
 Exit code 1 where anything was wrong; each such case is printed with what repeats it. Everything
 runs in forks of one process, so that a case costs its work alone.
@@ -23,21 +24,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tree this file is in
 
+from calls import Calls
 from kills import Kills
 from mutations import Mutations
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("campaign", choices=("kills", "mutations"))
-    parser.add_argument("--number", type=int, default=100, help="kills, or mutations of each file")
+    parser.add_argument("campaign", choices=("kills", "mutations", "calls"))
+    parser.add_argument(
+        "--number", type=int, default=100, help="kills, calls, or mutations of each file"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=(), help="programs, or files")
+    parser.add_argument("--only", nargs="*", default=(), help="programs, files or commands")
     options = parser.parse_args()
     _import_all()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = Path(folder).resolve()
         only = tuple(options.only)
         if options.campaign == "kills":
             kills = Kills(place, options.seed, only)
@@ -45,6 +49,13 @@ def main() -> int:
             names = ", ".join(program.name for program in kills.programs)
             print(f"{kills.num_kills} kills over {names}: {len(kills.wrong)} runs ended wrong")
             wrong = kills.wrong
+        elif options.campaign == "calls":
+            calls = Calls(place, options.seed, only)
+            calls.run(options.number)
+            for command, counts in calls.counts.items():
+                print(f"{command:10} refused {counts['refused']}, wrong {counts['wrong']}")
+            print(f"{options.number} of {len(calls.calls)} wrong calls, {len(calls.wrong)} wrong")
+            wrong = calls.wrong
         else:
             mutations = Mutations(place, options.seed, only)
             mutations.run(options.number)
