@@ -21,7 +21,7 @@ Left out, because they differ between two runs of the same tree:
                       the runs that are stopped and resumed, without the lines of epochs
   report.html         without its table of the environment; times and memory are replaced by #
   measured latencies  later runs use the measured table with a fixed time in the place of each
-  --estimate          numbers are replaced by #
+  --estimate          numbers are replaced by #, as is the time of a next step
 Not run: several processes, torch.compile, CUDA and its graphs, loader processes, the hub.
 """
 
@@ -712,6 +712,7 @@ def output_content(path: Path, name: str) -> bytes:
         skipped = False
         line = re.sub(r"\d+:\d\d(:\d\d)? left", "# left", line)
         line = re.sub(r"\b\d+(\.\d+)? s;", "# s;", line)
+        line = re.sub(r"\babout \d+ (s|min|h|days)\b", "about #", line)  # of the next step
         if path.name in TIMED:
             line = re.sub(r"\d+(\.\d+)?", "#", line)
         lines.append(line.rstrip())
