@@ -2,6 +2,7 @@
 
     python benchmarks/campaigns kills --number 100
     python benchmarks/campaigns mutations --number 400
+    python benchmarks/campaigns tensors --number 400      # checkpoints, weights, alphas: read alone
     python benchmarks/campaigns mutations --number 400 --only checkpoint.pt weights.safetensors
     python benchmarks/campaigns calls --number 300
 
@@ -26,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tree this fi
 
 from calls import Calls
 from kills import Kills
-from mutations import Mutations
+from mutations import Mutations, Tensors
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("campaign", choices=("kills", "mutations", "calls"))
+    parser.add_argument("campaign", choices=("kills", "mutations", "tensors", "calls"))
     parser.add_argument(
         "--number", type=int, default=100, help="kills, calls, or mutations of each file"
     )
@@ -57,7 +58,8 @@ def main() -> int:
             print(f"{options.number} of {len(calls.calls)} wrong calls, {len(calls.wrong)} wrong")
             wrong = calls.wrong
         else:
-            mutations = Mutations(place, options.seed, only)
+            campaign = Tensors if options.campaign == "tensors" else Mutations
+            mutations = campaign(place, options.seed, only)
             mutations.run(options.number)
             for key, counts in mutations.counts.items():
                 parts = [

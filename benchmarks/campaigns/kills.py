@@ -73,6 +73,7 @@ class Kills:
             found = [f"exit code {outcome.code}: {outcome.err.strip()[-300:]}"]
         if found:
             self.wrong.append(f"{program.name}, case {number}: {story}: {'; '.join(found)}")
+            print(f"WRONG {self.wrong[-1]}", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def kill(self, program: Program) -> forks.Kill:

@@ -191,10 +191,13 @@ def _with_one_changed(
 class Mutations:
     """A campaign of mutations; everything is written below `place`."""
 
-    def __init__(self, place: Path, seed: int, files: tuple[str, ...] = ()) -> None:
+    def __init__(self, place: Path, seed: int, only: tuple[str, ...] = ()) -> None:
         self.place = place
         self.seed = seed
-        self.readings = [reading for reading in READINGS if not files or reading.file in files]
+        self.readings = []
+        for reading in READINGS:
+            if not only or reading.file in only or reading.program in only:
+                self.readings.append(reading)
         self.wrong: list[str] = []
         self.counts: dict[str, Counter[str]] = {}
 
@@ -320,3 +323,63 @@ def _tree(data: bytes) -> Any:
         if complete and not complete[0].endswith("}"):
             raise
         return [json.loads(line) for line in complete if line]
+
+
+# ---- reading alone -------------------------------------------------------------------------------
+
+
+class Tensors(Mutations):
+    """Mutations of the files that hold tensors, read and not acted on: thousands in seconds.
+
+    Right is a refusal, or the same tensors.
+    """
+
+    def __init__(self, place: Path, seed: int, only: tuple[str, ...] = ()) -> None:
+        super().__init__(place, seed, only)
+        self.readings = [reading for reading in self.readings if reading.is_of_tensors]
+
+    def read(self, reading: Reading, key: str, number: int, log: Path) -> int:
+        from gradnas.runs import Run
+
+        run = Run(self.folder(reading))
+        path = run.path / reading.file
+        whole = path.read_bytes()
+        expected = self.loaded(run, reading)
+        with log.open("w") as file:
+            for case in range(number):
+                numbers = random.Random(f"{self.seed} {key} {case}")
+                way, data = mutated(whole, numbers, is_json=False)
+                path.write_bytes(data)
+                verdict = ("wrong", f"{way}: read as something else")
+                try:
+                    if _are_same(self.loaded(run, reading), expected):
+                        verdict = ("same", "")
+                except ValueError:
+                    verdict = ("refused", "")
+                file.write(json.dumps(verdict) + "\n")
+        path.write_bytes(whole)
+        return 0
+
+    def loaded(self, run: Any, reading: Reading) -> Any:
+        """What the file holds."""
+        from gradnas.runs import read_checkpoint
+
+        if reading.file.endswith(".pt"):
+            return read_checkpoint(run.path / reading.file).state
+        return run.load_tensors(reading.file)
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two nests of tensors and plain values are equal."""
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_are_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        is_long = len(one) == len(other)
+        return is_long and all(_are_same(a, b) for a, b in zip(one, other, strict=True))
+    return one == other or repr(one) == repr(other)
