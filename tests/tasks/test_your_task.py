@@ -290,7 +290,7 @@ def test_the_example_is_what_the_loss_calls_the_network_with():
     call = example_call(task, 3)
     assert torch.equal(call.inputs[0], X[:3]) and call.named == {"scale": 2}
     assert example_call(task_on()).inputs[0].shape == (1, 4)
-    with pytest.raises(ValueError, match="give Task.example="):
+    with pytest.raises(ValueError, match=r"give Task.example="):
         example_call(task_on(train=shuffling))
     with pytest.raises(ValueError, match="does not call the network"):
         example_call(task_on(loss=lambda net, batch: batch[0].sum()))
