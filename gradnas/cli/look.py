@@ -21,7 +21,7 @@ def draw(command: DrawCommand) -> None:
     title = given.name if given.is_named else None
     space = recipes.space_of(architecture, given.name, given.searched.get("space"))
     family = family_of(architecture)
-    line(family.picture(architecture, command.out, title=title, space=space))
+    line(family.picture(architecture, command.out, title=title, space=space, run=given.folder))
 
 
 def report(command: ReportCommand) -> None:

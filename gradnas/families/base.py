@@ -73,6 +73,7 @@ class Family(ABC, Generic[A, S]):
         *,
         title: str | None = None,
         space: object = None,
+        run: Path | None = None,
     ) -> Path:
         """The architecture in an SVG, PNG or PDF file, by its suffix.
 
@@ -80,6 +81,7 @@ class Family(ABC, Generic[A, S]):
 
         Args:
             space: that it is of, where it is known: the picture may tell more then.
+            run: the folder of the search that found it, likewise.
 
         Raises:
             ValueError: the suffix is another one, or the file cannot be written.

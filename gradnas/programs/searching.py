@@ -204,7 +204,7 @@ def _write_found(
     """Write the architecture, its picture and the results into the folder."""
     architecture.save(run.path / runs.GENOTYPE)
     family = family_of(architecture)
-    family.picture(architecture, run.path / runs.PICTURE, space=config.space)
+    family.picture(architecture, run.path / runs.PICTURE, space=config.space, run=run.path)
     run.save_results(results)
 
 

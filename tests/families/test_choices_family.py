@@ -36,7 +36,7 @@ def texts(figure):
 
 
 def test_the_chosen_operation_of_every_choice_is_marked():
-    shown = texts(choices.figure(CHOSEN, operations=OFFERED, title="mine"))
+    shown = texts(choices.figure(CHOSEN, known=choices.Known(OFFERED), title="mine"))
     assert {"mine", "body", "✓ conv5", "conv3", "deep", "✓ x", "relu", "gelu"} <= set(shown)
     assert not {"conv5", "x", "✓ conv3", "✓ relu", "✓ gelu"} & set(shown)
     assert {"chosen", "not chosen", "choice that is never reached"} <= set(shown)
@@ -59,7 +59,7 @@ def test_a_name_is_broken_into_lines_without_loss(name):
 
 def test_no_box_leaves_the_page():
     many = {"body": [f"operation_number_{n}" for n in range(40)]}
-    figure = choices.figure({"body": "operation_number_7"}, operations=many)
+    figure = choices.figure({"body": "operation_number_7"}, known=choices.Known(many))
     assert figure.get_size_inches()[0] * 72 <= choices.PAGE
 
 

@@ -43,7 +43,9 @@ class Cells(Family[Genotype, ConvCell]):
         *,
         title: str | None = None,
         space: object = None,
+        run: Path | None = None,
     ) -> Path:
+        del run
         return cells.picture(architecture, path, title=title)
 
     def source(

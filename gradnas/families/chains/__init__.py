@@ -44,7 +44,9 @@ class Chains(Family[Chain, MBConvChain]):
         *,
         title: str | None = None,
         space: object = None,
+        run: Path | None = None,
     ) -> Path:
+        del run
         known = space if isinstance(space, MBConvChain) else None
         return chains.picture(architecture, path, title=title, space=known)
 

@@ -12,7 +12,7 @@ from gradnas.families.choices import report
 from gradnas.pictures import choices
 from gradnas.reports.folder import Folder, Tables
 from gradnas.spaces.module_space import ModuleSpace
-from gradnas.spaces.your_module import ModuleSupernet
+from gradnas.tasks.your_task.settings import TaskSpace
 
 
 class ChoicesOfModule(Family[Choices, ModuleSpace]):
@@ -36,10 +36,15 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
         *,
         title: str | None = None,
         space: object = None,
+        run: Path | None = None,
     ) -> Path:
-        known = isinstance(space, (ModuleSpace, ModuleSupernet))
-        operations = space.names if known else None
-        return choices.picture(architecture, path, title=title, operations=operations)
+        known = report.known_of(space, run)
+        return choices.picture(architecture, path, title=title, known=known)
+
+    def space_of(self, what: str, searched: JsonObject | None) -> ModuleSpace | None:
+        if searched is None or searched.get("type") != TaskSpace.__name__:
+            return None
+        return from_json(TaskSpace, searched, "config.space")
 
     def training_after(self, what: str, searched: JsonObject) -> str:
         raise ValueError(

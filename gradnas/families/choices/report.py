@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gradnas import runs
 from gradnas.architectures.choices import Choices
+from gradnas.config import from_json, read_object
 from gradnas.families.sections import entropy_panel, still_open
 from gradnas.pictures import choices, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE
-from gradnas.reports.folder import Folder, Tables
+from gradnas.relaxations import Relaxation
+from gradnas.reports.folder import Folder, Tables, read_alphas
 from gradnas.reports.parts import escaped, figure, headed, row
+from gradnas.spaces.module_space import ModuleSpace
+from gradnas.spaces.your_module import ModuleSupernet
+from gradnas.tasks.your_task.settings import TaskSpace
 
 
 def tables(folder: Folder) -> Tables:
@@ -38,9 +45,42 @@ def shown(folder: Folder) -> str:
     chosen = folder.architecture
     if not isinstance(chosen, Choices):
         return ""
-    svg = in_html(choices.svg(chosen, operations=_operations(folder) or None))
+    known = choices.Known(_operations(folder) or None, _places(folder), _history(folder))
+    svg = in_html(choices.svg(chosen, known))
     text = "A row for each choice of the module; marked: the operation that was decided."
     return figure(svg, text + still_open(folder, "They are"))
+
+
+def known_of(space: object, run: Path | None) -> choices.Known:
+    """What a picture may tell, of the space and of the run folder of its search."""
+    if not isinstance(space, (ModuleSpace, ModuleSupernet)):
+        return choices.Known()
+    places = space.places if isinstance(space, TaskSpace) else {}
+    history: dict[str, list[list[float]]] = {}
+    if run is not None and (run / runs.ALPHAS).exists():
+        shapes = {name: (len(operations),) for name, operations in space.names.items()}
+        tables = Tables(shapes, "choice", "body/0000")
+        written = read_object(run / runs.CONFIG).get("relaxation")
+        where = f"{run / runs.CONFIG}: relaxation"
+        relaxation: Relaxation = from_json(Relaxation, written, where)  # type: ignore[type-abstract]
+        for name, alphas_NO in read_alphas(run, tables).items():
+            history[name] = relaxation.probabilities(alphas_NO).tolist()
+    return choices.Known(space.names, places, history)
+
+
+def _places(folder: Folder) -> dict[str, list[str]]:
+    listed = folder.setting("space", kind=dict).get("places")
+    if not isinstance(listed, dict):
+        return {}
+    return {choice: folder.names("space", "places", choice) for choice in listed}
+
+
+def _history(folder: Folder) -> dict[str, list[list[float]]]:
+    """The probabilities after each epoch."""
+    found = {}
+    for choice, alphas_NO in folder.alphas.items():
+        found[choice] = folder.relaxation.probabilities(alphas_NO).tolist()
+    return found
 
 
 def mixing(folder: Folder) -> str:

@@ -41,7 +41,9 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
         *,
         title: str | None = None,
         space: object = None,
+        run: Path | None = None,
     ) -> Path:
+        del run
         return cells.picture(architecture, path, title=title)
 
     def training_after(self, what: str, searched: JsonObject) -> str:
