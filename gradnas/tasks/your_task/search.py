@@ -15,7 +15,7 @@ from gradnas.latency.counts import in_eval_mode
 from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import seed_for, seeded
-from gradnas.runs import State
+from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.capture import CapturedStep, check_capture
 from gradnas.search.feed import to_device
@@ -212,6 +212,17 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             key = self.measure.key
             record["discretisation_gap"] = mixture[key] - derived[key]
         return record
+
+    def results(self, result: SearchResult, last: Record) -> Record:
+        """As of any search, with the probability of every operation."""
+        found = super().results(result, last)
+        search = self.search
+        probabilities = {}
+        for name, operations in self.config.space.names.items():
+            p_O = search.relaxation.probabilities(search.alphas[name].detach().double())
+            probabilities[name] = dict(zip(operations, p_O.tolist(), strict=True))
+        found["probabilities"] = probabilities
+        return found
 
     def mixture(self, draw: Draw) -> BoundNet:
         """The supernet under one setting of its choices."""

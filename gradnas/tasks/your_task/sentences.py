@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from gradnas import runs
+from gradnas.architectures.choices import Choices
 from gradnas.runs import Record
 from gradnas.tasks.costs import cost_sentence
 from gradnas.tasks.sentences import Sentences
 from gradnas.tasks.your_task.settings import TaskSearchConfig
+
+NAME_WIDTH = 28  # of a choice in the terminal; of longer names the end
 
 
 class TaskSentences(Sentences[TaskSearchConfig]):
     """What searches and trainings on a task of one's own say of their results."""
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
-        sentences = []
+        sentences = self._choices(results)
         key = self.measure.key
         derived = results.get(f"derived_valid_{key}")
         if derived is not None:
@@ -30,9 +32,23 @@ class TaskSentences(Sentences[TaskSearchConfig]):
             sentences.append(cost_sentence(config.cost, results["cost"]))
         return sentences
 
+    def _choices(self, results: Record) -> list[str]:
+        """A line for each choice: what was decided, how probable it is, and what comes next."""
+        decided = Choices.parse(results["genotype"])
+        width = min(NAME_WIDTH, max(len(name) for name in results["probabilities"]))
+        lines = []
+        for name, probabilities in results["probabilities"].items():
+            label = name if len(name) <= width else f"…{name[1 - width :]}"
+            if name not in decided:
+                lines.append(f"  {label:{width}}  not reached")
+                continue
+            chosen = decided[name]
+            line = f"  {label:{width}}  {chosen} {probabilities[chosen]:.3f}"
+            others = sorted((p, own) for own, p in probabilities.items() if own != chosen)
+            if others:
+                line += f"  (then {others[-1][1]} {others[-1][0]:.3f})"
+            lines.append(line)
+        return ["choices, with their probabilities:", *lines]
+
     def tested_on(self, results: Record) -> str:
         return f"{results['num_test_examples']} held-out examples"
-
-    def next_commands(self, run: runs.Run) -> list[str]:
-        del run
-        return []
