@@ -13,7 +13,7 @@ from gradnas.config import did_you_mean
 from gradnas.tasks import KINDS
 from gradnas.tasks.base import DataSettings, Kind
 
-OPTIONS = ("image_size", "fit", "test_fraction", "per_class", "level", "min_count")
+OPTIONS = ("image_size", "fit", "test_fraction", "per_class", "max_pixels", "level", "min_count")
 
 
 def show(command: DataCommand) -> None:

@@ -136,6 +136,8 @@ class RunOptions(Command):
     """Loader processes, for sets too large for memory."""
     threads: Whole = None
     """CPU threads."""
+    max_pixels: Whole = None
+    """Refuse an image of more pixels (by default 100000000) before it is decoded."""
     per_class: Whole = None
     """Train on so many images of every class alone (to try a setting out)."""
     channels: Whole = None
@@ -174,6 +176,7 @@ class RunOptions(Command):
             "test_fraction",
             "workers",
             "per_class",
+            "max_pixels",
             "level",
             "min_count",
         )

@@ -11,6 +11,7 @@ from gradnas.data.base import ImageData, balanced
 from gradnas.data.images import validation_note
 from gradnas.data.load import load_images
 from gradnas.data.located import located_source
+from gradnas.data.stream import MAX_PIXELS
 from gradnas.data.summary import LeftOut
 from gradnas.settings.formats import Fit
 
@@ -33,6 +34,8 @@ class DataConfig:
         test_fraction: share of each class to test on, for a set without a test split.
         own_validation: a validation split that the set brings with it beside a test split is used
             where training images would be held out; False leaves it aside.
+        max_pixels: an image with more is refused before it is decoded: a file of some kilobytes can
+            hold gigabytes.
     """
 
     source: str = "digits"
@@ -43,6 +46,7 @@ class DataConfig:
     fit: Fit = "crop"
     test_fraction: float | None = None
     own_validation: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -67,6 +71,7 @@ class DataConfig:
             test_fraction=self.test_fraction,
             memory_limit_mib=0 if self.is_streamed else MEMORY_LIMIT_MIB,
             fit=self.fit,
+            max_pixels=self.max_pixels,
         )
         if not self.own_validation:
             data = without_validation(data)

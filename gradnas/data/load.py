@@ -10,6 +10,7 @@ from gradnas.data.augment import FITS
 from gradnas.data.base import ImageData
 from gradnas.data.located import expanded
 from gradnas.data.names import split_named
+from gradnas.data.stream import MAX_PIXELS
 from gradnas.settings.formats import Fit
 
 
@@ -21,6 +22,7 @@ def load_images(
     seed: int = 0,
     memory_limit_mib: int = 4096,
     fit: Fit = "crop",
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageData:
     """Labelled images by name or from a folder.
 
@@ -46,6 +48,8 @@ def load_images(
     `test_fraction` of each class, chosen by `seed`, is the test split of a set that has none of its
     own (digits: 0.2). If a set has both a test and a validation split, the test split is used,
     unless its labels are hidden (all -1, or a folder without classes).
+
+    An image of more than `max_pixels` pixels is refused before it is decoded.
 
     ValueError, always one sentence that says what is wrong, where, and what would be right.
     """
@@ -74,6 +78,8 @@ def load_images(
             f"there is no folder {folder} and no set of that name: expected 'digits', 'cifar10', "
             f"an owner/name of the Hugging Face hub, or a folder with {image_set.LAYOUTS}"
         )
+    for source in {*found.sources(), *found.splits().values()}:
+        source.max_pixels = max_pixels
     classes.check_several(found)
     return images.load_set(found, image_size, test_fraction, seed, memory_limit_mib, fit)
 

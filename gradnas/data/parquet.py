@@ -25,6 +25,9 @@ from gradnas.data.stream import BadImage
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+LARGEST_VALUE = 256 * 2**20  # bytes of an encoded image
+LARGEST_GROUP = 2**31  # bytes of those of a row group, which Arrow's offsets can count
+ROWS_AT_ONCE = 64
 CACHE_MIB = 256  # of encoded images that a reader keeps, per process
 
 
@@ -133,9 +136,27 @@ class ParquetSource(RowSource):
         file = self._files[number]
         column = self._columns[number]
         columns = [f"{column}.bytes" if self._has_structs[number] else column]
+        reader = opened(file)
+        check_decoded_size(reader, inside, self.where(self._starts[group]))
+        batches = []
+        num_bytes = num_rows = 0
         try:
-            # Without threads, which a fork of this process would not have.
-            table = opened(file).read_row_group(inside, columns=columns, use_threads=False)
+            # Without threads, which a fork of this process would not have. In parts, because values
+            # that repeat take no room in a file, however large they are.
+            parts = reader.iter_batches(
+                ROWS_AT_ONCE, row_groups=[inside], columns=columns, use_threads=False
+            )
+            for batch in parts:
+                batches.append(batch)
+                num_bytes += batch.nbytes
+                if num_bytes > LARGEST_GROUP:
+                    raise BadImage(
+                        f"{self.where(self._starts[group] + num_rows)} lies in a row group whose "
+                        f"images take more than {LARGEST_GROUP // 2**20:,} MiB: write the file "
+                        "with smaller row groups"
+                    )
+                num_rows += batch.num_rows
+            table = pa.Table.from_batches(batches)
         except (pa.ArrowException, OSError) as error:
             raise BadImage(f"{file} is corrupt in row group {inside}: {reason(error)}") from error
         values = table.column(0)
@@ -166,6 +187,26 @@ class RowGroups:
 
     def _num_bytes(self) -> int:
         return sum(column.nbytes for column in self._groups.values())
+
+
+def check_decoded_size(reader: pq.ParquetFile, group: int, first: str) -> None:
+    """`BadImage` for a row group that would be decoded to more than images take.
+
+    Args:
+        first: where its first row is, in words.
+    """
+    metadata = reader.metadata.row_group(group)
+    for number in range(metadata.num_columns):
+        column = metadata.column(number)
+        size = column.total_uncompressed_size
+        largest = min(LARGEST_GROUP, LARGEST_VALUE * metadata.num_rows)
+        if size > largest:
+            raise BadImage(
+                f"{first} and the {metadata.num_rows - 1} rows after it would take "
+                f"{size // 2**20:,} MiB when decoded (column {column.path_in_schema}, "
+                f"{column.total_compressed_size:,} bytes in the file), more than "
+                f"{largest // 2**20:,} MiB: images are smaller"
+            )
 
 
 def opened(file: str) -> pq.ParquetFile:

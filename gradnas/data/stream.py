@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# A file of some kilobytes can hold an image of gigabytes. Cameras have up to 60 million pixels.
+MAX_PIXELS = 100_000_000
 DEFAULT_SIZE = 224  # pixels, of streamed images
 # What Pillow's decoders raise for broken files, depending on the format
 DECODING_ERRORS = (
@@ -65,6 +68,7 @@ class Source(ABC):
     """
 
     labels: Tensor
+    max_pixels: int = MAX_PIXELS  # of an image; one with more is refused before it is decoded
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,6 +106,7 @@ class Taken(Source):
         self.source = source
         self.rows = rows
         self.labels = source.labels[rows]
+        self.max_pixels = source.max_pixels
 
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.rows[index]))
@@ -123,12 +128,28 @@ def opened(source: Source, index: int, encoded: bytes) -> Image:
     extras.need("PIL", extra="images", what="decoding images")
     from PIL import Image as images
 
+    # Pillow's own limits are of the process: the first only warns, and the second is twice as high.
+    # Not within `catch_warnings`, which is of no use where several threads decode.
+    ours = ("ignore", None, images.DecompressionBombWarning, None, 0)
+    if ours not in warnings.filters:
+        warnings.simplefilter("ignore", images.DecompressionBombWarning)
+    if images.MAX_IMAGE_PIXELS is not None and source.max_pixels > MAX_PIXELS:
+        images.MAX_IMAGE_PIXELS = max(images.MAX_IMAGE_PIXELS, source.max_pixels)
     try:
-        return images.open(io.BytesIO(encoded))
-    except (OSError, SyntaxError, images.DecompressionBombError) as error:
+        image = images.open(io.BytesIO(encoded))
+    except images.DecompressionBombError as error:
+        raise BadImage(f"{source.where(index)} has too many pixels: {one_line(error)}") from error
+    except (OSError, SyntaxError) as error:
         raise BadImage(
             f"{source.where(index)} is not an image that can be read: {one_line(error)}"
         ) from error
+    width, height = image.size
+    if width * height > source.max_pixels:
+        raise BadImage(
+            f"{source.where(index)} has {width}x{height} pixels, more than {source.max_pixels:,}: "
+            "make it smaller, or raise the limit with --max-pixels"
+        )
+    return image
 
 
 def decode(source: Source, index: int, seen: Seen | None = None) -> Image:

@@ -34,6 +34,8 @@ class DataCommand(Command):
     """How images of another shape are brought to size: crop, squeeze or pad."""
     test_fraction: Share = None
     """Share of each class to test on, of a set without test images."""
+    max_pixels: Whole = None
+    """Refuse an image of more pixels (by default 100000000) before it is decoded."""
     per_class: Whole = None
     """So many images of every class alone."""
     level: Annotated[Literal["word", "char"] | None, arg(help_behavior_hint="")] = None
