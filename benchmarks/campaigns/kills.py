@@ -65,6 +65,10 @@ class Kills:
             if not outcome.was_killed:
                 break
             self.num_kills += 1
+            if programs.is_finished(folder):  # killed as it ended: there is nothing to go on with
+                outcome = forks.Outcome(0, "", "", 0)
+                (folder / ".lock").unlink(missing_ok=True)
+                break
         else:
             outcome = self.go_on(command, folder, None)
         if outcome.code == 0:

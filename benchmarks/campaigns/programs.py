@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import forks
 
 # Between two runs of the same these differ: times, and when checkpoints were written.
 OF_THE_MOMENT = {
@@ -136,8 +133,8 @@ def differences(folder: Path, reference: Path) -> list[str]:
     return found
 
 
-def finish(command: Sequence[str], folder: Path, place: Path) -> forks.Outcome:
-    """Go on with a run, or begin it again where its folder is no run yet."""
-    if (folder / "config.json").exists():
-        return forks.run(["resume", folder], place)
-    return forks.run(command, place)
+def is_finished(folder: Path) -> bool:
+    """Whether the folder says that its run is finished."""
+    status = folder / "status.json"
+    is_run = (folder / "config.json").exists() and status.exists()
+    return is_run and json.loads(status.read_text()).get("status") == "finished"

@@ -172,15 +172,12 @@ def run_search(
         for note in set_threads(config.threads, runs.Run(folder) if resume else None):
             warnings.warn(note, stacklevel=2)
         live = searching.prepared_search(config, task, here)
-        with working_in(folder, new=not resume):
-            run = begin(
-                folder,
-                not resume,
-                lambda: searching.start_search(config, folder, task, here, live),
-            )
-            results = _guarded(
-                run, lambda: searching.run_search(config, run, task, here, progress, live)
-            )
+        run, results = _carried_out(
+            folder,
+            resume,
+            lambda: searching.start_search(config, folder, task, here, live),
+            lambda run: searching.run_search(config, run, task, here, progress, live),
+        )
     return SearchRun(run.path, results, config, task)
 
 
@@ -254,15 +251,12 @@ def run_training(
         for note in set_threads(config.threads, runs.Run(place) if resume else None):
             warnings.warn(note, stacklevel=2)
         live = training.prepared_training(config, task, here)
-        with working_in(place, new=not resume):
-            run = begin(
-                place,
-                not resume,
-                lambda: training.start_training(config, place, task, here, live),
-            )
-            results = _guarded(
-                run, lambda: training.train(config, run, task, here, progress, task=live)
-            )
+        run, results = _carried_out(
+            place,
+            resume,
+            lambda: training.start_training(config, place, task, here, live),
+            lambda run: training.train(config, run, task, here, progress, task=live),
+        )
     return TrainingRun(run.path, results, config)
 
 
@@ -309,16 +303,23 @@ def _stopped(cls: type[C], out: str | Path) -> C:
     return _read(cls, run.path)
 
 
-def _guarded(run: runs.Run, work: Callable[[], Record]) -> Record:
-    """Do the work; when it stops, leave word of it in the run folder."""
-    try:
-        return work()
-    except (runs.Interrupted, KeyboardInterrupt):
-        leave_word(run, "interrupted")
-        raise
-    except Exception as error:
-        leave_word(run, "failed", str(error))
-        raise
+def _carried_out(
+    folder: Path,
+    resume: bool,
+    start: Callable[[], object],
+    work: Callable[[runs.Run], Record],
+) -> tuple[runs.Run, Record]:
+    """Do the work in a folder that is made, or is there; when it stops, leave word of it there."""
+    with working_in(folder, new=not resume):
+        run = begin(folder, not resume, start)
+        try:
+            return run, work(run)
+        except (runs.Interrupted, KeyboardInterrupt):
+            leave_word(run, "interrupted")
+            raise
+        except Exception as error:
+            leave_word(run, "failed", str(error))
+            raise
 
 
 @contextlib.contextmanager
