@@ -146,6 +146,24 @@ def ranked_within(choices: Mapping[str, Sequence[Option]], budget: float) -> Ite
             left = left.with_taken(name, index)
 
 
+def swaps_within(
+    choices: Mapping[str, Sequence[Option]], budget: float, picks: Picks
+) -> Iterator[tuple[str, Picks]]:
+    """For every choice the best combination within a budget that differs in that choice alone.
+
+    Choices inside its options are decided anew. Nothing for a choice that has no other option left.
+
+    Args:
+        picks: a combination of `ranked_within`.
+    """
+    for name, index in picks.items():
+        taken = {other: kept for other, kept in picks.items() if other != name}
+        left = _Open(taken, {name: frozenset({index})})
+        best = _solved(choices, budget, left)
+        if best is not None:
+            yield name, _joined(best.picks)
+
+
 def cheapest_cost(choices: Mapping[str, Sequence[Option]]) -> float:
     """The least that any combination of options costs."""
     total = 0.0

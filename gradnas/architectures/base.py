@@ -63,6 +63,10 @@ class Architecture(ABC):
         Raises ValueError, naming the field, for an unknown or missing field, a wrong type or value.
         """
 
+    def parts(self) -> dict[str, str]:
+        """The decisions that it consists of: where -> what was decided there, both as text."""
+        return {self.noun: self.to_text()}
+
     @property
     def public(self) -> Any:
         """What a user is shown of it: itself, where there is no plainer form."""

@@ -121,6 +121,10 @@ class Chain(Architecture):
 
     # -- text --------------------------------------------------------------------------------------
 
+    def parts(self) -> dict[str, str]:
+        """As the alphas of a search are called: `block01`."""
+        return {f"block{place:02}": operation for place, operation in enumerate(self.blocks, 1)}
+
     def to_text(self) -> str:
         """`mb3_k5 mb3_k3 zero zero | mb3_k7 ...`; `parse` reads it back."""
         return " | ".join(" ".join(stage) for stage in self.stages)

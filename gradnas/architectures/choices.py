@@ -62,6 +62,9 @@ class Choices(Architecture, Mapping[str, str]):
     def __repr__(self) -> str:
         return f"Choices({self.chosen!r})"
 
+    def parts(self) -> dict[str, str]:
+        return dict(self.chosen)
+
     @property
     def public(self) -> dict[str, str]:
         """A plain dict of its own."""

@@ -180,6 +180,16 @@ class Genotype(_OriginalFields, Architecture):
 
     # -- text --------------------------------------------------------------------------------------
 
+    def parts(self) -> dict[str, str]:
+        """For every node the operations that lead into it, each with where it comes from."""
+        found = {}
+        for cell, _ in self.cells:
+            for node, edges in enumerate(self.inputs(cell), 1):
+                in_order = sorted(edges, key=lambda edge: (edge[1], edge[0]))
+                shown = [f"{name}({start})" for name, start in in_order]
+                found[f"{cell} node {node}"] = " + ".join(shown)
+        return found
+
     def to_text(self) -> str:
         """The original text form, as Python 3 printed it: a contiguous concat is a range.
 

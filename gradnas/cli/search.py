@@ -89,6 +89,7 @@ def _config(command: SearchCommand) -> SearchSettings:
         "valid_per_class",
         "checkpoint_cells",
         "capture",
+        "candidates",
     )
     config = replace(config, **changes, **_methods(command, config))
     if config.takes_cost:

@@ -74,6 +74,7 @@ RANGES: dict[str, Range] = {
     "valid_per_class": _COUNT,
     "random_cells": Range(0, 10_000),
     "random": Range(0, 10_000),
+    "candidates": Range(0, 10_000),
     "rows": Range(0, 10**7),
     "tokens": Range(1, 10**6),
     "repeats": Range(1, 10**6),

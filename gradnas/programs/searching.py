@@ -24,6 +24,7 @@ from gradnas.progress import Progress
 from gradnas.runs import Record
 from gradnas.search.checks import check_gradients
 from gradnas.search.result import result_of, say_what_was_not_decided
+from gradnas.search.verdict import Verdict
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.search import SearchTask
@@ -169,12 +170,20 @@ def _run(
                 bar.say(f"warning: {warning}")
             keeper.after_step()
         keeper.save()
+        # Nothing of the state changes by it: a run that is killed here makes it again.
+        say_what_was_not_decided(search.supernet)
+        found = result_of(search)  # whether anything was decided, the task says in its own words
+        verdict: Verdict | str | None = None
+        if is_main and not stopped:
+            verdict = task.verdict(found, kind_of(config).of(config).measure)
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
     last = _last_record(run, search.epoch) if is_main else record
-    say_what_was_not_decided(search.supernet)
-    found = result_of(search)  # whether anything was decided, the task says in its own words
     results = task.results(found, last)
+    if isinstance(verdict, Verdict):
+        results["verdict"] = verdict.to_json()
+    elif verdict is not None:
+        results["no_verdict"] = verdict
     results["read"] = kind_of(config).read(data).to_json()
     if is_main:
         run.save_tensors(runs.ALPHAS, task.trajectory)

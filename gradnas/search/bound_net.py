@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnas.choice import Draw
 from gradnas.modules.slots import Placed, holding
 from gradnas.search.recomputation import checkpoints_of_pass
 from gradnas.spaces.base import Supernet
+from gradnas.spaces.your_module import method_of
 
 
 class BoundNet:
@@ -75,6 +76,23 @@ class BoundNet:
             "inside a loss the network can only be called, net(...), or one of its methods, "
             f"net.method({name!r}, ...); it has no attribute {name!r} here"
         )
+
+
+class PlainNet:
+    """A plain network where a loss expects the one of a search: `net(x)`, `net.method(name, x)`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        return self._network(*inputs, **named)
+
+    def method(self, name: str, *inputs: Any, **named: Any) -> Any:
+        """As of a network that is searched."""
+        return method_of(self._network, name)(*inputs, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
 
 NetLoss = Callable[[BoundNet], Tensor]

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gradnas.modules.nesting import items_of, with_items
 from gradnas.randomness import random_state, set_random_state
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.forms import takes_network
 from gradnas.search.reading import Reading, generator_states, set_generators
 
 T = TypeVar("T")  # a train batch
@@ -131,14 +132,27 @@ def size_of(batch: Any) -> int | None:
 
 
 def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
-    """The loss on a batch `(inputs ..., target)`; ValueError for a batch of another form."""
+    """The loss on a batch: of the outputs and the target, or of the network and the batch.
+
+    Raises:
+        ValueError: a loss of outputs and target on a batch that is not `(inputs ..., target)`.
+    """
+    if takes_network(loss):
+        return lambda net: loss(net, batch)
+    inputs, target = inputs_and_target(batch)
+    return lambda net: loss(net(*inputs), target)
+
+
+def inputs_and_target(batch: Any) -> tuple[list[Any], Any]:
+    """The parts of a batch `(inputs ..., target)`; ValueError for a batch of another form."""
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise ValueError(
             "fit needs batches of the form (inputs ..., target), "
-            f"got a {type(batch).__name__}; write your own loop with pairs and step"
+            f"got a {type(batch).__name__}; write your own loop with pairs and step, or the loss "
+            "as a function of (net, batch)"
         )
     *inputs, target = batch
-    return lambda net: loss(net(*inputs), target)
+    return inputs, target
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

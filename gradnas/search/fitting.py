@@ -9,27 +9,23 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gradnas.choice import Draw
 from gradnas.progress import Progress
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import check_gradients
+from gradnas.search.comparing import Compared
 from gradnas.search.feed import length_of, supervised
 from gradnas.search.folder import FitFolder, Losses, Recorded
-from gradnas.search.gap import Gap, gap_line, measured_gap
+from gradnas.search.judging import check_wanted, verdict_after
 from gradnas.search.modes import Modes
-from gradnas.search.passes import Passes
-from gradnas.search.result import SearchResult
+from gradnas.search.result import Decided, SearchResult, result_of
 from gradnas.search.schedule import Schedule
+from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
-from gradnas.spaces.base import Supernet
 
 
-class Fitted(Recorded, Protocol):
+class Fitted(Compared, Recorded, Decided, Protocol):
     """What the loop asks of a search."""
 
-    supernet: Supernet
-    schedule: Schedule
-    passes: Passes
     weight_step: WeightStep
     modes: Modes
 
@@ -48,8 +44,8 @@ class Fitted(Recorded, Protocol):
     def result(self) -> SearchResult:
         """The decision that the alphas stand for now."""
 
-    def evaluation_draw(self) -> Draw:
-        """The noise-free mixture."""
+    def take_verdict(self, verdict: Verdict) -> Verdict:
+        """From now to the next step it is that of the results."""
 
 
 def fit(
@@ -59,11 +55,13 @@ def fit(
     loss: Callable[[Any, Any], Tensor],
     epochs: int,
     progress: bool,
+    wanted: tuple[int, int],
     out: str | Path | None = None,
     resume: bool = False,
 ) -> SearchResult:
-    """`Search.fit`."""
+    """`Search.fit`; `wanted` are the candidates and the random architectures of its verdict."""
     check_gradients()
+    check_wanted(*wanted)
     schedule = search.schedule
     last = _last_epoch(schedule, epochs)
     schedule.check_alphas_move(last)
@@ -80,7 +78,9 @@ def fit(
         raise ValueError("resume=True goes on with a run folder: give its path as out=")
     with folder or nullcontext():
         note = folder.take_up() if folder is not None else None
-        result = _epochs(search, folder, train_loader, valid_loader, loss, last, progress, note)
+        result = _epochs(
+            search, folder, train_loader, valid_loader, loss, last, progress, note, wanted
+        )
     return result
 
 
@@ -93,11 +93,18 @@ def _epochs(
     last: int,
     progress: bool,
     note: str | None,
+    wanted: tuple[int, int],
 ) -> SearchResult:
     """The loop, from where the search stands."""
     per_epoch = length_of(train_loader)
     bar = Progress("search", last, per_epoch, first_epoch=search.epoch, enabled=progress)
-    gap: Gap | None = None
+    verdict: Verdict | None = None
+    lines: list[str] = []
+
+    def judged() -> tuple[list[str], Verdict | None]:
+        now = result_of(search)
+        return verdict_after(search, now, train_loader, valid_loader, loss, wanted)
+
     with bar:
         for sentence in [*search.supernet.notes(), *([] if note is None else [note])]:
             bar.say(sentence)
@@ -113,22 +120,17 @@ def _epochs(
             bar.epoch(epoch, seen.means())
             if folder is not None:
                 if search.epoch == last:
-                    draw = search.evaluation_draw()
-                    result = search.result()
-                    gap = measured_gap(
-                        search.passes, draw, result, train_loader, valid_loader, loss
-                    )
-                folder.finish_epoch(epoch, gap)
+                    lines, verdict = judged()
+                folder.finish_epoch(epoch, verdict)
+        if verdict is None and not lines:
+            lines, verdict = judged()
+        if verdict is not None:
+            search.take_verdict(verdict)
         result = search.result()
         if folder is not None:
             folder.finish(result)
-        if progress:
-            draw = search.evaluation_draw()
-            line = None if gap is None else str(gap)
-            if folder is None:
-                line = gap_line(search.passes, draw, result, train_loader, valid_loader, loss)
-            if line is not None:
-                bar.say(f"search: {line}")
+        for line in lines:
+            bar.say(f"search: {line}")
     return result
 
 

@@ -24,10 +24,10 @@ from gradnas.optimizers import AlphaOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
-from gradnas.search.gap import Gap
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.schedule import Schedule
+from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet, tables_of
 from gradnas.spaces.your_module import ModuleSupernet, places_in
@@ -188,7 +188,7 @@ class FitFolder:
             "trajectory": self.trajectory,
         }
 
-    def finish_epoch(self, epoch: int, gap: Gap | None) -> None:
+    def finish_epoch(self, epoch: int, verdict: Verdict | None) -> None:
         """Write the metrics of an epoch, and the alphas after it."""
         search = self.search
         result = search.result()
@@ -201,7 +201,7 @@ class FitFolder:
         for name, own in (("train_loss", "train_loss"), ("search_valid_loss", "valid_loss")):
             if own in means:
                 record[name] = means[own]
-        record |= _gap_record(gap)
+        record |= _gap_record(verdict)
         for name, alpha in search.supernet.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()
@@ -231,18 +231,20 @@ class FitFolder:
         results |= {key: last[key] for key in OF_LAST_EPOCH if key in last}
         if result.cost is not None:
             results["cost"] = result.cost
+        if result.verdict is not None:
+            results["verdict"] = result.verdict.to_json()
         runs.write_json(self.run.path / runs.RESULTS, results)
         self.run.set_status("finished")
 
 
-def _gap_record(gap: Gap | None) -> Record:
-    if gap is None:
+def _gap_record(verdict: Verdict | None) -> Record:
+    if verdict is None:
         return {}
-    return {
-        "valid_loss": gap.mixture,
-        "derived_valid_loss": gap.derived,
-        "discretisation_gap": gap.mixture - gap.derived,
-    }
+    record: Record = {"derived_valid_loss": verdict.derived}
+    if verdict.mixture is not None:
+        record["valid_loss"] = verdict.mixture
+        record["discretisation_gap"] = verdict.mixture - verdict.derived
+    return record
 
 
 def _configuration(search: Recorded, supernet: ModuleSupernet, epochs: int) -> JsonObject:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.latency import Costs
@@ -18,6 +18,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.recalibration import recalibrate as recalibrate_norms
 from gradnas.search.recalibration import run_on_inputs
 from gradnas.search.schedule import Schedule
+from gradnas.search.verdict import Verdict
 from gradnas.spaces.affordable import cost_of
 from gradnas.spaces.base import Supernet, Weights
 
@@ -30,11 +31,18 @@ class SearchResult:
         decision: the architecture.
         supernet: whose decision it is.
         cost: of a search with a cost, what the decision costs (see `costs.unit`).
+        probabilities: choice -> operation -> its probability; of a cell a list of such, one for
+            each edge.
+        moved: whether the alphas have moved from where they started.
+        verdict: what was measured, where `compare` or `fit` did so after the last step.
     """
 
     decision: Architecture
     supernet: Supernet
     cost: float | None = None
+    probabilities: Mapping[str, Any] = field(default_factory=dict)
+    moved: bool = True
+    verdict: Verdict | None = None
 
     @property
     def choices(self) -> Any:
@@ -48,8 +56,46 @@ class SearchResult:
             raise ValueError("a module with choices has no genotype; read result.choices")
         return self.decision
 
+    @property
+    def undecided(self) -> list[str]:
+        """The choices that nobody can call decided.
+
+        With a verdict those whose alternative is not measurably worse, or not in the way of the
+        alphas. Without one nothing was measured: those whose probability is within a tenth of the
+        next, and all of them where the alphas have not moved.
+        """
+        if self.verdict is not None:
+            return self.verdict.undecided
+        names = []
+        for name, table in self.probabilities.items():
+            if not self.moved or (isinstance(table, Mapping) and _is_close(table)):
+                names.append(name)
+        return names
+
+    def __str__(self) -> str:
+        """The choices as a table, and the verdict, if there is one."""
+        if self.verdict is not None:
+            return str(self.verdict)
+        lines = []
+        for name, chosen in self.decision.parts().items():
+            table = self.probabilities.get(name)
+            shown = ""
+            if isinstance(table, Mapping):
+                ranked = sorted(table.items(), key=lambda item: -item[1])
+                shown = ", ".join(f"{operation} {p:.3f}" for operation, p in ranked)
+            lines.append(f"{name}: {chosen}" + (f"  ({shown})" if shown else ""))
+        if not self.moved:
+            lines.append("undecided: the alphas have hardly moved from where they started")
+        elif self.undecided:
+            lines.append(f"close calls: {', '.join(self.undecided)}")
+        lines.append("not measured: search.compare(train, valid, loss=...) says what is decided")
+        return "\n".join(lines)
+
     def derive(
-        self, weights: Weights = "keep", recalibrate: Iterable[Any] | None = None
+        self,
+        weights: Weights = "keep",
+        recalibrate: Iterable[Any] | None = None,
+        candidates: int = 1,
     ) -> nn.Module:
         """The plain network of the decision: with the searched weights, or `"fresh"`.
 
@@ -61,9 +107,12 @@ class SearchResult:
                 The running statistics of BatchNorms, which are those of the mixture, are replaced
                 by their means over these batches, all others in eval mode; nothing else changes,
                 and what you froze (eval mode in a network in train mode) stays as it is.
+            candidates: take the best of so many of the likeliest architectures, as the verdict has
+                measured them, instead of the likeliest.
 
         Raises:
-            ValueError: the module holds what cannot be copied; no batches, or of another form.
+            ValueError: the module holds what cannot be copied; no batches, or of another form; more
+                candidates than were measured.
         """
         if weights not in ("keep", "fresh"):
             raise ValueError(f"weights must be 'keep' or 'fresh', not {weights!r}")
@@ -71,10 +120,34 @@ class SearchResult:
         # stand, and leave those there: a search goes on as if nobody had looked.
         devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices=devices):
-            network = self.supernet.derived(self.decision, weights)
+            network = self.supernet.derived(self.best_of(candidates), weights)
         if recalibrate is not None:
             recalibrate_norms(network, recalibrate, run_on_inputs)
         return network
+
+    def best_of(self, candidates: int) -> Architecture:
+        """The best of so many of the likeliest architectures, by what was measured.
+
+        Raises:
+            ValueError: so many were not measured.
+        """
+        if candidates < 1:
+            raise ValueError(f"candidates must be at least 1, not {candidates}")
+        if candidates == 1:
+            return self.decision
+        if self.verdict is None:
+            raise ValueError(
+                "no candidates were measured since the last step: call search.compare(train, "
+                f"valid, loss=..., candidates={candidates}), and take search.result() after it"
+            )
+        if candidates > self.verdict.likeliest and not self.verdict.has_all:
+            raise ValueError(
+                f"{self.verdict.likeliest} candidates were measured, not {candidates}: call "
+                f"search.compare(train, valid, loss=..., candidates={candidates})"
+            )
+        best = self.verdict.best(candidates).decision
+        assert best is not None
+        return best
 
     def save(self, path: str | Path) -> None:
         """Write the decision as JSON; `gradnas.derive(Net(), path)` makes its network.
@@ -85,6 +158,9 @@ class SearchResult:
         self.decision.save(path)
 
 
+UNMOVED = 0.01  # alphas have moved where a probability has changed by more than this share of it
+
+
 class Decided(Protocol):
     """What a result is read from: a search."""
 
@@ -92,6 +168,11 @@ class Decided(Protocol):
     relaxation: Relaxation
     cost: ExpectedCost | None
     costs: Costs | None
+    alphas: dict[str, nn.Parameter]
+    schedule: Schedule
+    start: Mapping[str, Tensor]
+    verdict: Verdict | None
+    verdict_steps: int
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
         """The most probable architectures within a budget."""
@@ -102,10 +183,57 @@ def result_of(search: Decided, budget: float | None = None) -> SearchResult:
     # The strongest operation of each choice may be too dear, all of them together.
     if budget is not None or (search.cost is not None and search.cost.is_budget):
         return search.results(1, budget)[0]
-    decision = search.supernet.decide(search.relaxation)
-    if search.costs is None:
-        return SearchResult(decision, search.supernet)
-    return SearchResult(decision, search.supernet, cost_of(search.supernet, decision, search.costs))
+    return described(search, search.supernet.decide(search.relaxation))
+
+
+def described(search: Decided, decision: Architecture) -> SearchResult:
+    """An architecture of a search, with all that a result says of it."""
+    supernet = search.supernet
+    cost = None if search.costs is None else cost_of(supernet, decision, search.costs)
+    now = strengths(search.relaxation, search.alphas)
+    shown = named_probabilities(now, supernet.operation_names())
+    moved = largest_change(search.start, now) > UNMOVED
+    # What was measured before the last step is of other weights.
+    is_of_now = search.verdict_steps == search.schedule.steps
+    verdict = search.verdict if is_of_now else None
+    return SearchResult(decision, supernet, cost, shown, moved, verdict)
+
+
+def strengths(relaxation: Relaxation, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The probability of every operation, float64 on the CPU, without a graph."""
+    found = {}
+    for name, alpha in alphas.items():
+        found[name] = relaxation.probabilities(alpha.detach().double()).cpu()
+    return found
+
+
+def largest_change(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> float:
+    """The largest change of a probability, as a share of it."""
+    largest = 0.0
+    for name, table in before.items():
+        change = (now[name] - table).abs() / table.clamp_min(1e-12)
+        largest = max(largest, change.max().item())
+    return largest
+
+
+def named_probabilities(
+    tables: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Choice -> operation -> probability; of a table with edges a list of such."""
+    found: dict[str, Any] = {}
+    for name, table in tables.items():
+        operations = names.get(name) or tuple(map(str, range(table.shape[-1])))
+        if table.dim() == 1:
+            found[name] = dict(zip(operations, table.tolist(), strict=True))
+        else:
+            found[name] = [dict(zip(operations, row, strict=True)) for row in table.tolist()]
+    return found
+
+
+def _is_close(table: Mapping[str, float]) -> bool:
+    """Whether the second is within a tenth of the first."""
+    first, second, *_ = sorted(table.values(), reverse=True)
+    return second > 0.9 * first
 
 
 def say_what_was_not_decided(supernet: Supernet[Any]) -> None:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
-from gradnas.choice import Draw
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
 from gradnas.latency import Costs
 from gradnas.objectives.cost import ExpectedCost
@@ -37,30 +36,25 @@ from gradnas.search.checks import (
     check_settings,
     user_name,
 )
-from gradnas.search.costs import NO_COSTS, Spending, counted_costs
+from gradnas.search.costs import Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
-from gradnas.search.result import (
-    SearchResult,
-    result_of,
-    say_that_nothing_was_decided,
-    say_what_was_not_decided,
-)
+from gradnas.search.result import SearchResult, strengths
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
+from gradnas.search.standing import Standing
 from gradnas.search.state import state_of, take_over
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
 from gradnas.settings.formats import Precision
-from gradnas.spaces.affordable import cost_of, decide_within
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
 
 
-class Search:
+class Search(Standing):
     """A search over `net`, with your own loop (`pairs`, `step`, `result`) or ours (`fit`).
 
     Args:
@@ -168,6 +162,7 @@ class Search:
         )
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
+        self.start = strengths(relaxation, self.alphas)
         self.undo = Undo(self.alpha_step)
         self.weight_step.set_learning_rate()
         self.feed = Feed()
@@ -265,95 +260,39 @@ class Search:
         progress: bool = True,
         out: str | Path | None = None,
         resume: bool = False,
+        candidates: int = 8,
+        random: int = 4,
     ) -> SearchResult:
         """Search for `epochs` epochs, with `loss(net(inputs ...), target)` on every batch.
 
-        A batch is `(inputs ..., target)`. A second call goes on for `epochs` more; after a stop in
-        the middle (an error, a state that was loaded) the call that is repeated goes on to its end.
+        A batch is `(inputs ..., target)`; one of any other form takes a loss of `(net, batch)`,
+        whose parameters are called so. A second call goes on for `epochs` more; after a stop in the
+        middle (an error, a state that was loaded) the call that is repeated goes on to its end.
+
+        At the end the derived network is compared with the mixture, with the likeliest candidates
+        and with random architectures, within a tenth of the search's work: see `compare`, and
+        `result.verdict`.
 
         A network in eval mode is put into train mode, except for what you froze: parts that were in
         eval mode inside a network in train mode, and parts none of whose parameters is trained. In
         a network in train mode nothing is changed.
 
         Args:
-            progress: show it, and at the end how far the derived network is from the mixture, where
-                that can be measured (of loaders with a length, which can be read once more).
+            progress: show it, and at the end the verdict, where there is one: of loaders with a
+                length, which can be read once more.
             out: a run folder to make, with metrics, alphas and checkpoints: `gradnas report` makes
                 a page of it.
             resume: go on with the run in that folder, which was stopped: give the same `Search` and
                 the same arguments.
+            candidates, random: as of `compare`; without candidates nothing is compared.
 
         Raises:
             ValueError: a folder that holds anything, or no run of this search to go on with;
-                batches of another form (then write your own loop with `pairs` and `step`);
-                other `epochs` in the middle of a search; no epoch after those of the warm-up.
+                batches of another form (then write a loss of `(net, batch)`); other `epochs` in the
+                middle of a search; no epoch after those of the warm-up.
         """
-        return fit(self, train_loader, valid_loader, loss, epochs, progress, out, resume)
-
-    # ---- what it stands for ----------------------------------------------------------------------
-
-    def expected_cost(self) -> float:
-        """The expected cost of the alphas as they stand, without noise.
-
-        Raises:
-            ValueError: a search without a cost.
-        """
-        if self.spending is None:
-            raise ValueError(
-                "this search has no cost: give Search(..., cost=ExpectedCost(...), example=inputs)"
-            )
-        return self.alpha_step.expected_cost(self.spending)
-
-    def result(self, budget: float | None = None) -> SearchResult:
-        """The decision that the alphas stand for now.
-
-        Args:
-            budget: of a search with a cost, in the unit of the cost: the best architecture within
-                it. By default the budget of the cost, if it has one.
-
-        Raises:
-            ValueError: no architecture is within the budget (the cheapest is named); a budget
-                without a cost.
-        """
-        if self.steps:
-            say_what_was_not_decided(self.supernet)
-            # Adam remembers something of every alpha from its first step on.
-            if not self.alpha_optimizer.state:
-                say_that_nothing_was_decided(self.schedule)
-        return result_of(self, budget)
-
-    def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
-        """The `number` most probable architectures within a budget, the most probable first.
-
-        There may be fewer. They are candidates: train each for a short time from fresh weights and
-        keep the best on held-out data, as the authors of DARTS let the results of several searches
-        compete (arXiv 1806.09055, section 3).
-
-        Args:
-            number: of architectures, at least 1.
-            budget: in the unit of the search's cost; by default the budget of the cost, if it has
-                one.
-
-        Raises:
-            ValueError: no architecture is within the budget (the cheapest is named); no budget, or
-                one without a cost; a number below 1.
-        """
-        if number < 1:
-            raise ValueError(f"number must be at least 1, not {number}")
-        if self.spending is None:
-            raise ValueError(NO_COSTS)
-        costs = self.spending.costs
-        limit = self.spending.budget_or(budget)
-        results = []
-        for decision in decide_within(self.supernet, self.relaxation, costs, limit, number):
-            cost = cost_of(self.supernet, decision, costs)
-            results.append(SearchResult(decision, self.supernet, cost))
-        return results
-
-    def evaluation_draw(self) -> Draw:
-        """The noise-free mixture, for evaluating the supernet."""
-        alphas = {name: alpha.detach() for name, alpha in self.alphas.items()}
-        return Draw.dense(self.passes.probabilities(alphas))
+        wanted = (candidates, random)
+        return fit(self, train_loader, valid_loader, loss, epochs, progress, wanted, out, resume)
 
     # ---- state -----------------------------------------------------------------------------------
 

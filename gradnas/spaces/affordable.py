@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from gradnas.latency import Costs
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.base import D, Supernet
+from gradnas.spaces.budget import Ranking
 
 
 def cost_of(supernet: Supernet[D], decision: D, costs: Costs) -> float:
@@ -22,6 +24,42 @@ def least_cost(supernet: Supernet[Any], costs: Costs) -> float:
     # Any strengths will do: only the options' costs are read.
     tables = {name: alpha.detach() for name, alpha in supernet.alphas.items()}
     return supernet.ranking(costs, tables).cheapest()
+
+
+def likeliest(
+    supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
+) -> Iterator[D]:
+    """All architectures, the most probable first; with a budget those within it.
+
+    Raises:
+        ValueError: the supernet cannot list them, or none is within the budget.
+    """
+    ranking, limit = _ranked(supernet, relaxation, costs, budget)
+    return ranking.within(limit)
+
+
+def swaps(
+    supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
+) -> Iterator[D]:
+    """For every choice the most probable architecture that differs from the best in it alone.
+
+    Raises:
+        ValueError: as `likeliest`.
+    """
+    ranking, limit = _ranked(supernet, relaxation, costs, budget)
+    return ranking.swaps(limit)
+
+
+def _ranked(
+    supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
+) -> tuple[Ranking[D], float]:
+    strengths: dict[str, Tensor] = {}
+    for name, alpha in supernet.alphas.items():
+        # float64: strengths that differ in alpha must not tie by rounding.
+        strengths[name] = relaxation.probabilities(alpha.detach().double())
+    if costs is None or budget is None:
+        return supernet.ranking(supernet.no_costs(), strengths), 1.0
+    return supernet.ranking(costs, strengths), budget
 
 
 def decide_within(
@@ -41,9 +79,4 @@ def decide_within(
             f"no architecture is within the budget of {budget:g} {costs.unit}: "
             f"the cheapest costs {costs.amount(cheapest)}"
         )
-    strengths: dict[str, Tensor] = {}
-    for name, alpha in supernet.alphas.items():
-        # float64: strengths that differ in alpha must not tie by rounding.
-        strengths[name] = relaxation.probabilities(alpha.detach().double())
-    ranked = supernet.ranking(costs, strengths).within(budget)
-    return list(itertools.islice(ranked, number))
+    return list(itertools.islice(likeliest(supernet, relaxation, costs, budget), number))

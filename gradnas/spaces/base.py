@@ -20,6 +20,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.choice import Draw, OutsideSearch
 from gradnas.derivation import Picks
 from gradnas.latency import Costs, CostView, LatencyTable, costs_of
+from gradnas.latency.quantities import PARAMS
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.budget import Ranking, knapsack
@@ -56,6 +57,9 @@ class Supernet(nn.Module, ABC, Generic[D]):
     def searched(self) -> nn.Module:
         """The network as the user knows it, whose mode (train, eval) is that of the search."""
         return self
+
+    # Whether a derived network with the kept weights computes what they were trained for.
+    keeps_its_meaning: bool = True
 
     # Whether weights are named by operation, so that their order may be another in a state.
     weights_by_operation: bool = False
@@ -127,6 +131,21 @@ class Supernet(nn.Module, ABC, Generic[D]):
             strengths: choice name -> strength of each operation, `(O,)`.
         """
         return Ranking(knapsack(costs, strengths), costs.fixed, self.decision)
+
+    def no_costs(self) -> Costs:
+        """Costs of nothing, so that architectures are ranked by their strengths alone."""
+        tables = {}
+        for name, alpha in self.alphas.items():
+            tables[name] = torch.zeros(alpha.shape, dtype=torch.float64)
+        return Costs(PARAMS.name, 0.0, tables)
+
+    def random_decision(self, generator: torch.Generator) -> D:
+        """An architecture drawn uniformly.
+
+        Raises:
+            ValueError: the supernet does not say which there are.
+        """
+        raise ValueError(f"{type(self).__name__} draws no random architectures")
 
     def decision(self, picks: Picks) -> D:
         """The discrete architecture with these operations, given by their columns."""

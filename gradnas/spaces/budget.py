@@ -15,7 +15,14 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from gradnas.derivation import Option, Picks, cheapest_cost, log_strength, ranked_within
+from gradnas.derivation import (
+    Option,
+    Picks,
+    cheapest_cost,
+    log_strength,
+    ranked_within,
+    swaps_within,
+)
 from gradnas.latency import Costs, Place, When
 
 MOST_JOINT = 20_000  # decisions that are listed
@@ -43,13 +50,55 @@ class Knapsack:
     def ranked(self, budget: float) -> Iterator[Picks]:
         """All architectures within a budget, the most probable first."""
         for picks in ranked_within(self.options, budget):
-            single = {}
-            for name, index in picks.items():
-                if name in self.joint:
-                    single.update(self.joint[name][index])
-                else:
-                    single[name] = index
-            yield single
+            yield self._single(picks)
+
+    def swaps(self, budget: float) -> Iterator[tuple[str, Picks]]:
+        """For every choice the most probable architecture that differs from the best in it alone.
+
+        Those that are decided jointly are told apart here: choice by choice.
+
+        Raises:
+            ValueError: no architecture is within the budget.
+        """
+        best = next(ranked_within(self.options, budget))
+        for name, picks in swaps_within(self.options, budget, best):
+            if name not in self.joint:
+                yield name, self._single(picks)
+        for group in self.joint:
+            if group in best:
+                yield from self._swaps_of(group, best, budget)
+
+    def _swaps_of(self, group: str, best: Picks, budget: float) -> Iterator[tuple[str, Picks]]:
+        now = self.joint[group][best[group]]
+        for name, column in now.items():
+            options = []
+            for index, decision in enumerate(self.joint[group]):
+                others = [other for other in now if other != name and other in decision]
+                is_swap = decision.get(name, column) != column
+                if is_swap and all(decision[other] == now[other] for other in others):
+                    options.append(index)
+            options.sort(key=lambda index: -self.options[group][index].score)  # stable
+            for index in options:
+                # The rest stays: with one option left for each group, the first is what it costs.
+                fixed = {
+                    other: [self.options[other][kept]]
+                    for other, kept in best.items()
+                    if other in self.options
+                }
+                fixed[group] = [self.options[group][index]]
+                total = cheapest_cost(fixed)
+                if total <= budget * (1.0 + 1e-12):
+                    yield name, self._single({**best, group: index})
+                    break
+
+    def _single(self, picks: Picks) -> Picks:
+        single = {}
+        for name, index in picks.items():
+            if name in self.joint:
+                single.update(self.joint[name][index])
+            else:
+                single[name] = index
+        return single
 
 
 @dataclass(frozen=True)
@@ -73,6 +122,11 @@ class Ranking(Generic[D]):
     def within(self, budget: float) -> Iterator[D]:
         """The architectures within a budget, in descending order of their strengths' product."""
         for picks in self.knapsack.ranked(budget - self.fixed):
+            yield self.decision(picks)
+
+    def swaps(self, budget: float) -> Iterator[D]:
+        """For every choice the strongest architecture that differs from the best in it alone."""
+        for _, picks in self.knapsack.swaps(budget - self.fixed):
             yield self.decision(picks)
 
 

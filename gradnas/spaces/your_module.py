@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
 from gradnas.config import did_you_mean
 from gradnas.derivation import Picks, best_operation
-from gradnas.latency import CostView
+from gradnas.latency import Costs, CostView
+from gradnas.latency.registered import registered
 from gradnas.modules.inplace import watching
 from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
@@ -68,16 +70,7 @@ class OpenModule(Supernet[D]):
     def run_method(
         self, name: str, draw: Draw, inputs: Sequence[Any], named: Mapping[str, Any]
     ) -> Any:
-        owner: Any = self.net
-        *path, last = name.split(".")
-        for part in path:
-            owner = _attribute(owner, part, name)
-        method = _attribute(owner, last, name)
-        if not callable(method):
-            raise ValueError(
-                f"{type(self.net).__name__} has {name!r}, but that is a {type(method).__name__} "
-                "and no method"
-            )
+        method = method_of(self.net, name)
         with using(draw), watching():
             return method(*inputs, **named)
 
@@ -98,6 +91,9 @@ class OpenModule(Supernet[D]):
 
     def cost_view(self) -> CostView:
         return CostView(self.net)
+
+    def no_costs(self) -> Costs:
+        return replace(super().no_costs(), inside=registered(self.net, {}).inside)
 
     @property
     def searched(self) -> nn.Module:
@@ -140,6 +136,15 @@ class ModuleSupernet(OpenModule[Choices]):
             if name in picks:
                 chosen[name] = operations[picks[name]]
         return Choices(chosen)
+
+    def random_decision(self, generator: torch.Generator) -> Choices:
+        """Operations drawn uniformly, without those of choices that are then not reached."""
+        chosen = {}
+        for name, operations in self.names.items():
+            column = int(torch.randint(len(operations), (), generator=generator))
+            chosen[name] = operations[column]
+        reached = reached_choices(self.net, chosen)
+        return Choices({name: chosen[name] for name in chosen if name in reached})
 
     def one_hot_draw(self, decision: Mapping[str, str], /) -> Draw:
         """Mixing weight 1 on what was decided.
@@ -194,6 +199,23 @@ class Alphas(nn.ParameterDict):
     def __setitem__(self, key: str, value: Any) -> None:
         self._keys[key] = None
         self._parameters[key] = value
+
+
+def method_of(net: nn.Module, name: str) -> Any:
+    """A method of a module, or of a part of it, by its name with dots.
+
+    Raises:
+        ValueError: there is none of this name (with the nearest).
+    """
+    owner: Any = net
+    *path, last = name.split(".")
+    for part in path:
+        owner = _attribute(owner, part, name)
+    method = _attribute(owner, last, name)
+    if not callable(method):
+        what = type(method).__name__
+        raise ValueError(f"{type(net).__name__} has {name!r}, but that is a {what} and no method")
+    return method
 
 
 def _attribute(owner: Any, name: str, path: str) -> Any:

@@ -58,7 +58,7 @@ class DataSettings(Protocol):
 
 # What a run may be resumed with another value of: results differ in their last bits at the most, or
 # another part of the work is done. Where the data are is checked by what they hold.
-MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells")
+MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells", "candidates")
 DATA_MAY_CHANGE = ("source", "sha256", "workers")
 
 
@@ -207,6 +207,8 @@ class SearchSettings(Settings):
         def warmup_epochs(self) -> int: ...
         @property
         def gradient(self) -> ArchitectureGradient: ...
+        @property
+        def candidates(self) -> int: ...  # where it takes them
         @property
         def cost(self) -> ExpectedCost | None: ...  # where it takes one
 

@@ -22,9 +22,14 @@ from gradnas.architectures.base import Architecture
 from gradnas.precision import autocast, cuda_products
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.comparing import Judge
+from gradnas.search.judging import BatchJudge, Grouped
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
+from gradnas.search.slices import measured_by_group
+from gradnas.search.verdict import Yardstick
 from gradnas.tasks.evaluation import Means, recalibrate
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.place import BatchPlace
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask, update
@@ -247,6 +252,28 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
         if mixture is not None:
             record["discretisation_gap"] = mixture[self.measure] - derived[self.measure]
         return record
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        by_loss = measure.key != self.measure
+
+        def score(net: Callable[..., Any], batch: B) -> Grouped:
+            def value(outputs: Any, batch: B) -> float:
+                loss, parts = self.losses(outputs, batch)
+                return float(loss if by_loss else parts[self.measure])
+
+            return measured_by_group(value, self.outputs(net, batch), batch, size_of(batch))
+
+        return BatchJudge(
+            self.search,
+            result.decision,
+            Yardstick() if by_loss else measure.yardstick,
+            train=self.train.epoch(self.search.epoch),
+            valid=self.held_out.epoch(0),
+            size=size_of,
+            run=self.outputs,
+            score=score,
+            laid_out=self.laid_out,
+        )
 
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean losses of a network on what is held out."""

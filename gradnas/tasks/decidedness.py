@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from gradnas.search.result import UNMOVED, largest_change, strengths
 from gradnas.search.search import Search
-
-UNMOVED = 0.01  # a change of the entropy of less than this share of it decides nothing
 
 
 class Decidedness:
-    """How far the alphas of a search have come from where they were when this was made."""
+    """How far the alphas of a search have come from where they were at its beginning."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        self.first_entropies = self.entropies()
 
     def entropies(self) -> dict[str, float]:
         """How undecided each table of alphas is: entropy in nats, the mean over its edges."""
@@ -37,12 +35,11 @@ class Decidedness:
 
     def undecided(self) -> str | None:
         """A sentence where the alphas have not moved, so that nothing was decided; else None."""
-        now = self.entropies()
-        if not any(self.first_entropies.values()):
+        if not any(self.entropies().values()):
             return None  # there was nothing to decide
-        for name, first in self.first_entropies.items():
-            if abs(now[name] - first) > UNMOVED * first:
-                return None
+        search = self.search
+        if largest_change(search.start, strengths(search.relaxation, search.alphas)) > UNMOVED:
+            return None
         schedule = self.search.schedule
         warmup = schedule.warmup_epochs
         lr = self.search.alpha_optimizer.param_groups[0]["lr"]
@@ -54,6 +51,6 @@ class Decidedness:
         else:
             why = f"search for more epochs (--epochs), or raise --alpha-lr, which is {lr:g}"
         return (
-            "nothing was decided: the alphas have hardly moved (their entropy is within 1% of its "
-            f"start), so what they say is chance; {why}"
+            "nothing was decided: the alphas have hardly moved (no probability has changed by 1% "
+            f"of itself), so what they say is chance; {why}"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gradnas.search.verdict import Yardstick
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -21,6 +23,11 @@ class Measure:
     higher_is_better: bool
     scale: float = 1.0
     unit: str = ""
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """By which the architectures of a search are compared."""
+        return Yardstick(self.key, self.higher_is_better, self.scale, self.unit)
 
     def number(self, value: float) -> str:
         """The number alone, with two decimals: of a spread, for example."""

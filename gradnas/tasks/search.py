@@ -11,13 +11,21 @@ from torch import Tensor
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
+from gradnas.search.comparing import Judge, compare
+from gradnas.search.judging import as_it_was
 from gradnas.search.result import SearchResult, result_of
 from gradnas.search.search import Search
+from gradnas.search.slices import FAILURES
+from gradnas.search.verdict import Verdict
 from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.place import Place
+
+CANDIDATES = 8  # the likeliest architectures that are measured at the end of a search
+RANDOM = 4  # and random ones
 
 S = TypeVar("S")  # the configuration
 B = TypeVar("B")  # a batch
@@ -162,6 +170,39 @@ class SearchTask(ABC, Generic[S, B]):
         self, result: SearchResult, epoch: int, batches: int | None = None
     ) -> dict[str, float]:
         """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
+
+    # -- what it is worth --
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        """What measures architectures on the held-out data; None where nothing does.
+
+        Args:
+            measure: of the kind of data.
+        """
+        del result, measure
+        return None
+
+    def verdict(self, result: SearchResult, measure: Measure) -> Verdict | str | None:
+        """What the search is worth; a sentence where it could not be told, None where unwanted.
+
+        Nothing of the search changes. What is measured follows from counts alone, so that a run
+        that was resumed has the same verdict.
+        """
+        candidates = getattr(self.config, "candidates", CANDIDATES)
+        if candidates == 0:
+            return None
+        search = self.search
+        try:
+            with as_it_was(search.passes.seed, ()):
+                judge = self.judge(result, measure)
+                if judge is None:
+                    return None
+                random = min(candidates, RANDOM)
+                allowed = judge.allowed(search.schedule)
+                verdict = compare(search, result, judge, candidates, random, allowed)
+        except FAILURES as error:  # the result of a search must not be lost for its verdict
+            return f"the derived network could not be compared with others: {error}"
+        return search.take_verdict(verdict)
 
     def more_metrics(self, result: SearchResult) -> Record:
         """Metrics of an epoch that only this kind of data has."""

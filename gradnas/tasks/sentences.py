@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gradnas.runs import Record
+from gradnas.search.verdict import Verdict
 from gradnas.tasks.measure import Measure
 
 S = TypeVar("S")  # the configuration of a search
@@ -52,7 +53,7 @@ class Sentences(ABC, Generic[S]):
         sentences = [f"genotype: {results['genotype']}"]
         if "undecided" in results:
             sentences.append(f"warning: {results['undecided']}")
-        return sentences
+        return sentences + verdict_lines(results)
 
     @abstractmethod
     def tested_on(self, results: Record) -> str:
@@ -78,3 +79,12 @@ class Sentences(ABC, Generic[S]):
                 f"(standard deviation {spread})"
             )
         return sentences
+
+
+def verdict_lines(results: Record) -> list[str]:
+    """What is said of the verdict of a search; nothing without one."""
+    if "no_verdict" in results:
+        return [f"warning: {results['no_verdict']}"]
+    if "verdict" not in results:
+        return []
+    return Verdict.from_json(results["verdict"]).lines()

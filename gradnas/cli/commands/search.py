@@ -28,6 +28,9 @@ class _SearchOptions(RunOptions):
     """Epochs at the start in which the alphas wait."""
     valid_per_class: Whole = None
     """Hold out so many images of every class for the alphas."""
+    candidates: Whole = None
+    """Measure so many of the likeliest architectures at the end, within a tenth of the search's
+    work, to see what was decided; 0 for no verdict."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None

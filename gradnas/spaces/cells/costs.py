@@ -84,13 +84,15 @@ def _name(kind: str, node: int) -> str:
 
 def _ways(shape: CellShape, cost_EO: Tensor, strength_EO: Tensor, node: int) -> Iterator[_Way]:
     """All pairs of edges into a node with all pairs of operations, always in the same order."""
-    p_EO = strength_EO.detach().double()
+    # Plain numbers: of a tensor each entry would take a microsecond.
+    p_EO: list[list[float]] = strength_EO.detach().double().tolist()
+    costs_EO: list[list[float]] = cost_EO.tolist()
     columns = shape.chosen_columns
     rows = [shape.edge(node, predecessor) for predecessor in range(shape.predecessors[node])]
 
     # The score of a way is the logarithm of the product of its strengths, less that of the best
     # way: 0 for the best, whatever the strengths are.
-    best_of_rows = [float(p_EO[row, columns].max()) for row in rows]
+    best_of_rows = [max(p_EO[row][column] for column in columns) for row in rows]
     best_two = sorted(best_of_rows, reverse=True)[:2]
     best_score = sum(log_strength(p) for p in best_two)
 
@@ -98,6 +100,7 @@ def _ways(shape: CellShape, cost_EO: Tensor, strength_EO: Tensor, node: int) -> 
         for first_column, second_column in itertools.product(columns, columns):
             first = (first_row, first_column)
             second = (second_row, second_column)
-            score = log_strength(float(p_EO[first])) + log_strength(float(p_EO[second]))
-            cost = float(cost_EO[first] + cost_EO[second])
+            score = log_strength(p_EO[first_row][first_column])
+            score += log_strength(p_EO[second_row][second_column])
+            cost = costs_EO[first_row][first_column] + costs_EO[second_row][second_column]
             yield _Way(Option(score - best_score, cost), (first, second))

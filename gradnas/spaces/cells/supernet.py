@@ -132,6 +132,9 @@ class ConvSupernet(Supernet[Genotype]):
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.shape.derive(dict(self.alphas.items()), relaxation)
 
+    def random_decision(self, generator: torch.Generator) -> Genotype:
+        return self.shape.random_decision(generator)
+
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return dict.fromkeys(self.alphas, self.shape.names)
 

@@ -58,6 +58,9 @@ class ChainSupernet(OpenModule[Chain]):
             operations.append(block.candidates[column])
         return self.shape.chain(operations)
 
+    def random_decision(self, generator: torch.Generator) -> Chain:
+        return self.shape.random_decision(generator)
+
     def skip_count(self, decision: Chain) -> int:
         """Blocks that were removed."""
         count = 0

@@ -7,6 +7,7 @@ activations with `none`, F activations without it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
 from gradnas.config import JsonObject, build, check_numbers, did_you_mean
-from gradnas.derivation import top_edges
+from gradnas.derivation import Option, Picks, log_strength, top_edges
+from gradnas.latency import Costs
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Supernet, TextSpace, Weights
+from gradnas.spaces.budget import Knapsack, Ranking
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.recurrent_network import (
@@ -281,6 +284,34 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.space.derive(dict(self.alphas.items()), relaxation)
+
+    # The derived cell has no BatchNorm, and so is another function of the same weights.
+    keeps_its_meaning = False
+
+    def random_decision(self, generator: torch.Generator) -> Genotype:
+        return self.space.random_decision(generator)
+
+    def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[Genotype]:
+        """Every node takes one of its edges with one activation: these pairs are its options."""
+        del costs  # a search of cells for text has none
+        p_EO = strengths["recurrent"].detach().double()
+        columns = [k for k, name in enumerate(self.space.names) if name != "none"]
+        options: dict[str, list[Option]] = {}
+        places: dict[str, list[tuple[str, int]]] = {}
+        for node, count in enumerate(self.space.predecessors, start=1):
+            name = f"node {node}"
+            places[name] = []
+            scores = []
+            for predecessor, column in itertools.product(range(count), columns):
+                strength = float(p_EO[self.space.edge(node, predecessor), column])
+                scores.append(log_strength(strength))
+                places[name].append((self.space.names[column], predecessor))
+            options[name] = [Option(score - max(scores), 0.0) for score in scores]
+
+        def decision(picks: Picks) -> Genotype:
+            return Genotype.recurrent_cell([places[name][picks[name]] for name in places])
+
+        return Ranking(Knapsack(options, joint={}), 0.0, decision)
 
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return {"recurrent": self.space.names}

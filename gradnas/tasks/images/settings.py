@@ -18,6 +18,7 @@ from gradnas.settings.formats import Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import located
+from gradnas.tasks.search import CANDIDATES
 
 # Of sets that need not be read for this.
 KNOWN_SIZES = {"digits": ImageSizes(1, 8, 10), "cifar10": ImageSizes(3, 32, 10)}
@@ -50,6 +51,8 @@ class SearchConfig(SearchSettings):
         capture: replay the steps of whole batches from a CUDA graph (see `CapturedStep`); CUDA
             only.
         threads, checkpoint_seconds: as in `TrainConfig`.
+        candidates: so many of the likeliest architectures are measured at the end, within a tenth
+            of the work of the search; 0: the result is not compared with anything.
         recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
@@ -79,6 +82,7 @@ class SearchConfig(SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    candidates: int = CANDIDATES
     recipe: str | None = None
 
     def __post_init__(self) -> None:

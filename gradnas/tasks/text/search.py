@@ -21,11 +21,14 @@ from gradnas.objectives import Objective, TokenLikelihood
 from gradnas.randomness import generator_for, seed_for
 from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.comparing import Judge
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
+from gradnas.tasks.text.judging import TextJudge
 from gradnas.tasks.text.reading import (
     CarriedStream,
     TextPlace,
@@ -193,3 +196,8 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         supernet.train()
         found["unknown"] = self.held_out_unknown
         return {f"valid_{name}": value for name, value in found.items()}
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        del result, measure
+        base = self.config.chunks.base
+        return TextJudge(self.search, self.held_out, base, base * self.config.batch_size)

@@ -13,6 +13,7 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import RecurrentCell
 from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.search import CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class TextSearchConfig(SearchSettings):
         warmup_epochs: epochs at the start in which the alphas wait.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         threads, checkpoint_seconds: as in `TrainConfig`.
+        candidates: so many of the likeliest architectures are measured at the end, within a tenth
+            of the work of the search; 0: the result is not compared with anything.
         recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
@@ -55,6 +58,7 @@ class TextSearchConfig(SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    candidates: int = CANDIDATES
     recipe: str | None = None
 
     def __post_init__(self) -> None:

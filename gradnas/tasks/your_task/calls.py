@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnas.modules.call import Call
 from gradnas.precision import Precision, autocast, cuda_products
+from gradnas.search.bound_net import PlainNet
 from gradnas.search.feed import size_of
+from gradnas.search.judging import Grouped
+from gradnas.search.slices import measured_by_group
 from gradnas.tasks.batched import Calls, Parts
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.your_task.measures import Score
 from gradnas.tasks.your_task.task import Task
 
 
@@ -24,6 +28,8 @@ class TaskCalls(Calls[Any]):
     def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
         """Those of the network; where the loss takes the network itself, the loss."""
         if self.task.loss_takes_network:
+            if isinstance(net, nn.Module):  # a loss may call net.method(name, ...)
+                net = PlainNet(net)
             return self.task.loss(net, batch)
         call, _ = self.task.parts(batch)
         return call.on(net)
@@ -85,6 +91,21 @@ def measured(
     for meter in meters:
         values[meter.score.name] = meter.value()
     return values
+
+
+def grouped(task: Task, score: Score | None, network: Any, batch: Any) -> Grouped:
+    """A measure (the loss without one) of every group of a batch, each with its examples."""
+    size = examples_in(task, batch)
+    function = task.loss if score is None else score.given
+    by_network = task.loss_takes_network if score is None else score.takes_network
+    if by_network or task.loss_takes_network:
+        return [(float(function(network, batch)), float(size))]
+    call, target = task.parts(batch)
+
+    def value(outputs: Any, target: Any) -> float:
+        return float(function(outputs, target))
+
+    return measured_by_group(value, call.on(network), target, size)
 
 
 def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tuple[Any, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.search.forms import takes_network
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.your_task.forms import takes_network
 
 IGNORED = -100  # a target that counts nowhere, as in `F.cross_entropy`
 LOSS = Measure("loss", "losses", higher_is_better=False)

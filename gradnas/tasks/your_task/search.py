@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from typing import Any
 
@@ -18,15 +19,19 @@ from gradnas.randomness import seed_for, seeded
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.capture import CapturedStep, check_capture
+from gradnas.search.comparing import Judge
 from gradnas.search.feed import to_device
+from gradnas.search.judging import BatchJudge
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
+from gradnas.search.verdict import Yardstick
 from gradnas.spaces.your_module import ModuleSupernet
 from gradnas.tasks.batched import RECALIBRATION_BATCHES, Parts
 from gradnas.tasks.costs import measured_batch
 from gradnas.tasks.evaluation import recalibrate
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
-from gradnas.tasks.your_task.calls import TaskCalls, example_call, measured
+from gradnas.tasks.your_task.calls import TaskCalls, example_call, grouped, measured
 from gradnas.tasks.your_task.own_optimizer import OwnSchedule
 from gradnas.tasks.your_task.place import StreamPlace
 from gradnas.tasks.your_task.settings import TaskSearchConfig, steps_of
@@ -227,6 +232,24 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
     def mixture(self, draw: Draw) -> BoundNet:
         """The supernet under one setting of its choices."""
         return BoundNet(self.search.supernet, draw, None)
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        """By the deciding measure; one that adds up over batches says nothing of groups of them.
+
+        There, and where the task has no measure, architectures are compared by the loss.
+        """
+        scores = [score for score in self.task.scores if not score.adds_up]
+        decides = bool(scores) and scores[0].measure.key == measure.key
+        return BatchJudge(
+            self.search,
+            result.decision,
+            measure.yardstick if decides else Yardstick(),
+            train=self.train.epoch(self.search.epoch),
+            valid=self.held_out.epoch(0),
+            size=self.size,
+            run=self.outputs,
+            score=partial(grouped, self.task, scores[0] if decides else None),
+        )
 
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean loss and measures of a network on what is held out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradnas.architectures.choices import Choices
 from gradnas.runs import Record
 from gradnas.tasks.costs import cost_sentence
-from gradnas.tasks.sentences import Sentences
+from gradnas.tasks.sentences import Sentences, verdict_lines
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 NAME_WIDTH = 28  # of a choice in the terminal; of longer names the end
@@ -15,9 +15,10 @@ class TaskSentences(Sentences[TaskSearchConfig]):
     """What searches and trainings on a task of one's own say of their results."""
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
-        sentences = self._choices(results)
+        measured = verdict_lines(results)
+        sentences = [*self._choices(results), *measured]
         key = self.measure.key
-        derived = results.get(f"derived_valid_{key}")
+        derived = None if measured else results.get(f"derived_valid_{key}")
         if derived is not None:
             mixture = ""
             if f"valid_{key}" in results:

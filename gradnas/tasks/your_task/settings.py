@@ -30,6 +30,7 @@ from gradnas.spaces.your_module import choices_in, places_in
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
+from gradnas.tasks.search import CANDIDATES
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.task import Task
 
@@ -252,6 +253,8 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         capture: replay the steps of whole batches from a CUDA graph; CUDA only.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
+        candidates: so many of the likeliest architectures are measured at the end, within a tenth
+            of the work of the search; 0: the result is not compared with anything.
     """
 
     takes_cost: ClassVar[bool] = True
@@ -276,6 +279,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    candidates: int = CANDIDATES
 
     def __post_init__(self) -> None:
         check_numbers(self)

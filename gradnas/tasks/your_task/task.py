@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.modules.call import Call
+from gradnas.search.forms import takes_network
 from gradnas.spaces.your_module import choices_in
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.your_task.forms import takes_network
 from gradnas.tasks.your_task.measures import LOSS, Score, scores_of
 from gradnas.tasks.your_task.sources import Source, source_of
 

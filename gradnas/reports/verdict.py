@@ -1,0 +1,102 @@
+"""What a search is worth, as its report shows it."""
+
+from __future__ import annotations
+
+from gradnas.reports.folder import Folder
+from gradnas.reports.parts import escaped, row
+from gradnas.search.verdict import Verdict
+
+CAPTION = (
+    "All with the weights of the search, BatchNorm recalibrated, on the same held-out {noun}. "
+    "Lead: how much better what was chosen is than the best alternative that was measured in its "
+    "place, all else the same; noise: half the width of a 95% interval of that difference. A "
+    "choice is decided where the lead is larger than the noise."
+)
+SHOWN = 12  # candidates
+
+
+def verdict_section(folder: Folder) -> str:
+    """HTML; empty where nothing was compared.
+
+    Raises:
+        ValueError: the results hold something else than a verdict.
+    """
+    written = folder.results.get("verdict")
+    if written is None:
+        return ""
+    where = folder.path / "results.json"
+    if not isinstance(written, dict):
+        raise ValueError(f"{where}: verdict must be an object")
+    try:
+        verdict = Verdict.from_json(written)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    parts = [f"<p>{escaped(verdict.sentence)}</p>", _numbers(verdict)]
+    if verdict.choices:
+        parts.append(_choices(verdict))
+    caption = CAPTION.format(noun=verdict.measure.noun)
+    notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in verdict.notes)
+    parts.append(f'<p class="caption">{escaped(caption)} {escaped(notes)}</p>')
+    if verdict.likeliest > 1:
+        parts.append(_candidates(verdict))
+    return "\n".join(parts)
+
+
+def _numbers(verdict: Verdict) -> str:
+    text = verdict.measure.text
+    rows = [row(("", verdict.measure.name), tag="th")]
+    if verdict.mixture is not None:
+        rows.append(row(("mixture of the search", text(verdict.mixture))))
+    rows.append(row(("derived network", text(verdict.derived))))
+    if verdict.likeliest > 1:
+        best = f"best of the {verdict.likeliest} likeliest architectures"
+        rows.append(row((best, text(verdict.best().value))))
+    mean = verdict.random_mean
+    if mean is not None:
+        spread = verdict.random_sd
+        shown = text(mean) + ("" if spread is None else f" ± {text(spread)}")
+        rows.append(row((f"{len(verdict.random)} random architectures", shown)))
+    held_out = f"{verdict.examples:,} held-out {verdict.measure.noun}"
+    rows.append(row(("measured on", held_out)))
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _choices(verdict: Verdict) -> str:
+    text = verdict.measure.text
+    head = ("choice", "chosen", "probability", "best alternative", "lead", "noise", "")
+    rows = [row(head, tag="th")]
+    for choice in verdict.choices:
+        has_alternative = choice.alternative is not None
+        cells = (
+            choice.name,
+            choice.chosen,
+            "" if choice.probability is None else f"{choice.probability:.1%}",
+            choice.alternative or "",
+            text(choice.lead) if has_alternative else "",
+            "" if choice.noise is None else text(choice.noise),
+            choice.state if verdict.moved else "undecided",
+        )
+        rows.append(row([escaped(cell) for cell in cells]))
+    return f'<table class="wide">{"".join(rows)}</table>'
+
+
+def _candidates(verdict: Verdict) -> str:
+    text = verdict.measure.text
+    head = ("", "architecture", verdict.measure.name, "better than derived by", "noise")
+    rows = [row(head, tag="th")]
+    for place, candidate in enumerate(verdict.candidates[:SHOWN], 1):
+        is_likely = place <= verdict.likeliest
+        cells = (
+            "derived" if place == 1 else f"{place}." if is_likely else "one change",
+            candidate.text,
+            text(candidate.value),
+            "" if place == 1 else text(candidate.gain),
+            "" if place == 1 or candidate.noise is None else text(candidate.noise),
+        )
+        rows.append(row([escaped(cell) for cell in cells]))
+    more = len(verdict.candidates) - SHOWN
+    rest = f'<p class="caption">and {more} more</p>' if more > 0 else ""
+    return (
+        "<details><summary>The architectures that were measured</summary>"
+        f'<table class="wide">{"".join(rows)}</table>{rest}</details>'
+    )

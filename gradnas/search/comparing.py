@@ -1,0 +1,332 @@
+"""Measuring the architectures of a search beside each other: how a verdict comes about.
+
+Nothing of the search changes by it: no weight, no buffer, no random state. What is measured follows
+from counts alone (of examples, not of seconds), so the same search has the same verdict on any
+machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gradnas.architectures.base import Architecture
+from gradnas.choice import Draw
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.randomness import generator_for
+from gradnas.relaxations import Relaxation
+from gradnas.search.costs import Spending
+from gradnas.search.passes import Passes
+from gradnas.search.result import SearchResult
+from gradnas.search.schedule import Schedule
+from gradnas.search.verdict import Candidate, Difference, Judged, Scores, State, Verdict, Yardstick
+from gradnas.spaces.affordable import cost_of, likeliest, swaps
+from gradnas.spaces.base import Supernet
+
+RANDOM = 3  # stream of random numbers: which random architectures are measured
+SHARE = 0.1  # of the work of the search that its verdict may take
+WORST = 1e30
+FEWEST_EXAMPLES = 256  # that each architecture is measured on, where there are so many
+MOST_DRAWS = 200  # of random architectures, to find some within a budget
+# A step of weights or alphas is a forward and a backward pass, which takes twice as long. Of a
+# gradient with more passes than these two that is less than it does, so the share is kept.
+PASSES_OF_A_STEP = 3.0
+
+
+class Compared(Protocol):
+    """What a comparison asks of a search."""
+
+    supernet: Supernet
+    relaxation: Relaxation
+    schedule: Schedule
+    passes: Passes
+    cost: ExpectedCost | None
+    spending: Spending | None
+
+    def evaluation_draw(self) -> Draw: ...
+
+
+class Judge(ABC):
+    """Measures architectures on held-out batches, always the same.
+
+    Attributes:
+        yardstick: what is measured.
+        sizes: examples of each held-out batch.
+        extra: examples that are read before each architecture is measured, for BatchNorm.
+        share: what a pass of a derived network takes of one of the mixture.
+        train_size: examples of a step of the weights.
+    """
+
+    yardstick: Yardstick
+    sizes: Sequence[int]
+    extra: int = 0
+    share: float = 1.0
+    train_size: int = 0
+
+    def effort(self, batches: int) -> float:
+        """What one architecture takes, in passes of the mixture over one example."""
+        return self.share * (sum(self.sizes[:batches]) + self.extra)
+
+    def allowed(self, schedule: Schedule) -> float:
+        """The forward passes of one example that a verdict may take: a share of the search's."""
+        valid_size = sum(self.sizes) / max(len(self.sizes), 1)
+        return SHARE * work_of(schedule, self.train_size, valid_size)
+
+    def scores(self, values: Sequence[float], weights: Sequence[float]) -> Scores:
+        """The measure of an architecture, group by group.
+
+        A loss that overflows counts as one of a finite size, so that files can hold it.
+        """
+        worst = -WORST if self.yardstick.higher_is_better else WORST
+        finite = [value if math.isfinite(value) else worst for value in values]
+        return Scores(tuple(finite), tuple(map(float, weights)))
+
+    @abstractmethod
+    def mixture(self, batches: int) -> Scores | None:
+        """Of the supernet's mixture; None where the weights do not learn on mixtures."""
+
+    @abstractmethod
+    def architecture(self, decision: Architecture, batches: int) -> Scores:
+        """Of one architecture with the weights of the search."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may be measured.
+
+    Attributes:
+        batches: held-out batches for each architecture.
+        evaluations: of architectures, in all.
+    """
+
+    batches: int
+    evaluations: int
+
+
+def work_of(schedule: Schedule, train_size: float, valid_size: float) -> float:
+    """What a search has done so far, in forward passes of one example."""
+    waiting = schedule.warmup_epochs * (schedule.steps_per_epoch or 0)
+    alpha_steps = max(0, schedule.steps - waiting) / schedule.alpha_every
+    return PASSES_OF_A_STEP * (schedule.steps * train_size + alpha_steps * valid_size)
+
+
+def planned(judge: Judge, wanted: int, allowed: float | None) -> Plan:
+    """As many evaluations as are wanted, within so many forward passes of one example.
+
+    Fewer examples first, down to a number that still says something; then fewer evaluations.
+    """
+    number = len(judge.sizes)
+    if allowed is None:
+        return Plan(number, wanted)
+    totals = list(itertools.accumulate(judge.sizes))
+    fewest = next((k + 1 for k, n in enumerate(totals) if n >= FEWEST_EXAMPLES), number)
+    for batches in range(number, fewest - 1, -1):
+        if totals[batches - 1] + wanted * judge.effort(batches) <= allowed:
+            return Plan(batches, wanted)
+    evaluations = int((allowed - totals[fewest - 1]) // judge.effort(fewest))
+    return Plan(fewest, min(max(evaluations, 1), wanted))  # the derived network in any case
+
+
+def compare(
+    search: Compared,
+    result: SearchResult,
+    judge: Judge,
+    candidates: int,
+    random: int,
+    allowed: float | None = None,
+) -> Verdict:
+    """The derived architecture of a search beside others.
+
+    Args:
+        result: of the search, as it stands.
+        candidates: the number of the likeliest architectures to measure, the derived one included.
+        random: of random ones.
+        allowed: forward passes of one example that this may take; None: whatever it takes.
+    """
+    comparison = _Comparison(search, result, judge)
+    plan = planned(judge, candidates + random, allowed)
+    scores = comparison.measured(result.decision, plan.batches)
+    mixture = judge.mixture(plan.batches)
+
+    number_random = min(random, max(plan.evaluations - 1, 0) // 3)
+    if plan.evaluations >= candidates + random:
+        number_random = random
+    comparison.likeliest(min(candidates, plan.evaluations - number_random), plan.batches)
+    drawn = comparison.random(number_random, plan.batches)
+    spare: float | None = None
+    if allowed is not None:
+        each = judge.effort(plan.batches)
+        spent = sum(judge.sizes[: plan.batches]) + (len(comparison.found) + len(drawn)) * each
+        spare = (allowed - spent) / each
+    if candidates > 1:
+        comparison.swaps(None if spare is None else max(int(spare), 0), plan.batches)
+    measured_all = comparison.has_all or comparison.num_likeliest >= candidates
+    if not comparison.notes and not (measured_all and len(drawn) >= random):
+        comparison.notes.append(
+            f"within {SHARE:.0%} of the work of the search {comparison.num_likeliest} of "
+            f"{candidates} candidates and {len(drawn)} of {random} random architectures were "
+            "measured; search.compare measures all"
+        )
+    return Verdict(
+        measure=judge.yardstick,
+        examples=round(sum(scores.weights)),
+        groups=len(scores.values),
+        mixture=None if mixture is None else mixture.mean,
+        derived=scores.mean,
+        candidates=tuple(comparison.candidates()),
+        likeliest=comparison.num_likeliest,
+        random=tuple(own.mean for own in drawn),
+        choices=tuple(comparison.judged()),
+        has_all=comparison.has_all,
+        recalibrated=judge.extra > 0,
+        moved=result.moved,
+        notes=tuple(comparison.notes),
+    )
+
+
+class _Comparison:
+    """The architectures that were measured, the derived one first."""
+
+    def __init__(self, search: Compared, result: SearchResult, judge: Judge) -> None:
+        self.search = search
+        self.judge = judge
+        self.result = result
+        self.derived = result.decision
+        self.has_all = False
+        self.found: dict[Architecture, Scores] = {}
+        self.num_likeliest = 1
+        self.notes: list[str] = []
+
+    @property
+    def budget(self) -> float | None:
+        """What an architecture may cost; None where there is no budget."""
+        cost = self.search.cost
+        return cost.limit if cost is not None and cost.is_budget else None
+
+    def measured(self, decision: Architecture, batches: int) -> Scores:
+        if decision not in self.found:
+            self.found[decision] = self.judge.architecture(decision, batches)
+        return self.found[decision]
+
+    def likeliest(self, number: int, batches: int) -> None:
+        """Measure so many of the likeliest; the derived one is the first."""
+        try:
+            self.has_all = True
+            for decision in self._listed(likeliest):
+                if decision not in self.found and len(self.found) >= number:
+                    self.has_all = False
+                    break
+                self.measured(decision, batches)
+        except ValueError as error:
+            self.has_all = False
+            self.notes.append(f"no candidates were compared: {error}")
+        self.num_likeliest = len(self.found)
+
+    def swaps(self, number: int | None, batches: int) -> None:
+        """For each choice that no candidate tells of, measure the likeliest alternative."""
+        told = {name for name, _ in self._single_changes()}
+        count = 0
+        try:
+            for decision in self._listed(swaps):
+                changed = changed_parts(self.derived.parts(), decision.parts())
+                is_new = len(changed) == 1 and changed[0] not in told
+                if not is_new or decision in self.found:
+                    continue
+                if number is not None and count >= number:
+                    break
+                self.measured(decision, batches)
+                count += 1
+        except ValueError as error:
+            if not self.notes:
+                self.notes.append(f"no candidates were compared: {error}")
+
+    def _listed(self, of: Any) -> Iterator[Architecture]:
+        search = self.search
+        costs = None if search.spending is None else search.spending.costs
+        return of(search.supernet, search.relaxation, costs, self.budget)
+
+    def random(self, number: int, batches: int) -> list[Scores]:
+        """Measure so many random architectures, within the budget if there is one."""
+        found = []
+        generator = generator_for(self.search.passes.seed, RANDOM)
+        try:
+            for decision in itertools.islice(self._drawn(generator), number):
+                known = self.found.get(decision)
+                found.append(known or self.judge.architecture(decision, batches))
+        except ValueError as error:
+            self.notes.append(f"no random architectures were compared: {error}")
+        if number and len(found) < number and not self.notes:
+            self.notes.append(
+                f"of {MOST_DRAWS} random architectures {len(found)} are within the budget"
+            )
+        return found
+
+    def _drawn(self, generator: Any) -> Iterator[Architecture]:
+        supernet = self.search.supernet
+        spending = self.search.spending
+        for _ in range(MOST_DRAWS):
+            decision = supernet.random_decision(generator)
+            if (
+                self.budget is None
+                or spending is None
+                or cost_of(supernet, decision, spending.costs) <= self.budget * (1 + 1e-12)
+            ):
+                yield decision
+
+    # ---- what follows ----------------------------------------------------------------------------
+
+    def _difference(self, one: Architecture, other: Architecture) -> Difference:
+        higher = self.judge.yardstick.higher_is_better
+        return Difference.of(self.found[one], self.found[other], higher)
+
+    def candidates(self) -> Iterator[Candidate]:
+        for decision, scores in self.found.items():
+            gain = self._difference(decision, self.derived)
+            noise = None if gain.noise == float("inf") else gain.noise
+            if decision == self.derived:
+                noise = 0.0
+            yield Candidate(decision.to_text(), scores.mean, gain.value, noise, decision)
+
+    def _single_changes(self) -> Iterator[tuple[str, Architecture]]:
+        """The measured architectures that differ from the derived one in one choice, and which."""
+        own = self.derived.parts()
+        for decision in self.found:
+            changed = changed_parts(own, decision.parts())
+            if len(changed) == 1:
+                yield changed[0], decision
+
+    def judged(self) -> Iterator[Judged]:
+        changes: dict[str, list[Architecture]] = {}
+        for name, decision in self._single_changes():
+            changes.setdefault(name, []).append(decision)
+        for name, chosen in self.derived.parts().items():
+            probability = self._probability(name, chosen)
+            if name not in changes:
+                yield Judged(name, chosen, probability, None, 0.0, None, "not compared")
+                continue
+            leads = {other: self._difference(self.derived, other) for other in changes[name]}
+            best = min(leads, key=lambda other: leads[other].value)
+            # Of several alternatives the one that comes closest, given the noise, decides.
+            closest = min(leads.values(), key=lambda lead: lead.value - lead.noise)
+            state: State = "decided" if closest.is_clear else "undecided"
+            if -leads[best].value > leads[best].noise:
+                state = "contradicted"
+            noise = None if leads[best].noise == float("inf") else leads[best].noise
+            alternative = best.parts()[name]
+            yield Judged(name, chosen, probability, alternative, leads[best].value, noise, state)
+
+    def _probability(self, name: str, chosen: str) -> float | None:
+        table = self.result.probabilities.get(name)
+        return table.get(chosen) if isinstance(table, Mapping) else None
+
+
+def changed_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The choices that two architectures both make, and make otherwise.
+
+    What only one of them reaches follows from those.
+    """
+    return [name for name, chosen in one.items() if other.get(name, chosen) != chosen]

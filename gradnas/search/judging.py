@@ -1,0 +1,236 @@
+"""Architectures measured on batches: derived networks with the weights of the search."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.architectures.base import Architecture
+from gradnas.gradients.base import same_randomness
+from gradnas.latency.counts import in_eval_mode
+from gradnas.modules.inplace import tensors_of
+from gradnas.precision import cuda_products
+from gradnas.randomness import seeded
+from gradnas.search.bound_net import BoundNet, PlainNet
+from gradnas.search.comparing import Compared, Judge, compare
+from gradnas.search.effort import effort_of
+from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
+from gradnas.search.forms import takes_network
+from gradnas.search.reading import generator_states, set_generators
+from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
+from gradnas.search.result import SearchResult
+from gradnas.search.slices import FAILURES, measured_by_group
+from gradnas.search.verdict import Scores, Verdict, Yardstick
+
+MOST_BYTES = 256 * 2**20  # of batches that are kept, so that all architectures see the same
+MOST_BATCHES = 50  # of a validation loader
+RECALIBRATION_BATCHES = 8
+CAUTION = 2.0  # kernels of a supernet may be so much quicker than what is counted of them
+ORDER = 4  # stream of random numbers: in which order loaders are read
+
+Grouped = list[tuple[float, float]]  # (measure, examples) of every group of a batch
+
+
+class BatchJudge(Judge):
+    """A judge over batches that are kept.
+
+    Args:
+        decision: the derived architecture.
+        train: for BatchNorm's statistics, in the form that `run` takes.
+        valid: what is measured on.
+        size: batch -> its examples.
+        run: calls a network on a batch.
+        score: the measure of every group of a batch.
+        laid_out: the network in the memory format in which it runs.
+    """
+
+    def __init__(
+        self,
+        search: Compared,
+        decision: Architecture,
+        yardstick: Yardstick,
+        train: Iterable[Any],
+        valid: Iterable[Any],
+        size: Callable[[Any], int],
+        run: Callable[[Any, Any], Any],
+        score: Callable[[Any, Any], Grouped],
+        laid_out: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> None:
+        self.search = search
+        self.run = run
+        self.score = score
+        self.laid_out = laid_out
+        self.yardstick = yardstick
+        self.valid = list(kept(valid))
+        self.train: Sequence[Any] = []
+        with same_randomness(search.passes.params.values()):
+            network = search.supernet.derived(decision)
+        number = RECALIBRATION_BATCHES if norms_to_recalibrate(network) else 1
+        some = list(kept(itertools.islice(train, number)))
+        if number > 1:
+            self.train = some
+        self.train_size = size(some[0]) if some else 0
+        self.share = self._share_of(network)
+        self.sizes = [size(batch) for batch in self.valid]
+        self.extra = sum(size(batch) for batch in self.train)
+
+    def _share_of(self, network: nn.Module) -> float:
+        """What a pass of a derived network takes of one of the mixture."""
+        search = self.search
+        if not search.relaxation.trains_mixtures or not self.valid:
+            return 1.0
+        net = BoundNet(search.supernet, search.evaluation_draw(), None)
+        batch = self.valid[0]
+        try:
+            with same_randomness(search.passes.params.values()):
+                with in_eval_mode(search.supernet):
+                    whole = effort_of(lambda: self.run(net, batch))
+                with in_eval_mode(network):
+                    own = effort_of(lambda: self.run(PlainNet(network), batch))
+        except FAILURES:  # what cannot be counted takes as much
+            return 1.0
+        return min(1.0, CAUTION * own.share_of(whole))
+
+    @torch.no_grad()
+    def mixture(self, batches: int) -> Scores | None:
+        search = self.search
+        if not search.relaxation.trains_mixtures:
+            return None
+        net = BoundNet(search.supernet, search.evaluation_draw(), None)
+        with same_randomness(search.passes.params.values()), in_eval_mode(search.supernet):
+            return self._scores(net, batches)
+
+    @torch.no_grad()
+    def architecture(self, decision: Architecture, batches: int) -> Scores:
+        search = self.search
+        with same_randomness(search.passes.params.values()):
+            network = self.laid_out(search.supernet.derived(decision))
+            recalibrate(network, self.train, lambda net, batch: self.run(PlainNet(net), batch))
+            network.eval()
+            return self._scores(PlainNet(network), batches)
+
+    def _scores(self, net: Any, batches: int) -> Scores:
+        passes = self.search.passes
+        values = []
+        weights = []
+        for batch in self.valid[:batches]:
+            with cuda_products(passes.precision), passes.autocast():
+                groups = self.score(net, batch)
+            values += [value for value, _ in groups]
+            weights += [weight for _, weight in groups]
+        return self.scores(values, weights)
+
+
+def judge_of_loaders(
+    search: Compared,
+    result: SearchResult,
+    train_loader: Iterable[Any],
+    valid_loader: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor],
+    measure: Any,
+) -> BatchJudge:
+    """A judge over the batches of `Search.fit`, by the loss or by a measure."""
+    device = search.passes.device
+    function: Any = loss
+    yardstick = Yardstick()
+    if measure is not None:
+        function = getattr(measure, "measure", measure)  # of `gradnas.lower`
+        name = getattr(function, "__name__", type(function).__name__).lower()
+        yardstick = Yardstick(name, higher_is_better=function is measure)
+    whole_batch = takes_network(function)
+
+    def score(net: Any, batch: Any) -> Grouped:
+        size = size_of(batch) or 1
+        if whole_batch:
+            return [(float(function(net, batch)), float(size))]
+        inputs, target = inputs_and_target(batch)
+
+        def value(outputs: Any, target: Any) -> float:
+            return float(function(outputs, target))
+
+        return measured_by_group(value, net(*inputs), target, size)
+
+    def run(net: Any, batch: Any) -> Any:
+        if takes_network(loss):
+            return loss(net, batch)
+        return net(*inputs_and_target(batch)[0])
+
+    return BatchJudge(
+        search,
+        result.decision,
+        yardstick,
+        train=(to_device(batch, device) for batch in train_loader),
+        valid=(to_device(batch, device) for batch in itertools.islice(valid_loader, MOST_BATCHES)),
+        size=lambda batch: size_of(batch) or 1,
+        run=run,
+        score=score,
+    )
+
+
+def check_wanted(candidates: int, random: int) -> None:
+    """ValueError for numbers that there cannot be."""
+    if candidates < 0 or random < 0:
+        raise ValueError(f"candidates and random must be at least 0, not {candidates} and {random}")
+
+
+def verdict_after(
+    search: Compared,
+    result: SearchResult,
+    train_loader: Iterable[Any],
+    valid_loader: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor],
+    wanted: tuple[int, int],
+) -> tuple[list[str], Verdict | None]:
+    """The verdict at the end of a fit, within a share of its work, and what is to be said.
+
+    Args:
+        wanted: candidates and random architectures; of no candidates there is no verdict.
+    """
+    candidates, random = wanted
+    again = can_be_read_again(train_loader) and can_be_read_again(valid_loader)
+    if candidates == 0 or not again:
+        return [], None
+    try:
+        with as_it_was(search.passes.seed, [train_loader, valid_loader]):
+            judge = judge_of_loaders(search, result, train_loader, valid_loader, loss, None)
+            allowed = judge.allowed(search.schedule)
+            verdict = compare(search, result, judge, candidates, random, allowed)
+    except FAILURES as error:  # the result of a search must not be lost for its verdict
+        return [f"the derived network could not be compared with the mixture: {error}"], None
+    lines = verdict.lines()
+    if verdict.recalibrated:
+        lines.append("BatchNorm was recalibrated: result.derive(recalibrate=train_loader)")
+    return lines, verdict
+
+
+@contextmanager
+def as_it_was(seed: int, loaders: Iterable[Any]) -> Iterator[None]:
+    """Within: random numbers of their own. Afterwards all generators are as they were."""
+    held = [(loader, generator_states(loader)) for loader in loaders]
+    try:
+        with seeded(seed, ORDER):
+            yield
+    finally:
+        for loader, states in held:
+            set_generators(loader, "train", states)
+
+
+def can_be_read_again(loader: Iterable[Any]) -> bool:
+    """Whether it has a length, and begins anew each time it is read."""
+    length = length_of(loader)
+    return length is not None and length > 0 and not isinstance(loader, Iterator)
+
+
+def kept(batches: Iterable[Any]) -> Iterator[Any]:
+    """The first batches, as many as may be kept; at least one."""
+    total = 0
+    for batch in batches:
+        yield batch
+        total += sum(t.numel() * t.element_size() for t in tensors_of(batch))
+        if total > MOST_BYTES:
+            return

@@ -1,0 +1,161 @@
+"""What a search stands for: its results, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.choice import Draw
+from gradnas.latency import Costs
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.relaxations import Relaxation
+from gradnas.search.alpha_step import AlphaStep
+from gradnas.search.comparing import compare
+from gradnas.search.costs import NO_COSTS, Spending
+from gradnas.search.judging import as_it_was, can_be_read_again, judge_of_loaders
+from gradnas.search.passes import Passes
+from gradnas.search.result import (
+    SearchResult,
+    described,
+    result_of,
+    say_that_nothing_was_decided,
+    say_what_was_not_decided,
+)
+from gradnas.search.schedule import Schedule
+from gradnas.search.verdict import Verdict
+from gradnas.spaces.affordable import decide_within
+from gradnas.spaces.base import Supernet
+
+
+class Standing:
+    """The half of a `Search` that looks at it: nothing of it changes."""
+
+    supernet: Supernet
+    relaxation: Relaxation
+    schedule: Schedule
+    passes: Passes
+    alphas: dict[str, nn.Parameter]
+    costs: Costs | None
+    cost: ExpectedCost | None
+    spending: Spending | None
+    alpha_step: AlphaStep
+    alpha_optimizer: torch.optim.Adam
+    start: Mapping[str, Tensor]  # the probabilities of its beginning
+    verdict: Verdict | None = None  # of the last comparison
+    verdict_steps: int = -1  # finished steps at that time
+
+    def expected_cost(self) -> float:
+        """The expected cost of the alphas as they stand, without noise.
+
+        Raises:
+            ValueError: a search without a cost.
+        """
+        if self.spending is None:
+            raise ValueError(
+                "this search has no cost: give Search(..., cost=ExpectedCost(...), example=inputs)"
+            )
+        return self.alpha_step.expected_cost(self.spending)
+
+    def result(self, budget: float | None = None) -> SearchResult:
+        """The decision that the alphas stand for now.
+
+        Args:
+            budget: of a search with a cost, in the unit of the cost: the best architecture within
+                it. By default the budget of the cost, if it has one.
+
+        Raises:
+            ValueError: no architecture is within the budget (the cheapest is named); a budget
+                without a cost.
+        """
+        if self.schedule.steps:
+            say_what_was_not_decided(self.supernet)
+            # Adam remembers something of every alpha from its first step on.
+            if not self.alpha_optimizer.state:
+                say_that_nothing_was_decided(self.schedule)
+        return result_of(self, budget)
+
+    def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
+        """The `number` most probable architectures within a budget, the most probable first.
+
+        There may be fewer. They are candidates: train each for a short time from fresh weights and
+        keep the best on held-out data, as the authors of DARTS let the results of several searches
+        compete (arXiv 1806.09055, section 3).
+
+        Args:
+            number: of architectures, at least 1.
+            budget: in the unit of the search's cost; by default the budget of the cost, if it has
+                one.
+
+        Raises:
+            ValueError: no architecture is within the budget (the cheapest is named); no budget, or
+                one without a cost; a number below 1.
+        """
+        if number < 1:
+            raise ValueError(f"number must be at least 1, not {number}")
+        if self.spending is None:
+            raise ValueError(NO_COSTS)
+        costs = self.spending.costs
+        limit = self.spending.budget_or(budget)
+        results = []
+        for decision in decide_within(self.supernet, self.relaxation, costs, limit, number):
+            results.append(described(self, decision))
+        return results
+
+    def compare(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+        measure: Any = None,
+        candidates: int = 8,
+        random: int = 4,
+    ) -> Verdict:
+        """The derived network beside the mixture, the likeliest candidates and random ones.
+
+        All have the weights that the search has now, BatchNorm recalibrated on train batches, and
+        are measured on the same held-out batches (at most 50). A choice is decided where the best
+        alternative, with all else the same, is worse by more than the noise of that comparison.
+        Within a budget, if the search has one. Nothing of the search changes.
+
+        Args:
+            train_loader, valid_loader: as of `fit`; they are read from their beginning.
+            loss: as of `fit`.
+            measure: a function of outputs and target (or of `(net, batch)`) to a number, the larger
+                the better; `gradnas.lower(...)` of one where less is better. By default the loss.
+            candidates: how many of the likeliest architectures are measured, the derived one
+                included.
+            random: how many architectures drawn at random are measured.
+
+        Raises:
+            ValueError: a loader that cannot be read once more; numbers below 1 and 0.
+        """
+        if candidates < 1 or random < 0:
+            raise ValueError(
+                f"compare takes at least 1 candidate and 0 random ones, not {candidates} and "
+                f"{random}"
+            )
+        for loader in (train_loader, valid_loader):
+            if not can_be_read_again(loader):
+                kind = type(loader).__name__
+                raise ValueError(
+                    f"compare reads its loaders from their beginning, and a {kind} has no length "
+                    "or is used up: give a DataLoader or a list of batches"
+                )
+        result = self.result()
+        with as_it_was(self.passes.seed, [train_loader, valid_loader]):
+            judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
+            return self.take_verdict(compare(self, result, judge, candidates, random))
+
+    def take_verdict(self, verdict: Verdict) -> Verdict:
+        """From now to the next step it is that of the results."""
+        self.verdict = verdict
+        self.verdict_steps = self.schedule.steps
+        return verdict
+
+    def evaluation_draw(self) -> Draw:
+        """The noise-free mixture, for evaluating the supernet."""
+        alphas = {name: alpha.detach() for name, alpha in self.alphas.items()}
+        return Draw.dense(self.passes.probabilities(alphas))

@@ -1,0 +1,415 @@
+"""What a search has shown: its architecture beside others with the same weights, and their noise.
+
+Probabilities alone mislead: an operation may win at 0.26 of four and be right, or at 0.9 and be as
+good as the next. So architectures that differ in one choice are measured on the same held-out
+examples, and a choice counts as decided where its best alternative is worse by more than the noise
+of that comparison.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gradnas.architectures.base import Architecture
+from gradnas.config import JsonObject
+
+FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise
+# Student's t: 95% of differences without a cause lie within so many standard errors, for 1, 2, ...
+# degrees of freedom; beyond these it is 1.96 + 2.5 / df, to 1%.
+T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+NUM_NAMED = 4  # of many choices, a sentence names so many
+
+State = Literal["decided", "undecided", "contradicted", "not compared"]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What architectures are compared by.
+
+    Attributes:
+        name: of the measure, or `loss`.
+        higher_is_better: which way is better.
+        scale, unit: how it is said: `scale * value`, and what stands behind the number.
+        noun: of what it is a mean.
+    """
+
+    name: str = "loss"
+    higher_is_better: bool = False
+    scale: float = 1.0
+    unit: str = ""
+    noun: str = "examples"
+
+    def text(self, value: float) -> str:
+        """Such as `91.3%`."""
+        return f"{self.scale * value:.4g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The measure of one architecture on groups of held-out examples, always the same groups."""
+
+    values: tuple[float, ...]
+    weights: tuple[float, ...]  # examples in each
+
+    @property
+    def mean(self) -> float:
+        """Over all examples."""
+        return _weighted_mean(self.values, self.weights)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one architecture is than another, measured on the same examples.
+
+    Attributes:
+        value: positive where the first is better.
+        noise: half the width of a 95% interval; infinite where there are too few groups to tell.
+    """
+
+    value: float
+    noise: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the first is better by more than the noise."""
+        return self.value > self.noise
+
+    @staticmethod
+    def of(one: Scores, other: Scores, higher_is_better: bool) -> Difference:
+        """Of two architectures; positive where the one is better."""
+        sign = 1.0 if higher_is_better else -1.0
+        gains = [sign * (a - b) for a, b in zip(one.values, other.values, strict=True)]
+        mean = _weighted_mean(gains, one.weights)
+        number = len(gains)
+        if number < FEWEST_GROUPS:
+            return Difference(mean, math.inf)
+        total = sum(one.weights)
+        squares = 0.0
+        for gain, weight in zip(gains, one.weights, strict=True):
+            squares += (weight / total * (gain - mean)) ** 2
+        error = math.sqrt(squares * number / (number - 1))
+        return Difference(mean, _t_95(number - 1) * error)
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    total = sum(weight * value for value, weight in zip(values, weights, strict=True))
+    return total / sum(weights)
+
+
+def _t_95(freedom: int) -> float:
+    return T_95[freedom - 1] if freedom <= len(T_95) else 1.96 + 2.5 / freedom
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture that was measured.
+
+    Attributes:
+        text: the architecture.
+        value: its measure.
+        gain: how much better it is than the derived one; negative where it is worse.
+        noise: of that difference, see `Difference`; None where it is not known.
+        decision: the architecture itself; None where it was read from a file.
+    """
+
+    text: str
+    value: float
+    gain: float = 0.0
+    noise: float | None = 0.0
+    decision: Architecture | None = field(default=None, compare=False)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it is better than the derived one by more than the noise."""
+        return self.noise is not None and self.gain > self.noise
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One choice, and what the measured architectures say about it.
+
+    Attributes:
+        chosen: what the derived architecture has there.
+        probability: that of the alphas; None where no single one belongs to it.
+        alternative: the best that was measured in its place, all else the same; None without one.
+        lead: how much better the chosen is than it; negative where it is worse.
+        noise: of that difference; None where it is not known.
+        state: `decided`: better by more than the noise. `undecided`: not. `contradicted`: the
+            alternative is better by more than the noise. `not compared`: none was measured.
+    """
+
+    name: str
+    chosen: str
+    probability: float | None
+    alternative: str | None
+    lead: float
+    noise: float | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a search, measured on held-out examples with the weights of the search.
+
+    Attributes:
+        measure: what architectures are compared by.
+        examples, groups: how many held-out examples each was measured on, in how many groups.
+        mixture: the measure of the supernet's mixture; None where there is none that was trained.
+        derived: the derived network, BatchNorm recalibrated.
+        candidates: the likeliest architectures, the likeliest first, and those that differ from the
+            derived one in one choice. The first is the derived one.
+        likeliest: how many of them are the likeliest.
+        random: the measures of random architectures.
+        choices: every choice, judged.
+        has_all: whether these are all architectures that there are.
+        recalibrated: whether the networks have BatchNorm statistics that were estimated anew.
+        moved: whether the alphas have moved from where they started.
+        notes: what was not done, and why.
+    """
+
+    measure: Yardstick
+    examples: int
+    groups: int
+    mixture: float | None
+    derived: float
+    candidates: tuple[Candidate, ...] = ()
+    likeliest: int = 0
+    random: tuple[float, ...] = ()
+    choices: tuple[Judged, ...] = ()
+    has_all: bool = False
+    recalibrated: bool = False
+    moved: bool = True
+    notes: tuple[str, ...] = ()
+
+    # ---- what follows from it --------------------------------------------------------------------
+
+    @property
+    def undecided(self) -> list[str]:
+        """The choices whose alternative is not worse by more than the noise.
+
+        All of them where the alphas have not moved.
+        """
+        names = []
+        for choice in self.choices:
+            if not self.moved or choice.state in ("undecided", "contradicted"):
+                names.append(choice.name)
+        return names
+
+    @property
+    def not_compared(self) -> list[str]:
+        """The choices that no measured architecture says anything about."""
+        return [choice.name for choice in self.choices if choice.state == "not compared"]
+
+    @property
+    def rank(self) -> int:
+        """Of the derived network among the candidates, 1 for the best."""
+        better = [c for c in self.candidates if self._gain(c.value, self.derived) > 0]
+        return len(better) + 1
+
+    @property
+    def random_mean(self) -> float | None:
+        """Of the random architectures."""
+        return sum(self.random) / len(self.random) if self.random else None
+
+    @property
+    def random_sd(self) -> float | None:
+        """Their standard deviation, that of a sample; None of fewer than two."""
+        mean = self.random_mean
+        if mean is None or len(self.random) < 2:
+            return None
+        squares = sum((value - mean) ** 2 for value in self.random)
+        return math.sqrt(squares / (len(self.random) - 1))
+
+    def best(self, number: int | None = None) -> Candidate:
+        """The best of the `number` likeliest that were measured; of equal ones the likelier.
+
+        Raises:
+            ValueError: none was measured.
+        """
+        some = self.candidates[: self.likeliest if number is None else number]
+        if not some:
+            raise ValueError("no candidate was measured: " + "; ".join(self.notes))
+        return max(some, key=lambda candidate: self._gain(candidate.value, 0.0))
+
+    def _gain(self, value: float, than: float) -> float:
+        return value - than if self.measure.higher_is_better else than - value
+
+    # ---- words -----------------------------------------------------------------------------------
+
+    @property
+    def sentence(self) -> str:
+        """What it comes to."""
+        if not self.moved:
+            return (
+                "Nothing was decided: the alphas have hardly moved from where they started, so the "
+                "derived network is chance."
+            )
+        parts = [
+            self._about_choices(),
+            self._about_gap(),
+            self._about_candidates(),
+            self._about_random(),
+        ]
+        return "; ".join(part for part in parts if part) + "."
+
+    def _about_choices(self) -> str:
+        undecided = self.undecided
+        judged = len(self.choices) - len(self.not_compared)
+        if not judged:
+            return "Nothing was compared, so nobody knows what was decided"
+        of = f"of {judged} choices" if judged > 1 else "the one choice"
+        if self.not_compared:
+            of = f"of {judged} choices that were compared (of {len(self.choices)})"
+        if not undecided:
+            subject = f"{of} each" if judged > 1 else of
+            return f"Decided: {subject} is better than its best alternative by more than the noise"
+        contradicted = [c.name for c in self.choices if c.state == "contradicted"]
+        verb = "is" if len(undecided) == 1 else "are"
+        subject = of if judged == 1 else f"{of} {len(undecided)} ({_listed(undecided)})"
+        text = f"Undecided: {subject} {verb} not better than an alternative by more than the noise"
+        if contradicted and judged > 1:
+            text += f", and in {_listed(contradicted)} the alternative is better"
+        elif contradicted:
+            text += ", the alternative is even better"
+        return text
+
+    def _about_gap(self) -> str:
+        """Where the derived network is far behind the mixture, its weights tell little."""
+        mean = self.random_mean
+        if self.mixture is None or mean is None:
+            return ""
+        behind = self._gain(self.mixture, self.derived)
+        ahead = self._gain(self.derived, mean)
+        if behind <= 0 or behind < 4.0 * max(ahead, 0.0):
+            return ""
+        return (
+            f"the derived network ({self.measure.text(self.derived)}) is much nearer to random "
+            f"ones than to the mixture ({self.measure.text(self.mixture)}), so the weights of this "
+            "search say little about single architectures"
+        )
+
+    def _about_candidates(self) -> str:
+        if self.likeliest < 2:
+            return ""
+        best = self.best()
+        mean = self.measure.text(self.derived)
+        name = self.measure.name
+        if best.is_better:
+            return (
+                f"the best of the {self.likeliest} likeliest architectures has {name} "
+                f"{self.measure.text(best.value)}, the derived one {mean}: "
+                f"result.derive(candidates={self.likeliest}) takes it"
+            )
+        return (
+            f"none of the {self.likeliest} likeliest architectures is clearly better than the "
+            f"derived one ({name} {mean})"
+        )
+
+    def _about_random(self) -> str:
+        mean = self.random_mean
+        if mean is None:
+            return ""
+        spread = self.random_sd
+        shown = self.measure.text(mean)
+        if spread is not None:
+            shown += f" ± {self.measure.text(spread)}"
+        lead = self._gain(self.derived, mean)
+        is_better = spread is not None and lead > 2.0 * spread
+        word = "" if is_better else "not clearly "
+        return f"it is {word}better than {len(self.random)} random ones ({shown})"
+
+    def lines(self) -> list[str]:
+        """For a terminal of 80 columns."""
+        text = self.measure.text
+        numbers = []
+        if self.mixture is not None:
+            numbers.append(f"mixture {text(self.mixture)}")
+        derived = f"derived network {text(self.derived)}"
+        if self.likeliest > 1:
+            derived += f" (rank {self.rank} of {len(self.candidates)})"
+        numbers.append(derived)
+        if self.likeliest > 1:
+            numbers.append(f"best candidate {text(self.best().value)}")
+        mean = self.random_mean
+        if mean is not None:
+            spread = self.random_sd
+            numbers.append(
+                f"random {text(mean)}" + ("" if spread is None else f" ± {text(spread)}")
+            )
+        where = f"{self.measure.name} on {self.examples} held-out {self.measure.noun}"
+        lines = [f"{where}: {', '.join(numbers)}"]
+        lines += [f"verdict: {self.sentence}"]
+        return lines + [f"note: {note}" for note in self.notes]
+
+    def table(self) -> list[str]:
+        """A line for each choice."""
+        rows = [("choice", "chosen", "p", "best alternative", "lead", "noise", "")]
+        for choice in self.choices:
+            has_alternative = choice.alternative is not None
+            rows.append(
+                (
+                    choice.name,
+                    choice.chosen,
+                    "" if choice.probability is None else f"{choice.probability:.2f}",
+                    choice.alternative or "",
+                    self.measure.text(choice.lead) if has_alternative else "",
+                    "" if choice.noise is None else self.measure.text(choice.noise),
+                    choice.state if self.moved else "undecided",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join([*self.table(), *self.lines()])
+
+    # ---- files -----------------------------------------------------------------------------------
+
+    def to_json(self) -> JsonObject:
+        """As JSON types; `from_json` reads it back."""
+        written: dict[str, Any] = {"sentence": self.sentence, "undecided": self.undecided}
+        for name, value in vars(self).items():
+            written[name] = _plain(value)
+        return written
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any]) -> Verdict:
+        """From what `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        try:
+            fields = {name: value for name, value in obj.items() if name in names}
+            fields["measure"] = Yardstick(**fields["measure"])
+            fields["candidates"] = tuple(Candidate(**own) for own in fields["candidates"])
+            fields["choices"] = tuple(Judged(**own) for own in fields["choices"])
+            fields["random"] = tuple(fields["random"])
+            fields["notes"] = tuple(fields["notes"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is no verdict of a search: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = vars(value).items()
+        return {name: _plain(part) for name, part in fields if name != "decision"}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NUM_NAMED])
+    more = len(names) - NUM_NAMED
+    return shown + (f" and {more} more" if more > 0 else "")
