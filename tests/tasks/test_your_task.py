@@ -17,8 +17,8 @@ from gradnas import Choice, Task, runs
 from gradnas.config import from_json
 from gradnas.programs.reporting import write_report
 from gradnas.programs.your_task import run_search, run_training
+from gradnas.search.forms import takes_network
 from gradnas.tasks.your_task.calls import example_call, measured
-from gradnas.tasks.your_task.forms import takes_network
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 from gradnas.tasks.your_task.sources import source_of
 
