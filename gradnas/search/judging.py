@@ -15,13 +15,13 @@ from gradnas.gradients.base import same_randomness
 from gradnas.latency.counts import in_eval_mode
 from gradnas.modules.inplace import tensors_of
 from gradnas.precision import cuda_products
-from gradnas.randomness import seeded
+from gradnas.randomness import seed_for, seeded
 from gradnas.search.bound_net import BoundNet, PlainNet
 from gradnas.search.comparing import Compared, Judge, compare
 from gradnas.search.effort import effort_of
 from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
 from gradnas.search.forms import takes_network
-from gradnas.search.reading import generator_states, set_generators
+from gradnas.search.reading import own_generators
 from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
 from gradnas.search.result import SearchResult
 from gradnas.search.slices import FAILURES, measured_by_group
@@ -211,13 +211,19 @@ def verdict_after(
 @contextmanager
 def as_it_was(seed: int, loaders: Iterable[Any]) -> Iterator[None]:
     """Within: random numbers of their own. Afterwards all generators are as they were."""
-    held = [(loader, generator_states(loader)) for loader in loaders]
+    held = []
+    for loader in loaders:
+        for generator in own_generators(loader):
+            held.append((generator, generator.get_state()))
     try:
+        # Wherever they stand: in a search that was resumed that may be somewhere else.
+        for number, (generator, _) in enumerate(held):
+            generator.manual_seed(seed_for(seed, ORDER, number))
         with seeded(seed, ORDER):
             yield
     finally:
-        for loader, states in held:
-            set_generators(loader, "train", states)
+        for generator, state in held:
+            generator.set_state(state)
 
 
 def can_be_read_again(loader: Iterable[Any]) -> bool:
