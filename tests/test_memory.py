@@ -47,11 +47,13 @@ def test_a_pass_on_the_meta_device_keeps_what_a_real_one_does():
     [
         ("--image-size", "16384"),
         pytest.param(("--channels", "60000"), marks=pytest.mark.slow),
+        pytest.param(("--hidden", "65536"), marks=pytest.mark.slow),
     ],
 )
 def test_a_search_that_cannot_fit_is_refused_before_there_is_a_folder(options, tmp_path, capsys):
-    arguments = ["search", "digits", *options, "--device", "cpu", "--out", str(tmp_path / "run")]
+    recipe = "text" if "--hidden" in options else "digits"
+    arguments = ["search", recipe, *options, "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert "GiB of memory, and this machine has" in said and len(said.splitlines()) == 1
+    assert "GiB of memory, and this machine has" in said and said.count("gradnas: ") == 1
     assert not (tmp_path / "run").exists()

@@ -82,7 +82,7 @@ def load_table(
         wanted.append(target)
     roles = _check_roles(wanted[:-1], target, weights, is_chosen=bool(features))
     wanted = list(dict.fromkeys(wanted))  # a feature that is named twice counts once
-    columns = wanted if not weights else [*wanted, weights]
+    columns = wanted if weights is None else [*wanted, weights]
     _check_columns(columns, header, path)
     if roles is not None:
         raise ValueError(roles)
@@ -111,7 +111,7 @@ def load_table(
         y_N=y.to_numpy() if classes else y.to_numpy(dtype=np.float64),
         names=tuple(names),
         target=target,
-        weights_N=frame[weights].to_numpy(dtype=np.float64) if weights else None,
+        weights_N=None if weights is None else frame[weights].to_numpy(dtype=np.float64),
         source=str(path),
     )
 

@@ -18,6 +18,7 @@ from gradnas.latency.entry import Entry
 MOBILE_KINDS = ("Conv", "Conv_1", "Logits", "expanded_conv")
 EXPANDED_CONV = "expanded_conv"  # the kind whose keys have settings too
 STATISTICS = ("count", "mean", "var")  # of an entry
+LARGEST = 1e15  # of a number in a table: no count and no time is larger
 
 _KEY = re.compile(
     r"(?P<kind>Conv|Conv_1|Logits|expanded_conv)"
@@ -115,6 +116,10 @@ def mobile_entries(data: Mapping[str, Json], where: str) -> dict[str, Entry]:
         # So written that it refuses NaN too.
         if not value["var"] >= 0:
             raise ValueError(f"{where}: {key!r}: var must be at least 0, not {value['var']}")
+        for name in STATISTICS:
+            # So written that it refuses NaN too.
+            if not abs(value[name]) <= LARGEST:
+                raise ValueError(f"{where}: {key!r}: {name} must be a finite number")
         try:
             entries[key] = Entry(
                 ms=float(value["mean"]),

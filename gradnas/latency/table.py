@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from gradnas.config import Json, JsonObject, build, did_you_mean, read_object
+from gradnas.config import Json, JsonObject, build, did_you_mean, read_object, shown
 from gradnas.latency.entry import Device, Entry, Latency
 from gradnas.latency.phone import is_mobile_key, mobile_entries, read_mobile_yaml
 from gradnas.latency.predictor import Predictor
@@ -152,6 +152,9 @@ class LatencyTable:
         predictor = data.get("predictor")
         if predictor is not None:
             predictor = Predictor.from_json(predictor, f"{path}: predictor")
+        for name in ("settings", "versions"):
+            if not isinstance(data.get(name, {}), dict):
+                raise ValueError(f"{path}: {name!r} must be an object, not {shown(data[name])}")
         return LatencyTable(
             entries=entries,
             device=device,

@@ -260,6 +260,7 @@ def test_what_is_wrong_with_the_call_is_told_before_the_work(tmp_path, fails, mo
     (tmp_path / "t.csv").write_text("x,y\n1,2\n3,4\n")
     table = ("discover", tmp_path / "t.csv", "--target", "y")
     assert "cannot hold the weights" in fails(*table, "--weights", "y")
+    assert "has no column ''" in fails(*table, "--weights", "")
     both = ("--features", "x", "--weights", "x")
     assert "cannot be a feature" in fails(*table, *both)
 

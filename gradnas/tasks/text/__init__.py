@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Collection
@@ -19,6 +20,7 @@ from gradnas.data.located import expanded
 from gradnas.data.summary import DataSummary
 from gradnas.export.programs import METADATA
 from gradnas.export.source import SourceOf
+from gradnas.memory import check_fits, module_bytes
 from gradnas.spaces import RecurrentNetwork
 from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.measure import Measure
@@ -91,9 +93,9 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
 
     def check_search(self, config: TextSearchConfig, data: Corpus, device: torch.device) -> None:
         """A text that is too short for the batch is refused (says how long it must be)."""
-        del device
         for name in ("train", "valid"):
             TextStream(data.split(name), config.batch_size, name=name)
+        _check_memory(lambda: config.space.supernet(len(data.vocabulary)), device)
 
     def settled(
         self, config: TextTrainConfig, data: Corpus, chosen: Collection[str]
@@ -120,7 +122,7 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
 
     def check_training(self, config: TextTrainConfig, data: Corpus, device: torch.device) -> None:
         """A text that is too short for the batch is refused (says how long it must be)."""
-        del device
+        _check_memory(lambda: config.space.network(config.genotype, len(data.vocabulary)), device)
         TextStream(data.train, config.batch_size, name="train")
         TextStream(data.valid, config.eval_batch_size, name="valid")
         TextStream(data.test, config.test_batch_size, name="test")
@@ -238,3 +240,12 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
 
 
 TEXT = Text()
+
+
+def _check_memory(make: Callable[[], nn.Module], device: torch.device) -> None:
+    """ValueError for a network whose weights and gradients alone do not fit into memory."""
+    with contextlib.suppress(RuntimeError):  # one that looks at its values when it is made
+        with torch.device("meta"):
+            network = make()
+        advice = "a smaller --hidden needs less"
+        check_fits(2.0 * module_bytes(network), device, "a step", advice)
