@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradnas.data.base import ImageData
 from gradnas.data.image_set import ImageSet
 from gradnas.data.seen import Seen
-from gradnas.data.stream import BadImage, StreamSplit, decode
+from gradnas.data.stream import BadImage, StreamSplit, look_at
 from gradnas.data.suspicious import warnings_of
 
 MOST_DECODED = 2000  # images of a split
@@ -31,7 +31,7 @@ def closer_look(data: ImageData) -> list[str]:
         step = max(1, -(-len(split) // MOST_DECODED))
         for index in range(0, len(split), step):
             try:
-                decode(split.source, index, seen[name])
+                look_at(split.source, index, seen[name])
             except BadImage as error:
                 broken.append(str(error))
     if not sources:

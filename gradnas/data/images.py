@@ -32,6 +32,7 @@ from gradnas.data.stream import (
     StreamSplit,
     Taken,
     decode,
+    look_at,
     open_image,
 )
 from gradnas.data.summary import LeftOut
@@ -150,7 +151,7 @@ def looked_at(image_set: ImageSet) -> dict[str, Seen]:
         seen[split] = Seen(len(source))
         for index in sample_rows(len(source)):
             with contextlib.suppress(BadImage):  # an error when its turn comes
-                decode(source, index, seen[split])
+                look_at(source, index, seen[split])
     return seen
 
 
@@ -319,6 +320,8 @@ def decode_all(
                 )
             all_grey = all_grey and image.mode == "L"
             pixels_NHWC[index] = np.asarray(image.convert("RGB"))
+            if seen is not None:
+                seen.note_pixels(index, pixels_NHWC[index])
         return all_grey
 
     width, height = open_image(source, 0).size

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HASH_BYTES = 16
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
+OPAQUE = ("L", "RGB", "CMYK", "YCbCr", "1", "P")  # modes without transparency of their own
 
 
 class Seen:
@@ -34,21 +35,29 @@ class Seen:
         self.is_blank_N = np.zeros(size, dtype=bool)
         self.is_animated_N = np.zeros(size, dtype=bool)
 
-    def note(self, index: int, encoded: bytes, image: Image, plain: Image) -> None:
-        """Note an image as it was decoded, and as it is used: without transparency."""
+    def note(self, index: int, encoded: bytes, image: Image) -> None:
+        """Note an image as it was decoded."""
         found = hashlib.blake2b(encoded, digest_size=HASH_BYTES).digest()
         self.hashes_N[index] = np.frombuffer(found, dtype=np.uint8)
-        pixels = hashlib.blake2b(f"{plain.size}".encode(), digest_size=HASH_BYTES)
-        pixels.update(plain.convert("RGB").tobytes())  # grey or not
-        self.pixels_N[index] = np.frombuffer(pixels.digest(), dtype=np.uint8)
         self.sizes_N2[index] = image.size
-        self.is_turned_N[index] = orientation(image.info.get("exif", b"")) != UPRIGHT
-        self.is_transparent_N[index] = is_transparent(image)
-        self.is_blank_N[index] = is_blank(plain)
+        exif = image.info.get("exif")
+        if exif:
+            self.is_turned_N[index] = orientation(exif) != UPRIGHT
+        if image.mode not in OPAQUE or "transparency" in image.info:
+            self.is_transparent_N[index] = is_transparent(image)
         # Of a photograph in the MPO format the other pictures are previews.
-        if image.format != "MPO":
+        if image.format not in ("JPEG", "MPO"):
             self.is_animated_N[index] = getattr(image, "is_animated", False)
         self.is_noted_N[index] = True
+
+    def note_pixels(self, index: int, pixels_HWC: np.ndarray) -> None:
+        """Note the pixels of an image, as they are or as they are used: uint8 (H, W, 3)."""
+        found = hashlib.blake2b(pixels_HWC, digest_size=HASH_BYTES).digest()
+        self.pixels_N[index] = np.frombuffer(found, dtype=np.uint8)
+        # The first row first: nearly all images are told by it alone.
+        first_W = pixels_HWC[0]
+        is_plain_row = bool((first_W == first_W[0]).all())
+        self.is_blank_N[index] = is_plain_row and bool((pixels_HWC == first_W).all())
 
     @classmethod
     def of_parts(cls, parts: Sequence[tuple[np.ndarray, Seen]]) -> Seen:
@@ -108,9 +117,3 @@ def is_transparent(image: Image) -> bool:
         return False
     alpha_HW = np.asarray(image.getchannel("A"))
     return bool((alpha_HW < 255).any())
-
-
-def is_blank(image: Image) -> bool:
-    """Whether all pixels have one colour."""
-    pixels = np.asarray(image)
-    return bool((pixels == pixels[0, 0]).all())

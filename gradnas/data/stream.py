@@ -170,12 +170,18 @@ def decode(source: Source, index: int, seen: Seen | None = None) -> Image:
         image.load()
         plain = without_transparency(image)
         if seen is not None:
-            seen.note(index, encoded, image, plain)
+            seen.note(index, encoded, image)
         return plain
     except DECODING_ERRORS as error:
         raise BadImage(
             f"{source.where(index)} is corrupt or cut short: {one_line(error)}"
         ) from error
+
+
+def look_at(source: Source, index: int, seen: Seen) -> None:
+    """Decode an image for `seen` to take notes of it alone; `BadImage` as `decode`."""
+    image = decode(source, index, seen).convert("RGB")
+    seen.note_pixels(index, np.asarray(image))
 
 
 def without_transparency(image: Image) -> Image:
