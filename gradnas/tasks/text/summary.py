@@ -70,8 +70,10 @@ def _unknown(corpus: Corpus) -> Fact:
     number = corpus.vocabulary.unknown
     shares: dict[str, float] = {}
     for name in SPLITS:
-        is_unknown_N = corpus.split(name) == number if number is not None else torch.zeros(1)
-        shares[name] = float(is_unknown_N.double().mean()) if len(is_unknown_N) else 0.0
+        numbers_N = corpus.split(name)
+        shares[name] = 0.0
+        if number is not None and len(numbers_N):
+            shares[name] = float((numbers_N == number).double().mean())
     sign = UNKNOWN_SIGNS[level]
     if any(shares.values()):
         parts = [f"{percent(share)} of {name}" for name, share in shares.items()]
