@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from gradnas import distributed, runs
 from gradnas.architectures.registry import load_architecture
+from gradnas.cli.begin import say
 from gradnas.cli.commands.latency import FitCommand, MeasureCommand, ShowCommand
 from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules
+from gradnas.cli.own_task import is_task_file, read_task, with_given
 from gradnas.config import from_json, read_object, visible
 from gradnas.families import recipes
 from gradnas.latency import (
@@ -30,12 +32,12 @@ from gradnas.latency import (
 )
 from gradnas.latency.check import check_sums
 from gradnas.latency.fit import fit_table
-from gradnas.memory import check_fits
 from gradnas.progress import Progress
-from gradnas.spaces import ImageSpace, Supernet
 from gradnas.spaces.affordable import cost_of, least_cost
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.timed import Timed, Wanted
+from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 
 def measure_space(command: MeasureCommand) -> None:
@@ -46,54 +48,44 @@ def measure_space(command: MeasureCommand) -> None:
     timing.check(device)
 
     config = _config(command)
-    sizes = config.image_sizes(command.image_size)
     torch.manual_seed(0)
-    space = config.image_space()
-    supernet = space.supernet(in_channels=sizes.channels, num_classes=sizes.classes)
-    numbers = command.batch_size * sizes.channels * sizes.side**2
-    advice = "a smaller --batch-size or --image-size needs less"
-    check_fits(4.0 * numbers, device, "the batch of images", advice)
-    x_BCHW = torch.randn(command.batch_size, sizes.channels, sizes.side, sizes.side, device=device)
-    x_BCHW = x_BCHW.contiguous(memory_format=_memory_format(command))
-    _place(command, supernet, device)
-    view = supernet.cost_view()
-    _place(command, view.net, device)
+    wanted = Wanted(command.batch_size, command.image_size, command.channels_last, device)
+    timed = config.timed(wanted)
+    supernet = timed.supernet
+    _place(timed, supernet, device)
+    view = supernet.cost_view().called_with(timed.call.named)
+    _place(timed, view.net, device)
 
-    settings = {
-        "space": type(space).__name__,
-        "batch_size": command.batch_size,
-        "image_size": sizes.side,
-        "channels_last": command.channels_last,
-    }
     with Progress("latency", 1, command.warmup + command.repeats) as bar:
-        table = measure(view, (x_BCHW,), timing, settings, on_round=bar.step)
+        inputs = timed.call.inputs
+        table = measure(view, inputs, timing, timed.settings, on_round=bar.step)
     out = command.out or Path(f"latency-{device.type}.json")
     table.save(out)
     line(
-        f"{len(table.entries)} latencies on {table.device}, batch {command.batch_size}, "
-        f"{sizes.side}x{sizes.side}: {out}"
+        f"{len(table.entries)} latencies on {table.device}, batch {timed.settings['batch_size']}, "
+        f"{timed.about}: {out}"
     )
-    costs = supernet.costs(LATENCY.name, (x_BCHW,), table)
+    costs = supernet.costs(LATENCY.name, timed.call.inputs, table, timed.call.named)
     cheapest = least_cost(supernet, costs)
     line(
         f"the cheapest architecture of the space takes {cheapest:.3f} ms{_for_how_many(table)} by "
         "the table"
     )
 
-    _check(command, space, supernet, view, x_BCHW, costs, timing)
+    _check(command, timed, view, costs, timing, device)
 
 
 def _check(
     command: MeasureCommand,
-    space: ImageSpace[Any],
-    supernet: Supernet[Any],
+    timed: Timed,
     view: CostView,
-    x_BCHW: Tensor,
     costs: Costs,
     timing: Timing,
+    device: torch.device,
 ) -> None:
     """Time whole networks beside their sums: of a run the one it found, and three others."""
-    decisions = _spread_decisions(space, supernet, costs)
+    supernet = timed.supernet
+    decisions = _spread_decisions(timed, costs)
     folder = Path(command.what)
     if (folder / runs.GENOTYPE).exists():
         label = f"the network of {folder}"
@@ -102,10 +94,11 @@ def _check(
     sums_ms = []
     for decision in decisions.values():
         network = supernet.derived(decision)
-        _place(command, network, x_BCHW.device)
+        _place(timed, network, device)
         networks.append(network.eval())
         sums_ms.append(cost_of(supernet, decision, costs))
-    checked = check_sums(view, (x_BCHW,), networks, sums_ms, x_BCHW.device, timing)
+    call = timed.call
+    checked = check_sums(view, call.inputs, networks, sums_ms, device, timing, call.named)
     line("check: whole networks, measured beside the operations")
     for label, one in zip(decisions, checked, strict=True):
         line(f"  {label}: {one}")
@@ -117,25 +110,27 @@ def _check(
         )
 
 
-def _memory_format(command: MeasureCommand) -> torch.memory_format:
-    return torch.channels_last if command.channels_last else torch.contiguous_format
-
-
-def _place(command: MeasureCommand, network: nn.Module, device: torch.device) -> None:
-    network.to(device, memory_format=_memory_format(command))  # type: ignore[call-overload]
+def _place(timed: Timed, network: nn.Module, device: torch.device) -> None:
+    if timed.channels_last:
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        network.to(device)
 
 
 def _config(command: MeasureCommand) -> SearchSettings:
     path = Path(command.what)
-    if path.is_dir():
-        return _search_of(runs.Run.open(path).path / runs.CONFIG)
-    if command.what.endswith(".json"):
-        return _search_of(path)
+    if is_task_file(command.what):
+        return TaskSearchConfig.of(read_task(command.what))
+    if path.is_dir() or command.what.endswith(".json"):
+        file = runs.Run.open(path).path / runs.CONFIG if path.is_dir() else path
+        config, notes = with_given(_search_of(file), command.task)
+        say(notes)
+        return config
     config = recipes.search_recipe(command.what)
     if not config.takes_cost:
         raise ValueError(
             f"{command.what} is a search on {kind_of(config).name}; "
-            "latencies are measured for searches on images"
+            "latencies are measured for searches on images and on tasks of your own"
         )
     return config
 
@@ -150,13 +145,11 @@ def _search_of(path: Path) -> SearchSettings:
     return from_json(kind, description, str(path)).located(path.parent)
 
 
-def _spread_decisions(
-    space: ImageSpace[Any], supernet: Supernet[Any], costs: Costs
-) -> dict[str, Any]:
+def _spread_decisions(timed: Timed, costs: Costs) -> dict[str, Any]:
     """By the table the cheapest, the middle and the dearest of some random architectures."""
     generator = torch.Generator().manual_seed(0)
-    drawn = [space.random_decision(generator) for _ in range(21)]
-    drawn.sort(key=lambda decision: cost_of(supernet, decision, costs))
+    drawn = [timed.random_decision(generator) for _ in range(21)]
+    drawn.sort(key=lambda decision: cost_of(timed.supernet, decision, costs))
     return {
         "a cheap random one": drawn[0],
         "a middling random one": drawn[len(drawn) // 2],
@@ -218,11 +211,12 @@ def show(command: ShowCommand) -> None:
 
 
 def _for_how_many(table: LatencyTable) -> str:
-    """Behind milliseconds: for how many images they are, where the table says so."""
+    """Behind milliseconds: for how many examples they are, where the table says so."""
     batch = table.batch_size
     if batch is None:
         return ""
-    return f" for {batch} image{'' if batch == 1 else 's'}"
+    what = "image" if "image_size" in table.settings else "example"
+    return f" for {batch} {what}{'' if batch == 1 else 's'}"
 
 
 def _listed(values: Mapping[str, object]) -> str:

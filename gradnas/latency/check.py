@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,7 @@ def check_sums(
     sums_ms: Sequence[float],
     device: torch.device,
     timing: Timing,
+    named: Mapping[str, Any] | None = None,
 ) -> list[Checked]:
     """Time derived networks in turn with the operations, so that they meet caches as those did.
 
@@ -54,10 +55,11 @@ def check_sums(
         view, inputs, timing: what the table was measured with.
         networks: in eval mode, on the device.
         sums_ms: what the table says of each.
+        named: inputs by name, which the view is called with as well.
     """
     works: list[Ready] = []
     for network in networks:
-        works.append(partial(nullcontext, partial(network, *inputs)))
+        works.append(partial(nullcontext, partial(network, *inputs, **(named or {}))))
     for unit in view.survey(inputs):
         works.append(unit.ready)
     with in_eval_mode(view.net):

@@ -31,11 +31,12 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
-from gradnas.spaces.base import ImageSpace, NetworkSpace, Space
+from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.sentences import NextStep, Sentences
+from gradnas.tasks.timed import Timed, Wanted
 from gradnas.tasks.training import TrainTask
 
 # ---- configurations ------------------------------------------------------------------------------
@@ -216,21 +217,14 @@ class SearchSettings(Settings):
         """The configuration of a training that follows, with the task of this search."""
         return config
 
-    def image_sizes(self, side: int | None) -> ImageSizes:
-        """What its supernet is timed for, with another side if one is given.
+    def timed(self, wanted: Wanted) -> Timed:
+        """Its supernet, and what it is timed with.
 
         Raises:
-            ValueError: it takes no cost.
+            ValueError: it takes no cost; what does not fit the memory.
         """
-        raise ValueError("latencies are measured for searches on images")
-
-    def image_space(self) -> ImageSpace[Any]:
-        """The space whose operations are timed.
-
-        Raises:
-            ValueError: it takes no cost.
-        """
-        raise ValueError("latencies are measured for searches on images")
+        del wanted
+        raise ValueError("latencies are measured for searches on images and on tasks of your own")
 
 
 class TrainSettings(Settings):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +64,41 @@ def test_search_stop_resume_train_report_export(name, tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     assert "largest difference to torch on held-out examples" in said
     assert ("batches of one size alone" in said) == (name in NO_FREE_BATCH), said
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_to_the_same_files(tmp_path):
+    file = FOLDER / "two_tasks.py"  # augmented with the global numbers
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = ("--epochs", 12, "--batch-size", 4, "--device", "cpu")
+    gradnas("search", file, *settings, "--out", whole)
+    config = json.loads((whole / runs.CONFIG).read_text())
+    written = tmp_path / "config.json"
+    written.write_text(json.dumps({**config, "checkpoint_seconds": 0.0}))
+
+    command = [sys.executable, "-m", "gradnas", "search", str(written), "--task", str(file)]
+    process = subprocess.Popen([*command, "--out", str(killed)], stderr=subprocess.DEVNULL)
+    metrics = killed / runs.METRICS
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= 3:
+            break
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    if runs.Run(killed).status()["status"] != "finished":
+        gradnas("resume", killed, "--task", file)
+    for part in (runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS):
+        assert (whole / part).read_bytes() == (killed / part).read_bytes(), part
+
+
+@pytest.mark.slow
+def test_latencies_of_a_task_and_a_budget_of_them(tmp_path, capsys):
+    file = FOLDER / "transformer.py"  # called with a named input
+    table = tmp_path / "table.json"
+    gradnas("latency", "measure", file, "--repeats", 2, "--warmup", 1, "-o", table)
+    said = capsys.readouterr().out
+    assert "Call(tensor of shape (1, 6), mask=tensor of shape (1, 6))" in said
+    budget = ("--latency", table, "--budget-ms", 1e6)
+    gradnas("search", file, *budget, "--epochs", 1, "--device", "cpu", "--out", tmp_path / "run")
+    assert "latency" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
-from gradnas.cli.options import Command, Imports
+from gradnas.cli.options import Command, Imports, TaskFile
 
 TableFile = Annotated[Positional[Path], arg(metavar="TABLE.json", help_behavior_hint="")]
 
@@ -23,8 +23,13 @@ class MeasureCommand(Command):
 
     work = "gradnas.cli.latency:measure_space"
 
-    what: Annotated[Positional[str], arg(metavar="RECIPE|CONFIG.json|RUN", help_behavior_hint="")]
-    """Whose space: a search recipe, the config.json of a search, or its run folder."""
+    what: Annotated[
+        Positional[str], arg(metavar="RECIPE|CONFIG.json|RUN|MY_TASK.py", help_behavior_hint="")
+    ]
+    """Whose space: a search recipe, the config.json of a search, its run folder, or the file of a
+    task of your own, which is run."""
+    task: TaskFile = None
+    """Of a run on a task of your own: its file, which is run."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
     """Table to write; by default latency-DEVICE.json."""
     device: Annotated[str, arg(metavar="DEVICE")] = "cpu"

@@ -18,7 +18,9 @@ from gradnas.settings.formats import Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import located
+from gradnas.tasks.images.timed import timed_images
 from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.timed import Timed, Wanted
 
 # Of sets that need not be read for this.
 KNOWN_SIZES = {"digits": ImageSizes(1, 8, 10), "cifar10": ImageSizes(3, 32, 10)}
@@ -92,16 +94,17 @@ class SearchConfig(SearchSettings):
                 "capture records one loss for weights and alphas: it cannot have label_smoothing"
             )
 
-    def image_sizes(self, side: int | None) -> ImageSizes:
+    def timed(self, wanted: Wanted) -> Timed:
+        return timed_images(self.space, self._sizes(wanted.image_size), wanted)
+
+    def _sizes(self, side: int | None) -> ImageSizes:
+        """What its supernet is timed for, with another side if one is given."""
         source = self.data.source
         if source in KNOWN_SIZES:
             known = KNOWN_SIZES[source]
             return known._replace(side=side or self.data.image_size or known.side)
         data = self.data.load()
         return ImageSizes(data.in_channels, side or data.image_size, data.num_classes)
-
-    def image_space(self) -> ImageSpace:
-        return self.space
 
     def located(self, folder: Path) -> SearchConfig:
         return replace(super().located(folder), cost=located(self.cost, folder))

@@ -23,7 +23,9 @@ from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
+from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.search.feed import size_of, to_device
 from gradnas.search.folder import IN_PYTHON  # where a task is from that no file says
 from gradnas.spaces.module_space import CHOICES, ModuleSpace
 from gradnas.spaces.your_module import choices_in, places_in
@@ -31,6 +33,8 @@ from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.timed import Timed, Wanted
+from gradnas.tasks.your_task.calls import example_call
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.task import Task
 
@@ -297,6 +301,23 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             measures=task.all_measures,
             data=TaskData().bound(given),
             weights=None if task.optimizer is not None else WeightOptimizer(),
+        )
+
+    def timed(self, wanted: Wanted) -> Timed:
+        if wanted.image_size is not None:
+            raise ValueError("--image-size is for images; a task of your own has example=")
+        task = self.data.load()
+        call = example_call(task, wanted.batch_size)
+        size = size_of([*call.inputs, *call.named.values()]) or 1
+        with seeded(self.seed):
+            supernet = self.space.supernet(seed=self.seed)
+        return Timed(
+            supernet,
+            call.mapped(lambda value: to_device(value, wanted.device)),
+            repr(call),
+            self.space.random_decision,
+            channels_last=False,  # as it is searched and trained
+            settings={"space": "TaskSpace", "batch_size": size, "channels_last": False},
         )
 
     def hand_on(self, config: TrainSettings) -> TrainSettings:
