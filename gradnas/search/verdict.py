@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
+from gradnas.search import verdict_words
 
 FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise
 # Student's t: 95% of differences without a cause lie within so many standard errors, for 1, 2, ...
 # degrees of freedom; beyond these it is 1.96 + 2.5 / df, to 1%.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-NUM_NAMED = 4  # of many choices, a sentence names so many
 
 State = Literal["decided", "undecided", "contradicted", "not compared"]
 
@@ -207,7 +207,7 @@ class Verdict:
     @property
     def rank(self) -> int:
         """Of the derived network among the candidates, 1 for the best."""
-        better = [c for c in self.candidates if self._gain(c.value, self.derived) > 0]
+        better = [c for c in self.candidates if self.gain(c.value, self.derived) > 0]
         return len(better) + 1
 
     @property
@@ -233,9 +233,10 @@ class Verdict:
         some = self.candidates[: self.likeliest if number is None else number]
         if not some:
             raise ValueError("no candidate was measured: " + "; ".join(self.notes))
-        return max(some, key=lambda candidate: self._gain(candidate.value, 0.0))
+        return max(some, key=lambda candidate: self.gain(candidate.value, 0.0))
 
-    def _gain(self, value: float, than: float) -> float:
+    def gain(self, value: float, than: float) -> float:
+        """How much better a measure is than another."""
         return value - than if self.measure.higher_is_better else than - value
 
     # ---- words -----------------------------------------------------------------------------------
@@ -243,133 +244,14 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """What it comes to."""
-        if not self.moved:
-            return (
-                "Nothing was decided: the alphas have hardly moved from where they started, so the "
-                "derived network is chance."
-            )
-        parts = [
-            self._about_choices(),
-            self._about_gap(),
-            self._about_candidates(),
-            self._about_random(),
-        ]
-        return "; ".join(part for part in parts if part) + "."
-
-    def _about_choices(self) -> str:
-        undecided = self.undecided
-        judged = len(self.choices) - len(self.not_compared)
-        if not judged:
-            return "Nothing was compared, so nobody knows what was decided"
-        of = f"of {judged} choices" if judged > 1 else "the one choice"
-        if self.not_compared:
-            of = f"of {judged} choices that were compared (of {len(self.choices)})"
-        if not undecided:
-            subject = f"{of} each" if judged > 1 else of
-            return f"Decided: {subject} is better than its best alternative by more than the noise"
-        contradicted = [c.name for c in self.choices if c.state == "contradicted"]
-        verb = "is" if len(undecided) == 1 else "are"
-        subject = of if judged == 1 else f"{of} {len(undecided)} ({_listed(undecided)})"
-        text = f"Undecided: {subject} {verb} not better than an alternative by more than the noise"
-        if contradicted and judged > 1:
-            text += f", and in {_listed(contradicted)} the alternative is better"
-        elif contradicted:
-            text += ", the alternative is even better"
-        return text
-
-    def _about_gap(self) -> str:
-        """Where the derived network is far behind the mixture, its weights tell little."""
-        mean = self.random_mean
-        if self.mixture is None or mean is None:
-            return ""
-        behind = self._gain(self.mixture, self.derived)
-        ahead = self._gain(self.derived, mean)
-        if behind <= 0 or behind < 4.0 * max(ahead, 0.0):
-            return ""
-        return (
-            f"the derived network ({self.measure.text(self.derived)}) is much nearer to random "
-            f"ones than to the mixture ({self.measure.text(self.mixture)}), so the weights of this "
-            "search say little about single architectures"
-        )
-
-    def _about_candidates(self) -> str:
-        if self.likeliest < 2:
-            return ""
-        best = self.best()
-        mean = self.measure.text(self.derived)
-        name = self.measure.name
-        if best.is_better:
-            return (
-                f"the best of the {self.likeliest} likeliest architectures has {name} "
-                f"{self.measure.text(best.value)}, the derived one {mean}: "
-                f"result.derive(candidates={self.likeliest}) takes it"
-            )
-        return (
-            f"none of the {self.likeliest} likeliest architectures is clearly better than the "
-            f"derived one ({name} {mean})"
-        )
-
-    def _about_random(self) -> str:
-        mean = self.random_mean
-        if mean is None:
-            return ""
-        spread = self.random_sd
-        shown = self.measure.text(mean)
-        if spread is not None:
-            shown += f" ± {self.measure.text(spread)}"
-        lead = self._gain(self.derived, mean)
-        is_better = spread is not None and lead > 2.0 * spread
-        word = "" if is_better else "not clearly "
-        return f"it is {word}better than {len(self.random)} random ones ({shown})"
+        return verdict_words.sentence(self)
 
     def lines(self) -> list[str]:
-        """For a terminal of 80 columns."""
-        text = self.measure.text
-        numbers = []
-        if self.mixture is not None:
-            numbers.append(f"mixture {text(self.mixture)}")
-        derived = f"derived network {text(self.derived)}"
-        if self.likeliest > 1:
-            derived += f" (rank {self.rank} of {len(self.candidates)})"
-        numbers.append(derived)
-        if self.likeliest > 1:
-            numbers.append(f"best candidate {text(self.best().value)}")
-        mean = self.random_mean
-        if mean is not None:
-            spread = self.random_sd
-            numbers.append(
-                f"random {text(mean)}" + ("" if spread is None else f" ± {text(spread)}")
-            )
-        where = f"{self.measure.name} on {self.examples} held-out {self.measure.noun}"
-        lines = [f"{where}: {', '.join(numbers)}"]
-        lines += [f"verdict: {self.sentence}"]
-        return lines + [f"note: {note}" for note in self.notes]
-
-    def table(self) -> list[str]:
-        """A line for each choice."""
-        rows = [("choice", "chosen", "p", "best alternative", "lead", "noise", "")]
-        for choice in self.choices:
-            has_alternative = choice.alternative is not None
-            rows.append(
-                (
-                    choice.name,
-                    choice.chosen,
-                    "" if choice.probability is None else f"{choice.probability:.2f}",
-                    choice.alternative or "",
-                    self.measure.text(choice.lead) if has_alternative else "",
-                    "" if choice.noise is None else self.measure.text(choice.noise),
-                    choice.state if self.moved else "undecided",
-                )
-            )
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            lines.append("  ".join(cells).rstrip())
-        return lines
+        """What is said of it in a terminal."""
+        return verdict_words.lines(self)
 
     def __str__(self) -> str:
-        return "\n".join([*self.table(), *self.lines()])
+        return "\n".join([*verdict_words.table(self), *verdict_words.lines(self)])
 
     # ---- files -----------------------------------------------------------------------------------
 
@@ -407,9 +289,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return value
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NUM_NAMED])
-    more = len(names) - NUM_NAMED
-    return shown + (f" and {more} more" if more > 0 else "")

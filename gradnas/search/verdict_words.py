@@ -1,0 +1,158 @@
+"""What a verdict says, in sentences and tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+Told = Any  # a `Verdict`, whose module knows this one
+WIDTH = 71  # columns of a line, so that a prefix fits beside it in 80
+NUM_NAMED = 4  # of many choices, a sentence names so many
+
+
+def sentence(verdict: Told) -> str:
+    """What it comes to."""
+    if not verdict.moved:
+        return (
+            "Nothing was decided: the alphas have hardly moved from where they started, so the "
+            "derived network is chance."
+        )
+    parts = [
+        _about_choices(verdict),
+        _about_gap(verdict),
+        _about_candidates(verdict),
+        _about_random(verdict),
+    ]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _about_choices(verdict: Told) -> str:
+    undecided = verdict.undecided
+    judged = len(verdict.choices) - len(verdict.not_compared)
+    if not judged:
+        return "Nothing was compared, so nobody knows what was decided"
+    where = "" if judged == 1 else f"in each of {judged} choices "
+    if verdict.not_compared:
+        where = f"in what was compared ({judged} of {len(verdict.choices)} choices) "
+    than = "than its best alternative by more than the noise"
+    if not undecided:
+        return f"Decided: {where}what was chosen is better {than}"
+    if len(verdict.choices) > 1:
+        of = f"of {judged} choices"
+        if verdict.not_compared:
+            of = f"of the {judged} (of {len(verdict.choices)}) choices that were compared"
+        where = f"in {len(undecided)} {of} ({_listed(undecided)}) "
+    text = f"Undecided: {where}what was chosen is not better {than}"
+    contradicted = [c.name for c in verdict.choices if c.state == "contradicted"]
+    if contradicted and len(verdict.choices) > 1:
+        text += f", and in {_listed(contradicted)} the alternative is better"
+    elif contradicted:
+        text += ", the alternative even is better"
+    return text
+
+
+def _about_gap(verdict: Told) -> str:
+    """Where the derived network is far behind the mixture, its weights tell little."""
+    mean = verdict.random_mean
+    if verdict.mixture is None or mean is None:
+        return ""
+    behind = verdict.gain(verdict.mixture, verdict.derived)
+    ahead = verdict.gain(verdict.derived, mean)
+    if behind <= 0 or behind < 4.0 * max(ahead, 0.0):
+        return ""
+    return (
+        f"the derived network ({verdict.measure.text(verdict.derived)}) is much nearer to random "
+        f"ones than to the mixture ({verdict.measure.text(verdict.mixture)}), so these weights say "
+        "little about single architectures"
+    )
+
+
+def _about_candidates(verdict: Told) -> str:
+    if verdict.likeliest < 2:
+        return ""
+    best = verdict.best()
+    mean = verdict.measure.text(verdict.derived)
+    name = verdict.measure.name
+    if best.is_better:
+        return (
+            f"the best of the {verdict.likeliest} likeliest architectures has {name} "
+            f"{verdict.measure.text(best.value)}, the derived one {mean}: "
+            f"result.derive(candidates={verdict.likeliest}) takes it"
+        )
+    return (
+        f"none of the {verdict.likeliest} likeliest architectures is clearly better than the "
+        f"derived one ({name} {mean})"
+    )
+
+
+def _about_random(verdict: Told) -> str:
+    mean = verdict.random_mean
+    if mean is None:
+        return ""
+    spread = verdict.random_sd
+    shown = verdict.measure.text(mean)
+    if spread is not None:
+        shown += f" ± {verdict.measure.text(spread)}"
+    lead = verdict.gain(verdict.derived, mean)
+    is_better = spread is not None and lead > 2.0 * spread
+    word = "" if is_better else "not clearly "
+    return f"it is {word}better than {len(verdict.random)} random ones ({shown})"
+
+
+def lines(verdict: Told) -> list[str]:
+    """For a terminal of 80 columns."""
+    text = verdict.measure.text
+    numbers = []
+    if verdict.mixture is not None:
+        numbers.append(f"mixture {text(verdict.mixture)}")
+    derived = f"derived network {text(verdict.derived)}"
+    if verdict.likeliest > 1:
+        derived += f" (rank {verdict.rank} of {len(verdict.candidates)})"
+    numbers.append(derived)
+    if verdict.likeliest > 1:
+        numbers.append(f"best candidate {text(verdict.best().value)}")
+    mean = verdict.random_mean
+    if mean is not None:
+        spread = verdict.random_sd
+        numbers.append(f"random {text(mean)}" + ("" if spread is None else f" ± {text(spread)}"))
+    where = f"{verdict.measure.name} on {verdict.examples} held-out {verdict.measure.noun}"
+    said = [
+        f"{where}: {', '.join(numbers)}",
+        f"verdict: {sentence(verdict)}",
+        *[f"note: {note}" for note in verdict.notes],
+    ]
+    found = []
+    for text_line in said:
+        found += textwrap.wrap(text_line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return found
+
+
+def table(verdict: Told) -> list[str]:
+    """A line for each choice."""
+    rows = [("choice", "chosen", "p", "best alternative", "lead", "noise", "")]
+    for choice in verdict.choices:
+        has_alternative = choice.alternative is not None
+        rows.append(
+            (
+                choice.name,
+                choice.chosen,
+                "" if choice.probability is None else f"{choice.probability:.2f}",
+                choice.alternative or "",
+                verdict.measure.text(choice.lead) if has_alternative else "",
+                "" if choice.noise is None else verdict.measure.text(choice.noise),
+                choice.state if verdict.moved else "undecided",
+            )
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NUM_NAMED])
+    more = len(names) - NUM_NAMED
+    return shown + (f" and {more} more" if more > 0 else "")
