@@ -100,7 +100,7 @@ class Progress:
             done = epoch + 1 - self._first_epoch  # by this process: a resumed run began later
             seconds_per_epoch = (time.monotonic() - self._began) / done
             left = seconds_per_epoch * (self.epochs - epoch - 1)
-            line = f"{line}  {_on_a_clock(left)} left"
+            line = f"{line}  {clock(left)} left"
         self.say(line)
 
     def say(self, text: str) -> None:
@@ -120,7 +120,7 @@ def _text(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _on_a_clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Such as `1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

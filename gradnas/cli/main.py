@@ -16,7 +16,7 @@ from tyro.conf import subcommand
 from gradnas.cli.commands.data import DataCommand
 from gradnas.cli.commands.discover import DiscoverCommand
 from gradnas.cli.commands.latency import LatencyCommand
-from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand
+from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand, WatchCommand
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.commands.train import TrainCommand
@@ -34,6 +34,7 @@ AnyCommand = (
     | Annotated[GenerateCommand, subcommand("generate")]
     | Annotated[DrawCommand, subcommand("draw")]
     | Annotated[ReportCommand, subcommand("report")]
+    | Annotated[WatchCommand, subcommand("watch")]
     | Annotated[ExportCommand, subcommand("export")]
     | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[DataCommand, subcommand("data")]

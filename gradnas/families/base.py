@@ -15,7 +15,7 @@ from typing import ClassVar, Generic, TypeVar
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
 from gradnas.export.source import NetworkSource
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import Space
 from gradnas.tasks.base import Kind, SearchSettings, Trainings, TrainSettings
 
@@ -159,6 +159,10 @@ class Family(ABC, Generic[A, S]):
     @abstractmethod
     def mixing(self, folder: Folder) -> str:
         """The mixing weights after the last epoch, and how decided they are over the epochs."""
+
+    @abstractmethod
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        """The last mixing weights of every place, with their names; none where there are none."""
 
     def collapse(self, folder: Folder) -> str | None:
         """A warning, if what the search ended with has the marks of a collapse."""

@@ -5,10 +5,12 @@ Legend: N tables (one more than finished epochs).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from torch import Tensor
 
 from gradnas.pictures.plots import Line, Panel
-from gradnas.reports.folder import Folder
+from gradnas.reports.folder import Folder, Mixture
 
 
 def still_open(folder: Folder, they_are: str) -> str:
@@ -35,3 +37,23 @@ def entropy_panel(lines: Sequence[Line], undecided: float) -> Panel:
         from_zero=True,
         levels=[(undecided, "undecided")],
     )
+
+
+def edge_mixtures(
+    places: Sequence[str],
+    operations: Sequence[str],
+    mix_EO: Tensor,
+    chosen: Collection[tuple[int, int]],
+) -> list[Mixture]:
+    """The last table of a cell, an edge after the other.
+
+    Args:
+        chosen: (row, column) of what was derived; most edges of a cell have nothing.
+    """
+    mixtures = []
+    for row, (place, values) in enumerate(zip(places, mix_EO.tolist(), strict=True)):
+        decided = [operations[column] for e, column in chosen if e == row]
+        mixtures.append(
+            Mixture(place, tuple(operations), tuple(values), decided[0] if decided else None)
+        )
+    return mixtures

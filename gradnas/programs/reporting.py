@@ -41,7 +41,7 @@ def write_report(run: runs.Run) -> Path:
         ValueError: it is no run folder, a file in it is damaged (the sentence names the file), or
             the page cannot be written.
     """
-    folder = _complete(read_folder(run.path, SEARCH_CONFIGS, TRAIN_CONFIGS))
+    folder = complete_folder(run.path)
     path = run.path / runs.REPORT
     runs.write_atomically(path, _page(folder).encode())
     return path
@@ -50,9 +50,18 @@ def write_report(run: runs.Run) -> Path:
 # -- reading what the family knows -----------------------------------------------------------------
 
 
+def complete_folder(path: Path) -> Folder:
+    """What the folder of a run holds, finished or not, with its architecture and its alphas.
+
+    Raises:
+        ValueError: it is no run folder, or a file in it is damaged (the sentence names the file).
+    """
+    return _complete(read_folder(path, SEARCH_CONFIGS, TRAIN_CONFIGS))
+
+
 def _complete(folder: Folder) -> Folder:
     """The folder with its architecture and its alphas, and the folders within it likewise."""
-    family = _family(folder)
+    family = family_of_folder(folder)
     return replace(
         folder,
         noun=family.noun,
@@ -72,7 +81,8 @@ def _alphas(folder: Folder, family: Family) -> Mapping[str, Tensor]:
     return read_alphas(folder.path, family.tables(folder))
 
 
-def _family(folder: Folder) -> Family:
+def family_of_folder(folder: Folder) -> Family:
+    """Of what a run searches or trains."""
     return family_of_entry(folder.setting("space", kind=dict))
 
 
@@ -97,7 +107,7 @@ def _architecture(folder: Folder, family: Family) -> Architecture | None:
 
 
 def _page(folder: Folder) -> str:
-    family = _family(folder)
+    family = family_of_folder(folder)
     words = kind_of(folder.config["type"]).words
     what = "search" if folder.is_search else "training"
     name = folder.path.resolve().name

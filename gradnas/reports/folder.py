@@ -82,6 +82,23 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """One decision of a search, as its alphas stand.
+
+    Attributes:
+        place: where it is: a choice, a block, an edge of a cell.
+        operations: that may stand there.
+        probabilities: of each of them, by the relaxation.
+        decided: that which was derived; None where none was, or it is not known.
+    """
+
+    place: str
+    operations: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    decided: str | None = None
+
+
+@dataclass(frozen=True)
 class Folder:
     """What a run folder holds. Files that are not there yet are empty values.
 

@@ -1,4 +1,4 @@
-"""`gradnas draw`, `report` and `recipes`: what they take."""
+"""`gradnas draw`, `report`, `watch` and `recipes`: what they take."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ class ReportCommand(Command):
     """Run folder of a search, of a training, or of a discovery."""
     task: TaskFile = None
     """Of a run on a task of your own: its file, to see whether it has changed; it is not run."""
+    imports: Imports = None
+    """Modules with classes of your own that the run uses."""
+
+
+@dataclass(frozen=True)
+class WatchCommand(Command):
+    """Watch a run, also one of another process: progress, time left, measures and mixing weights.
+
+    It ends with the run, and reads its files alone. Without a terminal: a line for each epoch.
+    """
+
+    work = "gradnas.cli.watch:watch"
+
+    folder: Positional[Run]
+    """Run folder of a search or of a training."""
     imports: Imports = None
     """Modules with classes of your own that the run uses."""
 

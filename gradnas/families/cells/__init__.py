@@ -13,7 +13,7 @@ from gradnas.families.base import Family
 from gradnas.families.cells import recipes, report
 from gradnas.families.cells.source import cells_source
 from gradnas.pictures import cells
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import ConvCell
 from gradnas.tasks.images import IMAGES
 
@@ -75,6 +75,9 @@ class Cells(Family[Genotype, ConvCell]):
 
     def mixing(self, folder: Folder) -> str:
         return report.mixing(folder)
+
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        return report.mixtures(folder)
 
     def collapse(self, folder: Folder) -> str | None:
         return report.collapse(folder)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.families.sections import entropy_panel, heat_caption, still_open
+from gradnas.families.sections import edge_mixtures, entropy_panel, heat_caption, still_open
 from gradnas.pictures import cells, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.mixing_weights import edge_rows, edges
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.reports.parts import figure, headed, notice
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -94,6 +94,16 @@ def mixing(folder: Folder) -> str:
     undecided = _entropies(folder.relaxation.probabilities(equal_11O))[0]
     parts.append(_decidedness(folder, entropies, undecided))
     return "\n".join(parts)
+
+
+def mixtures(folder: Folder) -> list[Mixture]:
+    """Every edge of both cells."""
+    found = []
+    for name, alphas_NEO in folder.alphas.items():
+        places = [f"{name} {label}" for label, _ in edge_rows(_nodes(folder))]
+        mix_EO = folder.relaxation.probabilities(alphas_NEO[-1])
+        found += edge_mixtures(places, _operations(folder), mix_EO, _chosen(folder, name))
+    return found
 
 
 def _nodes(folder: Folder) -> int:

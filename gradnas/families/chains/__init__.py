@@ -13,7 +13,7 @@ from gradnas.families.base import Family
 from gradnas.families.chains import recipes, report
 from gradnas.families.chains.source import chain_source
 from gradnas.pictures import chains
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import MBConvChain
 from gradnas.tasks.images import IMAGES
 
@@ -84,6 +84,9 @@ class Chains(Family[Chain, MBConvChain]):
 
     def mixing(self, folder: Folder) -> str:
         return report.mixing(folder)
+
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        return report.mixtures(folder)
 
 
 CHAINS = Chains()

@@ -19,7 +19,7 @@ from gradnas.pictures import chains, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.reports.parts import figure, headed
 from gradnas.spaces import ImageSpace, MBConvChain
 
@@ -61,6 +61,20 @@ def mixing(folder: Folder) -> str:
         _decidedness(folder, mixes),
     ]
     return "\n".join(parts)
+
+
+def mixtures(folder: Folder) -> list[Mixture]:
+    """Every block that has something to decide."""
+    chain = folder.architecture if isinstance(folder.architecture, Chain) else None
+    found = []
+    for number, block in enumerate(_space(folder).blocks):
+        if block.name not in folder.alphas:
+            continue
+        values = folder.relaxation.probabilities(folder.alphas[block.name][-1]).tolist()
+        decided = chain.blocks[number] if chain and number < len(chain.blocks) else None
+        place = f"block {block.stage}.{block.place}"
+        found.append(Mixture(place, tuple(block.candidates), tuple(values), decided))
+    return found
 
 
 def _space(folder: Folder) -> MBConvChain:

@@ -10,7 +10,7 @@ from gradnas.config import JsonObject, from_json
 from gradnas.families.base import Family
 from gradnas.families.choices import report
 from gradnas.pictures import choices
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces.module_space import ModuleSpace
 from gradnas.tasks.your_task.settings import TaskSpace
 
@@ -68,6 +68,9 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
 
     def mixing(self, folder: Folder) -> str:
         return report.mixing(folder)
+
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        return report.mixtures(folder)
 
 
 CHOICES = ChoicesOfModule()

@@ -25,7 +25,7 @@ from gradnas.pictures.canvas import in_html, plain
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE
 from gradnas.relaxations import Relaxation
-from gradnas.reports.folder import Folder, Tables, read_alphas
+from gradnas.reports.folder import Folder, Mixture, Tables, read_alphas
 from gradnas.reports.parts import escaped, figure, headed, row
 from gradnas.spaces.module_space import ModuleSpace
 from gradnas.spaces.your_module import ModuleSupernet
@@ -95,6 +95,18 @@ def mixing(folder: Folder) -> str:
         parts.append(_curves(folder, number, choice, mix_NO))
     parts.append(_decidedness(mixes))
     return "\n".join(parts)
+
+
+def mixtures(folder: Folder) -> list[Mixture]:
+    """Every choice."""
+    chosen = folder.architecture if isinstance(folder.architecture, Choices) else {}
+    found = []
+    for choice, alphas_NO in folder.alphas.items():
+        values = folder.relaxation.probabilities(alphas_NO[-1]).tolist()
+        names = tuple(_names(folder, choice, len(values)))
+        decided = chosen.get(choice)
+        found.append(Mixture(choice, names, tuple(values), decided))
+    return found
 
 
 def _operations(folder: Folder) -> dict[str, list[str]]:

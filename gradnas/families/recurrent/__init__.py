@@ -11,7 +11,7 @@ from gradnas.config import JsonObject
 from gradnas.families.base import Family
 from gradnas.families.recurrent import recipes, report
 from gradnas.pictures import cells
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import RecurrentCell
 from gradnas.tasks.text import TEXT
 
@@ -69,6 +69,9 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
 
     def mixing(self, folder: Folder) -> str:
         return report.mixing(folder)
+
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        return report.mixtures(folder)
 
 
 RECURRENT = RecurrentCells()

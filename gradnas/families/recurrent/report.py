@@ -10,12 +10,12 @@ import math
 import torch
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.families.sections import entropy_panel, heat_caption, still_open
+from gradnas.families.sections import edge_mixtures, entropy_panel, heat_caption, still_open
 from gradnas.pictures import cells, mixing_weights, plots
 from gradnas.pictures.canvas import in_html
 from gradnas.pictures.plots import Line
 from gradnas.pictures.sheet import BLUE
-from gradnas.reports.folder import Folder, Tables
+from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.reports.parts import escaped, figure, headed
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -56,8 +56,8 @@ def mixing(folder: Folder) -> str:
     mix_NEO = folder.relaxation.probabilities(alphas_NEO)
     activations = _activations(folder)
     rows = []
-    for predecessor, node in state_edges(_nodes(folder)):
-        rows.append((f"{_state(predecessor)} → {_state(node)}", node - 1))
+    for (_, node), label in zip(state_edges(_nodes(folder)), _labels(folder), strict=True):
+        rows.append((label, node - 1))
     heat = mixing_weights.heat_map(
         "plot-mix-recurrent",
         mix_NEO[-1].tolist(),
@@ -79,6 +79,21 @@ def mixing(folder: Folder) -> str:
         headed("How decided", figure(plot, "Entropy falls as the search decides.")),
     ]
     return "\n".join(parts)
+
+
+def mixtures(folder: Folder) -> list[Mixture]:
+    """Every edge of the cell."""
+    if not folder.alphas:
+        return []
+    (alphas_NEO,) = folder.alphas.values()
+    mix_EO = folder.relaxation.probabilities(alphas_NEO[-1])
+    return edge_mixtures(_labels(folder), _activations(folder), mix_EO, _chosen(folder))
+
+
+def _labels(folder: Folder) -> list[str]:
+    """Of the edges, in the order of the rows."""
+    edges = state_edges(_nodes(folder))
+    return [f"{_state(predecessor)} → {_state(node)}" for predecessor, node in edges]
 
 
 def _nodes(folder: Folder) -> int:
