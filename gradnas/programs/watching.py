@@ -123,6 +123,9 @@ def _ending(folder: Folder) -> str | None:
     """How a run has ended, in a sentence."""
     again = f"gradnas resume {shlex.quote(str(folder.path))}{folder.options}"
     if folder.state == "finished":
+        verdict = folder.results.get("verdict") if folder.training is None else None
+        if isinstance(verdict, dict) and isinstance(verdict.get("sentence"), str):
+            return f"finished; {verdict['sentence']}"
         summary = kind_of(folder.config["type"]).words.summary(folder)
         return in_words_of(folder, summary.sentence)
     if folder.state == "failed":

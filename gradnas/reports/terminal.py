@@ -22,6 +22,7 @@ MOST_CURVES = 8
 WIDEST_CURVE = 32
 BAR_WIDTH = 30
 GAP = 2  # between columns
+TWO_COLUMNS = 76  # from so many characters on there may be two
 
 Series = list[tuple[int, float]]  # (finished epochs, value)
 
@@ -77,10 +78,10 @@ def screen(
     curves = _curves(folder, width)
     if curves:
         head += ["", *curves]
-    if not mixtures:
-        return head
-    rows = height - len(head) - 2
-    return [*head, "", *_mixtures(mixtures, width, max(rows, 3))]
+    if mixtures:
+        rows = max(height - len(head) - 1, 3)
+        head += ["", *_mixtures(mixtures, width, rows)]
+    return [_cut(line, width) for line in head]
 
 
 def progress(folder: Folder, pace: Pace, width: int) -> str:
@@ -150,7 +151,7 @@ def _curves(folder: Folder, width: int) -> list[str]:
     if entropy:
         series = dict(itertools.islice(series.items(), MOST_CURVES - 1)) | {"entropy": entropy}
     series = dict(itertools.islice(series.items(), MOST_CURVES))
-    columns = 2 if len(series) > 4 else 1
+    columns = 2 if len(series) > 4 and width >= TWO_COLUMNS else 1
     own = (width - GAP * (columns - 1)) // columns
     labels = list(series)
     values = {label: [value for _, value in series[label]] for label in labels}
@@ -181,7 +182,7 @@ def _entropy(folder: Folder) -> Series:
 
 def _mixtures(mixtures: Sequence[Mixture], width: int, rows: int) -> list[str]:
     """A row for each place, or two places side by side, and how many were left out."""
-    columns = 1 if len(mixtures) < rows else 2
+    columns = 1 if len(mixtures) < rows or width < TWO_COLUMNS else 2
     own = (width - GAP * (columns - 1)) // columns
     fitting = min(len(mixtures), columns * (rows - 1))
     if len(mixtures) > fitting:
