@@ -52,7 +52,7 @@ class Seen:
 
     def note_pixels(self, index: int, pixels_HWC: np.ndarray) -> None:
         """Note the pixels of an image, as they are or as they are used: uint8 (H, W, 3)."""
-        found = hashlib.blake2b(pixels_HWC, digest_size=HASH_BYTES).digest()
+        found = hashlib.blake2b(pixels_HWC.data, digest_size=HASH_BYTES).digest()
         self.pixels_N[index] = np.frombuffer(found, dtype=np.uint8)
         # The first row first: nearly all images are told by it alone.
         first_W = pixels_HWC[0]
