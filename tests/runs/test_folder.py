@@ -192,3 +192,15 @@ def test_the_commit_is_that_of_gradnas_or_none(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(nested / "environment.py"))
     (tmp_path / "vendor" / "pyproject.toml").write_text('[project]\nname = "gradnas"\n')
     assert module._git_commit() is None
+
+
+def test_an_entry_that_is_missing_of_the_images_is_told(tmp_path):
+    from gradnas.data import DataConfig
+    from gradnas.tasks.images.checks import check_same_images, known_images
+
+    data = DataConfig(source="digits").load()
+    known = known_images(data)
+    check_same_images(known, data, "run")
+    del known["num_classes"]
+    with pytest.raises(ValueError, match=r"images\.json is damaged: it does not say num_classes"):
+        check_same_images(known, data, "run")

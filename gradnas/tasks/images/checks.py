@@ -41,6 +41,8 @@ def check_same_images(before: Mapping[str, Any], data: ImageData, run: str) -> N
     """ValueError where the network of a run does not fit these images."""
     now = describe(data)
     for key, what in (("num_classes", "classes"), ("in_channels", "channels")):
+        if key not in before:
+            raise ValueError(f"{run}: {IMAGES_FILE} is damaged: it does not say {key}")
         if before[key] != now[key]:
             raise ValueError(
                 f"the images of {data.name} are not those that {run} began with, and its network "
