@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from typing import Literal
 
-Extra = Literal["images", "text", "equations", "onnx", "reports"]
+Extra = Literal["images", "text", "equations", "onnx", "reports", "tensorboard"]
 
 # As pip calls them, where Python imports them by another name.
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}

@@ -36,6 +36,7 @@ OF_EXTRAS = (
     "pyarrow",
     "scipy",
     "sklearn",
+    "tensorboard",
 )
 
 # Finds none of these packages, as if they were not installed. (torch itself brings sympy and

@@ -157,6 +157,9 @@ class RunOptions(Command):
     """Nodes of a searched cell."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
+    tensorboard: Flag = None
+    """Write event files for TensorBoard into the run folder (measures, probabilities, the picture
+    of each epoch's decision): tensorboard --logdir RUN."""
 
     def replacements(self, config: SearchSettings | TrainSettings, *more: str) -> dict[str, Any]:
         """New values for fields of a configuration: what was given, its data and its space.

@@ -11,6 +11,7 @@ from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.data.located import expanded
 from gradnas.pictures.canvas import check_installed
+from gradnas.programs import event_files
 from gradnas.programs.data_of_run import accept_data, check_data
 from gradnas.programs.going_on import working_in
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
@@ -33,6 +34,7 @@ def resume(command: ResumeCommand) -> None:
     cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
     config = from_json(cls, description, str(path)).located(run.path)
     check_installed()  # the picture at the end is drawn with it
+    event_files.check_continued(run)
     if command.data is not None:
         config = config.with_source(command.data)
     config, notes = with_given(config, command.task, other_task=bool(command.other_task))

@@ -27,6 +27,7 @@ from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.optimizers import AlphaOptimizer
+from gradnas.programs import event_files
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.following import after_search
 from gradnas.programs.going_on import begin, set_threads, working_in
@@ -41,6 +42,8 @@ from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 def search(command: SearchCommand) -> None:
     import_modules(command.imports)
+    if command.tensorboard:
+        event_files.check_installed()
     config = _config(command)
     # Before a run folder is made
     alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
@@ -54,7 +57,7 @@ def search(command: SearchCommand) -> None:
     data = config.load()
     if out is None:
         out = free_folder(_stem(command.recipe))
-    carry_out(config, out, data, device, new=True)
+    carry_out(config, out, data, device, new=True, tensorboard=bool(command.tensorboard))
 
 
 def _stem(recipe: str) -> str:
@@ -167,11 +170,17 @@ def _cost(command: SearchCommand, before: ExpectedCost | None) -> ExpectedCost |
 
 
 def carry_out(
-    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
+    config: SearchSettings,
+    out: Path,
+    data: object,
+    device: torch.device,
+    *,
+    new: bool,
+    tensorboard: bool = False,
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow."""
     # In a call of its own, so that its network makes room for that of the next step.
-    run, results = _searched(config, out, data, device, new=new)
+    run, results = _searched(config, out, data, device, new=new, tensorboard=tensorboard)
     if not distributed.is_main():
         return
     for sentence in kind_of(config).sentences.of_search(config, results):
@@ -182,7 +191,13 @@ def carry_out(
 
 
 def _searched(
-    config: SearchSettings, out: Path, data: object, device: torch.device, *, new: bool
+    config: SearchSettings,
+    out: Path,
+    data: object,
+    device: torch.device,
+    *,
+    new: bool,
+    tensorboard: bool,
 ) -> tuple[runs.Run, Record]:
     threads_notes = set_threads(config.threads, None if new else runs.Run(out))
     task = prepared_search(config, data, device)
@@ -190,9 +205,10 @@ def _searched(
         run = begin(out, new, lambda: start_search(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data)])
-        results = guarded(
-            run,
-            lambda: run_search(config, run, data, device, task=task),
-            config.task_option + import_option(config),
-        )
+        with event_files.written(run, config.space, wanted=tensorboard) as on_epoch:
+            results = guarded(
+                run,
+                lambda: run_search(config, run, data, device, task=task, on_epoch=on_epoch),
+                config.task_option + import_option(config),
+            )
     return run, results

@@ -26,6 +26,7 @@ from gradnas.cli.methods import import_option
 from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
+from gradnas.programs import event_files
 from gradnas.programs.data_of_run import check_followed
 from gradnas.programs.going_on import begin, set_threads, working_in
 from gradnas.programs.trained import TRAIN_FOLDER
@@ -36,6 +37,8 @@ from gradnas.tasks.your_task import TRAINING
 
 
 def train_what(command: TrainCommand) -> None:
+    if command.tensorboard:
+        event_files.check_installed()
     config, default_out, searched = _config(command)
     out = out_folder(command.out) or default_out
     runs.Run(out).check_free()
@@ -55,7 +58,8 @@ def train_what(command: TrainCommand) -> None:
         if not other:
             notes += kind.after_search(searched, config, data)
         notes += check_followed(searched, kind, data, other=other)
-    carry_out(config, out, data, device, new=True, notes=notes)
+    tensorboard = bool(command.tensorboard)
+    carry_out(config, out, data, device, new=True, notes=notes, tensorboard=tensorboard)
 
 
 def _random(command: TrainCommand) -> dict[str, int]:
@@ -107,6 +111,7 @@ def carry_out(
     *,
     new: bool,
     notes: Sequence[str] = (),
+    tensorboard: bool = False,
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     threads_notes = set_threads(config.threads, None if new else runs.Run(out))
@@ -115,11 +120,12 @@ def carry_out(
         run = begin(out, new, lambda: start_training(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data), *notes])
-        results = guarded(
-            run,
-            lambda: train(config, run, data, device, task=task),
-            config.task_option + import_option(config),
-        )
+        with event_files.written(run, config.space, wanted=tensorboard) as on_epoch:
+            results = guarded(
+                run,
+                lambda: train(config, run, data, device, task=task, on_epoch=on_epoch),
+                config.task_option + import_option(config),
+            )
     if not distributed.is_main():
         return
     kind = kind_of(config)

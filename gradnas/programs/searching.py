@@ -21,8 +21,9 @@ from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.progress import Progress
-from gradnas.runs import Record
+from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_gradients
+from gradnas.search.epoch import epoch_of
 from gradnas.search.result import result_of, say_what_was_not_decided
 from gradnas.search.verdict import Verdict
 from gradnas.tasks import kind_of
@@ -83,11 +84,13 @@ def run_search(
     device: torch.device,
     progress: bool = True,
     task: Task | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Record:
     """Run a search to its end, from where its folder stands.
 
     Args:
         task: of `prepared_search`; None makes one.
+        on_epoch: is told of every epoch when it has ended, on the first of several ranks.
 
     Returns:
         The results: the architecture as text, steps, and what its kind of data measures.
@@ -104,7 +107,7 @@ def run_search(
     if task is None:
         task = kind.search_task(located, data, device)
     with at_work(run):
-        return _run(located, run, task, data, device, progress)
+        return _run(located, run, task, data, device, progress, on_epoch)
 
 
 def _run(
@@ -114,6 +117,7 @@ def _run(
     data: object,
     device: torch.device,
     progress: bool,
+    on_epoch: OnEpoch | None,
 ) -> Record:
     search = task.search
     is_main = distributed.is_main()
@@ -162,12 +166,17 @@ def _run(
             record = task.finish_epoch(evaluated=not stopped)
             if is_main:
                 run.append(runs.METRICS, record)
-                run.append(runs.TIMINGS, timing(epoch, began, device))
+                timed = timing(epoch, began, device)
+                run.append(runs.TIMINGS, timed)
                 run.save_tensors(runs.ALPHAS, task.trajectory)
             shown = {word: record[name] for name, word in task.shown.items() if name in record}
             bar.epoch(epoch, shown)
             for warning in _warnings(task, epoch, record):
                 bar.say(f"warning: {warning}")
+            if is_main and on_epoch is not None:
+                seconds = timed["seconds"]
+                told = epoch_of(search, record, config.epochs, seconds, run.path)
+                keeper.tell(on_epoch, told)
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.

@@ -24,7 +24,7 @@ from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.programs.searching import timing
 from gradnas.progress import Progress
 from gradnas.randomness import generator_for
-from gradnas.runs import Record
+from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search.checks import check_gradients
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
@@ -101,12 +101,15 @@ def train(
     title: str = "train",
     network: nn.Module | None = None,
     task: Task | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Record:
     """Run a training to its end, from where its folder stands; writes metrics, weights and results.
 
     Args:
         network: another than that of the configuration, with the same calls (for comparisons).
         task: of `prepared_training`; None makes one.
+        on_epoch: is told of every epoch when it has ended, on the first of several ranks; not of
+            those of random architectures.
 
     Returns:
         The results: losses and measures of the test, weight counts.
@@ -122,7 +125,7 @@ def train(
     if task is None:
         task = kind.train_task(config, data, device, network)
     with at_work(run):
-        _train(config, run, task, device, progress, title)
+        _train(config, run, task, device, progress, title, on_epoch)
         results = task.results()
         results["read"] = kind.read(data).to_json()
         if distributed.is_main():
@@ -145,6 +148,7 @@ def _train(
     device: torch.device,
     progress: bool,
     title: str,
+    on_epoch: OnEpoch | None,
 ) -> None:
     """All epochs that are left."""
     is_main = distributed.is_main()
@@ -191,10 +195,15 @@ def _train(
             record = task.finish_epoch()
             if is_main:
                 run.append(runs.METRICS, record)
-                run.append(runs.TIMINGS, timing(epoch, began, device))
+                timed = timing(epoch, began, device)
+                run.append(runs.TIMINGS, timed)
             bar.epoch(epoch, task.shown(record))
             for remark in task.remarks(record):
                 bar.say(f"{title}: {remark}")
+            if is_main and on_epoch is not None:
+                seconds = timed["seconds"]
+                told = Epoch(epoch + 1, config.epochs, record, seconds, folder=run.path)
+                keeper.tell(on_epoch, told)
             keeper.after_step()
         keeper.save()
 

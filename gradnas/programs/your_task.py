@@ -29,7 +29,7 @@ from gradnas.programs.going_on import begin, leave_word, set_threads, working_in
 from gradnas.programs.reporting import write_report
 from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.runs import Record
+from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
@@ -114,6 +114,7 @@ def run_search(
     threads: int | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> SearchRun:
     """Search on a task of one's own, with a run folder.
 
@@ -130,6 +131,9 @@ def run_search(
         workers: processes that read a data set.
         resume: go on with the run in `out`, which was stopped; the other settings are then those of
             the run, and are not looked at.
+        on_epoch: a function that is told of every epoch when it has ended (`gradnas.runs.Epoch`),
+            for a tracker of your own. What it raises ends the run, which may be resumed; after a
+            kill it may be told of an epoch again.
 
     Returns:
         What was found: `choices`, `results`, `result.derive()`.
@@ -176,7 +180,7 @@ def run_search(
             folder,
             resume,
             lambda: searching.start_search(config, folder, task, here, live),
-            lambda run: searching.run_search(config, run, task, here, progress, live),
+            lambda run: searching.run_search(config, run, task, here, progress, live, on_epoch),
         )
     return SearchRun(run.path, results, config, task)
 
@@ -198,6 +202,7 @@ def run_training(
     threads: int | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainingRun:
     """Train the network of a decision from scratch, and test it once.
 
@@ -211,7 +216,8 @@ def run_training(
             of its own.
         random: so many networks with choices drawn at random are trained in the same way, for
             comparison; within the budget of the search, if it had one.
-        seed, device, precision, workers, max_steps, threads, resume: as in `run_search`.
+        seed, device, precision, workers, max_steps, threads, resume, on_epoch: as in `run_search`;
+            of random networks it is not told.
 
     Returns:
         `network`, `results`.
@@ -255,7 +261,9 @@ def run_training(
             place,
             resume,
             lambda: training.start_training(config, place, task, here, live),
-            lambda run: training.train(config, run, task, here, progress, task=live),
+            lambda run: training.train(
+                config, run, task, here, progress, task=live, on_epoch=on_epoch
+            ),
         )
     return TrainingRun(run.path, results, config)
 

@@ -3,6 +3,7 @@
 from gradnas.files import write_atomically, write_json
 from gradnas.runs.beginning import discard
 from gradnas.runs.checkpoint import State, read_checkpoint
+from gradnas.runs.epoch import Epoch, OnEpoch
 from gradnas.runs.folder import Record, Run, read_tensors
 from gradnas.runs.keeper import Interrupted, Keeper, NonFiniteError
 from gradnas.runs.lock import locked
@@ -48,9 +49,11 @@ __all__ = [
     "TIMINGS",
     "VOCABULARY",
     "WEIGHTS",
+    "Epoch",
     "Interrupted",
     "Keeper",
     "NonFiniteError",
+    "OnEpoch",
     "Record",
     "Run",
     "State",

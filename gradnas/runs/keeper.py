@@ -10,6 +10,7 @@ from types import FrameType
 
 from gradnas.config import JsonObject
 from gradnas.runs.checkpoint import State
+from gradnas.runs.epoch import Epoch, OnEpoch
 from gradnas.runs.folder import Run
 
 Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
@@ -76,6 +77,14 @@ class Keeper:
             raise Interrupted
         if time.monotonic() - self._saved > self.seconds:
             self.save()
+
+    def tell(self, on_epoch: OnEpoch, epoch: Epoch) -> None:
+        """Tell a tracker of an epoch. Where that fails, the state is saved before: it goes on."""
+        try:
+            on_epoch(epoch)
+        except BaseException:
+            self.save()
+            raise
 
     def save(self) -> None:
         """Save now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from gradnas import distributed
 from gradnas.progress import Progress
+from gradnas.runs import OnEpoch, Record
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import check_gradients
 from gradnas.search.comparing import Compared
+from gradnas.search.epoch import epoch_of
 from gradnas.search.feed import length_of, supervised
-from gradnas.search.folder import FitFolder, Losses, Recorded
+from gradnas.search.folder import FitFolder, Losses, Recorded, epoch_record
 from gradnas.search.judging import check_wanted, verdict_after
 from gradnas.search.modes import Modes
 from gradnas.search.result import Decided, SearchResult, result_of
@@ -58,6 +62,7 @@ def fit(
     wanted: tuple[int, int],
     out: str | Path | None = None,
     resume: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> SearchResult:
     """`Search.fit`; `wanted` are the candidates and the random architectures of its verdict."""
     check_gradients()
@@ -79,7 +84,7 @@ def fit(
     with folder or nullcontext():
         note = folder.take_up() if folder is not None else None
         result = _epochs(
-            search, folder, train_loader, valid_loader, loss, last, progress, note, wanted
+            search, folder, train_loader, valid_loader, loss, last, progress, note, wanted, on_epoch
         )
     return result
 
@@ -94,12 +99,14 @@ def _epochs(
     progress: bool,
     note: str | None,
     wanted: tuple[int, int],
+    on_epoch: OnEpoch | None,
 ) -> SearchResult:
     """The loop, from where the search stands."""
     per_epoch = length_of(train_loader)
     bar = Progress("search", last, per_epoch, first_epoch=search.epoch, enabled=progress)
     verdict: Verdict | None = None
     lines: list[str] = []
+    record: Record = {}
 
     def judged() -> tuple[list[str], Verdict | None]:
         now = result_of(search)
@@ -110,6 +117,7 @@ def _epochs(
             bar.say(sentence)
         while search.epoch < last:
             epoch = search.epoch
+            began = time.monotonic()
             seen = folder.seen if folder is not None else Losses()
             for train_batch, valid_batch in search.pairs(train_loader, valid_loader):
                 report = search.step(supervised(loss, train_batch), supervised(loss, valid_batch))
@@ -121,7 +129,13 @@ def _epochs(
             if folder is not None:
                 if search.epoch == last:
                     lines, verdict = judged()
-                folder.finish_epoch(epoch, verdict)
+                record = folder.finish_epoch(epoch, verdict)
+            elif on_epoch is not None:
+                record = epoch_record(search, epoch, seen.means(), result_of(search), None)
+            if on_epoch is not None and distributed.is_main():
+                _tell(search, on_epoch, record, last, time.monotonic() - began, folder)
+            if folder is not None:
+                folder.keeper.after_step()
         if verdict is None and not lines:
             lines, verdict = judged()
         if verdict is not None:
@@ -132,6 +146,21 @@ def _epochs(
         for line in lines:
             bar.say(f"search: {line}")
     return result
+
+
+def _tell(
+    search: Fitted,
+    on_epoch: OnEpoch,
+    record: Record,
+    epochs: int,
+    seconds: float,
+    folder: FitFolder | None,
+) -> None:
+    """Tell a tracker of the epoch that has ended; with a folder its state is safe."""
+    if folder is None:
+        on_epoch(epoch_of(search, record, epochs, seconds, None))
+    else:
+        folder.keeper.tell(on_epoch, epoch_of(search, record, epochs, seconds, folder.run.path))
 
 
 def _last_epoch(schedule: Schedule, epochs: int) -> int:

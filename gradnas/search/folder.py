@@ -7,6 +7,7 @@ follows read it. What goes on with such a run is the program that made it.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,24 +189,10 @@ class FitFolder:
             "trajectory": self.trajectory,
         }
 
-    def finish_epoch(self, epoch: int, verdict: Verdict | None) -> None:
-        """Write the metrics of an epoch, and the alphas after it."""
+    def finish_epoch(self, epoch: int, verdict: Verdict | None) -> Record:
+        """Write the metrics of an epoch, and the alphas after it; returns the metrics."""
         search = self.search
-        result = search.result()
-        means = self.seen.means()
-        record: Record = {
-            "epoch": epoch,
-            "steps": search.steps,
-            "lr": search.weight_optimizer.param_groups[0]["lr"],
-        }
-        for name, own in (("train_loss", "train_loss"), ("search_valid_loss", "valid_loss")):
-            if own in means:
-                record[name] = means[own]
-        record |= _gap_record(verdict)
-        for name, alpha in search.supernet.alphas.items():
-            p = search.relaxation.probabilities(alpha.detach().double())
-            record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()
-        record["genotype"] = result.decision.to_text()
+        record = epoch_record(search, epoch, self.seen.means(), search.result(), verdict)
         for name, table in self._tables().items():
             self.trajectory[f"{name}/{epoch + 1:04}"] = table
         if self.is_main:
@@ -217,7 +204,7 @@ class FitFolder:
             self.run.save_tensors(runs.ALPHAS, self.trajectory)
         self._began = time.monotonic()
         self.seen = Losses()
-        self.keeper.after_step()
+        return record
 
     def finish(self, result: SearchResult) -> None:
         """Write what was found."""
@@ -235,6 +222,30 @@ class FitFolder:
             results["verdict"] = result.verdict.to_json()
         runs.write_json(self.run.path / runs.RESULTS, results)
         self.run.set_status("finished")
+
+
+def epoch_record(
+    search: Recorded,
+    epoch: int,
+    means: Mapping[str, float],
+    result: SearchResult,
+    verdict: Verdict | None,
+) -> Record:
+    """The metrics of an epoch, counted from 0."""
+    record: Record = {
+        "epoch": epoch,
+        "steps": search.steps,
+        "lr": search.weight_optimizer.param_groups[0]["lr"],
+    }
+    for name, own in (("train_loss", "train_loss"), ("search_valid_loss", "valid_loss")):
+        if own in means:
+            record[name] = means[own]
+    record |= _gap_record(verdict)
+    for name, alpha in search.supernet.alphas.items():
+        p = search.relaxation.probabilities(alpha.detach().double())
+        record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()
+    record["genotype"] = result.decision.to_text()
+    return record
 
 
 def _gap_record(verdict: Verdict | None) -> Record:

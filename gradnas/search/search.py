@@ -24,7 +24,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import check_precision, cuda_products
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.runs import State
+from gradnas.runs import OnEpoch, State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import (
@@ -262,6 +262,7 @@ class Search(Standing):
         resume: bool = False,
         candidates: int = 8,
         random: int = 4,
+        on_epoch: OnEpoch | None = None,
     ) -> SearchResult:
         """Search for `epochs` epochs, with `loss(net(inputs ...), target)` on every batch.
 
@@ -285,6 +286,9 @@ class Search(Standing):
             resume: go on with the run in that folder, which was stopped: give the same `Search` and
                 the same arguments.
             candidates, random: as of `compare`; without candidates nothing is compared.
+            on_epoch: a function that is told of every epoch when it has ended
+                (`gradnas.runs.Epoch`), for a tracker of your own. What it raises ends the search;
+                with `out` it may be resumed.
 
         Raises:
             ValueError: a folder that holds anything, or no run of this search to go on with;
@@ -292,7 +296,8 @@ class Search(Standing):
                 middle of a search; no epoch after those of the warm-up.
         """
         wanted = (candidates, random)
-        return fit(self, train_loader, valid_loader, loss, epochs, progress, wanted, out, resume)
+        loaders = train_loader, valid_loader
+        return fit(self, *loaders, loss, epochs, progress, wanted, out, resume, on_epoch)
 
     # ---- state -----------------------------------------------------------------------------------
 
