@@ -96,8 +96,8 @@ def _block(old: Any) -> dict[str, nn.Module] | None:
 
 def resnet(epochs: int | None, folder: Path) -> dict[str, Any]:
     data = DataConfig(source="digits").load()
-    x_BCHW = torch.as_tensor(data.train.images).float() / 255.0
-    y_B = torch.as_tensor(data.train.labels).long()
+    everything = data.train.batches(10**5, shuffle=False, device=torch.device("cpu"))
+    x_BCHW, y_B = next(iter(everything.epoch(0)))
     task = gradnas.Task(
         model=Digits,
         train=(x_BCHW, y_B),
