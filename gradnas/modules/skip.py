@@ -78,6 +78,11 @@ class Skip(nn.Module):
             (self._first_name,) = names
         self._counts_tokens = any(keeps_first_cache(operation) for operation in operations)
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the operations beside it have run in any call."""
+        return bool(self._forms)
+
     def knows(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether the operations beside it have run in such a call."""
         return self._kind(args, kwargs) in self._forms

@@ -33,6 +33,7 @@ from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
+from gradnas.tasks.search import CANDIDATES
 from gradnas.tasks.your_task.settings import GivenTask, TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.task import Task
 
@@ -112,6 +113,7 @@ def run_search(
     workers: int = 0,
     max_steps: int | None = None,
     threads: int | None = None,
+    candidates: int = CANDIDATES,
     resume: bool = False,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
@@ -121,8 +123,9 @@ def run_search(
     Args:
         task: what is searched.
         out: the run folder, which is made.
-        epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads: as in a
-            configuration file (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
+        epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
+            candidates: as in a configuration file
+            (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
         relaxation, gradient, alphas, cost, seed, precision: as in `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
             optimiser.
@@ -167,6 +170,7 @@ def run_search(
             capture=capture,
             max_steps=max_steps,
             threads=threads,
+            candidates=candidates,
         )
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, did_you_mean, to_json
+from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import NetworkSpace
 from gradnas.spaces.chosen import with_chosen
@@ -39,6 +40,13 @@ class ModuleSpace(NetworkSpace[Choices]):
             task: what the data decide (channels in, classes out), each with a default.
         """
 
+    def run_once(self, module: nn.Module) -> None:
+        """Call a module that was just made, so that each `Skip` in it knows what it stands for.
+
+        A class that knows what its module is called with does it; else the network is refused.
+        """
+        del module
+
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
         """Choice -> its operations."""
@@ -53,6 +61,8 @@ class ModuleSpace(NetworkSpace[Choices]):
         """The plain module with each choice replaced by what was decided, freshly initialised."""
         module = self.module(**task)
         choices_in(module)  # gives a name to those without one
+        if any(isinstance(one, Skip) and not one.has_learnt for one in module.modules()):
+            self.run_once(module)
         return with_chosen(module, self.decision(decision))
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation = Softmax()) -> Choices:

@@ -196,3 +196,46 @@ def test_tasks_of_ones_own(settings, measure, tmp_path):
     assert verdict.measure.name == measure
     assert verdict.choices[0].chosen == "sees" and verdict.choices[0].state == "decided"
     assert verdict.has_all and len(verdict.candidates) == 2
+
+
+class Gated(nn.Module):
+    """A block that takes a keyword and gives a pair, as layers of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, hidden, scale=1.0):
+        return torch.tanh(self.linear(hidden)) * scale, None
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Gated() for _ in range(2)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(hidden=x, scale=2.0)[0]
+        return self.head(x)
+
+
+def replaced_model() -> nn.Module:
+    return gradnas.replace(Stacked(), "blocks.?", lambda old: {"skip": gradnas.Skip(), "keep": old})
+
+
+@pytest.mark.slow
+def test_a_skip_is_trained_from_the_beginning_in_a_module_that_was_just_made(tmp_path):
+    """It never ran there beside the operations that it gives the form of."""
+    data = own_data()
+    task = gradnas.Task(model=replaced_model, train=data, test=data, loss=F.cross_entropy)
+    settings = {"progress": False, "epochs": 1}
+    # Alphas that stay where they are: the first operation or the second, by their start.
+    gradnas.run_search(task, out=tmp_path / "r", candidates=0, seed=1, **settings)
+    folder = tmp_path / "r"
+    text = (folder / runs.GENOTYPE).read_text().replace("keep", "skip")
+    (folder / runs.GENOTYPE).write_text(text)
+    gradnas.run_training(task, folder, **settings)
+    trained = read_object(folder / "train" / runs.RESULTS)
+    assert trained["num_params"] == 18  # of the head alone

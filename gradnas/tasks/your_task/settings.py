@@ -10,6 +10,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,6 +21,9 @@ from gradnas import runs
 from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, check_numbers, to_json
 from gradnas.gradients import ArchitectureGradient, FirstOrder
+from gradnas.gradients.base import same_randomness
+from gradnas.latency.counts import in_eval_mode
+from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
@@ -129,18 +133,22 @@ class TaskSpace(ModuleSpace):
         choices: name -> operations.
         places: name -> where in the model it is: paths of modules with dots.
         model: makes the module, in no file.
+        example: what it is called with, in no file.
     """
 
     choices: Mapping[str, tuple[str, ...]]
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     model: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
+    example: Callable[[], Call] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, model: Callable[[], nn.Module]) -> TaskSpace:
+    def of(
+        cls, model: Callable[[], nn.Module], example: Callable[[], Call] | None = None
+    ) -> TaskSpace:
         """That of a model, which is made once for it."""
         with torch.random.fork_rng(devices=[]):
             module = model()
-        return cls(choices_in(module), places_in(module), model)
+        return cls(choices_in(module), places_in(module), model, example)
 
     def bound(self, given: GivenTask) -> TaskSpace:
         """The same with what makes the module.
@@ -148,7 +156,7 @@ class TaskSpace(ModuleSpace):
         Raises:
             ValueError: a module with other choices.
         """
-        own = TaskSpace.of(given.task.new_model)
+        own = TaskSpace.of(given.task.new_model, partial(example_call, given.task, 2))
         if not self.choices:
             return own
         for name in [*self.choices, *own.choices]:
@@ -172,6 +180,13 @@ class TaskSpace(ModuleSpace):
         if self.model is None:
             raise not_here("MY_TASK.py")
         return self.model(**task)
+
+    def run_once(self, module: nn.Module) -> None:
+        if self.example is None:
+            return
+        call = self.example()
+        with in_eval_mode(module), same_randomness(module.parameters()), torch.no_grad():
+            call.on(module)
 
     # -- its entry in a configuration file --
 
