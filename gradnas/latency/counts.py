@@ -194,7 +194,12 @@ def macs(module: nn.Module, *inputs: object) -> int:
 @contextmanager
 def naming(net: nn.Module, running: list[str]) -> Iterator[None]:
     """Within: `running` lists the modules that are at work, the innermost last."""
-    paths = {module: path for path, module in net.named_modules()}
+    # Scripted modules take no hooks: what is within them goes by the name of what runs them.
+    paths = {}
+    for path, module in net.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            paths[module] = path
+    running.append(module_label("", net))
 
     def enter(module: nn.Module, args: Any) -> None:
         running.append(module_label(paths.get(module, ""), module))

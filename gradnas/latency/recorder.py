@@ -77,6 +77,13 @@ class Recorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within: the hooks are on."""
+        for module, path in self.paths.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise ValueError(
+                    f"{module_label(path, module)} is a module of TorchScript, whose cost in a "
+                    "search cannot be told: give the module as it was before torch.jit.script or "
+                    "torch.jit.trace"
+                )
         before = {module: plain_settings(module) for module in self.net.modules()}
         handles = []
         for module in self.net.modules():

@@ -412,7 +412,7 @@ def test_networks_that_are_not_the_genotypes(network, tmp_path):
         ({"mean": None}, "data.mean must be a list"),
         ({"mean": [0.5]}, "one number for each of the 2 channels"),
         ({"std": [0.5, 0]}, "std above 0"),
-        ({"mean": [0.5, float("nan")]}, "must be finite"),
+        ({"mean": [0.5, float("nan")]}, r"data.mean\[1\] must be a finite number"),
         ({"image_size": 0}, "at least 1"),
         ({"name": 3}, "data.name must be a text"),
     ],

@@ -405,7 +405,14 @@ def test_compiled_parts_count_as_they_were_written(compiled):
     net = Choice({"attention": module, "layer": nn.Linear(16, 16)}, name="c")
     costs = gradnas.Search(net, cost=gradnas.ExpectedCost(budget_macs=1e9), example=x).costs
     assert costs is not None
-    assert costs.tables["c"].tolist() == [products, 2 * 32 * 16 * 16]
+    assert costs.tables["c"].tolist() == [products // 2, 32 * 16 * 16]  # of one example
+
+
+def test_scripted_parts_of_a_search_with_a_cost_are_refused_by_name():
+    layers = Choice({"a": scripted(nn.Linear(4, 4)), "b": nn.Identity()}, name="c")
+    limit = gradnas.ExpectedCost(budget_macs=1e9)
+    with pytest.raises(ValueError, match=r"'0.operations.a' \(RecursiveScriptModule\) is a module of Torch"):
+        gradnas.Search(nn.Sequential(layers), cost=limit, example=torch.randn(2, 4))
 
 
 def test_costs_inside_a_transform_are_refused_by_name():
