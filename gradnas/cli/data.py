@@ -11,7 +11,8 @@ from gradnas.cli.lines import line
 from gradnas.cli.options import flag, given
 from gradnas.config import did_you_mean
 from gradnas.tasks import KINDS
-from gradnas.tasks.base import DataSettings, Kind
+from gradnas.tasks.base import DataSettings
+from gradnas.tasks.kind import Kind
 
 OPTIONS = ("image_size", "fit", "test_fraction", "per_class", "max_pixels", "level", "min_count")
 

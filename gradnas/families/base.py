@@ -17,7 +17,8 @@ from gradnas.config import JsonObject
 from gradnas.export.source import NetworkSource
 from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import Space
-from gradnas.tasks.base import Kind, SearchSettings, Trainings, TrainSettings
+from gradnas.tasks.base import SearchSettings, Trainings, TrainSettings
+from gradnas.tasks.kind import Kind
 
 Searches = Mapping[str, Callable[[], SearchSettings]]
 A = TypeVar("A", bound=Architecture)

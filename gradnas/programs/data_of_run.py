@@ -8,7 +8,7 @@ from typing import Any
 from gradnas import runs
 from gradnas.config import read_object
 from gradnas.data.fingerprint import Fingerprint
-from gradnas.tasks.base import Kind
+from gradnas.tasks.kind import Kind
 
 
 def keep_data(

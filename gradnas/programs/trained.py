@@ -11,7 +11,8 @@ from gradnas.config import load, read_object
 from gradnas.export.programs import check_target
 from gradnas.families import family_of
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
-from gradnas.tasks.base import TrainSettings, unspoken
+from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.trained_part import unspoken
 
 TRAIN_FOLDER = "train"  # of a search run: the training of what it found
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gradnas.tasks.base import Kind, SearchSettings, TrainSettings
+from gradnas.tasks.base import SearchSettings, TrainSettings
 from gradnas.tasks.images import IMAGES
+from gradnas.tasks.kind import Kind
 from gradnas.tasks.text import TEXT
 from gradnas.tasks.your_task import YOUR_TASK
 

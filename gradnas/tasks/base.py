@@ -1,30 +1,17 @@
-"""What a program needs to know of a kind of data.
-
-A `Kind` is one object for each kind of data (`gradnas.tasks.KINDS`): its measure, its
-configurations, its words. It makes the live task of a run (`SearchTask`, `TrainTask`): the search
-or the network, the streams of batches with their positions, the losses. Programs, reports, exports
-and commands ask these, and never which kind they have in hand.
-"""
+"""What configurations of runs on any kind of data have, and the words of their reports."""
 
 from __future__ import annotations
 
-import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import torch
-from torch import nn
 
-from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, build, from_json, to_json
-from gradnas.data.fingerprint import Fingerprint
-from gradnas.data.summary import DataSummary
-from gradnas.export.source import SourceOf
 from gradnas.gradients import ArchitectureGradient
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -33,11 +20,7 @@ from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
-from gradnas.tasks.measure import Measure
-from gradnas.tasks.search import SearchTask
-from gradnas.tasks.sentences import NextStep, Sentences
 from gradnas.tasks.timed import Timed, Wanted
-from gradnas.tasks.training import TrainTask
 
 # ---- configurations ------------------------------------------------------------------------------
 
@@ -260,7 +243,7 @@ class TrainSettings(Settings):
         return build(cls, obj, where)
 
 
-# ---- kinds ---------------------------------------------------------------------------------------
+# ---- kinds --------------------------------------------------------------------------------------
 
 
 class Words(ABC):
@@ -299,260 +282,8 @@ class Words(ABC):
         """What can be done with the trained network: command lines and their purposes."""
 
 
-def unspoken(sentence: str) -> None:
-    """Says nothing."""
-    del sentence
-
-
-def unsaid(summary: DataSummary) -> None:
-    """Say nothing of what was read."""
-    del summary
-
-
 S = TypeVar("S", bound=SearchSettings)
 T = TypeVar("T", bound=TrainSettings)
 D = TypeVar("D")  # what `load()` of these settings gives
 
 Trainings = Mapping[str, Callable[[Any], T]]  # from an architecture that the recipe is for
-
-
-class Kind(ABC, Generic[S, T, D]):
-    """A kind of data; there is one object of it.
-
-    Attributes:
-        name: in a sentence: "images", "text".
-        measure: what trained networks are compared by.
-        words: of its reports.
-        search_config, train_config: the classes of its configurations, by which it is found.
-        no_estimate: why `--estimate` is refused, where it is.
-        data_config: the class of the settings of its data; all of them have defaults but `source`.
-        data_of_search: what a training takes over from the data of the search before it.
-        sheet_name: of the file with samples of the data, by default; its ending says the form.
-        searches: recipe -> the configuration of a search, beside the recipes of the families.
-        trainings: recipe -> architecture -> the configuration of its training; the first one
-            follows a search on such data, where there is one.
-    """
-
-    name: str
-    measure: Measure
-    words: Words
-    search_config: type[S]
-    train_config: type[T]
-    data_config: type[DataSettings] | None = None
-    no_estimate: str | None = None
-    sheet_name: str = "sheet.png"
-    data_of_search: tuple[str, ...] = ("source",)
-    searches: Mapping[str, Callable[[], S]] = MappingProxyType({})
-    trainings: Trainings[T] = MappingProxyType({})
-
-    def of(self, config: S | T) -> Kind[S, T, D]:
-        """The kind as runs of this configuration see it: another where they have own measures."""
-        del config
-        return self
-
-    @property
-    @abstractmethod
-    def sentences(self) -> Sentences[S]:
-        """What its runs say in the terminal."""
-
-    # -- the data --
-
-    def claims(self, source: str) -> bool:
-        """Whether a name or a path is one of data of this kind, as far as it tells by itself."""
-        del source
-        return False
-
-    @abstractmethod
-    def read(self, data: D) -> DataSummary:
-        """What was read."""
-
-    @abstractmethod
-    def fingerprint(self, data: D) -> Fingerprint:
-        """What the data are known again by, when a run is resumed or followed by a training."""
-
-    def suspicions(self, data: D) -> list[str]:
-        """What looks wrong in the data at a closer look than `read` takes, each a sentence."""
-        del data
-        return []
-
-    def sheet(self, data: D, path: Path) -> Path:
-        """Write samples of the data as they reach the network, with their labels; the path.
-
-        Raises:
-            ValueError: there is no such picture, or the path has another ending than it can.
-        """
-        del data, path
-        raise ValueError(f"of {self.name} there is no sheet of samples")
-
-    # -- the beginning of a run --
-
-    def check_search(self, config: S, data: D, device: torch.device) -> None:
-        """ValueError, before there is a run folder, for a search that cannot be."""
-        del config, data, device
-
-    def settled(self, config: T, data: D, chosen: Collection[str]) -> tuple[T, list[str]]:
-        """The configuration of a training as these data allow it, and what is to be said of that.
-
-        Args:
-            chosen: fields that the user set, which are not changed.
-        """
-        del data, chosen
-        return config, []
-
-    def notes(self, data: D) -> list[str]:
-        """What a user must know of the data of a run."""
-        return list(getattr(data, "notes", ()))
-
-    def following(self, config: T, searched: JsonObject) -> T:
-        """The configuration of a training that follows a search with this configuration.
-
-        Beside the data and the space, which any training takes over.
-        """
-        del searched
-        return config
-
-    def after_search(self, run: runs.Run, config: T, data: D) -> list[str]:
-        """What differs between the data of a search and those of the training that follows it.
-
-        Raises:
-            ValueError: they differ in what the network was searched for.
-        """
-        del run, config, data
-        return []
-
-    def check_training(self, config: T, data: D, device: torch.device) -> None:
-        """ValueError, before there is a run folder, for a training that cannot be."""
-        del config, data, device
-
-    def begin(self, run: runs.Run, data: D) -> None:
-        """Write into a new run folder what must be known of the data later."""
-        del run, data
-
-    def check_same(self, run: runs.Run, data: D) -> None:
-        """ValueError where the run cannot go on with these data: its network does not fit them.
-
-        Whether they are the data that it began with is asked of the fingerprint.
-        """
-        del run, data
-
-    @abstractmethod
-    def search_task(self, config: S, data: D, device: torch.device) -> SearchTask[S, Any]:
-        """The live task of a search."""
-
-    @abstractmethod
-    def train_task(
-        self, config: T, data: D, device: torch.device, network: nn.Module | None = None
-    ) -> TrainTask[T, Any]:
-        """The live task of a training.
-
-        `network` is another than that of the configuration, with the same calls (for comparisons).
-        """
-
-    def random_architecture(self, config: T, generator: torch.Generator) -> Architecture:
-        """An architecture drawn uniformly, to be trained in the same way for comparison."""
-        return config.space.random_decision(generator)
-
-    # -- after a training --
-
-    @abstractmethod
-    def untrained(self, run: runs.Run, config: T) -> nn.Module:
-        """The network of a finished training with fresh weights.
-
-        Its folder says what must be known of the data.
-        """
-
-    def load_trained(self, run: runs.Run, config: T) -> nn.Module:
-        """The trained network of a finished run, in eval mode, on the CPU.
-
-        Raises:
-            ValueError: no weights yet, or weights of another network (names the first tensor that
-                does not fit).
-        """
-        path = run.path / runs.WEIGHTS
-        if not path.exists():
-            raise ValueError(
-                f"{run.path} holds no trained weights yet; finish it with: "
-                f"gradnas resume {shlex.quote(str(run.path))}"
-            )
-        trained = run.result("genotype")
-        if trained is not None and trained != config.genotype.to_text():
-            raise ValueError(
-                f"the genotype in {run.path / runs.CONFIG} is not the one that was trained, which "
-                f"{runs.RESULTS} names: one of the two files was changed"
-            )
-        with torch.device("cpu"):
-            network = self.untrained(run, config)
-        try:
-            network.load_state_dict(run.load_tensors(runs.WEIGHTS))
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit its configuration: {error}") from error
-        return network.eval()
-
-    @abstractmethod
-    def evaluate(
-        self,
-        run: runs.Run,
-        config: T,
-        source: str | None,
-        device: torch.device,
-        say: Callable[[DataSummary], None] = unsaid,
-    ) -> str:
-        """Evaluate the trained network on the test data: one line that says what came out.
-
-        Args:
-            source: of other data than those of the configuration.
-            say: is called with what was read, before the evaluation.
-        """
-
-    @abstractmethod
-    def export(
-        self,
-        run: runs.Run,
-        config: T,
-        path: Path,
-        source: SourceOf,
-        say: Callable[[str], None] = unspoken,
-    ) -> list[Path]:
-        """Write the trained network in the form that the ending of `path` names.
-
-        Returns:
-            The files written.
-
-        Args:
-            source: how the source of such a network is written, for `.py`.
-            say: is called with what is to be said of the file.
-        """
-
-    def normalising(self) -> Kind[S, T, D]:
-        """The kind whose exported networks take inputs as they are stored, and normalise inside.
-
-        Raises:
-            ValueError: inputs of this kind are not normalised.
-        """
-        raise ValueError(
-            f"--normalised is for images: what goes into a network of {self.name} is not normalised"
-        )
-
-    def after_training(self, run: runs.Run, config: T) -> list[NextStep]:
-        """What to do with a finished training, beyond what goes for any."""
-        del run, config
-        return []
-
-    def generate(
-        self,
-        run: runs.Run,
-        config: T,
-        prompt: str,
-        tokens: int,
-        temperature: float,
-        seed: int,
-        say: Callable[[str], None] = unspoken,
-    ) -> str:
-        """Go on with a text; ValueError where the trained network is no language model.
-
-        `say` is called with what must be known of how the prompt is read.
-        """
-        del config, prompt, tokens, temperature, seed, say
-        raise ValueError(
-            f"{run.path} was trained on {self.name}: only a language model can write text"
-        )

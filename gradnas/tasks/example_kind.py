@@ -32,11 +32,13 @@ from gradnas.randomness import seed_for
 from gradnas.runs import Record
 from gradnas.search.search import Search
 from gradnas.spaces.module_space import ModuleSpace
-from gradnas.tasks.base import DataSettings, Kind, SearchSettings, TrainSettings, unsaid, unspoken
+from gradnas.tasks.base import DataSettings, SearchSettings, TrainSettings
 from gradnas.tasks.batched import BatchedSearch, BatchedTraining
 from gradnas.tasks.examples import ExampleBatches, Examples
+from gradnas.tasks.kind import Kind
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.sentences import Sentences
+from gradnas.tasks.trained_part import unsaid, unspoken
 
 # Streams of random numbers.
 TRAIN_ORDER = 61

@@ -411,7 +411,9 @@ def test_compiled_parts_count_as_they_were_written(compiled):
 def test_scripted_parts_of_a_search_with_a_cost_are_refused_by_name():
     layers = Choice({"a": scripted(nn.Linear(4, 4)), "b": nn.Identity()}, name="c")
     limit = gradnas.ExpectedCost(budget_macs=1e9)
-    with pytest.raises(ValueError, match=r"'0.operations.a' \(RecursiveScriptModule\) is a module of Torch"):
+    with pytest.raises(
+        ValueError, match=r"'0.operations.a' \(RecursiveScriptModule\) is a module of Torch"
+    ):
         gradnas.Search(nn.Sequential(layers), cost=limit, example=torch.randn(2, 4))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -12,40 +13,32 @@ from torch import nn
 from gradnas import runs
 from gradnas.config import JsonObject, from_json, read_object
 from gradnas.data import DataConfig, ImageData
-from gradnas.data.closer import closer_look
-from gradnas.data.fingerprint import Fingerprint
-from gradnas.data.load import is_of_images
 from gradnas.data.summary import DataSummary
 from gradnas.data.testing import load_test
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.costs import noted_warnings
 from gradnas.tasks.images.checks import (
-    IMAGES_FILE,
-    check_earlier_images,
     check_image_search,
     check_image_training,
-    check_same_images,
-    known_images,
-    notes_after_search,
     with_head_that_fits,
 )
+from gradnas.tasks.images.data_part import ImagesDataPart
 from gradnas.tasks.images.evaluation import evaluate
 from gradnas.tasks.images.export import ImageFacts, export_network, export_sentences
-from gradnas.tasks.images.reading import summary_of
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.sentences import ImageSentences
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
-from gradnas.tasks.images.sheet import sheet_of
 from gradnas.tasks.images.training import ImageTraining
 from gradnas.tasks.images.words import ImageWords
+from gradnas.tasks.kind import Kind
 from gradnas.tasks.measure import Measure
+from gradnas.tasks.trained_part import unsaid, unspoken
 
 EVALUATION_BATCH = 256
 
 
-class Images(Kind[SearchConfig, TrainConfig, ImageData]):
+class Images(ImagesDataPart, Kind[SearchConfig, TrainConfig, ImageData]):
     """Labelled images, measured by the accuracy of a classifier.
 
     Args:
@@ -67,23 +60,6 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     def sentences(self) -> ImageSentences:
         return ImageSentences(self.measure)
 
-    # -- the data --
-
-    def claims(self, source: str) -> bool:
-        return is_of_images(source)
-
-    def read(self, data: ImageData) -> DataSummary:
-        return summary_of(data)
-
-    def fingerprint(self, data: ImageData) -> Fingerprint:
-        return data.found.fingerprint
-
-    def suspicions(self, data: ImageData) -> list[str]:
-        return closer_look(data)
-
-    def sheet(self, data: ImageData, path: Path) -> Path:
-        return sheet_of(data, path)
-
     # -- runs --
 
     def check_search(self, config: SearchConfig, data: ImageData, device: torch.device) -> None:
@@ -102,22 +78,6 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
     def check_training(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
         check_precision(config.precision, device)
         check_image_training(config, data, device)
-
-    def begin(self, run: runs.Run, data: ImageData) -> None:
-        runs.write_json(run.path / IMAGES_FILE, known_images(data))
-
-    def check_same(self, run: runs.Run, data: ImageData) -> None:
-        if not (run.path / IMAGES_FILE).exists():
-            return  # of an earlier version
-        before = read_object(run.path / IMAGES_FILE)
-        check_same_images(before, data, str(run.path))
-        if not (run.path / runs.DATA).exists():
-            check_earlier_images(before, data, str(run.path))
-
-    def after_search(self, run: runs.Run, config: TrainConfig, data: ImageData) -> list[str]:
-        if not (run.path / IMAGES_FILE).exists():
-            return []
-        return notes_after_search(read_object(run.path / IMAGES_FILE), data)
 
     def search_task(
         self, config: SearchConfig, data: ImageData, device: torch.device
@@ -191,8 +151,8 @@ class Images(Kind[SearchConfig, TrainConfig, ImageData]):
             say(sentence)
         return files
 
-    def normalising(self) -> Images:
-        return Images(normalises_inside=True)
+    def normalising(self) -> Self:
+        return type(self)(normalises_inside=True)
 
 
 def trained_on(run: runs.Run) -> JsonObject:

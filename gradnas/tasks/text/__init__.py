@@ -15,45 +15,38 @@ from torch import nn
 
 from gradnas import runs
 from gradnas.data import Corpus, TextConfig, TextStream
-from gradnas.data.fingerprint import Fingerprint
-from gradnas.data.located import expanded
 from gradnas.data.summary import DataSummary
 from gradnas.export.programs import METADATA
 from gradnas.export.source import SourceOf
 from gradnas.memory import check_fits, module_bytes
 from gradnas.spaces import RecurrentNetwork
-from gradnas.tasks.base import Kind, unsaid, unspoken
+from gradnas.tasks.kind import Kind
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.sentences import NextStep, about
+from gradnas.tasks.text.data_part import TextDataPart
 from gradnas.tasks.text.export import export_language_model
 from gradnas.tasks.text.generation import generate
 from gradnas.tasks.text.reading import (
-    VOCABULARY,
     evaluate_text,
     most_frequent,
     read_vocabulary,
     unknown_share,
-    write_vocabulary,
 )
 from gradnas.tasks.text.search import TextSearch
 from gradnas.tasks.text.sentences import TextSentences, share_text, unknown_notes
 from gradnas.tasks.text.settings import TextSearchConfig, TextTrainConfig
 from gradnas.tasks.text.summary import (
     as_read,
-    fingerprint_of,
-    is_of_text,
-    summary_of,
-    suspicions_of,
-    write_sheet,
 )
 from gradnas.tasks.text.training import TextTraining
 from gradnas.tasks.text.words import TextWords
+from gradnas.tasks.trained_part import unsaid, unspoken
 
 GENERATED_TOKENS = 100  # by default
 TRIED_TOKENS = 5  # to see how long they take
 
 
-class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
+class Text(TextDataPart, Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     """Text, measured by the perplexity of a language model."""
 
     name = "text"
@@ -71,23 +64,6 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
     @property
     def sentences(self) -> TextSentences:
         return TextSentences(self.measure)
-
-    # -- the data --
-
-    def claims(self, source: str) -> bool:
-        return is_of_text(source, expanded(source))
-
-    def read(self, data: Corpus) -> DataSummary:
-        return summary_of(data)
-
-    def fingerprint(self, data: Corpus) -> Fingerprint:
-        return fingerprint_of(data)
-
-    def suspicions(self, data: Corpus) -> list[str]:
-        return suspicions_of(data)
-
-    def sheet(self, data: Corpus, path: Path) -> Path:
-        return write_sheet(data, path)
 
     # -- runs --
 
@@ -126,16 +102,6 @@ class Text(Kind[TextSearchConfig, TextTrainConfig, Corpus]):
         TextStream(data.train, config.batch_size, name="train")
         TextStream(data.valid, config.eval_batch_size, name="valid")
         TextStream(data.test, config.test_batch_size, name="test")
-
-    def begin(self, run: runs.Run, data: Corpus) -> None:
-        write_vocabulary(run, data)
-
-    def check_same(self, run: runs.Run, data: Corpus) -> None:
-        if (run.path / VOCABULARY).exists() and read_vocabulary(run) != data.vocabulary:
-            raise ValueError(
-                f"the text of {data.name} has changed since {run.path} began: its vocabulary is "
-                "another one"
-            )
 
     def search_task(
         self, config: TextSearchConfig, data: Corpus, device: torch.device

@@ -18,9 +18,10 @@ from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
 from gradnas.precision import check_precision
-from gradnas.tasks.base import Kind, unsaid, unspoken
 from gradnas.tasks.costs import noted_warnings
+from gradnas.tasks.kind import Kind
 from gradnas.tasks.measure import Measure
+from gradnas.tasks.trained_part import unsaid, unspoken
 from gradnas.tasks.your_task.checks import check_task_search, check_task_training, steady_notes
 from gradnas.tasks.your_task.export import export_task
 from gradnas.tasks.your_task.measures import LOSS
