@@ -15,7 +15,7 @@ from typing import TypeVar
 from gradnas import runs
 from gradnas.config import did_you_mean, read_object
 from gradnas.tasks.base import Settings
-from gradnas.tasks.your_task.settings import TASK_COPY, GivenTask
+from gradnas.tasks.your_task.given import TASK_COPY, GivenTask
 from gradnas.tasks.your_task.task import Task
 
 DEFAULT_NAME = "task"

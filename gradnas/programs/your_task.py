@@ -34,7 +34,8 @@ from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
 from gradnas.tasks.search import CANDIDATES
-from gradnas.tasks.your_task.settings import GivenTask, TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.given import GivenTask
+from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.task import Task
 
 

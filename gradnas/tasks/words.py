@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
@@ -152,8 +154,13 @@ class MeasuredWords(Words):
 
     def _curves(self, folder: Folder, name: str, title: str) -> str:
         """Loss and measure over the epochs, side by side."""
+        keys = list(dict.fromkeys(("loss", self.measure.key)))  # the measure may be the loss
+        return self.panels(folder, keys, name, title)
+
+    def panels(self, folder: Folder, keys: Sequence[str], name: str, title: str) -> str:
+        """What these names stand for in the metrics, over the epochs, side by side."""
         panels = []
-        for key in dict.fromkeys(("loss", self.measure.key)):  # the measure may be the loss
+        for key in keys:
             lines = [
                 _line(folder, f"train_{key}", "training data", PALE),
                 _line(folder, f"search_valid_{key}", "alphas’ data, in the steps", GREEN),
@@ -165,7 +172,7 @@ class MeasuredWords(Words):
                 panels.append(Panel(key.capitalize(), there))
         if not panels:
             return ""
-        about = f"{title or 'Training'}: loss and {self.measure.key} over epochs"
+        about = f"{title or 'Training'}: {' and '.join(keys)} over epochs"
         return headed(title, figure(plots.curves(name, panels, about)))
 
     # -- how to go on --

@@ -12,7 +12,7 @@ from gradnas.families.choices import report
 from gradnas.pictures import choices
 from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces.module_space import ModuleSpace
-from gradnas.tasks.your_task.settings import TaskSpace
+from gradnas.tasks.your_task.space import TaskSpace
 
 
 class ChoicesOfModule(Family[Choices, ModuleSpace]):

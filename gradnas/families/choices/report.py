@@ -29,7 +29,7 @@ from gradnas.reports.folder import Folder, Mixture, Tables, read_alphas
 from gradnas.reports.parts import escaped, figure, headed, row
 from gradnas.spaces.module_space import ModuleSpace
 from gradnas.spaces.your_module import ModuleSupernet
-from gradnas.tasks.your_task.settings import TaskSpace
+from gradnas.tasks.your_task.space import TaskSpace
 
 
 def tables(folder: Folder) -> Tables:

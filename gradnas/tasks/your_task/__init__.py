@@ -52,7 +52,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     """Tasks of one's own, each with measures of its own.
 
     Args:
-        measure: the one that decides.
+        measures: the one that decides first.
     """
 
     name = "a task of your own"
@@ -61,16 +61,16 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     data_of_search = ("source", "sha256", "workers")
     trainings = MappingProxyType({TRAINING: own_task_eval})
 
-    def __init__(self, measure: Measure = LOSS) -> None:
-        self.measure = measure
+    def __init__(self, measures: tuple[Measure, ...] = (LOSS,)) -> None:
+        self.measure, *self.others = measures
         self.words = TaskWords()
 
     def of(self, config: TaskSearchConfig | TaskTrainConfig) -> YourTask:
-        return YourTask(config.measures[0]) if config.measures else self
+        return YourTask(config.measures) if config.measures else self
 
     @property
     def sentences(self) -> TaskSentences:
-        return TaskSentences(self.measure)
+        return TaskSentences(self.measure, self.others)
 
     # -- the data --
 

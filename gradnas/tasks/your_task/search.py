@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed
-from gradnas.choice import Draw
 from gradnas.latency.counts import in_eval_mode
 from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
@@ -165,7 +164,7 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         other = batch if valid_batch is None else valid_batch
         if self.config.capture and not self.place.at_start and is_flat(batch) and is_flat(other):
             if self.captured is None:
-                self.captured = CapturedStep(self.search, self._loss_to_capture)
+                self.captured = CapturedStep(self.search, partial(captured_loss, self))
             if self.captured.fits(tuple(batch), tuple(other)):
                 report, train, valid = self.captured(tuple(batch), tuple(other))
                 return report, train, {} if report.valid_loss is None else valid
@@ -182,9 +181,6 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         sizes = (self.size(batch), None if valid_batch is None else self.size(valid_batch))
         report = self.search.step(loss_on("train", batch), of_alphas, sizes)
         return report, read["train"], read["valid"]
-
-    def _loss_to_capture(self, net: Callable[..., Any], *batch: Tensor) -> tuple[Tensor, Parts]:
-        return self.losses(self.outputs(net, batch), batch)
 
     # -- epochs --
 
@@ -206,7 +202,8 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         mixture: dict[str, float] | None = None
         if search.relaxation.trains_mixtures:
             with in_eval_mode(search.supernet):  # and back, with what the user has frozen
-                mixture = self.evaluated(self.mixture(search.evaluation_draw()), batches)
+                net = BoundNet(search.supernet, search.evaluation_draw(), None)
+                mixture = self.evaluated(net, batches)
             record |= {f"valid_{name}": value for name, value in mixture.items()}
         network = search.supernet.derived(result.decision)
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
@@ -228,10 +225,6 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             probabilities[name] = dict(zip(operations, p_O.tolist(), strict=True))
         found["probabilities"] = probabilities
         return found
-
-    def mixture(self, draw: Draw) -> BoundNet:
-        """The supernet under one setting of its choices."""
-        return BoundNet(self.search.supernet, draw, None)
 
     def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
         """By the deciding measure; one that adds up over batches says nothing of groups of them.
@@ -255,6 +248,13 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         """Mean loss and measures of a network on what is held out."""
         held_out = islice(self.held_out.epoch(0), batches)
         return measured(self.task, network, held_out, self.config.precision, self.search.device)
+
+
+def captured_loss(
+    calls: TaskCalls, net: Callable[..., Any], *batch: Tensor
+) -> tuple[Tensor, Parts]:
+    """The loss of a recording, on the tensors of a batch."""
+    return calls.losses(calls.outputs(net, batch), batch)
 
 
 def is_flat(batch: Any) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gradnas.architectures.choices import Choices
 from gradnas.runs import Record
 from gradnas.tasks.costs import cost_sentence
+from gradnas.tasks.measure import Measure
 from gradnas.tasks.sentences import Sentences, verdict_lines
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 
@@ -13,6 +16,16 @@ NAME_WIDTH = 28  # of a choice in the terminal; of longer names the end
 
 class TaskSentences(Sentences[TaskSearchConfig]):
     """What searches and trainings on a task of one's own say of their results."""
+
+    def __init__(self, measure: Measure, others: Sequence[Measure] = ()) -> None:
+        super().__init__(measure)
+        self.others = others
+
+    def of_training(self, results: Record, random_noun: str) -> list[str]:
+        sentences = super().of_training(results, random_noun)
+        for other in self.others:
+            sentences.append(f"test {other.key} {other.text(results[f'test_{other.key}'])}")
+        return sentences
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
         measured = verdict_lines(results)

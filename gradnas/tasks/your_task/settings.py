@@ -6,198 +6,29 @@ known of it without running it. To be run it is bound to the task, which the use
 
 from __future__ import annotations
 
-import hashlib
-import shlex
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-from torch import nn
-
 from gradnas import runs
 from gradnas.architectures.choices import Choices
-from gradnas.config import JsonObject, build, check_numbers, to_json
+from gradnas.config import check_numbers
 from gradnas.gradients import ArchitectureGradient, FirstOrder
-from gradnas.gradients.base import same_randomness
-from gradnas.latency.counts import in_eval_mode
-from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.feed import size_of, to_device
-from gradnas.search.folder import IN_PYTHON  # where a task is from that no file says
-from gradnas.spaces.module_space import CHOICES, ModuleSpace
-from gradnas.spaces.your_module import choices_in, places_in
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
 from gradnas.tasks.your_task.calls import example_call
+from gradnas.tasks.your_task.given import TASK_COPY, GivenTask, TaskData, option_for
 from gradnas.tasks.your_task.measures import LOSS
-from gradnas.tasks.your_task.task import Task
-
-TASK_COPY = "task.py"  # in a run folder, to read
-
-
-@dataclass(frozen=True)
-class GivenTask:
-    """A task as it was given for one run.
-
-    Args:
-        source: the file as it was named, `my_task.py` or `my_task.py:name`.
-        text: of the file; None of a task that was made in Python.
-    """
-
-    task: Task
-    source: str = IN_PYTHON
-    text: bytes | None = None
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file."""
-        return None if self.text is None else hashlib.sha256(self.text).hexdigest()
-
-
-def option_for(source: str) -> str:
-    """What a command needs for a task: ` --task my_task.py`; nothing for one made in Python."""
-    return "" if source == IN_PYTHON else f" --task {shlex.quote(source)}"
-
-
-def not_here(source: str) -> ValueError:
-    """The error where a run needs its task."""
-    where = "MY_TASK.py" if source == IN_PYTHON else source
-    return ValueError(
-        f"this run is of a task of your own ({source}), and no file that a run folder names is "
-        "run: "
-        f"give it with --task {where}"
-    )
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """Where the data of a run on a task of one's own are: in its task.
-
-    Args:
-        source: the file as it was named, `my_task.py` or `my_task.py:name`.
-        sha256: of the file; None of a task that was made in Python.
-        workers: processes that read a data set.
-        given: the task itself, in no file.
-    """
-
-    source: str = IN_PYTHON
-    sha256: str | None = None
-    workers: int = 0
-    given: GivenTask | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.given is None:
-            check_numbers(self)
-
-    def load(self) -> Task:
-        """The task.
-
-        Raises:
-            ValueError: it was not given.
-        """
-        if self.given is None:
-            raise not_here(self.source)
-        return self.given.task
-
-    def bound(self, given: GivenTask) -> TaskData:
-        """The same with a task."""
-        return replace(self, source=given.source, sha256=given.sha256, given=given)
-
-    def to_json(self) -> JsonObject:
-        """What a file may hold."""
-        return {"source": self.source, "sha256": self.sha256, "workers": self.workers}
-
-    @classmethod
-    def from_json(cls, data: JsonObject, where: str) -> TaskData:
-        """The same without its task."""
-        if "given" in data:
-            raise ValueError(f"{where}: unknown field 'given'")
-        return build(cls, data, where)
-
-
-@dataclass(frozen=True)
-class TaskSpace(ModuleSpace):
-    """The choices of a task's model.
-
-    Args:
-        choices: name -> operations.
-        places: name -> where in the model it is: paths of modules with dots.
-        model: makes the module, in no file.
-        example: what it is called with, in no file.
-    """
-
-    choices: Mapping[str, tuple[str, ...]]
-    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    model: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
-    example: Callable[[], Call] | None = field(default=None, compare=False, repr=False)
-
-    @classmethod
-    def of(
-        cls, model: Callable[[], nn.Module], example: Callable[[], Call] | None = None
-    ) -> TaskSpace:
-        """That of a model, which is made once for it."""
-        with torch.random.fork_rng(devices=[]):
-            module = model()
-        return cls(choices_in(module), places_in(module), model, example)
-
-    def bound(self, given: GivenTask) -> TaskSpace:
-        """The same with what makes the module.
-
-        Raises:
-            ValueError: a module with other choices.
-        """
-        own = TaskSpace.of(given.task.new_model, partial(example_call, given.task, 2))
-        if not self.choices:
-            return own
-        for name in [*self.choices, *own.choices]:
-            before = self.choices.get(name)
-            now = own.choices.get(name)
-            if before != now:
-                had = "no such choice" if before is None else list(before)
-                has = "no such choice" if now is None else list(now)
-                raise ValueError(
-                    f"the model of {given.source} is not that of the run: at the choice {name!r} "
-                    "it has "
-                    f"{has}, and the run had {had}"
-                )
-        return replace(own, choices=self.choices)
-
-    @property
-    def names(self) -> dict[str, tuple[str, ...]]:
-        return dict(self.choices)
-
-    def module(self, **task: Any) -> nn.Module:
-        if self.model is None:
-            raise not_here("MY_TASK.py")
-        return self.model(**task)
-
-    def run_once(self, module: nn.Module) -> None:
-        if self.example is None:
-            return
-        call = self.example()
-        with in_eval_mode(module), same_randomness(module.parameters()), torch.no_grad():
-            call.on(module)
-
-    # -- its entry in a configuration file --
-
-    def to_json(self) -> JsonObject:
-        return {CHOICES: to_json(self.choices), "places": to_json(self.places)}
-
-    @classmethod
-    def from_json(cls, data: JsonObject, where: str) -> TaskSpace:
-        if "model" in data:
-            raise ValueError(f"{where}: unknown field 'model'")
-        return build(cls, data, where)
+from gradnas.tasks.your_task.space import TaskSpace
 
 
 class TaskSettings(Settings):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from gradnas import runs
 from gradnas.config import from_json
 from gradnas.reports.folder import Folder
+from gradnas.reports.parts import joined
 from gradnas.reports.words import Summary
 from gradnas.tasks.base import Words
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.words import MeasuredWords
-from gradnas.tasks.your_task.settings import option_for
+from gradnas.tasks.your_task.given import option_for
 
 
 class TaskWords(Words):
@@ -19,7 +20,14 @@ class TaskWords(Words):
         return _words(folder).summary(folder)
 
     def key_numbers(self, folder: Folder) -> list[tuple[str, str]]:
-        return _words(folder).key_numbers(folder)
+        numbers = _words(folder).key_numbers(folder)
+        _, *others = measures_of(folder)
+        training = folder.training
+        for measure in others:
+            reached = None if training is None else training.result(f"test_{measure.key}")
+            if reached is not None:
+                numbers.append((measure.text(reached), f"test {measure.key}"))
+        return numbers
 
     def comparison(self, folder: Folder) -> str:
         return _words(folder).comparison(folder)
@@ -28,7 +36,16 @@ class TaskWords(Words):
         return _words(folder).costs(folder)
 
     def curves(self, folder: Folder) -> str:
-        return _words(folder).curves(folder)
+        words = _words(folder)
+        parts = [words.curves(folder)]
+        _, *others = measures_of(folder)
+        for first in range(0, len(others), 2):  # two panels fill a line
+            keys = [measure.key for measure in others[first : first + 2]]
+            for own in (folder, folder.child):
+                if own is not None:
+                    what = "search" if own.is_search else "training"
+                    parts.append(words.panels(own, keys, f"plot-{what}-measures-{first}", ""))
+        return joined(parts)
 
     def options(self, folder: Folder) -> str:
         return option_for(folder.source)
