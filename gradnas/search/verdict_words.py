@@ -41,7 +41,7 @@ def _about_choices(verdict: Told) -> str:
     if len(verdict.choices) > 1:
         of = f"of {judged} choices"
         if verdict.not_compared:
-            of = f"of the {judged} (of {len(verdict.choices)}) choices that were compared"
+            of = f"of the {judged} choices compared (of {len(verdict.choices)})"
         where = f"in {len(undecided)} {of} ({_listed(undecided)}) "
     text = f"Undecided: {where}what was chosen is not better {than}"
     contradicted = [c.name for c in verdict.choices if c.state == "contradicted"]
@@ -97,7 +97,9 @@ def _about_random(verdict: Told) -> str:
     lead = verdict.gain(verdict.derived, mean)
     is_better = spread is not None and lead > 2.0 * spread
     word = "" if is_better else "not clearly "
-    return f"it is {word}better than {len(verdict.random)} random ones ({shown})"
+    number = len(verdict.random)
+    ones = "one" if number == 1 else "ones"
+    return f"it is {word}better than {number} random {ones} ({shown})"
 
 
 def lines(verdict: Told) -> list[str]:
