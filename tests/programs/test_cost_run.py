@@ -212,7 +212,7 @@ def test_bad_input_about_costs_is_one_sentence(table, tmp_path, capsys):
     assert "only one of --budget-ms and --target-macs" in _fails(
         capsys, *start, "--latency", table, "--budget-ms", "8", "--target-macs", "5"
     )
-    assert "budget_ms must be above 0, not -8" in _fails(
+    assert "--budget-ms must be above 0, not -8" in _fails(
         capsys, *start, "--latency", table, "--budget-ms", "-8"
     )
     assert "cannot read" in _fails(
