@@ -164,9 +164,9 @@ def _run(
                     keeper.after_step()
 
             record = task.finish_epoch(evaluated=not stopped)
+            timed = timing(epoch, began, device)
             if is_main:
                 run.append(runs.METRICS, record)
-                timed = timing(epoch, began, device)
                 run.append(runs.TIMINGS, timed)
                 run.save_tensors(runs.ALPHAS, task.trajectory)
             shown = {word: record[name] for name, word in task.shown.items() if name in record}

@@ -193,9 +193,9 @@ def _train(
                     keeper.after_step()
 
             record = task.finish_epoch()
+            timed = timing(epoch, began, device)
             if is_main:
                 run.append(runs.METRICS, record)
-                timed = timing(epoch, began, device)
                 run.append(runs.TIMINGS, timed)
             bar.epoch(epoch, task.shown(record))
             for remark in task.remarks(record):

@@ -33,9 +33,10 @@ from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.tasks import kind_of
-from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.your_task.given import GivenTask
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
+from gradnas.tasks.your_task.space import choices_of
 from gradnas.tasks.your_task.task import Task
 
 
@@ -280,7 +281,7 @@ def _decided(found: SearchRun | str | Path | Mapping[str, str]) -> tuple[Path | 
     """The folder of the search, where there was one, and what was decided."""
     if isinstance(found, Mapping):
         return None, Choices(found)
-    path = found.path if isinstance(found, SearchRun) else Path(found)
+    path = Path(found) if isinstance(found, str | Path) else found.path
     folder = path if path.is_dir() else None
     file = path
     if folder is not None:
@@ -288,10 +289,7 @@ def _decided(found: SearchRun | str | Path | Mapping[str, str]) -> tuple[Path | 
         file = folder / runs.GENOTYPE
         if not file.exists():
             raise ValueError(f"{folder} has no {runs.GENOTYPE} yet: the search is not finished")
-    decided = load_architecture(file)
-    if not isinstance(decided, Choices):
-        raise ValueError(f"{file} holds a {decided.noun}, and not the choices of a module")
-    return folder, decided
+    return folder, choices_of(load_architecture(file), file)
 
 
 C = TypeVar("C", bound=TaskSearchConfig | TaskTrainConfig)

@@ -31,7 +31,6 @@ from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet, tables_of
-from gradnas.spaces.your_module import ModuleSupernet, places_in
 
 IN_PYTHON = "a program"  # where the data of such a search are from
 CONFIG_TYPE = "TaskSearchConfig"  # as whose configuration the folder is read
@@ -114,7 +113,8 @@ class FitFolder:
                 f"out= is for a search from its beginning, and this one has made {search.steps} "
                 "steps: give a new Search, with resume=True to go on with what was stopped"
             )
-        if not isinstance(search.supernet, ModuleSupernet):
+        space = search.supernet.space_record()
+        if space is None:
             raise ValueError(
                 "out= is for searches over modules with choices: those of published spaces have a "
                 "run folder on the command line (gradnas search)"
@@ -125,7 +125,7 @@ class FitFolder:
         self.trajectory = {f"{name}/0000": table for name, table in self._tables().items()}
         self._began = time.monotonic()
         self._stack = ExitStack()
-        config = _configuration(search, search.supernet, epochs)
+        config = _configuration(search, space, epochs)
         # What may be another when it goes on
         self.settings = {key: value for key, value in config.items() if key != "device"}
         self.is_main = distributed.is_main()
@@ -258,10 +258,8 @@ def _gap_record(verdict: Verdict | None) -> Record:
     return record
 
 
-def _configuration(search: Recorded, supernet: ModuleSupernet, epochs: int) -> JsonObject:
+def _configuration(search: Recorded, space: JsonObject, epochs: int) -> JsonObject:
     """What is known of the search, in the form of a configuration file."""
-    names = {name: list(operations) for name, operations in supernet.names.items()}
-    space = {"type": "TaskSpace", "choices": names, "places": to_json(places_in(supernet.net))}
     adam = search.alpha_optimizer.param_groups[0]
     alphas = AlphaOptimizer(adam["lr"], tuple(adam["betas"]), adam["weight_decay"])
     cost = search.cost

@@ -11,33 +11,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from gradnas.architectures.base import Architecture
 from gradnas.choice import Draw, OutsideSearch
-from gradnas.derivation import Picks
-from gradnas.latency import Costs, CostView, LatencyTable, costs_of
-from gradnas.latency.quantities import PARAMS
+from gradnas.config import JsonObject
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.budget import Ranking, knapsack
+from gradnas.spaces.costs import D, NetworkWithCosts
 
 Weights = Literal["keep", "fresh"]
 
-D = TypeVar("D", bound=Architecture)  # what is decided: a Genotype, a Chain, Choices
 
-
-class Supernet(nn.Module, ABC, Generic[D]):
+class Supernet(NetworkWithCosts[D], ABC):
     """A network in which every choice is open.
 
     `alphas` (choice name -> logits) are parameters, so `state_dict`, devices and checkpoints see
     them; `Search` keeps them out of the weight optimiser.
     """
 
-    alphas: nn.ParameterDict
     # From alphas to mixing weights where no draw says more; a search sets its own.
     relaxation: Relaxation = Softmax()
     # Set while a loss of a search runs: each call, in any thread, must then say what is mixed.
@@ -90,6 +84,13 @@ class Supernet(nn.Module, ABC, Generic[D]):
             f"{type(self).__name__} is called, net(...)"
         )
 
+    def space_record(self) -> JsonObject | None:
+        """The space as a run folder of `Search.fit` describes it.
+
+        None where it has none: the command line searches such spaces, and makes their folders.
+        """
+        return None
+
     def idle_choices(self) -> list[str]:
         """The choices that no pass has called: nothing has decided them."""
         return []
@@ -98,47 +99,6 @@ class Supernet(nn.Module, ABC, Generic[D]):
         """What whoever starts a search of it should be told."""
         return []
 
-    # ---- costs -----------------------------------------------------------------------------------
-
-    def cost_view(self) -> CostView:
-        """How to run this network so that operations cost what they will cost in a derived one."""
-        raise ValueError(
-            f"{type(self).__name__} does not say what its operations cost: it has no cost_view()"
-        )
-
-    def costs(
-        self,
-        quantity: str,
-        inputs: Sequence[Any],
-        table: LatencyTable | None = None,
-        named: Mapping[str, Any] | None = None,
-    ) -> Costs:
-        """What every operation costs with these inputs; latencies are read from `table`.
-
-        Args:
-            named: inputs by name.
-
-        Raises:
-            ValueError: a latency that the table neither has nor predicts.
-        """
-        units = self.cost_view().called_with(named).survey(inputs)
-        return costs_of(units, quantity, dict(self.alphas.items()), table)
-
-    def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[D]:
-        """The architectures by the product of their operations' strengths, with what they cost.
-
-        Args:
-            strengths: choice name -> strength of each operation, `(O,)`.
-        """
-        return Ranking(knapsack(costs, strengths), costs.fixed, self.decision)
-
-    def no_costs(self) -> Costs:
-        """Costs of nothing, so that architectures are ranked by their strengths alone."""
-        tables = {}
-        for name, alpha in self.alphas.items():
-            tables[name] = torch.zeros(alpha.shape, dtype=torch.float64)
-        return Costs(PARAMS.name, 0.0, tables)
-
     def random_decision(self, generator: torch.Generator) -> D:
         """An architecture drawn uniformly.
 
@@ -146,13 +106,6 @@ class Supernet(nn.Module, ABC, Generic[D]):
             ValueError: the supernet does not say which there are.
         """
         raise ValueError(f"{type(self).__name__} draws no random architectures")
-
-    def decision(self, picks: Picks) -> D:
-        """The discrete architecture with these operations, given by their columns."""
-        raise ValueError(
-            f"{type(self).__name__} cannot derive an architecture within a budget: "
-            "it has no decision()"
-        )
 
     def one_hot_draw(self, decision: D, /) -> Draw:
         """Mixing weight 1 on the operations of one architecture."""

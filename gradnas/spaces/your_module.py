@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
 from gradnas.choice import Choice, Draw, using
-from gradnas.config import did_you_mean
+from gradnas.config import JsonObject, did_you_mean, to_json
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import Costs, CostView
 from gradnas.latency.registered import registered
@@ -107,6 +107,11 @@ class OpenModule(Supernet[D]):
 
 class ModuleSupernet(OpenModule[Choices]):
     """The user's module; a decision names the operation of every choice that it reaches."""
+
+    def space_record(self) -> JsonObject:
+        """As `gradnas.tasks.your_task.space.TaskSpace`, a class of a higher layer, is written."""
+        names = {name: list(operations) for name, operations in self.names.items()}
+        return {"type": "TaskSpace", "choices": names, "places": to_json(places_in(self.net))}
 
     def __init__(self, net: nn.Module, seed: int = 0) -> None:
         super().__init__(net, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -11,27 +11,19 @@ from torch import Tensor
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
-from gradnas.search.comparing import Judge, compare
-from gradnas.search.judging import as_it_was
 from gradnas.search.result import SearchResult, result_of
 from gradnas.search.search import Search
-from gradnas.search.slices import FAILURES
-from gradnas.search.verdict import Verdict
 from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
-from gradnas.tasks.measure import Measure
+from gradnas.tasks.outcome import Outcome, S
 from gradnas.tasks.place import Place
 
-CANDIDATES = 8  # the likeliest architectures that are measured at the end of a search
-RANDOM = 4  # and random ones
-
-S = TypeVar("S")  # the configuration
 B = TypeVar("B")  # a batch
 
 
-class SearchTask(ABC, Generic[S, B]):
+class SearchTask(Outcome[S], Generic[S, B]):
     """A search that runs: the search itself, and its streams of batches.
 
     It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
@@ -40,13 +32,10 @@ class SearchTask(ABC, Generic[S, B]):
     Attributes:
         notes: sentences to say before the first step.
         shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
-        result_keys: metrics of the last epoch that are results.
         place: where it stands in its epoch.
-        decidedness: how far the alphas have come from where they began.
     """
 
     shown: Mapping[str, str]
-    result_keys: tuple[str, ...]
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
 
         @property
@@ -170,60 +159,6 @@ class SearchTask(ABC, Generic[S, B]):
         self, result: SearchResult, epoch: int, batches: int | None = None
     ) -> dict[str, float]:
         """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
-
-    # -- what it is worth --
-
-    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
-        """What measures architectures on the held-out data; None where nothing does.
-
-        Args:
-            measure: of the kind of data.
-        """
-        del result, measure
-        return None
-
-    def verdict(self, result: SearchResult, measure: Measure) -> Verdict | str | None:
-        """What the search is worth; a sentence where it could not be told, None where unwanted.
-
-        Nothing of the search changes. What is measured follows from counts alone, so that a run
-        that was resumed has the same verdict.
-        """
-        candidates = getattr(self.config, "candidates", CANDIDATES)
-        if candidates == 0:
-            return None
-        search = self.search
-        try:
-            with as_it_was(search.passes.seed, ()):
-                judge = self.judge(result, measure)
-                if judge is None:
-                    return None
-                random = min(candidates, RANDOM)
-                allowed = judge.allowed(search.schedule)
-                verdict = compare(search, result, judge, candidates, random, allowed)
-        except FAILURES as error:  # the result of a search must not be lost for its verdict
-            return f"the derived network could not be compared with others: {error}"
-        return search.take_verdict(verdict)
-
-    def more_metrics(self, result: SearchResult) -> Record:
-        """Metrics of an epoch that only this kind of data has."""
-        del result
-        return {}
-
-    def warnings(self, record: Record) -> list[str]:
-        """What is to be said of the metrics of an epoch, without the word "warning"."""
-        del record
-        return []
-
-    def results(self, result: SearchResult, last: Record) -> Record:
-        """The results of the whole search; `last` are the metrics of its last epoch."""
-        found: Record = {"genotype": result.decision.to_text(), "steps": self.search.steps}
-        found |= {key: last[key] for key in self.result_keys if key in last}
-        if result.cost is not None:
-            found["cost"] = result.cost
-        undecided = self.decidedness.undecided()
-        if undecided is not None:
-            found["undecided"] = undecided
-        return found
 
 
 def _prefixed(name: str, values: Mapping[str, float]) -> dict[str, float]:

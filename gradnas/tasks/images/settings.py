@@ -19,7 +19,7 @@ from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.images.timed import timed_images
-from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
 
 # Of sets that need not be read for this.

@@ -13,7 +13,7 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import RecurrentCell
 from gradnas.tasks.base import SearchSettings, TrainSettings
-from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.outcome import CANDIDATES
 
 
 @dataclass(frozen=True)

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradnas import distributed
-from gradnas.latency.counts import in_eval_mode
 from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import seed_for, seeded
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.capture import CapturedStep, check_capture
-from gradnas.search.comparing import Judge
 from gradnas.search.feed import to_device
-from gradnas.search.judging import BatchJudge
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
-from gradnas.search.verdict import Yardstick
 from gradnas.spaces.your_module import ModuleSupernet
-from gradnas.tasks.batched import RECALIBRATION_BATCHES, Parts
+from gradnas.tasks.batched import Parts
 from gradnas.tasks.costs import measured_batch
-from gradnas.tasks.evaluation import recalibrate
-from gradnas.tasks.measure import Measure
-from gradnas.tasks.search import SearchTask
-from gradnas.tasks.your_task.calls import TaskCalls, example_call, grouped, measured
+from gradnas.tasks.your_task.calls import TaskCalls, example_call
+from gradnas.tasks.your_task.held_out import HeldOut
 from gradnas.tasks.your_task.own_optimizer import OwnSchedule
 from gradnas.tasks.your_task.place import StreamPlace
 from gradnas.tasks.your_task.settings import TaskSearchConfig, steps_of
@@ -44,7 +38,7 @@ VALID_ORDER = 73
 NOISE = 74
 
 
-class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
+class TaskSearch(HeldOut):
     """A search on a task of one's own: its batches for the weights, and others for the alphas."""
 
     place: StreamPlace
@@ -189,32 +183,6 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         self.place.batch = 0
         return record
 
-    def evaluate(
-        self, result: SearchResult, epoch: int, batches: int | None = None
-    ) -> dict[str, float]:
-        """Loss and measures on what is held out for the alphas.
-
-        Of the derived network with the supernet's weights, and of the mixture if the weights learn
-        on mixtures.
-        """
-        search = self.search
-        record: dict[str, float] = {}
-        mixture: dict[str, float] | None = None
-        if search.relaxation.trains_mixtures:
-            with in_eval_mode(search.supernet):  # and back, with what the user has frozen
-                net = BoundNet(search.supernet, search.evaluation_draw(), None)
-                mixture = self.evaluated(net, batches)
-            record |= {f"valid_{name}": value for name, value in mixture.items()}
-        network = search.supernet.derived(result.decision)
-        some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
-        recalibrate(network, some, self.outputs)
-        derived = self.evaluated(network, batches)
-        record |= {f"derived_valid_{name}": value for name, value in derived.items()}
-        if mixture is not None:
-            key = self.measure.key
-            record["discretisation_gap"] = mixture[key] - derived[key]
-        return record
-
     def results(self, result: SearchResult, last: Record) -> Record:
         """As of any search, with the probability of every operation."""
         found = super().results(result, last)
@@ -225,29 +193,6 @@ class TaskSearch(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             probabilities[name] = dict(zip(operations, p_O.tolist(), strict=True))
         found["probabilities"] = probabilities
         return found
-
-    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
-        """By the deciding measure; one that adds up over batches says nothing of groups of them.
-
-        There, and where the task has no measure, architectures are compared by the loss.
-        """
-        scores = [score for score in self.task.scores if not score.adds_up]
-        decides = bool(scores) and scores[0].measure.key == measure.key
-        return BatchJudge(
-            self.search,
-            result.decision,
-            measure.yardstick if decides else Yardstick(),
-            train=self.train.epoch(self.search.epoch),
-            valid=self.held_out.epoch(0),
-            size=self.size,
-            run=self.outputs,
-            score=partial(grouped, self.task, scores[0] if decides else None),
-        )
-
-    def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
-        """Mean loss and measures of a network on what is held out."""
-        held_out = islice(self.held_out.epoch(0), batches)
-        return measured(self.task, network, held_out, self.config.precision, self.search.device)
 
 
 def captured_loss(

@@ -23,7 +23,7 @@ from gradnas.search.feed import size_of, to_device
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.search import CANDIDATES
+from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
 from gradnas.tasks.your_task.calls import example_call
 from gradnas.tasks.your_task.given import TASK_COPY, GivenTask, TaskData, option_for

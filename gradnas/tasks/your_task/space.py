@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.choices import Choices
 from gradnas.config import JsonObject, build, to_json
 from gradnas.gradients.base import same_randomness
 from gradnas.latency.counts import in_eval_mode
@@ -93,3 +96,10 @@ class TaskSpace(ModuleSpace):
         if "model" in data:
             raise ValueError(f"{where}: unknown field 'model'")
         return build(cls, data, where)
+
+
+def choices_of(decided: Architecture, file: Path) -> Choices:
+    """The architecture that a file holds, if it is that of a module with choices."""
+    if not isinstance(decided, Choices):
+        raise ValueError(f"{file} holds a {decided.noun}, and not the choices of a module")
+    return decided

@@ -1,0 +1,87 @@
+"""What came of a search: its results, what it is worth, and what there is to say of it."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Generic, TypeVar
+
+from gradnas.runs import Record
+from gradnas.search.comparing import Judge, compare
+from gradnas.search.judging import as_it_was
+from gradnas.search.result import SearchResult
+from gradnas.search.search import Search
+from gradnas.search.slices import FAILURES
+from gradnas.search.verdict import Verdict
+from gradnas.tasks.decidedness import Decidedness
+from gradnas.tasks.measure import Measure
+
+CANDIDATES = 8  # the likeliest architectures that are measured at the end of a search
+RANDOM = 4  # and random ones
+
+S = TypeVar("S")  # the configuration
+
+
+class Outcome(ABC, Generic[S]):
+    """The part of a `SearchTask` that is about what came of it.
+
+    Attributes:
+        result_keys: metrics of the last epoch that are results.
+        decidedness: how far the alphas have come from where they began.
+    """
+
+    config: S
+    search: Search
+    result_keys: tuple[str, ...]
+    decidedness: Decidedness
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        """What measures architectures on the held-out data; None where nothing does.
+
+        Args:
+            measure: of the kind of data.
+        """
+        del result, measure
+        return None
+
+    def verdict(self, result: SearchResult, measure: Measure) -> Verdict | str | None:
+        """What the search is worth; a sentence where it could not be told, None where unwanted.
+
+        Nothing of the search changes. What is measured follows from counts alone, so that a run
+        that was resumed has the same verdict.
+        """
+        candidates = getattr(self.config, "candidates", CANDIDATES)
+        if candidates == 0:
+            return None
+        search = self.search
+        try:
+            with as_it_was(search.passes.seed, ()):
+                judge = self.judge(result, measure)
+                if judge is None:
+                    return None
+                random = min(candidates, RANDOM)
+                allowed = judge.allowed(search.schedule)
+                verdict = compare(search, result, judge, candidates, random, allowed)
+        except FAILURES as error:  # the result of a search must not be lost for its verdict
+            return f"the derived network could not be compared with others: {error}"
+        return search.take_verdict(verdict)
+
+    def more_metrics(self, result: SearchResult) -> Record:
+        """Metrics of an epoch that only this kind of data has."""
+        del result
+        return {}
+
+    def warnings(self, record: Record) -> list[str]:
+        """What is to be said of the metrics of an epoch, without the word "warning"."""
+        del record
+        return []
+
+    def results(self, result: SearchResult, last: Record) -> Record:
+        """The results of the whole search; `last` are the metrics of its last epoch."""
+        found: Record = {"genotype": result.decision.to_text(), "steps": self.search.steps}
+        found |= {key: last[key] for key in self.result_keys if key in last}
+        if result.cost is not None:
+            found["cost"] = result.cost
+        undecided = self.decidedness.undecided()
+        if undecided is not None:
+            found["undecided"] = undecided
+        return found

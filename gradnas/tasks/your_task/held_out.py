@@ -1,0 +1,84 @@
+"""What a search on a task of one's own reaches on the batches that are held out for the alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from gradnas.latency.counts import in_eval_mode
+from gradnas.search.bound_net import BoundNet
+from gradnas.search.comparing import Judge
+from gradnas.search.judging import BatchJudge
+from gradnas.search.result import SearchResult
+from gradnas.search.verdict import Yardstick
+from gradnas.tasks.batched import RECALIBRATION_BATCHES
+from gradnas.tasks.evaluation import recalibrate
+from gradnas.tasks.measure import Measure
+from gradnas.tasks.search import SearchTask
+from gradnas.tasks.your_task.calls import TaskCalls, grouped, measured
+from gradnas.tasks.your_task.settings import TaskSearchConfig
+from gradnas.tasks.your_task.sources import Stream
+
+
+class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
+    """The part of a `TaskSearch` that measures networks, and takes no step.
+
+    Attributes:
+        measure: the deciding one.
+        train, held_out: batches for the weights, and those for the alphas.
+    """
+
+    measure: Measure
+    train: Stream
+    held_out: Stream
+
+    def evaluate(
+        self, result: SearchResult, epoch: int, batches: int | None = None
+    ) -> dict[str, float]:
+        """Loss and measures on what is held out for the alphas.
+
+        Of the derived network with the supernet's weights, and of the mixture if the weights learn
+        on mixtures.
+        """
+        search = self.search
+        record: dict[str, float] = {}
+        mixture: dict[str, float] | None = None
+        if search.relaxation.trains_mixtures:
+            with in_eval_mode(search.supernet):  # and back, with what the user has frozen
+                net = BoundNet(search.supernet, search.evaluation_draw(), None)
+                mixture = self.evaluated(net, batches)
+            record |= {f"valid_{name}": value for name, value in mixture.items()}
+        network = search.supernet.derived(result.decision)
+        some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
+        recalibrate(network, some, self.outputs)
+        derived = self.evaluated(network, batches)
+        record |= {f"derived_valid_{name}": value for name, value in derived.items()}
+        if mixture is not None:
+            key = self.measure.key
+            record["discretisation_gap"] = mixture[key] - derived[key]
+        return record
+
+    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
+        """By the deciding measure; one that adds up over batches says nothing of groups of them.
+
+        There, and where the task has no measure, architectures are compared by the loss.
+        """
+        scores = [score for score in self.task.scores if not score.adds_up]
+        decides = bool(scores) and scores[0].measure.key == measure.key
+        return BatchJudge(
+            self.search,
+            result.decision,
+            measure.yardstick if decides else Yardstick(),
+            train=self.train.epoch(self.search.epoch),
+            valid=self.held_out.epoch(0),
+            size=self.size,
+            run=self.outputs,
+            score=partial(grouped, self.task, scores[0] if decides else None),
+        )
+
+    def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
+        """Mean loss and measures of a network on what is held out."""
+        held_out = islice(self.held_out.epoch(0), batches)
+        return measured(self.task, network, held_out, self.config.precision, self.search.device)
