@@ -87,6 +87,9 @@ def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Rec
         raise ValueError(f"{error}; {what_now}") from error
     except Exception as error:  # of the user's own code, or a defect
         leave_word(run, "failed", f"{type(error).__name__}: {error}")
+        if run.has_checkpoint and options:
+            mended = f"with the file mended go on with: {again} --other-task"
+            line(f"gradnas: the last good state is kept in {run.path}; {mended}", error=True)
         raise
 
 

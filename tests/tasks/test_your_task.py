@@ -130,20 +130,29 @@ def contents(folder, names):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_a_run_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, monkeypatch):
+def test_a_search_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, monkeypatch):
     task = task_on(**FORMS[form])
     search(task, tmp_path / "whole")
-    run_training(task, tmp_path / "whole", device="cpu", progress=False)
     stop_every(monkeypatch, 2)
     assert go_on(lambda resume: search(task, tmp_path / "stopped", resume=resume)) > 1
     files = (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
     assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
 
-    def training(resume):
-        run_training(task, tmp_path / "stopped", device="cpu", progress=False, resume=resume)
 
-    assert go_on(training) > 1
-    files = ("train/config.json", "train/metrics.jsonl", "train/weights.safetensors")
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["data set", "generator"])
+def test_a_training_that_is_stopped_and_resumed_gives_the_same_files(form, tmp_path, monkeypatch):
+    task = task_on(**FORMS[form])
+
+    def training(name, resume=False):
+        settings = {"epochs": 2, "batch_size": 16, "device": "cpu", "progress": False}
+        out = tmp_path / name
+        return run_training(task, {"body": "wide"}, out=out, resume=resume, **settings)
+
+    training("whole")
+    stop_every(monkeypatch, 2)
+    assert go_on(lambda resume: training("stopped", resume)) > 1
+    files = (runs.CONFIG, runs.METRICS, runs.WEIGHTS, runs.RESULTS)
     assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
 
 

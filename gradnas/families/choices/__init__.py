@@ -48,8 +48,8 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
 
     def training_after(self, what: str, searched: JsonObject) -> str:
         raise ValueError(
-            f"{what} holds choices of a module of your own: no recipe trains it, "
-            "since only that module says what the network is"
+            f"{what} holds choices of a module of your own, and only that module says what the "
+            "network is: give its task with --task MY_TASK.py"
         )
 
     def training_space(
