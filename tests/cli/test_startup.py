@@ -70,12 +70,14 @@ def test_help_imports_neither_torch_nor_what_else_takes_long():
     assert started(lines) == ([0] * len(lines), [])
 
 
+@pytest.mark.slow
 def test_nor_does_what_is_mistyped():
     lines = [[], ["serch"], ["latency", "measur"]]
     lines += [[*words.split(), "--no-such-option"] for words in COMMANDS]
     assert started(lines) == ([2] * len(lines), [])
 
 
+@pytest.mark.slow
 def test_nor_does_the_package_itself():
     program = (
         "import sys, gradnas\n"

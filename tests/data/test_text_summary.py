@@ -49,6 +49,7 @@ def test_the_line_of_what_was_read(tmp_path):
     assert "no \ufffd" in TEXT.read(load_corpus(one, "char")).line()
 
 
+@pytest.mark.slow
 def test_it_is_said_before_runs_and_stands_in_results(tmp_path, capsys):
     path = tmp_path / "one.txt"
     path.write_text(lines(150))

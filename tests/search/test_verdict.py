@@ -252,6 +252,7 @@ def test_a_verdict_measures_derived_networks_with_recalibrated_statistics():
     assert all(value in [c.value for c in verdict.candidates] for value in verdict.random)
 
 
+@pytest.mark.slow
 def test_a_planted_operation_is_decided_whatever_its_probability():
     search, result = searched()
     assert result.choices == {"body": "sees"}
@@ -301,6 +302,7 @@ def test_alphas_that_have_not_moved_decide_nothing():
     assert result.undecided == ["body"]
 
 
+@pytest.mark.slow
 def test_a_measure_of_which_less_is_better():
     search, _ = searched(candidates=0)
 

@@ -239,7 +239,7 @@ def test_a_cut_file_in_the_cache_is_made_again(source, tmp_path):
 def test_a_cache_that_is_no_absolute_path_counts_as_not_set(named, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", named)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert native._cache() == tmp_path / ".cache"
+    assert native._cache_folder() == tmp_path / ".cache"
 
 
 def test_a_compiler_is_named_and_there_or_not_used(source, monkeypatch):
