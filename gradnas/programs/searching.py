@@ -169,10 +169,7 @@ def _run(
                 run.append(runs.METRICS, record)
                 run.append(runs.TIMINGS, timed)
                 run.save_tensors(runs.ALPHAS, task.trajectory)
-            shown = {word: record[name] for name, word in task.shown.items() if name in record}
-            bar.epoch(epoch, shown)
-            for warning in _warnings(task, epoch, record):
-                bar.say(f"warning: {warning}")
+            _show(bar, task, epoch, record)
             if is_main and on_epoch is not None:
                 seconds = timed["seconds"]
                 told = epoch_of(search, record, config.epochs, seconds, run.path)
@@ -188,17 +185,30 @@ def _run(
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
     last = _last_record(run, search.epoch) if is_main else record
-    results = task.results(found, last)
-    if isinstance(verdict, Verdict):
-        results["verdict"] = verdict.to_json()
-    elif verdict is not None:
-        results["no_verdict"] = verdict
+    results = task.results(found, last) | _verdict_record(verdict)
     results["read"] = kind_of(config).read(data).to_json()
     if is_main:
         run.save_tensors(runs.ALPHAS, task.trajectory)
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
+
+
+def _show(bar: Progress, task: Task, epoch: int, record: Record) -> None:
+    """The line of an epoch, and what is to be said of it."""
+    shown = {word: record[name] for name, word in task.shown.items() if name in record}
+    bar.epoch(epoch, shown)
+    for warning in _warnings(task, epoch, record):
+        bar.say(f"warning: {warning}")
+
+
+def _verdict_record(verdict: Verdict | str | None) -> Record:
+    """The entry of the results for a verdict, or for why there is none."""
+    if verdict is None:
+        return {}
+    if isinstance(verdict, Verdict):
+        return {"verdict": verdict.to_json()}
+    return {"no_verdict": verdict}
 
 
 def _last_record(run: runs.Run, epochs: int) -> Record:
