@@ -283,7 +283,8 @@ class Choice(nn.Module):
         self, columns: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
         if not self.has_skip:
-            return [self._output(self.names[column], args, kwargs) for column in columns]
+            names = self.names
+            return [self._output(names[column], args, kwargs) for column in columns]
         # What a skip gives depends on what the others give.
         skips: dict[int, Skip] = {}
         for column, operation in enumerate(self.operations.values()):
@@ -355,7 +356,8 @@ class Choice(nn.Module):
             raise OutsideSearch(f"Choice {self.name!r}: {error}") from None
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
-        names = [self.names[index] for index in active]
+        own = self.names
+        names = [own[index] for index in active]
         return mixture(outputs, weights, f"Choice {self.name!r}", names)
 
 

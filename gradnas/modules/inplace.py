@@ -23,15 +23,17 @@ class Inputs:
 
     def __init__(self, *values: Any) -> None:
         self._values = values
-        self.tensors = list(tensors_of(values))
+        bare = _bare_tensors(values)
+        self._is_bare = bare is not None
+        self.tensors = list(tensors_of(values)) if bare is None else bare
         # A tensor of inference mode counts no changes: a copy is kept.
         self._states = [t.clone() if t.is_inference() else t._version for t in self.tensors]
-        self._stores = list(_stores_of(values))
+        self._stores = [] if self._is_bare else list(_stores_of(values))
         self._stored = [_stored_in(store) for store in self._stores]
 
     def check(self, operation: nn.Module, label: str) -> None:
         """ValueError if the operation has changed them, in place or by putting others there."""
-        now = list(tensors_of(self._values))
+        now = self.tensors if self._is_bare else list(tensors_of(self._values))
         for tensor, state, found in zip(self.tensors, self._states, now, strict=False):
             if isinstance(state, Tensor):
                 same = torch.equal(tensor, state)
@@ -48,6 +50,23 @@ class Inputs:
                     "that it is given, and so would the other operations: call the model without "
                     "it (use_cache=False)"
                 )
+
+
+def _bare_tensors(values: tuple[Any, ...]) -> list[Tensor] | None:
+    """The tensors, where nothing else is given, as nearly always: no other can come in their place.
+
+    None where there are containers or objects, into which an operation may write.
+    """
+    found: list[Tensor] = []
+    for value in values:
+        parts = value if type(value) is tuple else (value,)
+        if type(value) is dict and not value:  # no keyword arguments
+            continue
+        for part in parts:
+            if not isinstance(part, Tensor):
+                return None
+            found.append(part)
+    return found
 
 
 def unspoilt(operation: nn.Module, x: Tensor, label: str) -> Tensor:

@@ -38,6 +38,10 @@ class Slot(NamedTuple):
 # What every module has; the rest of its attributes are its author's.
 _OF_TORCH = frozenset(vars(nn.Module()))
 
+# Most of these are settings, and every pass looks at all of them: what cannot be a slot is passed
+# over at once.
+_WITHOUT_TENSORS = frozenset({int, float, bool, str, type(None), tuple})
+
 Placed = list[tuple[Slot, Tensor | None]]  # slots, with what is to be there
 
 
@@ -54,7 +58,8 @@ def slots_of(module: nn.Module) -> list[Slot]:
             slots.append(Slot(inner._buffers, key, is_buffer=True))
         own = vars(inner)
         for name in own.keys() - _OF_TORCH:
-            slots.extend(_plain_slots(own, name))
+            if type(own[name]) not in _WITHOUT_TENSORS:
+                slots.extend(_plain_slots(own, name))
     return slots
 
 
@@ -67,8 +72,9 @@ def _plain_slots(holder: Any, key: Any) -> Iterator[Slot]:
     if isinstance(value, nn.Parameter):
         yield Slot(holder, key, is_buffer=False)
     elif isinstance(value, list):
-        for place in range(len(value)):
-            yield from _plain_slots(value, place)
+        for place, item in enumerate(value):
+            if type(item) not in _WITHOUT_TENSORS:
+                yield from _plain_slots(value, place)
     elif isinstance(value, dict):
         for name in value:
             yield from _plain_slots(value, name)
