@@ -320,8 +320,8 @@ def decode_all(
                 )
             all_grey = all_grey and image.mode == "L"
             pixels_NHWC[index] = np.asarray(image.convert("RGB"))
-            if seen is not None:
-                seen.note_pixels(index, pixels_NHWC[index])
+        if seen is not None:
+            seen.note_pixels(start, pixels_NHWC[start:end])
         return all_grey
 
     width, height = open_image(source, 0).size

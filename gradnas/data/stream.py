@@ -181,7 +181,7 @@ def decode(source: Source, index: int, seen: Seen | None = None) -> Image:
 def look_at(source: Source, index: int, seen: Seen) -> None:
     """Decode an image for `seen` to take notes of it alone; `BadImage` as `decode`."""
     image = decode(source, index, seen).convert("RGB")
-    seen.note_pixels(index, np.asarray(image))
+    seen.note_pixels(index, np.asarray(image)[np.newaxis])
 
 
 def without_transparency(image: Image) -> Image:

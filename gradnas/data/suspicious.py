@@ -104,19 +104,17 @@ def _of_how_many(seen: Mapping[str, Seen]) -> str:
 def _of_copies(image_set: ImageSet, seen: Mapping[str, Seen]) -> list[str]:
     """Images that stand in two splits, or under two classes, with the same pixels."""
     found = []
-    places: dict[str, dict[bytes, int]] = {}  # split -> pixels -> a row with them
+    repeated = _repeated(seen)
+    places: dict[str, dict[bytes, int]] = {}  # split -> pixels -> the first row with them
     for split, source in image_set.splits().items():
-        own = seen[split]
-        rows = np.flatnonzero(own.is_noted_N & ~own.is_blank_N)
+        labels_N = source.labels.numpy()
         places[split] = {}
-        labels: dict[bytes, int] = {}
         twice = []
-        for row in rows.tolist():
-            pixels = own.pixels_N[row].tobytes()
-            label = int(source.labels[row])
-            if labels.setdefault(pixels, label) != label:
-                twice.append((places[split][pixels], row))
-            places[split].setdefault(pixels, row)
+        for row in repeated[split].tolist():
+            pixels = seen[split].pixels_N[row].tobytes()
+            first = places[split].setdefault(pixels, row)
+            if labels_N[first] != labels_N[row]:
+                twice.append((first, row))
         if twice:
             first, second = twice[0]
             found.append(
@@ -137,21 +135,34 @@ def _of_copies(image_set: ImageSet, seen: Mapping[str, Seen]) -> list[str]:
     return found
 
 
+def _repeated(seen: Mapping[str, Seen]) -> dict[str, np.ndarray]:
+    """The rows of each split whose pixels may stand in another row, of whichever split.
+
+    Told by a part of the hash: it leaves a few rows, where a dictionary of all takes long.
+    """
+    rows = {}
+    parts = {}
+    for split, own in seen.items():
+        rows[split] = np.flatnonzero(own.is_noted_N & ~own.is_blank_N)
+        parts[split] = own.pixels_N.view(np.uint64)[::2][rows[split]]
+    values, counts = np.unique(np.concatenate(list(parts.values())), return_counts=True)
+    several = values[counts > 1]
+    return {split: rows[split][np.isin(parts[split], several)] for split in rows}
+
+
 def _of_crops(image_set: ImageSet, seen: Mapping[str, Seen], size: int, how: Fit) -> list[str]:
     """Images of which most is cut off."""
     number = 0
     worst = 1.0
     example = ""
     for split, source in image_set.splits().items():
-        own = seen[split]
-        for row in np.flatnonzero(own.is_noted_N).tolist():
-            width, height = own.sizes_N2[row].tolist()
+        for (width, height), rows in seen[split].rows_by_size().items():
             share = visible_share(width, height, size, how)
             if share < MOST_IS_CUT:
-                number += 1
+                number += len(rows)
             if share < min(worst, MOST_IS_CUT):
                 worst = share
-                example = f"{source.place(row)} is {width}x{height}"
+                example = f"{source.place(int(rows[0]))} is {width}x{height}"
     if not number:
         return []
     verb = "image loses" if number == 1 else "images lose"
