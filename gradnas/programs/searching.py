@@ -171,8 +171,7 @@ def _run(
                 run.save_tensors(runs.ALPHAS, task.trajectory)
             _show(bar, task, epoch, record)
             if is_main and on_epoch is not None:
-                seconds = timed["seconds"]
-                told = epoch_of(search, record, config.epochs, seconds, run.path)
+                told = epoch_of(search, record, config.epochs, timed["seconds"], run.path)
                 keeper.tell(on_epoch, told)
             keeper.after_step()
         keeper.save()

@@ -222,8 +222,7 @@ def run_training(
             of its own.
         random: so many networks with choices drawn at random are trained in the same way, for
             comparison; within the budget of the search, if it had one.
-        seed, device, precision, workers, max_steps, threads, resume, on_epoch: as in `run_search`;
-            of random networks it is not told.
+        seed, device, precision, workers, max_steps, threads, resume, on_epoch: as in `run_search`.
 
     Returns:
         `network`, `results`.
