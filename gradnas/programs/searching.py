@@ -166,9 +166,7 @@ def _run(
             record = task.finish_epoch(evaluated=not stopped)
             timed = timing(epoch, began, device)
             if is_main:
-                run.append(runs.METRICS, record)
-                run.append(runs.TIMINGS, timed)
-                run.save_tensors(runs.ALPHAS, task.trajectory)
+                _keep_epoch(run, task, record, timed)
             _show(bar, task, epoch, record)
             if is_main and on_epoch is not None:
                 told = epoch_of(search, record, config.epochs, timed["seconds"], run.path)
@@ -191,6 +189,13 @@ def _run(
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
+
+
+def _keep_epoch(run: runs.Run, task: Task, record: Record, timed: Record) -> None:
+    """Write what an epoch has shown."""
+    run.append(runs.METRICS, record)
+    run.append(runs.TIMINGS, timed)
+    run.save_tensors(runs.ALPHAS, task.trajectory)
 
 
 def _show(bar: Progress, task: Task, epoch: int, record: Record) -> None:
