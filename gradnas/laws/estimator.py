@@ -127,7 +127,14 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             self, "laws_", msg=f"{name}: this %(name)s is not fitted yet; call 'fit' first"
         )
         names = feature_names(self)
-        return FittedLaws(self.laws_, names, self.outputs_, self.max_complexity, self._formulas)
+        return FittedLaws(
+            fronts=self.laws_,
+            names=names,
+            outputs=self.outputs_,
+            max_complexity=self.max_complexity,
+            written=self._formulas,
+            rows_ND=self._kept[0],
+        )
 
     def _note(self, note: str) -> None:
         self._notes.append(note)

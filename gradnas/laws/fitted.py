@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from sympy import Expr
 
+from gradnas.laws import text as law_text
+from gradnas.laws.engine.front import without_evidence_against
 from gradnas.laws.law import Law, Laws
 from gradnas.laws.outputs import Outputs
 
@@ -25,6 +27,7 @@ class FittedLaws:
         names: of the features.
         outputs: what the laws are about.
         max_complexity: of the laws that are chosen among; None: all.
+        rows_ND: some of the rows that the laws were found in.
         written: formulas as sympy expressions by output and row, filled as they are asked for.
     """
 
@@ -33,6 +36,7 @@ class FittedLaws:
     outputs: Outputs
     max_complexity: int | None
     written: dict[tuple[int, int], Expr]
+    rows_ND: np.ndarray
 
     def chosen(self, k: int) -> int:
         """The place of the chosen law in the front of output k."""
@@ -49,7 +53,9 @@ class FittedLaws:
                 f"max_complexity={self.max_complexity}: the simplest law has a complexity of "
                 f"{simplest}"
             )
-        return min(small, key=lambda place: laws.front[place].description_length)
+        among = without_evidence_against([laws.front[place] for place in small])
+        best = min(among, key=lambda law: law.description_length)
+        return laws.front.index(best)
 
     def row(self, k: int, law: int | None) -> int:
         """A checked row of the front of output k, from 0; None: that of the chosen law."""
@@ -71,6 +77,25 @@ class FittedLaws:
         if (k, place) not in self.written:
             self.written[k, place] = self.fronts[k].front[place].expression(self.names)
         return self.written[k, place]
+
+    def line(self, k: int, place: int, digits: int | None) -> str:
+        """A law of the front of output k in one line, without its left side.
+
+        Args:
+            digits: significant digits of the constants, and more where the values need them; None
+                writes them exactly.
+        """
+        return self.written_out(self.formula(k, place), digits)
+
+    def written_out(self, expression: Expr, digits: int | None) -> str:
+        """An expression in the features as text; arguments as of `line`."""
+        return law_text.text(expression, self.digits(expression, digits), self.names)
+
+    def digits(self, expression: Expr, digits: int | None) -> dict[float, int] | None:
+        """How many digits each constant of an expression is written with; None: all."""
+        if digits is None:
+            return None
+        return law_text.digits_needed(expression, self.names, self.rows_ND, digits)
 
     def expressions(self, law: int | None) -> tuple[Expr, ...]:
         """What is predicted, as sympy expressions."""

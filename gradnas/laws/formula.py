@@ -18,7 +18,11 @@ from gradnas.laws.primitives import (
     Primitive,
 )
 
-HOMOGENEOUS = ("identity", "square", "reciprocal")  # f(a x) is a power of a times f(x)
+# f(a x) is a power of a times f(x); of `SIGNED` ones for a > 0 alone, or with a sign that has to
+# stay inside.
+HOMOGENEOUS = ("identity", "square", "reciprocal", "relu")
+SIGNED = ("identity", "relu")
+ANGLES = ("sin", "cos")  # functions of an angle
 Kind = Literal["sum", "product", "ratio"]
 
 
@@ -118,7 +122,7 @@ def canonical(node: Node) -> Node:
     """The same node without constants that others make redundant.
 
     They are a fixed `a` where a scale can be moved elsewhere. In a product (or a lone edge) the
-    scale of `x + b`, its square and its reciprocal goes into whatever uses the node, and so does
+    scale of `x + b`, its square, its reciprocal and its positive part goes into whatever uses the node, and so does
     the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the
     first above and the first below. Constants are moved only where the values stay the same up to a
     scale.
@@ -147,7 +151,7 @@ def as_product(edges: Sequence[Edge]) -> Node:
 
 
 def _as_factor(edge: Edge) -> Edge:
-    if edge.function == "identity" and edge.a < 0.0:
+    if edge.function in SIGNED and edge.a < 0.0:
         # The sign stays: a power of the node needs it.
         return replace(edge, a=-1.0, b=-edge.b / edge.a, fixed=True)
     if edge.function in HOMOGENEOUS and edge.a != 0.0:
@@ -162,6 +166,31 @@ def edge_value(edge: Edge, x_N: Tensor, primitives: Mapping[str, Primitive] = PR
     if edge.function == POWER:
         return torch.pow(x_N + edge.b, edge.a)
     return primitives[edge.function].function(edge.a * x_N + edge.b)
+
+
+def divisors(
+    formula: Formula, x_ND: Tensor, primitives: Mapping[str, Primitive] = PRIMITIVES
+) -> list[Tensor]:
+    """What the formula divides by, each at N points.
+
+    The inputs of reciprocals, the bases of negative powers, and the lower sums of ratios.
+    """
+    values = list(x_ND.unbind(dim=1))
+    found: list[Tensor] = []
+    for node in formula.nodes:
+        below: list[Tensor] = []
+        for edge in node.edges:
+            x_N = values[edge.source]
+            if edge.function == POWER and edge.a < 0.0:
+                found.append(x_N + edge.b)
+            elif edge.function == "reciprocal":
+                found.append(edge.a * x_N + edge.b)
+            if edge.below:
+                below.append(edge_value(edge, x_N, primitives))
+        if node.kind == "ratio":
+            found.append(torch.stack(below).sum(0))
+        values.append(_node_value(node, values, primitives))
+    return found
 
 
 def _node_value(node: Node, values: list[Tensor], primitives: Mapping[str, Primitive]) -> Tensor:

@@ -23,8 +23,10 @@ from gradnas.laws.primitives import (
     resolve,
 )
 from gradnas.laws.symbolic import (
+    neat,
     shortest,
     to_sympy,
+    with_plain_symbols,
 )
 from gradnas.relaxations import Relaxation, Softmax
 
@@ -148,6 +150,8 @@ class Law:
         description_length: `n ln MSE + (constants + operations) ln n`, plus a charge for the
             constants' size.
         agreement: how many of the refitted proposals ended in this law.
+        has_pole: whether it runs off to infinity within the ranges of the features.
+        rounding: errors below this are of rounding.
     """
 
     formula: Formula
@@ -158,6 +162,8 @@ class Law:
     agreement: int
     loss: Loss = "squared"
     primitives: dict[str, Primitive] = field(default_factory=dict, repr=False)
+    has_pole: bool = False
+    rounding: float = 0.0
 
     def linear(self, x_ND: np.ndarray) -> np.ndarray:
         """The value of the formula.
@@ -179,10 +185,13 @@ class Law:
     def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Expr:
         """The formula (without the inverse link) as a sympy expression in the feature names.
 
+        Its symbols are plain ones, as `sympy.Symbol(name)` makes them.
+
         Of a few ways to write it the shortest; those not found within `simplify_seconds` are left
         out.
         """
-        return shortest(to_sympy(self.formula, names, self.primitives), simplify_seconds)
+        written = shortest(to_sympy(self.formula, names, self.primitives), simplify_seconds)
+        return neat(with_plain_symbols(written))
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,11 @@ class Primitive:
             return self.derivative(z, value)
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.function(leaf).sum(), leaf)
-        return slope
+            total = self.function(leaf).sum()
+            if not total.requires_grad:  # a step: nothing in it has a derivative but zero
+                return torch.zeros_like(z)
+            (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        return torch.zeros_like(z) if slope is None else slope
 
 
 def _ln(z: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class LawBar:
     def _law(self, progress: LawProgress) -> str:
         if progress.best is None:
             return ""
-        law = text(to_sympy(progress.best, self.names, self.primitives), 4)
+        law = text(to_sympy(progress.best, self.names, self.primitives), 4, self.names)
         if len(law) > LONGEST:
             law = law[: LONGEST - 1] + "…"
         return f"{law}  (error {progress.error:.3g})"

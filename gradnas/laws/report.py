@@ -12,7 +12,6 @@ import pandas
 
 from gradnas.config import JsonObject
 from gradnas.data.tabular import Table
-from gradnas.laws import text as law_text
 from gradnas.laws.equations import (
     EquationClassifier,
     EquationRegressor,
@@ -59,14 +58,15 @@ class FoundLaws:
         Of several classes they are the log-odds, from which all else follows.
         """
         estimator = self.estimator
-        written = law_text.latex if latex else law_text.text
         lefts = estimator.left_sides(latex=latex)
         if len(lefts) == 1:
-            return [f"{lefts[0]} = {written(estimator.equation_, digits)}"]
+            right = estimator.latex(digits) if latex else estimator.right_sides(digits)[0]
+            return [f"{lefts[0]} = {right}"]
         logit = r"\mathrm{logit}\," if latex else "logit "
         lines: list[str] = []
         for k, left in enumerate(lefts):
-            lines.append(f"{logit}{left} = {written(estimator.formula(k), digits)}")
+            right = estimator.latex_line(k, digits) if latex else estimator.line(k, digits=digits)
+            lines.append(f"{logit}{left} = {right}")
         return lines
 
     def latex_lines(self) -> list[str]:
@@ -186,7 +186,7 @@ def _front(found: FoundLaws, k: int) -> str:
             str(law.agreement),
         ]
         cells = [f'<td class="number">{number}</td>' for number in numbers]
-        formula = _esc(law_text.text(estimator.formula(k, place), 4))
+        formula = _esc(estimator.line(k, place))
         cells.append(f"<td><code>{formula}</code></td>")
         kind = ' class="chosen"' if place == estimator.chosen_[k] else ""
         rows.append(f"<tr{kind}>{''.join(cells)}</tr>")

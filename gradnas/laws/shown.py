@@ -35,7 +35,7 @@ class ShownLaws(ABC):
         `valid_error` (the same by 5-fold cross-validation with the structure fixed),
         `description_length` (what the choice goes by; lower is better), `agreement` (how many
         proposals ended in this law), `chosen`, `equation` (before the link of a probability or a
-        rate; its constants are exact).
+        rate; its constants are exact, and its names those of `text`).
         """
         import pandas
 
@@ -52,7 +52,7 @@ class ShownLaws(ABC):
                 record["description_length"] = law.description_length
                 record["agreement"] = law.agreement
                 record["chosen"] = place == fitted.chosen(k)
-                record["equation"] = law_text.text(fitted.formula(k, place))
+                record["equation"] = fitted.line(k, place, None)
                 records.append(record)
         return pandas.DataFrame.from_records(records)
 
@@ -81,26 +81,60 @@ class ShownLaws(ABC):
     def text(self, digits: int | None = 4, law: int | None = None) -> str:
         """The law in one line; several stand below each other.
 
+        The right sides are what `sympy.sympify` reads. A column whose name it would not read, or
+        read as something else (`x-y`, `N`), stands under another one, which a line below names.
+
         Args:
-            digits: significant digits of the constants; None writes them exactly.
+            digits: significant digits of the constants, and more where the values of the law need
+                them; None writes them exactly.
             law: row of the Pareto front; by default the chosen one.
         """
         fitted = self._fitted("text")
-        lines: list[str] = []
         lefts = fitted.outputs.left_sides(latex=False)
-        for left, expression in zip(lefts, fitted.expressions(law), strict=True):
-            lines.append(f"{left} = {law_text.text(expression, digits)}")
-        return "\n".join(lines)
+        rights = self.right_sides(digits, law)
+        lines = [f"{left} = {right}" for left, right in zip(lefts, rights, strict=True)]
+        used: set[str] = set()
+        for expression in fitted.expressions(law):
+            used |= {symbol.name for symbol in expression.free_symbols}
+        return "\n".join([*lines, *law_text.legend(fitted.names, used)])
+
+    def right_sides(self, digits: int | None = 4, law: int | None = None) -> list[str]:
+        """What is predicted, for each output in one line; arguments as of `text`."""
+        fitted = self._fitted("right_sides")
+        return [fitted.written_out(expression, digits) for expression in fitted.expressions(law)]
+
+    def line(self, output: int = 0, law: int | None = None, digits: int | None = 4) -> str:
+        """One law of one front in one line, without its left side and the link; as in `text`.
+
+        Args:
+            law: row of the Pareto front of that output; by default the chosen one.
+        """
+        fitted = self._fitted("line")
+        return fitted.line(output, fitted.chosen(output) if law is None else law, digits)
+
+    def latex_line(self, output: int, digits: int | None = None) -> str:
+        """The chosen law of one front as LaTeX, without its left side and the link."""
+        fitted = self._fitted("latex_line")
+        expression = fitted.formula(output, fitted.chosen(output))
+        return law_text.latex(expression, fitted.digits(expression, digits))
+
+    def legend(self) -> list[str]:
+        """A line for each feature that `text` writes under another name, used or not."""
+        names = self._fitted("legend").names
+        return law_text.legend(names, names)
 
     def latex(self, digits: int | None = None, law: int | None = None) -> str:
         """What is predicted, as LaTeX for mathematics mode; several laws stand below each other.
 
         Args:
-            digits: significant digits of the constants; None writes them exactly.
+            digits: as of `text`.
             law: row of the Pareto front; by default the chosen one.
         """
-        expressions = self._fitted("latex").expressions(law)
-        return "\n".join(law_text.latex(expression, digits) for expression in expressions)
+        fitted = self._fitted("latex")
+        lines: list[str] = []
+        for expression in fitted.expressions(law):
+            lines.append(law_text.latex(expression, fitted.digits(expression, digits)))
+        return "\n".join(lines)
 
     def to_python(self, law: int | None = None) -> str:
         """Source of a module with `law(feature, ...)`, a NumPy function of the features.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import sympy as _sympy
 from sympy import Expr
 
 from gradnas.laws.formula import (
+    ANGLES,
     Edge,
     Formula,
     Node,
@@ -27,6 +29,8 @@ sympy: Any = _sympy
 Term = Any
 
 T = TypeVar("T")
+
+ULPS = 1e-14  # of a number, what a few roundings of doubles may change
 
 SYMBOLS: dict[str, Callable[[Term], Term]] = {
     "identity": lambda z: z,
@@ -60,7 +64,19 @@ def _edge(edge: Edge, x: Term, primitives: Mapping[str, Primitive]) -> Term:
             f"primitive {edge.function!r} has no sympy form: give it one with "
             "Primitive(..., symbol=...)"
         )
-    return symbol(_number(edge.a) * x + _number(edge.b))
+    offset = _angle(edge.b) if edge.function in ANGLES else _number(edge.b)
+    return symbol(_number(edge.a) * x + offset)
+
+
+def _angle(value: float) -> Term:
+    """A multiple of a twelfth of pi where the number is one: sympy knows what its sine is.
+
+    So `sin(x + 1.5707963267948966)` is `cos(x)`.
+    """
+    twelfths = round(value / (math.pi / 12))
+    if twelfths and abs(value - twelfths * math.pi / 12) <= 1e-14 * abs(value):
+        return sympy.Rational(twelfths, 12) * sympy.pi
+    return _number(value)
 
 
 def to_sympy(
@@ -69,6 +85,9 @@ def to_sympy(
     primitives: Mapping[str, Primitive] = PRIMITIVES,
 ) -> Expr:
     """The formula as it stands, nothing simplified beyond what sympy does by itself.
+
+    Its symbols are real, so that what holds for real numbers may be used to shorten it;
+    `with_plain_symbols` takes that back.
 
     Args:
         names: of the features; by default x1, x2, ...
@@ -82,6 +101,35 @@ def to_sympy(
         values.append(value)
         total = total + _number(weight) * value
     return total
+
+
+def with_plain_symbols(expression: Expr) -> Expr:
+    """The expression in symbols without assumptions, the ones that everybody else writes.
+
+    For sympy `Symbol("x", real=True)` and `Symbol("x")` are two variables: with the former in a
+    law, `subs`, `diff`, `solve` and `integrate` by the latter, or by a name, would do nothing and
+    say nothing.
+    """
+    plain = {symbol: sympy.Symbol(symbol.name) for symbol in expression.free_symbols}
+    return expression.xreplace(plain)
+
+
+def neat(expression: Expr) -> Expr:
+    """The expression with shorter decimals for numbers that are one but for rounding.
+
+    sympy multiplies the constants of a product, and 2.1 * 1.4002 is 2.9404399999999997. A double is
+    replaced where a decimal of at most 14 digits is within 1e-14 of it.
+    """
+    shorter: dict[Term, Term] = {}
+    for number in expression.atoms(sympy.Float):
+        value = float(number)
+        decimal = float(f"{value:.14g}")
+        if decimal.is_integer() and abs(decimal) < 1e6:
+            if abs(decimal - value) <= ULPS * abs(value):
+                shorter[number] = sympy.Integer(int(decimal))
+        elif len(repr(decimal)) + 3 < len(repr(value)):
+            shorter[number] = sympy.Float(decimal, 17)
+    return expression.xreplace(shorter)
 
 
 def _node(node: Node, values: Sequence[Term], primitives: Mapping[str, Primitive]) -> Term:

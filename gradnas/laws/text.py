@@ -7,10 +7,12 @@ again, so all forms compute the same numbers; with `digits=4` they are for readi
 from __future__ import annotations
 
 import keyword
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import sympy
 from sympy import Expr
 from sympy.printing import codeprinter
@@ -23,6 +25,8 @@ LatexPrinter: Any = _LatexPrinter
 NumPyPrinter: Any = _NumPyPrinter
 StrPrinter: Any = _StrPrinter
 NotPrinted: Any = vars(codeprinter)["PrintMethodNotImplementedError"]
+
+MOST_DIGITS = 17  # that a double has
 
 GREEK = frozenset(
     (
@@ -58,13 +62,27 @@ def number(value: float | sympy.Float, digits: int | None = None) -> str:
     return text.removesuffix(".0")
 
 
+Digits = int | Mapping[float, int] | None
+
+
+def _digits_of(value: float, digits: Digits) -> int | None:
+    """How many significant digits a constant is written with; None: all."""
+    if isinstance(digits, Mapping):
+        return digits.get(value)
+    return digits
+
+
 class _Text(StrPrinter):
     """`1.5*log(x1/x2)`: sympy's own notation, which `sympy.sympify` reads."""
 
-    digits: int | None = None
+    digits: Digits = None
+    names: Mapping[str, str]
 
     def _print_Float(self, expr: sympy.Float) -> str:
-        return number(expr, self.digits)
+        return number(expr, _digits_of(float(expr), self.digits))
+
+    def _print_Symbol(self, expr: sympy.Symbol) -> str:
+        return self.names.get(expr.name, expr.name)
 
 
 class _Python(NumPyPrinter):
@@ -90,14 +108,18 @@ class _Python(NumPyPrinter):
 
 
 class _Latex(LatexPrinter):
-    digits: int | None = None
+    digits: Digits = None
 
-    def __init__(self, digits: int | None) -> None:
-        super().__init__({"ln_notation": True})
+    def __init__(self, digits: Digits, dots: bool) -> None:
+        settings: dict[str, object] = {"ln_notation": True}
+        if dots:
+            settings["mul_symbol"] = "dot"
+        super().__init__(settings)
         self.digits = digits
 
     def _print_Float(self, expr: sympy.Float) -> str:
-        mantissa, _, exponent = number(expr, self.digits).partition("e")
+        shown = number(expr, _digits_of(float(expr), self.digits))
+        mantissa, _, exponent = shown.partition("e")
         return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
@@ -117,20 +139,124 @@ class _Latex(LatexPrinter):
         return super()._print_Pow(expr)
 
 
-def text(expression: Expr, digits: int | None = None) -> str:
-    """One line in sympy's notation."""
+def text(expression: Expr, digits: Digits = None, names: Sequence[str] | None = None) -> str:
+    """One line in sympy's notation, which `sympy.sympify` reads.
+
+    Args:
+        digits: significant digits of the constants: one number for all, or for each constant its
+            own (`digits_needed`); None writes them exactly.
+        names: of all features. Those that sympy would read as something else are written as
+            `text_names` says; None: all stand as they are.
+    """
     printer = _Text()
     printer.digits = digits
+    own = [] if names is None else text_names(names)
+    printer.names = dict(zip(names or [], own, strict=True))
     return printer.doprint(expression)
 
 
-def latex(expression: Expr, digits: int | None = None) -> str:
+def latex(expression: Expr, digits: Digits = None) -> str:
     """LaTeX, for mathematics mode.
 
     Names of one letter, of the form `x1` and of Greek letters are set as variables, others upright
-    as `\\mathrm{name}`.
+    as `\\mathrm{name}`, with dots between factors, where two words would read as one.
+
+    Args:
+        digits: as of `text`.
     """
-    return _Latex(digits).doprint(expression)
+    has_words = any("mathrm" in latex_name(symbol.name) for symbol in expression.free_symbols)
+    return _Latex(digits, dots=has_words).doprint(expression)
+
+
+def digits_needed(
+    expression: Expr, names: Sequence[str], x_ND: np.ndarray, digits: int
+) -> dict[float, int]:
+    """For each constant as many significant digits as the law's values need; at least `digits`.
+
+    In `3*x - 299998.7` four digits of the second constant would leave nothing of a target that runs
+    over 7. Constants get digits, the one with the largest effect first, until what is printed is
+    within `10^(1 - digits)` standard deviations of the law everywhere.
+
+    Args:
+        names: of the features, the columns of `x_ND`.
+    """
+    constants = sorted(expression.atoms(sympy.Float), key=float)
+    needed = {float(constant): digits for constant in constants}
+    values = list(needed)
+    exact_N = _values(expression, names, x_ND, constants)(values)
+    known_N = np.isfinite(exact_N)
+    if not values or not known_N.any():
+        return needed
+    allowed = 10.0 ** (1 - digits) * float(exact_N[known_N].std())
+    evaluate = _values(expression, names, x_ND, constants)
+
+    def off(rounded: Sequence[float]) -> float:
+        gap_N = np.abs(evaluate(rounded) - exact_N)[known_N]
+        gap = float(gap_N.max())
+        return gap if math.isfinite(gap) else math.inf
+
+    while True:
+        rounded = [float(number(value, needed[value])) for value in values]
+        open_values = [value for value in values if needed[value] < MOST_DIGITS]
+        if off(rounded) <= allowed or not open_values:
+            return needed
+        effects: dict[float, float] = {}
+        for value in open_values:
+            alone = [rounded[i] if other == value else other for i, other in enumerate(values)]
+            effects[value] = off(alone)
+        worst = max(effects, key=lambda value: effects[value])
+        if effects[worst] == 0.0:  # what is off lies in constants that have all their digits
+            return needed
+        needed[worst] += 1
+
+
+def _values(
+    expression: Expr, names: Sequence[str], x_ND: np.ndarray, constants: Sequence[sympy.Float]
+) -> Callable[[Sequence[float]], np.ndarray]:
+    """The law's values at some rows as a function of its constants; NaN where it is undefined."""
+    places: dict[Any, Any] = {constant: sympy.Dummy() for constant in constants}
+    symbols = [sympy.Symbol(name) for name in names]
+    arguments = [*symbols, *places.values()]
+    compiled = sympy.lambdify(
+        arguments, expression.xreplace(places), modules=["scipy", "numpy"], dummify=True
+    )
+
+    def values(numbers: Sequence[float]) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            try:
+                out = compiled(*x_ND.T, *numbers)
+            except (NameError, TypeError, AttributeError):
+                # A function of one's own that NumPy does not have: nothing is known of its values.
+                return np.full(len(x_ND), np.nan)
+        out = np.asarray(out)
+        if np.iscomplexobj(out):
+            out = np.where(out.imag == 0.0, out.real, np.nan)
+        return np.broadcast_to(out.astype(np.float64), (len(x_ND),))
+
+    return values
+
+
+def text_names(names: Sequence[str]) -> list[str]:
+    """Names of columns as they stand in `text`: different, and a variable each for `sympify`.
+
+    Identifiers stay, unless they mean something to sympy (`N`, `E`, `beta`) or to Python
+    (`lambda`): these get an underscore.
+    """
+    different: list[str] = []
+    for name in python_names(names):
+        while hasattr(sympy, name) or name in different:
+            name += "_"
+        different.append(name)
+    return different
+
+
+def legend(names: Sequence[str], used: Iterable[str]) -> list[str]:
+    """A line for each feature that is used and stands in `text` under another name."""
+    lines: list[str] = []
+    for own, name in zip(text_names(names), names, strict=True):
+        if own != name and name in used:
+            lines.append(f"where {own} is the column {name!r}")
+    return lines
 
 
 def latex_name(name: str) -> str:
@@ -158,8 +284,8 @@ def latex_word(word: str) -> str:
 
 def _escaped(name: str) -> str:
     kept = "".join(character if character.isprintable() else " " for character in name)
-    kept = re.sub(r"[\\{}^~$]", " ", kept)
-    return re.sub(r"([_%#& ])", r"\\\1", " ".join(kept.split())) or "?"
+    kept = re.sub(r"[\\{}^~]", " ", kept)
+    return re.sub(r"([_%#&$ ])", r"\\\1", " ".join(kept.split())) or "?"
 
 
 def python_names(names: Sequence[str]) -> list[str]:

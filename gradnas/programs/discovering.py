@@ -20,7 +20,6 @@ import torch
 from gradnas import runs
 from gradnas.config import JsonObject, check_numbers, read_object, to_json
 from gradnas.data.tabular import Table, load_example, load_table
-from gradnas.laws import text as law_text
 from gradnas.laws.discover import LawSettings
 from gradnas.laws.equations import (
     EquationClassifier,
@@ -209,7 +208,7 @@ def results(found: FoundLaws) -> Record:
                 "valid_error": _finite(law.valid_error),
                 "description_length": _finite(law.description_length),
                 "agreement": law.agreement,
-                "equation": law_text.text(estimator.formula(k, place)),
+                "equation": estimator.line(k, place, digits=None),
                 "formula": to_json(law.formula),
             }
             entries.append(entry)
@@ -248,10 +247,11 @@ def front_lines(found: FoundLaws) -> list[str]:
             mark = ">" if place == estimator.chosen_[k] else " "
             numbers = f"{law.train_error:9.3g}  {law.valid_error:9.3g}  {law.agreement:5d}"
             head = f" {mark} {law.complexity:10d}  {numbers}  "
-            lines += _wrapped(head, law_text.text(estimator.formula(k, place), 4))
+            lines += _wrapped(head, estimator.line(k, place))
     lines.append("")
     for line in found.laws(4):
         lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=True)
+    lines += estimator.legend()
     lines += textwrap.wrap(f"{found.score_name} {found.score:.4g}; {estimator.stability_}", WIDTH)
     for note in estimator.notes_:
         lines += textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="      ")

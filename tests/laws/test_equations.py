@@ -115,7 +115,7 @@ def fixed(monkeypatch):
 
 
 def from_sympy(expressions, names, x):
-    symbols = [sympy.Symbol(name, real=True) for name in names]
+    symbols = [sympy.Symbol(name) for name in names]
     return [
         np.broadcast_to(sympy.lambdify(symbols, expression)(*x.T), len(x))
         for expression in expressions
@@ -455,7 +455,7 @@ def test_features_and_targets_of_any_scale_give_the_same_law():
 
 
 def symbol(letter, d):
-    return sympy.Symbol(f"{letter}{d + 1}", real=True)
+    return sympy.Symbol(f"{letter}{d + 1}")
 
 
 def test_laws_that_were_found_compute_what_predict_does():

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from gradnas.laws.engine.batch import FormulaBatch
-from gradnas.laws.engine.data import EXACT, LawData, mean_loss
+from gradnas.laws.engine.data import LawData, mean_loss
 from gradnas.laws.engine.refit import Fitted, state_at
 from gradnas.laws.formula import (
+    ANGLES,
     Edge,
     Formula,
     Node,
 )
-from gradnas.laws.primitives import POWER
 
 Place = tuple[str, int, int]  # ("a" | "b", node, edge), ("weight", node, 0) or ("bias", 0, 0)
+ROUNDING = 1e-20  # share of the target's variance below which an error is that of doubles
 DIGIT = 2.0 * math.log(10.0)  # what a digit adds to (twice) a description length
 MOST_DIGITS = 15.0  # of a double
 
@@ -33,13 +34,13 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
     the other, the best determined last, and those not rounded yet make up for the change, by the
     quadratic model of the loss at its optimum; the loss of the result is computed, not modelled.
     """
-    formula = fitted.formula
+    formula = with_principal_angles(fitted.formula)
     places = _places(formula)
     loss, matrix_KK = _quadratic_model(formula, data)
     if not places or not bool(torch.isfinite(matrix_KK).all()):
         return fitted
     squared = data.loss == "squared"
-    least = EXACT * data.spread
+    least = ROUNDING * data.spread
     loss = max(loss, least)
 
     # From the change of the summed loss to that of n ln MSE.
@@ -47,7 +48,7 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
     # Without noise the fit would ask for ever more digits; a double's are enough.
     full = DIGIT * min(MOST_DIGITS, max(digits, 1)) if loss <= 2 * least else math.inf
     how = _Rounding(unit, digits, full)
-    result = _replaced(formula, _rounded_values(places, matrix_KK, how))
+    result = _replaced(formula, _rounded_values(formula, places, matrix_KK, how))
 
     eta = result(data.x_DN.T, data.primitives).unsqueeze(0)
     new = float(mean_loss(eta, data)[0])
@@ -59,7 +60,22 @@ def rounded(fitted: Fitted, data: LawData, digits: int = 10) -> Fitted:
         rise = 2 * data.n * (new - loss)
     if rise > 5.0 * len(places):  # the quadratic model did not hold
         return fitted
-    return Fitted(_mark_ones(result), new)
+    return Fitted(result, new)
+
+
+def with_principal_angles(formula: Formula) -> Formula:
+    """The formula with the phases of its sines and cosines between -pi and pi."""
+    nodes: list[Node] = []
+    for node in formula.nodes:
+        edges: list[Edge] = []
+        for edge in node.edges:
+            if edge.function in ANGLES and abs(edge.b) > math.pi:
+                b = math.remainder(edge.b, 2.0 * math.pi)
+                # A phase of exactly 0 would count as none and be another structure.
+                edge = replace(edge, b=b or edge.b)
+            edges.append(edge)
+        nodes.append(Node(node.kind, tuple(edges)))
+    return replace(formula, nodes=tuple(nodes))
 
 
 def _quadratic_model(formula: Formula, data: LawData) -> tuple[float, Tensor]:
@@ -89,9 +105,15 @@ class _Rounding:
     digits: int
     full: float
 
-    def chosen(self, value: float, deviation: float, is_offset: bool) -> float:
-        """The cheapest decimal near the value, or the value itself."""
+    def chosen(self, value: float, deviation: float, is_offset: bool, is_angle: bool) -> float:
+        """The cheapest decimal near the value, or a common angle, or the value itself."""
         options: list[tuple[float, float]] = []
+        if is_angle:
+            # A quarter turn names another function and costs a digit; other angles cost two.
+            for parts, num_digits in ((2, 1), (4, 2), (6, 2)):
+                angle = round(value / (math.pi / parts)) * math.pi / parts
+                worse = self.unit * ((angle - value) / deviation) ** 2
+                options.append((worse + 2.0 * num_digits * math.log(10.0), angle))
         if is_offset:  # none at all: an offset that the data do not show
             options.append((self.unit * (value / deviation) ** 2, 0.0))
         for num_digits in range(1, self.digits + 1):
@@ -103,7 +125,7 @@ class _Rounding:
 
 
 def _rounded_values(
-    places: list[tuple[Place, float]], matrix_KK: Tensor, how: _Rounding
+    formula: Formula, places: list[tuple[Place, float]], matrix_KK: Tensor, how: _Rounding
 ) -> dict[Place, float]:
     """The constants, rounded one after the other."""
     current_K = torch.tensor([value for _, value in places], dtype=torch.float64)
@@ -123,7 +145,12 @@ def _rounded_values(
         k = waiting[pick]
         place = places[k][0]
         value = float(current_K[k])
-        chosen = how.chosen(value, float(deviation[pick]), is_offset=place[0] in ("b", "bias"))
+        chosen = how.chosen(
+            value,
+            float(deviation[pick]),
+            is_offset=place[0] in ("b", "bias"),
+            is_angle=_is_angle(formula, place),
+        )
 
         # The best values of the others, given this one: a column of the covariance says how.
         rest = [i for i in range(len(waiting)) if i != pick]
@@ -135,6 +162,12 @@ def _rounded_values(
         done[place] = chosen
         waiting.remove(k)
     return done
+
+
+def _is_angle(formula: Formula, place: Place) -> bool:
+    """Whether a constant is the phase of a sine or a cosine."""
+    kind, j, e = place
+    return kind == "b" and formula.nodes[j].edges[e].function in ANGLES
 
 
 def _places(formula: Formula) -> list[tuple[Place, float]]:
@@ -169,15 +202,3 @@ def _replaced(formula: Formula, values: dict[Place, float]) -> Formula:
         weights.append(values.get(("weight", j, 0), formula.weights[j]))
     bias = values.get(("bias", 0, 0), formula.bias)
     return Formula(formula.features, tuple(nodes), tuple(weights), bias)
-
-
-def _mark_ones(formula: Formula) -> Formula:
-    """A coefficient that came out as 1 or -1 is no constant any more."""
-    nodes: list[Node] = []
-    for node in formula.nodes:
-        edges: list[Edge] = []
-        for edge in node.edges:
-            is_one = edge.function != POWER and abs(edge.a) == 1.0
-            edges.append(replace(edge, fixed=edge.fixed or is_one))
-        nodes.append(Node(node.kind, tuple(edges)))
-    return replace(formula, nodes=tuple(nodes))

@@ -12,6 +12,7 @@ import torch
 
 from gradnas.laws.engine.data import EXACT, mean_loss
 from gradnas.laws.engine.digits import rounded
+from gradnas.laws.engine.poles import has_pole
 from gradnas.laws.engine.pool import Pool
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.prune import pareto
@@ -26,6 +27,8 @@ LONGEST_FRONT = 10
 # A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
 # Such a length stands for twice the negative logarithm of a probability, the scale of their table.
 STRONG = 6.0
+WORSE = 1.05  # times the error of a simpler law in cross-validation: more speaks against a law
+SHOWN = 0.05  # of the error of every law without a pole: less shows that there is one
 
 
 def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
@@ -45,17 +48,15 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
             agreement=max(1, _agreement(pool, item)),
             loss=problem.loss,
             primitives=dict(problem.table),
+            has_pole=has_pole(final.formula, problem.box, problem.table),
+            rounding=EXACT * problem.all.spread,
         )
         laws.append(law)
 
-    # The simplest that no evidence speaks against, not the shortest: between lengths so close the
-    # data do not decide.
     if problem.settings.prune:
-        shortest = min(law.description_length for law in laws)
-        near = [law for law in laws if law.description_length < shortest + STRONG]
+        chosen = choice(laws)
     else:
-        near = [laws[kept.index(best)]]
-    chosen = min(near, key=lambda law: (law.complexity, law.description_length))
+        chosen = laws[kept.index(best)]
 
     # On all rows and with rounded constants some may not be better than a simpler one any more.
     front: list[Law] = []
@@ -65,6 +66,49 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
             front.append(law)
             lowest = min(lowest, law.train_error)
     return front, chosen
+
+
+def choice(laws: Sequence[Law]) -> Law:
+    """The law that the data speak for.
+
+    The simplest that no evidence speaks against, not the shortest: between lengths so close the
+    data do not decide. Cross-validation and poles are evidence (`without_evidence_against`).
+    """
+    sound = without_evidence_against(laws)
+    shortest = min(law.description_length for law in sound)
+    near = [law for law in sound if law.description_length < shortest + STRONG]
+    return min(near, key=lambda law: (law.complexity, law.description_length))
+
+
+def without_evidence_against(laws: Sequence[Law]) -> list[Law]:
+    """The laws that may be chosen; never empty.
+
+    A law is left out where a simpler one has an error in cross-validation that is smaller by more
+    than 5%, and where it has a pole between the data, unless the data show it: its error in
+    cross-validation is then a twentieth, or less, of that of every law without one.
+    """
+    without_pole = [law.valid_error for law in laws if not law.has_pole]
+    least = min(without_pole, default=math.inf)
+    sound: list[Law] = []
+    for law in laws:
+        shown = not law.has_pole or law.valid_error <= SHOWN * least
+        if shown and not _contradicted(law, laws):
+            sound.append(law)
+    if sound:
+        return sound
+    # Every law is contradicted by another: the one that predicts best is left.
+    return [min(laws, key=lambda law: (law.valid_error, law.complexity))]
+
+
+def _contradicted(law: Law, laws: Sequence[Law]) -> bool:
+    """Whether a simpler law predicts held-out rows better."""
+    # Errors of rounding count as equal.
+    error = max(law.valid_error, law.rounding)
+    for simpler in laws:
+        if simpler.complexity < law.complexity:
+            if error > WORSE * max(simpler.valid_error, simpler.rounding):
+                return True
+    return not math.isfinite(error)
 
 
 def _kept(pool: Pool, by_length: bool) -> tuple[list[Fitted], Fitted]:

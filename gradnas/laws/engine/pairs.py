@@ -30,6 +30,8 @@ LEAST_OF_SUM = 1e-4
 
 def orthonormal(basis_KN: Tensor) -> Tensor:
     """An orthonormal basis of the span of the rows."""
+    # A derivative that overflows somewhere is no direction that a constant could move along.
+    basis_KN = basis_KN[torch.isfinite(basis_KN).all(dim=1)]
     # Rows of equal length: otherwise a small one would count as dependent by its size alone.
     scaled = basis_KN / basis_KN.norm(dim=1, keepdim=True).clamp(min=1e-200)
     _, size, rows = torch.linalg.svd(scaled, full_matrices=False)

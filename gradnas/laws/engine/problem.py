@@ -17,6 +17,7 @@ from gradnas.laws.engine.atoms import (
 )
 from gradnas.laws.engine.data import LawData, Loss
 from gradnas.laws.engine.growth import most_telling
+from gradnas.laws.engine.poles import Box
 from gradnas.laws.engine.units import unscaled
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import LawSettings
@@ -39,6 +40,7 @@ class Problem:
         all: rows that constants are fitted on in the end, in the units of the data.
         data: rows that structures are looked for on, features and target divided by their largest
             size, `scales` and `scale_y`.
+        box: the ranges of the features in all rows.
         features: those that structures are looked for in.
         notes: sentences about what was left out.
     """
@@ -68,6 +70,7 @@ class Problem:
         order = torch.randperm(len(y), generator=generator_for(seed, SUBSET), device="cpu")
         self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
 
+        self.box = Box.around(x_DN, y)
         self.scales = [float(row.abs().max()) or 1.0 for row in x_DN]
         # A probability and a rate are what they are.
         self.scale_y = (float(y.abs().max()) or 1.0) if loss == "squared" else 1.0

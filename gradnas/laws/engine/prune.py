@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import torch
 
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.edits import structure
@@ -15,7 +17,7 @@ from gradnas.laws.formula import (
     Node,
     canonical,
 )
-from gradnas.laws.primitives import POWER
+from gradnas.laws.primitives import POWER, PRIMITIVES, Primitive
 
 # What a function turns into when its constants run off: the simpler candidates that are tried in
 # its place.
@@ -97,15 +99,37 @@ def _with_edges(formula: Formula, j: int, edges: Sequence[Edge]) -> Formula:
     return without_dead_nodes(replace(formula, nodes=tuple(nodes)))
 
 
-def _simpler_edges(edge: Edge, functions: Sequence[str]) -> list[Edge]:
+def _straight(edge: Edge, primitives: Mapping[str, Primitive]) -> float:
+    """Where the tangent of an edge's function is zero, as the `b` of a plain input `x + b`.
+
+    A function whose constants run off is nearly a straight line where the data are: that line's
+    zero has nothing to do with the function's own `b`. The tangent is that in the middle of
+    features of size 1.
+    """
+    if edge.function == POWER or edge.a == 0.0:
+        return edge.b
+    primitive = primitives[edge.function]
+    middle = torch.tensor([edge.b + 0.5 * edge.a], dtype=torch.float64)
+    value = primitive.function(middle)
+    slope = primitive.slope(middle, value)
+    zero = float((middle - value / slope)[0])  # of the tangent, as a value of a x + b
+    b = (edge.b - zero) / edge.a
+    return b if math.isfinite(b) else edge.b
+
+
+def _simpler_edges(
+    edge: Edge, functions: Sequence[str], primitives: Mapping[str, Primitive]
+) -> list[Edge]:
     """Edges of one constant less or a simpler function, and exponents fixed at a nice number."""
     simpler_edges: list[Edge] = []
     if edge.b != 0.0:
         simpler_edges.append(replace(edge, b=0.0))
     for simpler in SIMPLER.get(edge.function, ()):
         if simpler in functions:
-            a = edge.a if simpler == "exp" else 1.0
-            simpler_edges.append(Edge(edge.source, simpler, a, edge.b, edge.below))
+            keeps_slope = simpler in ("exp", "relu")
+            a = edge.a if keeps_slope else 1.0
+            b = _straight(edge, primitives) if simpler == "identity" else edge.b
+            simpler_edges.append(Edge(edge.source, simpler, a, b, edge.below))
     if edge.function == POWER and not edge.fixed:
         nearest = sorted(NICE_EXPONENTS, key=lambda exponent: abs(exponent - edge.a))
         for exponent in nearest[:2]:
@@ -113,7 +137,11 @@ def _simpler_edges(edge: Edge, functions: Sequence[str]) -> list[Edge]:
     return simpler_edges
 
 
-def shorter(formula: Formula, functions: Sequence[str]) -> list[Formula]:
+def shorter(
+    formula: Formula,
+    functions: Sequence[str],
+    primitives: Mapping[str, Primitive] = PRIMITIVES,
+) -> list[Formula]:
     """Everything that has one part less: a term, an edge, a constant, or a simpler function."""
     candidates: list[Formula] = []
     if formula.bias != 0.0 and formula.nodes:
@@ -130,7 +158,7 @@ def shorter(formula: Formula, functions: Sequence[str]) -> list[Formula]:
             nothing_above = node.kind == "ratio" and all(other.below for other in rest)
             if rest and not nothing_above:
                 candidates.append(_with_edges(formula, j, rest))
-            for simpler in _simpler_edges(edge, functions):
+            for simpler in _simpler_edges(edge, functions, primitives):
                 edges = [*node.edges[:e], simpler, *node.edges[e + 1 :]]
                 candidates.append(_with_edges(formula, j, edges))
     return candidates
@@ -157,7 +185,8 @@ def prune(
     for _ in range(rounds):
         jobs: list[tuple[int, Formula]] = []
         for i in active:
-            for candidate in _different(shorter(ways[i][-1].formula, functions)):
+            candidates = shorter(ways[i][-1].formula, functions, data.primitives)
+            for candidate in _different(candidates):
                 jobs.append((i, candidate))
         if not jobs:
             break

@@ -30,6 +30,8 @@ from gradnas.laws.engine.data import (
 )
 from gradnas.laws.formula import Formula
 
+LARGE = 100.0  # of a constant, where features and target have size 1
+CONVERGED = 1e-28  # share of the target's variance: a descent that has come there ends
 CHUNK = 120_000  # formulas x nodes x edges x points in one set of tensors: larger leaves the cache
 
 
@@ -156,7 +158,7 @@ def _descend(
     if state is None:
         state = state_at(batch, batch.theta(), batch.weight, data)
     P = state.theta_CP.shape[1]
-    exact = EXACT * 1e-8 * data.spread
+    exact = CONVERGED * data.spread
     for _ in range(steps):
         data.work.descent(edges=batch.source.numel(), points=data.x_DN.shape[1])
         diagonal = state.matrix.diagonal(dim1=-2, dim2=-1).clone()
@@ -184,7 +186,8 @@ def _descend(
         little_gained = bool((gain < 1e-9 * state.loss_C[better_C]).all())
         ended = little_gained and bool((damping_C[~better_C] > 1e6).all())
         state = state.taking(trial, better_C)
-        if ended or bool((state.loss_C < exact).any()):
+        # All of them: where one of a batch is exact, a simpler one may be so in a few steps more.
+        if ended or bool((state.loss_C < exact).all()):
             break
     return state
 
@@ -210,8 +213,7 @@ def refit(
 ) -> list[Fitted]:
     """The formulas with constants that minimise the loss, from the constants that they have.
 
-    One formula that fits exactly ends its batch. Formulas are batched by their size; a batch is cut
-    so that its tensors stay in the cache.
+    Formulas are batched by their size; a batch is cut so that its tensors stay in the cache.
 
     Args:
         steps: Levenberg-Marquardt steps.
@@ -303,15 +305,23 @@ def description_length(fitted: Fitted, data: LawData, spread: float) -> float:
 
 
 def _excess_size(formula: Formula) -> float:
-    """By how many powers of e the constants lie outside [0.01, 100], summed."""
-    numbers = [formula.bias, *formula.weights]
+    """By how many powers of e the constants lie outside [0.01, 100], summed.
+
+    What is added may be small without being a limit of anything: a bias of 1e-17 is what the
+    descent leaves of none.
+    """
+    factors = list(formula.weights)
+    offsets = [formula.bias]
     for node in formula.nodes:
         for edge in node.edges:
             if not edge.fixed:
-                numbers.append(edge.a)
-            numbers.append(edge.b)
-    excesses: list[float] = []
-    for number in numbers:
+                factors.append(edge.a)
+            offsets.append(edge.b)
+    excess = 0.0
+    for number in factors:
         if number != 0.0:
-            excesses.append(max(0.0, abs(math.log(abs(number))) - math.log(100.0)))
-    return sum(excesses)
+            excess += max(0.0, abs(math.log(abs(number))) - math.log(LARGE))
+    for number in offsets:
+        if number != 0.0:
+            excess += max(0.0, math.log(abs(number)) - math.log(LARGE))
+    return excess

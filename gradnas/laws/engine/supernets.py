@@ -161,21 +161,14 @@ class _Training:
         still = {name: alpha.detach() for name, alpha in self.alphas.items()}
         loss_K = losses.of_restarts(self.params, still, self.train_rows)
         total = torch.where(self.alive_K, loss_K, 0.0).sum()
-        grads = torch.autograd.grad(total, list(self.params.values()))
-        return loss_K, dict(zip(self.params, grads, strict=True))
+        return loss_K, _gradients(total, self.params)
 
     def _at_once(self, losses: _Losses) -> tuple[Tensor, Tensors]:
         """As `_alternating`, both from one backward pass: one level, and both on all points."""
         loss_K = losses.of_restarts(self.params, self.alphas, self.train_rows)
         total = torch.where(self.alive_K, loss_K, 0.0).sum()
-        both = {**self.params, **self.alphas}
-        grads = torch.autograd.grad(total, list(both.values()), allow_unused=True)
-        by_name = dict(zip(both, grads, strict=True))
-        alpha_grads: dict[str, Tensor] = {}
-        for name, alpha in self.alphas.items():
-            grad = by_name[name]  # None for alphas that the loss does not depend on
-            alpha_grads[name] = torch.zeros_like(alpha) if grad is None else grad
-        _assign(self.alphas, alpha_grads, self.alive_K, None)
+        by_name = _gradients(total, {**self.params, **self.alphas})
+        _assign(self.alphas, {name: by_name[name] for name in self.alphas}, self.alive_K, None)
         self.alpha_optimizer.step()
         return loss_K, {name: by_name[name] for name in self.params}
 
@@ -231,6 +224,20 @@ class _Losses:
             # A mean over all restarts, beside a sum over them.
             loss = loss + settings.restarts * zero_one_loss(alphas)
         return loss
+
+
+def _gradients(total: Tensor, tensors: Tensors) -> Tensors:
+    """The gradients of a scalar; zeros by what it does not depend on.
+
+    Words without constants, such as `exp` or `add`, leave the constants of the edges without use.
+    """
+    if not total.requires_grad:
+        return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    grads = torch.autograd.grad(total, list(tensors.values()), allow_unused=True)
+    by_name: dict[str, Tensor] = {}
+    for (name, tensor), grad in zip(tensors.items(), grads, strict=True):
+        by_name[name] = torch.zeros_like(tensor) if grad is None else grad
+    return by_name
 
 
 def _working(data: LawData) -> Tensor:

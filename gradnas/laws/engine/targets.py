@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gradnas.laws.engine.atoms import LARGEST
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.formula import (
     Edge,
@@ -135,8 +136,11 @@ def _admitted(transform: _Transform, data: LawData) -> Target | None:
     """The problem for this function of y; None where it is defined in too few rows, or constant."""
     value_N = transform.value_N
     slope_N = transform.slope_N
-    finite_N = torch.isfinite(value_N) & torch.isfinite(slope_N)
-    usable_N = transform.defined_N & finite_N & (slope_N != 0)
+    # What is larger, or its inverse, would overflow when squared and summed: a target that falls to
+    # 1e-200 has a reciprocal, and no use for it.
+    size_N = slope_N.abs()
+    bounded_N = (value_N.abs() < LARGEST) & (size_N < LARGEST) & (size_N > 1.0 / LARGEST)
+    usable_N = transform.defined_N & bounded_N  # false for NaN, too
     if int(usable_N.sum()) < max(FEWEST_ROWS, FEWEST_SHARE * len(data.y_N)):
         return None
     rows = usable_N.nonzero().flatten()

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from gradnas.laws.formula import (
     HOMOGENEOUS,
+    SIGNED,
     Edge,
     Formula,
     Node,
@@ -75,12 +76,13 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
 def _let_out(edge: Edge, a: float) -> tuple[Edge, float]:
     """A homogeneous function of `a x + b` as one of `x + b / a`, and the factor before it.
 
-    The sign of a plain input stays with it: a power of the node needs it.
+    The sign of a plain input stays with it, and that of a positive part's: a power of the node needs
+    it.
     """
-    sign = -1.0 if edge.function == "identity" and a < 0 else 1.0
+    sign = -1.0 if edge.function in SIGNED and a < 0 else 1.0
     a *= sign
     plain = replace(edge, a=sign, b=edge.b / a, fixed=True)
-    if edge.function == "identity":
+    if edge.function in SIGNED:
         return plain, a
     if edge.function == "square":
         return plain, a * a
