@@ -20,8 +20,8 @@ from gradnas.laws.primitives import (
 
 # f(a x) is a power of a times f(x); of `SIGNED` ones for a > 0 alone, or with a sign that has to
 # stay inside.
-HOMOGENEOUS = ("identity", "square", "reciprocal", "relu")
-SIGNED = ("identity", "relu")
+HOMOGENEOUS = ("identity", "square", "reciprocal", "relu", "max", "min")
+SIGNED = ("identity", "relu", "max", "min")
 ANGLES = ("sin", "cos")  # functions of an angle
 Kind = Literal["sum", "product", "ratio"]
 

@@ -81,6 +81,10 @@ def _ln(z: Tensor) -> Tensor:
     return torch.log(torch.where(z > 0, z, torch.nan))
 
 
+def _cbrt(z: Tensor) -> Tensor:
+    return torch.sign(z) * z.abs().pow(1.0 / 3.0)
+
+
 def _safe_exp(z: Tensor) -> Tensor:
     bounded = z.clamp(max=LARGEST_EXPONENT)
     return torch.exp(bounded) + (z - bounded) * math.exp(LARGEST_EXPONENT)
@@ -152,6 +156,65 @@ _ALL = [
         slopes=(2.0, 4.0, 8.0),
         centers=(-1.0, -0.5, 0.0, 0.5, 1.0),
         numpy="1.0 / (1.0 + np.exp(-({z})))",
+    ),
+    Primitive(
+        "asin",
+        torch.asin,
+        derivative=lambda z, f: (1.0 - z * z).rsqrt(),
+        safe=lambda z: torch.asin(z.clamp(-0.999, 0.999)),
+        slopes=(0.5, 0.9),
+        centers=(0.0,),
+        numpy="np.arcsin({z})",
+    ),
+    Primitive(
+        "acos",
+        torch.acos,
+        derivative=lambda z, f: -(1.0 - z * z).rsqrt(),
+        safe=lambda z: torch.acos(z.clamp(-0.999, 0.999)),
+        slopes=(0.5, 0.9),
+        centers=(0.0,),
+        numpy="np.arccos({z})",
+    ),
+    Primitive(
+        "atan",
+        torch.atan,
+        derivative=lambda z, f: 1.0 / (1.0 + z * z),
+        slopes=(1.0, 2.0, 4.0),
+        centers=(-0.5, 0.0, 0.5),
+        numpy="np.arctan({z})",
+    ),
+    Primitive(
+        "abs",
+        torch.abs,
+        derivative=lambda z, f: torch.sign(z),
+        slopes=(1.0,),
+        centers=(-0.6, -0.3, 0.0, 0.3, 0.6),
+        numpy="np.abs({z})",
+    ),
+    Primitive(
+        "min",
+        lambda z: z.clamp(max=0.0),
+        derivative=lambda z, f: (z < 0).to(z.dtype),
+        slopes=(-1.0, 1.0),
+        centers=(-0.6, -0.3, 0.0, 0.3, 0.6),
+        numpy="np.minimum({z}, 0.0)",
+    ),
+    Primitive(
+        "max",
+        torch.relu,
+        derivative=lambda z, f: (z > 0).to(z.dtype),
+        slopes=(-1.0, 1.0),
+        centers=(-0.6, -0.3, 0.0, 0.3, 0.6),
+        numpy="np.maximum({z}, 0.0)",
+    ),
+    Primitive(
+        "cbrt",
+        _cbrt,
+        derivative=lambda z, f: 1.0 / (3.0 * f * f),
+        safe=lambda z: _cbrt(torch.where(z.abs() < 1e-3, torch.sign(z) * 1e-3 + 1e-9, z)),
+        slopes=(1.0, 2.0),
+        centers=(-1.1, -0.5, 0.0, 0.5, 1.1),
+        numpy="np.cbrt({z})",
     ),
     Primitive(
         "relu",
@@ -231,6 +294,7 @@ DEFAULT_WORDS = (
     "linear_sin",
     "linear_tanh",
     "linear_logistic",
+    "asin",
 )
 
 

@@ -27,6 +27,7 @@ from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.proposals import propose
 from gradnas.laws.engine.prune import prune
 from gradnas.laws.engine.refit import Fitted, description_length, refit
+from gradnas.laws.engine.seeds import seed_formulas
 from gradnas.laws.engine.targets import (
     Target,
     targets,
@@ -103,6 +104,9 @@ class Discovery:
             seeds = max(8, round(40 * min(1.0, settings.effort)))
         seed_pool(pool, self.small, self.large, count=seeds, steps=10)
         self._report(0.1, "enumeration")
+        if settings.enumerate and settings.improve and not pool.exact:
+            self._seed()
+            self._report(0.12, "linear fits")
         if not (settings.improve and settings.enumerate):
             return
         self._grow(rounds=2, share=GROWTH)
@@ -114,6 +118,16 @@ class Discovery:
                 break
             self._grow(rounds=1, width=2, share=GROWTH)
         self._report(0.2, "growth")
+
+    def _seed(self) -> None:
+        """What linear least squares finds, and what is left of it when it is pruned."""
+        formulas = seed_formulas(self.problem)
+        if not formulas:
+            return
+        self.counts["by linear fits"] = len(formulas)
+        one_group = [0] * len(formulas)
+        self.pool.add(refit(formulas, self.problem.data, steps=20, groups=one_group, keep=40))
+        self._prune(3)
 
     def _explore_targets(self) -> None:
         """Every target for one round; those whose laws for y turn out best for more."""

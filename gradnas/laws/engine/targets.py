@@ -83,6 +83,35 @@ def targets(
     return admitted
 
 
+def functions_of_target(data: LawData, scale_y: float, functions: Sequence[str]) -> list[Target]:
+    """The targets that are functions of y alone, those of rare outer functions among them."""
+    transforms = _of_y(data.y_N, scale_y, functions)
+    own_N = data.y_N * scale_y
+    if "asin" in functions and float(own_N.abs().max()) < 1.57:
+        slope_N = scale_y * torch.cos(own_N)
+        everywhere_N = torch.ones_like(own_N, dtype=torch.bool)
+        back = partial(_outer_of_y, "asin", scale_y)
+        transforms.append(_Transform("sine of y", torch.sin(own_N), slope_N, everywhere_N, back))
+    if "ln" in functions and float(own_N.max() - own_N.min()) < 20.0:
+        # exp(y - the largest y): the constant goes into the bias of the logarithm.
+        value_N = torch.exp(own_N - own_N.max())
+        back = partial(_outer_of_y, "ln", scale_y)
+        everywhere_N = torch.ones_like(own_N, dtype=torch.bool)
+        transforms.append(
+            _Transform("exponential of y", value_N, scale_y * value_N, everywhere_N, back)
+        )
+    admitted = [_admitted(transform, data) for transform in transforms]
+    return [target for target in admitted if target is not None]
+
+
+def _outer_of_y(function: str, scale_y: float, formula: Formula) -> Formula:
+    """`function` of the formula, over the unit of y."""
+    formula = _outer(_function(function), formula)
+    weights = tuple(weight / scale_y for weight in formula.weights)
+    # An outer logarithm has a constant beside it, for the scale of what is inside.
+    return replace(formula, weights=weights, bias=1e-3 if function == "ln" else 0.0)
+
+
 def _of_y(y_N: Tensor, scale_y: float, functions: Sequence[str]) -> list[_Transform]:
     """The functions of y whose inverse is allowed.
 

@@ -1,0 +1,395 @@
+"""Laws that are products, by linear least squares for the logarithm of the target.
+
+`ln |y|` is a linear combination of `ln |x|` of every feature, whatever its exponent, and of the
+logarithms of a few special factors: sums and differences of features and of their squares, sines,
+`exp(u) - 1`, `tanh u` and the like of a product u of features, or `u` itself for an exponential. The
+best one or two of these beside the powers of all features are looked for.
+
+Legend: N points, D features, G factors, K columns of a basis.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gradnas.laws.engine.data import LawData
+from gradnas.laws.engine.library import (
+    AWAY,
+    Column,
+    library,
+    monomials,
+    power_of,
+    waves,
+)
+from gradnas.laws.formula import Edge, Formula, Kind, Node, canonical
+from gradnas.laws.primitives import POWER
+
+NEAR = 2e-3  # an exponent this near to a multiple of a half is that
+NONE = 2e-3  # an exponent below it is none
+SINGLES = 10  # factors, and
+PAIRS = 10  # pairs of them, that formulas are made of
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the largest |u|, that functions of u start from
+MOST_ARGUMENTS = 700  # products u, and
+MOST_CURVED = 250  # those that other functions than one more or less are applied to
+LEAST = 1e-4  # of a factor's length, that must be left beside the powers
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of a law: a node over the features, to a power that the fit finds.
+
+    Attributes:
+        nodes: the last one is the factor; they read features, and each other counted from D.
+        exponential: whether the fit's coefficient is that of an exponent, `exp(c * node)`, instead of
+            a power.
+    """
+
+    nodes: tuple[Node, ...]
+    exponential: bool
+    cost: float
+
+
+def factors(
+    data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
+) -> list[Factor]:
+    """The special factors that the functions allow."""
+    found = _sums(len(data.x_DN), scales_D, features, functions)
+    for column in waves(data, scales_D, features, functions):
+        atom = column.atoms[0]
+        if atom.stem is None:
+            found.append(Factor((_lone(atom.edge),), False, column.cost))
+        else:
+            edge = Edge(len(data.x_DN), atom.edge.function, atom.edge.a, atom.edge.b)
+            found.append(Factor((atom.stem, _lone(edge)), False, column.cost))
+    return found
+
+
+def _lone(edge: Edge) -> Node:
+    return Node("sum", (edge,))
+
+
+def _sums(
+    D: int, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
+) -> list[Factor]:
+    """Sums and differences of features and of squares, and of these with one, in natural units."""
+    found: list[Factor] = []
+    for d in features:
+        for sign in (1.0, -1.0):
+            edge = Edge(d, "identity", sign, 1.0 / scales_D[d], fixed=True)
+            found.append(Factor((_lone(edge),), False, 2.0))
+        if "square" in functions:
+            square = _lone(Edge(d, "square", fixed=True))
+            for sign in (1.0, -1.0):
+                edge = Edge(D, "identity", sign, 1.0 / scales_D[d] ** 2, fixed=True)
+                found.append(Factor((square, _lone(edge)), False, 3.0))
+    for i, j in itertools.combinations(features, 2):
+        ratio = scales_D[j] / scales_D[i]
+        product = canonical(
+            Node("product", (Edge(i, "identity", fixed=True), Edge(j, "identity", fixed=True)))
+        )
+        for sign in (1.0, -1.0):
+            edges = (Edge(i, "identity", 1.0, fixed=True), Edge(j, "identity", sign * ratio))
+            found.append(Factor((Node("sum", edges),), False, 2.0))
+            if "square" in functions:
+                found.append(_of_squares(D, [i, j], [1.0, sign], scales_D))
+            edge = Edge(D, "identity", sign, 1.0 / (scales_D[i] * scales_D[j]), fixed=True)
+            found.append(Factor((product, _lone(edge)), False, 3.0))
+    for three in itertools.combinations(features, 3):
+        if "square" in functions:
+            found.append(_of_squares(D, three, [1.0, 1.0, 1.0], scales_D))
+        edges = []
+        for d in three:
+            edges.append(Edge(d, "identity", scales_D[d] / scales_D[three[0]], fixed=d == three[0]))
+        found.append(Factor((Node("sum", tuple(edges)),), False, 3.0))
+    return found
+
+
+def _of_squares(
+    D: int, features: Sequence[int], signs: Sequence[float], scales_D: Sequence[float]
+) -> Factor:
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    for d, sign in zip(features, signs, strict=True):
+        nodes.append(_lone(Edge(d, "square", fixed=True)))
+        ratio = (scales_D[d] / scales_D[features[0]]) ** 2
+        is_first = not edges
+        edges.append(Edge(D + len(nodes) - 1, "identity", sign * ratio, fixed=is_first))
+    return Factor((*nodes, Node("sum", tuple(edges))), False, 2.0 + len(features))
+
+
+def _unit(column: Column, scales_D: Sequence[float]) -> float:
+    """What a monomial of the data is, as a multiple of that of features of size 1."""
+    unit = 1.0
+    for atom in column.atoms:
+        edge = atom.edge
+        exponent = {"identity": 1.0, "square": 2.0, "reciprocal": -1.0}.get(edge.function, edge.a)
+        unit *= scales_D[edge.source] ** exponent
+    return unit
+
+
+def _of_arguments(
+    data: LawData,
+    scales_D: Sequence[float],
+    features: Sequence[int],
+    functions: Sequence[str],
+) -> tuple[list[Factor], list[Tensor]]:
+    """`1 + u`, `1 - u`, `exp(c u)`, `exp(c u) - 1`, its sum with its inverse, and `tanh(c u)`, of products u.
+
+    With the columns of the logarithm's fit: all products at once, where one after the other would
+    take longer than everything else.
+    """
+    D = len(data.x_DN)
+    arguments = library(data, monomials(data, features, functions, MOST_ARGUMENTS))
+    found: list[Factor] = []
+    columns: list[Tensor] = []
+    nodes: list[Node] = []
+    for column in arguments.columns:
+        kind: Kind = "product" if len(column.atoms) > 1 else "sum"
+        node = canonical(Node(kind, tuple(atom.edge for atom in column.atoms)))
+        nodes.append(node)
+        found.append(Factor((node,), True, column.cost + 1.0))
+    columns += (arguments.value_GN * arguments.sizes_G.unsqueeze(1)).unbind(0)
+    # One more or less than u, in natural units.
+    natural_G = torch.tensor([_unit(column, scales_D) for column in arguments.columns])
+    natural_G = natural_G.double() * arguments.sizes_G
+    natural_GN = arguments.value_GN * natural_G.unsqueeze(1)
+    for sign in (1.0, -1.0):
+        columns += torch.log((1.0 + sign * natural_GN).abs()).unbind(0)
+        for k, column in enumerate(arguments.columns):
+            turned = 1.0 if bool((1.0 + sign * natural_GN[k] > 0).all()) else -1.0
+            unit = _unit(column, scales_D)
+            edge = Edge(D, "identity", sign * turned, turned / unit, fixed=True)
+            found.append(Factor((nodes[k], _lone(edge)), False, column.cost + 0.5))
+    positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()[:MOST_CURVED]
+    for scale in SCALES:
+        u_GN = scale * arguments.value_GN[positive]
+        columns += torch.log(torch.expm1(u_GN)).unbind(0)
+        columns += torch.log(2.0 * torch.cosh(u_GN)).unbind(0)
+        columns += torch.log(torch.tanh(u_GN)).unbind(0)
+        c = [scale / float(arguments.sizes_G[g]) for g in positive]
+        costs = [arguments.columns[g].cost for g in positive]
+        chosen = [nodes[g] for g in positive]
+        for k in range(len(positive)):
+            found.append(Factor((chosen[k], *_less_one(D + 1, c[k])), False, costs[k] + 3.0))
+        for k in range(len(positive)):
+            found.append(Factor((chosen[k], *_with_inverse(D + 1, c[k])), False, costs[k] + 4.0))
+        for k in range(len(positive)):
+            tanh = _lone(Edge(D, "tanh", c[k]))
+            found.append(Factor((chosen[k], tanh), False, costs[k] + 2.0))
+    return found, columns
+
+
+def _less_one(place: int, c: float) -> tuple[Node, ...]:
+    """`exp(c u) - 1`, u being the node before `place`."""
+    return (
+        _lone(Edge(place - 1, "exp", c)),
+        _lone(Edge(place, "identity", 1.0, -1.0, fixed=True)),
+    )
+
+
+def _with_inverse(place: int, c: float) -> tuple[Node, ...]:
+    """`exp(c u) + exp(-c u)`."""
+    edges = (
+        Edge(place, "identity", 1.0, fixed=True),
+        Edge(place + 1, "identity", 1.0),
+    )
+    return (
+        _lone(Edge(place - 1, "exp", c)),
+        _lone(Edge(place - 1, "exp", -c)),
+        Node("sum", edges),
+    )
+
+
+def laws_of_products(
+    data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
+) -> list[Formula]:
+    """Products of powers of all features and of at most two special factors, not yet refitted.
+
+    None where the target has zeros or both signs, or powers are not allowed.
+    """
+    y_N = data.y_N
+    one_sign = bool((y_N > 0).all()) or bool((y_N < 0).all())
+    if not one_sign or POWER not in functions or data.loss != "squared":
+        return []
+    # An error of dy in y is one of dy / y in its logarithm.
+    root_w_N = (data.w_N * y_N**2).sqrt()
+    target_N = torch.log(y_N.abs()) * root_w_N
+    logs: list[Tensor] = []
+    base: list[int] = []
+    for d in features:
+        x_N = data.x_DN[d]
+        if bool((x_N.abs() > AWAY).all()) and (bool((x_N > 0).all()) or bool((x_N < 0).all())):
+            base.append(d)
+            logs.append(torch.log(x_N.abs()))
+    basis_KN = torch.stack([torch.ones_like(y_N), *logs]) * root_w_N
+    kept, column_GN = _columns(data, scales_D, features, functions)
+    data.work.scores(products=0, sums=len(kept) ** 2, places=column_GN.numel())
+    chosen: list[tuple[int, ...]] = [()]
+    if kept:
+        chosen += _best(basis_KN, target_N, column_GN * root_w_N, kept, data.n)
+    formulas: list[Formula] = []
+    sign = 1.0 if float(y_N[0]) > 0 else -1.0
+    for places in chosen:
+        rows = [basis_KN, *((column_GN[g] * root_w_N).unsqueeze(0) for g in places)]
+        all_KN = torch.cat(rows)
+        scale_K = all_KN.norm(dim=1)
+        solved = torch.linalg.lstsq((all_KN / scale_K.unsqueeze(1)).T, target_N.unsqueeze(1))
+        coefficients = (solved.solution.squeeze(1) / scale_K).tolist()
+        formula = _formula(
+            data, base, [kept[g] for g in places], coefficients, functions, sign
+        )
+        if formula is not None:
+            formulas.append(formula)
+    return formulas
+
+
+def _columns(
+    data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
+) -> tuple[list[Factor], Tensor]:
+    """The factors that are defined on all rows, and the columns of the logarithm's fit."""
+    D = len(data.x_DN)
+    kept: list[Factor] = []
+    columns: list[Tensor] = []
+    for factor in factors(data, scales_D, features, functions):
+        weights = (*[0.0] * (len(factor.nodes) - 1), 1.0)
+        value_N = Formula(D, factor.nodes, weights)(data.x_DN.T, data.primitives)
+        if not factor.exponential:
+            if bool((value_N < 0).all()):
+                factor = _turned(factor)
+            away = float(value_N.abs().min()) > 1e-9 * float(value_N.abs().max())
+            if not away:
+                continue
+            value_N = torch.log(value_N.abs())
+        is_varied = float(value_N.max() - value_N.min()) > 1e-9
+        if bool(torch.isfinite(value_N).all()) and is_varied:
+            kept.append(factor)
+            columns.append(value_N)
+    if "exp" in functions and "tanh" in functions:
+        more, more_columns = _of_arguments(data, scales_D, features, functions)
+        for factor, column_N in zip(more, more_columns, strict=True):
+            kept.append(factor)
+            columns.append(column_N)
+    if not kept:
+        return kept, data.x_DN.new_zeros(0, len(data.y_N))
+    column_GN = torch.stack(columns)
+    finite_G = torch.isfinite(column_GN).all(1)
+    places = finite_G.nonzero().flatten().tolist()
+    return [kept[g] for g in places], column_GN[places]
+
+
+def _turned(factor: Factor) -> Factor:
+    """The factor with the other sign: of what is negative there are whole powers only."""
+    last = factor.nodes[-1]
+    if len(last.edges) > 1 or last.edges[0].function == "identity":
+        edges = [replace(edge, a=-edge.a, b=-edge.b) for edge in last.edges]
+        return replace(factor, nodes=(*factor.nodes[:-1], Node(last.kind, tuple(edges))))
+    return factor
+
+
+def _best(
+    basis_KN: Tensor, target_N: Tensor, d_GN: Tensor, kept: Sequence[Factor], n: float
+) -> list[tuple[int, ...]]:
+    """The factors, and pairs of factors, that explain most beside the powers."""
+    scaled_KN = basis_KN / basis_KN.norm(dim=1, keepdim=True)
+    q_NK, _ = torch.linalg.qr(scaled_KN.T)
+    rest_N = target_N - q_NK @ (q_NK.T @ target_N)
+    squared = float(rest_N @ rest_N)
+    if not squared > 1e-20 * float(target_N @ target_N):
+        return []  # a product of powers, and nothing beside it
+    left_GN = d_GN - (d_GN @ q_NK) @ q_NK.T
+    size_G = left_GN.norm(dim=1)
+    usable_G = size_G > LEAST * d_GN.norm(dim=1)
+    unit_GN = torch.where(
+        usable_G.unsqueeze(1), left_GN / size_G.clamp(min=1e-200).unsqueeze(1), 0.0
+    )
+    cost_G = torch.tensor([factor.cost for factor in kept], dtype=torch.float64) * math.log(n)
+    b_G = unit_GN @ rest_N
+    open_G = (squared - b_G**2).clamp(min=1e-20 * squared)
+    promise_G = n * torch.log(open_G) + cost_G
+    chosen: list[tuple[int, ...]] = []
+    for g in promise_G.argsort()[:SINGLES].tolist():
+        chosen.append((g,))
+    # The second factor beside each of the best first ones, exactly.
+    pairs: list[tuple[float, tuple[int, ...]]] = []
+    for g in promise_G.argsort()[: 4 * SINGLES].tolist():
+        cosine_G = unit_GN @ unit_GN[g]
+        beside_G = 1.0 - cosine_G**2
+        gain_G = b_G[g] ** 2 + (b_G - cosine_G * b_G[g]) ** 2 / beside_G.clamp(min=1e-300)
+        gain_G = torch.where(beside_G > 1e-8, gain_G, 0.0)
+        both_G = n * torch.log((squared - gain_G).clamp(min=1e-20 * squared))
+        both_G = both_G + cost_G + cost_G[g]
+        for h in both_G.argsort()[:2].tolist():
+            pairs.append((float(both_G[h]), (g, h)))
+    pairs.sort()
+    chosen += [places for _, places in pairs[:PAIRS]]
+    return chosen
+
+
+def _formula(
+    data: LawData,
+    base: Sequence[int],
+    special: Sequence[Factor],
+    coefficients: Sequence[float],
+    functions: Sequence[str],
+    sign: float,
+) -> Formula | None:
+    """The product with these exponents; those near a multiple of a half are that."""
+    D = len(data.x_DN)
+    edges: list[Edge] = []
+    for d, exponent in zip(base, coefficients[1 : 1 + len(base)], strict=True):
+        edge = _to_power(d, exponent, functions, positive=bool((data.x_DN[d] > 0).all()))
+        if edge is not None:
+            edges.append(edge)
+    nodes: list[Node] = []
+    for factor, exponent in zip(special, coefficients[1 + len(base) :], strict=True):
+        moved = len(nodes)
+        for node in factor.nodes:
+            own: list[Edge] = []
+            for edge in node.edges:
+                shift = moved if edge.source >= D else 0
+                own.append(
+                    Edge(
+                        edge.source + shift,
+                        edge.function,
+                        edge.a,
+                        edge.b,
+                        edge.below,
+                        edge.fixed,
+                    )
+                )
+            nodes.append(Node(node.kind, tuple(own)))
+        place = D + len(nodes) - 1
+        if factor.exponential:
+            edges.append(Edge(place, "exp", exponent))
+            continue
+        weights = (*[0.0] * (len(factor.nodes) - 1), 1.0)
+        value_N = Formula(D, factor.nodes, weights)(data.x_DN.T, data.primitives)
+        is_positive = bool((value_N > 0).all())
+        edge = _to_power(place, exponent, functions, is_positive)
+        if edge is not None:
+            edges.append(edge)
+    if not edges or len(edges) > 12:
+        return None
+    kind = "product" if len(edges) > 1 else "sum"
+    nodes.append(canonical(Node(kind, tuple(edges))))
+    scale = sign * math.exp(min(50.0, max(-50.0, coefficients[0])))
+    return Formula(D, tuple(nodes), (*[0.0] * (len(nodes) - 1), scale), 0.0)
+
+
+def _to_power(
+    source: int, exponent: float, functions: Sequence[str], positive: bool
+) -> Edge | None:
+    """An edge that is a power; None for the power zero."""
+    if abs(exponent) < NONE:
+        return None
+    nearest = round(2.0 * exponent) / 2.0
+    if nearest != 0.0 and abs(exponent - nearest) < NEAR and (positive or nearest.is_integer()):
+        return power_of(source, nearest, functions)
+    return Edge(source, POWER, exponent) if positive else None
+
