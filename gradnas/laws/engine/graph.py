@@ -330,19 +330,41 @@ class EquationSupernet(Supernet[Formulas]):
         return count
 
     def derived(self, decision: Formulas, weights: Weights = "keep") -> nn.Module:
-        """Refused: no network of formulas computes what the supernet's weights were trained for.
+        """The formulas as a network of features `(D, N)`, with their values `(K, N)`.
 
-        Each node of a formula is canonical, its values are those of the mixture up to a scale, and
-        its functions are the true ones, not the safe ones.
+        Their constants are those of the decision: what `decide` took from the supernet. They are
+        values of the true functions, each formula the sum of its nodes, which are those of the
+        mixture up to a scale: `gradnas.laws.engine.refit.refit` finds the scales. A restart that
+        decided against every edge is NaN.
 
         Raises:
-            ValueError: always.
+            ValueError: for fresh weights: formulas have no others.
         """
-        raise ValueError(
-            "formulas are decided up to scales that a fit has to find, so there is no network of "
-            "them with the supernet's weights: call a formula of result.choices on x_ND, or fit "
-            "its constants with gradnas.laws.engine.refit.refit"
-        )
+        if weights == "fresh":
+            raise ValueError(
+                "formulas have the constants that they were decided with and no fresh ones: fit "
+                "them to data with gradnas.laws.engine.refit.refit"
+            )
+        return FormulaNetwork(decision, self.space.table)
+
+
+class FormulaNetwork(nn.Module):
+    """The values of some formulas: `(D, N)` features to `(K, N)`; NaN for a formula that is None."""
+
+    def __init__(self, decision: Formulas, table: Mapping[str, Primitive]) -> None:
+        super().__init__()
+        self.formulas = decision.formulas
+        self.table = dict(table)
+
+    def forward(self, x_DN: Tensor) -> Tensor:
+        """The value of each formula at each point."""
+        values: list[Tensor] = []
+        for formula in self.formulas:
+            if formula is None:
+                values.append(torch.full_like(x_DN[0], torch.nan))
+            else:
+                values.append(formula(x_DN.T, self.table))
+        return torch.stack(values)
 
 
 def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:

@@ -120,7 +120,7 @@ class Problem:
         if len(varied) <= MOST_FEATURES:
             return varied
         atoms = make_atoms(self.words, self.data, self.scales, varied)
-        chosen = most_telling(self.data, atoms, MOST_FEATURES)
+        chosen = most_telling(self.data, atoms, varied, MOST_FEATURES)
         chosen_names = ", ".join(self.names[d] for d in chosen)
         self.notes.append(
             f"of {len(varied)} features, the {len(chosen)} that explain most were searched: "
