@@ -31,6 +31,7 @@ def discover(command: DiscoverCommand) -> None:
         "nodes",
         "effort",
         "max_complexity",
+        "max_seconds",
         "plain_darts",
         "seed",
     )

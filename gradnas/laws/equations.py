@@ -5,6 +5,7 @@ Legend: N rows, D features, K outputs or classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ import numpy as np
 import sympy
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils.multiclass import check_classification_targets
 
 from gradnas.laws.discover import (
@@ -21,7 +23,7 @@ from gradnas.laws.discover import (
 from gradnas.laws.estimator import EquationEstimator
 from gradnas.laws.outputs import Classes, Numbers, Output
 from gradnas.laws.primitives import Primitive
-from gradnas.laws.rows import checked_features, feature_names, prepared
+from gradnas.laws.rows import check_target_values, checked_features, feature_names, prepared
 
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
 
@@ -43,6 +45,8 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         nodes: largest number of intermediate nodes; None takes that of `settings`.
         effort: multiplies the budget of `settings`.
         max_complexity: choose among the laws of at most this complexity (constants + operations).
+        max_seconds: seconds by the clock after which nothing new is started; the law is the best so
+            far, and may be another one on a faster machine. Ctrl-C does the same at once.
         settings: a `LawSettings`; None takes the default one. `LawSettings.plain_darts()` is DARTS
             as published.
         random_state: a number, a NumPy `RandomState`, or None for another law each time. The same
@@ -67,6 +71,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         nodes: int | None = None,
         effort: float = 1.0,
         max_complexity: int | None = None,
+        max_seconds: float | None = None,
         settings: LawSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
@@ -76,6 +81,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             nodes=nodes,
             effort=effort,
             max_complexity=max_complexity,
+            max_seconds=max_seconds,
             settings=settings,
             random_state=random_state,
             progress=progress,
@@ -97,6 +103,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         if self.output not in LOSSES:
             raise ValueError(f"output must be one of {', '.join(LOSSES)}, not {self.output!r}")
         self._notes = []
+        check_target_values(y)
         x_ND, y_NK = checked_features(self, X, reset=True, y=y, multi_output=True, y_numeric=True)
         self._flat = y_NK.ndim == 1
         targets = _names_of_target(y, 1 if self._flat else y_NK.shape[1])
@@ -119,6 +126,25 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         fitted = self._fitted("predict")
         y_NK = fitted.predicted(checked_features(self, X), law)
         return y_NK[:, 0] if self._flat else y_NK
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """R2 of the prediction.
+
+        Raises:
+            ValueError: the law is undefined in a row, so that R2 has no value.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what it says is raised below
+            predicted = self.predict(X)
+        undefined_N = ~np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
+        if undefined_N.any():
+            raise ValueError(
+                f"the law is undefined in {int(undefined_N.sum())} of {len(undefined_N)} rows, "
+                f"first in row {int(np.argmax(undefined_N))} (such as the logarithm of a negative "
+                "number), so R2 has no value: leave these rows out, or choose another law of "
+                "pareto_"
+            )
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]

@@ -5,6 +5,8 @@ Legend: N rows, D features, K outputs or classes.
 
 from __future__ import annotations
 
+import numbers
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +34,7 @@ from gradnas.laws.progress import LawBar
 from gradnas.laws.rows import feature_names, validation
 from gradnas.laws.shown import ShownLaws
 
+AFTER_A_STOP = 0.05  # of the effort, for the outputs that have no law when the user stops
 KEPT_ROWS = 1000  # of the training data, for `plot`
 
 
@@ -54,6 +57,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         nodes: int | None = None,
         effort: float = 1.0,
         max_complexity: int | None = None,
+        max_seconds: float | None = None,
         settings: LawSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
@@ -62,6 +66,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         self.nodes = nodes
         self.effort = effort
         self.max_complexity = max_complexity
+        self.max_seconds = max_seconds
         self.settings = settings
         self.random_state = random_state
         self.progress = progress
@@ -154,19 +159,36 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         weights_N = None if (w_N == 1.0).all() else w_N
         names = feature_names(self, x_ND.shape[1])
         fronts: list[Laws] = []
+        began = time.monotonic()
         for k, target in enumerate(outputs.targets):
+            own = self._for_one_of(settings, began, len(outputs.targets) - k, fronts)
             y_N = y_NK[:, k]
             seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
                 fronts.append(
-                    discover_laws(x_ND, y_N, settings, weights_N, loss, seed, show, names)
+                    discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names)
                 )
         self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))
         self._kept = (x_ND[rows], y_NK[rows])
+
+    def _for_one_of(
+        self, settings: LawSettings, began: float, left: int, fronts: Sequence[Laws]
+    ) -> LawSettings:
+        """The settings of the next output: its share of the time, and next to none after a Ctrl-C.
+
+        Args:
+            left: outputs that have no laws yet.
+        """
+        if any(laws.stopped for laws in fronts):
+            return replace(settings, effort=AFTER_A_STOP * settings.effort)
+        if settings.max_seconds is None:
+            return settings
+        rest = settings.max_seconds - (time.monotonic() - began)
+        return replace(settings, max_seconds=max(rest, 1e-3) / left)
 
     def _law_settings(self) -> LawSettings:
         """The settings, with what was given beside them."""
@@ -178,7 +200,11 @@ class EquationEstimator(ShownLaws, BaseEstimator):
                 "primitives must be a list of words, such as ['linear', 'exp'], not "
                 f"{self.primitives!r}"
             )
-        changes: dict[str, Any] = {"effort": settings.effort * self.effort}
+        if isinstance(self.effort, bool) or not isinstance(self.effort, numbers.Real):
+            raise ValueError(f"effort must be a number above 0, not {self.effort!r}")
+        changes: dict[str, Any] = {"effort": settings.effort * float(self.effort)}
+        if self.max_seconds is not None:
+            changes["max_seconds"] = self.max_seconds
         if self.primitives is not None:
             changes["primitives"] = tuple(self.primitives)
         if self.nodes is not None:

@@ -122,8 +122,8 @@ def canonical(node: Node) -> Node:
     """The same node without constants that others make redundant.
 
     They are a fixed `a` where a scale can be moved elsewhere. In a product (or a lone edge) the
-    scale of `x + b`, its square, its reciprocal and its positive part goes into whatever uses the node, and so does
-    the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the
+    scale of `x + b`, its square, its reciprocal and its positive part goes into whatever uses the
+    node, and so does the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the
     first above and the first below. Constants are moved only where the values stay the same up to a
     scale.
     """

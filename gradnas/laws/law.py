@@ -57,8 +57,11 @@ class LawSettings:
             share used up starts nothing new, and the supernets become fewer (at least 8), with a
             note. It is computed from the sizes of what is done and not read from a clock, so the
             same data and seed give the same laws on a fast machine and a slow one. None: no limit.
+        max_seconds: seconds by the clock after which nothing new is started; the best law so far is
+            the result. What is found then depends on the machine. None: no limit.
         max_points: with more rows than this, structures are looked for on a random subset of this
-            size; the constants of the laws that are returned come from up to ten times as many.
+            size, and where there is noise, on three times as many; the constants of the laws that
+            are returned, and the choice among them, come from up to ten times as many.
     """
 
     primitives: tuple[str | Primitive, ...] = DEFAULT_WORDS
@@ -78,6 +81,7 @@ class LawSettings:
     effort: float = 1.0
     max_points: int = 300
     work_seconds: float | None = 3.2
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.proposals not in ("search", "random"):
@@ -98,6 +102,10 @@ class LawSettings:
         if self.work_seconds is not None and not self.work_seconds > 0:
             raise ValueError(
                 f"work_seconds must be above 0, or None for no limit, not {self.work_seconds}"
+            )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(
+                f"max_seconds must be above 0, or None for no limit, not {self.max_seconds}"
             )
         check_numbers(self)
         if not (self.enumerate or self.restarts):
@@ -204,12 +212,14 @@ class Laws:
             smallest.
         notes: sentences about what was done to the data or left out, for the user to read.
         counts: how many proposals came from where, how many restarts were dropped as non-finite.
+        stopped: whether the search was ended by Ctrl-C.
     """
 
     front: tuple[Law, ...]
     best: int
     notes: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    stopped: bool = False
 
 
 @dataclass(frozen=True)

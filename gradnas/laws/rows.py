@@ -38,6 +38,7 @@ def checked_features(estimator: Any, X: Any, *, reset: bool = False, **checks: A
         reset: whether the estimator takes its number and names of features from X, as in `fit`.
         checks: further arguments of scikit-learn's `validate_data`, such as `y`.
     """
+    _check_kind(X, "X")
     is_frame = hasattr(X, "columns") and hasattr(X, "iloc")
     if is_frame and reset:
         check_names(list(X.columns), "X")
@@ -57,6 +58,42 @@ def checked_features(estimator: Any, X: Any, *, reset: bool = False, **checks: A
             f"{name}; drop or fill these rows"
         )
     return checked
+
+
+def check_target_values(y: Any) -> None:
+    """Refuse targets that are not numbers, or missing: with the row, as features are.
+
+    Raises:
+        ValueError: a masked array with masked values, dates or differences of times, NaN or inf.
+    """
+    _check_kind(y, "y")
+    try:
+        y_N = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        return  # text and the like: scikit-learn's checks have a sentence for it
+    wrong_N = ~np.isfinite(y_N.reshape(len(y_N), -1)).all(axis=1) if y_N.ndim else np.array(False)
+    if wrong_N.any():
+        # The words of scikit-learn's own sentence, which its checks of estimators look for.
+        raise ValueError(
+            f"Input y contains NaN or infinity in {int(wrong_N.sum())} of {len(y_N)} rows, first in "
+            f"row {int(np.argmax(wrong_N))}; drop or fill these rows"
+        )
+
+
+def _check_kind(values: Any, name: str) -> None:
+    """Refuse what NumPy would turn into other numbers without a word."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(
+            f"{name} is a masked array with masked values, first in row {row}: drop or fill them "
+            "(its numbers below the mask would be taken)"
+        )
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    if kind in "mM" and kind:
+        what = "differences of times" if kind == "m" else "dates"
+        raise ValueError(
+            f"{name} holds {what}: turn them into numbers first, such as seconds since the first"
+        )
 
 
 def prepared(

@@ -52,6 +52,7 @@ class DiscoverConfig:
         nodes: largest number of intermediate nodes; None takes the default.
         effort: multiplies the budget.
         max_complexity: choose among laws of at most this complexity.
+        max_seconds: seconds by the clock after which nothing new is started.
         plain_darts: DARTS as published for equations, for comparison.
         seed: of everything random.
     """
@@ -68,6 +69,7 @@ class DiscoverConfig:
     nodes: int | None = None
     effort: float = 1.0
     max_complexity: int | None = None
+    max_seconds: float | None = None
     plain_darts: bool = False
     seed: int = 0
 
@@ -112,6 +114,7 @@ class DiscoverConfig:
             "nodes": self.nodes,
             "effort": self.effort,
             "max_complexity": self.max_complexity,
+            "max_seconds": self.max_seconds,
             "settings": settings,
             "random_state": self.seed,
             "progress": progress,

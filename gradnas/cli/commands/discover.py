@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Command, Flag, Folder, Share, Text, Whole
+from gradnas.cli.options import Command, Flag, Folder, Number, Share, Text, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class DiscoverCommand(Command):
     """Multiplies the budget."""
     max_complexity: Whole = None
     """Choose among laws of at most this complexity (constants + operations)."""
+    max_seconds: Number = None
+    """Seconds by the clock after which nothing new is started; Ctrl-C does it at once."""
     plain_darts: Flag = None
     """DARTS as published for equations, for comparison."""
     out: Folder = None

@@ -6,6 +6,7 @@ Legend: C formulas, N points, D features.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,13 +31,15 @@ EXACT = 1e-14
 class Work:
     """What a search has done, and what it may do, in seconds that one core takes for it, about.
 
-    Computed from the sizes of what is done, never read from a clock: a search ends at the same
-    place on every machine. The coefficients were measured on one; a processor twice as fast needs
+    Computed from the sizes of what is done, not read from a clock: unless a deadline was asked for, a
+    search ends at the same place on every machine. The coefficients were measured on one; a processor twice as fast needs
     half the time.
     """
 
     limit: float = math.inf
     spent: float = 0.0
+    deadline: float = math.inf  # by `time.monotonic()`, where somebody asked for one
+    stopped: bool = False  # by the user
 
     def descent(self, edges: int, points: int) -> None:
         """One step of a descent over formulas with so many edges in all, at so many points."""
@@ -52,8 +55,13 @@ class Work:
         return 3e-3 + 3e-8 * restarts * constants * points
 
     def over(self, share: float = 1.0) -> bool:
-        """Whether this share of what may be done is done."""
-        return self.spent >= share * self.limit
+        """Whether this share of what may be done is done, or nothing more may be."""
+        return self.spent >= share * self.limit or self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether the user stopped the search, or its time is over."""
+        return self.stopped or time.monotonic() >= self.deadline
 
 
 @dataclass(frozen=True)

@@ -33,30 +33,35 @@ SHOWN = 0.05  # of the error of every law without a pole: less shows that there 
 
 def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
     """The laws by rising complexity, and the chosen one of them."""
-    kept, best = _kept(pool, by_length=problem.settings.prune)
-    in_units = _in_units(problem, kept)
+    more_rows = len(problem.all.y_N) > len(problem.data.y_N)
+    kept, best = _kept(pool, problem.settings.prune, more_rows)
+    unrounded = _in_units(problem, kept)
+    in_units = [rounded(item, problem.all) for item in unrounded]
+    spread = problem.all.spread
     valid_errors = _validated(problem, [item.formula for item in in_units])
     laws: list[Law] = []
-    for item, final, valid_error in zip(kept, in_units, valid_errors, strict=True):
-        # The description length stays that of the rows that were searched: the pool compared by it.
+    for item, on_all, final, valid_error in zip(
+        kept, unrounded, in_units, valid_errors, strict=True
+    ):
+        # On all rows, of which the search has perhaps seen few, but with the constants of features
+        # of size 1: their sizes are part of it.
+        judged = Fitted(item.formula, on_all.loss)
         law = Law(
             formula=final.formula,
+            # Of the structure: a constant that was rounded to 1 counts in every fold of the data.
             complexity=final.formula.complexity,
             train_error=final.loss,
             valid_error=valid_error,
-            description_length=description_length(item, problem.data, pool.spread),
+            description_length=description_length(judged, problem.all, spread),
             agreement=max(1, _agreement(pool, item)),
             loss=problem.loss,
             primitives=dict(problem.table),
             has_pole=has_pole(final.formula, problem.box, problem.table),
-            rounding=EXACT * problem.all.spread,
+            rounding=EXACT * spread,
         )
         laws.append(law)
 
-    if problem.settings.prune:
-        chosen = choice(laws)
-    else:
-        chosen = laws[kept.index(best)]
+    chosen = choice(laws) if problem.settings.prune else laws[kept.index(best)]
 
     # On all rows and with rounded constants some may not be better than a simpler one any more.
     front: list[Law] = []
@@ -104,23 +109,27 @@ def _contradicted(law: Law, laws: Sequence[Law]) -> bool:
     """Whether a simpler law predicts held-out rows better."""
     # Errors of rounding count as equal.
     error = max(law.valid_error, law.rounding)
-    for simpler in laws:
-        if simpler.complexity < law.complexity:
-            if error > WORSE * max(simpler.valid_error, simpler.rounding):
-                return True
+    for other in laws:
+        is_better = error > WORSE * max(other.valid_error, other.rounding)
+        if is_better and other.complexity < law.complexity:
+            return True
     return not math.isfinite(error)
 
 
-def _kept(pool: Pool, by_length: bool) -> tuple[list[Fitted], Fitted]:
+def _kept(pool: Pool, by_length: bool, more_rows: bool) -> tuple[list[Fitted], Fitted]:
     """The formulas of the front, and the best of them.
 
     Args:
+        more_rows: whether they are judged on more rows than they were found in.
         by_length: whether the best is the shortest description. Without pruning nothing is selected
             by its length: the law is what the search ended in.
     """
     best = pool.best(1)[0] if by_length else min(pool.items, key=lambda item: item.loss)
     # What fits better than the best is longer than it is worth.
     worth_it = [item for item in pool.items if item.loss >= best.loss or item is best]
+    if more_rows:
+        # More rows may show what it is worth.
+        worth_it += [item for item in pool.best(LONGEST_FRONT) if item.loss < best.loss]
     least = EXACT * pool.spread
     # Errors of rounding count as equal.
     kept = pareto(worth_it, lambda item: max(item.loss, least))
@@ -130,7 +139,7 @@ def _kept(pool: Pool, by_length: bool) -> tuple[list[Fitted], Fitted]:
 
 
 def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
-    """The formulas in the units of the data, refitted on all points, and rounded."""
+    """The formulas in the units of the data, refitted on all points."""
     plain = [problem.in_units(item.formula) for item in kept]
     refitted = refit(plain, problem.all, steps=30)
     in_units: list[Fitted] = []
@@ -138,7 +147,7 @@ def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
         # A formula may be undefined at points that the search did not see: then it stays as it was.
         if not math.isfinite(fitted.loss):
             fitted = Fitted(formula, problem.in_units_of_loss(item.loss))
-        in_units.append(rounded(fitted, problem.all))
+        in_units.append(fitted)
     return in_units
 
 

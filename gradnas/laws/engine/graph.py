@@ -349,7 +349,7 @@ class EquationSupernet(Supernet[Formulas]):
 
 
 class FormulaNetwork(nn.Module):
-    """The values of some formulas: `(D, N)` features to `(K, N)`; NaN for a formula that is None."""
+    """The values of some formulas: `(D, N)` features to `(K, N)`; NaN where a formula is None."""
 
     def __init__(self, decision: Formulas, table: Mapping[str, Primitive]) -> None:
         super().__init__()

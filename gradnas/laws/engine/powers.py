@@ -2,8 +2,8 @@
 
 `ln |y|` is a linear combination of `ln |x|` of every feature, whatever its exponent, and of the
 logarithms of a few special factors: sums and differences of features and of their squares, sines,
-`exp(u) - 1`, `tanh u` and the like of a product u of features, or `u` itself for an exponential. The
-best one or two of these beside the powers of all features are looked for.
+`1 + u`, `exp(u) - 1`, `tanh u` and the like of a product u of features, or `u` itself for an
+exponential. The best one or two of these beside the powers of all features are looked for.
 
 Legend: N points, D features, G factors, K columns of a basis.
 """
@@ -46,8 +46,8 @@ class Factor:
 
     Attributes:
         nodes: the last one is the factor; they read features, and each other counted from D.
-        exponential: whether the fit's coefficient is that of an exponent, `exp(c * node)`, instead of
-            a power.
+        exponential: whether the fit's coefficient is that of an exponent, `exp(c * node)`, instead
+            of a power.
     """
 
     nodes: tuple[Node, ...]
@@ -139,7 +139,7 @@ def _of_arguments(
     features: Sequence[int],
     functions: Sequence[str],
 ) -> tuple[list[Factor], list[Tensor]]:
-    """`1 + u`, `1 - u`, `exp(c u)`, `exp(c u) - 1`, its sum with its inverse, and `tanh(c u)`, of products u.
+    """Functions of products u: exponentials, hyperbolic ones, one more or less than u.
 
     With the columns of the logarithm's fit: all products at once, where one after the other would
     take longer than everything else.

@@ -5,7 +5,9 @@ Legend: N rows, D features, F features that are searched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from gradnas.randomness import generator_for
 
 MOST_FEATURES = 8  # that structures are looked for in
 POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
+WIDER = 3  # times as many rows where there is noise
 SUBSET = 2  # stream of random numbers
 
 
@@ -67,6 +70,7 @@ class Problem:
         y = _tensor(y_N)
         w = _tensor(w_N)
         whole = LawData(x_DN, y, w / w.mean(), loss, self.table, points=float(w.sum()))
+        self.num_rows = len(y)
         order = torch.randperm(len(y), generator=generator_for(seed, SUBSET), device="cpu")
         self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
 
@@ -84,17 +88,33 @@ class Problem:
             points=whole.points,
         )
         self.data = of_size_1.rows(order[: settings.max_points].sort().values)
-        if len(y) > settings.max_points:
-            self.notes.append(
-                f"of {len(y)} rows, structures were looked for on {len(self.data.y_N)} drawn at "
-                f"random and the constants fitted on {len(self.all.y_N)}"
-            )
+        self._more = of_size_1.rows(order[: WIDER * settings.max_points].sort().values)
         self.work = self.data.work
         if settings.work_seconds is not None:
             share_of_points = max(1.0, len(self.data.y_N) / POINTS)
             self.work.limit = settings.work_seconds * settings.effort * share_of_points
+        if settings.max_seconds is not None:
+            self.work.deadline = time.monotonic() + settings.max_seconds
         self.features = self._choose_features()
         self._note_domains()
+
+    def widen(self) -> bool:
+        """Take more rows to look for structures in, if there are any; whether there were.
+
+        What noise hides in few rows may show in more. The work that is allowed stays.
+        """
+        is_wider = len(self._more.y_N) > len(self.data.y_N)
+        self.data = replace(self._more, work=self.work)
+        return is_wider
+
+    def row_notes(self) -> list[str]:
+        """What was done with how many rows, where not all were used for everything."""
+        if self.num_rows == len(self.data.y_N):
+            return []
+        return [
+            f"of {self.num_rows} rows, structures were looked for on {len(self.data.y_N)} drawn at "
+            f"random; the constants were fitted, and the law chosen, on {len(self.all.y_N)}"
+        ]
 
     def in_units(self, formula: Formula) -> Formula:
         """A formula for `data` as the same law in the units of the data."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.library import (
     FEW,

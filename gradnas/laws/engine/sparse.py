@@ -120,7 +120,7 @@ def _starts(
     for g in singles_G.argsort()[:SINGLES].tolist():
         starts.append((g,))
 
-    # What a pair explains: b^2 + (b' - c b)^2 / (1 - c^2) of unit vectors that meet at the cosine c.
+    # What a pair explains: b^2 + (b' - c b)^2 / (1 - c^2), of unit vectors of the cosine c.
     # In single precision: less than 1e-6 of what there was cannot be told from nothing.
     b = b_G.float()
     cost = cost_G.float() * log_n

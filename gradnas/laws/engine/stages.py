@@ -20,6 +20,7 @@ from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.front import front_of_laws
 from gradnas.laws.engine.pool import (
     Pool,
+    constant,
     grow,
     seed_pool,
 )
@@ -43,6 +44,8 @@ SIMPLE = 7  # complexity up to which a law that no change improves ends the sear
 # Shares of the work after which a stage starts nothing new; what is left over goes to the next
 # ones.
 GROWTH = 0.5
+NOISE = 1e-8  # share of the target's variance: what is left above it may be noise
+KEPT = 40  # members that are fitted again where there are more rows
 TARGETS = 0.65
 PROPOSALS = 0.9
 
@@ -56,42 +59,73 @@ class Discovery:
         self.on_progress = on_progress
         self.notes = list(problem.notes)
         self.counts: dict[str, int] = {}
-        data = problem.data
-        self.pool = Pool(data, data.spread)
+        self.pool = Pool(problem.data, problem.data.spread)
         self.paired = problem.features[:MOST_IN_PAIRS]
-        self.small = make_atoms(problem.words, data, problem.scales, problem.features)
-        self.large = self.small
         effort = self.settings.effort
-        if effort >= 0.1:  # pairs of features are most of the cost of small data
-            stems = [*problem.features, *pair_stems(data, self.paired)]
-            self.large = make_atoms(problem.words, data, problem.scales, stems, rich=True)
         # Members that grow in a round, and changes of each.
         self.width = max(1, round(4 * effort))
         self.count = max(6, round(24 * min(1.0, effort)))
 
+    def _make_atoms(self) -> None:
+        """`small`, the atoms of the features, and `large`, those of them and their pairs."""
+        problem = self.problem
+        data = problem.data
+        self.small = make_atoms(problem.words, data, problem.scales, problem.features)
+        self.large = self.small
+        if self.settings.effort >= 0.1:  # pairs of features are most of the cost of small data
+            stems = [*problem.features, *pair_stems(data, self.paired)]
+            self.large = make_atoms(problem.words, data, problem.scales, stems, rich=True)
+
     def run(self) -> Laws:
-        """All stages."""
+        """All stages. Ctrl-C ends them: the best so far is the result."""
+        work = self.problem.work
+        self.pool.add([constant(self.problem.data)])
+        try:
+            self._make_atoms()
+            self._search()
+            front, chosen = front_of_laws(self.problem, self.pool)
+        except KeyboardInterrupt:
+            work.stopped = True
+            self.notes.append("the search was stopped by hand: these laws are the best so far")
+            front, chosen = front_of_laws(self.problem, self.pool)
+        if work.ended and not work.stopped:
+            self.notes.append(
+                f"the {self.settings.max_seconds:g} seconds allowed were over before the search "
+                "was: these laws are the best so far"
+            )
+        self.notes += self.problem.row_notes()
+        if self.on_progress is not None:
+            done = LawProgress(1.0, "done", chosen.formula, chosen.train_error)
+            self.on_progress(done)
+        return Laws(
+            front=tuple(front),
+            best=front.index(chosen),
+            notes=tuple(self.notes),
+            counts=self.counts,
+            stopped=work.stopped,
+        )
+
+    def _search(self) -> None:
         settings = self.settings
-        pool = self.pool
         self._enumerate()
-        settled = pool.exact
+        # Without noise few rows say as much as many.
+        best = self.pool.best(1)[0]
+        if best.loss > NOISE * self.pool.spread and self.problem.widen():
+            self._refit_on_more()
+        settled = self.pool.exact
         if settings.enumerate and settings.improve:
-            settled = settled or pool.settled(SIMPLE)
+            settled = settled or self.pool.settled(SIMPLE)
         if settings.enumerate and settings.effort >= 0.5 and not settled:
             self._explore_targets()
-        self.counts["enumerated and grown"] = len(pool.losses)
-        if self.problem.features and not settled and not pool.exact:
+        self.counts["enumerated and grown"] = len(self.pool.losses)
+        ended = self.pool.exact or self.problem.work.ended
+        if self.problem.features and not settled and not ended:
             self._propose()
         self._prune()
         if settings.improve:
             self._grow(rounds=3 if settings.effort >= 0.5 else 1)
             self._report(0.9, "growth")
             self._prune()
-        front, chosen = front_of_laws(self.problem, pool)
-        if self.on_progress is not None:
-            done = LawProgress(1.0, "done", chosen.formula, chosen.train_error)
-            self.on_progress(done)
-        return Laws(tuple(front), front.index(chosen), tuple(self.notes), self.counts)
 
     # ---- stages ----------------------------------------------------------------------------------
 
@@ -99,12 +133,13 @@ class Discovery:
         """Every product and sum of two atoms, and growth from the best of them."""
         settings = self.settings
         pool = self.pool
+        problem_work = self.problem.work
         seeds = 0
         if settings.enumerate and self.problem.features:
             seeds = max(8, round(40 * min(1.0, settings.effort)))
         seed_pool(pool, self.small, self.large, count=seeds, steps=10)
         self._report(0.1, "enumeration")
-        if settings.enumerate and settings.improve and not pool.exact:
+        if settings.enumerate and settings.improve and not (pool.exact or problem_work.ended):
             self._seed()
             self._report(0.12, "linear fits")
         if not (settings.improve and settings.enumerate):
@@ -127,6 +162,17 @@ class Discovery:
         self.counts["by linear fits"] = len(formulas)
         one_group = [0] * len(formulas)
         self.pool.add(refit(formulas, self.problem.data, steps=20, groups=one_group, keep=40))
+        self._prune(3)
+
+    def _refit_on_more(self) -> None:
+        """Go on with more rows: the best members so far, refitted there."""
+        members = [*self.pool.best(KEPT), *self.pool.front()]
+        formulas = list(dict.fromkeys(item.formula for item in members))
+        data = self.problem.data
+        self.pool = Pool(data, data.spread)
+        self.pool.add(refit(formulas, data, steps=10))
+        self._make_atoms()
+        self._grow(rounds=2, share=GROWTH)
         self._prune(3)
 
     def _explore_targets(self) -> None:
@@ -216,7 +262,7 @@ class Discovery:
         )
 
     def _prune(self, count: int = 6) -> None:
-        if not self.settings.prune:
+        if not self.settings.prune or self.problem.work.ended:
             return
         in_a_hurry = self.settings.effort < 0.5 or self.problem.work.over(PROPOSALS)
         best = self.pool.best(2 if in_a_hurry else count)

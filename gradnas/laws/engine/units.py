@@ -76,8 +76,8 @@ def unscaled(formula: Formula, scales_D: Sequence[float], scale_y: float) -> For
 def _let_out(edge: Edge, a: float) -> tuple[Edge, float]:
     """A homogeneous function of `a x + b` as one of `x + b / a`, and the factor before it.
 
-    The sign of a plain input stays with it, and that of a positive part's: a power of the node needs
-    it.
+    The sign of a plain input stays with it, as that of what a positive part is taken of: a power of
+    the node needs it.
     """
     sign = -1.0 if edge.function in SIGNED and a < 0 else 1.0
     a *= sign
