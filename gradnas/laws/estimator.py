@@ -166,9 +166,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
-                fronts.append(
-                    discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names)
-                )
+                fronts.append(discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names))
         self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts

@@ -123,9 +123,9 @@ def canonical(node: Node) -> Node:
 
     They are a fixed `a` where a scale can be moved elsewhere. In a product (or a lone edge) the
     scale of `x + b`, its square, its reciprocal and its positive part goes into whatever uses the
-    node, and so does the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1, in a ratio the
-    first above and the first below. Constants are moved only where the values stay the same up to a
-    scale.
+    node, and so does the factor `exp(b)`; in a sum of plain inputs the first has the coefficient 1,
+    in a ratio the first above and the first below. Constants are moved only where the values stay
+    the same up to a scale.
     """
     if node.kind == "product" or len(node.edges) == 1:
         kind: Kind = "sum" if len(node.edges) == 1 else "product"

@@ -75,8 +75,8 @@ def check_target_values(y: Any) -> None:
     if wrong_N.any():
         # The words of scikit-learn's own sentence, which its checks of estimators look for.
         raise ValueError(
-            f"Input y contains NaN or infinity in {int(wrong_N.sum())} of {len(y_N)} rows, first in "
-            f"row {int(np.argmax(wrong_N))}; drop or fill these rows"
+            f"Input y contains NaN or infinity in {int(wrong_N.sum())} of {len(y_N)} rows, first "
+            f"in row {int(np.argmax(wrong_N))}; drop or fill these rows"
         )
 
 

@@ -31,9 +31,9 @@ EXACT = 1e-14
 class Work:
     """What a search has done, and what it may do, in seconds that one core takes for it, about.
 
-    Computed from the sizes of what is done, not read from a clock: unless a deadline was asked for, a
-    search ends at the same place on every machine. The coefficients were measured on one; a processor twice as fast needs
-    half the time.
+    Computed from the sizes of what is done, not read from a clock: unless a deadline was asked for,
+    a search ends at the same place on every machine. The coefficients were measured on one; a
+    processor twice as fast needs half the time.
     """
 
     limit: float = math.inf

@@ -345,9 +345,7 @@ class _Place:
         return options
 
 
-def most_telling(
-    data: LawData, atoms: Atoms, features: Sequence[int], count: int
-) -> list[int]:
+def most_telling(data: LawData, atoms: Atoms, features: Sequence[int], count: int) -> list[int]:
     """The features whose atoms, and whose products in pairs, explain most, one after the other.
 
     Orthogonal matching pursuit. In each round the best atom stands against the best product of two

@@ -140,9 +140,7 @@ def waves(
     return found
 
 
-def logarithms(
-    data: LawData, features: Sequence[int], functions: Sequence[str]
-) -> list[Column]:
+def logarithms(data: LawData, features: Sequence[int], functions: Sequence[str]) -> list[Column]:
     """Logarithms of the features that are positive."""
     if "ln" not in functions:
         return []
@@ -222,5 +220,3 @@ def atom_value(atom: Atom, data: LawData) -> Tensor:
         return edge_value(atom.edge, data.x_DN[atom.edge.source], data.primitives)
     stem = Formula(len(data.x_DN), (atom.stem,), (1.0,))
     return edge_value(atom.edge, stem(data.x_DN.T, data.primitives), data.primitives)
-
-

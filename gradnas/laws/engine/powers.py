@@ -241,9 +241,7 @@ def laws_of_products(
         scale_K = all_KN.norm(dim=1)
         solved = torch.linalg.lstsq((all_KN / scale_K.unsqueeze(1)).T, target_N.unsqueeze(1))
         coefficients = (solved.solution.squeeze(1) / scale_K).tolist()
-        formula = _formula(
-            data, base, [kept[g] for g in places], coefficients, functions, sign
-        )
+        formula = _formula(data, base, [kept[g] for g in places], coefficients, functions, sign)
         if formula is not None:
             formulas.append(formula)
     return formulas
@@ -392,4 +390,3 @@ def _to_power(
     if nearest != 0.0 and abs(exponent - nearest) < NEAR and (positive or nearest.is_integer()):
         return power_of(source, nearest, functions)
     return Edge(source, POWER, exponent) if positive else None
-

@@ -380,9 +380,7 @@ def _scale(edges: Sequence[Edge]) -> float:
     return above / under
 
 
-def _reciprocal_of(
-    formula: Formula, below: Sequence[tuple[Column, float]], bias: float
-) -> Formula:
+def _reciprocal_of(formula: Formula, below: Sequence[tuple[Column, float]], bias: float) -> Formula:
     features = formula.features
     edges: list[Edge] = []
     for column, amount in below:

@@ -90,7 +90,7 @@ class Discovery:
             front, chosen = front_of_laws(self.problem, self.pool)
         if work.ended and not work.stopped:
             self.notes.append(
-                f"the {self.settings.max_seconds:g} seconds allowed were over before the search "
+                f"the {self.settings.max_seconds:.3g} seconds allowed were over before the search "
                 "was: these laws are the best so far"
             )
         self.notes += self.problem.row_notes()
