@@ -8,6 +8,8 @@
     python benchmarks/equations.py levels --set development
     # time of K supernets side by side
     python benchmarks/equations.py restarts
+    # a public set of laws, read from a file, by the judge of accuracy (`equation_public.py`)
+    python benchmarks/equations.py public --file feynman.yaml
 
 Laws and judge: `equation_laws.py`, `equation_judge.py`; other tools: `equation_peers.py`. 100
 points, noise 0 and 2% of the standard deviation of the target, one thread. Seconds are CPU seconds
@@ -29,7 +31,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from equation_judge import judge
-from equation_laws import CORE, DEVELOPMENT, HARD, EquationLaw
+from equation_laws import CORE, DEVELOPMENT, HARD, POINTS, EquationLaw
+from equation_public import judged, public_laws
 
 from gradnas import FirstOrder, GumbelSoftmax, Unrolled
 from gradnas.laws.discover import (
@@ -285,12 +288,44 @@ def restarts(options: argparse.Namespace) -> None:
     print(f"n = {options.repeats}, 2 features, 2 nodes, {len(space.words)} primitives, 100 points")
 
 
+def public(options: argparse.Namespace) -> None:
+    """How many laws of a public set are found; by number of features, and the seconds."""
+    laws = public_laws(Path(options.file))
+    if options.laws:
+        laws = [law for law in laws if law.name in options.laws]
+    for noise in options.noise:
+        cells: list[tuple[int, bool, float]] = []
+        for law in laws:
+            for draw in range(options.first_draw, options.first_draw + options.draws):
+                x_ND, y_N = law.sample(draw, noise, POINTS)
+                began = time.process_time()
+                found = discover_laws(x_ND, y_N, LawSettings(), seed=draw)
+                cpu_s = time.process_time() - began
+                expression = found.front[found.best].expression(law.names)
+                verdict = judged(expression, law, draw)
+                cells.append((len(law.names), verdict.recovered, cpu_s))
+                mark = "found" if verdict.recovered else "-----"
+                print(
+                    f"{mark} {law.name:12} {cpu_s:6.2f} s  error {verdict.error:8.1e}  nodes "
+                    f"{verdict.nodes:3d} / {verdict.truth_nodes:3d}  {str(expression)[:60]}",
+                    flush=True,
+                )
+        many = [found for features, found, _ in cells if features >= 4]
+        seconds = [cpu_s for _, _, cpu_s in cells]
+        print(
+            f"noise {noise:g}: {sum(found for _, found, _ in cells)} of {len(cells)} found; of four "
+            f"and more features {sum(many)} of {len(many)}; CPU seconds median "
+            f"{statistics.median(seconds):.2f}, largest {max(seconds):.2f}"
+        )
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["recovery", "gradient", "levels", "restarts"])
+    parser.add_argument("what", choices=["recovery", "gradient", "levels", "restarts", "public"])
     parser.add_argument("--set", choices=list(SETS), default="core")
+    parser.add_argument("--file", default="feynman.yaml", help="public: the set of laws")
     parser.add_argument("--laws", nargs="+", help="only these")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first-draw", type=int, default=0)
@@ -311,6 +346,8 @@ def main(arguments: list[str]) -> None:
         gradient(options, laws)
     elif options.what == "levels":
         levels(options, laws)
+    elif options.what == "public":
+        public(options)
     else:
         restarts(options)
 

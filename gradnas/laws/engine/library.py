@@ -37,9 +37,9 @@ EXPONENTS: dict[int, tuple[float, ...]] = {
 }
 TRIGONOMETRIC = 2.0  # cost of a sine or a cosine of a feature
 OF_TWO = 0.6  # what it costs more where two features are inside
-MULTIPLE = 0.5  # and where the frequency is twice or half the natural one
+MULTIPLE = 1.0  # and where the frequency is twice or half the natural one
 MOST_MONOMIALS = 800
-MOST_WAVES = 500  # columns with a sine or a cosine
+MOST_WAVES = 1000  # columns with a sine or a cosine
 MOST_DIFFERENCES = 250  # columns with a difference
 FEW = 80  # monomials that these are multiplied by
 AWAY = 1e-6  # from zero, of features of size 1: nearer ones are not divided by

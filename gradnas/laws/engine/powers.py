@@ -35,6 +35,9 @@ NONE = 2e-3  # an exponent below it is none
 SINGLES = 10  # factors, and
 PAIRS = 10  # pairs of them, that formulas are made of
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the largest |u|, that functions of u start from
+FIRSTS = 250  # factors that a second one is looked for beside
+FEWEST_ROWS = 8  # of one sign, and
+FEWEST_SHARE = 0.8  # of all rows
 MOST_ARGUMENTS = 700  # products u, and
 MOST_CURVED = 250  # those that other functions than one more or less are applied to
 LEAST = 1e-4  # of a factor's length, that must be left beside the powers
@@ -211,12 +214,18 @@ def laws_of_products(
 ) -> list[Formula]:
     """Products of powers of all features and of at most two special factors, not yet refitted.
 
-    None where the target has zeros or both signs, or powers are not allowed.
+    None where the target has one sign in fewer than 80% of the rows, or powers are not allowed.
     """
-    y_N = data.y_N
-    one_sign = bool((y_N > 0).all()) or bool((y_N < 0).all())
-    if not one_sign or POWER not in functions or data.loss != "squared":
+    if POWER not in functions or data.loss != "squared":
         return []
+    # The rows of the more frequent sign: a logarithm is of one sign.
+    positive_N = data.y_N > 0
+    negative_N = data.y_N < 0
+    rows_N = positive_N if int(positive_N.sum()) >= int(negative_N.sum()) else negative_N
+    if int(rows_N.sum()) < max(FEWEST_ROWS, FEWEST_SHARE * len(rows_N)):
+        return []
+    data = data.rows(rows_N.nonzero().flatten())
+    y_N = data.y_N
     # An error of dy in y is one of dy / y in its logarithm.
     root_w_N = (data.w_N * y_N**2).sqrt()
     target_N = torch.log(y_N.abs()) * root_w_N
@@ -315,18 +324,19 @@ def _best(
         chosen.append((g,))
     # The second factor beside each of the best first ones, exactly.
     pairs: list[tuple[float, tuple[int, ...]]] = []
-    for g in promise_G.argsort()[: 4 * SINGLES].tolist():
+    for g in promise_G.argsort()[:FIRSTS].tolist():
         cosine_G = unit_GN @ unit_GN[g]
         beside_G = 1.0 - cosine_G**2
         gain_G = b_G[g] ** 2 + (b_G - cosine_G * b_G[g]) ** 2 / beside_G.clamp(min=1e-300)
         gain_G = torch.where(beside_G > 1e-8, gain_G, 0.0)
         both_G = n * torch.log((squared - gain_G).clamp(min=1e-20 * squared))
         both_G = both_G + cost_G + cost_G[g]
-        for h in both_G.argsort()[:2].tolist():
-            pairs.append((float(both_G[h]), (g, h)))
+        h = int(both_G.argmin())
+        if h != g:
+            pairs.append((float(both_G[h]), (min(g, h), max(g, h))))
     pairs.sort()
-    chosen += [places for _, places in pairs[:PAIRS]]
-    return chosen
+    different = list(dict.fromkeys(places for _, places in pairs))
+    return chosen + different[:PAIRS]
 
 
 def _formula(

@@ -45,19 +45,29 @@ def cube(z):
     return z**3
 
 
+WITHIN_ONE = ("asin", "acos")  # functions that are defined between -1 and 1
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_the_printed_form_of_every_primitive_gives_the_same_numbers(word):
     function, fits_a, fits_b = WORDS[word]
-    edge = Edge(0, function, 1.7 if fits_a else 1.0, 0.4 if fits_b else 0.0)
+    slope = 0.4 if function in WITHIN_ONE else 1.7
+    edge = Edge(0, function, slope if fits_a else 1.0, 0.4 if fits_b else 0.0)
     formula = Formula(2, (Node("product", (edge, Edge(1, "identity", fixed=True))),), (1.3,), -0.2)
     printed = sympy.lambdify(["x1", "x2"], to_sympy(formula), "numpy")
-    assert np.allclose(printed(*X_DN.numpy()), formula(X_DN.T).numpy(), rtol=1e-12, atol=1e-12)
+    values = formula(X_DN.T).numpy()
+    defined = np.isfinite(values)
+    assert defined.all() or function in WITHIN_ONE
+    assert defined.any()
+    np.testing.assert_allclose(printed(*X_DN.numpy()), values, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(PRIMITIVES))
 def test_derivatives_and_safe_forms(name):
     primitive = PRIMITIVES[name]
-    z = torch.linspace(0.4, 3.0, 50, dtype=torch.float64, requires_grad=True)
+    highest = 0.9 if name in WITHIN_ONE else 3.0
+    z = torch.linspace(0.4, highest, 50, dtype=torch.float64, requires_grad=True)
     value = primitive.function(z)
     (exact,) = torch.autograd.grad(value.sum(), z)
     assert torch.allclose(primitive.slope(z.detach(), value.detach()), exact, rtol=1e-10)
