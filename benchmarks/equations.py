@@ -310,11 +310,12 @@ def public(options: argparse.Namespace) -> None:
                     f"{verdict.nodes:3d} / {verdict.truth_nodes:3d}  {str(expression)[:60]}",
                     flush=True,
                 )
-        many = [found for features, found, _ in cells if features >= 4]
+        many = [is_found for features, is_found, _ in cells if features >= 4]
+        all_found = sum(is_found for _, is_found, _ in cells)
         seconds = [cpu_s for _, _, cpu_s in cells]
         print(
-            f"noise {noise:g}: {sum(found for _, found, _ in cells)} of {len(cells)} found; of four "
-            f"and more features {sum(many)} of {len(many)}; CPU seconds median "
+            f"noise {noise:g}: {all_found} of {len(cells)} found; of four and "
+            f"more features {sum(many)} of {len(many)}; CPU seconds median "
             f"{statistics.median(seconds):.2f}, largest {max(seconds):.2f}"
         )
 

@@ -23,13 +23,13 @@ from gradnas.laws.engine.edits import add_term
 from gradnas.laws.engine.library import Column, Library
 from gradnas.laws.formula import Edge, Formula, Node, canonical
 
-TRIPLES = 5  # of columns: one of the `FIRST` cheapest that must be alone, two of `AMONG` others;
+TRIPLES = 4  # of columns: one of the `FIRST` cheapest that must be alone, two of `AMONG` others;
 AMONG = 400
 FIRST = 100  # where there are none, one of so many and two of twice as many
 MOST_TERMS = 6
-EXCHANGES = 3  # rounds
+EXCHANGES = 2  # rounds
 SINGLES = 2  # columns, and
-PAIRS = 6  # pairs of columns, that longer sums start from
+PAIRS = 5  # pairs of columns, that longer sums start from
 LEAST = 1e-6  # of a column's length, that must be left beside the others
 BLURRED = 1e-12  # the same, below which inner products do not tell it
 RIDGE = 1e-13  # of inner products of unit vectors
