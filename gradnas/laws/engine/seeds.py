@@ -6,7 +6,7 @@ functions among them, and products (`engine/powers.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.library import (
@@ -34,13 +34,17 @@ MOST_FACTORS = 3  # of such a column
 MOST_ABOVE = 500  # columns beside them
 
 
-def seed_formulas(problem: Problem) -> list[Formula]:
-    """The formulas, for the data of the search, not yet refitted."""
+def seed_formulas(problem: Problem) -> Iterator[list[Formula]]:
+    """The formulas, for the data of the search, not yet refitted.
+
+    They come in parts, so that who finds a law in one need not ask for the next: products first,
+    then sums for the target itself, then for functions of it.
+    """
     data = problem.data
     functions = problem.functions
     if data.loss != "squared" or not problem.features or "product" not in problem.settings.kinds:
-        return []
-    found = laws_of_products(data, problem.scales, problem.features, functions)
+        return
+    yield laws_of_products(data, problem.scales, problem.features, functions)
     own = Target("y", data, lambda formula: formula)
     others = functions_of_target(data, problem.scale_y, functions)
     shared: Library | None = None  # of the targets that are defined on all rows
@@ -54,8 +58,7 @@ def seed_formulas(problem: Problem) -> list[Formula]:
             shared = columns
         # Of a rational function the target itself and its square are looked at.
         ratios = with_ratios and target.name in ("y", "y squared")
-        found += [target.back(formula) for formula in _sums(target.data, columns, ratios)]
-    return found
+        yield [target.back(formula) for formula in _sums(target.data, columns, ratios)]
 
 
 def _library(

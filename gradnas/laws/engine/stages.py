@@ -133,13 +133,13 @@ class Discovery:
         """Every product and sum of two atoms, and growth from the best of them."""
         settings = self.settings
         pool = self.pool
-        problem_work = self.problem.work
         seeds = 0
         if settings.enumerate and self.problem.features:
             seeds = max(8, round(40 * min(1.0, settings.effort)))
         seed_pool(pool, self.small, self.large, count=seeds, steps=10)
         self._report(0.1, "enumeration")
-        if settings.enumerate and settings.improve and not (pool.exact or problem_work.ended):
+        seeds_pay = settings.effort >= 0.25 and not (pool.exact or self.problem.work.ended)
+        if settings.enumerate and settings.improve and seeds_pay:
             self._seed()
             self._report(0.12, "linear fits")
         if not (settings.improve and settings.enumerate):
@@ -156,13 +156,19 @@ class Discovery:
 
     def _seed(self) -> None:
         """What linear least squares finds, and what is left of it when it is pruned."""
-        formulas = seed_formulas(self.problem)
-        if not formulas:
-            return
-        self.counts["by linear fits"] = len(formulas)
-        one_group = [0] * len(formulas)
-        self.pool.add(refit(formulas, self.problem.data, steps=20, groups=one_group, keep=40))
-        self._prune(3)
+        pool = self.pool
+        count = 0
+        for formulas in seed_formulas(self.problem):
+            if formulas:
+                count += len(formulas)
+                one_group = [0] * len(formulas)
+                fitted = refit(formulas, self.problem.data, 20, groups=one_group, keep=12)
+                pool.add(fitted)
+            if pool.exact or self.problem.work.over(GROWTH):
+                break
+        if count:
+            self.counts["by linear fits"] = count
+            self._prune(3)
 
     def _refit_on_more(self) -> None:
         """Go on with more rows: the best members so far, refitted there."""
