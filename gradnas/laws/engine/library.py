@@ -79,9 +79,17 @@ def power_of(d: int, exponent: float, functions: Sequence[str]) -> Edge | None:
 
 
 def monomials(
-    data: LawData, features: Sequence[int], functions: Sequence[str], most: int
+    data: LawData,
+    features: Sequence[int],
+    functions: Sequence[str],
+    most: int,
+    only: Sequence[float] = tuple(COSTS),
 ) -> list[Column]:
-    """Products of powers of different features, by rising cost."""
+    """Products of powers of different features, by rising cost.
+
+    Args:
+        only: the exponents that are wanted.
+    """
     powers: dict[tuple[int, float], Edge] = {}
     for d in features:
         x_N = data.x_DN[d]
@@ -96,7 +104,7 @@ def monomials(
                 powers[d, exponent] = edge
     found: list[Column] = []
     for count in range(1, len(features) + 1):
-        exponents = EXPONENTS.get(count, ())
+        exponents = [exponent for exponent in EXPONENTS.get(count, ()) if exponent in only]
         for chosen in itertools.combinations(features, count):
             for way in itertools.product(exponents, repeat=count):
                 # Of many factors only one may be a square: the others make up the numbers.

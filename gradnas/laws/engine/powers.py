@@ -34,12 +34,15 @@ NEAR = 2e-3  # an exponent this near to a multiple of a half is that
 NONE = 2e-3  # an exponent below it is none
 SINGLES = 10  # factors, and
 PAIRS = 10  # pairs of them, that formulas are made of
-SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the largest |u|, that functions of u start from
+# Of functions of u: rates in natural units, and those for which the largest u is this large.
+NATURAL = (1.0, 0.5, 2.0, 0.5 / math.pi)
+SCALES = (0.5, 2.0)
 FIRSTS = 250  # factors that a second one is looked for beside
 FEWEST_ROWS = 8  # of one sign, and
 FEWEST_SHARE = 0.8  # of all rows
 MOST_ARGUMENTS = 700  # products u, and
-MOST_CURVED = 250  # those that other functions than one more or less are applied to
+MOST_PLAIN = 750  # those of the powers 1 and -1, which come first, and
+MOST_CURVED = 400  # those of these that curved functions are applied to
 LEAST = 1e-4  # of a factor's length, that must be left beside the powers
 
 
@@ -148,7 +151,11 @@ def _of_arguments(
     take longer than everything else.
     """
     D = len(data.x_DN)
-    arguments = library(data, monomials(data, features, functions, MOST_ARGUMENTS))
+    simple = monomials(data, features, functions, MOST_PLAIN, only=(1.0, -1.0))
+    known = {column.atoms for column in simple}
+    others = monomials(data, features, functions, MOST_ARGUMENTS)
+    others = [column for column in others if column.atoms not in known]
+    arguments = library(data, [*simple, *others])
     found: list[Factor] = []
     columns: list[Tensor] = []
     nodes: list[Node] = []
@@ -169,19 +176,24 @@ def _of_arguments(
             unit = _unit(column, scales_D)
             edge = Edge(D, "identity", sign * turned, turned / unit, fixed=True)
             found.append(Factor((nodes[k], _lone(edge)), False, column.cost + 0.5))
-    positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()[:MOST_CURVED]
-    for scale in SCALES:
-        u_GN = scale * arguments.value_GN[positive]
+    positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()
+    positive = [g for g in positive if arguments.columns[g].atoms in known][:MOST_CURVED]
+    # Rates of the functions: of natural u, where laws of physics have them, and of a u of size 1.
+    sizes_G = arguments.sizes_G[positive]
+    rates = [(natural_G / arguments.sizes_G)[positive] * rate for rate in NATURAL]
+    rates += [scale / sizes_G for scale in SCALES]
+    costs = [arguments.columns[g].cost for g in positive]
+    chosen = [nodes[g] for g in positive]
+    for c_G in rates:
+        u_GN = arguments.value_GN[positive] * (c_G * sizes_G).unsqueeze(1)
+        c = c_G.tolist()
         columns += torch.log(torch.expm1(u_GN)).unbind(0)
-        columns += torch.log(2.0 * torch.cosh(u_GN)).unbind(0)
-        columns += torch.log(torch.tanh(u_GN)).unbind(0)
-        c = [scale / float(arguments.sizes_G[g]) for g in positive]
-        costs = [arguments.columns[g].cost for g in positive]
-        chosen = [nodes[g] for g in positive]
         for k in range(len(positive)):
             found.append(Factor((chosen[k], *_less_one(D + 1, c[k])), False, costs[k] + 3.0))
+        columns += torch.log(2.0 * torch.cosh(u_GN)).unbind(0)
         for k in range(len(positive)):
             found.append(Factor((chosen[k], *_with_inverse(D + 1, c[k])), False, costs[k] + 4.0))
+        columns += torch.log(torch.tanh(u_GN)).unbind(0)
         for k in range(len(positive)):
             tanh = _lone(Edge(D, "tanh", c[k]))
             found.append(Factor((chosen[k], tanh), False, costs[k] + 2.0))
