@@ -106,12 +106,18 @@ class _Python(NumPyPrinter):
             first = f"np.maximum({first}, {other})"
         return first
 
+    def _print_Min(self, expr: sympy.Min) -> str:
+        first, *others = [self._print(argument) for argument in expr.args]
+        for other in others:
+            first = f"np.minimum({first}, {other})"
+        return first
+
 
 class _Latex(LatexPrinter):
     digits: Digits = None
 
     def __init__(self, digits: Digits, dots: bool) -> None:
-        settings: dict[str, object] = {"ln_notation": True}
+        settings: dict[str, object] = {"ln_notation": True, "inv_trig_style": "full"}
         if dots:
             settings["mul_symbol"] = "dot"
         super().__init__(settings)
@@ -130,10 +136,16 @@ class _Latex(LatexPrinter):
         assert exp is None  # `_print_Pow` writes the powers of functions
         return rf"\max\left({', '.join(self._print(argument) for argument in expr.args)}\right)"
 
+    def _print_Min(self, expr: sympy.Min, exp: str | None = None) -> str:
+        assert exp is None
+        return rf"\min\left({', '.join(self._print(argument) for argument in expr.args)}\right)"
+
     def _print_Pow(self, expr: sympy.Pow) -> str:
         base, exponent = expr.as_base_exp()
         # sympy writes \log{x}^{2} and 10^{-9}^{x}, which nobody reads in one way only.
-        function = isinstance(base, sympy.Function | sympy.Max) and not isinstance(base, sympy.exp)
+        function = isinstance(base, sympy.Function | sympy.Max | sympy.Min) and not isinstance(
+            base, sympy.exp
+        )
         if (function and not exponent.is_negative) or isinstance(base, sympy.Float):
             return rf"\left({self._print(base)}\right)^{{{self._print(exponent)}}}"
         return super()._print_Pow(expr)
