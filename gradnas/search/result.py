@@ -219,15 +219,21 @@ def largest_change(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> f
 def named_probabilities(
     tables: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    """Choice -> operation -> probability; of a table with edges a list of such."""
+    """Choice -> operation -> probability; of a table with edges a list of such.
+
+    Of supernets side by side (`EquationGraph`) it is a list of those.
+    """
     found: dict[str, Any] = {}
     for name, table in tables.items():
         operations = names.get(name) or tuple(map(str, range(table.shape[-1])))
-        if table.dim() == 1:
-            found[name] = dict(zip(operations, table.tolist(), strict=True))
-        else:
-            found[name] = [dict(zip(operations, row, strict=True)) for row in table.tolist()]
+        found[name] = _named(table, operations)
     return found
+
+
+def _named(table: Tensor, operations: tuple[str, ...]) -> Any:
+    if table.dim() == 1:
+        return dict(zip(operations, table.tolist(), strict=True))
+    return [_named(row, operations) for row in table]
 
 
 def _is_close(table: Mapping[str, float]) -> bool:
