@@ -136,7 +136,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what it says is raised below
             predicted = self.predict(X)
-        undefined_N = ~np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
+        undefined_N = np.atleast_1d(~np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1))
         if undefined_N.any():
             raise ValueError(
                 f"the law is undefined in {int(undefined_N.sum())} of {len(undefined_N)} rows, "

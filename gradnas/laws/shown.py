@@ -95,7 +95,7 @@ class ShownLaws(ABC):
         lines = [f"{left} = {right}" for left, right in zip(lefts, rights, strict=True)]
         used: set[str] = set()
         for expression in fitted.expressions(law):
-            used |= {symbol.name for symbol in expression.free_symbols}
+            used |= {str(symbol) for symbol in expression.free_symbols}
         return "\n".join([*lines, *law_text.legend(fitted.names, used)])
 
     def right_sides(self, digits: int | None = 4, law: int | None = None) -> list[str]:

@@ -117,7 +117,7 @@ def with_plain_symbols(expression: Expr) -> Expr:
     law, `subs`, `diff`, `solve` and `integrate` by the latter, or by a name, would do nothing and
     say nothing.
     """
-    plain = {symbol: sympy.Symbol(symbol.name) for symbol in expression.free_symbols}
+    plain = {symbol: sympy.Symbol(str(symbol)) for symbol in expression.free_symbols}
     return expression.xreplace(plain)
 
 

@@ -176,7 +176,7 @@ def latex(expression: Expr, digits: Digits = None) -> str:
     Args:
         digits: as of `text`.
     """
-    has_words = any("mathrm" in latex_name(symbol.name) for symbol in expression.free_symbols)
+    has_words = any("mathrm" in latex_name(str(symbol)) for symbol in expression.free_symbols)
     return _Latex(digits, dots=has_words).doprint(expression)
 
 
@@ -195,12 +195,12 @@ def digits_needed(
     constants = sorted(expression.atoms(sympy.Float), key=float)
     needed = {float(constant): digits for constant in constants}
     values = list(needed)
-    exact_N = _values(expression, names, x_ND, constants)(values)
+    evaluate = _values(expression, names, x_ND, constants)
+    exact_N = evaluate(values)
     known_N = np.isfinite(exact_N)
     if not values or not known_N.any():
         return needed
     allowed = 10.0 ** (1 - digits) * float(exact_N[known_N].std())
-    evaluate = _values(expression, names, x_ND, constants)
 
     def off(rounded: Sequence[float]) -> float:
         gap_N = np.abs(evaluate(rounded) - exact_N)[known_N]
@@ -223,7 +223,7 @@ def digits_needed(
 
 
 def _values(
-    expression: Expr, names: Sequence[str], x_ND: np.ndarray, constants: Sequence[sympy.Float]
+    expression: Expr, names: Sequence[str], x_ND: np.ndarray, constants: Sequence[Any]
 ) -> Callable[[Sequence[float]], np.ndarray]:
     """The law's values at some rows as a function of its constants; NaN where it is undefined."""
     places: dict[Any, Any] = {constant: sympy.Dummy() for constant in constants}
