@@ -461,7 +461,7 @@ def test_verdict(accuracy, random, images, words, tone):
 
 # -- what it may never do --------------------------------------------------------------------------
 
-HOSTILE = "<script>alert('1')</script> & \"$x^2$ ]]> --> \x00\x1b\u202e\ud800"
+HOSTILE = "<script>alert('1')</script> & \"$x^2$ ]]> --> \x00\x1b\u202e"
 
 
 @pytest.mark.slow
