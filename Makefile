@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+# Two processes of tests on two cores, and what they start: more threads would wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1
 QUIETLY := --quiet --disable-pip-version-check
 TORCH = $(shell grep '^torch==' constraints.txt)
 
@@ -28,10 +30,10 @@ demo: setup
 	@echo "The report with cells, alphas, curves and the comparison with random cells: $(DEMO)/report.html"
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
 
 quick: setup
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 # Old releases warn of the newer ones below them, so that a warning is no failure here.
 test-lowest:

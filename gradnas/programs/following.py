@@ -20,8 +20,8 @@ from gradnas.tasks.sentences import NextStep, about
 
 # Before a run sets its own number: what the next process will have.
 THREADS_OF_A_PROCESS = torch.get_num_threads()
-MOST_STEPS = 6  # that are timed, the first one included
-MOST_SECONDS = 4.0  # after which no more are
+MOST_STEPS = 4  # that are timed, the first one included
+MOST_SECONDS = 2.0  # after which no more are
 # What a training, of a user's data and network, may raise
 OF_A_TRAINING = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 
