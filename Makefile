@@ -1,5 +1,6 @@
-# make demo: search, train and report on embedded data.  make test: the tests.  make quick: those
-# that take a minute and a half.  All set up .venv first.
+# make demo: search, train and report on embedded data.  make test: the tests, of slow ones with many
+# cases a part.  make test-all: every case.  make quick: those that take a minute and a half.  All set
+# up .venv first.
 # make test-lowest, make test-newest: those of make quick, each in an environment of its own, with the
 # lowest versions that are allowed and with the newest that there are.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 QUIETLY := --quiet --disable-pip-version-check
 TORCH = $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test quick test-lowest test-newest lint setup clean
+.PHONY: demo test test-all quick test-lowest test-newest lint setup clean
 
 # Installed again only when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,6 +32,9 @@ demo: setup
 
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
+
+test-all: setup
+	GRADNAS_ALL_TESTS=1 $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
 
 quick: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 -m "not slow"
