@@ -196,7 +196,7 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "pieces", names)
 
 
-KILLS = 3
+KILLS = 10
 
 
 @pytest.mark.slow
