@@ -5,7 +5,8 @@ Legend: N points, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -69,9 +70,35 @@ def discover_laws(
         names = [f"x{d + 1}" for d in range(x.shape[1])]
     kept = w > 0
     # The whole engine is on the CPU and differentiates, whatever holds where it is called.
-    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+    with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
         problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
         return Discovery(problem, on_progress).run()
+
+
+def _on_the_cpu() -> AbstractContextManager[object]:
+    """The CPU as default device; nothing where it is that already.
+
+    A device that is set in Python is looked at in every call of torch, and a search makes many
+    small ones: they would take twice as long.
+    """
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()
+    return torch.device("cpu")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch, and as many as before again.
+
+    The tensors are so small that threads would only wait for each other, and with other processes
+    on the same cores for ten times as long as the work takes.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_values(x_ND: np.ndarray, y_N: np.ndarray, loss: Loss) -> None:
