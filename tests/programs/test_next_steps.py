@@ -194,6 +194,8 @@ def test_the_time_is_that_of_the_steps(data, monkeypatch):
     corpus = config.load()
     looks = iter(range(0, 1000, 3))
     monkeypatch.setattr(following, "_now", lambda device: float(next(looks)))
+    monkeypatch.setattr(following, "MOST_STEPS", 4)
+    monkeypatch.setattr(following, "MOST_SECONDS", 4.0)
     steps = -(-(len(corpus.train) // 4 - 1) // config.chunks.base)
     assert training_seconds(config, corpus, CPU) == 7 * steps * 3.0
     assert next(looks) == 9  # two steps are more than four seconds
