@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from gradnas.laws.primitives import Primitive as Primitive
     from gradnas.modules.call import Call as Call
     from gradnas.modules.skip import Skip as Skip
+    from gradnas.objectives import AlphaTerm as AlphaTerm
+    from gradnas.objectives import BetaDecay as BetaDecay
     from gradnas.objectives import CrossEntropy as CrossEntropy
+    from gradnas.objectives import DirichletKL as DirichletKL
     from gradnas.objectives import ExpectedCost as ExpectedCost
     from gradnas.objectives import Objective as Objective
     from gradnas.objectives import TokenLikelihood as TokenLikelihood
+    from gradnas.objectives import ZeroOne as ZeroOne
     from gradnas.optimizers import AlphaOptimizer as AlphaOptimizer
     from gradnas.optimizers import WeightOptimizer as WeightOptimizer
     from gradnas.programs.your_task import run_search as run_search
     from gradnas.programs.your_task import run_training as run_training
     from gradnas.relaxations import BinaryGates as BinaryGates
+    from gradnas.relaxations import Dirichlet as Dirichlet
     from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
     from gradnas.relaxations import Relaxation as Relaxation
     from gradnas.relaxations import Sigmoid as Sigmoid
@@ -79,15 +84,20 @@ _MODULES = {
     "Primitive": "gradnas.laws.primitives",
     "Call": "gradnas.modules.call",
     "Skip": "gradnas.modules.skip",
+    "AlphaTerm": "gradnas.objectives",
+    "BetaDecay": "gradnas.objectives",
     "CrossEntropy": "gradnas.objectives",
+    "DirichletKL": "gradnas.objectives",
     "ExpectedCost": "gradnas.objectives",
     "Objective": "gradnas.objectives",
     "TokenLikelihood": "gradnas.objectives",
+    "ZeroOne": "gradnas.objectives",
     "AlphaOptimizer": "gradnas.optimizers",
     "WeightOptimizer": "gradnas.optimizers",
     "run_search": "gradnas.programs.your_task",
     "run_training": "gradnas.programs.your_task",
     "BinaryGates": "gradnas.relaxations",
+    "Dirichlet": "gradnas.relaxations",
     "GumbelSoftmax": "gradnas.relaxations",
     "Relaxation": "gradnas.relaxations",
     "Sigmoid": "gradnas.relaxations",

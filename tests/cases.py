@@ -22,6 +22,8 @@ RELAXATIONS = [
     gradnas.GumbelSoftmax(hard=True),
     gradnas.GumbelSoftmax(hard=False),
     gradnas.GumbelSoftmax(hard=True, temperature=1.0, temperature_end=1.0),
+    gradnas.GumbelSoftmax(hard=True, probe="recompute"),
+    gradnas.Dirichlet(),
     gradnas.BinaryGates(mode="full"),
     gradnas.BinaryGates(mode="recompute"),
     gradnas.BinaryGates(mode="two"),

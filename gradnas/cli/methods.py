@@ -37,6 +37,19 @@ def method_of(base: type[T], text: str, option: str) -> T:
     return build(cls, _values(fields, option), f"{option} {cls.__name__}")
 
 
+def methods_of(base: type[T], text: str, option: str) -> tuple[T, ...]:
+    """The methods that an option names, with `+` between them; of `none` there are none.
+
+    Raises:
+        ValueError: as `method_of`.
+    """
+    if text.strip().lower() == "none":
+        return ()
+    # No number goes on with a letter after its sign, as 1e+3 does not.
+    parts = re.split(r"\+(?=\s*[A-Za-z_])", text)
+    return tuple(method_of(base, part.strip(), option) for part in parts)
+
+
 def import_modules(names: str | None) -> None:
     """Import modules that the user named, with the working directory among their places.
 
@@ -56,8 +69,12 @@ def import_option(config: object) -> str:
     Of methods and spaces whose classes are in modules of the user's own that can be imported.
     """
     modules = set()
-    for name in ("relaxation", "gradient", "objective", "space"):
-        module = type(getattr(config, name, None)).__module__
+    parts = [
+        getattr(config, name, None) for name in ("relaxation", "gradient", "objective", "space")
+    ]
+    parts += getattr(config, "terms", ())
+    for part in parts:
+        module = type(part).__module__
         is_own = module.partition(".")[0] not in ("gradnas", "builtins", "__main__")
         if is_own and getattr(sys.modules.get(module), "__spec__", None) is not None:
             modules.add(module)

@@ -32,6 +32,9 @@ Precision = Annotated[formats.Precision | None, arg(help_behavior_hint="")]
 OtherData = Annotated[bool | None, arg(help_behavior_hint="")]
 FitOption = Annotated[formats.Fit | None, arg(help_behavior_hint="")]
 Method = Annotated[str | None, arg(metavar="NAME[:FIELD=VALUE,...]", help_behavior_hint="")]
+Methods = Annotated[
+    str | None, arg(metavar="NAME[:FIELD=VALUE,...][+NAME...]", help_behavior_hint="")
+]
 Imports = Annotated[
     str | None, arg(name="import", metavar="MODULE[,MODULE]", help_behavior_hint="")
 ]

@@ -19,13 +19,14 @@ from gradnas.cli.begin import (
 )
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.lines import line
-from gradnas.cli.methods import import_modules, import_option, method_of
+from gradnas.cli.methods import import_modules, import_option, method_of, methods_of
 from gradnas.cli.options import flag, given
 from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
 from gradnas.config import from_json
 from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer
 from gradnas.programs import event_files
 from gradnas.programs.estimating import estimate_search
@@ -35,6 +36,7 @@ from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record
 from gradnas.search.search import check_combination
+from gradnas.search.terms import check_terms
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.your_task.settings import TaskSearchConfig
@@ -48,6 +50,7 @@ def search(command: SearchCommand) -> None:
     # Before a run folder is made
     alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, alphas)
+    check_terms(config.terms, config.relaxation)
     device = device_of(config.device)
     if command.estimate:
         set_threads(config.threads)
@@ -124,6 +127,8 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
             # Betas and weight decay that fit the new one; the pace stays that of the recipe.
             fitting = replace(alphas, **relaxation.alpha_defaults)
             alphas = replace(fitting, lr=alphas.lr)
+    if command.terms is not None:
+        changes["terms"] = methods_of(AlphaTerm, command.terms, "--terms")
     if command.alpha_lr is not None:
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)

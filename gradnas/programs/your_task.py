@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.objectives.cost import ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.programs import searching, training
@@ -32,6 +33,7 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
+from gradnas.search.terms import check_terms
 from gradnas.tasks import kind_of
 from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.your_task.given import GivenTask
@@ -102,6 +104,7 @@ def run_search(
     batch_size: int = 64,
     relaxation: Relaxation = Softmax(),
     gradient: ArchitectureGradient = FirstOrder(),
+    terms: Sequence[AlphaTerm] = (),
     weights: WeightOptimizer | None = None,
     alphas: AlphaOptimizer | None = None,
     cost: ExpectedCost | None = None,
@@ -128,7 +131,7 @@ def run_search(
         epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
             candidates: as in a configuration file
             (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
-        relaxation, gradient, alphas, cost, seed, precision: as in `Search`.
+        relaxation, gradient, terms, alphas, cost, seed, precision: as in `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
             optimiser.
         device: cpu, cuda, cuda:N or auto.
@@ -160,6 +163,7 @@ def run_search(
             batch_size=batch_size,
             relaxation=relaxation,
             gradient=gradient,
+            terms=tuple(terms),
             weights=config.weights if weights is None else weights,
             alphas=alphas,
             cost=cost,
@@ -176,6 +180,7 @@ def run_search(
         )
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)
+    check_terms(config.terms, config.relaxation)
     here = distributed.joined_device(config.device)
     folder = Path(out)
     with _threads_kept():

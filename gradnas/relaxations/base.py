@@ -63,6 +63,11 @@ def one_active(index_E1: Tensor) -> Active:
     return tuple((index,) for index in index_E1.reshape(-1).tolist())
 
 
+def others(row: tuple[int, ...], num_operations: int) -> tuple[int, ...]:
+    """The operations of an edge that are not in the row, in ascending order."""
+    return tuple(index for index in range(num_operations) if index not in row)
+
+
 class Relaxation(ABC):
     """Alphas -> `Draw`; a subclass is a frozen dataclass of its hyperparameters, in its own file.
 
@@ -92,6 +97,16 @@ class Relaxation(ABC):
             noise: what `noise` returned for this step.
             progress: the share of the search that is done, in [0, 1].
         """
+
+    @property
+    def competes(self) -> bool:
+        """Whether the operations of an edge share a weight of one."""
+        return True
+
+    @property
+    def innermost(self) -> Relaxation:
+        """The relaxation itself, or the one that it is made around."""
+        return self
 
     @property
     def once_differentiable(self) -> bool:

@@ -19,6 +19,7 @@ from gradnas.relaxations.base import (
     gumbel_numbers,
     one_active,
     one_hot,
+    others,
     straight_through,
     uniform_numbers,
 )
@@ -115,7 +116,7 @@ class BinaryGates(Relaxation):
             # Forward the gate, backward the softmax: that is the formula of the class.
             mix[name] = straight_through(probability_EO, sampled.mix[name])
             num_operations = probability_EO.shape[-1]
-            probed[name] = tuple(_others(row, num_operations) for row in sampled.active[name])
+            probed[name] = tuple(others(row, num_operations) for row in sampled.active[name])
         return Draw(
             mix,
             sampled.active,
@@ -200,11 +201,6 @@ def _ordered(logits_EO: Tensor, noise: Tensor) -> Tensor:
 
 def _pair(logits_EO: Tensor, noise: Tensor) -> Tensor:
     return _ordered(logits_EO, noise)[..., :2]
-
-
-def _others(row: tuple[int, ...], num_operations: int) -> tuple[int, ...]:
-    """The operations of an edge that are not in the row, in ascending order."""
-    return tuple(index for index in range(num_operations) if index not in row)
 
 
 def _softmax(alphas: Tables) -> dict[str, Tensor]:

@@ -16,11 +16,15 @@ class Sigmoid(Relaxation):
     """`mix = sigmoid(alpha)`: each operation has a weight of its own in (0, 1).
 
     The weights of an edge need not sum to one. Every operation runs in every pass. To push the
-    weights towards 0 and 1, add `zero_one_loss` to the validation loss.
+    weights towards 0 and 1, give the search the term `ZeroOne()`.
 
     Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called
     "fair" in autora-theorist-darts.
     """
+
+    @property
+    def competes(self) -> bool:
+        return False
 
     def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         del noise, progress

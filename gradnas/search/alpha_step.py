@@ -14,6 +14,7 @@ from gradnas.search.costs import Spending
 from gradnas.search.passes import ALPHA_NOISE, Passes, times
 from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
+from gradnas.search.terms import Terms, Weights
 from gradnas.search.unlearnt import refuse_own_weights
 from gradnas.search.weight_step import WeightStep
 
@@ -28,6 +29,7 @@ class AlphaStep:
         weight_step: the step that follows, for a gradient that looks through it.
         spending: a cost in the loss of the alphas.
         rewards: for a gradient that learns from sampled networks.
+        terms: of the alphas alone, in their loss.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class AlphaStep:
         weight_step: WeightStep,
         spending: Spending | None,
         rewards: Rewards | None,
+        terms: Terms,
     ) -> None:
         self.passes = passes
         self.method = method
@@ -45,6 +48,7 @@ class AlphaStep:
         self.weight_step = weight_step
         self.spending = spending
         self.rewards = rewards
+        self.terms = terms
 
     def __call__(self, train_loss: NetLoss, valid_loss: NetLoss) -> Tensor:
         """One step; returns the validation loss, detached.
@@ -57,6 +61,7 @@ class AlphaStep:
         try:
             if self.rewards is not None:
                 grads, loss, baseline = self.rewards.gradient(valid_loss)
+                grads = self.terms.added_to(grads, self.passes.alphas)
             else:
                 noise = self.passes.noise(ALPHA_NOISE)
                 inner = None
@@ -82,12 +87,20 @@ class AlphaStep:
         return loss
 
     def gradient(
-        self, train_loss: NetLoss, valid_loss: NetLoss, noise: Tensors, inner: SGDStep | None
+        self,
+        train_loss: NetLoss,
+        valid_loss: NetLoss,
+        noise: Tensors,
+        inner: SGDStep | None,
+        weights_of_terms: Weights | None = None,
     ) -> tuple[Tensors, Tensor]:
         """The architecture gradient of the step, and the validation loss; changes nothing.
 
-        The loss is that of the first call, without the cost: a gradient by finite differences, say,
-        may call it again with other weights.
+        The loss is that of the first call, without the cost and the terms: a gradient by finite
+        differences, say, may call it again with other weights.
+
+        Args:
+            weights_of_terms: in the place of those of this epoch.
         """
         seen: list[Tensor] = []
         factors = self.passes.factors
@@ -116,6 +129,7 @@ class AlphaStep:
         # network is not: at the unrolled weights, or on both sides of its own.
         train = self.passes.closure(counted, noise)
         valid = self.passes.closure(with_cost, noise)
+        valid = self.terms.added(valid, weights_of_terms)
         with recomputation_refused(self.passes.supernet):
             try:
                 grads = self.method(

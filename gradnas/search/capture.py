@@ -89,6 +89,7 @@ class CapturedStep:
         self._lr = zero.clone()
         self._alpha_rate = zero.clone()
         self._alpha_scale = zero.clone()
+        self._weights_of_terms = [zero.clone() for _ in search.terms.terms]
 
         # First the states that the optimisers would make in their first step, so that the list of
         # all tensors that a step changes is complete.
@@ -176,6 +177,7 @@ class CapturedStep:
                 self._loss_on(valid_batch, valid_parts),
                 {},  # no noise: what samples is refused
                 inner,
+                self._weights_of_terms,
             )
             checked += [norm(list(grads.values())), valid_loss]
             self._step_alphas([grads[name] for name in search.alphas])
@@ -250,6 +252,8 @@ class CapturedStep:
         self._lr.fill_(search.weight_optimizer.param_groups[0]["lr"])
         if not with_alphas:
             return
+        for place, weight in zip(self._weights_of_terms, search.terms.weights(), strict=True):
+            place.fill_(weight)
         optimizer = search.alpha_optimizer
         group = optimizer.param_groups[0]
         beta1, beta2 = group["betas"]

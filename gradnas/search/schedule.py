@@ -57,6 +57,16 @@ class Schedule:
         return min(1.0, self.epoch / max(1, self.epochs - 1))
 
     @property
+    def done(self) -> float | None:
+        """Share of the epochs that are finished, epoch / epochs: 0 in the first; None: not known.
+
+        The published schedules of regularisers count so; temperatures (`progress`) reach their end.
+        """
+        if self.epochs is None:
+            return None
+        return min(1.0, self.epoch / self.epochs)
+
+    @property
     def warming_up(self) -> bool:
         """Whether the alphas still wait."""
         return self.epoch < self.warmup_epochs

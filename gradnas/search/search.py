@@ -10,7 +10,7 @@ with `rewards`, `weight_step`, `costs`, `feed` (batches), `result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
 from gradnas.latency import Costs
 from gradnas.objectives.cost import ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import check_precision, cuda_products
 from gradnas.relaxations import Relaxation, Softmax
@@ -46,6 +47,7 @@ from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.standing import Standing
 from gradnas.search.state import state_of, take_over
+from gradnas.search.terms import Terms
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
@@ -81,6 +83,7 @@ class Search(Standing):
             there are along the first dimension of all tensors; where that is no batch (first
             dimensions differ, a recurrent layer reads time first, the network does not take the
             first alone) they are counted of the whole, with a warning.
+        terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
 
     Attributes:
         supernet: the network, with every choice open.
@@ -109,6 +112,7 @@ class Search(Standing):
         precision: Precision = "fp32",
         cost: ExpectedCost | None = None,
         example: Any = None,
+        terms: Sequence[AlphaTerm] = (),
     ) -> None:
         distributed.check_joined()
         check_network(net)
@@ -148,6 +152,7 @@ class Search(Standing):
             # The multiplier of a budget takes its pace from that of the alphas.
             self.cost = cost.paced(alphas.lr)
             self.spending = Spending(self.cost, self.costs)
+        self.terms = Terms(terms, relaxation, self.schedule, list(self.supernet.alphas))
         self.rewards: Rewards | None = None
         if gradient.num_samples:
             assert isinstance(gradient, Reinforce)
@@ -159,6 +164,7 @@ class Search(Standing):
             self.weight_step,
             self.spending,
             self.rewards,
+            self.terms,
         )
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through

@@ -23,6 +23,7 @@ from gradnas.search.feed import Feed
 from gradnas.search.passes import Passes
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
+from gradnas.search.terms import Terms
 from gradnas.spaces.base import Supernet
 
 # What a state must have to be one of a search.
@@ -59,6 +60,7 @@ class Stateful(Protocol):
     passes: Passes
     rewards: Rewards | None
     spending: Spending | None
+    terms: Terms
     feed: Feed
 
     @property
@@ -163,6 +165,7 @@ def _kinds(search: Stateful) -> dict[str, str]:
         "gradient": _described(search.gradient),
         "optimiser of the weights": type(search.weight_optimizer).__name__,
         "cost": cost,
+        "terms": ", ".join(_described(term) for term in search.terms.terms) or "none",
     }
 
 

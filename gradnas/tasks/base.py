@@ -14,6 +14,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, build, from_json, to_json
 from gradnas.gradients import ArchitectureGradient
 from gradnas.objectives.cost import ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
@@ -43,6 +44,8 @@ class DataSettings(Protocol):
 # What a run may be resumed with another value of: results differ in their last bits at the most, or
 # another part of the work is done. Where the data are is checked by what they hold.
 MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells", "candidates")
+# Lists that checkpoints of earlier versions do not name, as they had nothing to put there.
+LATER = ("terms",)
 DATA_MAY_CHANGE = ("source", "sha256", "workers")
 
 
@@ -110,6 +113,9 @@ class Settings:
             settings.pop(name, None)
         if self.epochs_may_change:
             settings.pop("epochs", None)
+        for name in LATER:
+            if settings.get(name) == []:
+                del settings[name]
         data = settings.get("data")
         if isinstance(data, dict):
             settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
@@ -191,6 +197,8 @@ class SearchSettings(Settings):
         def warmup_epochs(self) -> int: ...
         @property
         def gradient(self) -> ArchitectureGradient: ...
+        @property
+        def terms(self) -> tuple[AlphaTerm, ...]: ...
         @property
         def candidates(self) -> int: ...  # where it takes them
         @property

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import RELAXATIONS, name_of
+from torch import nn
 
-from gradnas import BinaryGates, GumbelSoftmax, Sigmoid, Softmax
+from gradnas import BinaryGates, Choice, GumbelSoftmax, Search, Sigmoid, Softmax
 from gradnas.randomness import generator_for
+from gradnas.search.passes import ALPHA_NOISE
 
 ALPHAS = {
     "cells": torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),
@@ -116,3 +119,50 @@ def test_weights_learn_on_mixtures_where_more_than_one_operation_runs(relaxation
     path = relaxation.path(ALPHAS, noise, 0.0)
     rows = [row for table in path.active.values() for row in table]
     assert all((len(row) > 1) is trains for row in rows)
+
+
+class TwoTrained(nn.Module):
+    """One layer of a good and a useless operation: a loss of a half each way is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = Choice({"good": nn.Linear(2, 2), "bad": nn.Linear(2, 2)}, name="one")
+        for operation, scale in zip(self.one.operations.values(), (3.0, 0.0), strict=True):
+            nn.init.zeros_(operation.bias)
+            operation.weight.data = scale * torch.eye(2)
+
+    def forward(self, x):
+        return self.one(x)
+
+
+def test_probed_gumbel_has_the_gradient_that_the_bare_sample_lacks():
+    # Two networks of known loss, so that the expected loss has an exact derivative in alpha:
+    # p (1 - p) (L_good - L_bad) at p = 1/2.
+    x = torch.eye(2).repeat(4, 1)
+    y = torch.tensor([0, 1]).repeat(4)
+    net = TwoTrained()
+    losses = [F.cross_entropy(op(x), y).item() for op in net.one.operations.values()]
+    exact = 0.25 * (losses[0] - losses[1])
+    means = {}
+    for probe in ("none", "full", "recompute"):
+        relaxation = GumbelSoftmax(probe=probe, temperature=1.0, temperature_end=1.0)
+        search = Search(net, relaxation, epochs=1)
+        with torch.no_grad():
+            search.alphas["one"].zero_()
+        total = 0.0
+        for step in range(80):
+            search.schedule.steps = step
+            noise = search.passes.noise(ALPHA_NOISE)
+            loss = lambda net: F.cross_entropy(net(x), y)  # noqa: E731
+            total += search.alpha_step.gradient(loss, loss, noise, None)[0]["one"][0].item()
+        means[probe] = total / 80
+    assert means["full"] == pytest.approx(means["recompute"], rel=1e-5)
+    assert means["full"] == pytest.approx(exact, rel=0.35)
+    assert abs(means["none"]) < 0.3 * abs(exact)
+
+
+def test_probes_are_for_hard_samples():
+    with pytest.raises(ValueError, match="is for hard samples"):
+        GumbelSoftmax(hard=False, probe="full")
+    with pytest.raises(ValueError, match="probe must be"):
+        GumbelSoftmax(probe="some")

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, Imports, Method, Number, RunOptions, Table, TaskFile, Whole
+from gradnas.cli.options import (
+    Flag,
+    Imports,
+    Method,
+    Methods,
+    Number,
+    RunOptions,
+    Table,
+    TaskFile,
+    Whole,
+)
 from gradnas.settings.limits import CostLimits
 
 
@@ -43,6 +53,9 @@ class _SearchOptions(RunOptions):
     gradient: Method = None
     """How the alphas learn: first-order, unrolled, implicit or reinforce, with fields as in
     unrolled:mode=exact, or module:Class of your own."""
+    terms: Methods = None
+    """Terms of the alphas alone, added to their loss: beta-decay (with softmax), zero-one (with
+    sigmoid) or dirichlet-kl, with fields as in beta-decay:end=25; none for none."""
     imports: Imports = None
     """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None

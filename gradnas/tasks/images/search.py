@@ -81,6 +81,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
             supernet,
             relaxation=config.relaxation,
             gradient=config.gradient,
+            terms=config.terms,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,

@@ -12,6 +12,7 @@ from gradnas.config import check_numbers
 from gradnas.data import DataConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives.cost import ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.settings.formats import Precision
@@ -32,6 +33,7 @@ class SearchConfig(SearchSettings):
 
     Args:
         space, relaxation, gradient: what is searched, and how.
+        terms: of the alphas alone, added to their loss.
         train_fraction: share of the training images for the weights; the rest is for the alphas.
             Where the set brings a validation split with it, that is for the alphas, and all
             training images are for the weights.
@@ -63,6 +65,7 @@ class SearchConfig(SearchSettings):
     space: ImageSpace = field(default_factory=ConvCell)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
+    terms: tuple[AlphaTerm, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     train_fraction: float = 0.5
     split_seed: int | None = None

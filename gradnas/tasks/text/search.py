@@ -73,6 +73,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
             supernet,
             relaxation=config.relaxation,
             gradient=config.gradient,
+            terms=config.terms,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,

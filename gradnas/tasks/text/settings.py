@@ -8,7 +8,7 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import check_numbers
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
-from gradnas.objectives import TokenLikelihood
+from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import RecurrentCell
@@ -24,6 +24,7 @@ class TextSearchConfig(SearchSettings):
 
     Args:
         space, relaxation, gradient: what is searched, and how.
+        terms: of the alphas alone, added to their loss.
         objective: of the weights; the alphas see the likelihood alone.
         chunks: lengths of the training chunks; validation chunks have the base length. The learning
             rate of a step is that of the epoch times length / base.
@@ -39,6 +40,7 @@ class TextSearchConfig(SearchSettings):
     space: RecurrentCell = field(default_factory=RecurrentCell)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=lambda: Unrolled(clip=True))
+    terms: tuple[AlphaTerm, ...] = ()
     data: TextConfig = field(default_factory=TextConfig)
     objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
     chunks: ChunkLengths = field(default_factory=ChunkLengths)

@@ -234,6 +234,7 @@ def new_search(
         new_supernet(config),
         relaxation=config.relaxation,
         gradient=config.gradient,
+        terms=config.terms,
         weights=weights,
         alphas=config.alphas,
         epochs=config.epochs,

@@ -15,6 +15,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.config import check_numbers
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.objectives.cost import ExpectedCost
+from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.precision import Precision
 from gradnas.randomness import seeded
@@ -94,6 +95,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         measures: of the task, the deciding one first.
         train_fraction: share of the training data for the weights, where the task has no validation
             data; the rest is for the alphas.
+        terms: of the alphas alone, added to their loss.
         warmup_epochs: epochs at the start in which the alphas wait.
         alpha_every: the alphas take a step before every so many steps of the weights.
         batch_size: examples in a batch; a loader makes its own.
@@ -113,6 +115,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     measures: tuple[Measure, ...] = (LOSS,)
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=FirstOrder)
+    terms: tuple[AlphaTerm, ...] = ()
     data: TaskData = field(default_factory=TaskData)
     train_fraction: float = 0.5
     epochs: int = 20
