@@ -6,6 +6,7 @@ from gradnas.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gradnas.architectures.chain import Chain as Chain
+    from gradnas.architectures.dense_cell import DenseCell as DenseCell
     from gradnas.architectures.genotype import Genotype as Genotype
     from gradnas.choice import Choice as Choice
     from gradnas.choice import Draw as Draw
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from gradnas.spaces import OPERATIONS as OPERATIONS
     from gradnas.spaces import ConvCell as ConvCell
     from gradnas.spaces import MBConvChain as MBConvChain
+    from gradnas.spaces import NasBench201 as NasBench201
     from gradnas.spaces import RecurrentCell as RecurrentCell
     from gradnas.spaces import RecurrentDropout as RecurrentDropout
     from gradnas.spaces import Space as Space
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 # `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
 _MODULES = {
     "Chain": "gradnas.architectures.chain",
+    "DenseCell": "gradnas.architectures.dense_cell",
     "Genotype": "gradnas.architectures.genotype",
     "Choice": "gradnas.choice",
     "Draw": "gradnas.choice",
@@ -109,6 +112,7 @@ _MODULES = {
     "OPERATIONS": "gradnas.spaces",
     "ConvCell": "gradnas.spaces",
     "MBConvChain": "gradnas.spaces",
+    "NasBench201": "gradnas.spaces",
     "RecurrentCell": "gradnas.spaces",
     "RecurrentDropout": "gradnas.spaces",
     "Space": "gradnas.spaces",

@@ -7,12 +7,13 @@ from pathlib import Path
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.chain import Chain
 from gradnas.architectures.choices import Choices
+from gradnas.architectures.dense_cell import DenseCell
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean, parse_json, read_text
 
 # In the order in which texts and names are looked at. The errors of cells are the best known ones:
 # what is nothing at all is refused as a genotype.
-ARCHITECTURES: tuple[type[Architecture], ...] = (Genotype, Chain, Choices)
+ARCHITECTURES: tuple[type[Architecture], ...] = (Genotype, DenseCell, Chain, Choices)
 BY_FORMAT: dict[str, type[Architecture]] = {kind.format: kind for kind in ARCHITECTURES}
 
 
@@ -39,7 +40,7 @@ def read_architecture(text: str) -> Architecture | None:
 
     Raises ValueError for one that does, and is wrong.
     """
-    if not any(mark in text for mark in "( \n"):
+    if not any(mark in text for mark in "( \n|"):
         return None  # a name
     for kind in ARCHITECTURES:
         if kind.resembles(text):

@@ -12,6 +12,8 @@ from gradnas.spaces.chains.mbconv_network import ChainNetwork as ChainNetwork
 from gradnas.spaces.chains.shape import Stage as Stage
 from gradnas.spaces.chains.shape import make_divisible as make_divisible
 from gradnas.spaces.chains.supernet import ChainSupernet as ChainSupernet
+from gradnas.spaces.nas_bench_201.network import NasBench201Network as NasBench201Network
+from gradnas.spaces.nas_bench_201.space import NasBench201 as NasBench201
 from gradnas.spaces.operations import OPERATIONS as OPERATIONS
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS as ACTIVATIONS
 from gradnas.spaces.recurrent.recurrent_cell import RecurrentCell as RecurrentCell

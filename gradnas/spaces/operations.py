@@ -28,6 +28,17 @@ class Zero(nn.Module):
         return torch.zeros_like(x_BCHW[:, :, :: self.stride, :: self.stride])
 
 
+class Noise(nn.Module):
+    """Standard normal numbers of the output's shape, whatever the input: no operation to choose."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.randn_like(x_BCHW[:, :, :: self.stride, :: self.stride])
+
+
 class FactorizedReduce(nn.Module):
     """Halves H and W: a 1x1 convolution of the even pixels beside one of the odd; BatchNorm.
 
@@ -118,6 +129,16 @@ def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     )
 
 
+def relu_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """ReLU, full convolution, BatchNorm (NAS-Bench-201)."""
+    padding = (kernel - 1) // 2  # the size stays
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
 def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
     """ReLU, full 1x7 then 7x1 convolution, BatchNorm (AmoebaNet only)."""
     return nn.Sequential(
@@ -174,6 +195,24 @@ def dil_conv_5x5(channels: int, stride: int, affine: bool) -> nn.Module:
     return dil_conv(channels, 5, stride, affine)
 
 
+def nor_conv_1x1(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A full convolution, 1x1."""
+    if stride == 1:
+        return relu_conv(channels, 1, 1, affine)
+    # A 1x1 convolution of stride 2 is one of stride 1 on every second pixel; see FactorizedReduce.
+    return nn.Sequential(nn.AvgPool2d(1, stride), relu_conv(channels, 1, 1, affine))
+
+
+def nor_conv_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A full convolution, 3x3."""
+    return relu_conv(channels, 3, stride, affine)
+
+
+def noise(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Random numbers: the trap of the space S4 of Zela et al. (ICLR 2020)."""
+    return Noise(stride)
+
+
 # Functions of this module and no lambdas: spaces and supernets that hold them can be pickled.
 OPERATIONS: dict[str, Factory] = {
     "none": none,
@@ -186,4 +225,7 @@ OPERATIONS: dict[str, Factory] = {
     "dil_conv_5x5": dil_conv_5x5,
     "sep_conv_7x7": sep_conv_7x7,
     "conv_7x1_1x7": conv_7x1_1x7,
+    "nor_conv_1x1": nor_conv_1x1,
+    "nor_conv_3x3": nor_conv_3x3,
+    "noise": noise,
 }

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from gradnas.spaces.cells.kernels import EPS, KERNEL_WIDTHS
-from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce, Zero
+from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce
 
 Kind = Literal["separable", "dilated", "maximum", "average", "reduction", "identity"]
 Layers = tuple[nn.Module, ...]
@@ -45,16 +45,6 @@ Rows = list[dict[int, Known | None]]
 
 class NormalisedPool(nn.Sequential):
     """A pooling operation and the BatchNorm that follows it in the supernet only."""
-
-
-def is_zero(operation: nn.Module, stride: int) -> bool:
-    """Whether an operation is exactly `none`, which there is nothing to compute for.
-
-    Hooks are not looked at: what records costs puts some on every module.
-    """
-    if type(operation) is not Zero or "forward" in operation.__dict__:
-        return False
-    return operation.stride == stride
 
 
 def known_operation(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from gradnas.config import JsonObject, build, check_numbers, did_you_mean
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
 from gradnas.spaces.cells.conv_network import ConvNetwork
-from gradnas.spaces.cells.shape import CellShape
+from gradnas.spaces.cells.robust import ROBUST_SPACES
+from gradnas.spaces.cells.shape import KINDS, CellKind, CellShape, Sets
 from gradnas.spaces.cells.supernet import ConvSupernet
+from gradnas.spaces.factories import factories_of, names_for_json
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
@@ -47,6 +49,10 @@ class ConvCell(ImageSpace[Genotype]):
         operations: candidate operations in alpha's column order: names of known ones, or a
             dictionary from names to factories `(channels, stride, affine) -> nn.Module`, e.g.
             `{**DARTS_OPERATIONS, "my_op": my_factory}`.
+        edge_operations: where edges have other operations than each other: `"normal"` and
+            `"reduce"` -> for every edge (into the first node from states 0 and 1, into the second
+            from 0, 1 and 2, ...) the names of its operations, which are the columns of its row of
+            alpha; as many for each edge. Names out of `operations`, or known ones.
 
     Raises:
         ValueError: a setting outside its range, an unknown operation (the nearest name is given).
@@ -57,6 +63,7 @@ class ConvCell(ImageSpace[Genotype]):
     nodes: int = 4
     stem: Literal["cifar", "imagenet"] = "cifar"
     operations: Mapping[str, Factory] | Sequence[str] = field(default=DARTS_NAMES)
+    edge_operations: Mapping[str, Sequence[Sequence[str]]] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("channels", 2), ("cells", 2), ("nodes", 1)):
@@ -68,7 +75,15 @@ class ConvCell(ImageSpace[Genotype]):
         check_numbers(self)
         if self.stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', not {self.stem!r}")
-        factories = _factories(self.operations)
+        factories = factories_of(self.operations)
+        if self.edge_operations is not None:
+            num_edges = sum(range(2, self.nodes + 2))
+            known = {**OPERATIONS, **factories}
+            columns = _columns_of_edges(self.edge_operations, known, num_edges)
+            offered = {name for rows in columns.values() for names in rows for name in names}
+            # Those that some edge has, in one order.
+            factories = {name: known[name] for name in known if name in offered}
+            object.__setattr__(self, "edge_operations", columns)
         if all(name == "none" for name in factories):
             raise ValueError("a cell needs at least one operation besides 'none'")
         # Names and the dictionary that they stand for are the same space: equal, with one repr.
@@ -78,6 +93,29 @@ class ConvCell(ImageSpace[Genotype]):
         # Not the factories themselves: equal spaces have equal names, and that is all a hash needs.
         return hash((self.channels, self.cells, self.nodes, self.stem, self.names))
 
+    @classmethod
+    def named(cls, name: str, **settings: Any) -> ConvCell:
+        """A published space, with other settings where they are given: `named("S2", cells=5)`.
+
+        `S1` to `S4` are those on which plain DARTS is known to fail (Zela et al., ICLR 2020, arXiv
+        1909.09656): S1 has two operations on each edge, those that it most wanted there; S2
+        `skip_connect` and `sep_conv_3x3`; S3 `none` too; S4 `sep_conv_3x3` and random numbers.
+
+        Raises:
+            ValueError: a name not in `names_of_spaces()`, with the nearest; a setting outside its
+                range.
+        """
+        if name not in ROBUST_SPACES:
+            known = ", ".join(ROBUST_SPACES)
+            hint = did_you_mean(str(name), ROBUST_SPACES)
+            raise ValueError(f"unknown space of cells {name!r}{hint}; the names are {known}")
+        return cls(**{**ROBUST_SPACES[name], **settings})
+
+    @classmethod
+    def names_of_spaces(cls) -> tuple[str, ...]:
+        """Every name that `named` knows."""
+        return tuple(ROBUST_SPACES)
+
     # ---- description -----------------------------------------------------------------------------
 
     @cached_property
@@ -85,7 +123,8 @@ class ConvCell(ImageSpace[Genotype]):
         """The sizes, and where each edge and operation stands in alpha."""
         assert isinstance(self.operations, Mapping)
         factories = dict(self.operations)
-        return CellShape(self.channels, self.cells, self.nodes, self.stem, factories)
+        sets: Any = self.edge_operations  # checked, as tuples
+        return CellShape(self.channels, self.cells, self.nodes, self.stem, factories, sets)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,13 +138,16 @@ class ConvCell(ImageSpace[Genotype]):
 
     def to_json(self) -> JsonObject:
         """Fields for a configuration file; operations by name."""
-        for name, factory in self.shape.factories.items():
-            if OPERATIONS.get(name) is not factory:
-                raise ValueError(
-                    f"your own operation {name!r} cannot be written into a configuration file"
-                )
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["operations"] = list(self.names)
+        data["operations"] = names_for_json(self.shape.factories)
+        sets = self.shape.sets
+        if sets is None:
+            # As in the files of earlier versions, which know of no such field.
+            del data["edge_operations"]
+        else:
+            data["edge_operations"] = {
+                kind: [list(names) for names in rows] for kind, rows in sets.items()
+            }
         return data
 
     @classmethod
@@ -115,12 +157,19 @@ class ConvCell(ImageSpace[Genotype]):
         names = others.pop("operations", list(DARTS_NAMES))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{where}.operations must be a list of names, not {names!r}")
+        sets = others.pop("edge_operations", None)
         # Without the operations first, so that a mistake in them is told with their place.
         space = build(cls, others, where)
         try:
-            return dataclasses.replace(space, operations=tuple(names))
+            space = dataclasses.replace(space, operations=tuple(names))
         except ValueError as error:
             raise ValueError(f"{where}.operations: {error}") from error
+        if sets is None:
+            return space
+        try:
+            return dataclasses.replace(space, edge_operations=sets)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}.{error}") from error
 
     # ---- genotypes -------------------------------------------------------------------------------
 
@@ -190,22 +239,43 @@ class ConvCell(ImageSpace[Genotype]):
         return self.shape.network(genotype, num_classes, in_channels, auxiliary)
 
 
-def _factories(operations: Mapping[str, Factory] | Sequence[str]) -> dict[str, Factory]:
-    """Operation name -> factory; ValueError for an unknown name or what is no factory."""
-    factories: dict[str, Factory] = {}
-    if isinstance(operations, Mapping):
-        factories.update(operations)
-    else:
-        for name in operations:
-            if name not in OPERATIONS:
-                raise ValueError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
-            factories[name] = OPERATIONS[name]
-    for name, factory in factories.items():
-        # A dot would split the name of a module in a state dict.
-        is_name = isinstance(name, str) and name != "" and "." not in name
-        if not is_name or not callable(factory):
+def _columns_of_edges(
+    given: object, factories: Mapping[str, Factory], num_edges: int
+) -> dict[CellKind, Sets]:
+    """The operations of every edge of both cells, checked.
+
+    Raises:
+        ValueError: a cell or an edge is missing, an unknown operation, one that stands twice, an
+            edge with nothing but `none`, edges with unequal numbers of operations.
+    """
+    if not isinstance(given, Mapping) or set(given) != set(KINDS):
+        raise ValueError(
+            "edge_operations must be a dictionary with 'normal' and 'reduce', and for each a list "
+            "of the operations of every edge"
+        )
+    columns: dict[CellKind, Sets] = {}
+    for kind in KINDS:
+        rows = [tuple(names) for names in given[kind]]
+        if len(rows) != num_edges:
             raise ValueError(
-                f"operation {name!r} needs a name without dots and a factory "
-                "(channels, stride, affine) -> module"
+                f"edge_operations: the {kind} cell has {num_edges} edges, and {len(rows)} of them "
+                "have operations"
             )
-    return factories
+        for row, names in enumerate(rows):
+            where = f"edge_operations: edge {row} of the {kind} cell"
+            for name in names:
+                if name not in factories:
+                    hint = did_you_mean(str(name), factories)
+                    raise ValueError(f"{where}: unknown operation {name!r}{hint}")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{where} offers an operation twice: {', '.join(names)}")
+            if all(name == "none" for name in names):
+                raise ValueError(f"{where} needs at least one operation besides 'none'")
+        columns[kind] = tuple(rows)
+    sizes = sorted({len(names) for rows in columns.values() for names in rows})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"edge_operations: edges have {sizes[0]} to {sizes[-1]} operations, and the rows of a "
+            "table of alphas are equally long: give every edge as many ('none' may be one of them)"
+        )
+    return columns

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradnas.architectures.genotype import Genotype
 from gradnas.derivation import Option, Picks, log_strength, top_edges
 from gradnas.latency import Costs
-from gradnas.spaces.cells.shape import KINDS, CellShape
+from gradnas.spaces.cells.shape import KINDS, CellKind, CellShape
 
 
 def cell_shares(shape: CellShape) -> dict[str, list[float]]:
@@ -47,7 +47,7 @@ def cell_options(
     options = {}
     for kind in KINDS:
         for node in range(shape.nodes):
-            ways = _ways(shape, costs.tables[kind], strengths[kind], node)
+            ways = _ways(shape, kind, costs.tables[kind], strengths[kind], node)
             options[_name(kind, node)] = [way.option for way in ways]
     return options
 
@@ -62,11 +62,11 @@ def cells_of(
         kept_EO = torch.full_like(strengths[kind], -1.0)
         for node in range(shape.nodes):
             # Made again in the order of `cell_options`, by which the pick was numbered.
-            ways = list(_ways(shape, costs.tables[kind], strengths[kind], node))
+            ways = list(_ways(shape, kind, costs.tables[kind], strengths[kind], node))
             way = ways[picks[_name(kind, node)]]
             for place in way.places:
                 kept_EO[place] = strengths[kind][place]
-        cells[kind] = shape.named(top_edges(kept_EO, shape.predecessors))
+        cells[kind] = shape.named(kind, top_edges(kept_EO, shape.predecessors))
     return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
 
@@ -82,22 +82,25 @@ def _name(kind: str, node: int) -> str:
     return f"{kind}/{node}"
 
 
-def _ways(shape: CellShape, cost_EO: Tensor, strength_EO: Tensor, node: int) -> Iterator[_Way]:
+def _ways(
+    shape: CellShape, kind: CellKind, cost_EO: Tensor, strength_EO: Tensor, node: int
+) -> Iterator[_Way]:
     """All pairs of edges into a node with all pairs of operations, always in the same order."""
     # Plain numbers: of a tensor each entry would take a microsecond.
     p_EO: list[list[float]] = strength_EO.detach().double().tolist()
     costs_EO: list[list[float]] = cost_EO.tolist()
-    columns = shape.chosen_columns
     rows = [shape.edge(node, predecessor) for predecessor in range(shape.predecessors[node])]
+    columns = {row: shape.chosen_columns(kind, row) for row in rows}
 
     # The score of a way is the logarithm of the product of its strengths, less that of the best
     # way: 0 for the best, whatever the strengths are.
-    best_of_rows = [max(p_EO[row][column] for column in columns) for row in rows]
+    best_of_rows = [max(p_EO[row][column] for column in columns[row]) for row in rows]
     best_two = sorted(best_of_rows, reverse=True)[:2]
     best_score = sum(log_strength(p) for p in best_two)
 
     for first_row, second_row in itertools.combinations(rows, 2):
-        for first_column, second_column in itertools.product(columns, columns):
+        pairs = itertools.product(columns[first_row], columns[second_row])
+        for first_column, second_column in pairs:
             first = (first_row, first_column)
             second = (second_row, second_column)
             score = log_strength(p_EO[first_row][first_column])

@@ -7,24 +7,19 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 
 from gradnas.choice import Active
 from gradnas.latency import Place
-from gradnas.modules.inplace import unspoilt
-from gradnas.probing import Probes, probed
-from gradnas.spaces.cells.builtin import NormalisedPool, is_zero
+from gradnas.spaces.cells.builtin import NormalisedPool
 from gradnas.spaces.cells.running import Statistics
 from gradnas.spaces.cells.shape import INPUTS, CellKind, CellShape
+from gradnas.spaces.open_edges import OpenEdges, is_zero
 from gradnas.spaces.operations import FactorizedReduce, relu_conv_bn
 
 
-class EdgeCell(nn.Module):
+class EdgeCell(OpenEdges):
     """A cell of the supernet in which every operation of every edge is a module of its own.
 
     `FusedCell` has the same modules and arguments and computes the same function.
@@ -39,11 +34,8 @@ class EdgeCell(nn.Module):
         reduction_before: bool,
         index: int = 0,
     ):
-        super().__init__()
+        super().__init__(channels)
         self.shape = shape
-        # Private: the plain public settings of a module are in the keys of latency tables, and
-        # tables that exist shall fit.
-        self._channels = channels
         self._index = index  # in the network, for errors
         self.reduction = reduction
         channels_before, channels_last = channels_in
@@ -56,8 +48,8 @@ class EdgeCell(nn.Module):
         self.edges = nn.ModuleList()
         for row in range(shape.num_edges):
             operations = nn.ModuleDict()
-            for name, factory in shape.factories.items():
-                operation = factory(channels, self.stride(row), False)
+            for name in self.names(row):
+                operation = shape.factories[name](channels, self.stride(row), False)
                 operations[name] = _open(operation, channels)
             self.edges.append(operations)
 
@@ -66,26 +58,18 @@ class EdgeCell(nn.Module):
         """The name of the cell's table of alphas."""
         return "reduce" if self.reduction else "normal"
 
-    @property
-    def channels(self) -> int:
-        """Of every node, C."""
-        return self._channels
+    def names(self, row: int) -> tuple[str, ...]:
+        return self.shape.names_of(self.kind, row)
 
     def stride(self, row: int) -> int:
         """The stride of an edge: in a reduction cell, 2 from the cell's inputs."""
         return 2 if self.reduction and self.shape.source(row) < INPUTS else 1
 
-    def operation(self, row: int, name: str) -> nn.Module:
-        """The module of one operation of one edge."""
-        edge = self.edges[row]
-        assert isinstance(edge, nn.ModuleDict)
-        return edge[name]
-
     def label_of(self, row: int, column: int) -> str:
         """What an error calls an operation; states count from 0, the cell's inputs first."""
         node = next(n for n in range(self.shape.nodes) if row < self.shape.edge(n + 1, 0))
         ends = f"state {self.shape.source(row)} to {node + INPUTS}"
-        name = self.shape.names[column]
+        name = self.names(row)[column]
         return f"edge {row} ({ends}) of cell {self._index}, a {self.kind} cell: operation {name!r}"
 
     def forward(
@@ -122,87 +106,19 @@ class EdgeCell(nn.Module):
         Args:
             beside, deferred: the draw's `probed` operations, and when they are computed.
         """
-        # A probe is for the gradient of a mixing weight; without one there is nothing to probe.
-        with_probes = beside is not None and mix_EO.requires_grad and torch.is_grad_enabled()
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         for node in range(self.shape.nodes):
             total = None
             for predecessor in range(node + INPUTS):
                 row = self.shape.edge(node, predecessor)
                 x_BCHW = states[predecessor]
-                parts = []
-                for column, operation in self._computed(row, active).items():
-                    part = self.output(operation, row, column, x_BCHW)
-                    parts.append(part * mix_EO[row, column])
-                if with_probes:
-                    assert beside is not None
-                    others = self._computed(row, beside)
-                    parts = [self._probed(parts, x_BCHW, row, mix_EO[row], others, deferred)]
-                for part in parts:
+                for part in self.entering(x_BCHW, row, mix_EO, active, beside, deferred):
                     total = part if total is None else total + part
             if total is None:
-                total = torch.zeros_like(_every(states[0], 2 if self.reduction else 1))
+                step = 2 if self.reduction else 1
+                total = torch.zeros_like(states[0][:, :, ::step, ::step])
             states.append(total)
         return torch.cat(states[INPUTS:], dim=1)
-
-    def _computed(self, row: int, columns: Active) -> dict[int, nn.Module]:
-        """Column -> module of the operations of an edge that there is something to compute for.
-
-        `none` keeps its share of the softmax, but its output is zero.
-        """
-        names = self.shape.names
-        computed = {}
-        for column in columns[row]:
-            operation = self.operation(row, names[column])
-            if not is_zero(operation, self.stride(row)):
-                computed[column] = operation
-        return computed
-
-    def output(self, operation: nn.Module, row: int, column: int, x_BCHW: Tensor) -> Tensor:
-        """What an operation of an edge gives, by its module.
-
-        Raises:
-            ValueError: not the size that the edge needs, which torch might stretch to it in
-                silence; an input changed in place, which other operations read.
-        """
-        label = self.label_of(row, column)
-        y_BCHW = unspoilt(operation, x_BCHW, label)
-        B, _, H, W = x_BCHW.shape
-        stride = self.stride(row)
-        size = (B, self._channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
-        if not isinstance(y_BCHW, Tensor) or y_BCHW.shape != size:
-            given = type(y_BCHW).__name__
-            if isinstance(y_BCHW, Tensor):
-                given = f"the shape {tuple(y_BCHW.shape)}"
-            raise ValueError(
-                f"{label} gives {given}, where the edge needs {size}: its "
-                f"factory was asked for channels={self._channels} and stride={stride}"
-            )
-        return y_BCHW
-
-    def _probed(
-        self,
-        parts: list[Tensor],
-        x_BCHW: Tensor,
-        row: int,
-        mix_O: Tensor,
-        others: Mapping[int, nn.Module],
-        deferred: bool,
-    ) -> Tensor:
-        """What enters by one edge, with the gradients of operations beside the active ones."""
-        if parts:
-            y_BCHW = sum(parts[1:], parts[0])
-        else:
-            y_BCHW = torch.zeros_like(_every(x_BCHW, self.stride(row)))
-        probes = Probes(
-            others,
-            (x_BCHW,),
-            {},
-            x_BCHW.device,
-            nullcontext,
-            functools.partial(self.label_of, row),
-        )
-        return probed(y_BCHW, mix_O, probes, deferred, f"edge {row}")
 
     def operation_state(self, row: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""
@@ -222,8 +138,8 @@ class EdgeCell(nn.Module):
         places: dict[nn.Module, Place] = {}
         for row, operations in enumerate(self.edges):
             assert isinstance(operations, nn.ModuleDict)
-            for column, (name, factory) in enumerate(self.shape.factories.items()):
-                operation = factory(self._channels, self.stride(row), True)
+            for column, name in enumerate(self.names(row)):
+                operation = self.shape.factories[name](self._channels, self.stride(row), True)
                 operations[name] = operation
                 if operation in places:
                     raise ValueError(
@@ -247,8 +163,3 @@ def _open(operation: nn.Module, channels: int) -> nn.Module:
         # the mixing weights compare outputs of one scale.
         return NormalisedPool(operation, nn.BatchNorm2d(channels, affine=False))
     return operation
-
-
-def _every(x_BCHW: Tensor, stride: int) -> Tensor:
-    """The pixels that are left after a stride."""
-    return x_BCHW[:, :, ::stride, ::stride]

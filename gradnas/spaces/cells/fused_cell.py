@@ -28,7 +28,6 @@ from gradnas.spaces.cells.builtin import (
     is_known_pointwise,
     is_known_reduction,
     is_known_relu,
-    is_zero,
     known_operation,
 )
 from gradnas.spaces.cells.edge_cell import EdgeCell
@@ -60,6 +59,7 @@ from gradnas.spaces.cells.stencils import (
     relu_pointwise,
 )
 from gradnas.spaces.native import is_transformed
+from gradnas.spaces.open_edges import is_zero
 from gradnas.spaces.operations import FactorizedReduce
 
 
@@ -181,13 +181,13 @@ class FusedCell(EdgeCell):
         they run, and that is the order of the edges.
         """
         rows: Rows = []
-        names = self.shape.names
         training = self.training
         channels = self.channels
         identities: list[int] = []  # of modules that may keep something of what they see
         for row, operations in enumerate(self.edges._modules.values()):
             assert operations is not None
             modules = operations._modules
+            names = self.names(row)
             stride = self.stride(row)
             found: dict[int, Known | None] = {}
             for column in active[row]:
@@ -209,7 +209,6 @@ class FusedCell(EdgeCell):
     ) -> None:
         """Compute what leaves a source node, up to the last pointwise products and BatchNorms."""
         stride = 2 if self.reduction and source < INPUTS else 1
-        names = self.shape.names
         is_even = _is_even(x_BCHW)
         convolutions: list[_Convolution] = []
         # Shared by all edges from this source; computed when the first edge asks.
@@ -247,7 +246,7 @@ class FusedCell(EdgeCell):
                 elif kind == "identity":
                     node.others.append(_Scaled(row, column, x_BCHW))
                 else:
-                    operation = self.operation(row, names[column])
+                    operation = self.operation(row, self.names(row)[column])
                     map_BCHW = channels_last(self.output(operation, row, column, x_BCHW))
                     node.others.append(_Scaled(row, column, map_BCHW))
         if convolutions:

@@ -5,9 +5,10 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from gradnas.spaces.operations import OPERATIONS, Factory
 
 CellKind = Literal["normal", "reduce"]
 KINDS: tuple[CellKind, CellKind] = ("normal", "reduce")
+
+Sets: TypeAlias = tuple[tuple[str, ...], ...]  # for each edge its operations
 
 INPUTS = 2  # states 0 and 1 of a cell: the outputs of the two cells before it
 
@@ -38,6 +41,8 @@ class CellShape:
         nodes: intermediate nodes of a cell.
         stem: as in `ConvCell`.
         factories: operation name -> factory, in alpha's column order.
+        sets: kind of cell -> the operations of every edge, in the order of its own columns, where
+            edges have other operations than each other; None: each has all.
     """
 
     channels: int
@@ -45,13 +50,39 @@ class CellShape:
     nodes: int
     stem: Literal["cifar", "imagenet"]
     factories: Mapping[str, Factory]
+    sets: Mapping[CellKind, Sets] | None = None
 
     # ---- tables of alphas ------------------------------------------------------------------------
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The operations in alpha's column order."""
+        """All operations; in alpha's column order where every edge has them all."""
         return tuple(self.factories)
+
+    def names_of(self, kind: CellKind, row: int) -> tuple[str, ...]:
+        """The operations of an edge, in the order of alpha's columns."""
+        return tuple(self.factories) if self.sets is None else self.sets[kind][row]
+
+    @property
+    def num_columns(self) -> int:
+        """Of each table of alphas: the operations of an edge."""
+        return len(self.names_of("normal", 0))
+
+    def column_names(self, kind: CellKind) -> tuple[str, ...]:
+        """What the columns of a table are called.
+
+        Where edges have other operations than each other, the operations of all its rows: `skip
+        x2, max_pool_3x3, skip`.
+        """
+        if self.sets is None:
+            return self.names
+        names = []
+        for column in range(self.num_columns):
+            runs = itertools.groupby(operations[column] for operations in self.sets[kind])
+            counted = [(name, len(list(run))) for name, run in runs]
+            words = [name if count == 1 else f"{name} x{count}" for name, count in counted]
+            names.append(", ".join(words))
+        return tuple(names)
 
     @property
     def predecessors(self) -> tuple[int, ...]:
@@ -76,10 +107,10 @@ class CellShape:
             edge -= count
         raise IndexError(f"there are only {self.num_edges} edges")
 
-    @property
-    def chosen_columns(self) -> list[int]:
-        """Columns of the operations that a derived cell can have: all but `none`."""
-        return [column for column, name in enumerate(self.names) if name != "none"]
+    def chosen_columns(self, kind: CellKind, row: int) -> list[int]:
+        """Columns of the operations that a derived cell can have on an edge: all but `none`."""
+        names = self.names_of(kind, row)
+        return [column for column, name in enumerate(names) if name != "none"]
 
     # ---- networks --------------------------------------------------------------------------------
 
@@ -125,35 +156,48 @@ class CellShape:
 
     def derive(self, alphas: Mapping[str, Tensor], relaxation: Relaxation) -> Genotype:
         """The two strongest edges into every node, as `ConvCell.derive`."""
-        excluded = [column for column, name in enumerate(self.names) if name == "none"]
         cells = {}
         for kind in KINDS:
             # float64: strengths that differ in alpha must not tie by rounding.
             strength_EO = relaxation.probabilities(alphas[kind].detach().double())
-            cells[kind] = self.named(top_edges(strength_EO, self.predecessors, excluded))
+            cells[kind] = self.named(kind, self._top_edges(kind, strength_EO))
         return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 
-    def named(self, pairs: list[tuple[int, int]]) -> list[tuple[str, int]]:
-        """(column, predecessor) pairs with the operations' names in place of their columns."""
-        names = self.names
-        return [(names[column], predecessor) for column, predecessor in pairs]
+    def _top_edges(self, kind: CellKind, strength_EO: Tensor) -> list[tuple[int, int]]:
+        if self.sets is None:
+            excluded = [column for column, name in enumerate(self.names) if name == "none"]
+            return top_edges(strength_EO, self.predecessors, excluded)
+        # `none` has another column in each row: below every strength it is chosen nowhere.
+        strength_EO = strength_EO.clone()
+        for row, names in enumerate(self.sets[kind]):
+            for column, name in enumerate(names):
+                if name == "none":
+                    strength_EO[row, column] = -1.0
+        return top_edges(strength_EO, self.predecessors)
+
+    def named(self, kind: CellKind, pairs: list[tuple[int, int]]) -> list[tuple[str, int]]:
+        """(column, predecessor) pairs, two for each node, with operations in place of columns."""
+        found = []
+        for k, (column, predecessor) in enumerate(pairs):
+            names = self.names_of(kind, self.edge(k // 2, predecessor))
+            found.append((names[column], predecessor))
+        return found
 
     def random_decision(self, generator: torch.Generator) -> Genotype:
         """A cell pair drawn uniformly, as `ConvCell.random_decision`."""
-        normal = self._random_cell(generator)
-        reduce = self._random_cell(generator)
+        normal = self._random_cell("normal", generator)
+        reduce = self._random_cell("reduce", generator)
         return Genotype.conv(normal=normal, reduce=reduce)
 
-    def _random_cell(self, generator: torch.Generator) -> list[tuple[str, int]]:
-        names = [name for name in self.names if name != "none"]
+    def _random_cell(self, kind: CellKind, generator: torch.Generator) -> list[tuple[str, int]]:
         edges = []
-        for count in self.predecessors:
+        for node, count in enumerate(self.predecessors):
             two = torch.randperm(count, generator=generator, device="cpu")[:2].tolist()
             for predecessor in two:
-                name = names[
-                    int(torch.randint(len(names), (1,), generator=generator, device="cpu"))
-                ]
-                edges.append((name, predecessor))
+                row = self.edge(node, predecessor)
+                names = [name for name in self.names_of(kind, row) if name != "none"]
+                place = torch.randint(len(names), (1,), generator=generator, device="cpu")
+                edges.append((names[int(place)], predecessor))
         return edges
 
 

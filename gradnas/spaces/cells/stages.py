@@ -98,7 +98,6 @@ def stages_of(cell: EdgeCell, rows: Rows, is_even: bool) -> list[Stage]:
             as modules, which refuse them.
     """
     num_nodes = cell.shape.nodes
-    names = cell.shape.names
     stages = [Stage() for _ in range(num_nodes)]
     for number, stage in enumerate(stages):
         # The first stage knows the cell's inputs; each later one the node of the stage before it.
@@ -108,7 +107,7 @@ def stages_of(cell: EdgeCell, rows: Rows, is_even: bool) -> list[Stage]:
             for target in range(number, num_nodes):
                 row = cell.shape.edge(target, source)
                 for column, known in rows[row].items():
-                    operation = cell.operation(row, names[column])
+                    operation = cell.operation(row, cell.names(row)[column])
                     if source not in stage.sources:
                         stage.sources.append(source)
                     layers = () if known is None else known.layers

@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.choice import Active, Draw
+from gradnas.choice import Draw
 from gradnas.config import did_you_mean
 from gradnas.latency import Costs, CostView, LatencyTable, Place
-from gradnas.modules.slots import held_by, holding, with_copied_buffers
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Supernet, Weights
@@ -33,7 +31,9 @@ from gradnas.spaces.cells.costs import cell_options, cell_shares, cells_of
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fused_cell import FusedCell
 from gradnas.spaces.cells.running import Statistics, update_running_statistics, updates_of
-from gradnas.spaces.cells.shape import INPUTS, KINDS, CellShape, edges_of
+from gradnas.spaces.cells.shape import INPUTS, KINDS, CellKind, CellShape, edges_of
+from gradnas.spaces.inherited import copy_state
+from gradnas.spaces.recomputed import recomputed
 
 
 class ConvSupernet(Supernet[Genotype]):
@@ -81,7 +81,7 @@ class ConvSupernet(Supernet[Genotype]):
         self.classifier = nn.Linear(channels_last, num_classes)
         self.alphas = nn.ParameterDict()
         for kind in KINDS:
-            table_EO = 1e-3 * torch.randn(shape.num_edges, len(shape.names))
+            table_EO = 1e-3 * torch.randn(shape.num_edges, shape.num_columns)
             self.alphas[kind] = nn.Parameter(table_EO)
 
     def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:
@@ -124,7 +124,7 @@ class ConvSupernet(Supernet[Genotype]):
         if dtype in HALF:
             mix_EO = mix_EO.to(dtype)
         if self.checkpoint_cells and torch.is_grad_enabled():
-            return _checkpointed(cell, before, last, mix_EO, active)
+            return recomputed(cell, before, last, mix_EO, active)
         return cell(before, last, mix_EO, active, statistics)
 
     # ---- genotypes -------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class ConvSupernet(Supernet[Genotype]):
         return self.shape.random_decision(generator)
 
     def operation_names(self) -> dict[str, tuple[str, ...]]:
-        return dict.fromkeys(self.alphas, self.shape.names)
+        return {kind: self.shape.column_names(kind) for kind in KINDS}
 
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections of the normal cell: the collapse of DARTS shows there."""
@@ -151,18 +151,18 @@ class ConvSupernet(Supernet[Genotype]):
             columns: list[int | None] = [None] * self.shape.num_edges
             for k, (name, predecessor) in enumerate(edges_of(genotype, kind)):
                 row = self.shape.edge(k // 2, predecessor)
-                columns[row] = self.shape.names.index(name)
+                columns[row] = self.shape.names_of(kind, row).index(name)
             choices[kind] = columns
         return Draw.one_hot(choices, {kind: table.detach() for kind, table in self.alphas.items()})
 
     def _check_fits(self, genotype: Genotype) -> None:
         nodes = self.shape.nodes
-        names = self.shape.names
         all_nodes = tuple(range(INPUTS, nodes + INPUTS))
-        for kind, concat in (
-            ("normal", genotype.normal_concat),
-            ("reduce", genotype.reduce_concat),
-        ):
+        concats: dict[CellKind, tuple[int, ...]] = {
+            "normal": genotype.normal_concat,
+            "reduce": genotype.reduce_concat,
+        }
+        for kind, concat in concats.items():
             edges = edges_of(genotype, kind)
             if genotype.cell(kind).inputs_per_node is not None:
                 raise ValueError(
@@ -175,11 +175,14 @@ class ConvSupernet(Supernet[Genotype]):
                     f"{list(concat)}; a cell of this supernet has {nodes} nodes, all of them "
                     "concatenated"
                 )
-            for name, _ in edges:
+            for k, (name, predecessor) in enumerate(edges):
+                names = self.shape.names_of(kind, self.shape.edge(k // 2, predecessor))
                 if name not in names:
-                    raise ValueError(
-                        f"the supernet has no operation {name!r}{did_you_mean(name, names)}"
+                    hint = did_you_mean(name, names)
+                    where = (
+                        "" if self.shape.sets is None else _edge_words(kind, k // 2, predecessor)
                     )
+                    raise ValueError(f"the supernet has no operation {name!r}{where}{hint}")
 
     # ---- costs -----------------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class ConvSupernet(Supernet[Genotype]):
                 for operation, place in cell.make_affine().items():
                     # On the same edge of cells of one kind it is chosen for all of them at once.
                     if places.setdefault(operation, place) != place:
-                        name = self.shape.names[place.column]
+                        name = cell.names(place.row)[place.column]
                         raise ValueError(
                             f"the operation {name!r} is one module in several cells, on other "
                             "edges or in cells of both kinds: what it costs cannot be told; let it "
@@ -255,44 +258,12 @@ class ConvSupernet(Supernet[Genotype]):
     def _inherit_cell(
         self, source: EdgeCell, target: ConvCellNetwork, edges: Sequence[tuple[str, int]]
     ) -> None:
-        _copy(source.preprocess0.state_dict(), target.preprocess0)
-        _copy(source.preprocess1.state_dict(), target.preprocess1)
+        copy_state(source.preprocess0.state_dict(), target.preprocess0)
+        copy_state(source.preprocess1.state_dict(), target.preprocess1)
         for k, (name, predecessor) in enumerate(edges):
             row = self.shape.edge(k // 2, predecessor)
-            _copy(source.operation_state(row, name), target.operations[k])
+            copy_state(source.operation_state(row, name), target.operations[k])
 
 
-def _checkpointed(
-    cell: nn.Module, before: Tensor, last: Tensor, mix_EO: Tensor, active: Active
-) -> Tensor:
-    """The output of a cell whose inside is computed again in backward, at any order of derivative.
-
-    The tensors of the cell are kept as they are now: backward runs when others have been put back.
-    Running statistics are updated by the first computation alone.
-    """
-    held = held_by(cell)
-    first = True
-
-    def run(before: Tensor, last: Tensor, mix_EO: Tensor) -> Tensor:
-        nonlocal first
-        if first:
-            first = False
-            return cell(before, last, mix_EO, active)
-        # BatchNorm writes into the buffers that it is given: this time, into copies.
-        with holding(with_copied_buffers(held)):
-            return cell(before, last, mix_EO, active)
-
-    return checkpoint(run, before, last, mix_EO, use_reentrant=False)
-
-
-def _copy(state: Mapping[str, Tensor], target: nn.Module) -> None:
-    """Load `state`; what only the target has must be the affine part of its BatchNorms."""
-    missing, surplus = target.load_state_dict(state, strict=False)
-    assert not surplus, surplus
-    norms = set()
-    for name, module in target.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            norms.add(name)
-    for key in missing:
-        owner, _, _ = key.rpartition(".")
-        assert owner in norms, missing
+def _edge_words(kind: str, node: int, predecessor: int) -> str:
+    return f" on the edge from state {predecessor} to {node + INPUTS} of the {kind} cell"

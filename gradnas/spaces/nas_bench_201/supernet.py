@@ -1,0 +1,203 @@
+"""The supernet of NAS-Bench-201: all cells with every edge open, and one table of alphas.
+
+Legend: B batch, C channels, H height, W width, E edges, O operations, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.architectures.dense_cell import DenseCell
+from gradnas.choice import Draw
+from gradnas.derivation import Option, Picks, log_strength
+from gradnas.latency import Costs, CostView, Place
+from gradnas.precision import HALF
+from gradnas.relaxations import Relaxation, Softmax
+from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.budget import Knapsack, Ranking
+from gradnas.spaces.cells.running import Statistics, update_running_statistics, updates_of
+from gradnas.spaces.inherited import copy_state
+from gradnas.spaces.nas_bench_201.cell import BenchCell
+from gradnas.spaces.nas_bench_201.network import (
+    NUM_STAGES,
+    DenseCellNetwork,
+    NasBench201Network,
+    ResidualReduction,
+    bench_last,
+    bench_stem,
+)
+from gradnas.spaces.nas_bench_201.shape import CHOICE, BenchShape
+from gradnas.spaces.nas_bench_201.shared_cell import SharedCell
+from gradnas.spaces.recomputed import recomputed
+
+
+class NasBench201Supernet(Supernet[DenseCell]):
+    """All cells with every edge open; `alphas["cell"]` is `(E, O)` and serves them all."""
+
+    def __init__(
+        self,
+        shape: BenchShape,
+        in_channels: int,
+        num_classes: int,
+        fused: bool = True,
+        checkpoint_cells: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.checkpoint_cells = checkpoint_cells
+
+        channels = shape.channels
+        cell_class = SharedCell if fused else BenchCell
+        self.stem = bench_stem(in_channels, channels)
+        self.cells = nn.ModuleList()
+        for stage in range(NUM_STAGES):
+            if stage > 0:
+                self.cells.append(ResidualReduction(channels, 2 * channels))
+                channels = 2 * channels
+            for _ in range(shape.cells):
+                self.cells.append(cell_class(shape, channels, len(self.cells)))
+        self.last = bench_last(channels)
+        self.classifier = nn.Linear(channels, num_classes)
+        table_EO = 1e-3 * torch.randn(shape.num_edges, len(shape.names))
+        self.alphas = nn.ParameterDict({CHOICE: nn.Parameter(table_EO)})
+
+    def forward(self, x_BCHW: Tensor, *, draw: Draw | None = None) -> Tensor:
+        """Images to logits `(B, K)`."""
+        if draw is None:
+            draw = self.dense_draw()
+        statistics: Statistics = []  # of all cells, for one update
+        x_BCHW = self.stem(x_BCHW)
+        for cell in self.cells:
+            if isinstance(cell, BenchCell):
+                x_BCHW = self._cell_output(cell, x_BCHW, draw, statistics)
+            else:
+                x_BCHW = cell(x_BCHW)
+        update_running_statistics(updates_of(statistics))
+        return self.classifier(self.last(x_BCHW).mean(dim=(2, 3)))
+
+    def _cell_output(
+        self, cell: BenchCell, x_BCHW: Tensor, draw: Draw, statistics: Statistics
+    ) -> Tensor:
+        mix_EO = draw.mix[CHOICE]
+        active = draw.active[CHOICE]
+        if draw.probed is not None:
+            if self.checkpoint_cells:
+                raise ValueError(
+                    "checkpoint_cells computes a cell again in backward, and this relaxation "
+                    "computes operations there itself: build the supernet without checkpoint_cells"
+                )
+            # Edge by edge, whatever the cell: a probe needs each operation on its own.
+            beside = draw.probed[CHOICE]
+            return cell.edge_by_edge(x_BCHW, mix_EO, active, beside, draw.deferred)
+        # Alphas are never narrower than float32.
+        dtype = self.classifier.weight.dtype
+        if dtype in HALF:
+            mix_EO = mix_EO.to(dtype)
+        if self.checkpoint_cells and torch.is_grad_enabled():
+            return recomputed(cell, x_BCHW, mix_EO, active)
+        return cell(x_BCHW, mix_EO, active, statistics)
+
+    # ---- cells -----------------------------------------------------------------------------------
+
+    def decide(self, relaxation: Relaxation = Softmax()) -> DenseCell:
+        return self.shape.derive(dict(self.alphas.items()), relaxation)
+
+    def random_decision(self, generator: torch.Generator) -> DenseCell:
+        return self.shape.random_decision(generator)
+
+    def operation_names(self) -> dict[str, tuple[str, ...]]:
+        return {CHOICE: self.shape.names}
+
+    def skip_count(self, decision: DenseCell) -> int:
+        """Skip connections of the cell."""
+        return decision.operations.count("skip_connect")
+
+    def one_hot_draw(self, cell: DenseCell) -> Draw:
+        """Mixing weight 1 on the cell's operations."""
+        names = self.shape.names
+        columns = [names.index(name) for name in self.shape.checked(cell).operations]
+        tables = {name: table.detach() for name, table in self.alphas.items()}
+        return Draw.one_hot({CHOICE: columns}, tables)
+
+    # ---- costs -----------------------------------------------------------------------------------
+
+    def cost_view(self) -> CostView:
+        """How to time the cells edge by edge, with every operation as derived networks have it.
+
+        The rest of a network is timed with an operation on every edge, as derived cells have; it
+        includes a multiplication for each that a derived network does not make.
+        """
+        # The weights of this copy are of no interest, and must not cost random numbers.
+        with torch.random.fork_rng(devices=[]):
+            plain = NasBench201Supernet(self.shape, self.in_channels, self.num_classes, fused=False)
+            places: dict[nn.Module, Place] = {}
+            for cell in plain.cells:
+                if not isinstance(cell, BenchCell):
+                    continue
+                for operation, place in cell.make_affine().items():
+                    # On the same edge of all cells it is chosen for all of them at once.
+                    if places.setdefault(operation, place) != place:
+                        name = self.shape.names[place.column]
+                        raise ValueError(
+                            f"the operation {name!r} is one module in several cells, on other "
+                            "edges: what it costs cannot be told; let it make a new module each "
+                            "time"
+                        )
+        some = self.shape.random_decision(torch.Generator().manual_seed(0))
+        dense = plain.dense_draw()
+        sparse = plain.one_hot_draw(some)
+        plain.alphas = nn.ParameterDict()  # no part of a derived network
+        plain.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        return CostView(plain, places, {"draw": dense}, {"draw": sparse})
+
+    def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[DenseCell]:
+        if costs.shared or costs.nested:
+            raise ValueError(
+                "operations of several edges share parameters, or hold choices of their own: "
+                f"nothing can be derived within a budget of {costs.noun}; let the cell's "
+                "operations make layers of their own"
+            )
+        p_EO: list[list[float]] = strengths[CHOICE].detach().double().tolist()
+        costs_EO: list[list[float]] = costs.tables[CHOICE].tolist()
+        options = {}
+        for row, (p_O, costs_O) in enumerate(zip(p_EO, costs_EO, strict=True)):
+            best = max(log_strength(p) for p in p_O)
+            options[str(row)] = [
+                Option(log_strength(p) - best, cost) for p, cost in zip(p_O, costs_O, strict=True)
+            ]
+        return Ranking(Knapsack(options, joint={}), costs.fixed, self._picked)
+
+    def _picked(self, picks: Picks) -> DenseCell:
+        return self.shape.cell([picks[str(row)] for row in range(self.shape.num_edges)])
+
+    # ---- derived networks ------------------------------------------------------------------------
+
+    def derived(self, decision: DenseCell, weights: Weights = "keep") -> NasBench201Network:
+        """The plain network of a cell; `"keep"` copies the supernet's tensors.
+
+        Kept BatchNorms of cells start at scale 1 and shift 0, as in the supernet; their running
+        statistics are those of the supernet's mixture: recalibrate them before evaluation.
+
+        Raises:
+            ValueError: the cell is not one of this space.
+        """
+        network = self.shape.network(decision, self.num_classes, self.in_channels)
+        network.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        if weights == "keep":
+            for name in ("stem", "last", "classifier"):
+                own: nn.Module = getattr(self, name)
+                getattr(network, name).load_state_dict(own.state_dict())
+            for source, target in zip(self.cells, network.cells, strict=True):
+                if not isinstance(source, BenchCell):
+                    target.load_state_dict(source.state_dict())
+                    continue
+                assert isinstance(target, DenseCellNetwork)
+                for row, name in enumerate(decision.operations):
+                    operation = source.operation(row, name)
+                    copy_state(dict(operation.state_dict()), target.operations[row])
+        return network
