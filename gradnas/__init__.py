@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gradnas.relaxations import BinaryGates as BinaryGates
     from gradnas.relaxations import Dirichlet as Dirichlet
     from gradnas.relaxations import GumbelSoftmax as GumbelSoftmax
+    from gradnas.relaxations import PartialChannels as PartialChannels
     from gradnas.relaxations import Relaxation as Relaxation
     from gradnas.relaxations import Sigmoid as Sigmoid
     from gradnas.relaxations import Softmax as Softmax
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
     from gradnas.spaces.derive import derive as derive
     from gradnas.spaces.original import load_original_weights as load_original_weights
     from gradnas.spaces.replace import replace as replace
+    from gradnas.stabilizers import AuxiliarySkip as AuxiliarySkip
+    from gradnas.stabilizers import PerturbedAlphas as PerturbedAlphas
+    from gradnas.stabilizers import Stabilizer as Stabilizer
     from gradnas.tasks.your_task.measures import accuracy as accuracy
     from gradnas.tasks.your_task.measures import lower as lower
     from gradnas.tasks.your_task.task import Task as Task
@@ -102,6 +106,7 @@ _MODULES = {
     "BinaryGates": "gradnas.relaxations",
     "Dirichlet": "gradnas.relaxations",
     "GumbelSoftmax": "gradnas.relaxations",
+    "PartialChannels": "gradnas.relaxations",
     "Relaxation": "gradnas.relaxations",
     "Sigmoid": "gradnas.relaxations",
     "Softmax": "gradnas.relaxations",
@@ -119,6 +124,9 @@ _MODULES = {
     "Stage": "gradnas.spaces",
     "derive": "gradnas.spaces.derive",
     "load_original_weights": "gradnas.spaces.original",
+    "AuxiliarySkip": "gradnas.stabilizers",
+    "PerturbedAlphas": "gradnas.stabilizers",
+    "Stabilizer": "gradnas.stabilizers",
     "accuracy": "gradnas.tasks.your_task.measures",
     "lower": "gradnas.tasks.your_task.measures",
     "Task": "gradnas.tasks.your_task.task",

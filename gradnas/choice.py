@@ -43,6 +43,7 @@ class Draw:
             outputs the gradient of the mixing weights needs: they are computed without a graph, and
             only where that gradient is wanted.
         deferred: compute them in backward, which keeps no outputs.
+        skip: weight of the input of every edge, beside its operations; 0: none (see `Additions`).
     """
 
     mix: Mapping[str, Tensor]
@@ -51,6 +52,7 @@ class Draw:
     probability: Mapping[str, Tensor] | None = None
     probed: Mapping[str, Active] | None = None
     deferred: bool = False
+    skip: float = 0.0
 
     @property
     def probabilities(self) -> Mapping[str, Tensor]:
@@ -98,6 +100,31 @@ class Draw:
                     mix_EO[edge, index] = 1.0
             active[name] = tuple(rows)
         return Draw(mix, active)
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What a method asks of a supernet beside operations and their alphas.
+
+    Attributes:
+        channel_share: operations see the first of so many equal parts of the channels; the other
+            parts pass by them (PC-DARTS). 1: they see all.
+        edge_weights: every edge has an alpha of its own, and a softmax of those that enter a node
+            weighs them.
+        auxiliary_skip: beside its operations every edge passes on its input, with a weight that
+            each draw says (DARTS-).
+    """
+
+    channel_share: int = 1
+    edge_weights: bool = False
+    auxiliary_skip: bool = False
+
+    def __or__(self, other: Additions) -> Additions:
+        return Additions(
+            max(self.channel_share, other.channel_share),
+            self.edge_weights or other.edge_weights,
+            self.auxiliary_skip or other.auxiliary_skip,
+        )
 
 
 class OutsideSearch(ValueError, RuntimeError):
@@ -269,6 +296,8 @@ class Choice(nn.Module):
         outputs = self._outputs(active, args, kwargs)
         mixed = self._mix(outputs, [mix_O[index] for index in active], active)
 
+        if draw.skip:
+            mixed = self._with_skip(mixed, draw.skip, args)
         columns = draw.probed[name][0] if draw.probed is not None else ()
         learns_mix = mix_O.requires_grad and torch.is_grad_enabled()
         if not columns or not learns_mix:
@@ -278,6 +307,16 @@ class Choice(nn.Module):
         # A probe may run later, in backward, where this draw is no longer the current one.
         probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw), self._label_of)
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {name!r}")
+
+    def _with_skip(self, mixed: Any, weight: float, args: tuple[Any, ...]) -> Any:
+        """The mixture, and the first input beside it."""
+        x = args[0] if args else None
+        if isinstance(x, Tensor) and isinstance(mixed, Tensor) and x.shape == mixed.shape:
+            return mixed + weight * x
+        raise ValueError(
+            f"Choice {self.name!r} does not give a tensor of the shape of its first input, so "
+            "there can be no auxiliary skip beside its operations: leave AuxiliarySkip out"
+        )
 
     def _outputs(
         self, columns: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +35,13 @@ def method_of(base: type[T], text: str, option: str) -> T:
         cls = _own_class(base, name, rest.pop(0), option)
     else:
         cls = _known_class(base, name, option)
-    fields = ":".join(rest)
-    return build(cls, _values(fields, option), f"{option} {cls.__name__}")
+    values = _values(":".join(rest), option)
+    # A field that is a method itself, by its name: inner=dirichlet.
+    for field, wanted in typing.get_type_hints(cls).items():
+        if inspect.isabstract(wanted) and isinstance(values.get(field), str):
+            inner = _known_class(wanted, values[field], f"{option} {cls.__name__}.{field}")
+            values[field] = {"type": inner.__name__}
+    return build(cls, values, f"{option} {cls.__name__}")
 
 
 def methods_of(base: type[T], text: str, option: str) -> tuple[T, ...]:
@@ -72,7 +79,7 @@ def import_option(config: object) -> str:
     parts = [
         getattr(config, name, None) for name in ("relaxation", "gradient", "objective", "space")
     ]
-    parts += getattr(config, "terms", ())
+    parts += [*getattr(config, "terms", ()), *getattr(config, "stabilizers", ())]
     for part in parts:
         module = type(part).__module__
         is_own = module.partition(".")[0] not in ("gradnas", "builtins", "__main__")

@@ -36,7 +36,9 @@ from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record
 from gradnas.search.search import check_combination
+from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.your_task.settings import TaskSearchConfig
@@ -51,6 +53,7 @@ def search(command: SearchCommand) -> None:
     alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, alphas)
     check_terms(config.terms, config.relaxation)
+    check_stabilizers(config.stabilizers, config.relaxation)
     device = device_of(config.device)
     if command.estimate:
         set_threads(config.threads)
@@ -129,6 +132,8 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
             alphas = replace(fitting, lr=alphas.lr)
     if command.terms is not None:
         changes["terms"] = methods_of(AlphaTerm, command.terms, "--terms")
+    if command.stabilizers is not None:
+        changes["stabilizers"] = methods_of(Stabilizer, command.stabilizers, "--stabilizers")
     if command.alpha_lr is not None:
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)

@@ -33,7 +33,9 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
+from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import kind_of
 from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.your_task.given import GivenTask
@@ -105,6 +107,7 @@ def run_search(
     relaxation: Relaxation = Softmax(),
     gradient: ArchitectureGradient = FirstOrder(),
     terms: Sequence[AlphaTerm] = (),
+    stabilizers: Sequence[Stabilizer] = (),
     weights: WeightOptimizer | None = None,
     alphas: AlphaOptimizer | None = None,
     cost: ExpectedCost | None = None,
@@ -131,7 +134,7 @@ def run_search(
         epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
             candidates: as in a configuration file
             (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
-        relaxation, gradient, terms, alphas, cost, seed, precision: as in `Search`.
+        relaxation, gradient, terms, stabilizers, alphas, cost, seed, precision: as in `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
             optimiser.
         device: cpu, cuda, cuda:N or auto.
@@ -164,6 +167,7 @@ def run_search(
             relaxation=relaxation,
             gradient=gradient,
             terms=tuple(terms),
+            stabilizers=tuple(stabilizers),
             weights=config.weights if weights is None else weights,
             alphas=alphas,
             cost=cost,
@@ -181,6 +185,7 @@ def run_search(
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)
     check_terms(config.terms, config.relaxation)
+    check_stabilizers(config.stabilizers, config.relaxation)
     here = distributed.joined_device(config.device)
     folder = Path(out)
     with _threads_kept():

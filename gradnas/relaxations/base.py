@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.choice import Active, Draw
+from gradnas.choice import Active, Additions, Draw
 
 Tables = Mapping[str, Tensor]  # choice name -> (E, O), or (O,) for a single choice
 
@@ -104,6 +104,11 @@ class Relaxation(ABC):
         return True
 
     @property
+    def additions(self) -> Additions:
+        """What the supernet must have for it; nothing by default."""
+        return Additions()
+
+    @property
     def innermost(self) -> Relaxation:
         """The relaxation itself, or the one that it is made around."""
         return self
@@ -122,6 +127,11 @@ class Relaxation(ABC):
     def alpha_defaults(self) -> dict[str, Any]:
         """Settings of Adam on the alphas that fit, where they are not the general ones."""
         return {}
+
+    @property
+    def corrects_updates(self) -> bool:
+        """Whether it has a rule of its own for the alphas after a step of their optimiser."""
+        return type(self).after_update is not Relaxation.after_update
 
     def check_alpha_optimizer(self, betas: tuple[float, float], weight_decay: float) -> None:
         """ValueError, with the reason, where alphas must not be trained with these settings."""

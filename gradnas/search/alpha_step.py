@@ -173,8 +173,11 @@ class AlphaStep:
             return
         # The relaxation has the last word: gates that learnt about two operations keep the shares
         # of all others (ProxylessNAS), which a softmax would have moved too.
-        corrected = self.passes.relaxation.after_update(before, alphas, noise)
+        tables = self.passes.tables
+        corrected = self.passes.relaxation.after_update(
+            {name: before[name] for name in tables}, tables, noise
+        )
         with torch.no_grad():
-            for name, alpha in alphas.items():
+            for name, alpha in tables.items():
                 if corrected[name] is not alpha:
                     alpha.copy_(corrected[name])

@@ -21,7 +21,6 @@ from gradnas import distributed
 from gradnas.gradients import FirstOrder, Unrolled
 from gradnas.gradients.base import CLIP_EPS, norm
 from gradnas.precision import cuda_products
-from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.search import Search
 
@@ -355,9 +354,7 @@ def _reason_against(search: Search, capture: bool) -> str | None:
         return (
             f"{relaxation} draws other operations in every step, and a recording has fixed shapes"
         )
-    # Where the method is the base class's own, nothing is corrected after a step.
-    corrects_updates = type(relaxation).after_update is not Relaxation.after_update
-    if relaxation.needs_progress or corrects_updates:
+    if relaxation.needs_progress or relaxation.corrects_updates:
         return f"{relaxation} changes over the search"
     # Exactly FirstOrder: a class made from it may read values of the device.
     is_finite_difference = isinstance(gradient, Unrolled) and gradient.mode == "finite_difference"

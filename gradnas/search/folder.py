@@ -28,6 +28,7 @@ from gradnas.search.bound_net import StepReport
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.schedule import Schedule
+from gradnas.search.terms import Terms
 from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
 from gradnas.spaces.base import Supernet, tables_of
@@ -53,6 +54,7 @@ class Recorded(Protocol):
     alpha_optimizer: torch.optim.Adam
     cost: ExpectedCost | None
     precision: Any
+    terms: Terms
 
     @property
     def epoch(self) -> int: ...
@@ -272,6 +274,8 @@ def _configuration(search: Recorded, space: JsonObject, epochs: int) -> JsonObje
         "measures": [{"type": "Measure", **LOSS}],
         "relaxation": to_json(search.relaxation),
         "gradient": to_json(search.gradient),
+        "terms": to_json(search.terms.terms),
+        "stabilizers": to_json(search.passes.steadying.stabilizers),
         "data": {"type": "TaskData", "source": IN_PYTHON, "sha256": None, "workers": 0},
         "epochs": epochs,
         "warmup_epochs": search.schedule.warmup_epochs,

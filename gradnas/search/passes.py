@@ -24,8 +24,9 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.feed import Sizes
 from gradnas.search.schedule import Schedule
+from gradnas.search.steadying import Steadying
 from gradnas.settings.formats import Precision
-from gradnas.spaces.base import Supernet
+from gradnas.spaces.base import Supernet, edges_name
 
 # Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that
 # follows it sample each for itself.
@@ -50,7 +51,8 @@ class Passes:
 
     Attributes:
         params: the weights that are trained, by name; without the alphas.
-        alphas: the tables of logits, by the name of their choice.
+        tables: the logits of operations, by the name of their choice.
+        alphas: the same, with those of whole edges where there are some: all that learns as alphas.
         seed: of what the relaxation samples.
         factors: what the losses of the weights and of the alphas count in the mean over ranks; 1
             unless ranks have uneven shares of a batch (`distributed.factors`).
@@ -66,6 +68,7 @@ class Passes:
         schedule: Schedule,
         precision: Precision,
         seed: int,
+        steadying: Steadying | None = None,
     ) -> None:
         self.supernet = supernet
         self.relaxation = relaxation
@@ -73,7 +76,11 @@ class Passes:
         self.precision = precision
         self.seed = seed
         self.factors = Factors()
-        self.alphas: dict[str, nn.Parameter] = dict(supernet.alphas.items())
+        self.steadying = steadying or Steadying((), relaxation, schedule)
+        self.tables: dict[str, nn.Parameter] = dict(supernet.alphas.items())
+        self.alphas: dict[str, nn.Parameter] = dict(self.tables)
+        for name, alpha_E in supernet.edge_alphas.items():
+            self.alphas[edges_name(name)] = alpha_E
 
         # Alphas are told apart by identity: whatever else refers to them, they stay out of the
         # weight optimiser.
@@ -126,15 +133,32 @@ class Passes:
         and every rank samples the same architecture.
         """
         generator = generator_for(self.seed, stream, self.schedule.steps, *sample)
-        return self.relaxation.noise(self.alphas, generator)
+        return self.relaxation.noise(self.tables, generator)
 
     def path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
-        """The draw that weights learn with, and that rewards are of."""
-        return self.relaxation.path(alphas, noise, self.progress)
+        """The draw that rewards are of."""
+        draw = self.relaxation.path(self._of_tables(alphas), noise, self.progress)
+        return self.steadying.in_every_step(draw)
+
+    def weight_path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
+        """The draw that weights learn with."""
+        draw = self.path(alphas, noise)
+        return self.steadying.in_weight_step(draw, self._of_tables(alphas), self.seed)
+
+    def mixture(self) -> Draw:
+        """That of the alphas, without noise, with what stands beside it now."""
+        dense = Draw.dense(self.probabilities({k: a.detach() for k, a in self.tables.items()}))
+        return self.steadying.in_every_step(dense)
+
+    def _of_tables(self, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: alphas[name] for name in self.tables}
 
     def probabilities(self, alphas: Mapping[str, Tensor]) -> Tensors:
         """The strength of every operation, without noise."""
-        return {name: self.relaxation.probabilities(alpha) for name, alpha in alphas.items()}
+        found = {}
+        for name in self.tables:
+            found[name] = self.relaxation.probabilities(alphas[name])
+        return found
 
     # ---- passes ----------------------------------------------------------------------------------
 
@@ -159,7 +183,9 @@ class Passes:
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
             tensors = self._probing(params, alphas)
             with self.autocast():
-                draw = self.relaxation.draw(alphas, noise, self.progress)
+                tables = self._of_tables(alphas)
+                draw = self.relaxation.draw(tables, noise, self.progress)
+                draw = self.steadying.in_every_step(draw)
                 return BoundNet(self.supernet, draw, tensors).in_loss(loss)
 
         return evaluate

@@ -47,6 +47,7 @@ from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
 from gradnas.search.standing import Standing
 from gradnas.search.state import state_of, take_over
+from gradnas.search.steadying import Steadying
 from gradnas.search.terms import Terms
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
@@ -54,6 +55,7 @@ from gradnas.search.weight_step import WeightStep
 from gradnas.settings.formats import Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
+from gradnas.stabilizers import Stabilizer
 
 
 class Search(Standing):
@@ -84,6 +86,7 @@ class Search(Standing):
             dimensions differ, a recurrent layer reads time first, the network does not take the
             first alone) they are counted of the whole, with a warning.
         terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
+        stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`.
 
     Attributes:
         supernet: the network, with every choice open.
@@ -113,11 +116,15 @@ class Search(Standing):
         cost: ExpectedCost | None = None,
         example: Any = None,
         terms: Sequence[AlphaTerm] = (),
+        stabilizers: Sequence[Stabilizer] = (),
     ) -> None:
         distributed.check_joined()
         check_network(net)
         check_settings(weights, alphas)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
+        self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
+        steadying = Steadying(stabilizers, relaxation, self.schedule)
+        self.supernet.add(relaxation.additions | steadying.additions, seed)
         say_what_does_not_learn(net)
         if device is not None:
             self.supernet.to(device)
@@ -126,8 +133,7 @@ class Search(Standing):
         self.supernet.relaxation = relaxation
         self.gradient = gradient
         self.precision: Precision = precision
-        self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
-        self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed)
+        self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed, steadying)
         self.params = self.passes.params
         self.alphas = self.passes.alphas
 
@@ -152,7 +158,7 @@ class Search(Standing):
             # The multiplier of a budget takes its pace from that of the alphas.
             self.cost = cost.paced(alphas.lr)
             self.spending = Spending(self.cost, self.costs)
-        self.terms = Terms(terms, relaxation, self.schedule, list(self.supernet.alphas))
+        self.terms = Terms(terms, relaxation, self.schedule, list(self.passes.tables))
         self.rewards: Rewards | None = None
         if gradient.num_samples:
             assert isinstance(gradient, Reinforce)
@@ -168,7 +174,7 @@ class Search(Standing):
         )
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
-        self.start = strengths(relaxation, self.alphas)
+        self.start = strengths(relaxation, self.passes.tables)
         self.undo = Undo(self.alpha_step)
         self.weight_step.set_learning_rate()
         self.feed = Feed()

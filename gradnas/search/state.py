@@ -165,7 +165,8 @@ def _kinds(search: Stateful) -> dict[str, str]:
         "gradient": _described(search.gradient),
         "optimiser of the weights": type(search.weight_optimizer).__name__,
         "cost": cost,
-        "terms": ", ".join(_described(term) for term in search.terms.terms) or "none",
+        "terms": _listed(search.terms.terms),
+        "stabilizers": _listed(search.passes.steadying.stabilizers),
     }
 
 
@@ -178,7 +179,13 @@ def _described(method: Any) -> str:
             # The text of anything else may be another in each process.
             if value is None or isinstance(value, (bool, int, float, str)):
                 settings.append(f"{field.name}={value!r}")
+            elif dataclasses.is_dataclass(value):
+                settings.append(f"{field.name}={_described(value)}")
     return f"{type(method).__name__}({', '.join(settings)})"
+
+
+def _listed(methods: Sequence[Any]) -> str:
+    return ", ".join(_described(method) for method in methods) or "none"
 
 
 def _columns(search: Stateful, saved: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:

@@ -72,7 +72,7 @@ class WeightStep:
         """
         # Constants here: a graph up to the alphas would be built for nothing.
         tables = {name: alpha.detach() for name, alpha in self.passes.alphas.items()}
-        draw = self.passes.path(tables, self.passes.noise(WEIGHT_NOISE))
+        draw = self.passes.weight_path(tables, self.passes.noise(WEIGHT_NOISE))
         loss = scalar(self.passes.as_it_is(train_loss, draw), "train")
         if not loss.requires_grad:
             # Of sampled operations, none may have weights.

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
-
 from gradnas.latency import Costs
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.base import D, Supernet
@@ -53,10 +51,7 @@ def swaps(
 def _ranked(
     supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
 ) -> tuple[Ranking[D], float]:
-    strengths: dict[str, Tensor] = {}
-    for name, alpha in supernet.alphas.items():
-        # float64: strengths that differ in alpha must not tie by rounding.
-        strengths[name] = relaxation.probabilities(alpha.detach().double())
+    strengths = supernet.strengths(relaxation)
     if costs is None or budget is None:
         return supernet.ranking(supernet.no_costs(), strengths), 1.0
     return supernet.ranking(costs, strengths), budget

@@ -11,12 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Draw, OutsideSearch
+from gradnas.choice import Additions, Draw, OutsideSearch
 from gradnas.config import JsonObject
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
@@ -42,6 +43,33 @@ class Supernet(NetworkWithCosts[D], ABC):
     @abstractmethod
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
         """The mixture that `draw` describes; without one, that of the alphas."""
+
+    # Whether a derived network can be given weights of the supernet.
+    keeps_weights: bool = True
+
+    # Alphas of whole edges, by the name of their table of operations; most supernets have none.
+    edge_alphas: Mapping[str, nn.Parameter] = MappingProxyType({})
+
+    def add(self, additions: Additions, seed: int) -> None:
+        """Give the supernet what a method asks for beside its operations and alphas.
+
+        Args:
+            seed: of the weights that are new.
+
+        Raises:
+            ValueError: it cannot have it, or has something else already.
+        """
+        del seed
+        if additions != Additions():
+            raise ValueError(refusal_of(additions, type(self).__name__))
+
+    def strengths(self, relaxation: Relaxation) -> dict[str, Tensor]:
+        """The strength of every operation, to derive from: float64, without a graph."""
+        found = {}
+        for name, alpha in self.alphas.items():
+            # float64: strengths that differ in alpha must not tie by rounding.
+            found[name] = relaxation.probabilities(alpha.detach().double())
+        return found
 
     @abstractmethod
     def decide(self, relaxation: Relaxation = Softmax()) -> D:
@@ -144,6 +172,29 @@ class Supernet(NetworkWithCosts[D], ABC):
             if alpha.dtype in HALF:
                 alpha.data = before[name].to(alpha.device)
         return self
+
+
+def refusal_of(additions: Additions, who: str) -> str:
+    """Why a supernet that has no cells of edges cannot have what a method asks for."""
+    if additions.channel_share > 1:
+        return (
+            f"PartialChannels gives operations a part of the channels that they were made for, and "
+            f"those of a {who} are made for all: use it with ConvCell, or its inner relaxation"
+        )
+    if additions.edge_weights:
+        return (
+            f"edge normalisation weighs the edges that enter a node, and a {who} has none: use "
+            "PartialChannels(edge_normalisation=False), or its inner relaxation"
+        )
+    return (
+        f"an auxiliary skip passes the input of an edge on, and a {who} does not say which of its "
+        "places could: use it with cells, or leave it out"
+    )
+
+
+def edges_name(table: str) -> str:
+    """What the alphas of the edges of a table are called among the alphas of a search."""
+    return f"{table} edges"
 
 
 def tables_of(supernet: Supernet[Any]) -> dict[str, Tensor]:

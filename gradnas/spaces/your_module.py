@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
-from gradnas.choice import Choice, Draw, using
+from gradnas.choice import Additions, Choice, Draw, using
 from gradnas.config import JsonObject, did_you_mean, to_json
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import Costs, CostView
@@ -124,6 +124,10 @@ class ModuleSupernet(OpenModule[Choices]):
             else:
                 initial[name] = copy.deepcopy(tensor)
         self.initial = initial
+
+    def add(self, additions: Additions, seed: int) -> None:
+        """An auxiliary skip passes on the first input of every choice."""
+        super().add(replace(additions, auxiliary_skip=False), seed)
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Choices:
         """The best operation of every choice that can still be reached: `{"body": "conv3"}`."""

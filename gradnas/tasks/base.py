@@ -20,6 +20,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
 from gradnas.spaces.base import NetworkSpace, Space
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
 from gradnas.tasks.timed import Timed, Wanted
 
@@ -45,7 +46,7 @@ class DataSettings(Protocol):
 # another part of the work is done. Where the data are is checked by what they hold.
 MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells", "candidates")
 # Lists that checkpoints of earlier versions do not name, as they had nothing to put there.
-LATER = ("terms",)
+LATER = ("terms", "stabilizers")
 DATA_MAY_CHANGE = ("source", "sha256", "workers")
 
 
@@ -199,6 +200,8 @@ class SearchSettings(Settings):
         def gradient(self) -> ArchitectureGradient: ...
         @property
         def terms(self) -> tuple[AlphaTerm, ...]: ...
+        @property
+        def stabilizers(self) -> tuple[Stabilizer, ...]: ...
         @property
         def candidates(self) -> int: ...  # where it takes them
         @property

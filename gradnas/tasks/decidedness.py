@@ -18,7 +18,7 @@ class Decidedness:
         """How undecided each table of alphas is: entropy in nats, the mean over its edges."""
         search = self.search
         found = {}
-        for name, alpha in search.alphas.items():
+        for name, alpha in search.supernet.alphas.items():
             p = search.relaxation.probabilities(alpha.detach().double())
             found[name] = torch.special.entr(p).sum(-1).mean().item()
         return found
@@ -38,7 +38,10 @@ class Decidedness:
         if not any(self.entropies().values()):
             return None  # there was nothing to decide
         search = self.search
-        if largest_change(search.start, strengths(search.relaxation, search.alphas)) > UNMOVED:
+        if (
+            largest_change(search.start, strengths(search.relaxation, search.supernet.alphas))
+            > UNMOVED
+        ):
             return None
         schedule = self.search.schedule
         warmup = schedule.warmup_epochs

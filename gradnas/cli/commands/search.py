@@ -48,14 +48,18 @@ class _SearchOptions(RunOptions):
     alpha_lr: Number = None
     """Learning rate of the alphas."""
     relaxation: Method = None
-    """From alphas to mixing weights: softmax, sigmoid, gumbel or binary-gates, with fields as in
-    gumbel:hard=false, or module:Class of your own."""
+    """From alphas to mixing weights: softmax, sigmoid, dirichlet, gumbel, binary-gates or
+    partial-channels, with fields as in gumbel:hard=false or partial-channels:k=2,inner=dirichlet,
+    or module:Class of your own."""
     gradient: Method = None
     """How the alphas learn: first-order, unrolled, implicit or reinforce, with fields as in
     unrolled:mode=exact, or module:Class of your own."""
     terms: Methods = None
     """Terms of the alphas alone, added to their loss: beta-decay (with softmax), zero-one (with
     sigmoid) or dirichlet-kl, with fields as in beta-decay:end=25; none for none."""
+    stabilizers: Methods = None
+    """What keeps the weights from letting the search collapse: perturbed-alphas or auxiliary-skip,
+    with fields as in perturbed-alphas:end=0.2; none for none."""
     imports: Imports = None
     """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.choice import Draw
+from gradnas.choice import Additions, Draw
 from gradnas.config import JsonObject, build, check_numbers, did_you_mean
 from gradnas.derivation import Option, Picks, log_strength, top_edges
 from gradnas.latency import Costs
@@ -269,6 +269,10 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
         # `none` is computed by leaving it out: its share of the softmax is lost to the others.
         columns = [k for k, name in enumerate(self.space.names) if name != "none"]
         mix_EF = draw.mix["recurrent"][:, columns]
+        if draw.skip:
+            beside_F = torch.zeros(len(columns), dtype=mix_EF.dtype, device=mix_EF.device)
+            beside_F[list(self.space.functions).index("identity")] = draw.skip
+            mix_EF = mix_EF + beside_F
         # Alphas are never narrower than float32; the kernels take one type for all.
         if hidden_BH.dtype in HALF and self.node_weights.dtype in HALF:
             mix_EF = mix_EF.to(hidden_BH.dtype)
@@ -281,6 +285,15 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
             nodes_NHG=self.node_weights,
             mix_EF=mix_EF,
         )
+
+    def add(self, additions: Additions, seed: int) -> None:
+        """An auxiliary skip is the activation `identity`, with a weight beside its alpha's."""
+        if additions.auxiliary_skip and self.space.functions.get("identity") is None:
+            raise ValueError(
+                "an auxiliary skip of a recurrent cell is its activation 'identity', which this "
+                "space does not have: add it to the activations, or leave AuxiliarySkip out"
+            )
+        super().add(dataclasses.replace(additions, auxiliary_skip=False), seed)
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.space.derive(dict(self.alphas.items()), relaxation)

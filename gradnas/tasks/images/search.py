@@ -82,6 +82,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
             relaxation=config.relaxation,
             gradient=config.gradient,
             terms=config.terms,
+            stabilizers=config.stabilizers,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,

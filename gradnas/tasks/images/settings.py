@@ -17,6 +17,7 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.settings.formats import Precision
 from gradnas.spaces import ConvCell, ImageSpace
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.images.timed import timed_images
@@ -34,6 +35,7 @@ class SearchConfig(SearchSettings):
     Args:
         space, relaxation, gradient: what is searched, and how.
         terms: of the alphas alone, added to their loss.
+        stabilizers: change how the weights learn.
         train_fraction: share of the training images for the weights; the rest is for the alphas.
             Where the set brings a validation split with it, that is for the alphas, and all
             training images are for the weights.
@@ -66,6 +68,7 @@ class SearchConfig(SearchSettings):
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
     terms: tuple[AlphaTerm, ...] = ()
+    stabilizers: tuple[Stabilizer, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     train_fraction: float = 0.5
     split_seed: int | None = None

@@ -74,6 +74,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
             relaxation=config.relaxation,
             gradient=config.gradient,
             terms=config.terms,
+            stabilizers=config.stabilizers,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,

@@ -12,6 +12,7 @@ from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces import RecurrentCell
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, TrainSettings
 from gradnas.tasks.outcome import CANDIDATES
 
@@ -25,6 +26,7 @@ class TextSearchConfig(SearchSettings):
     Args:
         space, relaxation, gradient: what is searched, and how.
         terms: of the alphas alone, added to their loss.
+        stabilizers: change how the weights learn.
         objective: of the weights; the alphas see the likelihood alone.
         chunks: lengths of the training chunks; validation chunks have the base length. The learning
             rate of a step is that of the epoch times length / base.
@@ -41,6 +43,7 @@ class TextSearchConfig(SearchSettings):
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=lambda: Unrolled(clip=True))
     terms: tuple[AlphaTerm, ...] = ()
+    stabilizers: tuple[Stabilizer, ...] = ()
     data: TextConfig = field(default_factory=TextConfig)
     objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
     chunks: ChunkLengths = field(default_factory=ChunkLengths)

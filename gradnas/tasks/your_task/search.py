@@ -235,6 +235,7 @@ def new_search(
         relaxation=config.relaxation,
         gradient=config.gradient,
         terms=config.terms,
+        stabilizers=config.stabilizers,
         weights=weights,
         alphas=config.alphas,
         epochs=config.epochs,

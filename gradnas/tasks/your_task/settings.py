@@ -21,6 +21,7 @@ from gradnas.precision import Precision
 from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.feed import size_of, to_device
+from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.measure import Measure
@@ -96,6 +97,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         train_fraction: share of the training data for the weights, where the task has no validation
             data; the rest is for the alphas.
         terms: of the alphas alone, added to their loss.
+        stabilizers: change how the weights learn.
         warmup_epochs: epochs at the start in which the alphas wait.
         alpha_every: the alphas take a step before every so many steps of the weights.
         batch_size: examples in a batch; a loader makes its own.
@@ -116,6 +118,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     relaxation: Relaxation = field(default_factory=Softmax)
     gradient: ArchitectureGradient = field(default_factory=FirstOrder)
     terms: tuple[AlphaTerm, ...] = ()
+    stabilizers: tuple[Stabilizer, ...] = ()
     data: TaskData = field(default_factory=TaskData)
     train_fraction: float = 0.5
     epochs: int = 20
