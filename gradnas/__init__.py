@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from gradnas.tasks.your_task.measures import accuracy as accuracy
     from gradnas.tasks.your_task.measures import lower as lower
     from gradnas.tasks.your_task.task import Task as Task
+    from gradnas.truth import Truth as Truth
 
 # The same for Python, which imports a name when it is first asked for: torch takes seconds, and
 # `gradnas --help` needs none of it; laws need sympy, and searching one's own module does not.
@@ -130,6 +131,7 @@ _MODULES = {
     "accuracy": "gradnas.tasks.your_task.measures",
     "lower": "gradnas.tasks.your_task.measures",
     "Task": "gradnas.tasks.your_task.task",
+    "Truth": "gradnas.truth",
     "replace": "gradnas.spaces.replace",
 }
 # `from gradnas import *` takes what needs no extra.

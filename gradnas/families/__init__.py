@@ -8,10 +8,11 @@ from gradnas.families.base import Family
 from gradnas.families.cells import CELLS
 from gradnas.families.chains import CHAINS
 from gradnas.families.choices import CHOICES
+from gradnas.families.nas_bench_201 import DENSE_CELLS
 from gradnas.families.recurrent import RECURRENT
 
 # In the order in which recipes are listed. The last takes every space that none before it takes.
-FAMILIES: tuple[Family, ...] = (CELLS, CHAINS, RECURRENT, CHOICES)
+FAMILIES: tuple[Family, ...] = (CELLS, DENSE_CELLS, CHAINS, RECURRENT, CHOICES)
 
 
 def family_of(architecture: Architecture) -> Family:

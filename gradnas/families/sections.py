@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from torch import Tensor
-
 from gradnas.pictures.plots import Line, Panel
 from gradnas.reports.folder import Folder, Mixture
 
@@ -42,18 +40,20 @@ def entropy_panel(lines: Sequence[Line], undecided: float) -> Panel:
 def edge_mixtures(
     places: Sequence[str],
     operations: Sequence[str],
-    mix_EO: Tensor,
+    mix_EO: Sequence[Sequence[float | None]],
     chosen: Collection[tuple[int, int]],
 ) -> list[Mixture]:
     """The last table of a cell, an edge after the other.
 
     Args:
+        mix_EO: None where an edge has not this operation.
         chosen: (row, column) of what was derived; most edges of a cell have nothing.
     """
     mixtures = []
-    for row, (place, values) in enumerate(zip(places, mix_EO.tolist(), strict=True)):
+    for row, (place, values) in enumerate(zip(places, mix_EO, strict=True)):
         decided = [operations[column] for e, column in chosen if e == row]
-        mixtures.append(
-            Mixture(place, tuple(operations), tuple(values), decided[0] if decided else None)
-        )
+        there = [(name, p) for name, p in zip(operations, values, strict=True) if p is not None]
+        names = tuple(name for name, _ in there)
+        weights = tuple(p for _, p in there)
+        mixtures.append(Mixture(place, names, weights, decided[0] if decided else None))
     return mixtures

@@ -33,19 +33,21 @@ class Edge:
 
 @dataclass(frozen=True)
 class Graph:
-    """A cell of either kind. States 0 and 1 are its inputs.
+    """A cell of any kind. Its inputs are the first states.
 
     Attributes:
         labels: of the states.
         edges: from top to bottom; the edges of one target are neighbours.
         concat: the states that make the output.
         output: the output's label, and how it comes about.
+        inputs: how many there are, two or one.
     """
 
     labels: tuple[str, ...]
     edges: tuple[Edge, ...]
     concat: tuple[int, ...]
     output: tuple[str, str]
+    inputs: int = 2
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -131,15 +133,20 @@ class Plan:
         """
         levels_of_rows = self.row_levels()
         entering: dict[int, list[float]] = {}
-        leaving: dict[int, list[float]] = {0: [], 1: []}
+        num_inputs = self.graph.inputs
+        leaving: dict[int, list[float]] = {state: [] for state in range(num_inputs)}
         for edge, y in zip(self.rows, levels_of_rows, strict=True):
             entering.setdefault(edge.target, []).append(y)
             leaving.setdefault(edge.source, []).append(y)
-        nodes = [_mean(entering[state]) for state in range(2, len(self.graph.labels))]
+        states = range(num_inputs, len(self.graph.labels))
+        nodes = [_mean(entering[state]) for state in states]
 
         top = levels_of_rows[0] - PITCH
         bottom = levels_of_rows[-1] + PITCH
         first_middle = _mean(leaving[0]) if leaving[0] else top
+        if num_inputs == 1:
+            _, only = min((abs(y - first_middle), y) for y in {*leaving[0], *nodes, top, bottom})
+            return [only, *nodes]
         second_middle = _mean(leaving[1]) if leaving[1] else bottom
         pairs = []
         for y0 in {*leaving[0], *nodes, top, bottom}:

@@ -33,7 +33,7 @@ from gradnas.pictures.canvas import (
     text_width,
 )
 from gradnas.pictures.cell_layout import Layout, layouts_of
-from gradnas.pictures.cell_plan import Plan, conv_graph, plan_of, recurrent_graph
+from gradnas.pictures.cell_plan import Graph, Plan, conv_graph, plan_of, recurrent_graph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +53,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rectifier": ("#d4e6f7", "#3f7fbf", ("relu",)),
     "bounded activation": ("#fde6c8", "#d18b1f", ("tanh", "sigmoid")),
     "identity": ("#dcf0d8", "#4f9d49", ("identity",)),
+    "no connection": ("white", "#c3cad1", ("none",)),
     "other operation": ("#e9ecef", "#7b8794", ()),
 }
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell", "recurrent": "Recurrent cell"}
@@ -97,10 +98,15 @@ def figure(genotype: Genotype, *, title: str | None = None) -> Figure:
 # -- painting --------------------------------------------------------------------------------------
 
 
-@plain_style()
 def figure_of(cells: Sequence[tuple[str, CellGenotype]], title: str | None) -> Figure:
     """Named cells, one above the other, with a legend."""
-    plans = [plan_of(GRAPHS[name](cell)) for name, cell in cells]
+    return figure_of_graphs([(TITLES[name], GRAPHS[name](cell)) for name, cell in cells], title)
+
+
+@plain_style()
+def figure_of_graphs(graphs: Sequence[tuple[str, Graph]], title: str | None) -> Figure:
+    """Cells with their titles, one above the other, with a legend."""
+    plans = [plan_of(graph) for _, graph in graphs]
     # Names in lines of 16 characters; of 9, in narrower boxes, where a page would be too narrow.
     layouts = layouts_of(plans, wrap=16)
     if layouts[0].output.right + 2 * MARGIN > PAGE:
@@ -120,8 +126,8 @@ def figure_of(cells: Sequence[tuple[str, CellGenotype]], title: str | None) -> F
     drawn, canvas = blank(width, height)
     heading.paint(canvas)
     y = MARGIN + heading.height
-    for (name, _), layout in zip(cells, layouts, strict=True):
-        canvas.at(MARGIN, y).text(0, 7, TITLES[name], FONT + 2, ha="left", weight="bold")
+    for (heading_of_cell, _), layout in zip(graphs, layouts, strict=True):
+        canvas.at(MARGIN, y).text(0, 7, heading_of_cell, FONT + 2, ha="left", weight="bold")
         _paint(canvas.at(MARGIN, y + TITLE_HEIGHT - layout.top), layout)
         y += layout.height + CELL_EXTRA
     for i, row in enumerate(legend):
@@ -180,11 +186,11 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
                 end = row.box or layout.states[row.edge.target]
                 ends.append((end.x, row.y))
         if ends:
-            colour = _line_colour(source)
+            colour = _line_colour(source, layout.plan.graph.inputs)
             _paint_lines(canvas, (box.right, box.y), layout.lanes.get(source), ends, colour)
     for row in layout.rows:
         target = layout.states[row.edge.target]
-        colour = _line_colour(row.edge.source)
+        colour = _line_colour(row.edge.source, layout.plan.graph.inputs)
         if row.box:
             canvas.curve([(row.box.right, row.y), (target.x, row.y)], colour, 1.1, 4)
             fill, border, _ = FAMILIES[_family(row.edge.operation or "")]
@@ -192,10 +198,10 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
         canvas.arrow(target.x, row.y, colour)
 
     # Boxes lie above all lines, whenever they are painted: the canvas gives them that order.
-    first, second, *nodes = layout.states
-    canvas.box(first, INK, INK, "white", FONT + 1)
-    canvas.box(second, SECOND, SECOND, "white", FONT + 1)
-    for box in nodes:
+    num_inputs = layout.plan.graph.inputs
+    for box, colour in zip(layout.states[:num_inputs], (INK, SECOND), strict=False):
+        canvas.box(box, colour, colour, "white", FONT + 1)
+    for box in layout.states[num_inputs:]:
         canvas.box(box, "white", INK, INK, FONT + 1)
     label, how = output.lines
     middle = output.x + output.width / 2
@@ -205,8 +211,8 @@ def _paint(canvas: Canvas, layout: Layout) -> None:
     canvas.text(middle, output.y + 7, how, FONT - 1, LINE)
 
 
-def _line_colour(source: int) -> str:
-    return SECOND if source == 1 else LINE
+def _line_colour(source: int, num_inputs: int) -> str:
+    return SECOND if source == 1 and num_inputs == 2 else LINE
 
 
 def _paint_lines(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradnas.pictures.sheet import (
     FONT,
@@ -67,6 +67,30 @@ def edge_label(predecessor: int, node: int) -> str:
 def edge_rows(nodes: int) -> list[tuple[str, int]]:
     """The label of every edge, and the node that it leads into."""
     return [(edge_label(predecessor, node), node) for predecessor, node in edges(nodes)]
+
+
+class EdgePanel(NamedTuple):
+    """Where the panel of an edge stands, and what is written beside it.
+
+    Attributes:
+        row, column: by the node that the edge leads into, and by the one that it leaves.
+        label: above it.
+        into: beside the panels of its row.
+    """
+
+    row: int
+    column: int
+    label: str
+    into: str
+
+
+def edge_panels(nodes: int) -> list[EdgePanel]:
+    """A panel for every edge of a cell with two inputs."""
+    panels = []
+    for predecessor, node in edges(nodes):
+        label = edge_label(predecessor, node)
+        panels.append(EdgePanel(node, predecessor, label, f"into node {node}"))
+    return panels
 
 
 def readable(operation: str) -> str:
@@ -190,15 +214,15 @@ def _paint_weight(
 @plot_style()
 def mixing_lines(
     name: str,
-    tables_NEO: Sequence[Sequence[Sequence[float]]],
-    nodes: int,
+    tables_NEO: Sequence[Sequence[Sequence[float | None]]],
+    panels: Sequence[EdgePanel],
     operations: Sequence[str],
     chosen: set[tuple[int, int]],
 ) -> str:
     """A small panel for each edge, with a line over the epochs for each operation.
 
-    Panels stand in rows by node and in columns by predecessor; the lines of (row, column) in
-    `chosen` are thick.
+    Panels stand in rows by node and in columns by predecessor; the lines of (edge, operation) in
+    `chosen` are thick. None in a table stands for no operation.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -210,29 +234,33 @@ def mixing_lines(
     left = 70.0
     top = 18.0 + 17.0 * legend_rows
     gap = 12.0
-    width = (WIDTH - left - 6 - gap * nodes) / (nodes + 1)
+    num_rows = 1 + max(panel.row for panel in panels)
+    num_columns = 1 + max(panel.column for panel in panels)
+    width = (WIDTH - left - 6 - gap * (num_columns - 1)) / num_columns
     height = min(100.0, max(56.0, 0.62 * width))
     pitch = height + 24.0
-    sheet = Sheet(WIDTH, top + pitch * nodes + 34)
+    sheet = Sheet(WIDTH, top + pitch * num_rows + 34)
     largest = _largest(tables_NEO)
-    for e, (predecessor, node) in enumerate(edges(nodes)):
-        x = left + predecessor * (width + gap)
-        axes = sheet.axes(x, top + node * pitch + 14, width, height)
-        axes.set_title(edge_label(predecessor, node), fontsize=SMALL, fontweight="normal", pad=3)
+    for e, panel in enumerate(panels):
+        x = left + panel.column * (width + gap)
+        axes = sheet.axes(x, top + panel.row * pitch + 14, width, height)
+        axes.set_title(panel.label, fontsize=SMALL, fontweight="normal", pad=3)
         for o, (colour, dash) in enumerate(styles):
             thickness = 2.6 if (e, o) in chosen else 1.2
             weights = [tables_NEO[n][e][o] for n in epochs]
+            if weights[0] is None:
+                continue
             axes.plot(epochs, weights, color=colour, ls=dash, lw=thickness)
         axes.set_ylim(0, 1.06 * largest)
         whole_epochs(axes, epochs[0], epochs[-1], 3)
         axes.yaxis.set_major_locator(MaxNLocator(3))
-        is_leftmost = predecessor == 0
-        is_lowest = node == nodes - 1
+        is_leftmost = panel.column == 0
+        is_lowest = panel.row == num_rows - 1
         axes.tick_params(labelleft=is_leftmost, labelbottom=is_lowest, length=2)
         if is_lowest:
             axes.set_xlabel("epoch")
         if is_leftmost:
-            axes.set_ylabel(f"into node {node}")
+            axes.set_ylabel(panel.into)
     sheet.figure.legend(
         [Line2D([], [], color=colour, ls=dash, lw=2) for colour, dash in styles],
         [readable(operation) for operation in operations],

@@ -396,7 +396,7 @@ def test_networks_that_are_not_the_genotypes(network, tmp_path):
     ):
         export(network, path, pooled)
     with pytest.raises(
-        ValueError, match="only a ConvNetwork or a ChainNetwork can be exported, not a Linear"
+        ValueError, match="only a ConvNetwork, a ChainNetwork or a NasBench201Network"
     ):
         export(nn.Linear(2, 3), path)
     with pytest.raises(ValueError, match="needs a conv genotype"):

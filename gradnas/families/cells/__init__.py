@@ -64,8 +64,13 @@ class Cells(Family[Genotype, ConvCell]):
     def training_space(
         self, space: ConvCell, architecture: Genotype, what: str, searched: JsonObject | None
     ) -> ConvCell:
-        # Random cells for comparison are then drawn with as many nodes.
-        return replace(space, nodes=architecture.num_nodes)
+        # Random cells for comparison are then drawn with as many nodes, and with the operations
+        # that the search had.
+        own = self.space_of(what, searched)
+        space = replace(space, nodes=architecture.num_nodes)
+        if own is None or own.nodes != space.nodes:
+            return space
+        return replace(space, operations=own.operations, edge_operations=own.edge_operations)
 
     def tables(self, folder: Folder) -> Tables:
         return report.tables(folder)

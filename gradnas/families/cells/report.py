@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
+from gradnas.config import from_json
 from gradnas.families.sections import edge_mixtures, entropy_panel, heat_caption, still_open
 from gradnas.pictures import cells, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
-from gradnas.pictures.mixing_weights import edge_rows, edges
+from gradnas.pictures.mixing_weights import edge_panels, edge_rows, edges
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE
 from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.reports.parts import figure, headed, notice
+from gradnas.spaces import ConvCell
+from gradnas.spaces.cells.shape import CellKind
 
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
 COLOURS = {"normal": BLUE, "reduce": ORANGE}
@@ -34,7 +37,7 @@ COLLAPSE_ADVICE = (
 
 def tables(folder: Folder) -> Tables:
     """A row for each edge and a column for each operation, of both cells."""
-    shape = (len(edges(_nodes(folder))), len(_operations(folder)))
+    shape = (len(edges(_nodes(folder))), _num_columns(folder))
     return Tables({"normal": shape, "reduce": shape}, "cell", "normal/0000")
 
 
@@ -72,25 +75,28 @@ def mixing(folder: Folder) -> str:
     nodes = _nodes(folder)
     operations = _operations(folder)
     parts.append(
-        f"<p>On every edge of a cell, the search weighs {len(operations)} operations. An edge is "
-        "written as <i>from → to</i>: cₖ₋₂ and cₖ₋₁ are the outputs of the two cells before, "
+        f"<p>On every edge of a cell, the search weighs {_num_columns(folder)} operations. An edge "
+        "is written as <i>from → to</i>: cₖ₋₂ and cₖ₋₁ are the outputs of the two cells before, "
         "0, 1, … the nodes of the cell itself.</p>"
     )
     entropies = {}
     for name, alphas_NEO in folder.alphas.items():
         mix_NEO = folder.relaxation.probabilities(alphas_NEO)
         entropies[name] = _entropies(mix_NEO)
-        values = mix_NEO.tolist()
+        values = [_spread(folder, name, table) for table in mix_NEO.tolist()]
         chosen = _chosen(folder, name)
         heat = mixing_weights.heat_map(
             f"plot-mix-{name}", values[-1], edge_rows(nodes), operations, chosen
         )
         parts.append(headed(TITLES[name], figure(heat, heat_caption(len(values), "cell"))))
-        lines = mixing_weights.mixing_lines(f"plot-lines-{name}", values, nodes, operations, chosen)
+        panels = edge_panels(nodes)
+        lines = mixing_weights.mixing_lines(
+            f"plot-lines-{name}", values, panels, operations, chosen
+        )
         parts.append(figure(lines, "The same over the epochs. Thick: the derived cell."))
 
     # Where a search begins: all alphas equal
-    equal_11O = torch.zeros(1, 1, len(operations), dtype=torch.float64)
+    equal_11O = torch.zeros(1, 1, _num_columns(folder), dtype=torch.float64)
     undecided = _entropies(folder.relaxation.probabilities(equal_11O))[0]
     parts.append(_decidedness(folder, entropies, undecided))
     return "\n".join(parts)
@@ -102,7 +108,8 @@ def mixtures(folder: Folder) -> list[Mixture]:
     for name, alphas_NEO in folder.alphas.items():
         places = [f"{name} {label}" for label, _ in edge_rows(_nodes(folder))]
         mix_EO = folder.relaxation.probabilities(alphas_NEO[-1])
-        found += edge_mixtures(places, _operations(folder), mix_EO, _chosen(folder, name))
+        table = _spread(folder, name, mix_EO.tolist())
+        found += edge_mixtures(places, _operations(folder), table, _chosen(folder, name))
     return found
 
 
@@ -113,6 +120,34 @@ def _nodes(folder: Folder) -> int:
 def _operations(folder: Folder) -> list[str]:
     """In the order of alpha's columns."""
     return folder.names("space", "operations")
+
+
+def _sets(folder: Folder, name: str) -> list[list[str]] | None:
+    """The operations of every edge of a cell, where edges have other ones than each other."""
+    if "edge_operations" not in folder.setting("space", kind=dict):
+        return None
+    where = f"{folder.path}/config.json: space"
+    space = from_json(ConvCell, folder.setting("space", kind=dict), where)
+    kind: CellKind = "reduce" if name == "reduce" else "normal"
+    return [[plain(own) for own in names] for names in (space.shape.sets or {})[kind]]
+
+
+def _num_columns(folder: Folder) -> int:
+    """Of a table of alphas."""
+    sets = _sets(folder, "normal")
+    return len(_operations(folder)) if sets is None else len(sets[0])
+
+
+def _spread(folder: Folder, name: str, table_EO: list[list[float]]) -> list[list[float | None]]:
+    """A table with a column for every operation of any edge; None where an edge has it not."""
+    sets = _sets(folder, name)
+    if sets is None:
+        return [list(values) for values in table_EO]
+    spread = []
+    for names, values in zip(sets, table_EO, strict=True):
+        own = dict(zip(names, values, strict=True))
+        spread.append([own.get(operation) for operation in _operations(folder)])
+    return spread
 
 
 def _entropies(mix_NEO: Tensor) -> list[float]:

@@ -27,7 +27,7 @@ from gradnas.export.source import (
     literal,
     write_source,
 )
-from gradnas.spaces import ChainNetwork, ConvNetwork, ImageSpace
+from gradnas.spaces import ChainNetwork, ConvNetwork, ImageSpace, NasBench201Network
 from gradnas.spaces.copied import copied
 from gradnas.version import __version__
 
@@ -116,9 +116,10 @@ def export_network(
     """
     path = Path(path)
     check_target(path)
-    if not isinstance(network, (ConvNetwork, ChainNetwork)):
+    if not isinstance(network, (ConvNetwork, ChainNetwork, NasBench201Network)):
         raise ValueError(
-            f"only a ConvNetwork or a ChainNetwork can be exported, not a {type(network).__name__}"
+            "only a ConvNetwork, a ChainNetwork or a NasBench201Network can be exported, "
+            f"not a {type(network).__name__}"
         )
     images = _facts(data)
     # the file says "this genotype, at this size": another network must not get out under that name

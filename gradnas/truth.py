@@ -1,0 +1,332 @@
+"""The truth of a space: what each of its architectures reaches when it is trained, from a file.
+
+Public benchmarks have trained all architectures of a space (NAS-Bench-201, NAS-Bench-Macro, ...).
+With such a file a search is measured without a training: by the accuracy of what it found, by how
+far that is from the best (regret), by the share of architectures that are no better (percentile),
+and beside the best of random ones.
+
+A file is a `.npz` of numpy, without pickle, or a `.csv` with a line of names. It has one column of
+texts, the architectures in the text form of their space (or its short code; in a `.csv` where all
+columns look like numbers that is the first), and columns of numbers of the same length, higher is
+better in those that are accuracies:
+
+- what an architecture reaches: the column `accuracy`, else `test_accuracy`, else the first column
+  of numbers;
+- what it reaches in a short training, by which random ones may be compared: the column `short`,
+  else the first whose name begins with `valid`; a file need not have one.
+
+Accuracies are in percent; where all are at most 1 they are taken as shares.
+
+Legend: N architectures of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gradnas.architectures.base import Architecture
+from gradnas.config import did_you_mean
+
+FINAL = ("accuracy", "test_accuracy")
+SHORT = "short"
+MOST_BYTES = 1 << 30  # of one array in an .npz
+
+
+class Known(Protocol):
+    """A space, as far as its texts are read."""
+
+    def decision(self, what: Any, /) -> Any:
+        """An architecture from its text."""
+
+
+@dataclass(frozen=True)
+class Random:
+    """What the best of n architectures reaches that are drawn uniformly.
+
+    Attributes:
+        n: how many are drawn, with repetition.
+        mean, sd: of the accuracy of the best, in percent.
+        by: the column by which the best is told.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    by: str
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The accuracies of all architectures of a space.
+
+    Args:
+        texts: the architectures, N of them, all different.
+        columns: name -> N numbers.
+        final: the column that says what an architecture reaches.
+        short: that of a short training of each, if there is one.
+        source: where they were read, for sentences.
+
+    Raises:
+        ValueError: no rows, columns of unequal length, an architecture that stands twice, a number
+            that is not finite, a column that is not there (the nearest name is given).
+    """
+
+    texts: Sequence[str]
+    columns: Mapping[str, np.ndarray]
+    final: str
+    short: str | None = None
+    source: str = "the truth"
+    # The architectures of a space by the rows that they stand in, once they were read.
+    _read: dict[int, tuple[object, dict[Any, int]]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.texts):
+            raise ValueError(f"{self.source} holds no architectures")
+        for name in (self.final, self.short):
+            if name is not None and name not in self.columns:
+                hint = did_you_mean(name, self.columns)
+                raise ValueError(f"{self.source} has no column {name!r}{hint}")
+        for name, values in self.columns.items():
+            if values.shape != (len(self.texts),):
+                raise ValueError(
+                    f"{self.source}: the column {name!r} has the shape {values.shape}, and there "
+                    f"are {len(self.texts)} architectures"
+                )
+        for name in (self.final, self.short):
+            if name is not None and not np.isfinite(self.columns[name]).all():
+                row = int(np.flatnonzero(~np.isfinite(self.columns[name]))[0])
+                raise ValueError(
+                    f"{self.source}: {name!r} of {self.texts[row]!r} is no finite number"
+                )
+        if len(self._rows_by_text) != len(self.texts):
+            seen: set[str] = set()
+            for text in self.texts:
+                if text in seen:
+                    raise ValueError(f"{self.source}: the architecture {text!r} stands twice")
+                seen.add(text)
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: Path | str, final: str | None = None, short: str | None = None) -> Truth:
+        """Read a file; see the top of this module for its form.
+
+        Args:
+            final, short: names of columns, in place of those that are found by their names.
+
+        Raises:
+            ValueError: it cannot be read or has another form; the sentence names the file.
+        """
+        path = Path(path)
+        readers = {".npz": _npz_columns, ".csv": _csv_columns}
+        if path.suffix.lower() not in readers:
+            raise ValueError(f"{path}: a truth is a .npz or a .csv file")
+        try:
+            columns = readers[path.suffix.lower()](path)
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+        texts = {name: values for name, values in columns.items() if values.dtype.kind == "U"}
+        numbers = {name: values for name, values in columns.items() if name not in texts}
+        if len(texts) != 1:
+            raise ValueError(
+                f"{path}: a truth has one column of texts, the architectures, not {len(texts)} "
+                f"({', '.join(texts) or 'its columns are numbers'})"
+            )
+        if not numbers:
+            raise ValueError(f"{path}: a truth has a column of numbers, the accuracies")
+        if final is None:
+            final = next((name for name in FINAL if name in numbers), next(iter(numbers)))
+        if short is None:
+            of_valid = [name for name in numbers if name.startswith("valid") and name != final]
+            short = SHORT if SHORT in numbers else next(iter(of_valid), None)
+        (architectures,) = texts.values()
+        for name in (final, short):
+            if name in numbers and np.abs(numbers[name]).max(initial=0.0) <= 1.0:
+                numbers[name] = 100.0 * numbers[name]
+        stripped = [str(text).strip() for text in architectures]
+        return cls(stripped, numbers, final, short, str(path))
+
+    # ---- looking up ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def _rows_by_text(self) -> dict[str, int]:
+        return {text: row for row, text in enumerate(self.texts)}
+
+    def row(self, architecture: Architecture | str, space: Known | None = None) -> int:
+        """The row of an architecture, by its text; in a space also by another way to write it.
+
+        Raises:
+            ValueError: the file has no such architecture.
+        """
+        text = architecture if isinstance(architecture, str) else architecture.to_text()
+        if text in self._rows_by_text:
+            return self._rows_by_text[text]
+        if space is not None:
+            found = self._rows_in(space).get(space.decision(architecture))
+            if found is not None:
+                return found
+        raise ValueError(
+            f"{self.source} has no row for {text!r:.200}: it is the truth of another space"
+        )
+
+    def _rows_in(self, space: Known) -> dict[Any, int]:
+        """The architectures of the file, as those of a space."""
+        known = self._read.get(id(space))
+        if known is None:
+            rows: dict[Any, int] = {}
+            for row, text in enumerate(self.texts):
+                try:
+                    rows[space.decision(text)] = row
+                except ValueError as error:
+                    raise ValueError(
+                        f"{self.source} is not the truth of a {type(space).__name__}: {error}"
+                    ) from error
+            known = (space, rows)  # with the space, so that no other has its id
+            self._read[id(space)] = known
+        return known[1]
+
+    # ---- measures --------------------------------------------------------------------------------
+
+    @cached_property
+    def values_N(self) -> np.ndarray:
+        """What each architecture reaches, in percent, float64."""
+        return np.asarray(self.columns[self.final], dtype=np.float64)
+
+    @property
+    def best(self) -> float:
+        """The accuracy of the best architecture."""
+        return float(self.values_N.max())
+
+    def accuracy(self, architecture: Architecture | str, space: Known | None = None) -> float:
+        """What an architecture reaches, in percent. ValueError for one that the file has not."""
+        return float(self.values_N[self.row(architecture, space)])
+
+    def regret(self, accuracy: float) -> float:
+        """How far an accuracy is below the best, in points."""
+        return self.best - accuracy
+
+    def percentile(self, accuracy: float) -> float:
+        """How many of the architectures reach at most this, in percent; of the best 100."""
+        return 100.0 * float(np.mean(self.values_N <= accuracy))
+
+    def best_of_random(self, n: int, by: str | None = None) -> Random:
+        """The accuracy of the best of n architectures that are drawn uniformly, exactly.
+
+        Args:
+            by: the column by which the best of them is told; None takes the short training, and
+                where there is none the truth itself, which no search knows.
+
+        Raises:
+            ValueError: n is below 1, or there is no such column.
+        """
+        if n < 1:
+            raise ValueError(f"the best of n architectures needs n of at least 1, not {n}")
+        if by is None:
+            by = self.final if self.short is None else self.short
+        if by not in self.columns:
+            raise ValueError(f"{self.source} has no column {by!r}{did_you_mean(by, self.columns)}")
+        order = np.argsort(-np.asarray(self.columns[by], dtype=np.float64), kind="stable")
+        # The best drawn is the i-th of all where none of the i before it is drawn, but it is.
+        places = np.arange(len(order) + 1, dtype=np.float64)
+        none_before = (1.0 - places / len(order)) ** n
+        probability = none_before[:-1] - none_before[1:]
+        reached = self.values_N[order]
+        mean = float(probability @ reached)
+        variance = float(probability @ np.square(reached - mean))
+        return Random(n, mean, max(variance, 0.0) ** 0.5, by)
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def within(self, column: str, limit: float) -> Truth:
+        """The part in which a column is at most a limit: chains within a budget.
+
+        Raises:
+            ValueError: there is no such column, or nothing within the limit.
+        """
+        if column not in self.columns:
+            hint = did_you_mean(column, self.columns)
+            raise ValueError(f"{self.source} has no column {column!r}{hint}")
+        return self._part(lambda: self.columns[column] <= limit, f"{column} up to {limit:g}")
+
+    def _part(self, chosen: Callable[[], np.ndarray], what: str) -> Truth:
+        places = np.flatnonzero(chosen())
+        if not len(places):
+            raise ValueError(f"{self.source}: there is nothing with {what}")
+        columns = {name: values[places] for name, values in self.columns.items()}
+        texts = [self.texts[place] for place in places]
+        source = f"{self.source} ({what})"
+        return replace(self, texts=texts, columns=columns, source=source, _read={})
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _npz_columns(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file; nothing in it is run."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.file_size > MOST_BYTES:
+                    raise ValueError(f"{path}: {entry.filename} is larger than 1 GiB")
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is no .npz file: {error}") from error
+    except ValueError as error:
+        message = str(error)
+        if not message.startswith(str(path)):
+            message = f"{path} cannot be read: {message}"
+        raise ValueError(message) from error
+    for name, values in columns.items():
+        if values.dtype.kind == "S":
+            columns[name] = np.char.decode(values, "utf-8")
+        elif values.dtype.kind not in "Uiufb":
+            raise ValueError(f"{path}: the column {name!r} has the type {values.dtype}")
+    return columns
+
+
+def _csv_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table of text; those that are numbers throughout become numbers."""
+    import csv
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as text: {error}") from error
+    rows = [row for row in rows if row]
+    if len(rows) < 2:
+        raise ValueError(f"{path}: a truth has a line of names and a line for each architecture")
+    names = [name.strip() for name in rows[0]]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: two columns have one name: {', '.join(names)}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(names):
+            raise ValueError(
+                f"{path}: line {number} has {len(row)} entries, the line of names {len(names)}"
+            )
+    columns = {}
+    for place, name in enumerate(names):
+        columns[name] = _numbers_or_texts([row[place].strip() for row in rows[1:]])
+    if not any(values.dtype.kind == "U" for values in columns.values()):
+        # Codes of digits: `00001111` is a chain, and not the number 1111.
+        columns[names[0]] = np.asarray([row[0].strip() for row in rows[1:]], dtype=np.str_)
+    return columns
+
+
+def _numbers_or_texts(entries: list[str]) -> np.ndarray:
+    try:
+        return np.asarray([float(entry) for entry in entries])
+    except ValueError:
+        return np.asarray(entries, dtype=np.str_)
