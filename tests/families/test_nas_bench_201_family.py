@@ -65,7 +65,7 @@ def test_a_run_from_the_search_to_the_export(tmp_path):
     spec = importlib.util.spec_from_file_location("exported_cell", files[0])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.CELL == [list(names) for names in CELL.nodes]
+    assert [list(names) for names in CELL.nodes] == module.CELL
     network = module.build()
     network.load_state_dict(torch.load(tmp_path / "cell.pt", weights_only=True))
     own = SPACE.network(CELL, num_classes=10, in_channels=1)
