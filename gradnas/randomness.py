@@ -57,6 +57,22 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 @contextmanager
+def generators_kept() -> Iterator[None]:
+    """Within, numpy's and Python's global generators may be drawn from; then they are as before.
+
+    For passes that a search does not need, through a user's code. Those of torch the passes of a
+    search put back themselves.
+    """
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+@contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
     """Within: the global CPU generators of torch, numpy and Python's `random` begin at these
     numbers.
@@ -66,14 +82,11 @@ def seeded(*numbers: int) -> Iterator[None]:
     """
     seed = seed_for(*numbers)
     torch_state = torch.get_rng_state()
-    numpy_state = np.random.get_state()
-    python_state = random.getstate()
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+    with generators_kept():
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(torch_state)

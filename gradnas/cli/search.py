@@ -99,6 +99,7 @@ def _config(command: SearchCommand) -> SearchSettings:
         "checkpoint_cells",
         "capture",
         "candidates",
+        "guard",
     )
     config = replace(config, **changes, **_methods(command, config))
     if config.takes_cost:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradnas import distributed
+from gradnas.precision import HALF
 
 Tensors = dict[str, Tensor]
 Loss = Callable[[Tensors, Tensors], Tensor]
@@ -28,6 +29,18 @@ NO_SECOND = "use Unrolled(mode='finite_difference') or FirstOrder(), which diffe
 ONCE_DIFFERENTIABLE = once_differentiable(lambda ctx: None).__code__
 
 CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
+
+
+class NoSecondDerivative(ValueError):
+    """A function in the graph of a loss has no second derivative.
+
+    Attributes:
+        what: the beginning of a sentence that says which.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}, and this gradient needs a second derivative: {NO_SECOND}")
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -179,8 +192,8 @@ def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) 
     """`torch.autograd.grad`, with zeros for what the loss does not depend on.
 
     Raises:
-        ValueError: the loss is not a scalar; with `create_graph`, a function in it has no second
-            derivative.
+        ValueError: the loss is not a scalar.
+        NoSecondDerivative: with `create_graph`, a function in it has none.
     """
     inputs = list(inputs)
     if loss.dim() != 0:
@@ -195,7 +208,7 @@ def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) 
 
 
 def _check_second_derivatives(tensors: Sequence[Tensor]) -> None:
-    """ValueError where a function that is marked `once_differentiable` has a part in these.
+    """NoSecondDerivative where a function marked `once_differentiable` has a part in these.
 
     What such a function gives in backward is a constant, or hangs on a leaf of its own behind a
     node that is to raise an error. Asked for the derivative in certain inputs alone, autograd never
@@ -221,9 +234,8 @@ def _check_second_derivatives(tensors: Sequence[Tensor]) -> None:
                 seen.add(following)
                 waiting.append(following)
     if missing is not None:
-        raise ValueError(
-            f"{missing} in the network or the loss is marked once_differentiable, and this "
-            f"gradient needs a second derivative: {NO_SECOND}"
+        raise NoSecondDerivative(
+            f"{missing} in the network or the loss is marked once_differentiable"
         )
 
 
@@ -233,6 +245,31 @@ def zeros_for_none(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> 
     for grad, tensor in zip(grads, inputs, strict=True):
         filled.append(torch.zeros_like(tensor) if grad is None else grad)
     return filled
+
+
+def pulled_back(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vector: Sequence[Tensor]
+) -> list[Tensor]:
+    """`sum_i vector_i * d outputs_i / d inputs`, keeping the graph; float32 or wider.
+
+    Of the gradient of a loss, in what it is the gradient in: a Hessian times a vector.
+    """
+    heads = []
+    cotangents = []
+    for output, cotangent in zip(outputs, vector, strict=True):
+        # A weight in which the loss is linear has a constant slope, without a graph.
+        if output.requires_grad:
+            heads.append(output)
+            cotangents.append(cotangent.to(output.dtype))
+    if not heads:
+        return [wide(torch.zeros_like(t)) for t in inputs]
+    grads = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
+    return [wide(grad) for grad in zeros_for_none(grads, inputs)]
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 where it has 16 bits: sums of many terms need more."""
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:

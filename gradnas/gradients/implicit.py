@@ -19,11 +19,11 @@ from gradnas.gradients.base import (
     averaged,
     grad,
     leaves,
+    pulled_back,
     require_inner,
     same_randomness,
-    zeros_for_none,
+    wide,
 )
-from gradnas.precision import HALF
 
 Vector = list[Tensor]
 
@@ -89,7 +89,7 @@ class Implicit(ArchitectureGradient):
             both = grad(valid_loss(w, a), [*a.values(), *w.values()])
             direct = both[: len(a)]
             # The solver adds up many terms, for which 16 bits are too few.
-            v = [_wide(d) for d in distributed.mean(both[len(a) :])]
+            v = [wide(d) for d in distributed.mean(both[len(a) :])]
 
             rewind()
             slope = grad(train_loss(w, a), w.values(), create_graph=True)
@@ -101,7 +101,7 @@ class Implicit(ArchitectureGradient):
             def hessian_times(x: Vector) -> Vector:
                 # H is symmetric, so that pulling x back through the slope is H x. Averaged for each
                 # product: all ranks solve one system, that of their joint loss.
-                products = distributed.mean(_pull_back(slope, weights, x))
+                products = distributed.mean(pulled_back(slope, weights, x))
                 return _plus(products, shift, x)
 
             if self.solver == "neumann":
@@ -109,27 +109,8 @@ class Implicit(ArchitectureGradient):
                 x = _neumann(hessian_times, v, step_size, self.steps)
             else:
                 x = _cg(hessian_times, v, self.steps)
-            mixed = _pull_back(slope, list(a.values()), x)
+            mixed = pulled_back(slope, list(a.values()), x)
         return averaged(a, [d - m for d, m in zip(direct, mixed, strict=True)])
-
-
-def _pull_back(outputs: Vector, inputs: Vector, vector: Vector) -> Vector:
-    """`sum_i vector_i * d outputs_i / d inputs`, keeping the graph."""
-    heads = []
-    cotangents = []
-    for output, cotangent in zip(outputs, vector, strict=True):
-        # A weight in which the loss is linear has a constant slope, without a graph.
-        if output.requires_grad:
-            heads.append(output)
-            cotangents.append(cotangent.to(output.dtype))
-    if not heads:
-        return [_wide(torch.zeros_like(t)) for t in inputs]
-    grads = torch.autograd.grad(heads, inputs, cotangents, retain_graph=True, allow_unused=True)
-    return [_wide(grad) for grad in zeros_for_none(grads, inputs)]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _plus(x: Vector, factor: float | Tensor, y: Vector) -> Vector:

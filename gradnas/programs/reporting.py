@@ -22,6 +22,7 @@ from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.data import data_notices, data_read
 from gradnas.reports.folder import Folder, read_alphas, read_folder
+from gradnas.reports.health import health_section
 from gradnas.reports.parts import CSS, escaped, notice, row, section
 from gradnas.reports.verdict import verdict_section
 from gradnas.reports.words import (
@@ -119,6 +120,7 @@ def _page(folder: Folder) -> str:
     sections = [
         (family.title, family.shown(folder)),
         ("Verdict", verdict_section(folder)),
+        ("Health of the search", health_section(folder)),
         (f"Compared with random {family.noun}s", words.comparison(folder)),
         ("Cost against accuracy", words.costs(folder)),
         ("Over the epochs", words.curves(folder)),

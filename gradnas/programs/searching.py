@@ -142,7 +142,7 @@ def _run(
         record: Record = {}
         stopped = False
         is_first_here = True
-        while search.epoch < config.epochs and not stopped:
+        while search.epoch < config.epochs and not stopped and search.health.stopped is None:
             epoch = search.epoch
             began = time.monotonic()
             task.start_epoch()
@@ -171,6 +171,7 @@ def _run(
             if is_main and on_epoch is not None:
                 told = epoch_of(search, record, config.epochs, timed["seconds"], run.path)
                 keeper.tell(on_epoch, told)
+            search.health.act()
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.
@@ -227,7 +228,8 @@ def _warnings(task: Task, epoch: int, record: Record) -> list[str]:
     """What is to be said after an epoch; after the first, also that all of them are warm-up."""
     waiting = task.decidedness.all_warm_up() if epoch == 0 else None
     first = [] if waiting is None else [waiting]
-    return [*first, *task.warnings(record)]
+    news = task.search.health.news
+    return [*first, *task.warnings(record), *([] if news is None else [news])]
 
 
 def _write_found(

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradnas import runs
+from gradnas.config import visible
 from gradnas.environment import is_at_work
 from gradnas.programs.reporting import complete_folder, family_of_folder
 from gradnas.reports.folder import Folder, Mixture
+from gradnas.reports.health import news
 from gradnas.reports.terminal import Pace, epoch_line, screen
 from gradnas.reports.words import in_words_of
 from gradnas.tasks import kind_of
@@ -84,6 +86,9 @@ class Seen:
             is_last = number == len(rows) and self.ending is None
             left = pace.left(number) if is_last else None
             lines.append(epoch_line(what, record, pace.epochs, left))
+            wrong = news(rows, number - 1)
+            if wrong is not None:
+                lines.append(visible(f"{what}: warning: {wrong}"))
         return lines
 
 
@@ -97,6 +102,8 @@ def _changed(path: Path) -> float:
 
 def _epochs(folder: Folder) -> int:
     """How many there will be: fewer than the configuration says where the steps are limited."""
+    if "stopped" in folder.results:  # by the guard
+        return len(folder.metrics.rows)
     most = folder.config.get("max_steps")
     steps = folder.metrics.last("steps")
     if not isinstance(most, int) or steps is None:

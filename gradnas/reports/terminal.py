@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradnas.config import visible
 from gradnas.progress import clock
 from gradnas.reports.folder import Folder, Mixture
+from gradnas.reports.health import signs, trouble
 from gradnas.runs import Record
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 MEASURES = ("train_", "search_valid_", "valid_", "derived_valid_")  # how their names begin
 MOST_CURVES = 8
 WIDEST_CURVE = 32
+MOST_LINES = 4  # of a sentence about the health of a search
 BAR_WIDTH = 30
 GAP = 2  # between columns
 TWO_COLUMNS = 76  # from so many characters on there may be two
@@ -78,6 +81,7 @@ def screen(
     curves = _curves(folder, width)
     if curves:
         head += ["", *curves]
+    head += _health(folder, width)
     if mixtures:
         rows = max(height - len(head) - 1, 3)
         head += ["", *_mixtures(mixtures, width, rows)]
@@ -165,6 +169,18 @@ def _curves(folder: Folder, width: int) -> list[str]:
         name = f"{_cut(label, label_width):{label_width}}"
         cells.append(f"{name} {last[label]:>{value_width}} {blocks(values[label], room)}")
     return _in_columns(cells, columns, own)
+
+
+def _health(folder: Folder, width: int) -> list[str]:
+    """The signs of the health of a search, and what is wrong."""
+    if not folder.is_search:
+        return []
+    text = ", ".join(signs(folder))
+    wrong = trouble(folder)
+    lines = [] if not text else [f"health: {text}"]
+    if wrong is not None:
+        lines += textwrap.wrap(visible(wrong), max(width, 20))[:MOST_LINES]
+    return ["", *lines] if lines else []
 
 
 def _entropy(folder: Folder) -> Series:

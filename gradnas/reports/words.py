@@ -115,7 +115,8 @@ def notices(folder: Folder, collapse: str | None) -> list[str]:
 def _lost_epochs(folder: Folder) -> list[str]:
     """What a finished run must say where its metrics are not those of all epochs."""
     found = len(folder.metrics.rows)
-    if found >= folder.epochs or folder.config.get("max_steps") is not None:
+    was_ended = "stopped" in folder.results  # by the guard
+    if found >= folder.epochs or was_ended or folder.config.get("max_steps") is not None:
         return []
     return [
         f"{folder.metrics.path.name} holds only {found} of {folder.epochs} epochs: the others were "

@@ -19,12 +19,14 @@ from gradnas.search.comparing import Compared
 from gradnas.search.epoch import epoch_of
 from gradnas.search.feed import length_of, supervised
 from gradnas.search.folder import FitFolder, Losses, Recorded, epoch_record
+from gradnas.search.health import Health, check_guard
 from gradnas.search.judging import check_wanted, verdict_after
 from gradnas.search.modes import Modes
 from gradnas.search.result import Decided, SearchResult, result_of
 from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
+from gradnas.settings.formats import Guard
 
 
 class Fitted(Compared, Recorded, Decided, Protocol):
@@ -32,6 +34,7 @@ class Fitted(Compared, Recorded, Decided, Protocol):
 
     weight_step: WeightStep
     modes: Modes
+    health: Health
 
     @property
     def epoch(self) -> int:
@@ -63,10 +66,12 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    guard: Guard = "warn",
 ) -> SearchResult:
     """`Search.fit`; `wanted` are the candidates and the random architectures of its verdict."""
     check_gradients()
     check_wanted(*wanted)
+    check_guard(guard)
     schedule = search.schedule
     last = _last_epoch(schedule, epochs)
     schedule.check_alphas_move(last)
@@ -77,6 +82,9 @@ def fit(
     # The length of the search is known only now, and the learning rate depends on it.
     search.weight_step.set_learning_rate()
     search.modes.train()
+    search.health.watch(guard)
+    if not resume:
+        search.health.stopped = None  # by an earlier call
 
     folder = None if out is None else FitFolder(search, out, resume, last)
     if resume and folder is None:
@@ -115,7 +123,7 @@ def _epochs(
     with bar:
         for sentence in [*search.supernet.notes(), *([] if note is None else [note])]:
             bar.say(sentence)
-        while search.epoch < last:
+        while search.epoch < last and search.health.stopped is None:
             epoch = search.epoch
             began = time.monotonic()
             seen = folder.seen if folder is not None else Losses()
@@ -126,14 +134,18 @@ def _epochs(
                 if folder is not None:
                     folder.keeper.after_step()
             bar.epoch(epoch, seen.means())
+            found = search.health.finish_epoch(result_of(search).decision)
+            if search.health.news is not None:
+                bar.say(f"warning: {search.health.news}")
             if folder is not None:
                 if search.epoch == last:
                     lines, verdict = judged()
-                record = folder.finish_epoch(epoch, verdict)
+                record = folder.finish_epoch(epoch, verdict, found)
             elif on_epoch is not None:
-                record = epoch_record(search, epoch, seen.means(), result_of(search), None)
+                record = epoch_record(search, epoch, seen.means(), result_of(search), None, found)
             if on_epoch is not None and distributed.is_main():
                 _tell(search, on_epoch, record, last, time.monotonic() - began, folder)
+            search.health.act()
             if folder is not None:
                 folder.keeper.after_step()
         if verdict is None and not lines:
@@ -143,7 +155,7 @@ def _epochs(
         result = search.result()
         if folder is not None:
             folder.finish(result)
-        for line in lines:
+        for line in [*lines, *search.health.lines()]:
             bar.say(f"search: {line}")
     return result
 

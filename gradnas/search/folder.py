@@ -25,6 +25,7 @@ from gradnas.optimizers import AlphaOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import StepReport
+from gradnas.search.health import Health
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.schedule import Schedule
@@ -55,6 +56,8 @@ class Recorded(Protocol):
     cost: ExpectedCost | None
     precision: Any
     terms: Terms
+    health: Health
+
 
     @property
     def epoch(self) -> int: ...
@@ -191,10 +194,10 @@ class FitFolder:
             "trajectory": self.trajectory,
         }
 
-    def finish_epoch(self, epoch: int, verdict: Verdict | None) -> Record:
+    def finish_epoch(self, epoch: int, verdict: Verdict | None, health: Record) -> Record:
         """Write the metrics of an epoch, and the alphas after it; returns the metrics."""
         search = self.search
-        record = epoch_record(search, epoch, self.seen.means(), search.result(), verdict)
+        record = epoch_record(search, epoch, self.seen.means(), search.result(), verdict, health)
         for name, table in self._tables().items():
             self.trajectory[f"{name}/{epoch + 1:04}"] = table
         if self.is_main:
@@ -222,6 +225,7 @@ class FitFolder:
             results["cost"] = result.cost
         if result.verdict is not None:
             results["verdict"] = result.verdict.to_json()
+        results |= self.search.health.results()
         runs.write_json(self.run.path / runs.RESULTS, results)
         self.run.set_status("finished")
 
@@ -232,6 +236,7 @@ def epoch_record(
     means: Mapping[str, float],
     result: SearchResult,
     verdict: Verdict | None,
+    health: Record,
 ) -> Record:
     """The metrics of an epoch, counted from 0."""
     record: Record = {
@@ -246,6 +251,7 @@ def epoch_record(
     for name, alpha in search.supernet.alphas.items():
         p = search.relaxation.probabilities(alpha.detach().double())
         record[f"entropy_{name}"] = torch.special.entr(p).sum(-1).mean().item()
+    record |= health
     record["genotype"] = result.decision.to_text()
     return record
 

@@ -40,6 +40,7 @@ from gradnas.search.checks import (
 from gradnas.search.costs import Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
+from gradnas.search.health import Health
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult, strengths
@@ -52,7 +53,7 @@ from gradnas.search.terms import Terms
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
-from gradnas.settings.formats import Precision
+from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
 from gradnas.stabilizers import Stabilizer
@@ -94,6 +95,7 @@ class Search(Standing):
         weight_optimizer, alpha_optimizer: the torch optimisers.
         schedule: the position, and the settings that depend on it.
         cost, costs: of a search with a cost, the setting and the costs of all operations.
+        health: what is known of how well it goes, see `gradnas.search.health.Health`.
 
     Raises:
         ValueError: a combination that cannot work, at once and with the reason.
@@ -179,6 +181,7 @@ class Search(Standing):
         self.weight_step.set_learning_rate()
         self.feed = Feed()
         self.modes = Modes(self.supernet.searched)
+        self.health = Health(self)
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -246,6 +249,9 @@ class Search(Standing):
                 # very step that the weights take next, on the same train batch and with the same
                 # optimiser.
                 if valid_loss is not None and self.schedule.alpha_due:
+                    if self.health.before_alphas(valid_loss):
+                        self.undo()  # what a pass leaves in the attributes of modules
+                        self.undo.remember()
                     seen_valid_loss = self.alpha_step(train_loss, valid_loss)
                 seen_train_loss = self.weight_step.prepare(train_loss)
             except BaseException:  # whatever stops it, there is no half of a step
@@ -275,6 +281,7 @@ class Search(Standing):
         candidates: int = 8,
         random: int = 4,
         on_epoch: OnEpoch | None = None,
+        guard: Guard = "warn",
     ) -> SearchResult:
         """Search for `epochs` epochs, with `loss(net(inputs ...), target)` on every batch.
 
@@ -301,6 +308,10 @@ class Search(Standing):
             on_epoch: a function that is told of every epoch when it has ended
                 (`gradnas.runs.Epoch`), for a tracker of your own. What it raises ends the search;
                 with `out` it may be resumed.
+            guard: what follows where the validation loss becomes sharp in the alphas, which is
+                known to come before a collapse: `"warn"` says so, `"stop"` ends the search with the
+                last decision that was good, `"off"` measures nothing (it takes at most 5% of the
+                steps) and says nothing. `health` has what was seen.
 
         Raises:
             ValueError: a folder that holds anything, or no run of this search to go on with;
@@ -309,7 +320,7 @@ class Search(Standing):
         """
         wanted = (candidates, random)
         loaders = train_loader, valid_loader
-        return fit(self, *loaders, loss, epochs, progress, wanted, out, resume, on_epoch)
+        return fit(self, *loaders, loss, epochs, progress, wanted, out, resume, on_epoch, guard)
 
     # ---- state -----------------------------------------------------------------------------------
 

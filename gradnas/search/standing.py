@@ -13,8 +13,11 @@ from gradnas.latency import Costs
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
 from gradnas.search.alpha_step import AlphaStep
+from gradnas.search.bound_net import NetLoss
 from gradnas.search.comparing import compare
 from gradnas.search.costs import NO_COSTS, Spending
+from gradnas.search.curvature import Curvature
+from gradnas.search.health import Health
 from gradnas.search.judging import as_it_was, can_be_read_again, judge_of_loaders
 from gradnas.search.passes import Passes
 from gradnas.search.result import (
@@ -42,6 +45,7 @@ class Standing:
     cost: ExpectedCost | None
     spending: Spending | None
     alpha_step: AlphaStep
+    health: Health
     alpha_optimizer: torch.optim.Adam
     start: Mapping[str, Tensor]  # the probabilities of its beginning
     verdict: Verdict | None = None  # of the last comparison
@@ -148,6 +152,26 @@ class Standing:
         with as_it_was(self.passes.seed, [train_loader, valid_loader]):
             judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
             return self.take_verdict(compare(self, result, judge, candidates, random))
+
+    def curvature(self, valid_loss: NetLoss, products: int = 20) -> Curvature:
+        """The ends of the spectrum of the Hessian of a loss in the alphas, as they are now.
+
+        A largest eigenvalue that grows is known to come before a collapse (RobustDARTS, arXiv
+        1909.09656); `fit` follows it. Nothing of the search changes.
+
+        Args:
+            valid_loss: as of `step`, of one batch.
+            products: of the Hessian with vectors, at most; as many as there are alphas give it
+                exactly.
+
+        Raises:
+            ValueError: it cannot be computed exactly (a sampled operation, a part without second
+                derivatives, several processes); fewer products than 1.
+            FloatingPointError: the loss or its derivatives are NaN or infinite.
+        """
+        if products < 1:
+            raise ValueError(f"products must be at least 1, not {products}")
+        return self.health.sharpness.now(valid_loss, products)
 
     def take_verdict(self, verdict: Verdict) -> Verdict:
         """From now to the next step it is that of the results."""

@@ -20,6 +20,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.runs import State
 from gradnas.search.costs import Spending
 from gradnas.search.feed import Feed
+from gradnas.search.health import Health
 from gradnas.search.passes import Passes
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
@@ -62,6 +63,7 @@ class Stateful(Protocol):
     spending: Spending | None
     terms: Terms
     feed: Feed
+    health: Health
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +90,7 @@ def state_of(search: Stateful) -> dict[str, Any]:
         "baseline": None if search.rewards is None else search.rewards.baseline,
         "seed": search.passes.seed,
         "feed": search.feed.state_dict(),
+        "health": search.health.state_dict(),
         "random_state": random_state(search.device),
     }
     if supernet.initial is not None:
@@ -150,6 +153,7 @@ def take_over(search: Stateful, state: State) -> None:
         search.spending.state = CostState(**state["cost"])
     if supernet.initial is not None and "initial" in state:
         supernet.initial = dict(state["initial"])
+    search.health.load_state_dict(state.get("health"), columns)  # states of before have none
     # Last: nothing above may use up numbers of the state that goes on.
     set_random_state(state["random_state"], search.device)
 

@@ -92,7 +92,7 @@ class Difference:
         for gain, weight in zip(gains, one.weights, strict=True):
             squares += (weight / total * (gain - mean)) ** 2
         error = math.sqrt(squares * number / (number - 1))
-        return Difference(mean, _t_95(number - 1) * error)
+        return Difference(mean, t_95(number - 1) * error)
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
@@ -100,7 +100,8 @@ def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return total / sum(weights)
 
 
-def _t_95(freedom: int) -> float:
+def t_95(freedom: int) -> float:
+    """How many standard errors 95% of means without a cause lie within."""
     return T_95[freedom - 1] if freedom <= len(T_95) else 1.96 + 2.5 / freedom
 
 

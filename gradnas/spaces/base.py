@@ -90,6 +90,13 @@ class Supernet(NetworkWithCosts[D], ABC):
         """Choice -> operations in the columns of its alpha; empty where they have no names."""
         return {}
 
+    def weightless(self) -> dict[str, Tensor]:
+        """Choice -> whether each operation has no weights, shaped as its alpha.
+
+        Without choices whose operations do not differ in that.
+        """
+        return {}
+
     @abstractmethod
     def skip_count(self, decision: D) -> int:
         """How many of the chosen operations are skip connections: many mark a collapsed search."""

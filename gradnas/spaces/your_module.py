@@ -104,6 +104,17 @@ class OpenModule(Supernet[D]):
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return dict(self.names)
 
+    def weightless(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for module in self.net.modules():
+            if not isinstance(module, Choice) or module.name in found:
+                continue
+            assert module.name is not None
+            free_O = torch.tensor([_has_no_weights(own) for own in module.operations.values()])
+            if free_O.any() and not free_O.all():
+                found[module.name] = free_O
+        return found
+
 
 class ModuleSupernet(OpenModule[Choices]):
     """The user's module; a decision names the operation of every choice that it reaches."""
@@ -197,6 +208,10 @@ class ModuleSupernet(OpenModule[Choices]):
             assert self.initial is not None
             network.load_state_dict(self.initial)
         return with_chosen(network, decision)
+
+
+def _has_no_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is None
 
 
 class Alphas(nn.ParameterDict):

@@ -44,7 +44,15 @@ class DataSettings(Protocol):
 
 # What a run may be resumed with another value of: results differ in their last bits at the most, or
 # another part of the work is done. Where the data are is checked by what they hold.
-MAY_CHANGE = ("device", "threads", "checkpoint_seconds", "max_steps", "random_cells", "candidates")
+MAY_CHANGE = (
+    "device",
+    "threads",
+    "checkpoint_seconds",
+    "max_steps",
+    "random_cells",
+    "candidates",
+    "guard",
+)
 # Lists that checkpoints of earlier versions do not name, as they had nothing to put there.
 LATER = ("terms", "stabilizers")
 DATA_MAY_CHANGE = ("source", "sha256", "workers")

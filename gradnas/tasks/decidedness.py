@@ -34,7 +34,7 @@ class Decidedness:
         )
 
     def undecided(self) -> str | None:
-        """A sentence where the alphas have not moved, so that nothing was decided; else None."""
+        """A sentence where the alphas have not moved, or go no way: nothing was decided."""
         if not any(self.entropies().values()):
             return None  # there was nothing to decide
         search = self.search
@@ -42,7 +42,7 @@ class Decidedness:
             largest_change(search.start, strengths(search.relaxation, search.supernet.alphas))
             > UNMOVED
         ):
-            return None
+            return search.health.undecided
         schedule = self.search.schedule
         warmup = schedule.warmup_epochs
         lr = self.search.alpha_optimizer.param_groups[0]["lr"]

@@ -84,4 +84,5 @@ class Outcome(ABC, Generic[S]):
         undecided = self.decidedness.undecided()
         if undecided is not None:
             found["undecided"] = undecided
+        found |= self.search.health.results()
         return found

@@ -49,6 +49,7 @@ class SearchTask(Outcome[S], Generic[S, B]):
         self.valid_means = Means()
         self.memory_mib = 0.0
         self.decidedness = Decidedness(search)
+        search.health.watch(getattr(config, "guard", "warn"))
         tables = tables_of(search.supernet)
         self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
 
@@ -142,6 +143,7 @@ class SearchTask(Outcome[S], Generic[S, B]):
             record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
+        record |= search.health.finish_epoch(result.decision)
         record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
         for name, table in tables_of(search.supernet).items():

@@ -50,10 +50,14 @@ class Sentences(ABC, Generic[S]):
     def of_search(self, config: S, results: Record) -> list[str]:
         """What a search says of its results at its end."""
         del config
-        sentences = [f"genotype: {results['genotype']}"]
         if "undecided" in results:
-            sentences.append(f"warning: {results['undecided']}")
-        return sentences + verdict_lines(results)
+            sentences = [
+                f"no result: {results['undecided']}",
+                f"strongest by chance: {results['genotype']}",
+            ]
+        else:
+            sentences = [f"genotype: {results['genotype']}"]
+        return sentences + health_lines(results) + verdict_lines(results)
 
     @abstractmethod
     def tested_on(self, results: Record) -> str:
@@ -79,6 +83,12 @@ class Sentences(ABC, Generic[S]):
                 f"(standard deviation {spread})"
             )
         return sentences
+
+
+def health_lines(results: Record) -> list[str]:
+    """What was wrong with a search; nothing where nothing was, or where it was said already."""
+    wrong = results.get("health")
+    return [] if wrong is None or wrong == results.get("undecided") else [f"health: {wrong}"]
 
 
 def verdict_lines(results: Record) -> list[str]:

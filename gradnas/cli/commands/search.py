@@ -18,6 +18,7 @@ from gradnas.cli.options import (
     TaskFile,
     Whole,
 )
+from gradnas.settings.formats import Guard
 from gradnas.settings.limits import CostLimits
 
 
@@ -41,6 +42,9 @@ class _SearchOptions(RunOptions):
     candidates: Whole = None
     """Measure so many of the likeliest architectures at the end, within a tenth of the search's
     work, to see what was decided; 0 for no verdict."""
+    guard: Annotated[Guard | None, arg(help_behavior_hint="")] = None
+    """Where the search becomes unhealthy: warn, stop with the last decision that was good, or off,
+    which measures nothing that costs time."""
     checkpoint_cells: Flag = None
     """Compute every cell again in backward: less memory, more time."""
     capture: Flag = None

@@ -138,6 +138,22 @@ class ConvSupernet(Supernet[Genotype]):
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return {kind: self.shape.column_names(kind) for kind in KINDS}
 
+    def weightless(self) -> dict[str, Tensor]:
+        """As of any supernet; on edges that halve the maps a skip connection has weights."""
+        found: dict[str, Tensor] = {}
+        for cell in self.cells:
+            assert isinstance(cell, EdgeCell)
+            if cell.kind in found:
+                continue
+            free_EO = torch.zeros(self.shape.num_edges, len(self.shape.names), dtype=torch.bool)
+            for row, operations in enumerate(cell.edges):
+                assert isinstance(operations, nn.ModuleDict)
+                for column, name in enumerate(self.shape.names):
+                    free_EO[row, column] = next(operations[name].parameters(), None) is None
+            if free_EO.any() and not free_EO.all():
+                found[cell.kind] = free_EO
+        return found
+
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections of the normal cell: the collapse of DARTS shows there."""
         names = [name for name, _ in decision.normal]

@@ -15,7 +15,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.settings.formats import Precision
+from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
@@ -59,6 +59,8 @@ class SearchConfig(SearchSettings):
         threads, checkpoint_seconds: as in `TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
             of the work of the search; 0: the result is not compared with anything.
+        guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
+            with the last decision that was good, `"off"` measures nothing that costs anything.
         recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
@@ -91,6 +93,7 @@ class SearchConfig(SearchSettings):
     threads: int | None = None
     checkpoint_seconds: float = 20.0
     candidates: int = CANDIDATES
+    guard: Guard = "warn"
     recipe: str | None = None
 
     def __post_init__(self) -> None:

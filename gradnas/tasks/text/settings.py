@@ -11,6 +11,7 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.settings.formats import Guard
 from gradnas.spaces import RecurrentCell
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, TrainSettings
@@ -36,6 +37,8 @@ class TextSearchConfig(SearchSettings):
         threads, checkpoint_seconds: as in `TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
             of the work of the search; 0: the result is not compared with anything.
+        guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
+            with the last decision that was good, `"off"` measures nothing that costs anything.
         recipe: the name of the recipe that it began with, which tells the training that follows.
     """
 
@@ -64,6 +67,7 @@ class TextSearchConfig(SearchSettings):
     threads: int | None = None
     checkpoint_seconds: float = 20.0
     candidates: int = CANDIDATES
+    guard: Guard = "warn"
     recipe: str | None = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.runs import Record
 from gradnas.tasks.costs import cost_sentence
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.sentences import Sentences, verdict_lines
+from gradnas.tasks.sentences import Sentences, health_lines, verdict_lines
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 NAME_WIDTH = 28  # of a choice in the terminal; of longer names the end
@@ -29,7 +29,7 @@ class TaskSentences(Sentences[TaskSearchConfig]):
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
         measured = verdict_lines(results)
-        sentences = [*self._choices(results), *measured]
+        sentences = [*self._choices(results), *health_lines(results), *measured]
         key = self.measure.key
         derived = None if measured else results.get(f"derived_valid_{key}")
         if derived is not None:
@@ -40,8 +40,6 @@ class TaskSentences(Sentences[TaskSearchConfig]):
                 f"held-out {key}: {mixture}derived network with its weights "
                 f"{self.measure.text(derived)}"
             )
-        if "undecided" in results:
-            sentences.append(f"warning: {results['undecided']}")
         if config.cost is not None:
             sentences.append(cost_sentence(config.cost, results["cost"]))
         return sentences
@@ -62,6 +60,12 @@ class TaskSentences(Sentences[TaskSearchConfig]):
             if others:
                 line += f"  (then {others[-1][1]} {others[-1][0]:.3f})"
             lines.append(line)
+        if "undecided" in results:
+            return [
+                f"no result: {results['undecided']}",
+                "choices, strongest by chance, with their probabilities:",
+                *lines,
+            ]
         return ["choices, with their probabilities:", *lines]
 
     def tested_on(self, results: Record) -> str:

@@ -21,6 +21,7 @@ from gradnas.precision import Precision
 from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.feed import size_of, to_device
+from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
@@ -109,6 +110,8 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
             of the work of the search; 0: the result is not compared with anything.
+        guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
+            with the last decision that was good, `"off"` measures nothing that costs anything.
     """
 
     takes_cost: ClassVar[bool] = True
@@ -136,6 +139,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     threads: int | None = None
     checkpoint_seconds: float = 20.0
     candidates: int = CANDIDATES
+    guard: Guard = "warn"
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -1,0 +1,289 @@
+"""Search health: whether a search is on its way to an architecture, told while it runs.
+
+How much of the decision has no weights (searches by gradient are known to collapse to skip
+connections), how decided the alphas are, whether the decision still changes, and how sharp the
+validation loss is in the alphas. What is wrong is said in one sentence. Nothing of the search
+changes by it but for a guard that stops, no random number of the search is drawn, and what is
+measured when follows from steps and not from the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, get_args
+
+import torch
+from torch import nn
+
+from gradnas.architectures.base import Architecture
+from gradnas.objectives.cost import ExpectedCost
+from gradnas.relaxations import Relaxation
+from gradnas.runs import Record, State
+from gradnas.search import health_words
+from gradnas.search.bound_net import NetLoss
+from gradnas.search.passes import Passes
+from gradnas.search.schedule import Schedule
+from gradnas.search.sharpness import LAG, Growth, Sharpness
+from gradnas.search.signals import (
+    NEAR_EQUAL,
+    Chance,
+    Weightless,
+    decided_rows,
+    relative_entropy,
+    weightless,
+)
+from gradnas.settings.formats import Guard
+from gradnas.spaces.base import Supernet, tables_of
+
+MOSTLY = 0.5  # share of a decision that changes within LAG epochs, above which it is not settled
+
+
+def check_guard(guard: str) -> None:
+    """ValueError for another word than those of a guard."""
+    if guard not in get_args(Guard):
+        raise ValueError(f"guard must be 'warn', 'stop' or 'off', not {guard!r}")
+
+
+class Searched(Protocol):
+    """A search whose health is told."""
+
+    supernet: Supernet
+    relaxation: Relaxation
+    passes: Passes
+    schedule: Schedule
+    alphas: dict[str, nn.Parameter]
+    cost: ExpectedCost | None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where the guard has ended a search.
+
+    Attributes:
+        after: finished epochs.
+        decision: finished epochs at the decision that was taken.
+    """
+
+    after: int
+    decision: int
+
+
+def _chosen(supernet: Supernet, decision: Architecture) -> list[str]:
+    """What was decided, operation by operation, each with where it stands."""
+    try:
+        active = supernet.one_hot_draw(decision).active
+    except ValueError:  # a supernet of a user's own need not say
+        return [f"{place} {what}" for place, what in decision.parts().items()]
+    names = supernet.operation_names()
+    chosen = []
+    for choice, rows in active.items():
+        own = names.get(choice)
+        for edge, columns in enumerate(rows):
+            for column in columns:
+                chosen.append(f"{choice} {edge} {column if own is None else own[column]}")
+    return chosen
+
+
+class Health:
+    """The health of a search.
+
+    Attributes:
+        guard: `"warn"`, `"stop"`, or `"off"`: then nothing is measured that costs anything, and
+            nothing is said. It is off until a loop with epochs sets it.
+        sharpness: of its loss in the alphas.
+        trouble: what is wrong, in a sentence; None where nothing is.
+        stopped: by the guard.
+    """
+
+    def __init__(self, search: Searched) -> None:
+        self.search = search
+        self.guard: Guard = "off"
+        self.sharpness = Sharpness(search.passes)
+        self.trouble: str | None = None
+        self.stopped: Stop | None = None
+        self._kind: str | None = None  # of the trouble
+        self._is_new = False
+        self._chance = Chance(search.supernet, search.passes.seed)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take note of epochs from the present one on."""
+        self._first = self.search.schedule.epoch
+        self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
+        self._tables = [tables_of(self.search.supernet)]  # the alphas now, and after every epoch
+
+    def watch(self, guard: Guard) -> None:
+        """From now on measure, and act as the guard says."""
+        check_guard(guard)
+        self.guard = guard
+        # Epochs of a loop of the user's own were not taken note of.
+        if not self._chosen or self._first + len(self._chosen) != self.search.schedule.epoch:
+            self._begin()
+
+    # ---- while it runs ---------------------------------------------------------------------------
+
+    def before_alphas(self, valid_loss: NetLoss) -> bool:
+        """Measure what a step of the alphas would minimise. Whether the network was run."""
+        return self.guard != "off" and self.sharpness.measure(valid_loss)
+
+    def finish_epoch(self, decision: Architecture) -> Record:
+        """Take note of an epoch that has ended; returns what its metrics tell of the health.
+
+        Args:
+            decision: what the alphas stand for now.
+        """
+        search = self.search
+        tables = tables_of(search.supernet)
+        self._chosen.append(_chosen(search.supernet, decision))
+        self._tables.append(tables)
+        found: Record = {}
+        free = weightless(search.supernet, decision)
+        if free is not None:
+            found["weightless_share"] = free.share
+        entropy = relative_entropy(search.relaxation, tables)
+        if entropy is not None:
+            found["relative_entropy"] = entropy
+        agreement = self._agreement()
+        if agreement is not None:
+            found["agreement"] = agreement
+        measured = self.sharpness.finish_epoch()
+        if measured is not None and measured.is_settled:
+            found["hessian_eigenvalue"] = measured.largest
+            found["hessian_residual"] = measured.residual
+        if self.guard != "off":
+            kind, self.trouble = self._found(free, agreement)
+            self._is_new = self.trouble is not None and kind != self._kind
+            self._kind = kind
+            if self.trouble is not None:
+                found["health"] = self.trouble
+        return found
+
+    @property
+    def news(self) -> str | None:
+        """What is wrong, where it was not so after the epoch before."""
+        return self.trouble if self._is_new else None
+
+    def _agreement(self) -> float | None:
+        """The share of the decision that was so `LAG` epochs ago; None before."""
+        if len(self._chosen) <= LAG:
+            return None
+        now = self._chosen[-1]
+        before = set(self._chosen[-1 - LAG])
+        return sum(own in before for own in now) / max(len(now), 1)
+
+    # ---- what is wrong ---------------------------------------------------------------------------
+
+    def _found(
+        self, free: Weightless | None, agreement: float | None
+    ) -> tuple[str | None, str | None]:
+        """The kind of what is wrong after this epoch, and the sentence: the first that is."""
+        grown = self.growth()
+        if grown is not None:
+            return "sharp", health_words.sharp(grown)
+        # Within a budget, or with a cost, what has no weights may be what was asked for.
+        if free is not None and self.search.cost is None and self._chance.is_unlikely(free.share):
+            return "weightless", health_words.without_weights(free)
+        schedule = self.search.schedule
+        epochs = schedule.epochs
+        is_late = epochs is not None and schedule.epoch >= (epochs + schedule.warmup_epochs) / 2
+        if is_late and self.undecided is not None:
+            return "undecided", self.undecided
+        # Before the end it may well change, and so it may soon after a warm-up.
+        is_over = epochs is not None and schedule.epoch >= epochs > schedule.warmup_epochs + LAG
+        if is_over and agreement is not None and agreement < MOSTLY:
+            return "unsettled", health_words.unsettled(agreement)
+        return None, None
+
+    def growth(self) -> Growth | None:
+        """How the loss has become sharper than it should; None where it has not."""
+        return self.sharpness.growth(self.search.schedule.epochs)
+
+    @property
+    def undecided(self) -> str | None:
+        """A sentence where the alphas go no way, so that nothing is decided; else None."""
+        relaxation = self.search.relaxation
+        entropy = relative_entropy(relaxation, self._tables[-1])
+        if entropy is None or entropy < NEAR_EQUAL:
+            return None
+        decided = decided_rows(relaxation, self._tables)
+        if decided is None or decided.rows > decided.chance:
+            return None
+        epochs = self.search.schedule.epochs
+        is_over = epochs is None or self.search.schedule.epoch >= epochs
+        return health_words.undecided(decided, entropy, is_over)
+
+    # ---- the guard -------------------------------------------------------------------------------
+
+    def act(self) -> bool:
+        """After an epoch and its metrics: end the search, where the guard is to.
+
+        The alphas are then those of the last decision that was good. Not in the last epoch, nor
+        twice.
+        """
+        schedule = self.search.schedule
+        grown = self.growth()
+        is_last = schedule.epochs is not None and schedule.epoch >= schedule.epochs
+        if self.guard != "stop" or grown is None or is_last or self.stopped is not None:
+            return False
+        self.stopped = Stop(schedule.epoch, grown.epochs)
+        self.trouble = health_words.stopped(grown, schedule.epoch, schedule.epochs)
+        with torch.no_grad():
+            for name, table in self._tables[grown.epochs - self._first].items():
+                self.search.alphas[name].copy_(table)
+        return True
+
+    def results(self) -> Record:
+        """What the results of the whole search tell of it."""
+        found: Record = {}
+        if self.trouble is not None:
+            found["health"] = self.trouble
+        if self.stopped is not None:
+            found["stopped"] = dict(vars(self.stopped))
+        if self.guard != "off" and not self.sharpness.series:
+            found["no_hessian"] = self.sharpness.reason or health_words.TOO_SHORT
+        return found
+
+    def lines(self) -> list[str]:
+        """What is said of it at the end of a search, for a terminal of 80 columns."""
+        if self.guard == "off" or self.trouble is None:
+            return []
+        return health_words.wrapped(f"health: {self.trouble}")
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> State:
+        """Tensors and plain values."""
+        return {
+            "sharpness": self.sharpness.state_dict(),
+            "trouble": self.trouble,
+            "kind": self._kind,
+            "stopped": None if self.stopped is None else dict(vars(self.stopped)),
+            "first": self._first,
+            "chosen": [list(chosen) for chosen in self._chosen],
+            "tables": [dict(tables) for tables in self._tables],
+        }
+
+    def load_state_dict(self, state: State | None, columns: Mapping[str, list[int]]) -> None:
+        """The inverse of `state_dict`; of a state that has none (None) the health begins now.
+
+        Args:
+            columns: choice -> where the state has the columns of its alpha, where it is elsewhere.
+        """
+        if state is None:
+            self._begin()
+            return
+        self.sharpness.load_state_dict(state["sharpness"])
+        if columns:
+            self.sharpness.begin_anew()
+        self.trouble = state["trouble"]
+        self._kind = state["kind"]
+        self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
+        self._first = state["first"]
+        self._chosen = [list(chosen) for chosen in state["chosen"]]
+        self._tables = []
+        for saved in state["tables"]:
+            tables = dict(saved)
+            for name, places in columns.items():
+                tables[name] = tables[name][..., places]
+            self._tables.append(tables)

@@ -1,0 +1,77 @@
+"""What the health of a search says, each in one sentence: what is wrong, and what to try."""
+
+from __future__ import annotations
+
+import textwrap
+
+from gradnas.search.sharpness import LAG, Growth
+from gradnas.search.signals import Decided, Weightless
+from gradnas.search.verdict_words import WIDTH
+
+TOO_SHORT = (
+    "the search was too short for it: a measurement may take a twentieth of the steps since the "
+    "last one, and none was settled"
+)
+
+
+def sharp(grown: Growth) -> str:
+    """The largest eigenvalue has grown."""
+    return (
+        f"the validation loss becomes sharp in the alphas {_eigenvalues(grown)}, after which "
+        "derived networks are known to get worse (RobustDARTS): take the decision after epoch "
+        f"{grown.epochs}, or search with the guard on stop, for fewer epochs, or with more weight "
+        "decay"
+    )
+
+
+def stopped(grown: Growth, after: int, epochs: int | None) -> str:
+    """The guard has ended the search."""
+    of = "" if epochs is None else f" of {epochs}"
+    return (
+        f"the guard ended the search after epoch {after}{of}, as the validation loss had become "
+        f"sharp in the alphas {_eigenvalues(grown)}; the decision is that after epoch "
+        f"{grown.epochs}"
+    )
+
+
+def without_weights(free: Weightless) -> str:
+    """More of the decision has no weights than chance would give."""
+    return (
+        f"{free.number} of the {free.of} operations that are decided have no weights, which hardly "
+        "any random architecture has: the search may be collapsing; take the decision of an "
+        "earlier epoch (metrics.jsonl), or search for fewer epochs, with smaller steps of the "
+        "alphas, or with a warm-up in which they wait"
+    )
+
+
+def undecided(decided: Decided, entropy: float, is_over: bool) -> str:
+    """The alphas go here and there."""
+    rows = "choice" if decided.of == 1 else "choices"
+    nothing = "nothing was decided" if is_over else "nothing is decided so far"
+    return (
+        f"{nothing}: in {decided.of - decided.rows} of {decided.of} {rows} the steps of "
+        "the alphas from epoch to epoch go here and there, and all operations are nearly equal "
+        f"(entropy {entropy:.1%} of that of equal ones), so what is strongest is chance; search "
+        "for more epochs (--epochs), let the alphas take more steps (alpha_every 1) or larger ones "
+        "(--alpha-lr)"
+    )
+
+
+def unsettled(agreement: float) -> str:
+    """The decision still changes."""
+    return (
+        f"the decision still changes: {agreement:.0%} of it is as it was {LAG} epochs ago; search "
+        "for more epochs, or compare several of its architectures by a short training"
+    )
+
+
+def wrapped(text: str) -> list[str]:
+    """In lines of a terminal, as those of a verdict."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _eigenvalues(grown: Growth) -> str:
+    return (
+        f"(largest eigenvalue of its Hessian {grown.now:.3g}, after epoch {grown.epochs} "
+        f"{grown.before:.3g})"
+    )

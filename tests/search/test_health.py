@@ -1,0 +1,393 @@
+"""The health of a search: its signs, its sentences, its guard, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.data import DataLoader, TensorDataset
+
+import gradnas
+from gradnas.architectures.choices import Choices
+from gradnas.gradients.base import leaves
+from gradnas.search.health import Health
+from gradnas.search.sharpness import Eigenvalue, growth
+from gradnas.search.signals import Chance, decided_rows, relative_entropy, weightless
+from tests.cases import TwoChoices, loss_on
+
+
+def batch(number: int = 12) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(number, 3, 6, 6, generator=generator)
+    return x, torch.randint(0, 5, (number,), generator=generator)
+
+
+def dense_hessian(search: gradnas.Search, loss) -> Tensor:
+    """By differentiating twice, entry by entry."""
+    closure = search.passes.closure(loss, search.passes.noise(1))
+    names = list(search.alphas)
+    sizes = [search.alphas[name].numel() for name in names]
+
+    def of_vector(vector_n: Tensor) -> Tensor:
+        parts = dict(zip(names, vector_n.split(sizes), strict=True))
+        tables = {name: parts[name].view(search.alphas[name].shape) for name in names}
+        return closure(leaves(search.params, requires_grad=False), tables)
+
+    start = torch.cat([search.alphas[name].detach().reshape(-1) for name in names])
+    return torch.autograd.functional.hessian(of_vector, start)
+
+
+# ---- the eigenvalue ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relaxation", [gradnas.Softmax(), gradnas.Sigmoid()])
+def test_both_ends_of_the_spectrum_are_those_of_the_dense_hessian(relaxation):
+    torch.manual_seed(0)
+    search = gradnas.Search(TwoChoices(dropout=0.3).double(), relaxation, seed=3)
+    with torch.no_grad():
+        for alpha in search.alphas.values():
+            alpha.add_(torch.randn_like(alpha))
+    loss = loss_on((batch()[0].double(), batch()[1]))
+    torch.manual_seed(5)
+    values = torch.linalg.eigvalsh(dense_hessian(search, loss))
+    torch.manual_seed(5)  # the masks of dropout
+    found = search.curvature(loss)
+    assert found.largest == pytest.approx(float(values[-1]), rel=1e-8)
+    assert found.smallest == pytest.approx(float(values[0]), rel=1e-8)
+    assert abs(found.dominant) == pytest.approx(float(values.abs().max()), rel=1e-8)
+    assert found.residual < 1e-8 and found.products <= 5
+
+
+def test_power_iteration_on_the_fused_cells_agrees_with_the_dense_hessian():
+    torch.manual_seed(0)
+    space = gradnas.ConvCell(
+        channels=2, cells=2, nodes=1, operations=("skip_connect", "sep_conv_3x3")
+    )
+    search = gradnas.Search(space.supernet(num_classes=5), seed=0)
+    x, y = batch()
+    loss = loss_on((x[:, :, :4, :4].contiguous(memory_format=torch.channels_last), y))
+    largest = torch.linalg.eigvalsh(dense_hessian(search, loss).double())[-1]
+    assert search.curvature(loss).largest == pytest.approx(float(largest), rel=1e-4)
+
+
+def test_it_changes_nothing():
+    class Counts(TwoChoices):
+        calls = 0
+
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            self.calls += 1
+            random.random()
+            np.random.rand()
+            return super().forward(x_BCHW)
+
+    torch.manual_seed(0)
+    net = Counts(dropout=0.5)
+    search = gradnas.Search(net, seed=0)
+    search.health.watch("warn")
+    search.schedule.steps = 100  # as many as pay for it
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert search.health.before_alphas(loss_on(batch()))
+    assert search.health.sharpness.measured is not None
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+class WithOnce(TwoChoices):
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return Once.apply(super().forward(x_BCHW))
+
+
+@pytest.mark.parametrize(
+    ("net", "relaxation", "words"),
+    [
+        (WithOnce, gradnas.Softmax(), "Once in the network or the loss is marked once_differ"),
+        (TwoChoices, gradnas.BinaryGates(), "BinaryGates samples operations"),
+        (TwoChoices, gradnas.BinaryGates(mode="full"), "BinaryGates samples operations"),
+        (TwoChoices, gradnas.GumbelSoftmax(), "GumbelSoftmax samples operations"),
+    ],
+)
+def test_what_has_no_exact_hessian_is_named_and_the_search_goes_on(net, relaxation, words):
+    search = gradnas.Search(net(), relaxation, epochs=4, seed=0)
+    with pytest.raises(ValueError, match=words):
+        search.curvature(loss_on(batch()))
+    search.health.watch("warn")
+    search.schedule.steps = 100
+    search.step(loss_on(batch()), loss_on(batch()))
+    assert words in search.health.results()["no_hessian"]
+
+
+def test_weights_of_sixteen_bits_have_too_few_digits():
+    search = gradnas.Search(TwoChoices().bfloat16(), seed=0)
+    x, y = batch()
+    with pytest.raises(ValueError, match=r"'stem.weight' is bfloat16"):
+        search.curvature(loss_on((x.bfloat16(), y)))
+    with pytest.raises(ValueError, match="products must be at least 1"):
+        search.curvature(loss_on(batch()), products=0)
+
+
+def test_a_measurement_takes_at_most_a_twentieth_of_the_steps_since_the_last():
+    search = gradnas.Search(TwoChoices(), seed=0)
+    sharpness = search.health.sharpness
+    loss = loss_on(batch())
+    search.schedule.steps = 59  # a graph and two products are three steps, which need sixty
+    assert not sharpness.measure(loss)
+    search.schedule.steps = 80
+    assert sharpness.measure(loss)
+    assert sharpness.measured is not None and sharpness.measured.products == 3
+    assert not sharpness.measure(loss)  # once an epoch
+    sharpness.finish_epoch()
+    search.schedule.steps = 139
+    assert not sharpness.measure(loss)
+
+
+# ---- the rule ------------------------------------------------------------------------------------
+
+
+def test_the_rule_compares_averages_five_epochs_apart():
+    flat = [Eigenvalue(epochs, 1.0) for epochs in range(20)]
+    assert growth(flat, waiting=0) is None
+    # From epoch 12 on three times as large: the average of 5 passes 4/3 where one of them is.
+    risen = [Eigenvalue(epochs, 1.0 if epochs < 12 else 3.0) for epochs in range(13)]
+    found = growth(risen, waiting=0)
+    assert found is not None
+    assert found == (5, 1.0, pytest.approx(1.4))  # of epochs 8 to 12, and of 3 to 7
+    assert growth(risen, waiting=6) is None
+    assert growth(risen[:-1], waiting=0) is None
+
+
+def test_the_rule_takes_series_with_gaps():
+    """Where an epoch is too short to pay for a measurement there is one every few epochs."""
+    series = [Eigenvalue(epochs, 1.0 + epochs) for epochs in range(0, 40, 4)]
+    found = growth(series, waiting=0)
+    assert found is not None
+    assert found.epochs == 20 and found.before == pytest.approx(21.0)
+    assert found.now == pytest.approx(29.0)
+
+
+# ---- other signs ---------------------------------------------------------------------------------
+
+
+def test_operations_without_weights_are_counted_where_choices_differ_in_that():
+    supernet = gradnas.Search(TwoChoices(), seed=0).supernet
+    assert list(supernet.weightless()) == ["first"]  # both operations of the second have weights
+    assert supernet.weightless()["first"].tolist() == [False, False, True]
+    found = weightless(supernet, Choices({"first": "skip", "second": "pointwise"}))
+    assert found == (1, 1)
+    cells = gradnas.ConvCell(channels=2, cells=3, nodes=1).supernet()
+    free = cells.weightless()
+    names = dict(zip(cells.shape.names, free["normal"][0].tolist(), strict=True))
+    assert names["skip_connect"] and names["max_pool_3x3"] and names["none"]
+    assert not names["sep_conv_3x3"]
+    columns = cells.shape.names.index("skip_connect")
+    assert not free["reduce"][0, columns]  # it halves the maps by a convolution
+
+
+class Chain(nn.Module):
+    """Choices in a row, each with one operation in three that has no weights."""
+
+    def __init__(self, number: int = 6) -> None:
+        super().__init__()
+        parts = []
+        for place in range(number):
+            operations = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "skip": nn.Identity()}
+            parts.append(gradnas.Choice(operations, name=f"c{place}"))
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        return self.parts(x_BF)
+
+
+def test_a_collapse_is_what_chance_hardly_gives():
+    chance = Chance(gradnas.Search(Chain(), seed=0).supernet, 0)
+    assert chance.is_unlikely(1.0) and chance.is_unlikely(5 / 6)
+    assert not chance.is_unlikely(0.5)
+    single = Chance(gradnas.Search(Chain(1), seed=0).supernet, 0)
+    assert not single.is_unlikely(1.0)  # a third of all
+
+
+def test_a_collapse_is_said_and_not_within_a_cost():
+    search = gradnas.Search(Chain(), seed=0, epochs=8)
+    search.health.watch("warn")
+    skips = Choices({f"c{place}": "skip" for place in range(6)})
+    search.health.finish_epoch(skips)
+    assert search.health.news is not None
+    assert "6 of the 6 operations that are decided have no weights" in search.health.news
+    search.health.finish_epoch(skips)
+    assert search.health.news is None and search.health.trouble is not None
+    cost = gradnas.ExpectedCost(budget_macs=50)
+    dear = gradnas.Search(Chain(), seed=0, epochs=8, cost=cost, example=torch.zeros(1, 4))
+    dear.health.watch("warn")
+    dear.health.finish_epoch(skips)
+    assert dear.health.trouble is None
+
+
+def tables(values: Tensor) -> list[dict[str, Tensor]]:
+    """A history of one table for each choice, from the alphas of all epochs, (N, R, O)."""
+    return [{f"c{row}": own[row] for row in range(own.shape[0])} for own in values]
+
+
+def test_alphas_that_go_one_way_decide_and_those_that_wander_do_not():
+    softmax = gradnas.Softmax()
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.02 * torch.randn(16, 8, 3, generator=generator).cumsum(0)
+    wander = decided_rows(softmax, tables(noise))
+    assert wander is not None and wander.of == 8 and wander.rows <= wander.chance
+    drift = noise.clone()
+    drift[:, :, 1] += 0.03 * torch.arange(16)[:, None]
+    led = decided_rows(softmax, tables(drift))
+    assert led is not None and led.rows == 8
+    assert decided_rows(softmax, tables(drift[:4])) is None  # too few epochs
+    still = torch.cat([drift[:1].expand(20, -1, -1), drift[:4]])  # and warm-up does not count
+    assert decided_rows(softmax, tables(still)) is None
+
+
+@pytest.mark.slow
+def test_few_random_walks_are_taken_for_decisions():
+    wrong = 0
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        walk = torch.randn(20, 8, 3, generator=generator).cumsum(0)
+        found = decided_rows(gradnas.Softmax(), tables(0.01 * walk))
+        assert found is not None
+        wrong += found.rows > found.chance
+    assert wrong <= 6  # of 60, where 3 are expected at the most by its bound
+
+
+def test_entropy_is_a_share_of_that_of_equal_operations():
+    equal = {"a": torch.zeros(3), "b": torch.zeros(2, 5), "one": torch.zeros(1)}
+    assert relative_entropy(gradnas.Softmax(), equal) == pytest.approx(1.0)
+    assert relative_entropy(gradnas.Sigmoid(), equal) == pytest.approx(1.0)
+    sure = {"a": torch.tensor([50.0, 0.0])}
+    assert relative_entropy(gradnas.Softmax(), sure) == pytest.approx(0.0, abs=1e-12)
+    assert relative_entropy(gradnas.Softmax(), {"one": torch.zeros(1)}) is None
+
+
+# ---- in a loop -----------------------------------------------------------------------------------
+
+
+def loaders(number: int = 240) -> tuple[DataLoader, DataLoader]:
+    data = TensorDataset(*batch(number))
+    return DataLoader(data, 4), DataLoader(data, 4, shuffle=True)
+
+
+def fitted(guard: str, epochs: int = 2, **options):
+    torch.manual_seed(0)
+    search = gradnas.Search(TwoChoices(dropout=0.2), seed=0)
+    seen: list[dict] = []
+    result = search.fit(
+        *loaders(),
+        F.cross_entropy,
+        epochs=epochs,
+        progress=False,
+        candidates=0,
+        guard=guard,
+        on_epoch=lambda epoch: seen.append(dict(epoch.metrics)),
+        **options,
+    )
+    return search, result, seen
+
+
+def test_fit_tells_it_and_nothing_else_changes():
+    search, _, seen = fitted("warn")
+    other, _, without = fitted("off")
+    for name, alpha in search.alphas.items():
+        assert torch.equal(alpha, other.alphas[name])
+    for name, p in search.params.items():
+        assert torch.equal(p, other.params[name])
+    assert search.health.sharpness._paid == 60 and "hessian_eigenvalue" not in seen[0]
+    for with_, bare in zip(seen, without, strict=True):
+        for key in ("hessian_eigenvalue", "hessian_residual", "health"):
+            assert key not in bare
+            with_.pop(key, None)
+        assert with_ == bare
+    assert seen[0]["weightless_share"] in (0.0, 1.0)
+    with pytest.raises(ValueError, match="guard must be 'warn', 'stop' or 'off'"):
+        fitted("on")
+
+
+def test_a_search_that_is_resumed_measures_the_same(tmp_path):
+    _, _, whole = fitted("warn", out=tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch) -> None:
+        if epoch.number == 1:
+            raise Stop
+
+    torch.manual_seed(0)
+    first = gradnas.Search(TwoChoices(dropout=0.2), seed=0)
+    options = {"epochs": 2, "progress": False, "candidates": 0, "out": tmp_path / "part"}
+    with pytest.raises(Stop):
+        first.fit(*loaders(), F.cross_entropy, on_epoch=stop, **options)
+    second = gradnas.Search(TwoChoices(dropout=0.2), seed=0)
+    second.fit(*loaders(), F.cross_entropy, resume=True, **options)
+    texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
+    assert texts[0] == texts[1] and len(whole) == 2
+
+
+def growing(health: Health) -> None:
+    """From now on its eigenvalues are those of a search that should be over after epoch 5."""
+
+    def measure(loss) -> bool:
+        epochs = health.search.schedule.epoch
+        values = health.sharpness.series
+        if len(values) <= epochs:
+            values.append(Eigenvalue(epochs, 1.0 if epochs < 12 else 3.0))
+        return False
+
+    health.sharpness.measure = measure  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("guard", ["warn", "stop"])
+def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
+    torch.manual_seed(0)
+    search = gradnas.Search(TwoChoices(), seed=0)
+    growing(search.health)
+    data = DataLoader(TensorDataset(*batch(8)), 8)
+    seen = []
+    kept = []
+
+    def note(epoch) -> None:
+        seen.append(epoch)
+        kept.append({name: alpha.detach().clone() for name, alpha in search.alphas.items()})
+
+    search.fit(
+        data, data, F.cross_entropy, epochs=16, progress=False, on_epoch=note, guard=guard,
+        out=tmp_path / "run", candidates=2,
+    )  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    if guard == "warn":
+        assert len(seen) == 16 and search.health.stopped is None
+        assert "take the decision after epoch" in results["health"]
+        return
+    assert len(seen) == 13
+    assert results["stopped"] == {"after": 13, "decision": 5}
+    assert "the guard ended the search after epoch 13 of 16" in results["health"]
+    for name, alpha in search.alphas.items():
+        assert torch.equal(alpha, kept[4][name])
+    page = gradnas.cli.main(["report", str(tmp_path / "run")])
+    assert page == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "The guard ended the search" in text and "were lost" not in text
