@@ -69,6 +69,16 @@ class OpenEdges(nn.Module):
         assert isinstance(edge, nn.ModuleDict)
         return edge[name]
 
+    def weightless(self) -> Tensor:
+        """Whether each operation has no weights, `(E, O)`."""
+        rows = []
+        for row in range(len(self.edges)):
+            of_row = []
+            for name in self.names(row):
+                of_row.append(next(self.operation(row, name).parameters(), None) is None)
+            rows.append(of_row)
+        return torch.tensor(rows)
+
     def entering(
         self,
         x_BCHW: Tensor,

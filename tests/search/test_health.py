@@ -203,6 +203,23 @@ def test_operations_without_weights_are_counted_where_choices_differ_in_that():
     assert not free["reduce"][0, columns]  # it halves the maps by a convolution
 
 
+def test_the_cells_of_nas_bench_201_have_two_operations_with_weights():
+    supernet = gradnas.NasBench201(channels=2, cells=1).supernet()
+    with_weights = {"nor_conv_1x1", "nor_conv_3x3"}
+    (free_EO,) = supernet.weightless().values()
+    (names,) = supernet.operation_names().values()
+    assert free_EO.shape == (6, 5)
+    for free_O in free_EO.tolist():
+        assert [name for name, free in zip(names, free_O, strict=True) if not free] == [
+            name for name in names if name in with_weights
+        ]
+    skips = supernet.decide().parse("|skip_connect~0|+|skip_connect~0|skip_connect~1|"
+                                    "+|skip_connect~0|skip_connect~1|skip_connect~2|")  # fmt: skip
+    found = weightless(supernet, skips)
+    assert found == (6, 6)
+    assert Chance(supernet, 0).is_unlikely(found.share)
+
+
 class Chain(nn.Module):
     """Choices in a row, each with one operation in three that has no weights."""
 

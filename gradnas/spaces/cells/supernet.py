@@ -143,16 +143,9 @@ class ConvSupernet(Supernet[Genotype]):
         found: dict[str, Tensor] = {}
         for cell in self.cells:
             assert isinstance(cell, EdgeCell)
-            if cell.kind in found:
-                continue
-            free_EO = torch.zeros(self.shape.num_edges, len(self.shape.names), dtype=torch.bool)
-            for row, operations in enumerate(cell.edges):
-                assert isinstance(operations, nn.ModuleDict)
-                for column, name in enumerate(self.shape.names):
-                    free_EO[row, column] = next(operations[name].parameters(), None) is None
-            if free_EO.any() and not free_EO.all():
-                found[cell.kind] = free_EO
-        return found
+            if cell.kind not in found:
+                found[cell.kind] = cell.weightless()
+        return {kind: free for kind, free in found.items() if free.any() and not free.all()}
 
     def skip_count(self, decision: Genotype) -> int:
         """Skip connections of the normal cell: the collapse of DARTS shows there."""

@@ -113,6 +113,10 @@ class NasBench201Supernet(Supernet[DenseCell]):
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return {CHOICE: self.shape.names}
 
+    def weightless(self) -> dict[str, Tensor]:
+        cell = next(cell for cell in self.cells if isinstance(cell, BenchCell))
+        return {CHOICE: cell.weightless()}
+
     def skip_count(self, decision: DenseCell) -> int:
         """Skip connections of the cell."""
         return decision.operations.count("skip_connect")
