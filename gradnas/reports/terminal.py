@@ -23,6 +23,7 @@ MEASURES = ("train_", "search_valid_", "valid_", "derived_valid_")  # how their 
 MOST_CURVES = 8
 WIDEST_CURVE = 32
 MOST_LINES = 4  # of a sentence about the health of a search
+FEWEST_ROWS = 3  # for mixing weights
 BAR_WIDTH = 30
 GAP = 2  # between columns
 TWO_COLUMNS = 76  # from so many characters on there may be two
@@ -81,9 +82,12 @@ def screen(
     curves = _curves(folder, width)
     if curves:
         head += ["", *curves]
-    head += _health(folder, width)
+    # What is wrong comes before the mixing weights, of which some lines must fit.
+    room = height - len(head) - (FEWEST_ROWS + 1 if mixtures else 0) - 1
+    health = _health(folder, width)[: max(room, 0)]
+    head += ["", *health] if health else []
     if mixtures:
-        rows = max(height - len(head) - 1, 3)
+        rows = max(height - len(head) - 1, FEWEST_ROWS)
         head += ["", *_mixtures(mixtures, width, rows)]
     return [_cut(line, width) for line in head]
 
@@ -180,7 +184,7 @@ def _health(folder: Folder, width: int) -> list[str]:
     lines = [] if not text else [f"health: {text}"]
     if wrong is not None:
         lines += textwrap.wrap(visible(wrong), max(width, 20))[:MOST_LINES]
-    return ["", *lines] if lines else []
+    return lines
 
 
 def _entropy(folder: Folder) -> Series:
