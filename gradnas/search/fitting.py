@@ -13,6 +13,7 @@ from torch import Tensor
 from gradnas import distributed
 from gradnas.progress import Progress
 from gradnas.runs import OnEpoch, Record
+from gradnas.search import health_words
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import check_gradients
 from gradnas.search.comparing import Compared
@@ -155,7 +156,7 @@ def _epochs(
         result = search.result()
         if folder is not None:
             folder.finish(result)
-        for line in [*lines, *search.health.lines()]:
+        for line in [*lines, *health_words.lines(search.health.trouble)]:
             bar.say(f"search: {line}")
     return result
 

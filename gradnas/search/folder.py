@@ -58,7 +58,6 @@ class Recorded(Protocol):
     terms: Terms
     health: Health
 
-
     @property
     def epoch(self) -> int: ...
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.objectives.cost import ExpectedCost
@@ -34,7 +34,7 @@ from gradnas.search.signals import (
     weightless,
 )
 from gradnas.settings.formats import Guard
-from gradnas.spaces.base import Supernet, tables_of
+from gradnas.spaces.base import Supernet
 
 MOSTLY = 0.5  # share of a decision that changes within LAG epochs, above which it is not settled
 
@@ -93,6 +93,7 @@ class Health:
             nothing is said. It is off until a loop with epochs sets it.
         sharpness: of its loss in the alphas.
         trouble: what is wrong, in a sentence; None where nothing is.
+        news: the same, where it was not so after the epoch before.
         stopped: by the guard.
     """
 
@@ -103,7 +104,7 @@ class Health:
         self.trouble: str | None = None
         self.stopped: Stop | None = None
         self._kind: str | None = None  # of the trouble
-        self._is_new = False
+        self.news: str | None = None
         self._chance = Chance(search.supernet, search.passes.seed)
         self._begin()
 
@@ -111,7 +112,17 @@ class Health:
         """Take note of epochs from the present one on."""
         self._first = self.search.schedule.epoch
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
-        self._tables = [tables_of(self.search.supernet)]  # the alphas now, and after every epoch
+        self._alphas = [self._copies()]  # now, and after every epoch
+
+    def _copies(self) -> dict[str, Tensor]:
+        """All that learns as alphas, on the CPU."""
+        alphas = self.search.alphas.items()
+        return {name: alpha.detach().to("cpu", copy=True) for name, alpha in alphas}
+
+    def _tables(self) -> list[dict[str, Tensor]]:
+        """The alphas of operations at the beginning, and after every epoch."""
+        names = list(self.search.supernet.alphas)
+        return [{name: alphas[name] for name in names} for alphas in self._alphas]
 
     def watch(self, guard: Guard) -> None:
         """From now on measure, and act as the guard says."""
@@ -134,14 +145,13 @@ class Health:
             decision: what the alphas stand for now.
         """
         search = self.search
-        tables = tables_of(search.supernet)
         self._chosen.append(_chosen(search.supernet, decision))
-        self._tables.append(tables)
+        self._alphas.append(self._copies())
         found: Record = {}
         free = weightless(search.supernet, decision)
         if free is not None:
             found["weightless_share"] = free.share
-        entropy = relative_entropy(search.relaxation, tables)
+        entropy = relative_entropy(search.relaxation, self._tables()[-1])
         if entropy is not None:
             found["relative_entropy"] = entropy
         agreement = self._agreement()
@@ -153,16 +163,11 @@ class Health:
             found["hessian_residual"] = measured.residual
         if self.guard != "off":
             kind, self.trouble = self._found(free, agreement)
-            self._is_new = self.trouble is not None and kind != self._kind
+            self.news = self.trouble if kind != self._kind else None
             self._kind = kind
             if self.trouble is not None:
                 found["health"] = self.trouble
         return found
-
-    @property
-    def news(self) -> str | None:
-        """What is wrong, where it was not so after the epoch before."""
-        return self.trouble if self._is_new else None
 
     def _agreement(self) -> float | None:
         """The share of the decision that was so `LAG` epochs ago; None before."""
@@ -203,10 +208,11 @@ class Health:
     def undecided(self) -> str | None:
         """A sentence where the alphas go no way, so that nothing is decided; else None."""
         relaxation = self.search.relaxation
-        entropy = relative_entropy(relaxation, self._tables[-1])
+        history = self._tables()
+        entropy = relative_entropy(relaxation, history[-1])
         if entropy is None or entropy < NEAR_EQUAL:
             return None
-        decided = decided_rows(relaxation, self._tables)
+        decided = decided_rows(relaxation, history)
         if decided is None or decided.rows > decided.chance:
             return None
         epochs = self.search.schedule.epochs
@@ -229,8 +235,8 @@ class Health:
         self.stopped = Stop(schedule.epoch, grown.epochs)
         self.trouble = health_words.stopped(grown, schedule.epoch, schedule.epochs)
         with torch.no_grad():
-            for name, table in self._tables[grown.epochs - self._first].items():
-                self.search.alphas[name].copy_(table)
+            for name, alpha in self._alphas[grown.epochs - self._first].items():
+                self.search.alphas[name].copy_(alpha)
         return True
 
     def results(self) -> Record:
@@ -244,12 +250,6 @@ class Health:
             found["no_hessian"] = self.sharpness.reason or health_words.TOO_SHORT
         return found
 
-    def lines(self) -> list[str]:
-        """What is said of it at the end of a search, for a terminal of 80 columns."""
-        if self.guard == "off" or self.trouble is None:
-            return []
-        return health_words.wrapped(f"health: {self.trouble}")
-
     # ---- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> State:
@@ -261,7 +261,7 @@ class Health:
             "stopped": None if self.stopped is None else dict(vars(self.stopped)),
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
-            "tables": [dict(tables) for tables in self._tables],
+            "alphas": [dict(alphas) for alphas in self._alphas],
         }
 
     def load_state_dict(self, state: State | None, columns: Mapping[str, list[int]]) -> None:
@@ -281,9 +281,9 @@ class Health:
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         self._first = state["first"]
         self._chosen = [list(chosen) for chosen in state["chosen"]]
-        self._tables = []
-        for saved in state["tables"]:
-            tables = dict(saved)
+        self._alphas = []
+        for saved in state["alphas"]:
+            alphas = dict(saved)
             for name, places in columns.items():
-                tables[name] = tables[name][..., places]
-            self._tables.append(tables)
+                alphas[name] = alphas[name][..., places]
+            self._alphas.append(alphas)

@@ -65,8 +65,9 @@ def unsettled(agreement: float) -> str:
     )
 
 
-def wrapped(text: str) -> list[str]:
-    """In lines of a terminal, as those of a verdict."""
+def lines(trouble: str | None) -> list[str]:
+    """What is said of it at the end of a search, for a terminal of 80 columns."""
+    text = "" if trouble is None else f"health: {trouble}"
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
