@@ -1,0 +1,136 @@
+"""The methods that `proving_ground.py` compares, by name, and the settings in which it does.
+
+A method is a line of `METHODS`: what it changes of the configuration of a plain search (softmax,
+first order, no term, no stabilizer), and where it needs that, how it answers in place of what the
+search derives. Keep to the settings of its paper, scaled by nothing but the number of epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradnas import (
+    AlphaOptimizer,
+    BinaryGates,
+    GumbelSoftmax,
+    NasBench201,
+    Relaxation,
+    Sigmoid,
+    Unrolled,
+)
+from gradnas.architectures.base import Architecture
+from gradnas.data import Augment, DataConfig
+from gradnas.families.recipes import search_recipe
+from gradnas.tasks.images.settings import SearchConfig
+
+Change = Callable[[SearchConfig], SearchConfig]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method without a search gives.
+
+    Attributes:
+        architecture: its answer.
+        tried: architectures that it trained or scored.
+    """
+
+    architecture: Architecture
+    tried: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes:
+        about: the paper, and what differs from it.
+        change: of the configuration of the plain search.
+        derive: the finished live search (`gradnas.tasks.search.SearchTask`) -> its answer; None:
+            what the search derives by itself.
+        answer: (configuration, data) -> an answer without a search; None: there is one.
+    """
+
+    about: str
+    change: Change = lambda config: config
+    derive: Callable[[Any], Architecture] | None = None
+    answer: Callable[[SearchConfig, Any], Answer] | None = None
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def small() -> SearchConfig:
+    """Recipe nas-bench-201-small: 8 channels, 4,000 + 4,000 images at 16 pixels, 25 epochs."""
+    return _plain(search_recipe("nas-bench-201-small"))
+
+
+def tiny() -> SearchConfig:
+    """4 channels, one cell a stage, 1,600 + 1,600 images at 16 pixels, 20 epochs: a minute."""
+    config = small()
+    data = replace(config.data, per_class=320)
+    return replace(
+        config,
+        space=NasBench201(channels=4, cells=1),
+        data=data,
+        epochs=20,
+        # 25 steps an epoch: the alphas need a larger rate to decide anything.
+        alphas=replace(config.alphas or AlphaOptimizer(), lr=1e-2),
+    )
+
+
+def trial() -> SearchConfig:
+    """Some seconds on digits, to see that every method runs; its figures mean nothing."""
+    config = tiny()
+    data = DataConfig(source="digits", augment=Augment(crop_padding=1), per_class=10)
+    return replace(config, data=data, epochs=2, batch_size=25)
+
+
+def _plain(config: Any) -> SearchConfig:
+    assert isinstance(config, SearchConfig)
+    # No look at what was decided: the truth is known, and it would cost a tenth of the search.
+    return replace(config, candidates=0, checkpoint_seconds=1e9)
+
+
+def with_relaxation(config: SearchConfig, relaxation: Relaxation) -> SearchConfig:
+    """Another relaxation, with the betas and the weight decay of the alphas that fit it.
+
+    The rate of the alphas stays that of the setting.
+    """
+    alphas = config.alphas or AlphaOptimizer()
+    fitting = replace(alphas, **relaxation.alpha_defaults)
+    return replace(config, relaxation=relaxation, alphas=replace(fitting, lr=alphas.lr))
+
+
+SETTINGS: dict[str, Callable[[], SearchConfig]] = {"small": small, "tiny": tiny, "trial": trial}
+
+
+# ---- methods -------------------------------------------------------------------------------------
+
+METHODS: dict[str, Method] = {
+    "softmax": Method("DARTS, first order (Liu et al., ICLR 2019)"),
+    "softmax-unrolled": Method(
+        "DARTS, second order, by finite differences",
+        lambda config: replace(config, gradient=Unrolled(mode="finite_difference")),
+    ),
+    "gumbel-hard": Method(
+        "GDAS (Dong and Yang, CVPR 2019): without the bare scalars of its code",
+        lambda config: with_relaxation(config, GumbelSoftmax(hard=True)),
+    ),
+    "gumbel-soft": Method(
+        "SNAS (Xie et al., ICLR 2019): bilevel, temperature 1 to 0.03",
+        lambda config: with_relaxation(
+            config, GumbelSoftmax(hard=False, temperature=1.0, temperature_end=0.03)
+        ),
+    ),
+    "gates": Method(
+        "ProxylessNAS' gates, the others recomputed (Cai et al., ICLR 2019)",
+        lambda config: with_relaxation(config, BinaryGates(mode="recompute")),
+    ),
+    "sigmoid": Method(
+        "FairDARTS' gates alone (Chu et al., ECCV 2020): no zero-one term, the strongest derived",
+        lambda config: with_relaxation(config, Sigmoid()),
+    ),
+}
