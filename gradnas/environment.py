@@ -6,7 +6,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,26 @@ def environment(device: torch.device, seed: int) -> JsonObject:
         "directory": os.getcwd(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A reading of two clocks, of which differences count.
+
+    Attributes:
+        clock: seconds that pass.
+        cpu: seconds of all cores that this process and its ended children have used.
+    """
+
+    clock: float
+    cpu: float
+
+    @staticmethod
+    def now() -> Moment:
+        """The reading of now."""
+        used = os.times()
+        cpu = used.user + used.system + used.children_user + used.children_system
+        return Moment(time.monotonic(), cpu)
 
 
 def processor_name() -> str:

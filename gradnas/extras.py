@@ -10,7 +10,9 @@ import importlib.util
 import sys
 from typing import Literal
 
-Extra = Literal["images", "text", "equations", "onnx", "reports", "tensorboard"]
+Extra = Literal[
+    "images", "text", "equations", "onnx", "ray", "reports", "slurm", "study", "tensorboard"
+]
 
 # As pip calls them, where Python imports them by another name.
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}

@@ -24,6 +24,7 @@ from gradnas.latency import Timing
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # imported by another name
+LEFT_OUT = ("ray", "slurm")  # of `all`: they are large, and for who has such machines
 OF_EXTRAS = (
     "datasets",
     "huggingface_hub",
@@ -207,6 +208,8 @@ def test_what_is_asked_for_is_brought_by_the_extra():
 
 def test_every_package_that_is_imported_is_declared():
     known = base() | brought("all") | {"gradnas", *sys.stdlib_module_names}
+    for extra in LEFT_OUT:
+        known |= brought(extra)
     known.add("huggingface_hub")  # of `datasets`
     written = re.compile(r"^ *(?:from (\w+)[\w.]* import |import (\w+)[\w.]*(?: as \w+)?$)", re.M)
     found = {}
@@ -232,9 +235,8 @@ def test_packages_of_extras_are_imported_where_they_are_used():
 
 def test_searching_ones_own_module_takes_five_packages():
     assert base() == {"torch", "numpy", "safetensors", "tyro", "rich"}
-    extra = {
-        name for name in PROJECT["optional-dependencies"] if name not in ("all", "dev", "test")
-    }
+    others = {"all", "dev", "test", *LEFT_OUT}
+    extra = {name for name in PROJECT["optional-dependencies"] if name not in others}
     assert brought("all") == set().union(*(brought(name) for name in extra))
 
 
@@ -265,6 +267,7 @@ def test_the_lowest_versions_are_those_that_are_allowed():
             if version:
                 allowed[name] = numbers(version)
     tools = {"hatchling", "import-linter", "pyrefly", "ruff", "transformers"}  # of `dev`
+    tools |= {"ray", "submitit"}  # of `ray` and `slurm`, which no test needs
     assert set(pinned) - {"antlr4-python3-runtime"} == set(allowed) - tools
     assert pinned.pop("torch") > allowed["torch"]  # the file says why
     del pinned["antlr4-python3-runtime"]

@@ -19,6 +19,7 @@ from gradnas.cli.commands.latency import LatencyCommand
 from gradnas.cli.commands.look import DrawCommand, RecipesCommand, ReportCommand, WatchCommand
 from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.commands.search import SearchCommand
+from gradnas.cli.commands.study import StudyCommand
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
 from gradnas.cli.lines import close_broken, flush, line, open_streams
@@ -39,6 +40,7 @@ AnyCommand = (
     | Annotated[LatencyCommand, subcommand("latency")]
     | Annotated[DataCommand, subcommand("data")]
     | Annotated[DiscoverCommand, subcommand("discover")]
+    | Annotated[StudyCommand, subcommand("study")]
     | Annotated[RecipesCommand, subcommand("recipes")]
 )
 

@@ -180,6 +180,7 @@ class RunOptions(Command):
             "image_size",
             "fit",
             "test_fraction",
+            "own_validation",
             "workers",
             "per_class",
             "max_pixels",

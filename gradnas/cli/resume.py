@@ -18,7 +18,8 @@ from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 
 
-def resume(command: ResumeCommand) -> None:
+def resume(command: ResumeCommand, *, follows: bool = True) -> None:
+    """Go on with a run; `follows` as of `search.carry_out`."""
     import_modules(command.imports)
     run = runs.Run.open(command.folder)
     if run.status().get("status") == "finished":
@@ -55,6 +56,6 @@ def resume(command: ResumeCommand) -> None:
                 description["data"]["source"] = command.data  # a name
             runs.write_json(path, description)
         if isinstance(config, SearchSettings):
-            search.carry_out(config, run.path, data, device, new=False)
+            search.carry_out(config, run.path, data, device, new=False, follows=follows)
         else:
             train.carry_out(config, run.path, data, device, new=False)

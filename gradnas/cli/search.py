@@ -27,7 +27,7 @@ from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
-from gradnas.optimizers import AlphaOptimizer
+from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.programs import event_files
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.following import after_search
@@ -142,16 +142,22 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
     if alphas is not config.alphas:
         changes["alphas"] = alphas
     if command.lr is not None:
-        weights = config.weights
-        if weights is None:
-            raise ValueError(
-                "--lr is for SGD, and the task brings its own optimiser of the weights"
-            )
-        # One that is constant stays so, and none rises towards its end.
-        is_constant = weights.lr == weights.lr_end
-        lr_end = command.lr if is_constant else min(weights.lr_end, command.lr)
-        changes["weights"] = replace(weights, lr=command.lr, lr_end=lr_end)
+        changes["weights"] = weights_with(config, command.lr)
     return changes
+
+
+def weights_with(config: SearchSettings, lr: float) -> WeightOptimizer:
+    """The optimiser of the weights with another learning rate at the start.
+
+    Raises:
+        ValueError: the task brings its own.
+    """
+    weights = config.weights
+    if weights is None:
+        raise ValueError("--lr is for SGD, and the task brings its own optimiser of the weights")
+    # One that is constant stays so, and none rises towards its end.
+    is_constant = weights.lr == weights.lr_end
+    return replace(weights, lr=lr, lr_end=lr if is_constant else min(weights.lr_end, lr))
 
 
 def _cost(command: SearchCommand, before: ExpectedCost | None) -> ExpectedCost | None:
@@ -188,8 +194,13 @@ def carry_out(
     *,
     new: bool,
     tensorboard: bool = False,
+    follows: bool = True,
 ) -> None:
-    """Search in a new folder, or go on in one; then say what came out, and what may follow."""
+    """Search in a new folder, or go on in one; then say what came out, and what may follow.
+
+    Args:
+        follows: whether to try the training that may follow; a study knows what does.
+    """
     # In a call of its own, so that its network makes room for that of the next step.
     run, results = _searched(config, out, data, device, new=new, tensorboard=tensorboard)
     if not distributed.is_main():
@@ -198,7 +209,8 @@ def carry_out(
         line(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     line(f"run folder: {run.path} ({files})")
-    line(after_search(run, config, data))
+    if follows:
+        line(after_search(run, config, data))
 
 
 def _searched(

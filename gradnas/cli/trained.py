@@ -10,12 +10,18 @@ from gradnas.cli.own_task import with_given
 from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
+from gradnas.tasks.division import MEASURED_ON
 
 
 def evaluate(command: EvaluateCommand) -> None:
     run, config = trained_run(command.folder)
     config, notes = with_given(config, command.task)
     say(notes)
+    if config.division is not None:
+        raise ValueError(
+            f"{run.path} is a short training of a study, measured on {MEASURED_ON}: evaluate one "
+            "of the final trainings of that study"
+        )
     device = device_of(config.device if command.device is None else command.device)
     line(kind_of(config).evaluate(run, config, command.data, device, say_read))
 

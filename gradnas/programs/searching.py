@@ -6,7 +6,6 @@ ends with the same files as one that was not.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import to_json
+from gradnas.environment import Moment
 from gradnas.families import family_of
 from gradnas.memory import measured_peak_mib
 from gradnas.pictures.canvas import check_installed
@@ -144,7 +144,7 @@ def _run(
         is_first_here = True
         while search.epoch < config.epochs and not stopped and search.health.stopped is None:
             epoch = search.epoch
-            began = time.monotonic()
+            began = Moment.now()
             task.start_epoch()
             is_first = task.place.at_start
             for batch in task.batches():
@@ -242,10 +242,12 @@ def _write_found(
     run.save_results(results)
 
 
-def timing(epoch: int, began: float, device: torch.device) -> dict[str, float]:
+def timing(epoch: int, began: Moment, device: torch.device) -> dict[str, float]:
     """The line of an epoch in the timings."""
+    now = Moment.now()
     return {
         "epoch": epoch,
-        "seconds": time.monotonic() - began,
+        "seconds": now.clock - began.clock,
+        "cpu_seconds": now.cpu - began.cpu,
         "measured_peak_memory_mib": measured_peak_mib(device),
     }

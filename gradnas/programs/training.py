@@ -6,7 +6,6 @@ The test data are read once, after the last epoch.
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from gradnas import distributed, runs
 from gradnas.config import read_object, to_json
+from gradnas.environment import Moment
 from gradnas.families import family_of, family_of_space
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.pictures.canvas import check_installed
@@ -173,7 +173,7 @@ def _train(
         is_first_here = True
         while task.epoch < config.epochs and not stopped:
             epoch = task.epoch
-            began = time.monotonic()
+            began = Moment.now()
             task.start_epoch()
             is_first = task.place.at_start
             for batch in task.batches():

@@ -6,7 +6,7 @@ from gradnas.runs.checkpoint import State, read_checkpoint
 from gradnas.runs.epoch import Epoch, OnEpoch
 from gradnas.runs.folder import Record, Run, read_tensors
 from gradnas.runs.keeper import Interrupted, Keeper, NonFiniteError
-from gradnas.runs.lock import locked
+from gradnas.runs.lock import Busy, is_locked, locked
 from gradnas.runs.names import (
     ALPHAS,
     CHECKPOINT,
@@ -49,6 +49,7 @@ __all__ = [
     "TIMINGS",
     "VOCABULARY",
     "WEIGHTS",
+    "Busy",
     "Epoch",
     "Interrupted",
     "Keeper",
@@ -58,6 +59,7 @@ __all__ = [
     "Run",
     "State",
     "discard",
+    "is_locked",
     "locked",
     "read_checkpoint",
     "read_tensors",

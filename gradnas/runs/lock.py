@@ -18,6 +18,10 @@ from gradnas.files import NO_LINK, NO_WAITING, NOT_INHERITED, fcntl, remove_stra
 from gradnas.runs.names import LOCK, OWN
 
 
+class Busy(ValueError):
+    """Another process, or another thread, works in a folder."""
+
+
 @dataclass
 class _Held:
     handle: int | None
@@ -34,13 +38,14 @@ def locked(folder: Path) -> Iterator[None]:
     What killed writes have left in the folder is removed.
 
     Raises:
-        ValueError: another process (or thread) works there.
+        Busy: another process (or thread) works there.
+        ValueError: the folder cannot be written to.
     """
     key = os.path.realpath(folder)
     held = _HELD.get(key)
     if held is not None:
         if held.thread != threading.get_ident():
-            raise ValueError(f"another thread of this process works in {folder} already")
+            raise Busy(f"another thread of this process works in {folder} already")
         yield
         return
     handle = _acquired(folder)
@@ -52,6 +57,28 @@ def locked(folder: Path) -> Iterator[None]:
         # A forked process has none of these.
         if _HELD.pop(key, None) is not None and handle is not None:
             _released(folder, handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process (or thread) works in a folder now. Nothing is written for it."""
+    held = _HELD.get(os.path.realpath(folder))
+    if held is not None:
+        return held.thread != threading.get_ident()
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | NO_LINK | NO_WAITING | NOT_INHERITED)
+    except OSError:
+        return False  # there is no lock, or no folder
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a network's file system without locks
+    finally:
+        os.close(handle)
+    return False
 
 
 def _acquired(folder: Path) -> int | None:
@@ -69,7 +96,7 @@ def _acquired(folder: Path) -> int | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise ValueError(
+            raise Busy(
                 f"another process works in {folder} already: wait for its end, or stop it"
             ) from error
         except OSError:

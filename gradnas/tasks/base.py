@@ -22,6 +22,7 @@ from gradnas.reports.words import Summary
 from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
+from gradnas.tasks.division import Division
 from gradnas.tasks.timed import Timed, Wanted
 
 # ---- configurations ------------------------------------------------------------------------------
@@ -125,6 +126,8 @@ class Settings:
         for name in LATER:
             if settings.get(name) == []:
                 del settings[name]
+        if settings.get("division") is None:
+            settings.pop("division", None)  # checkpoints of earlier versions have none
         data = settings.get("data")
         if isinstance(data, dict):
             settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
@@ -219,6 +222,24 @@ class SearchSettings(Settings):
         """The configuration of a training that follows, with the task of this search."""
         return config
 
+    def division_for(self, data: Any, seed: int) -> Division:
+        """How its training data are divided, for all searches of a study.
+
+        Args:
+            data: as they were loaded.
+            seed: of the study, where the division would depend on that of the search.
+
+        Raises:
+            ValueError: searches on such data are no part of a study.
+        """
+        del data, seed
+        raise ValueError(f"a study has no searches of {type(self).__name__}")
+
+    def divided_as(self, division: Division) -> Self:
+        """The configuration with this division, whatever its seed is."""
+        del division
+        return self
+
     def timed(self, wanted: Wanted) -> Timed:
         """Its supernet, and what it is timed with.
 
@@ -240,6 +261,8 @@ class TrainSettings(Settings):
         def genotype(self) -> Architecture: ...
         @property
         def random_cells(self) -> int: ...
+        @property
+        def division(self) -> Division | None: ...
 
     @classmethod
     def from_json(cls, obj: JsonObject, where: str) -> Self:

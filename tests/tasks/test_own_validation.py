@@ -12,7 +12,7 @@ from PIL import Image
 from gradnas import ConvCell, Genotype
 from gradnas.data import DataConfig
 from gradnas.tasks.images import IMAGES
-from gradnas.tasks.images.search import divided
+from gradnas.tasks.images.divided import divided
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 from gradnas.tasks.images.training import ImageTraining
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
-from gradnas.data import Augment, ImageData, Split, balanced, halves
-from gradnas.data.base import sorted_by_class
+from gradnas.data import Augment, ImageData
 from gradnas.gradients import Reinforce
 from gradnas.objectives import CrossEntropy
 from gradnas.objectives.cost import ExpectedCost
@@ -27,6 +26,7 @@ from gradnas.search.search import Search
 from gradnas.spaces import Supernet
 from gradnas.tasks.batched import BatchedSearch, Parts
 from gradnas.tasks.costs import measured_batch
+from gradnas.tasks.images.divided import divided
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.settings import SearchConfig
 
@@ -171,24 +171,6 @@ def fresh_supernet(config: SearchConfig, data: ImageData) -> Supernet:
             data.in_channels, data.num_classes, checkpoint_cells=config.checkpoint_cells
         )
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def divided(config: SearchConfig, data: ImageData) -> tuple[Split, Split]:
-    """The images for the weights, and those for the alphas.
-
-    A validation split of its own that a set brings with it is for the alphas; else a part of the
-    training images is.
-    """
-    train = data.train
-    if data.validation is not None:
-        return train, data.validation
-    split_seed = config.split_seed
-    if config.valid_per_class is not None:
-        seed = config.seed if split_seed is None else split_seed
-        return balanced(train, config.valid_per_class, seed)
-    if split_seed is None and sorted_by_class(train):
-        split_seed = config.seed
-    return halves(train, config.train_fraction, seed=split_seed)
 
 
 def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:

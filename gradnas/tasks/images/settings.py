@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import check_numbers
-from gradnas.data import DataConfig
+from gradnas.data import DataConfig, ImageData
+from gradnas.data.base import sorted_by_class
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
@@ -20,6 +21,8 @@ from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import ImageSizes, SearchSettings, TrainSettings
 from gradnas.tasks.costs import located
+from gradnas.tasks.division import Division
+from gradnas.tasks.images.divided import divided, measured_on_the_rest
 from gradnas.tasks.images.timed import timed_images
 from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
@@ -118,6 +121,21 @@ class SearchConfig(SearchSettings):
     def located(self, folder: Path) -> SearchConfig:
         return replace(super().located(folder), cost=located(self.cost, folder))
 
+    def division_for(self, data: ImageData, seed: int) -> Division:
+        split_seed = self.split_seed
+        depends_on_seed = self.valid_per_class is not None or sorted_by_class(data.train)
+        if split_seed is None and depends_on_seed:
+            split_seed = seed
+        return Division(self.train_fraction, split_seed, self.valid_per_class)
+
+    def divided_as(self, division: Division) -> SearchConfig:
+        return replace(
+            self,
+            train_fraction=division.train_fraction,
+            split_seed=division.split_seed,
+            valid_per_class=division.valid_per_class,
+        )
+
 
 @dataclass(frozen=True)
 class TrainConfig(TrainSettings):
@@ -153,6 +171,8 @@ class TrainConfig(TrainSettings):
         threads: of the CPU; None leaves torch's default. A setting of the run, because sums depend
             on it in their last bits, and because one thread is faster for very small networks.
         checkpoint_seconds: at the most so much work is lost when the process is killed.
+        division: train on the part of the training images that trains the weights of a search, and
+            measure on the other part; the test images are not read.
     """
 
     space: ImageSpace
@@ -184,6 +204,7 @@ class TrainConfig(TrainSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    division: Division | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -198,6 +219,12 @@ class TrainConfig(TrainSettings):
             raise ValueError(
                 f"networks of {kind} do not drop paths: set drop_path to 0, not {self.drop_path}"
             )
+
+    def load(self) -> ImageData:
+        data = self.data.load()
+        if self.division is None:
+            return data
+        return measured_on_the_rest(data, *divided(self.division, data))
 
     @property
     def epochs_may_change(self) -> bool:

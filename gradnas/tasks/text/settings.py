@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.config import check_numbers
-from gradnas.data import ChunkLengths, TextConfig
+from gradnas.data import ChunkLengths, Corpus, TextConfig
 from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -15,6 +15,7 @@ from gradnas.settings.formats import Guard
 from gradnas.spaces import RecurrentCell
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, TrainSettings
+from gradnas.tasks.division import Division
 from gradnas.tasks.outcome import CANDIDATES
 
 
@@ -78,6 +79,10 @@ class TextSearchConfig(SearchSettings):
                 "over it"
             )
 
+    def division_for(self, data: Corpus, seed: int) -> Division:
+        del data, seed
+        return Division()  # the validation text is for the alphas
+
 
 @dataclass(frozen=True)
 class TextTrainConfig(TrainSettings):
@@ -99,6 +104,7 @@ class TextTrainConfig(TrainSettings):
             best of all but the last `patience` ones before it ("non-monotone trigger"); None never
             switches.
         random_cells, max_steps, threads, checkpoint_seconds: as in `TrainConfig`.
+        division: measure on the validation text; the test text is not read.
 
     Source of the trigger: Merity, Keskar, Socher (arXiv 1708.02182), algorithm 1.
     """
@@ -122,11 +128,16 @@ class TextTrainConfig(TrainSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    division: Division | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)
         if self.lr == 0:
             raise ValueError("lr must be above 0, not 0")
+
+    def load(self) -> Corpus:
+        corpus = self.data.load()
+        return corpus if self.division is None else replace(corpus, test=corpus.valid)
 
     @property
     def epochs_may_change(self) -> bool:

@@ -22,7 +22,6 @@ from gradnas.tasks.your_task.calls import TaskCalls, measured
 from gradnas.tasks.your_task.search import (
     TRAIN_ORDER,
     VALID_ORDER,
-    divided,
     example_of,
     new_supernet,
 )
@@ -39,7 +38,7 @@ def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device
         ValueError: no batch, a model that does not take one, a loss that is no scalar, a measure
             that is no number, an example that does not fit, a budget that cannot be kept.
     """
-    for_weights, for_alphas = divided(config, task)
+    for_weights, for_alphas = task.divided(config.division_of())
     with _no_trace(device):
         supernet = new_supernet(config)
         check_network(supernet)

@@ -28,7 +28,6 @@ from gradnas.tasks.your_task.held_out import HeldOut
 from gradnas.tasks.your_task.own_optimizer import OwnSchedule
 from gradnas.tasks.your_task.place import StreamPlace
 from gradnas.tasks.your_task.settings import TaskSearchConfig, steps_of
-from gradnas.tasks.your_task.sources import Source
 from gradnas.tasks.your_task.task import Task
 
 # Streams of random numbers.
@@ -45,7 +44,7 @@ class TaskSearch(HeldOut):
 
     def __init__(self, config: TaskSearchConfig, task: Task, device: torch.device) -> None:
         self.task = task
-        for_weights, for_alphas = divided(config, task)
+        for_weights, for_alphas = task.divided(config.division_of())
         workers = config.data.workers
         self.train = for_weights.stream(
             config.batch_size,
@@ -205,17 +204,6 @@ def captured_loss(
 def is_flat(batch: Any) -> bool:
     """Whether a batch is a tuple of tensors, which a recording takes."""
     return isinstance(batch, (tuple, list)) and all(isinstance(item, Tensor) for item in batch)
-
-
-def divided(config: TaskSearchConfig, task: Task) -> tuple[Source, Source]:
-    """The data for the weights, and those for the alphas.
-
-    Raises:
-        ValueError: a loader alone, which cannot be halved.
-    """
-    if task.valid_data is not None:
-        return task.train_data, task.valid_data
-    return task.train_data.halves(config.train_fraction, config.seed)
 
 
 def new_supernet(config: TaskSearchConfig) -> ModuleSupernet:

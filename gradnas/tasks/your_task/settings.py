@@ -25,6 +25,7 @@ from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
+from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
@@ -32,6 +33,7 @@ from gradnas.tasks.your_task.calls import example_call
 from gradnas.tasks.your_task.given import TASK_COPY, GivenTask, TaskData, option_for
 from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.space import TaskSpace
+from gradnas.tasks.your_task.task import Task
 
 
 class TaskSettings(Settings):
@@ -112,6 +114,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             of the work of the search; 0: the result is not compared with anything.
         guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
             with the last decision that was good, `"off"` measures nothing that costs anything.
+        division: of the training data, in place of `train_fraction` and the seed (of a study).
     """
 
     takes_cost: ClassVar[bool] = True
@@ -140,6 +143,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     checkpoint_seconds: float = 20.0
     candidates: int = CANDIDATES
     guard: Guard = "warn"
+    division: Division | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -176,6 +180,17 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             settings={"space": "TaskSpace", "batch_size": size, "channels_last": False},
         )
 
+    def division_of(self) -> Division:
+        """How the training data are divided."""
+        return self.division or Division(self.train_fraction, self.seed)
+
+    def division_for(self, data: Task, seed: int) -> Division:
+        del data
+        return Division(self.train_fraction, seed)
+
+    def divided_as(self, division: Division) -> TaskSearchConfig:
+        return replace(self, division=division)
+
     def hand_on(self, config: TrainSettings) -> TrainSettings:
         given = self.data.given
         return config if given is None else config.with_task(given)
@@ -201,6 +216,9 @@ class TaskTrainConfig(TaskSettings, TrainSettings):
         cost: of the search before it; with a budget, random networks are within it too.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
+        division: train on the part of the training data that trains the weights of a search, and
+            measure on the other part (or on the task's validation data); the test data are not
+            read.
     """
 
     takes_cost: ClassVar[bool] = True
@@ -223,6 +241,7 @@ class TaskTrainConfig(TaskSettings, TrainSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    division: Division | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -265,6 +284,10 @@ class TaskTrainConfig(TaskSettings, TrainSettings):
         return WeightOptimizer(
             self.lr, 0.0, self.momentum, weight_decay=self.weight_decay, clip_norm=self.clip_norm
         )
+
+    def load(self) -> Task:
+        task = self.data.load()
+        return task if self.division is None else task.measured_on_the_rest(self.division)
 
     def located(self, folder: Path) -> TaskTrainConfig:
         return replace(self, cost=located(self.cost, folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gradnas.modules.call import Call
 from gradnas.search.forms import takes_network
 from gradnas.spaces.your_module import choices_in
+from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.measures import LOSS, Score, scores_of
 from gradnas.tasks.your_task.sources import Source, source_of
@@ -124,6 +125,21 @@ class Task:
     def test_data(self) -> Source | None:
         """What a trained network is tested on."""
         return None if self.test is None else source_of(self.test, "test", self.collate)
+
+    def divided(self, division: Division) -> tuple[Source, Source]:
+        """The data for the weights of a search, and those for its alphas.
+
+        Raises:
+            ValueError: a loader alone, which cannot be halved.
+        """
+        if self.valid_data is not None:
+            return self.train_data, self.valid_data
+        return self.train_data.halves(division.train_fraction, division.seed)
+
+    def measured_on_the_rest(self, division: Division) -> Task:
+        """The task of a training that is measured on the data for the alphas of a search."""
+        for_weights, for_alphas = self.divided(division)
+        return replace(self, train=for_weights, valid=None, test=for_alphas)
 
     # -- the model --
 

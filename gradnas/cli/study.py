@@ -1,0 +1,358 @@
+"""`gradnas study`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradnas import runs
+from gradnas.cli.begin import device_of, free_folder, typed
+from gradnas.cli.commands.study import StudyCommand
+from gradnas.cli.lines import line
+from gradnas.cli.methods import import_modules, import_option, method_of
+from gradnas.cli.options import flag
+from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
+from gradnas.cli.search import weights_with
+from gradnas.config import did_you_mean, from_json, to_json
+from gradnas.engines import Engine, LocalEngine, RayEngine, SlurmEngine
+from gradnas.engines.base import python
+from gradnas.families import recipes
+from gradnas.gradients import ArchitectureGradient
+from gradnas.programs.searching import prepared_search
+from gradnas.programs.study_methods import METHODS, with_method
+from gradnas.programs.studying import (
+    Study,
+    short_epochs,
+    training_of,
+    training_recipe,
+)
+from gradnas.randomness import generator_for
+from gradnas.relaxations import Relaxation
+from gradnas.study.folder import StudyFolder
+from gradnas.study.plan import RANDOM, StudySettings
+from gradnas.study.statistics import check_installed
+from gradnas.tasks import SEARCH_CONFIGS, kind_of
+from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.your_task.settings import TaskSearchConfig
+
+SEEDS = 4
+FINALS = 3
+LOOK = ("status", "report", "trial")
+OF_ENGINES = {
+    "local": ("devices",),
+    "ray": ("address", "gpus"),
+    "slurm": ("partition", "hours", "cluster", "gpus"),
+}
+
+
+def study(command: StudyCommand) -> None:
+    if command.what in LOOK:
+        if command.folder is None:
+            raise ValueError(f"gradnas study {command.what} needs the folder of a study")
+        from gradnas.cli import study_trial, study_view
+
+        if command.what == "trial":
+            study_trial.trial(command.folder, command.task, command.imports)
+        elif command.what == "status":
+            study_view.status(command.folder, command.format or "text")
+        else:
+            study_view.report(command.folder, command.format or "text")
+        return
+    if command.folder is not None:
+        hint = did_you_mean(command.what, LOOK)
+        raise ValueError(
+            f"{command.what} {command.folder}: after a recipe comes no folder{hint}; name that of "
+            "the study with --out"
+        )
+    _begin(command)
+
+
+def _begin(command: StudyCommand) -> None:
+    check_installed()
+    import_modules(command.imports)
+    name = command.engine or "local"
+    _check_options(command, name)
+    config, task = _config(command)
+    out = Path(command.out) if command.out is not None else free_folder(f"{_stem(command)}-study")
+    folder = StudyFolder(out)
+    folder.check_free()
+    device_of(config.device)
+    data = config.load()
+    workers = _workers(command)
+    settings = _settings(command, config, folder, data, task, workers)
+    _check_methods(settings, data, task)
+
+    with _engine(command, name, workers, settings, folder) as engine:
+        out.mkdir(parents=True, exist_ok=True)
+        with runs.locked(out):
+            folder.begin(settings)
+            if settings_file_is_new(folder):
+                _keep_files(config, folder)
+            if command.resume_failed:
+                for again in folder.forget_failures():
+                    line(f"note: {again} is tried again", error=True)
+            work = Study(
+                folder,
+                data,
+                lambda config: with_given(config, task)[0],
+                _command_of_trials(folder, config, task),
+                lambda text: line(text, error=True),
+                max_failures=command.max_failures,
+            )
+            try:
+                work.run(engine)
+            except KeyboardInterrupt:
+                engine.cancel()
+                line(
+                    f"gradnas: stopped; the same command goes on with what is done in {out}",
+                    error=True,
+                )
+                raise
+            work.write_outcome()
+            _say_outcome(folder, command.format or "text")
+
+
+def settings_file_is_new(folder: StudyFolder) -> bool:
+    """Whether no trial has been planned yet."""
+    return not folder.names()
+
+
+def _keep_files(config: SearchSettings, folder: StudyFolder) -> None:
+    place = folder.path / "plan"
+    place.mkdir(exist_ok=True)
+    config.keep_files(place)
+
+
+# ---- what is to be done --------------------------------------------------------------------------
+
+
+def _config(command: StudyCommand) -> tuple[SearchSettings, str | None]:
+    """The configuration of a search, and the task of the user's own, as it was named."""
+    task = command.task
+    if is_task_file(command.what):
+        if task is not None:
+            raise ValueError(f"{command.what} is a task itself: leave out --task {task}")
+        task = command.what
+        config: SearchSettings = TaskSearchConfig.of(read_task(task))
+    elif command.what.endswith(".json"):
+        path = Path(command.what)
+        cls, description = typed(path, *SEARCH_CONFIGS.values())
+        config = from_json(cls, description, command.what).located(path.parent)
+        config, _ = with_given(config, task)
+    else:
+        config = recipes.search_recipe(command.what)
+        config, _ = with_given(config, task)
+    own = replace(command, workers=None)  # those of a study are trials, not loaders
+    config = replace(config, **own.replacements(config))
+    if command.lr is not None:
+        config = replace_known(config, weights=weights_with(config, command.lr))
+    # A verdict of so many candidates, or none.
+    return replace_known(config, candidates=command.candidates or 0), task
+
+
+def _stem(command: StudyCommand) -> str:
+    if command.what.endswith(".json"):
+        return Path(command.what).resolve().parent.name
+    return task_path(command.what).stem if is_task_file(command.what) else command.what
+
+
+def _settings(
+    command: StudyCommand,
+    config: SearchSettings,
+    folder: StudyFolder,
+    data: object,
+    task: str | None,
+    workers: int,
+) -> StudySettings:
+    threads = config.threads
+    if threads is None and folder.is_begun:
+        threads = folder.settings.threads  # on whatever machine it goes on
+    if threads is None:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+    division = config.division_for(data, config.seed)
+    config = replace_known(config.divided_as(division), threads=threads)
+    methods = {}
+    for name in _method_names(command.methods):
+        own = _method(name, config)
+        methods[_plain(name)] = to_json(own.kept())
+    recipe = training_recipe(config, command.training)
+    architecture: Any = config.space.random_decision(generator_for(config.seed))
+    first = next(iter(methods.values()))
+    training = training_of(architecture, first, recipe, lambda own: with_given(own, task)[0])
+    final = command.final_epochs or training.epochs
+    fingerprint = json.dumps(kind_of(config).fingerprint(data).to_json(), sort_keys=True)
+    return StudySettings(
+        what=command.what,
+        seeds=SEEDS if command.seeds is None else command.seeds,
+        seed=config.seed,
+        finals=FINALS if command.finals is None else command.finals,
+        short_epochs=command.short_epochs or short_epochs(final),
+        final_epochs=final,
+        training=recipe,
+        division=division,
+        threads=threads,
+        random=command.random,
+        candidates=command.candidates or 0,
+        methods=methods,
+        data=hashlib.sha256(fingerprint.encode()).hexdigest(),
+    )
+
+
+def replace_known(config: Any, **values: Any) -> Any:
+    """A configuration with other values of fields that every one has."""
+    return replace(config, **values)
+
+
+def _method_names(text: str | None) -> list[str]:
+    """The methods that `--methods` names; a comma within a method is followed by `field=`."""
+    if text is None:
+        return ["default"]
+    names = []
+    for part in re.split(r",(?!\s*\w+\s*=)", text):
+        name = part.strip()
+        if not name:
+            raise ValueError(f"--methods {text!r}: a name is missing between two commas")
+        if name in names:
+            raise ValueError(f"--methods names {name} twice")
+        if name != RANDOM:  # it is always there
+            names.append(name)
+    if not names:
+        raise ValueError("--methods: random search is what the others are compared with; name one")
+    return names
+
+
+def _plain(name: str) -> str:
+    """A method's name as a part of the name of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _method(name: str, config: SearchSettings) -> SearchSettings:
+    """The configuration of the searches of a method.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if name in METHODS:
+        return METHODS[name](config)
+    relaxation_text, _, gradient_text = name.partition("+")
+    option = "--methods"
+    try:
+        relaxation = method_of(Relaxation, relaxation_text, option)
+    except ValueError as error:
+        hint = did_you_mean(name, METHODS)
+        raise ValueError(
+            f"--methods: no method is called {name!r}{hint}; there are {', '.join(METHODS)}, "
+            f"{RANDOM}, or RELAXATION+GRADIENT ({error})"
+        ) from error
+    gradient = config.gradient
+    if gradient_text:
+        gradient = method_of(ArchitectureGradient, gradient_text, option)
+    return with_method(config, relaxation, gradient)
+
+
+def _check_methods(settings: StudySettings, data: object, task: str | None) -> None:
+    """ValueError where the searches of a method, or the trainings, cannot be."""
+    for name, description in settings.methods.items():
+        cls: Any = SEARCH_CONFIGS[str(description["type"])]
+        config = from_json(cls, description, f"the method {name}")
+        config, _ = with_given(config, task)
+        try:
+            prepared_search(config, data, device_of(config.device))
+        except ValueError as error:
+            raise ValueError(f"the method {name} does not fit {settings.what}: {error}") from error
+
+
+# ---- where it is done ----------------------------------------------------------------------------
+
+
+def _check_options(command: StudyCommand, engine: str) -> None:
+    own = OF_ENGINES[engine]
+    for options in OF_ENGINES.values():
+        for name in options:
+            if name not in own and getattr(command, name) is not None:
+                raise ValueError(f"{flag(name)} is no option of --engine {engine}")
+    for name in ("seeds", "finals", "short_epochs", "final_epochs", "workers"):
+        value = getattr(command, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{flag(name)} must be at least 1, not {value}")
+    if command.max_failures is not None and command.max_failures < 0:
+        raise ValueError(f"--max-failures must be at least 0, not {command.max_failures}")
+    if command.tensorboard:
+        raise ValueError("a study writes no event files: leave out --tensorboard")
+
+
+def _devices(command: StudyCommand) -> list[str]:
+    if command.devices is None:
+        return []
+    names = [name.strip() for name in command.devices.split(",")]
+    for name in names:
+        if not name.isdigit():
+            raise ValueError(f"--devices are numbers with commas between, not {command.devices!r}")
+    return names
+
+
+def _workers(command: StudyCommand) -> int:
+    if command.workers is not None:
+        return command.workers
+    return len(_devices(command)) or os.cpu_count() or 1
+
+
+def _engine(
+    command: StudyCommand,
+    name: str,
+    workers: int,
+    settings: StudySettings,
+    folder: StudyFolder,
+) -> Engine:
+    threads = settings.threads
+    gpus = command.gpus or 0
+    if gpus < 0:
+        raise ValueError(f"--gpus must be at least 0, not {gpus}")
+    if name == "ray":
+        return RayEngine(workers, command.address, threads, gpus)
+    if name == "slurm":
+        if gpus != int(gpus):
+            raise ValueError(f"--gpus of Slurm are whole devices, not {gpus}")
+        hours = 24.0 if command.hours is None else command.hours
+        if hours <= 0:
+            raise ValueError(f"--hours must be above 0, not {hours}")
+        return SlurmEngine(
+            folder.path / "slurm",
+            workers,
+            command.partition,
+            hours,
+            threads,
+            int(gpus),
+            command.cluster or "slurm",
+        )
+    return LocalEngine(workers, _devices(command))
+
+
+def _command_of_trials(
+    folder: StudyFolder, config: SearchSettings, task: str | None
+) -> Callable[[str], tuple[str, ...]]:
+    options: list[str] = []
+    if task is not None:
+        options += ["--task", task]
+    modules = import_option(config).strip()
+    if modules:
+        options += shlex.split(modules)
+
+    def command(name: str) -> tuple[str, ...]:
+        place = str(folder.trial(name))
+        return python("-m", "gradnas", "study", "trial", place, *options)
+
+    return command
+
+
+def _say_outcome(folder: StudyFolder, form: str) -> None:
+    from gradnas.cli.study_view import say_outcome
+
+    say_outcome(folder, form)

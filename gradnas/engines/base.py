@@ -1,0 +1,169 @@
+"""What an engine does: submit, wait, cancel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Of the environment of whoever submits: what a command needs to find the same packages and data.
+HANDED_ON = (
+    "GRADNAS_",
+    "HF_",
+    "PYTHONPATH",
+    "PATH",
+    "XDG_CACHE_HOME",
+)
+STOPPED = (-signal.SIGINT, -signal.SIGTERM, 130)  # exit codes of a command that was asked to stop
+SECONDS_TO_SAVE = 60.0  # that a command has, from being asked to stop until it is killed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to run, from the directory where it was submitted.
+
+    Args:
+        name: told again when it has ended; no two jobs at once have the same.
+        command: program and arguments.
+        log: file that its output is appended to.
+        threads: cores that it computes with.
+        environment: more variables than those handed on.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    threads: int = 1
+    directory: str = field(default_factory=os.getcwd)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that has ended.
+
+    Attributes:
+        code: exit code of its command; None where the engine lost it.
+        why: what the engine says of a job that it lost.
+    """
+
+    name: str
+    code: int | None
+    why: str = ""
+
+
+class Engine(ABC):
+    """Runs jobs side by side. A context manager: what is still at work at its end is cancelled.
+
+    Attributes:
+        slots: jobs that run at once; None where somebody else decides.
+    """
+
+    slots: int | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        self.close()
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Hand a job on, to be run when there is room."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[Ended]:
+        """The jobs that have ended since the last call; waits at most so long for the first."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop all jobs; those at work are asked first, and save."""
+
+    def close(self) -> None:
+        """Give back what the engine holds; nothing by default."""
+        return
+
+
+def handed_on() -> dict[str, str]:
+    """The part of the environment that a command on another machine gets."""
+    return {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+
+
+def carry_out(job: Job, inherited: Mapping[str, str], stop: Stop | None = None) -> int:
+    """Run the command of a job to its end; returns its exit code, negative for a signal.
+
+    The command ends when this process does (`gradnas study trial` looks after that).
+
+    Args:
+        inherited: the environment without that of the job.
+        stop: asks it to stop, from another thread.
+    """
+    environment = {
+        **inherited,
+        "OMP_NUM_THREADS": str(job.threads),
+        "GRADNAS_ENDS_WITH": str(os.getpid()),
+        **job.environment,
+    }
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        process = subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=job.directory,
+            env=environment,
+            # Ctrl-C in the terminal is for the study, which asks its trials itself.
+            start_new_session=True,
+        )
+    try:
+        if stop is None:
+            return process.wait()
+        return _wait_unless(process, stop)
+    except BaseException:
+        end(process)
+        raise
+
+
+class Stop:
+    """Whether a job is asked to stop; set from another thread."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+def _wait_unless(process: subprocess.Popen[bytes], stop: Stop) -> int:
+    while True:
+        try:
+            return process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if stop.asked:
+                return end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """Ask a process to stop, and kill it where it does not; returns its exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=SECONDS_TO_SAVE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    """The command of a module of this Python: `python("-m", "gradnas", ...)`."""
+    return (sys.executable, *arguments)
+
+
+def sleep_until(moment: float, at_most: float = 0.5) -> None:
+    """Pass some of the time until a moment of `time.monotonic`."""
+    time.sleep(max(0.0, min(at_most, moment - time.monotonic())))

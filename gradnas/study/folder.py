@@ -1,0 +1,167 @@
+"""The folder of a study: its settings, its trials, and what each has come to.
+
+study.json            the settings
+plan/NAME.json        the configuration of a trial
+trials/NAME/          its run folder
+logs/NAME.txt         what it printed
+failed/NAME.json      why it failed
+equal.json            how many random architectures the cost of each method pays for
+results.json          what came out; costs.json what it cost; report.html
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from gradnas import runs
+from gradnas.architectures.base import Architecture
+from gradnas.architectures.registry import load_architecture
+from gradnas.config import JsonObject, from_json, read_object, to_json
+from gradnas.runs.checkpoint import changed_settings
+from gradnas.runs.names import LOCK
+from gradnas.study.plan import StudySettings, phase_of
+
+SETTINGS = "study.json"
+EQUAL = "equal.json"
+COSTS = "costs.json"
+NAMED_CHANGES = 4
+
+# A folder without any of these holds no study, whatever else is in it.
+OWN = (SETTINGS, "plan", "trials", "logs", "failed", EQUAL, COSTS, runs.RESULTS, runs.REPORT)
+
+
+class StudyFolder:
+    """The files of a study."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    # ---- the study -------------------------------------------------------------------------------
+
+    @staticmethod
+    def open(path: str | Path) -> StudyFolder:
+        """The folder of a study that was begun. ValueError where it is none."""
+        study = StudyFolder(path)
+        if not study.path.is_dir():
+            raise ValueError(f"there is no folder {study.path}")
+        if not (study.path / SETTINGS).exists():
+            is_run = (study.path / runs.CONFIG).exists()
+            what = "it is a run folder" if is_run else f"it has no {SETTINGS}"
+            raise ValueError(f"{study.path} holds no study: {what}")
+        _ = study.settings
+        return study
+
+    @cached_property
+    def settings(self) -> StudySettings:
+        """What it is to do. ValueError where the file is damaged."""
+        path = self.path / SETTINGS
+        return from_json(StudySettings, read_object(path), str(path))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there are settings."""
+        return (self.path / SETTINGS).exists()
+
+    def check_free(self) -> None:
+        """ValueError where a new study may not be made here."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ValueError(f"{self.path} is no folder; choose another one with --out")
+        others = []
+        for path in sorted(self.path.iterdir()):
+            if path.name not in OWN and path.name != LOCK:
+                others.append(path.name)
+        if others and not self.is_begun:
+            raise ValueError(
+                f"{self.path} holds other files ({', '.join(others[:3])}) and no study: choose "
+                "another folder with --out"
+            )
+
+    def begin(self, settings: StudySettings) -> None:
+        """Write down what is to be done, or see that it is what was to be done.
+
+        Raises:
+            ValueError: the folder holds a study of other settings; names them.
+        """
+        now = to_json(settings)
+        assert isinstance(now, dict)
+        if self.is_begun:
+            before = to_json(self.settings)
+            changes = changed_settings(before, now)
+            if changes:
+                named = "; ".join(changes[:NAMED_CHANGES])
+                more = len(changes) - NAMED_CHANGES
+                if more > 0:
+                    named += f"; and {more} more"
+                raise ValueError(
+                    f"{self.path} holds a study of other settings: {named}. Give the same to go "
+                    "on, or choose another folder with --out"
+                )
+            return
+        runs.write_json(self.path / SETTINGS, now)
+
+    # ---- its trials ------------------------------------------------------------------------------
+
+    def plan(self, name: str, config: JsonObject) -> None:
+        """Write down the configuration of a trial."""
+        path = self.planned(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            runs.write_json(path, config)
+
+    def planned(self, name: str) -> Path:
+        """Where the configuration of a trial is."""
+        return self.path / "plan" / f"{name}.json"
+
+    def trial(self, name: str) -> Path:
+        """The run folder of a trial."""
+        return self.path / "trials" / name
+
+    def log(self, name: str) -> Path:
+        """Where what a trial prints goes."""
+        return self.path / "logs" / f"{name}.txt"
+
+    def failure(self, name: str) -> Path:
+        """Where it is written down that a trial failed."""
+        return self.path / "failed" / f"{name}.json"
+
+    def fail(self, name: str, sentence: str) -> None:
+        """Write down that a trial failed."""
+        path = self.failure(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(path, {"sentence": sentence})
+
+    def forget_failures(self) -> list[str]:
+        """Let the trials that failed be tried again; returns their names."""
+        names = []
+        for path in sorted((self.path / "failed").glob("*.json")):
+            path.unlink()
+            names.append(path.stem)
+        return names
+
+    def names(self) -> list[str]:
+        """The trials that were planned, searches first."""
+        found = [path.stem for path in (self.path / "plan").glob("*-*.json")]
+        order = {"search": 0, "short": 1, "final": 2}
+        return sorted(found, key=lambda name: (order[phase_of(name)], name))
+
+    def is_over(self, name: str) -> bool:
+        """Whether a trial has finished or failed."""
+        return self.is_finished(name) or self.failure(name).exists()
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a trial has finished."""
+        return runs.Run(self.trial(name)).status().get("status") == "finished"
+
+    def architecture(self, name: str) -> Architecture:
+        """What a finished search has found, or what a training is of."""
+        return load_architecture(self.trial(name) / runs.GENOTYPE)
+
+    def result(self, name: str, key: str) -> float | None:
+        """A number of the results of a finished trial."""
+        if not self.is_finished(name):
+            return None
+        value = runs.Run(self.trial(name)).result(key)
+        return float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,94 @@
+"""Jobs as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import pytest
+
+from gradnas.engines import Job, LocalEngine
+from gradnas.engines import ray as ray_engine
+
+
+def job(tmp_path, name, program, **more):
+    return Job(name, (sys.executable, "-c", program), tmp_path / "logs" / f"{name}.txt", **more)
+
+
+def all_ended(engine, number):
+    ended = {}
+    until = time.monotonic() + 60
+    while len(ended) < number and time.monotonic() < until:
+        for one in engine.wait(0.5):
+            ended[one.name] = one.code
+    return ended
+
+
+def test_each_job_is_told_of_with_its_exit_code(tmp_path):
+    with LocalEngine(2) as engine:
+        engine.submit(job(tmp_path, "well", "print('said')"))
+        engine.submit(job(tmp_path, "badly", "raise SystemExit(3)"))
+        engine.submit(job(tmp_path, "killed", "import os; os.kill(os.getpid(), 9)"))
+        assert all_ended(engine, 3) == {"well": 0, "badly": 3, "killed": -9}
+        assert engine.wait(0.0) == []
+    assert (tmp_path / "logs" / "well.txt").read_text() == "said\n"
+
+
+def test_a_program_that_is_not_there_is_told_of(tmp_path):
+    with LocalEngine(1) as engine:
+        engine.submit(Job("none", ("/nowhere/python",), tmp_path / "log.txt"))
+        (ended,) = engine.wait(30)
+        assert ended.code is None and "could not be started" in ended.why
+
+
+def test_devices_and_threads_are_dealt_out(tmp_path):
+    program = (
+        "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS']);"
+        "time.sleep(0.5)"
+    )
+    with LocalEngine(2, ["4", "7"]) as engine:
+        for k in range(2):
+            engine.submit(job(tmp_path, str(k), program, threads=3))
+        assert all_ended(engine, 2) == {"0": 0, "1": 0}
+    said = {(tmp_path / "logs" / f"{k}.txt").read_text() for k in range(2)}
+    assert said == {"4 3\n", "7 3\n"}
+
+
+def test_what_is_at_work_is_asked_to_stop_at_the_end(tmp_path):
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(130)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    began = time.monotonic()
+    with LocalEngine(1) as engine:
+        engine.submit(job(tmp_path, "long", program))
+        engine.submit(job(tmp_path, "later", "print('never')"))
+        log = tmp_path / "logs" / "long.txt"
+        while not (log.exists() and "ready" in log.read_text()):
+            time.sleep(0.02)
+    assert time.monotonic() - began < 50
+    assert log.read_text() == "ready\nsaved\n"
+    assert not (tmp_path / "logs" / "later.txt").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_nobody_answers_is_told_at_once(address):
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="nobody answers there"):
+        ray_engine.check_answers(address)
+    assert time.monotonic() - began < 30
+
+
+def test_an_address_is_a_host_and_a_port():
+    with pytest.raises(ValueError, match="auto or host:port"):
+        ray_engine.check_answers("somewhere")
+
+
+def test_the_environment_of_a_job_says_whose_it_is(tmp_path):
+    with LocalEngine(1) as engine:
+        engine.submit(job(tmp_path, "own", "import os; print(os.environ['GRADNAS_ENDS_WITH'])"))
+        assert all_ended(engine, 1) == {"own": 0}
+    assert (tmp_path / "logs" / "own.txt").read_text() == f"{os.getpid()}\n"
