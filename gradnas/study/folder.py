@@ -11,8 +11,10 @@ results.json          what came out; costs.json what it cost; report.html
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gradnas import runs
 from gradnas.architectures.base import Architecture
@@ -21,6 +23,7 @@ from gradnas.config import JsonObject, from_json, read_object, to_json
 from gradnas.runs.checkpoint import changed_settings
 from gradnas.runs.names import LOCK
 from gradnas.study.plan import StudySettings, phase_of
+from gradnas.tasks import SEARCH_CONFIGS
 
 SETTINGS = "study.json"
 EQUAL = "equal.json"
@@ -88,7 +91,7 @@ class StudyFolder:
         now = to_json(settings)
         assert isinstance(now, dict)
         if self.is_begun:
-            before = to_json(self.settings)
+            before = to_json(self._as_written_now())
             changes = changed_settings(before, now)
             if changes:
                 named = "; ".join(changes[:NAMED_CHANGES])
@@ -101,6 +104,18 @@ class StudyFolder:
                 )
             return
         runs.write_json(self.path / SETTINGS, now)
+
+    def _as_written_now(self) -> StudySettings:
+        """The settings with what this version of gradnas adds to the configurations of searches."""
+        methods: dict[str, JsonObject] = {}
+        for name, written in self.settings.methods.items():
+            cls: Any = SEARCH_CONFIGS.get(str(written.get("type")))
+            if cls is None:
+                raise ValueError(f"{self.path / SETTINGS}: the method {name} is no search")
+            again = to_json(from_json(cls, written, f"{self.path / SETTINGS}: {name}"))
+            assert isinstance(again, dict)
+            methods[name] = again
+        return replace(self.settings, methods=methods)
 
     # ---- its trials ------------------------------------------------------------------------------
 
