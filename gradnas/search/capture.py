@@ -356,6 +356,8 @@ def _reason_against(search: Search, capture: bool) -> str | None:
         )
     if relaxation.needs_progress or relaxation.corrects_updates:
         return f"{relaxation} changes over the search"
+    if search.passes.steadying:
+        return "stabilizers change what is mixed from step to step"
     # Exactly FirstOrder: a class made from it may read values of the device.
     is_finite_difference = isinstance(gradient, Unrolled) and gradient.mode == "finite_difference"
     if type(gradient) is not FirstOrder and not is_finite_difference:

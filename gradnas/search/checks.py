@@ -82,6 +82,11 @@ def check_combination(
     # rewards that rule is not applied.
     if not gradient.num_samples:
         relaxation.check_alpha_optimizer(alphas.betas, alphas.weight_decay)
+    if gradient.num_samples and relaxation.additions.edge_weights:
+        raise ValueError(
+            f"{type(gradient).__name__} learns from the probability of what was sampled, and no "
+            "edge is sampled: use PartialChannels(edge_normalisation=False)"
+        )
     if gradient.num_samples and not isinstance(gradient, Reinforce):
         name = type(gradient).__name__
         raise ValueError(

@@ -26,7 +26,8 @@ from gradnas.search.feed import Sizes
 from gradnas.search.schedule import Schedule
 from gradnas.search.steadying import Steadying
 from gradnas.settings.formats import Precision
-from gradnas.spaces.base import Supernet, edges_name
+from gradnas.spaces.base import Supernet
+from gradnas.spaces.edge_weights import edges_name
 
 # Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that
 # follows it sample each for itself.

@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
 import torch
@@ -22,6 +21,7 @@ from gradnas.config import JsonObject
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.costs import D, NetworkWithCosts
+from gradnas.spaces.edge_weights import edges_name
 
 Weights = Literal["keep", "fresh"]
 
@@ -47,8 +47,10 @@ class Supernet(NetworkWithCosts[D], ABC):
     # Whether a derived network can be given weights of the supernet.
     keeps_weights: bool = True
 
-    # Alphas of whole edges, by the name of their table of operations; most supernets have none.
-    edge_alphas: Mapping[str, nn.Parameter] = MappingProxyType({})
+    @property
+    def edge_alphas(self) -> dict[str, nn.Parameter]:
+        """Alphas of whole edges, by the name of their table of operations; most have none."""
+        return {}
 
     def add(self, additions: Additions, seed: int) -> None:
         """Give the supernet what a method asks for beside its operations and alphas.
@@ -172,13 +174,17 @@ class Supernet(NetworkWithCosts[D], ABC):
         # While it is built there may be none.
         alphas: Mapping[str, nn.Parameter] = {}
         if "alphas" in self._modules:
-            alphas = dict(self.alphas.items())
+            alphas = {**dict(self.alphas.items()), **_renamed(self.edge_alphas)}
         before = {name: alpha.detach() for name, alpha in alphas.items()}
         super()._apply(fn, recurse)
         for name, alpha in alphas.items():
             if alpha.dtype in HALF:
                 alpha.data = before[name].to(alpha.device)
         return self
+
+
+def _renamed(alphas: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    return {edges_name(name): alpha for name, alpha in alphas.items()}
 
 
 def refusal_of(additions: Additions, who: str) -> str:
@@ -197,11 +203,6 @@ def refusal_of(additions: Additions, who: str) -> str:
         f"an auxiliary skip passes the input of an edge on, and a {who} does not say which of its "
         "places could: use it with cells, or leave it out"
     )
-
-
-def edges_name(table: str) -> str:
-    """What the alphas of the edges of a table are called among the alphas of a search."""
-    return f"{table} edges"
 
 
 def tables_of(supernet: Supernet[Any]) -> dict[str, Tensor]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active
+from gradnas.choice import Active, Additions
 from gradnas.modules.inplace import unspoilt
 from gradnas.probing import Probes, probed
-from gradnas.spaces.operations import Zero
+from gradnas.spaces.operations import FactorizedReduce, Zero
 
 
 def is_zero(operation: nn.Module, stride: int) -> bool:
@@ -27,6 +28,9 @@ def is_zero(operation: nn.Module, stride: int) -> bool:
     if type(operation) is not Zero or "forward" in operation.__dict__:
         return False
     return operation.stride == stride
+
+
+AUXILIARY = "auxiliary_skip"  # in a place of its own beside the operations of an edge
 
 
 class OpenEdges(nn.Module):
@@ -44,15 +48,132 @@ class OpenEdges(nn.Module):
         # Private: the plain public settings of a module are in the keys of latency tables, and
         # tables that exist shall fit.
         self._channels = channels
+        self._added = Additions()
 
     @property
     def channels(self) -> int:
-        """Of every node, C."""
-        return self._channels
+        """That operations see: of every node, C, or its share of them."""
+        return self._channels // self._added.channel_share
 
     @abstractmethod
-    def names(self, row: int) -> tuple[str, ...]:
+    def own_names(self, row: int) -> tuple[str, ...]:
         """The operations of an edge, in the order of alpha's columns."""
+
+    @abstractmethod
+    def made(self, row: int, name: str) -> nn.Module:
+        """A new module of an operation of an edge, in the form that it has in the supernet."""
+
+    def names(self, row: int) -> tuple[str, ...]:
+        """The operations of an edge in the order of `columns`, with an auxiliary skip if it has."""
+        own = self.own_names(row)
+        return (*own, AUXILIARY) if self._added.auxiliary_skip else own
+
+    def make_edges(self) -> None:
+        """Make the operations of all edges."""
+        self.edges = nn.ModuleList()
+        for row in range(self.num_edges):
+            operations = nn.ModuleDict()
+            for name in self.own_names(row):
+                operations[name] = self.made(row, name)
+            self.edges.append(operations)
+
+    @property
+    @abstractmethod
+    def num_edges(self) -> int:
+        """Rows of alpha."""
+
+    # ---- what methods ask for --------------------------------------------------------------------
+
+    def check(self, additions: Additions) -> None:
+        """ValueError where the cell cannot have them."""
+        share = additions.channel_share
+        halves = any(self.stride(row) == 2 for row in range(self.num_edges))
+        if self._channels % share or (halves and self._channels // share % 2):
+            kind = "an even number of channels" if halves else "a whole number of channels"
+            raise ValueError(
+                f"PartialChannels(k={share}) needs {kind} in each part, and a cell of this "
+                f"supernet has {self._channels}: choose another k, or more channels"
+            )
+        for row in range(self.num_edges):
+            if additions.auxiliary_skip and AUXILIARY in self.own_names(row):
+                raise ValueError(
+                    f"an operation is called {AUXILIARY!r}, as the skip that AuxiliarySkip puts "
+                    "beside the operations: give it another name"
+                )
+
+    def add(self, additions: Additions) -> None:
+        """Have them from now on; the operations are new where they see fewer channels."""
+        self.check(additions)
+        self._added = additions
+        if additions.channel_share > 1:
+            self.make_edges()
+        if not additions.auxiliary_skip:
+            return
+        for row, operations in enumerate(self.edges):
+            assert isinstance(operations, nn.ModuleDict)
+            skip: nn.Module = nn.Identity()
+            if self.stride(row) == 2:
+                skip = FactorizedReduce(self.channels, self.channels, affine=False)
+            operations[AUXILIARY] = skip
+
+    def columns(
+        self, mix_EO: Tensor, active: Active, edge_E: Tensor | None, skip: float
+    ) -> tuple[Tensor, Active]:
+        """Mixing weights with further columns: of the auxiliary skip, and of what passes by.
+
+        Args:
+            mix_EO, active: of a draw.
+            edge_E: weights of the edges, by which all columns are multiplied.
+            skip: weight of the auxiliary skip.
+        """
+        added = self._added
+        if added == Additions():
+            return mix_EO, active
+        columns = [mix_EO]
+        one_E1 = torch.ones_like(mix_EO[:, :1])
+        if added.auxiliary_skip:
+            if skip:
+                place = mix_EO.shape[1]
+                active = tuple((*row, place) if row else () for row in active)
+            columns.append(skip * one_E1)
+        if added.channel_share > 1:
+            # Of an edge that is cut nothing passes either.
+            is_there = [1.0 if row else 0.0 for row in active]
+            columns.append(torch.tensor(is_there, device=mix_EO.device).to(mix_EO).unsqueeze(1))
+        wide_EO = torch.cat(columns, dim=1) if len(columns) > 1 else mix_EO
+        if edge_E is not None:
+            wide_EO = wide_EO * edge_E.to(wide_EO.dtype).unsqueeze(1)
+        return wide_EO, active
+
+    def seen(self, x_BCHW: Tensor) -> Tensor:
+        """The channels of a node that operations see."""
+        return x_BCHW if self._added.channel_share == 1 else x_BCHW[:, : self.channels]
+
+    def with_rest(
+        self, entered_BCHW: Tensor, sources: Sequence[tuple[int, Tensor]], mix_EO: Tensor
+    ) -> Tensor:
+        """A node from what operations gave it and the channels that pass by them, shuffled.
+
+        Args:
+            entered_BCHW: the sum over operations and edges, of a share of the channels.
+            sources: row of alpha and whole source of every edge into the node.
+            mix_EO: of `columns`; the last one weighs what passes by.
+        """
+        share = self._added.channel_share
+        if share == 1:
+            return entered_BCHW
+        rest = None
+        for row, x_BCHW in sources:
+            part = x_BCHW[:, self.channels :]
+            if self.stride(row) == 2:
+                part = F.max_pool2d(part, 2, 2)
+            part = part * mix_EO[row, -1].to(part.dtype)
+            rest = part if rest is None else rest + part
+        assert rest is not None
+        # In channels, a table of (share, C / share) is transposed: the parts mix.
+        whole_BCHW = torch.cat([entered_BCHW, rest.to(entered_BCHW.dtype)], dim=1)
+        parts = whole_BCHW.unflatten(1, (share, self.channels))
+        return parts.transpose(1, 2).flatten(1, 2)
 
     @abstractmethod
     def label_of(self, row: int, column: int) -> str:
@@ -127,14 +248,14 @@ class OpenEdges(nn.Module):
         y_BCHW = unspoilt(operation, x_BCHW, label)
         B, _, H, W = x_BCHW.shape
         stride = self.stride(row)
-        size = (B, self._channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
+        size = (B, self.channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
         if not isinstance(y_BCHW, Tensor) or y_BCHW.shape != size:
             given = type(y_BCHW).__name__
             if isinstance(y_BCHW, Tensor):
                 given = f"the shape {tuple(y_BCHW.shape)}"
             raise ValueError(
                 f"{label} gives {given}, where the edge needs {size}: its "
-                f"factory was asked for channels={self._channels} and stride={stride}"
+                f"factory was asked for channels={self.channels} and stride={stride}"
             )
         return y_BCHW
 

@@ -244,6 +244,8 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
             mixture = self.evaluated(mixed, batches)
             supernet.train()
             record |= {f"valid_{name}": value for name, value in mixture.items()}
+        if not supernet.keeps_weights:
+            return record
         network = self.laid_out(supernet.derived(result.decision))
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
         recalibrate(network, some, self.outputs)

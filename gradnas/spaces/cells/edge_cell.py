@@ -7,6 +7,8 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -45,21 +47,23 @@ class EdgeCell(OpenEdges):
         else:
             self.preprocess0 = relu_conv_bn(channels_before, channels, affine=False)
         self.preprocess1 = relu_conv_bn(channels_last, channels, affine=False)
-        self.edges = nn.ModuleList()
-        for row in range(shape.num_edges):
-            operations = nn.ModuleDict()
-            for name in self.names(row):
-                operation = shape.factories[name](channels, self.stride(row), False)
-                operations[name] = _open(operation, channels)
-            self.edges.append(operations)
+        self.make_edges()
 
     @property
     def kind(self) -> CellKind:
         """The name of the cell's table of alphas."""
         return "reduce" if self.reduction else "normal"
 
-    def names(self, row: int) -> tuple[str, ...]:
+    @property
+    def num_edges(self) -> int:
+        return self.shape.num_edges
+
+    def own_names(self, row: int) -> tuple[str, ...]:
         return self.shape.names_of(self.kind, row)
+
+    def made(self, row: int, name: str) -> nn.Module:
+        operation = self.shape.factories[name](self.channels, self.stride(row), False)
+        return _open(operation, self.channels)
 
     def stride(self, row: int) -> int:
         """The stride of an edge: in a reduction cell, 2 from the cell's inputs."""
@@ -111,14 +115,19 @@ class EdgeCell(OpenEdges):
             total = None
             for predecessor in range(node + INPUTS):
                 row = self.shape.edge(node, predecessor)
-                x_BCHW = states[predecessor]
+                x_BCHW = self.seen(states[predecessor])
                 for part in self.entering(x_BCHW, row, mix_EO, active, beside, deferred):
                     total = part if total is None else total + part
             if total is None:
                 step = 2 if self.reduction else 1
-                total = torch.zeros_like(states[0][:, :, ::step, ::step])
-            states.append(total)
+                total = torch.zeros_like(self.seen(states[0])[:, :, ::step, ::step])
+            states.append(self.with_rest(total, self.sources(node, states), mix_EO))
         return torch.cat(states[INPUTS:], dim=1)
+
+    def sources(self, node: int, states: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+        """Row of alpha and source of every edge into an intermediate node."""
+        edges = range(node + INPUTS)
+        return [(self.shape.edge(node, predecessor), states[predecessor]) for predecessor in edges]
 
     def operation_state(self, row: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""

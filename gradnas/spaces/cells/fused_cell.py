@@ -154,8 +154,10 @@ class FusedCell(EdgeCell):
         for source in range(self.shape.nodes + INPUTS):
             if source >= INPUTS:
                 node = nodes[source - INPUTS]
-                states.append(self._enter(node, states[0], mix_EO, updates))
-            self._leave(source, states[source], nodes, rows, updates)
+                seen_BCHW = self._enter(node, self.seen(states[0]), mix_EO, updates)
+                sources = self.sources(source - INPUTS, states)
+                states.append(channels_last(self.with_rest(seen_BCHW, sources, mix_EO)))
+            self._leave(source, channels_last(self.seen(states[source])), nodes, rows, updates)
         update_running_statistics(updates)
         return torch.cat(states[INPUTS:], dim=1)
 

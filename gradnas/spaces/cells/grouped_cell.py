@@ -59,9 +59,9 @@ def grouped_nodes(
     mixes = _mixing_matrices(stages, mix_EO, cell.training)
     # An input without any active edge stays out, so that its weights have no gradient rather than
     # zeros.
-    used = [inputs[s] for s in stages[0].sources] or [inputs[0].detach()]
+    used = [cell.seen(inputs[s]) for s in stages[0].sources] or [cell.seen(inputs[0]).detach()]
     x_BSCHW = torch.stack([x.contiguous() for x in used], dim=1)
-    nodes: list[Tensor] = []
+    states = list(inputs)
     # For each target what operations give that are modules of their own.
     extra: list[list[Tensor]] = [[] for _ in range(num_nodes)]
     # What the node of this stage and all later ones have so far; its first target leaves it with
@@ -87,10 +87,11 @@ def grouped_nodes(
         node_B1CHW, sum_BTCHW = sum_BTCHW.split([1, sum_BTCHW.shape[1] - 1], dim=1)
         for part in extra[number]:
             node_B1CHW = node_B1CHW + part.unsqueeze(1)
+        sources = cell.sources(number, states)
+        states.append(cell.with_rest(node_B1CHW.squeeze(1), sources, mix_EO))
         # The one source of the next stage.
-        x_BSCHW = node_B1CHW
-        nodes.append(node_B1CHW.squeeze(1))
-    return nodes
+        x_BSCHW = cell.seen(states[-1]).unsqueeze(1)
+    return states[len(inputs) :]
 
 
 # ---- mixing --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from gradnas.config import did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.cells.conv_network import ConvNetwork
+from gradnas.spaces.edge_weights import edge_softmax, edges_name
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 CellKind = Literal["normal", "reduce"]
@@ -160,6 +161,10 @@ class CellShape:
         for kind in KINDS:
             # float64: strengths that differ in alpha must not tie by rounding.
             strength_EO = relaxation.probabilities(alphas[kind].detach().double())
+            of_edges = alphas.get(edges_name(kind))
+            if of_edges is not None:
+                edge_E = edge_softmax(of_edges.detach().double(), self.predecessors)
+                strength_EO = strength_EO * edge_E.unsqueeze(-1)
             cells[kind] = self.named(kind, self._top_edges(kind, strength_EO))
         return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
 

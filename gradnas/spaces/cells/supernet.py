@@ -19,7 +19,8 @@ from gradnas.config import did_you_mean
 from gradnas.latency import Costs, CostView, LatencyTable, Place
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.added import CellSupernet, edge_tables
+from gradnas.spaces.base import Weights
 from gradnas.spaces.budget import Knapsack, Ranking
 from gradnas.spaces.cells.conv_network import (
     ConvCellNetwork,
@@ -36,7 +37,7 @@ from gradnas.spaces.inherited import copy_state
 from gradnas.spaces.recomputed import recomputed
 
 
-class ConvSupernet(Supernet[Genotype]):
+class ConvSupernet(CellSupernet[Genotype]):
     """The cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
 
     def __init__(
@@ -108,8 +109,7 @@ class ConvSupernet(Supernet[Genotype]):
     def _cell_output(
         self, cell: EdgeCell, before: Tensor, last: Tensor, draw: Draw, statistics: Statistics
     ) -> Tensor:
-        mix_EO = draw.mix[cell.kind]
-        active = draw.active[cell.kind]
+        mix_EO, active = self.mixed(cell, cell.kind, draw)
         if draw.probed is not None:
             if self.checkpoint_cells:
                 raise ValueError(
@@ -130,7 +130,7 @@ class ConvSupernet(Supernet[Genotype]):
     # ---- genotypes -------------------------------------------------------------------------------
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
-        return self.shape.derive(dict(self.alphas.items()), relaxation)
+        return self.shape.derive(edge_tables(self), relaxation)
 
     def random_decision(self, generator: torch.Generator) -> Genotype:
         return self.shape.random_decision(generator)
@@ -251,6 +251,8 @@ class ConvSupernet(Supernet[Genotype]):
             ValueError: the genotype is not one of this space.
         """
         self._check_fits(decision)
+        if weights == "keep":
+            self.check_keeps()
         network = self.shape.network(decision, self.num_classes, self.in_channels)
         network.to(self.classifier.weight.device, self.classifier.weight.dtype)
         if weights == "keep":

@@ -8,6 +8,8 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -29,21 +31,28 @@ class BenchCell(OpenEdges):
         super().__init__(channels)
         self.shape = shape
         self._index = index  # in the network, for errors
-        self.edges = nn.ModuleList()
-        for _ in range(shape.num_edges):
-            operations = nn.ModuleDict()
-            for name, factory in shape.factories.items():
-                operations[name] = factory(channels, 1, False)
-            self.edges.append(operations)
+        self.make_edges()
 
-    def names(self, row: int) -> tuple[str, ...]:
+    @property
+    def num_edges(self) -> int:
+        return self.shape.num_edges
+
+    def own_names(self, row: int) -> tuple[str, ...]:
         del row
         return self.shape.names
+
+    def made(self, row: int, name: str) -> nn.Module:
+        del row
+        return self.shape.factories[name](self.channels, 1, False)
+
+    def sources(self, node: int, states: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+        """Row of alpha and source of every edge into a node."""
+        return [(self.shape.edge(node, source), states[source]) for source in range(node)]
 
     def label_of(self, row: int, column: int) -> str:
         """What an error calls an operation."""
         source, node = self.shape.ends(row)
-        name = self.shape.names[column]
+        name = self.names(row)[column]
         return f"edge {source} to {node} of cell {self._index}: operation {name!r}"
 
     def forward(
@@ -78,10 +87,14 @@ class BenchCell(OpenEdges):
             total = None
             for source in range(node):
                 row = self.shape.edge(node, source)
-                parts = self.entering(states[source], row, mix_EO, active, beside, deferred)
+                parts = self.entering(
+                    self.seen(states[source]), row, mix_EO, active, beside, deferred
+                )
                 for part in parts:
                     total = part if total is None else total + part
-            states.append(torch.zeros_like(x_BCHW) if total is None else total)
+            if total is None:
+                total = torch.zeros_like(self.seen(x_BCHW))
+            states.append(self.with_rest(total, self.sources(node, states), mix_EO))
         return states[-1]
 
     def make_affine(self) -> dict[nn.Module, Place]:

@@ -49,6 +49,11 @@ class BenchShape:
         """Rows of the table of alphas."""
         return self.nodes * (self.nodes - 1) // 2
 
+    @property
+    def predecessors(self) -> tuple[int, ...]:
+        """Incoming edges of each node but the first: 1, 2, 3, ..."""
+        return tuple(range(1, self.nodes))
+
     def edge(self, node: int, source: int) -> int:
         """Row of alpha for the edge from one node (from 0) into a later one."""
         return node * (node - 1) // 2 + source

@@ -80,17 +80,17 @@ class SharedCell(BenchCell):
         seen: Statistics = [] if statistics is None else statistics
         nodes = self.shape.nodes
         parts: list[list[Tensor]] = [[] for _ in range(nodes)]
-        parts[0].append(x_BCHW)
-        state = x_BCHW
-        for source in range(nodes):
-            entered = parts[source]
+        states = [x_BCHW]
+        for source in range(nodes - 1):
+            self._leave(source, self.seen(states[source]), mix_EO, rows, parts, seen)
+            entered = parts[source + 1]
             # Nothing enters: zeros, by operations that know of no input.
-            state = sum(entered[1:], entered[0]) if entered else torch.zeros_like(x_BCHW)
-            if source < nodes - 1:
-                self._leave(source, state, mix_EO, rows, parts, seen)
+            zeros = None if entered else torch.zeros_like(self.seen(x_BCHW))
+            total = sum(entered[1:], entered[0]) if zeros is None else zeros
+            states.append(self.with_rest(total, self.sources(source + 1, states), mix_EO))
         if statistics is None:
             update_running_statistics(updates_of(seen))
-        return state
+        return states[-1]
 
     def _leave(
         self,
@@ -120,7 +120,7 @@ class SharedCell(BenchCell):
                         pooled = F.avg_pool2d(x_BCHW, 3, 1, 1, count_include_pad=False)
                     y_BCHW = pooled
                 else:
-                    operation = self.operation(row, self.shape.names[column])
+                    operation = self.operation(row, self.names(row)[column])
                     y_BCHW = self.output(operation, row, column, x_BCHW)
                 parts[target].append(y_BCHW * mix_EO[row, column].to(y_BCHW.dtype))
         if not convolutions:
@@ -170,10 +170,10 @@ class SharedCell(BenchCell):
         they run, and that is the order of the edges.
         """
         rows: Rows = []
-        names = self.shape.names
         identities: list[int] = []  # of modules that may keep something of what they see
         for row, operations in enumerate(self.edges._modules.values()):
             assert operations is not None
+            names = self.names(row)
             found: dict[int, _Known | None] = {}
             for column in active[row]:
                 operation = operations._modules[names[column]]

@@ -16,7 +16,8 @@ from gradnas.derivation import Option, Picks, log_strength
 from gradnas.latency import Costs, CostView, Place
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.base import Supernet, Weights
+from gradnas.spaces.added import CellSupernet
+from gradnas.spaces.base import Weights
 from gradnas.spaces.budget import Knapsack, Ranking
 from gradnas.spaces.cells.running import Statistics, update_running_statistics, updates_of
 from gradnas.spaces.inherited import copy_state
@@ -34,7 +35,7 @@ from gradnas.spaces.nas_bench_201.shared_cell import SharedCell
 from gradnas.spaces.recomputed import recomputed
 
 
-class NasBench201Supernet(Supernet[DenseCell]):
+class NasBench201Supernet(CellSupernet[DenseCell]):
     """All cells with every edge open; `alphas["cell"]` is `(E, O)` and serves them all."""
 
     def __init__(
@@ -83,8 +84,7 @@ class NasBench201Supernet(Supernet[DenseCell]):
     def _cell_output(
         self, cell: BenchCell, x_BCHW: Tensor, draw: Draw, statistics: Statistics
     ) -> Tensor:
-        mix_EO = draw.mix[CHOICE]
-        active = draw.active[CHOICE]
+        mix_EO, active = self.mixed(cell, CHOICE, draw)
         if draw.probed is not None:
             if self.checkpoint_cells:
                 raise ValueError(
@@ -190,6 +190,8 @@ class NasBench201Supernet(Supernet[DenseCell]):
         Raises:
             ValueError: the cell is not one of this space.
         """
+        if weights == "keep":
+            self.check_keeps()
         network = self.shape.network(decision, self.num_classes, self.in_channels)
         network.to(self.classifier.weight.device, self.classifier.weight.dtype)
         if weights == "keep":

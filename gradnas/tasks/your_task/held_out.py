@@ -50,6 +50,8 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
                 net = BoundNet(search.supernet, search.evaluation_draw(), None)
                 mixture = self.evaluated(net, batches)
             record |= {f"valid_{name}": value for name, value in mixture.items()}
+        if not search.supernet.keeps_weights:
+            return record
         network = search.supernet.derived(result.decision)
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
         recalibrate(network, some, self.outputs)
