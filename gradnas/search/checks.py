@@ -75,7 +75,7 @@ def check_combination(
     if gradient.differentiates_twice and relaxation.once_differentiable:
         raise ValueError(
             f"{type(gradient).__name__} needs second derivatives, which "
-            f"{type(relaxation).__name__} does not have; use FirstOrder(), "
+            f"{type(relaxation.innermost).__name__} does not have; use FirstOrder(), "
             "Unrolled(mode='finite_difference') or Reinforce()"
         )
     # A relaxation asks for certain settings of Adam where its own rule corrects the update; under

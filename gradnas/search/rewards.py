@@ -115,6 +115,6 @@ def check_samples(relaxation: Relaxation, gradient: ArchitectureGradient) -> Non
     if draw.log_prob is None:
         raise ValueError(
             f"{type(gradient).__name__} learns from sampled networks, and "
-            f"{type(relaxation).__name__} samples none; "
+            f"{type(relaxation.innermost).__name__} samples none; "
             "use BinaryGates() or GumbelSoftmax(hard=True)"
         )
