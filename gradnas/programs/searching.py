@@ -168,10 +168,10 @@ def _run(
             if is_main:
                 _keep_epoch(run, task, record, timed)
             _show(bar, task, epoch, record)
+            told = epoch_of(search, record, config.epochs, timed["seconds"], run.path)
+            search.health.act()  # before a tracker, which may end the run: the state is whole
             if is_main and on_epoch is not None:
-                told = epoch_of(search, record, config.epochs, timed["seconds"], run.path)
                 keeper.tell(on_epoch, told)
-            search.health.act()
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.

@@ -35,6 +35,7 @@ from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
 from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import kind_of
 from gradnas.tasks.outcome import CANDIDATES
@@ -122,6 +123,7 @@ def run_search(
     max_steps: int | None = None,
     threads: int | None = None,
     candidates: int = CANDIDATES,
+    guard: Guard = "warn",
     resume: bool = False,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
@@ -132,7 +134,7 @@ def run_search(
         task: what is searched.
         out: the run folder, which is made.
         epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
-            candidates: as in a configuration file
+            candidates, guard: as in a configuration file
             (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
         relaxation, gradient, terms, stabilizers, alphas, cost, seed, precision: as in `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
@@ -181,6 +183,7 @@ def run_search(
             max_steps=max_steps,
             threads=threads,
             candidates=candidates,
+            guard=guard,
         )
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradnas import distributed
 from gradnas.progress import Progress
-from gradnas.runs import OnEpoch, Record
+from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search import health_words
 from gradnas.search.bound_net import NetLoss, StepReport
 from gradnas.search.checks import check_gradients
@@ -144,9 +144,13 @@ def _epochs(
                 record = folder.finish_epoch(epoch, verdict, found)
             elif on_epoch is not None:
                 record = epoch_record(search, epoch, seen.means(), result_of(search), None, found)
+            told: Epoch | None = None
             if on_epoch is not None and distributed.is_main():
-                _tell(search, on_epoch, record, last, time.monotonic() - began, folder)
-            search.health.act()
+                path = None if folder is None else folder.run.path
+                told = epoch_of(search, record, last, time.monotonic() - began, path)
+            search.health.act()  # before a tracker, which may end the search: the state is whole
+            if told is not None:
+                _tell(on_epoch, told, folder)
             if folder is not None:
                 folder.keeper.after_step()
         if verdict is None and not lines:
@@ -161,19 +165,13 @@ def _epochs(
     return result
 
 
-def _tell(
-    search: Fitted,
-    on_epoch: OnEpoch,
-    record: Record,
-    epochs: int,
-    seconds: float,
-    folder: FitFolder | None,
-) -> None:
+def _tell(on_epoch: OnEpoch | None, epoch: Epoch, folder: FitFolder | None) -> None:
     """Tell a tracker of the epoch that has ended; with a folder its state is safe."""
+    assert on_epoch is not None
     if folder is None:
-        on_epoch(epoch_of(search, record, epochs, seconds, None))
+        on_epoch(epoch)
     else:
-        folder.keeper.tell(on_epoch, epoch_of(search, record, epochs, seconds, folder.run.path))
+        folder.keeper.tell(on_epoch, epoch)
 
 
 def _last_epoch(schedule: Schedule, epochs: int) -> int:

@@ -16,6 +16,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.search.health import check_guard
 from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.stabilizers import Stabilizer
@@ -101,6 +102,7 @@ class SearchConfig(SearchSettings):
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        check_guard(self.guard)
         if self.capture and self.label_smoothing:
             raise ValueError(
                 "capture records one loss for weights and alphas: it cannot have label_smoothing"

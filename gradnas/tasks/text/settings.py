@@ -11,6 +11,7 @@ from gradnas.gradients import ArchitectureGradient, Unrolled
 from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
+from gradnas.search.health import check_guard
 from gradnas.settings.formats import Guard
 from gradnas.spaces import RecurrentCell
 from gradnas.stabilizers import Stabilizer
@@ -73,6 +74,7 @@ class TextSearchConfig(SearchSettings):
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        check_guard(self.guard)
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises "

@@ -21,6 +21,7 @@ from gradnas.precision import Precision
 from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.feed import size_of, to_device
+from gradnas.search.health import check_guard
 from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
@@ -147,6 +148,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        check_guard(self.guard)
 
     @classmethod
     def of(cls, given: GivenTask) -> TaskSearchConfig:

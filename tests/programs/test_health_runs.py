@@ -1,0 +1,120 @@
+"""The health of searches in a run folder: metrics, results, report, terminal, and the guard."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gradnas
+from gradnas import runs
+from gradnas.config import read_object
+from gradnas.programs import watching
+from gradnas.programs.reporting import write_report
+from gradnas.search.sharpness import Eigenvalue, Sharpness
+from tests.cases import TwoChoices
+
+
+class SixEqual(nn.Module):
+    """Choices between layers of which none is better than another for targets that are noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = []
+        for place in range(6):
+            layers = {name: nn.Linear(4, 4) for name in ("a", "b", "c")}
+            parts.append(gradnas.Choice(layers, name=f"c{place}"))
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        return self.parts(x_BF)
+
+
+WRITTEN = (runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
+
+
+def task() -> gradnas.Task:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(16, 3, 6, 6, generator=generator)
+    y = torch.randint(0, 5, (16,), generator=generator)
+    return gradnas.Task(model=TwoChoices, train=(x, y), test=(x, y), loss=F.cross_entropy)
+
+
+def growing(self: Sharpness, valid_loss: object) -> bool:
+    """Eigenvalues of a search that should have been over after epoch 5."""
+    del valid_loss
+    epochs = self.passes.schedule.epoch
+    if not self.series or self.series[-1].epochs < epochs:
+        self.series.append(Eigenvalue(epochs, 1.0 if epochs < 12 else 3.0))
+    return False
+
+
+def searched(path, **options):
+    settings = {"epochs": 16, "batch_size": 8, "device": "cpu", "candidates": 0}
+    return gradnas.run_search(task(), out=path, progress=False, **(settings | options))
+
+
+@pytest.mark.slow
+def test_the_guard_ends_a_search_with_an_earlier_decision(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sharpness, "measure", growing)
+    path = tmp_path / "r"
+    run = searched(path, guard="stop")
+    results = read_object(path / runs.RESULTS)
+    assert results["stopped"] == {"after": 13, "decision": 5}
+    rows = runs.Run(path).records(runs.METRICS)
+    assert len(rows) == 13
+    assert results["genotype"] == rows[4]["genotype"]
+    assert run.result.decision.to_text() == rows[4]["genotype"]
+    assert rows[-1]["health"].startswith("the validation loss becomes sharp in the alphas")
+    write_report(runs.Run.open(path))
+    page = (path / runs.REPORT).read_text()
+    assert "Health of the search" in page and "The guard ended the search after epoch 13" in page
+    assert "were lost" not in page
+    seen = watching.look(path)
+    lines = "\n".join(seen.lines(100, 40, 0.0))
+    assert "The guard ended the search after epoch 13 of 16" in lines and "entropy" in lines
+    assert any("warning: The validation loss" in line for line in seen.epoch_lines(0))
+
+    # Killed after the epoch in which it stopped, and resumed: the same files.
+    class Killed(Exception):
+        pass
+
+    def kill(epoch) -> None:
+        if epoch.number == 13:
+            raise Killed
+
+    with pytest.raises(Killed):
+        searched(tmp_path / "k", guard="stop", on_epoch=kill)
+    searched(tmp_path / "k", resume=True)
+    for name in WRITTEN:
+        assert (tmp_path / "k" / name).read_bytes() == (path / name).read_bytes(), name
+
+
+def test_an_unknown_guard_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="guard must be 'warn', 'stop' or 'off', not 'on'"):
+        searched(tmp_path / "r", guard="on")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_decides_nothing_gives_no_result(tmp_path):
+    path = tmp_path / "r"
+    alphas = gradnas.AlphaOptimizer(lr=0.01, betas=(0.0, 0.999), weight_decay=0.0)
+    settings = {"epochs": 8, "batch_size": 8, "device": "cpu", "candidates": 0, "alphas": alphas}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator)
+    noise = torch.randn(64, 4, generator=generator)
+    own = gradnas.Task(model=SixEqual, train=(x, noise), test=(x, noise), loss=F.mse_loss)
+    gates = gradnas.BinaryGates()
+    gradnas.run_search(own, out=path, progress=False, relaxation=gates, **settings)
+    results = read_object(path / runs.RESULTS)
+    assert results["undecided"].startswith("nothing was decided: in ")
+    assert results["no_hessian"].startswith("the search was too short for it")
+    config = gradnas.tasks.your_task.settings.TaskSearchConfig
+    kind = gradnas.tasks.kind_of(config.__name__)
+    said = kind.sentences.of_search(
+        config.of(gradnas.tasks.your_task.given.GivenTask(own)), results
+    )
+    assert said[0].startswith("no result: nothing was decided")
+    assert "strongest by chance" in said[1]
