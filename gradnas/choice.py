@@ -294,7 +294,8 @@ class Choice(nn.Module):
         active = draw.active[name][0]
         mix_O = draw.mix[name]
         outputs = self._outputs(active, args, kwargs)
-        mixed = self._mix(outputs, [mix_O[index] for index in active], active)
+        weights = mix_O.unbind()  # one node of the graph, and not one for each operation
+        mixed = self._mix(outputs, [weights[index] for index in active], active)
 
         if draw.skip:
             mixed = self._with_skip(mixed, draw.skip, args)
@@ -321,33 +322,44 @@ class Choice(nn.Module):
     def _outputs(
         self, columns: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
+        operations = self._own_operations
+        # A compiler sees no memory, and has its own rules for it.
+        given = None if torch.compiler.is_compiling() else Inputs(args, kwargs)
         if not self.has_skip:
-            names = self.names
-            return [self._output(names[column], args, kwargs) for column in columns]
+            pairs = list(operations.items())
+            return [self._output(*pairs[column], given, args, kwargs) for column in columns]
         # What a skip gives depends on what the others give.
+        names = list(operations)
         skips: dict[int, Skip] = {}
-        for column, operation in enumerate(self.operations.values()):
+        for column, operation in enumerate(operations.values()):
             if isinstance(operation, Skip):
                 skips[column] = operation
+
+        def output(column: int) -> Any:
+            key = names[column]
+            return self._output(key, operations[key], given, args, kwargs)
+
         found: dict[int, Any] = {}
         for column in columns:
             if column not in skips:
-                found[column] = self._output(self.names[column], args, kwargs)
+                found[column] = output(column)
         if not found and not all(skip.knows(args, kwargs) for skip in skips.values()):
-            column = next(k for k in range(len(self.names)) if k not in skips)
-            found[column] = self._tried(column, args, kwargs)
-        for column, output in found.items():
+            column = next(k for k in range(len(names)) if k not in skips)
+            found[column] = self._tried(names[column], given, args, kwargs)
+        for column, one in found.items():
             for skip in skips.values():
-                skip.learn(args, kwargs, output, self._label_of(column))
+                skip.learn(args, kwargs, one, self._label_of(column))
         for column in columns:
             if column in skips:
-                found[column] = self._output(self.names[column], args, kwargs)
+                found[column] = output(column)
         return [found[column] for column in columns]
 
     @torch.no_grad()
-    def _tried(self, column: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _tried(
+        self, key: str, given: Inputs | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """The output of an operation that is not asked for; nothing changes by it."""
-        key = self.names[column]
+        operation = self._own_operations[key]
         draw = _current.get()
         assert draw is not None
         # A choice inside it may be one that the draw does not reach.
@@ -355,26 +367,38 @@ class Choice(nn.Module):
         device = next(iter(mix.values())).device
         before = random_state(device)
         try:
-            held = with_copied_buffers(held_by(self.operations[key]))
+            held = with_copied_buffers(held_by(operation))
             with holding(held), using(Draw.dense(mix)):
-                return self._output(key, args, kwargs)
+                return self._output(key, operation, given, args, kwargs)
         finally:
             set_random_state(before, device)
 
-    def _output(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _output(
+        self,
+        key: str,
+        operation: nn.Module,
+        given: Inputs | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         """Of one operation, which must leave the inputs to the others as they are."""
-        operation = self.operations[key]
-        if torch.compiler.is_compiling():  # which sees no memory, and has its own rules for it
-            return operation(*args, **kwargs)
-        inputs = Inputs(args, kwargs)
         output = operation(*args, **kwargs)
-        inputs.check(operation, f"Choice {self.name!r}: operation {key!r}")
+        if given is None:
+            return output
+        if not given.are_unchanged():
+            given.refuse(operation, f"Choice {self.name!r}: operation {key!r}")
         if (key, operation.training) not in self.gives_input:
-            self.gives_input[key, operation.training] = share_memory(inputs.tensors, output)
+            self.gives_input[key, operation.training] = share_memory(given.tensors, output)
             is_one_input = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
             if not (is_one_input and isinstance(output, Tensor)):
                 self.is_of_one_tensor = False
         return output
+
+    @property
+    def _own_operations(self) -> dict[str, nn.Module]:
+        # Straight from where torch keeps them: every pass asks.
+        operations: Any = self._modules["operations"]
+        return operations._modules
 
     def _label_of(self, column: int) -> str:
         return f"Choice {self.name!r}: operation {self.names[column]!r}"
@@ -395,9 +419,12 @@ class Choice(nn.Module):
             raise OutsideSearch(f"Choice {self.name!r}: {error}") from None
 
     def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
-        own = self.names
-        names = [own[index] for index in active]
-        return mixture(outputs, weights, f"Choice {self.name!r}", names)
+        return mixture(outputs, weights, lambda: self._names_of(active))
+
+    def _names_of(self, active: Sequence[int]) -> tuple[str, list[str]]:
+        """What an error calls this place and these operations."""
+        names = self.names
+        return f"Choice {self.name!r}", [names[index] for index in active]
 
 
 def _is_name(name: object) -> bool:

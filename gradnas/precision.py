@@ -6,7 +6,7 @@ Torch's own defaults differ from place to place: TF32 in convolutions, not in pr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, get_args
 
@@ -63,4 +63,6 @@ def full_precision() -> Iterator[None]:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bf16 where asked for; for forward passes and losses."""
     casts = precision == "bf16" and not _full.get()
+    if not casts and not torch.is_autocast_enabled(device.type):
+        return nullcontext()  # nothing casts, and nothing has to be kept from casting
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=casts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +31,40 @@ class Inputs:
         self._stores = [] if self._is_bare else list(_stores_of(values))
         self._stored = [_stored_in(store) for store in self._stores]
 
-    def check(self, operation: nn.Module, label: str) -> None:
-        """ValueError if the operation has changed them, in place or by putting others there."""
+    def are_unchanged(self) -> bool:
+        """Whether an operation has left them, their containers and what keeps tensors as it was."""
         now = self.tensors if self._is_bare else list(tensors_of(self._values))
         for tensor, state, found in zip(self.tensors, self._states, now, strict=False):
-            if isinstance(state, Tensor):
-                same = torch.equal(tensor, state)
-            else:
+            if isinstance(state, int):
                 same = tensor._version == state
+            else:
+                same = torch.equal(tensor, state)
             if not same or found is not tensor:
-                raise ValueError(_sentence(operation, label))
-        if len(now) != len(self.tensors):
-            raise ValueError(_sentence(operation, label))
+                return False
+        return len(now) == len(self.tensors) and self._written() is None
+
+    def _written(self) -> Any:
+        """The object that keeps other tensors than it did; None if there is none."""
         for store, stored in zip(self._stores, self._stored, strict=True):
             if _stored_in(store) != stored:
-                raise ValueError(
-                    f"{label} ({type(operation).__name__}) writes into the {type(store).__name__} "
-                    "that it is given, and so would the other operations: call the model without "
-                    "it (use_cache=False)"
-                )
+                return store
+        return None
+
+    def refuse(self, operation: nn.Module, label: str) -> NoReturn:
+        """ValueError that says what the operation has changed."""
+        written = self._written()
+        if written is None:
+            raise ValueError(_sentence(operation, label))
+        raise ValueError(
+            f"{label} ({type(operation).__name__}) writes into the {type(written).__name__} "
+            "that it is given, and so would the other operations: call the model without "
+            "it (use_cache=False)"
+        )
+
+    def check(self, operation: nn.Module, label: str) -> None:
+        """ValueError if the operation has changed them, in place or by putting others there."""
+        if not self.are_unchanged():
+            self.refuse(operation, label)
 
 
 def _bare_tensors(values: tuple[Any, ...]) -> list[Tensor] | None:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from gradnas.modules.nesting import described, equal, is_mixed, mapped
 
+Called = Callable[[], tuple[str, list[str]]]
 
-def mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list[str]) -> Any:
+
+def mixture(outputs: list[Any], weights: Sequence[Any], called: Called) -> Any:
     """The sum of equal nestings of tensors, tensor by tensor; what is no number must agree.
 
     Args:
-        label, names: what an error calls the place, and the operations that gave the outputs.
+        called: what an error calls the place, and the operations that gave the outputs.
     """
-    if all(is_mixed(output) for output in outputs):  # as nearly always
-        _check_shapes(outputs, label, names)
+    if _are_alike(outputs):  # as nearly always
         return _weighted_tensors(outputs, weights)
+    label, names = called()
+    if all(is_mixed(output) for output in outputs):
+        _refuse_shapes(outputs, label, names)
     num_tensors = 0
 
     def summed(parts: Sequence[Any], where: str) -> Any:
         nonlocal num_tensors
         num_tensors += isinstance(parts[0], Tensor)
         if all(is_mixed(part) for part in parts):
-            _check_shapes(parts, f"{label}{where}", names)
+            if not _are_alike(parts):
+                _refuse_shapes(parts, f"{label}{where}", names)
             return _weighted_tensors(parts, weights)
         check_agreement(parts, f"{label}{where}", names)
         return parts[0]
@@ -37,28 +42,35 @@ def mixture(outputs: list[Any], weights: Sequence[Any], label: str, names: list[
 
 
 def _weighted_tensors(outputs: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
-    total = _weighted(outputs[0], weights[0])
-    for output, weight in zip(outputs[1:], weights[1:], strict=True):
-        total = total + _weighted(output, weight)
+    total = None
+    for output, weight in zip(outputs, weights, strict=True):
+        # Mixing weights may be wider than what they mix, and lie elsewhere: the output decides.
+        if isinstance(weight, Tensor) and weight.device != output.device:
+            weight = weight.to(output.device)
+        product = output * weight
+        if product.dtype != output.dtype:
+            product = product.to(output.dtype)
+        total = product if total is None else total + product
+    assert total is not None
     return total
 
 
-def _weighted(output: Tensor, weight: Any) -> Tensor:
-    """Mixing weights may be wider than what they mix, and lie elsewhere: the output decides."""
-    if isinstance(weight, Tensor) and weight.device != output.device:
-        weight = weight.to(output.device)
-    product = output * weight
-    return product if product.dtype == output.dtype else product.to(output.dtype)
-
-
-def _check_shapes(outputs: Sequence[Tensor], label: str, names: Sequence[str]) -> None:
+def _are_alike(outputs: Sequence[Any]) -> bool:
+    """Whether all are tensors that mixing weights apply to, of one shape."""
     first = outputs[0]
-    for name, output in zip(names, outputs, strict=True):
-        if output.shape != first.shape:
-            raise ValueError(
-                f"{label}: operations {names[0]!r} and {name!r} give outputs that do not agree: "
-                f"{described(first)} and {described(output)}"
-            )
+    if not is_mixed(first):
+        return False
+    shape = first.shape
+    return all(is_mixed(output) and output.shape == shape for output in outputs[1:])
+
+
+def _refuse_shapes(outputs: Sequence[Tensor], label: str, names: Sequence[str]) -> NoReturn:
+    first = outputs[0]
+    other = next(k for k, output in enumerate(outputs) if output.shape != first.shape)
+    raise ValueError(
+        f"{label}: operations {names[0]!r} and {names[other]!r} give outputs that do not agree: "
+        f"{described(first)} and {described(outputs[other])}"
+    )
 
 
 def check_agreement(parts: Sequence[Any], label: str, names: Sequence[str]) -> None:

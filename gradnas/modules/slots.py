@@ -8,6 +8,7 @@ dictionary that one module object owns, so each is there once, whatever the modu
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -38,11 +39,25 @@ class Slot(NamedTuple):
 # What every module has; the rest of its attributes are its author's.
 _OF_TORCH = frozenset(vars(nn.Module()))
 
-# Most of these are settings, and every pass looks at all of them: what cannot be a slot is passed
-# over at once.
-_WITHOUT_TENSORS = frozenset({int, float, bool, str, type(None), tuple})
-
 Placed = list[tuple[Slot, Tensor | None]]  # slots, with what is to be there
+
+
+def modules_of(root: nn.Module) -> list[nn.Module]:
+    """A module and those inside, every object once, parents first.
+
+    As `modules()`, without a generator for each level: every pass of a search asks.
+    """
+    seen = {root}
+    found = []
+    waiting = [root]
+    while waiting:
+        module = waiting.pop()
+        found.append(module)
+        for child in reversed(module._modules.values()):
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return found
 
 
 def slots_of(module: nn.Module) -> list[Slot]:
@@ -50,42 +65,54 @@ def slots_of(module: nn.Module) -> list[Slot]:
 
     A tensor that several modules share (tied weights) has as many slots as there are modules.
     """
-    slots = []
-    for inner in module.modules():  # every object once
-        for key in inner._parameters:
-            slots.append(Slot(inner._parameters, key, is_buffer=False))
-        for key in inner._buffers:
-            slots.append(Slot(inner._buffers, key, is_buffer=True))
+    slots: list[Slot] = []
+    for inner in modules_of(module):
         own = vars(inner)
-        for name in own.keys() - _OF_TORCH:
-            if type(own[name]) not in _WITHOUT_TENSORS:
-                slots.extend(_plain_slots(own, name))
+        held = own["_parameters"]
+        for key in held:
+            slots.append(Slot(held, key, False))
+        held = own["_buffers"]
+        for key in held:
+            slots.append(Slot(held, key, True))
+        for name, value in own.items():
+            if name not in _OF_TORCH and _may_hold(type(value)):
+                _add_plain_slots(slots, own, name, value)
     return slots
 
 
-def _plain_slots(holder: Any, key: Any) -> Iterator[Slot]:
-    """Parameters that also lie in a plain attribute, or in a container that is one.
+@functools.lru_cache(maxsize=1024)
+def _may_hold(kind: type) -> bool:
+    """Whether a value of this type may be a parameter or hold one; most attributes are settings.
 
     A tuple holds what it holds: `unlearnt` refuses where one is used.
     """
-    value = holder[key]
-    if isinstance(value, nn.Parameter):
-        yield Slot(holder, key, is_buffer=False)
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            if type(item) not in _WITHOUT_TENSORS:
-                yield from _plain_slots(value, place)
+    return issubclass(kind, (Tensor, list, dict, SimpleNamespace)) or _is_of_fields(kind)
+
+
+def _is_of_fields(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module)
+
+
+def _add_plain_slots(slots: list[Slot], holder: Any, key: Any, value: Any) -> None:
+    """Parameters that also lie in a plain attribute, or in a container that is one."""
+    if isinstance(value, Tensor):
+        if isinstance(value, nn.Parameter):
+            slots.append(Slot(holder, key, False))
+        return
+    items: Iterable[tuple[Any, Any]]
+    inner: Any = value
+    if isinstance(value, list):
+        items = enumerate(value)
     elif isinstance(value, dict):
-        for name in value:
-            yield from _plain_slots(value, name)
-    elif isinstance(value, SimpleNamespace) or _is_object_of_fields(value):
-        for name in vars(value):
-            yield from _plain_slots(vars(value), name)
-
-
-def _is_object_of_fields(value: Any) -> bool:
-    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module))
-    return is_dataclass and hasattr(value, "__dict__")
+        items = value.items()
+    elif hasattr(value, "__dict__"):
+        inner = vars(value)
+        items = inner.items()
+    else:
+        return
+    for place, item in items:
+        if _may_hold(type(item)):
+            _add_plain_slots(slots, inner, place, item)
 
 
 def placed(slots: Iterable[Slot], instead: Mapping[int, Tensor]) -> Placed:
@@ -96,10 +123,12 @@ def placed(slots: Iterable[Slot], instead: Mapping[int, Tensor]) -> Placed:
     """
     found: Placed = []
     for slot in slots:
-        tensor = slot.tensor
-        if id(tensor) in instead:
-            found.append((slot, instead[id(tensor)]))
-        elif slot.is_buffer:
+        holder, key, is_buffer = slot
+        tensor = holder[key]
+        other = instead.get(id(tensor))
+        if other is not None:
+            found.append((slot, other))
+        elif is_buffer:
             # A forward pass may set a buffer anew; then that is taken back too.
             found.append((slot, tensor))
     return found
@@ -126,11 +155,11 @@ def with_copied_buffers(held: Placed) -> Placed:
 @contextmanager
 def holding(placed: Placed) -> Iterator[None]:
     """Within: the slots hold what is placed there. Afterwards: what they held before."""
-    before = [slot.tensor for slot, _ in placed]
+    before = [holder[key] for (holder, key, _), _ in placed]
     try:
-        for slot, tensor in placed:
-            slot.holder[slot.key] = tensor
+        for (holder, key, _), tensor in placed:
+            holder[key] = tensor
         yield
     finally:
-        for (slot, _), tensor in zip(placed, before, strict=True):
-            slot.holder[slot.key] = tensor
+        for ((holder, key, _), _), tensor in zip(placed, before, strict=True):
+            holder[key] = tensor

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, SGDStep
-from gradnas.gradients.base import NO_SECOND, Tensors, norm, same_randomness
+from gradnas.gradients.base import NO_SECOND, Tensors, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.checks import lacks_second, no_gradient, scalar
 from gradnas.search.costs import Spending
@@ -72,7 +72,7 @@ class AlphaStep:
             raise self.passes.schedule.not_finite(str(error)) from error
         # All ranks must come to one answer, and each has seen a loss of its own.
         (mean_loss,) = distributed.mean([loss])
-        if not torch.isfinite(norm([*grads.values(), mean_loss])):
+        if not torch.isfinite(nn.utils.get_total_norm([*grads.values(), mean_loss])):
             raise self.passes.schedule.not_finite(
                 "the validation loss or the architecture gradient is NaN or infinite"
             )
@@ -163,18 +163,22 @@ class AlphaStep:
 
     def _update(self, grads: Tensors, noise: Tensors) -> None:
         alphas = self.passes.alphas
-        before = {name: alpha.detach().clone() for name, alpha in alphas.items()}
+        relaxation = self.passes.relaxation
+        # Rewards teach all operations at once: there is no pair whose share would have to stay.
+        corrects = relaxation.corrects_updates and self.rewards is None
+        before: Tensors = {}
+        if corrects:
+            before = {name: alpha.detach().clone() for name, alpha in alphas.items()}
         for name, alpha in alphas.items():
             alpha.grad = grads[name]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        # Rewards teach all operations at once: there is no pair whose share would have to stay.
-        if self.rewards is not None:
+        if not corrects:
             return
         # The relaxation has the last word: gates that learnt about two operations keep the shares
         # of all others (ProxylessNAS), which a softmax would have moved too.
         tables = self.passes.tables
-        corrected = self.passes.relaxation.after_update(
+        corrected = relaxation.after_update(
             {name: before[name] for name in tables}, tables, noise
         )
         with torch.no_grad():

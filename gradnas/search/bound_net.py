@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradnas.choice import Draw
 from gradnas.modules.slots import Placed, holding
-from gradnas.search.recomputation import checkpoints_of_pass
+from gradnas.search.recomputation import checkpoints_of_pass, in_forward
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import method_of
 
@@ -39,7 +39,7 @@ class BoundNet:
             )
         if self._placed is None:
             return self._supernet(*inputs, draw=self._draw, **named)
-        with holding(self._placed):
+        with holding(self._placed), in_forward():
             return self._supernet(*inputs, draw=self._draw, **named)
 
     def method(self, name: str, *inputs: Any, **named: Any) -> Any:
@@ -54,7 +54,7 @@ class BoundNet:
         """
         if self._placed is None:
             return self._supernet.run_method(name, self._draw, inputs, named)
-        with holding(self._placed):
+        with holding(self._placed), in_forward():
             return self._supernet.run_method(name, self._draw, inputs, named)
 
     def in_loss(self, loss: NetLoss) -> Tensor:

@@ -205,9 +205,9 @@ class Passes:
         # BatchNorm in training writes into the buffers that it is given: into copies.
         slots = slots_of(self.supernet)
         buffers: dict[int, Tensor] = {}
-        for slot in slots:
-            if slot.is_buffer and slot.tensor is not None:
-                buffers[id(slot.tensor)] = slot.tensor
+        for holder, key, is_buffer in slots:
+            if is_buffer and holder[key] is not None:
+                buffers[id(holder[key])] = holder[key]
         return placed(slots, instead | self._copies(buffers))
 
     def _copies(self, tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from gradnas.choice import OutsideSearch
-from gradnas.modules.slots import Placed, holding, with_copied_buffers
+from gradnas.modules.slots import Placed, holding, modules_of, with_copied_buffers
 from gradnas.probing import bound_in_backward, is_bound
 
 # The two functions of torch that every form of checkpointing goes through. They are not public:
@@ -91,32 +93,87 @@ def recomputation_refused(net: nn.Module) -> Iterator[None]:
     Raises:
         OutsideSearch: naming the module.
     """
-    paths: dict[nn.Module, str] = {}
-    compiled = set()  # parts that `torch.compile` made: their backward runs no module
-    for path, module in net.named_modules():
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+    compiled: set[nn.Module] = set()  # by `torch.compile`: their backward runs no module
+    for module in modules_of(net):
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             compiled.update(module.modules())
-        holds_tensors = bool(module._parameters) or bool(module._buffers)
-        if holds_tensors and module not in compiled:
-            paths[module] = path
 
     def check(module: nn.Module, args: Any) -> None:
         del args
-        if not _in_backward() or is_bound() or module not in paths:
+        if not _in_backward() or is_bound() or module in compiled:
+            return
+        path = _path_of(module, net)
+        if path is None:
             return
         raise OutsideSearch(
-            f"{paths[module]!r} ({type(module).__name__}) was run again in backward, where the "
+            f"{path!r} ({type(module).__name__}) was run again in backward, where the "
             "network no longer holds the weights of this pass: the gradient would be wrong. Use "
             "torch.utils.checkpoint for activation checkpointing, or leave it out during the search"
         )
 
     if compiled:
         # A hook on all modules would keep torch from running what it has compiled.
-        handles = [module.register_forward_pre_hook(check) for module in paths]
-    else:
-        handles = [register_module_forward_pre_hook(check)]
+        handles = []
+        for module in modules_of(net):
+            if _holds_tensors(module) and module not in compiled:
+                handles.append(module.register_forward_pre_hook(check))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        return
+    with _Hook(check) as hook:
+        token = _hook.set(hook)
+        try:
+            yield
+        finally:
+            _hook.reset(token)
+
+
+class _Hook:
+    """A hook on all modules, while it is entered."""
+
+    def __init__(self, check: Callable[[nn.Module, Any], None]) -> None:
+        self.check = check
+        self.handle: RemovableHandle | None = None
+
+    def __enter__(self) -> _Hook:
+        self.handle = register_module_forward_pre_hook(self.check)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+        self.handle = None
+
+
+_hook: ContextVar[_Hook | None] = ContextVar("gradnas_recomputation_hook", default=None)
+
+
+@contextmanager
+def in_forward() -> Iterator[None]:
+    """Within, the network holds the tensors of its pass, so that nothing has to be refused.
+
+    Without the hook torch calls every module in a shorter way.
+    """
+    hook = _hook.get()
+    if hook is None or hook.handle is None:
+        yield
+        return
+    hook.__exit__()
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        hook.__enter__()
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return bool(module._parameters) or bool(module._buffers)
+
+
+def _path_of(module: nn.Module, net: nn.Module) -> str | None:
+    """Of a module with tensors in a network; None of any other."""
+    if not _holds_tensors(module):
+        return None
+    return next((path for path, inner in net.named_modules() if inner is module), None)
