@@ -38,7 +38,6 @@ from gradnas.search.terms import check_terms
 from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import kind_of
-from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.your_task.given import GivenTask
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.space import choices_of
@@ -122,7 +121,7 @@ def run_search(
     workers: int = 0,
     max_steps: int | None = None,
     threads: int | None = None,
-    candidates: int = CANDIDATES,
+    candidates: int | None = None,
     guard: Guard = "warn",
     resume: bool = False,
     progress: bool = True,

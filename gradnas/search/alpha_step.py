@@ -178,9 +178,7 @@ class AlphaStep:
         # The relaxation has the last word: gates that learnt about two operations keep the shares
         # of all others (ProxylessNAS), which a softmax would have moved too.
         tables = self.passes.tables
-        corrected = relaxation.after_update(
-            {name: before[name] for name in tables}, tables, noise
-        )
+        corrected = relaxation.after_update({name: before[name] for name in tables}, tables, noise)
         with torch.no_grad():
             for name, alpha in tables.items():
                 if corrected[name] is not alpha:

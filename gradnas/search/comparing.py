@@ -23,14 +23,29 @@ from gradnas.search.costs import Spending
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
 from gradnas.search.schedule import Schedule
-from gradnas.search.verdict import Candidate, Difference, Judged, Scores, State, Verdict, Yardstick
+from gradnas.search.verdict import (
+    FEWEST_GROUPS,
+    Candidate,
+    Difference,
+    Judged,
+    Scores,
+    State,
+    Verdict,
+    Yardstick,
+)
 from gradnas.spaces.affordable import cost_of, likeliest, swaps
 from gradnas.spaces.base import Supernet
 
 RANDOM = 3  # stream of random numbers: which random architectures are measured
-SHARE = 0.1  # of the work of the search that its verdict may take
+SHARE = 0.06  # of the work of the search, that its verdict may take where nobody asked for it
+ASKED = 0.1  # where somebody did, with a number of candidates
+CANDIDATES = 8  # the likeliest architectures that are measured where nobody says how many
 WORST = 1e30
 FEWEST_EXAMPLES = 256  # that each architecture is measured on, where there are so many
+# In a search so short that not even so few architectures can be measured on them: so many examples,
+# in as many batches as the noise needs.
+FEWEST_ARCHITECTURES = 2
+LEAST_EXAMPLES = 64
 MOST_DRAWS = 200  # of random architectures, to find some within a budget
 # A step of weights or alphas is a forward and a backward pass, which takes twice as long. Of a
 # gradient with more passes than these two that is less than it does, so the share is kept.
@@ -48,6 +63,28 @@ class Compared(Protocol):
     spending: Spending | None
 
     def evaluation_draw(self) -> Draw: ...
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a verdict may take.
+
+    Attributes:
+        share: of the work of the search.
+        passes: forward passes of the mixture over one example.
+    """
+
+    share: float
+    passes: float
+
+
+def wanted_of(candidates: int | None) -> tuple[int, float]:
+    """How many candidates, and what share of the work of a search they may take.
+
+    Args:
+        candidates: as they were asked for; None: nobody did.
+    """
+    return (CANDIDATES, SHARE) if candidates is None else (candidates, ASKED)
 
 
 class Judge(ABC):
@@ -69,12 +106,17 @@ class Judge(ABC):
 
     def effort(self, batches: int) -> float:
         """What one architecture takes, in passes of the mixture over one example."""
-        return self.share * (sum(self.sizes[:batches]) + self.extra)
+        return self.share * (sum(self.sizes[:batches]) + self.read_before(batches))
 
-    def allowed(self, schedule: Schedule) -> float:
-        """The forward passes of one example that a verdict may take: a share of the search's."""
+    def read_before(self, batches: int) -> int:
+        """Examples of `extra` that are read where so many batches are measured on."""
+        del batches
+        return self.extra
+
+    def limit(self, schedule: Schedule, share: float) -> Limit:
+        """What a verdict may take: a share of what the search has done."""
         valid_size = sum(self.sizes) / max(len(self.sizes), 1)
-        return SHARE * work_of(schedule, self.train_size, valid_size)
+        return Limit(share, share * work_of(schedule, self.train_size, valid_size))
 
     def scores(self, values: Sequence[float], weights: Sequence[float]) -> Scores:
         """The measure of an architecture, group by group.
@@ -117,18 +159,32 @@ def work_of(schedule: Schedule, train_size: float, valid_size: float) -> float:
 def planned(judge: Judge, wanted: int, allowed: float | None) -> Plan:
     """As many evaluations as are wanted, within so many forward passes of one example.
 
-    Fewer examples first, down to a number that still says something; then fewer evaluations.
+    Fewer examples first, down to a number that still says something; then fewer evaluations; of the
+    last few rather on still fewer examples.
     """
     number = len(judge.sizes)
     if allowed is None:
         return Plan(number, wanted)
     totals = list(itertools.accumulate(judge.sizes))
-    fewest = next((k + 1 for k, n in enumerate(totals) if n >= FEWEST_EXAMPLES), number)
+
+    def evaluations(batches: int) -> int:
+        return int((allowed - totals[batches - 1]) // judge.effort(batches))
+
+    def batches_with(examples: int) -> int:
+        return next((k + 1 for k, total in enumerate(totals) if total >= examples), number)
+
+    fewest = batches_with(FEWEST_EXAMPLES)
+    least = min(max(batches_with(LEAST_EXAMPLES), FEWEST_GROUPS), fewest)
     for batches in range(number, fewest - 1, -1):
-        if totals[batches - 1] + wanted * judge.effort(batches) <= allowed:
+        if evaluations(batches) >= wanted:
             return Plan(batches, wanted)
-    evaluations = int((allowed - totals[fewest - 1]) // judge.effort(fewest))
-    return Plan(fewest, min(max(evaluations, 1), wanted))  # the derived network in any case
+    for batches in range(fewest, least - 1, -1):
+        if evaluations(batches) >= min(FEWEST_ARCHITECTURES, wanted):
+            return Plan(batches, min(evaluations(batches), wanted))
+    for batches in range(least, 0, -1):
+        if evaluations(batches) >= 1:
+            return Plan(batches, min(evaluations(batches), wanted))
+    return Plan(1, 1)  # the derived network in any case
 
 
 def compare(
@@ -137,7 +193,7 @@ def compare(
     judge: Judge,
     candidates: int,
     random: int,
-    allowed: float | None = None,
+    limit: Limit | None = None,
 ) -> Verdict:
     """The derived architecture of a search beside others.
 
@@ -145,8 +201,9 @@ def compare(
         result: of the search, as it stands.
         candidates: the number of the likeliest architectures to measure, the derived one included.
         random: of random ones.
-        allowed: forward passes of one example that this may take; None: whatever it takes.
+        limit: what this may take; None: whatever it takes.
     """
+    allowed = None if limit is None else limit.passes
     comparison = _Comparison(search, result, judge)
     plan = planned(judge, candidates + random, allowed)
     scores = comparison.measured(result.decision, plan.batches)
@@ -165,11 +222,15 @@ def compare(
     if candidates > 1:
         comparison.swaps(None if spare is None else max(int(spare), 0), plan.batches)
     measured_all = comparison.has_all or comparison.num_likeliest >= candidates
-    if not comparison.notes and not (measured_all and len(drawn) >= random):
+    if limit and limit.share == SHARE:
+        more = f"with candidates={CANDIDATES} they may take {ASKED:.0%}, "
+    else:
+        more = ""
+    if limit and not comparison.notes and not (measured_all and len(drawn) >= random):
         comparison.notes.append(
-            f"within {SHARE:.0%} of the work of the search {comparison.num_likeliest} of "
+            f"within {limit.share:.0%} of the work of the search {comparison.num_likeliest} of "
             f"{candidates} candidates and {len(drawn)} of {random} random architectures were "
-            "measured; search.compare measures all"
+            f"measured; {more}search.compare measures all"
         )
     return Verdict(
         measure=judge.yardstick,

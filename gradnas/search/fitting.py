@@ -63,7 +63,7 @@ def fit(
     loss: Callable[[Any, Any], Tensor],
     epochs: int,
     progress: bool,
-    wanted: tuple[int, int],
+    wanted: tuple[int | None, int],
     out: str | Path | None = None,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
@@ -107,7 +107,7 @@ def _epochs(
     last: int,
     progress: bool,
     note: str | None,
-    wanted: tuple[int, int],
+    wanted: tuple[int | None, int],
     on_epoch: OnEpoch | None,
 ) -> SearchResult:
     """The loop, from where the search stands."""

@@ -17,7 +17,7 @@ from gradnas.modules.inplace import tensors_of
 from gradnas.precision import cuda_products
 from gradnas.randomness import seed_for, seeded
 from gradnas.search.bound_net import BoundNet, PlainNet
-from gradnas.search.comparing import Compared, Judge, compare
+from gradnas.search.comparing import FEWEST_EXAMPLES, Compared, Judge, compare, wanted_of
 from gradnas.search.effort import effort_of
 from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
 from gradnas.search.forms import takes_network
@@ -77,7 +77,16 @@ class BatchJudge(Judge):
         self.train_size = size(some[0]) if some else 0
         self.share = self._share_of(network)
         self.sizes = [size(batch) for batch in self.valid]
-        self.extra = sum(size(batch) for batch in self.train)
+        self.extra_sizes = [size(batch) for batch in self.train]
+        self.extra = sum(self.extra_sizes)
+
+    def read_before(self, batches: int) -> int:
+        return sum(self.extra_sizes[: self._num_before(batches)])
+
+    def _num_before(self, batches: int) -> int:
+        """Batches for BatchNorm; as few as are measured on, where these are fewer than usual."""
+        is_short = batches < len(self.sizes) and sum(self.sizes[:batches]) < FEWEST_EXAMPLES
+        return max(batches, 2) if is_short else len(self.train)
 
     def _share_of(self, network: nn.Module) -> float:
         """What a pass of a derived network takes of one of the mixture."""
@@ -110,7 +119,8 @@ class BatchJudge(Judge):
         search = self.search
         with same_randomness(search.passes.params.values()):
             network = self.laid_out(search.supernet.derived(decision))
-            recalibrate(network, self.train, lambda net, batch: self.run(PlainNet(net), batch))
+            some = self.train[: self._num_before(batches)]
+            recalibrate(network, some, lambda net, batch: self.run(PlainNet(net), batch))
             network.eval()
             return self._scores(PlainNet(network), batches)
 
@@ -172,9 +182,9 @@ def judge_of_loaders(
     )
 
 
-def check_wanted(candidates: int, random: int) -> None:
+def check_wanted(candidates: int | None, random: int) -> None:
     """ValueError for numbers that there cannot be."""
-    if candidates < 0 or random < 0:
+    if (candidates or 0) < 0 or random < 0:
         raise ValueError(f"candidates and random must be at least 0, not {candidates} and {random}")
 
 
@@ -184,22 +194,24 @@ def verdict_after(
     train_loader: Iterable[Any],
     valid_loader: Iterable[Any],
     loss: Callable[[Any, Any], Tensor],
-    wanted: tuple[int, int],
+    wanted: tuple[int | None, int],
 ) -> tuple[list[str], Verdict | None]:
     """The verdict at the end of a fit, within a share of its work, and what is to be said.
 
     Args:
-        wanted: candidates and random architectures; of no candidates there is no verdict.
+        wanted: candidates (None: the usual ones) and random architectures; of no candidates there
+            is no verdict.
     """
-    candidates, random = wanted
+    candidates, share = wanted_of(wanted[0])
+    random = wanted[1]
     again = can_be_read_again(train_loader) and can_be_read_again(valid_loader)
     if candidates == 0 or not again:
         return [], None
     try:
         with as_it_was(search.passes.seed, [train_loader, valid_loader]):
             judge = judge_of_loaders(search, result, train_loader, valid_loader, loss, None)
-            allowed = judge.allowed(search.schedule)
-            verdict = compare(search, result, judge, candidates, random, allowed)
+            limit = judge.limit(search.schedule, share)
+            verdict = compare(search, result, judge, candidates, random, limit)
     except FAILURES as error:  # the result of a search must not be lost for its verdict
         return [f"the derived network could not be compared with the mixture: {error}"], None
     lines = verdict.lines()

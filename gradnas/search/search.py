@@ -278,7 +278,7 @@ class Search(Standing):
         progress: bool = True,
         out: str | Path | None = None,
         resume: bool = False,
-        candidates: int = 8,
+        candidates: int | None = None,
         random: int = 4,
         on_epoch: OnEpoch | None = None,
         guard: Guard = "warn",
@@ -290,7 +290,7 @@ class Search(Standing):
         middle (an error, a state that was loaded) the call that is repeated goes on to its end.
 
         At the end the derived network is compared with the mixture, with the likeliest candidates
-        and with random architectures, within a tenth of the search's work: see `compare`, and
+        and with random architectures, within 6% of the search's work: see `compare`, and
         `result.verdict`.
 
         A network in eval mode is put into train mode, except for what you froze: parts that were in
@@ -304,7 +304,8 @@ class Search(Standing):
                 a page of it.
             resume: go on with the run in that folder, which was stopped: give the same `Search` and
                 the same arguments.
-            candidates, random: as of `compare`; without candidates nothing is compared.
+            candidates, random: as of `compare`. Whoever says how many candidates lets them take a
+                tenth of the search's work; with 0 nothing is compared.
             on_epoch: a function that is told of every epoch when it has ended
                 (`gradnas.runs.Epoch`), for a tracker of your own. What it raises ends the search;
                 with `out` it may be resumed.

@@ -214,7 +214,7 @@ class SearchSettings(Settings):
         @property
         def stabilizers(self) -> tuple[Stabilizer, ...]: ...
         @property
-        def candidates(self) -> int: ...  # where it takes them
+        def candidates(self) -> int | None: ...  # where it takes them
         @property
         def cost(self) -> ExpectedCost | None: ...  # where it takes one
 

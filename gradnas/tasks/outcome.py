@@ -6,7 +6,7 @@ from abc import ABC
 from typing import Generic, TypeVar
 
 from gradnas.runs import Record
-from gradnas.search.comparing import Judge, compare
+from gradnas.search.comparing import Judge, compare, wanted_of
 from gradnas.search.judging import as_it_was
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
@@ -15,8 +15,7 @@ from gradnas.search.verdict import Verdict
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.measure import Measure
 
-CANDIDATES = 8  # the likeliest architectures that are measured at the end of a search
-RANDOM = 4  # and random ones
+RANDOM = 4  # architectures that are measured at the end of a search, at most
 
 S = TypeVar("S")  # the configuration
 
@@ -49,7 +48,7 @@ class Outcome(ABC, Generic[S]):
         Nothing of the search changes. What is measured follows from counts alone, so that a run
         that was resumed has the same verdict.
         """
-        candidates = getattr(self.config, "candidates", CANDIDATES)
+        candidates, share = wanted_of(getattr(self.config, "candidates", None))
         if candidates == 0:
             return None
         search = self.search
@@ -59,8 +58,8 @@ class Outcome(ABC, Generic[S]):
                 if judge is None:
                     return None
                 random = min(candidates, RANDOM)
-                allowed = judge.allowed(search.schedule)
-                verdict = compare(search, result, judge, candidates, random, allowed)
+                limit = judge.limit(search.schedule, share)
+                verdict = compare(search, result, judge, candidates, random, limit)
         except FAILURES as error:  # the result of a search must not be lost for its verdict
             return f"the derived network could not be compared with others: {error}"
         return search.take_verdict(verdict)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import gradnas
 from gradnas import Choice, Search
 from gradnas.architectures.choices import Choices
-from gradnas.search.comparing import Judge, compare, planned, work_of
+from gradnas.search.comparing import Judge, Limit, Plan, compare, planned, work_of
 from gradnas.search.judging import verdict_after
 from gradnas.search.slices import measured_by_group
 from gradnas.search.verdict import Difference, Scores, Verdict, Yardstick
@@ -54,7 +54,7 @@ def loaders(seed: int = 0, rows: int = 256):
     return found
 
 
-def searched(candidates: int = 8) -> tuple[Search, gradnas.SearchResult]:
+def searched(candidates: int | None = 8) -> tuple[Search, gradnas.SearchResult]:
     search = Search(net(), alphas=gradnas.AlphaOptimizer(lr=0.01))
     result = search.fit(
         *loaders(), loss=F.cross_entropy, epochs=8, progress=False, candidates=candidates
@@ -334,7 +334,7 @@ def test_dict_batches_and_methods_are_compared_by_a_loss_of_the_network():
 
     train, valid = [[{"x": x, "y": y} for x, y in loader] for loader in loaders()]
     search = Search(Encodes(), alphas=gradnas.AlphaOptimizer(lr=0.01))
-    result = search.fit(train, valid, loss, epochs=8, progress=False)
+    result = search.fit(train, valid, loss, epochs=8, progress=False, candidates=8)
     assert result.choices == {"body": "sees"}
     assert result.verdict.groups == 8 and result.undecided == []
 
@@ -439,7 +439,7 @@ def test_a_bounded_verdict_reads_no_more_than_it_may(allowed):
     )
     search = Search(model)
     judge = Counted([64] * 20, extra=128)
-    verdict = compare(search, search.result(), judge, 8, 4, allowed)
+    verdict = compare(search, search.result(), judge, 8, 4, Limit(0.1, allowed))
     assert judge.read <= max(allowed, 256 + 256 + 128)
     if allowed == 1e6:
         assert len(verdict.candidates) >= 8 and len(verdict.random) == 4
@@ -455,6 +455,21 @@ def test_fewer_examples_come_before_fewer_architectures():
     tight = planned(judge, 12, 6 * 256.0)
     assert (tight.batches, tight.evaluations) == (4, 5)
     assert planned(judge, 12, 0.0).evaluations == 1
+
+
+def test_of_a_short_search_some_architectures_are_measured_on_few_examples():
+    judge = Counted([16] * 20, extra=32)
+    assert planned(judge, 12, 500.0) == Plan(9, 2)
+    assert planned(judge, 12, 200.0) == Plan(4, 1)  # four batches, of which noise can be told
+    assert planned(judge, 12, 100.0) == Plan(2, 1)
+
+
+def test_the_usual_verdict_takes_less_than_one_that_was_asked_for():
+    _, result = searched(candidates=None)
+    _, asked = searched(candidates=8)
+    assert result.choices == asked.choices == {"body": "sees"}
+    assert result.verdict.examples < asked.verdict.examples
+    assert asked.undecided == []
 
 
 def test_the_work_of_a_search_is_counted_in_passes():

@@ -25,7 +25,6 @@ from gradnas.tasks.costs import located
 from gradnas.tasks.division import Division
 from gradnas.tasks.images.divided import divided, measured_on_the_rest
 from gradnas.tasks.images.timed import timed_images
-from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
 
 # Of sets that need not be read for this.
@@ -62,7 +61,8 @@ class SearchConfig(SearchSettings):
             only.
         threads, checkpoint_seconds: as in `TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
-            of the work of the search; 0: the result is not compared with anything.
+            of the work of the search; None: 8, within 6% of it; 0: the result is not compared with
+            anything.
         guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
             with the last decision that was good, `"off"` measures nothing that costs anything.
         recipe: the name of the recipe that it began with, which tells the training that follows.
@@ -96,7 +96,7 @@ class SearchConfig(SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
-    candidates: int = CANDIDATES
+    candidates: int | None = None
     guard: Guard = "warn"
     recipe: str | None = None
 

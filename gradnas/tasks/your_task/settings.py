@@ -28,7 +28,6 @@ from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
 from gradnas.tasks.costs import located
 from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.outcome import CANDIDATES
 from gradnas.tasks.timed import Timed, Wanted
 from gradnas.tasks.your_task.calls import example_call
 from gradnas.tasks.your_task.given import TASK_COPY, GivenTask, TaskData, option_for
@@ -112,7 +111,8 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
-            of the work of the search; 0: the result is not compared with anything.
+            of the work of the search; None: 8, within 6% of it; 0: the result is not compared with
+            anything.
         guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
             with the last decision that was good, `"off"` measures nothing that costs anything.
         division: of the training data, in place of `train_fraction` and the seed (of a study).
@@ -142,7 +142,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 20.0
-    candidates: int = CANDIDATES
+    candidates: int | None = None
     guard: Guard = "warn"
     division: Division | None = None
 
