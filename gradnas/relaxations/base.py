@@ -141,11 +141,6 @@ class Relaxation(ABC):
         """The draw that the weights learn with; the same as for the alphas by default."""
         return self.draw(alphas, noise, progress)
 
-    @property
-    def corrects_updates(self) -> bool:
-        """Whether `after_update` does anything: else nobody need keep the alphas before a step."""
-        return type(self).after_update is not Relaxation.after_update
-
     def after_update(self, before: Tables, after: Tables, noise: Tables) -> Tables:
         """The alphas after a step of their optimiser, corrected where the method asks for it.
 
