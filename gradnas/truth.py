@@ -178,6 +178,14 @@ class Truth:
             f"{self.source} has no row for {text!r:.200}: it is the truth of another space"
         )
 
+    def has(self, architecture: Architecture | str, space: Known | None = None) -> bool:
+        """Whether there is a row of an architecture."""
+        try:
+            self.row(architecture, space)
+        except ValueError:
+            return False
+        return True
+
     def _rows_in(self, space: Known) -> dict[Any, int]:
         """The architectures of the file, as those of a space."""
         known = self._read.get(id(space))
@@ -188,7 +196,8 @@ class Truth:
                     rows[space.decision(text)] = row
                 except ValueError as error:
                     raise ValueError(
-                        f"{self.source} is not the truth of a {type(space).__name__}: {error}"
+                        f"{self.source} is not the truth of this {type(space).__name__}: "
+                        f"{text!r:.100} is none of its architectures"
                     ) from error
             known = (space, rows)  # with the space, so that no other has its id
             self._read[id(space)] = known

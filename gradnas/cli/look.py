@@ -12,6 +12,7 @@ from gradnas.cli.methods import import_modules
 from gradnas.cli.own_task import changes_of
 from gradnas.config import read_object
 from gradnas.families import FAMILIES, family_of, recipes
+from gradnas.programs import truths
 from gradnas.programs.reporting import write_report
 
 
@@ -34,6 +35,9 @@ def report(command: ReportCommand) -> None:
 
         line(found_report(run))
         return
+    if command.truth is not None:
+        for sentence in truths.sentences(truths.look_up_again(run, truths.truth_of(command.truth))):
+            line(sentence)
     line(write_report(run))
 
 

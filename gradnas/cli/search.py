@@ -28,7 +28,7 @@ from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
-from gradnas.programs import event_files
+from gradnas.programs import event_files, truths
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.following import after_search
 from gradnas.programs.going_on import begin, set_threads, working_in
@@ -42,6 +42,7 @@ from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.your_task.settings import TaskSearchConfig
+from gradnas.truth import Truth
 
 
 def search(command: SearchCommand) -> None:
@@ -60,10 +61,15 @@ def search(command: SearchCommand) -> None:
         line(estimate_search(config, config.load(), device))
         return
     out = out_folder(command.out)
+    truth = None
+    if command.truth is not None:
+        truth = truths.truth_of(command.truth)
+        truths.check_truth(truth, config.space)
     data = config.load()
     if out is None:
         out = free_folder(_stem(command.recipe))
-    carry_out(config, out, data, device, new=True, tensorboard=bool(command.tensorboard))
+    tensorboard = bool(command.tensorboard)
+    carry_out(config, out, data, device, new=True, tensorboard=tensorboard, truth=truth)
 
 
 def _stem(recipe: str) -> str:
@@ -195,11 +201,13 @@ def carry_out(
     new: bool,
     tensorboard: bool = False,
     follows: bool = True,
+    truth: Truth | None = None,
 ) -> None:
     """Search in a new folder, or go on in one; then say what came out, and what may follow.
 
     Args:
         follows: whether to try the training that may follow; a study knows what does.
+        truth: where what came out is looked up.
     """
     # In a call of its own, so that its network makes room for that of the next step.
     run, results = _searched(config, out, data, device, new=new, tensorboard=tensorboard)
@@ -207,6 +215,12 @@ def carry_out(
         return
     for sentence in kind_of(config).sentences.of_search(config, results):
         line(sentence)
+    if truth is not None:
+        cost = truths.cost_of_search(run, config, data, device)
+        record = truths.look_up(run, truth, config.space, cost)
+        truths.keep(run, record)
+        for sentence in truths.sentences(record):
+            line(sentence)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     line(f"run folder: {run.path} ({files})")
     if follows:

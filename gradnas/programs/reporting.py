@@ -24,6 +24,7 @@ from gradnas.reports.data import data_notices, data_read
 from gradnas.reports.folder import Folder, read_alphas, read_folder
 from gradnas.reports.health import health_section
 from gradnas.reports.parts import CSS, escaped, notice, row, section
+from gradnas.reports.truth import truth_section
 from gradnas.reports.verdict import verdict_section
 from gradnas.reports.words import (
     commands,
@@ -120,6 +121,7 @@ def _page(folder: Folder) -> str:
     sections = [
         (family.title, family.shown(folder)),
         ("Verdict", verdict_section(folder)),
+        ("By the truth", truth_section(folder)),
         ("Health of the search", health_section(folder)),
         (f"Compared with random {family.noun}s", words.comparison(folder)),
         ("Cost against accuracy", words.costs(folder)),

@@ -25,6 +25,7 @@ from gradnas.runs.names import (
     RESULTS,
     STATUS,
     TIMINGS,
+    TRUTH,
     VOCABULARY,
     WEIGHTS,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "RESULTS",
     "STATUS",
     "TIMINGS",
+    "TRUTH",
     "VOCABULARY",
     "WEIGHTS",
     "Busy",

@@ -16,6 +16,7 @@ RESULTS = "results.json"
 DATA = "data.json"
 PICTURE = "cells.svg"
 REPORT = "report.html"
+TRUTH = "truth.json"  # what a truth says of a search
 # What kinds of data and costs add.
 VOCABULARY = "vocabulary.json"
 IMAGES = "images.json"
@@ -42,6 +43,7 @@ OWN = (
     DATA,
     PICTURE,
     REPORT,
+    TRUTH,
     VOCABULARY,
     IMAGES,
     LATENCY,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Command, Imports, Run, TaskFile
+from gradnas.cli.options import Command, Imports, Run, TaskFile, Truth
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class ReportCommand(Command):
     """Of a run on a task of your own: its file, to see whether it has changed; it is not run."""
     imports: Imports = None
     """Modules with classes of your own that the run uses."""
+    truth: Truth = None
+    """What each architecture of the space reaches when it is trained (.npz or .csv, see the guide):
+    what the search found is looked up there."""
 
 
 @dataclass(frozen=True)

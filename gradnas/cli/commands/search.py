@@ -16,6 +16,7 @@ from gradnas.cli.options import (
     RunOptions,
     Table,
     TaskFile,
+    Truth,
     Whole,
 )
 from gradnas.settings.formats import Guard
@@ -86,6 +87,9 @@ class SearchCommand(CostLimits, _SearchOptions):
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run
     folder."""
+    truth: Truth = None
+    """What each architecture of the space reaches when it is trained (.npz or .csv, see the guide):
+    what is found is looked up there, after every epoch too."""
 
 
 # Like the other options, limits that were not given show what they take and no default.

@@ -1,0 +1,221 @@
+"""The truth of a space: its file, what is looked up, the best of random architectures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+import sys
+
+import numpy as np
+import pytest
+
+import gradnas
+from gradnas import DenseCell, MBConvChain, NasBench201, Truth, runs
+from gradnas.cli.main import main
+from tests.cases import SHARED_DATA
+
+SPACE = NasBench201(
+    channels=2, cells=1, nodes=2, operations=("none", "skip_connect", "nor_conv_1x1")
+)
+TEXTS = ["|none~0|", "|skip_connect~0|", "|nor_conv_1x1~0|"]
+
+
+def truth(**columns) -> Truth:
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+    return Truth(TEXTS, arrays, next(iter(arrays)))
+
+
+def write(path, **columns):
+    np.savez(path, **columns)
+    return path
+
+
+def test_a_file_of_numpy(tmp_path):
+    path = write(
+        tmp_path / "t.npz",
+        arch=np.array(TEXTS),
+        test_200=np.array([10.0, 54.3, 93.0], dtype=np.float32),
+        valid_12=np.array([10.0, 34.0, 80.0]),
+        weights=np.array([1, 2, 3]),
+    )
+    read = Truth.load(path)
+    assert (read.final, read.short, len(read), read.best) == ("test_200", "valid_12", 3, 93.0)
+    cell = DenseCell.parse(TEXTS[1])
+    assert read.accuracy(cell) == read.accuracy(TEXTS[1]) == pytest.approx(54.3)
+    assert read.regret(54.3) == pytest.approx(38.7)
+    assert read.percentile(54.4) == pytest.approx(200 / 3)
+    assert read.percentile(read.best) == 100.0
+    assert Truth.load(path, final="weights").best == 3.0
+
+
+def test_a_table_of_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "number,cell,test_accuracy,short\n0,|none~0|,0.1,0.1\n1,|skip_connect~0|,0.5,0.4\n"
+    )
+    read = Truth.load(path)
+    # Shares are read as percent; `number` is a column like others.
+    assert (read.final, read.short, read.best) == ("test_accuracy", "short", 50.0)
+    assert read.accuracy("|none~0|") == pytest.approx(10.0)
+
+
+def test_codes_of_digits_are_texts(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("chain,accuracy\n00000000,80\n00000012,91\n")
+    space = MBConvChain.named("nas-bench-macro")
+    read = Truth.load(path)
+    assert list(read.texts) == ["00000000", "00000012"]
+    chain = space.decision("00000012")
+    assert read.accuracy(chain, space) == 91.0
+    with pytest.raises(ValueError, match="no row for"):
+        read.accuracy(space.decision("11111111"), space)
+    with pytest.raises(ValueError, match="no row for"):
+        read.accuracy(chain)  # its text is another, and no space says what a code means
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"accuracy": [1.0, 2.0, 3.0]}, "one column of texts, the architectures, not 0"),
+        ({"a": TEXTS, "b": TEXTS, "c": [1.0, 2.0, 3.0]}, "not 2"),
+        ({"a": TEXTS}, "a column of numbers"),
+        ({"a": TEXTS, "accuracy": [1.0, 2.0]}, r"has the shape \(2,\)"),
+        ({"a": TEXTS, "accuracy": [1.0, np.nan, 3.0]}, "is no finite number"),
+        ({"a": [TEXTS[0]] * 3, "accuracy": [1.0, 2.0, 3.0]}, "stands twice"),
+        ({"a": [], "accuracy": []}, "one column of texts"),
+    ],
+)
+def test_wrong_files_are_refused(columns, words, tmp_path):
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    path = write(tmp_path / "t.npz", **arrays)
+    with pytest.raises(ValueError, match=words) as error:
+        Truth.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "t.npz").write_text("no archive")
+    (tmp_path / "t.csv").write_text("cell,accuracy\n|none~0|\n")
+    with pytest.raises(ValueError, match=r"t\.npz is no \.npz file"):
+        Truth.load(tmp_path / "t.npz")
+    with pytest.raises(ValueError, match="line 2 has 1 entries"):
+        Truth.load(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"a truth is a \.npz or a \.csv file"):
+        Truth.load(tmp_path / "t.txt")
+    with pytest.raises(ValueError, match="cannot read"):
+        Truth.load(tmp_path / "there_is_none.csv")
+    with pytest.raises(ValueError, match="cannot be read"):
+        np.savez(tmp_path / "object.npz", a=np.array([{}, None], dtype=object))
+        Truth.load(tmp_path / "object.npz")
+
+
+def test_the_best_of_random_ones_is_that_of_an_enumeration():
+    final = [70.0, 92.0, 90.0]
+    short = [30.0, 60.0, 80.0]  # prefers the second best
+    known = Truth(TEXTS, {"f": np.array(final), "s": np.array(short)}, "f", "s")
+    for n in (1, 2, 3):
+        draws = list(itertools.product(range(3), repeat=n))
+        by_short = [final[max(draw, key=lambda i: short[i])] for draw in draws]
+        found = known.best_of_random(n)
+        assert found.by == "s"
+        assert found.mean == pytest.approx(statistics.mean(by_short))
+        assert found.sd == pytest.approx(statistics.pstdev(by_short))
+        by_truth = [max(final[i] for i in draw) for draw in draws]
+        assert known.best_of_random(n, by="f").mean == pytest.approx(statistics.mean(by_truth))
+    with pytest.raises(ValueError, match="n of at least 1"):
+        known.best_of_random(0)
+
+
+def test_a_part_within_a_limit():
+    known = truth(accuracy=[70.0, 92.0, 90.0], macs=[1.0, 3.0, 2.0])
+    part = known.within("macs", 2.0)
+    assert (len(part), part.best) == (2, 90.0)
+    assert part.percentile(90.0) == 100.0
+    assert not part.has(TEXTS[1])
+    with pytest.raises(ValueError, match=r"no column 'mac'.*'macs'"):
+        known.within("mac", 2.0)
+    with pytest.raises(ValueError, match=r"nothing with macs up to 0\.5"):
+        known.within("macs", 0.5)
+
+
+def test_the_figures_of_nas_bench_201():
+    path = SHARED_DATA / "nas-bench-201" / "cifar10.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    read = Truth.load(path)
+    assert read.accuracy(DenseCell.of(["skip_connect"] * 6)) == pytest.approx(54.297, abs=1e-3)
+    assert read.best == pytest.approx(94.373, abs=1e-3)
+    for n, mean in ((1, 87.06), (10, 92.58), (50, 93.47), (100, 93.73), (200, 93.88)):
+        assert read.best_of_random(n).mean == pytest.approx(mean, abs=0.006)
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def call(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["gradnas", *arguments])
+    return main()
+
+
+SEARCH = (
+    *("search", "nas-bench-201-small", "--data", "digits", "--channels", "2", "--epochs", "2"),
+    *("--per-class", "5", "--image-size", "8", "--candidates", "0", "--batch-size", "25"),
+)
+
+
+def whole_truth(path):
+    """Of all cells of the space, better with more convolutions."""
+    space = NasBench201()
+    names = space.names
+    texts = []
+    accuracy = []
+    for operations in itertools.product(names, repeat=6):
+        texts.append(DenseCell.of(operations).to_text())
+        accuracy.append(10.0 + sum("conv" in name for name in operations))
+    return write(path, arch=np.array(texts), accuracy=np.array(accuracy))
+
+
+@pytest.mark.slow
+def test_a_search_and_its_report_are_looked_up(tmp_path, monkeypatch, capsys):
+    path = whole_truth(tmp_path / "truth.npz")
+    out = tmp_path / "run"
+    assert call(monkeypatch, *SEARCH, "--out", str(out), "--truth", str(path)) == 0
+    said = capsys.readouterr().out
+    cell = DenseCell.parse(json.loads((out / runs.RESULTS).read_text())["genotype"])
+    expected = 10.0 + sum("conv" in name for name in cell.operations)
+    assert re.search(rf"truth: {expected:.2f}%, {16.0 - expected:.2f} points below the best", said)
+    assert "best of 10 random" in said and "(equal cost)" in said
+    record = json.loads((out / runs.TRUTH).read_text())
+    assert record["accuracy"] == expected and len(record["epochs"]) == 2
+    lines = (out / runs.METRICS).read_text().splitlines()
+    for line, accuracy in zip(lines, record["epochs"], strict=True):
+        own = DenseCell.parse(json.loads(line)["genotype"])
+        assert accuracy == 10.0 + sum("conv" in name for name in own.operations)
+
+    # From the folder alone, with what was timed at the time; then without the file.
+    (out / runs.TRUTH).unlink()
+    runs.write_json(out / runs.TRUTH, record)
+    assert call(monkeypatch, "report", str(out), "--truth", str(path)) == 0
+    assert json.loads((out / runs.TRUTH).read_text()) == record
+    assert call(monkeypatch, "report", str(out)) == 0
+    assert "By the truth" in (out / runs.REPORT).read_text()
+    (out / runs.TRUTH).write_text("{}")
+    assert call(monkeypatch, "report", str(out)) == 2
+    assert "truth.json is damaged" in capsys.readouterr().err
+
+
+def test_a_truth_of_another_space_is_refused_before_anything_is_done(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text("chain,accuracy\n00000000,80\n00000012,91\n")
+    out = tmp_path / "run"
+    assert call(monkeypatch, *SEARCH, "--out", str(out), "--truth", str(path)) == 2
+    assert "is not the truth of this NasBench201" in capsys.readouterr().err
+    assert call(monkeypatch, *SEARCH, "--truth", str(tmp_path / "none.npz")) == 2
+    assert "--truth: cannot read" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_it_is_public():
+    assert gradnas.Truth is Truth
