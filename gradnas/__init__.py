@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from gradnas.runs import NonFiniteError as NonFiniteError
     from gradnas.search.result import SearchResult as SearchResult
     from gradnas.search.search import Search as Search
+    from gradnas.selections import PerturbationSelection as PerturbationSelection
+    from gradnas.selections import Selection as Selection
+    from gradnas.selections import Strongest as Strongest
     from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
     from gradnas.spaces import OPERATIONS as OPERATIONS
     from gradnas.spaces import ConvCell as ConvCell
@@ -114,6 +117,9 @@ _MODULES = {
     "NonFiniteError": "gradnas.runs",
     "SearchResult": "gradnas.search.result",
     "Search": "gradnas.search.search",
+    "PerturbationSelection": "gradnas.selections",
+    "Selection": "gradnas.selections",
+    "Strongest": "gradnas.selections",
     "DARTS_OPERATIONS": "gradnas.spaces",
     "OPERATIONS": "gradnas.spaces",
     "ConvCell": "gradnas.spaces",

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -77,6 +77,30 @@ class Draw:
             num_operations = weights.shape[-1]
             everything[name] = (tuple(range(num_operations)),) * num_edges
         return Draw(mix, everything)
+
+    def settled(self, fixed: Mapping[str, Mapping[int, int | None]]) -> Draw:
+        """With weight 1 on one operation of some edges, whatever was drawn there.
+
+        Args:
+            fixed: choice name -> edge (0 of a single choice) -> its operation, or None to cut it.
+        """
+        mix = dict(self.mix)
+        active = dict(self.active)
+        for name, columns in fixed.items():
+            table = mix[name]
+            rows = list(active[name])
+            decided = torch.zeros_like(table)
+            is_open = torch.ones_like(table)
+            decided_EO = decided.view(-1, table.shape[-1])
+            open_EO = is_open.view(-1, table.shape[-1])
+            for edge, column in columns.items():
+                open_EO[edge] = 0.0
+                rows[edge] = () if column is None else (column,)
+                if column is not None:
+                    decided_EO[edge, column] = 1.0
+            mix[name] = table * is_open + decided
+            active[name] = tuple(rows)
+        return replace(self, mix=mix, active=active)
 
     @staticmethod
     def one_hot(choices: Mapping[str, Sequence[int | None]], like: Mapping[str, Tensor]) -> Draw:

@@ -77,7 +77,8 @@ def import_option(config: object) -> str:
     """
     modules = set()
     parts = [
-        getattr(config, name, None) for name in ("relaxation", "gradient", "objective", "space")
+        getattr(config, name, None)
+        for name in ("relaxation", "gradient", "objective", "selection", "space")
     ]
     parts += [*getattr(config, "terms", ()), *getattr(config, "stabilizers", ())]
     for part in parts:

@@ -36,8 +36,10 @@ from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record
 from gradnas.search.search import check_combination
+from gradnas.search.selecting import check_selection
 from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.selections import Selection
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
@@ -55,6 +57,7 @@ def search(command: SearchCommand) -> None:
     check_combination(config.relaxation, config.gradient, alphas)
     check_terms(config.terms, config.relaxation)
     check_stabilizers(config.stabilizers, config.relaxation)
+    check_selection(config.selection, config.relaxation, getattr(config, "cost", None))
     device = device_of(config.device)
     if command.estimate:
         set_threads(config.threads)
@@ -141,6 +144,8 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
         changes["terms"] = methods_of(AlphaTerm, command.terms, "--terms")
     if command.stabilizers is not None:
         changes["stabilizers"] = methods_of(Stabilizer, command.stabilizers, "--stabilizers")
+    if command.selection is not None:
+        changes["selection"] = method_of(Selection, command.selection, "--selection")
     if command.alpha_lr is not None:
         if alphas is None:
             alphas = AlphaOptimizer(**relaxation.alpha_defaults)

@@ -146,6 +146,8 @@ def _run(
             epoch = search.epoch
             began = Moment.now()
             task.start_epoch()
+            for sentence in task.select():
+                bar.say(sentence)
             is_first = task.place.at_start
             for batch in task.batches():
                 # The first step of each epoch also counts the memory that it needs.

@@ -33,8 +33,10 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_combination
 from gradnas.search.result import SearchResult
+from gradnas.search.selecting import check_selection
 from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks import kind_of
@@ -108,6 +110,7 @@ def run_search(
     gradient: ArchitectureGradient = FirstOrder(),
     terms: Sequence[AlphaTerm] = (),
     stabilizers: Sequence[Stabilizer] = (),
+    selection: Selection = Strongest(),
     weights: WeightOptimizer | None = None,
     alphas: AlphaOptimizer | None = None,
     cost: ExpectedCost | None = None,
@@ -135,7 +138,8 @@ def run_search(
         epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
             candidates, guard: as in a configuration file
             (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
-        relaxation, gradient, terms, stabilizers, alphas, cost, seed, precision: as in `Search`.
+        relaxation, gradient, terms, stabilizers, selection, alphas, cost, seed, precision: as in
+            `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
             optimiser.
         device: cpu, cuda, cuda:N or auto.
@@ -169,6 +173,7 @@ def run_search(
             gradient=gradient,
             terms=tuple(terms),
             stabilizers=tuple(stabilizers),
+            selection=selection,
             weights=config.weights if weights is None else weights,
             alphas=alphas,
             cost=cost,
@@ -188,6 +193,7 @@ def run_search(
     check_combination(config.relaxation, config.gradient, adam)
     check_terms(config.terms, config.relaxation)
     check_stabilizers(config.stabilizers, config.relaxation)
+    check_selection(config.selection, config.relaxation, config.cost)
     here = distributed.joined_device(config.device)
     folder = Path(out)
     with _threads_kept():

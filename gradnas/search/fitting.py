@@ -14,14 +14,14 @@ from gradnas import distributed
 from gradnas.progress import Progress
 from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search import health_words
-from gradnas.search.bound_net import NetLoss, StepReport
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.checks import check_gradients
 from gradnas.search.comparing import Compared
 from gradnas.search.epoch import epoch_of
-from gradnas.search.feed import length_of, supervised
+from gradnas.search.feed import length_of, size_of, supervised, to_device
 from gradnas.search.folder import FitFolder, Losses, Recorded, epoch_record
 from gradnas.search.health import Health, check_guard
-from gradnas.search.judging import check_wanted, verdict_after
+from gradnas.search.judging import as_it_was, can_be_read_again, check_wanted, verdict_after
 from gradnas.search.modes import Modes
 from gradnas.search.result import Decided, SearchResult, result_of
 from gradnas.search.schedule import Schedule
@@ -48,6 +48,9 @@ class Fitted(Compared, Recorded, Decided, Protocol):
 
     def step(self, train_loss: NetLoss, valid_loss: NetLoss | None = None) -> StepReport:
         """One step of the alphas, if it is due, then one of the weights."""
+
+    def select(self, measure: Callable[[BoundNet], float]) -> list[str]:
+        """Make the rounds of the selection that are due."""
 
     def result(self) -> SearchResult:
         """The decision that the alphas stand for now."""
@@ -127,6 +130,8 @@ def _epochs(
         while search.epoch < last and search.health.stopped is None:
             epoch = search.epoch
             began = time.monotonic()
+            for sentence in search.select(lambda net: -mean_loss(search, net, valid_loader, loss)):
+                bar.say(sentence)
             seen = folder.seen if folder is not None else Losses()
             for train_batch, valid_batch in search.pairs(train_loader, valid_loader):
                 report = search.step(supervised(loss, train_batch), supervised(loss, valid_batch))
@@ -163,6 +168,31 @@ def _epochs(
         for line in [*lines, *health_words.lines(search.health.trouble)]:
             bar.say(f"search: {line}")
     return result
+
+
+def mean_loss(
+    search: Fitted, net: BoundNet, loader: Iterable[Any], loss: Callable[[Any, Any], Tensor]
+) -> float:
+    """Of a network over a loader, which is then as if it had not been read.
+
+    Raises:
+        ValueError: a loader that cannot be read once more.
+    """
+    if not can_be_read_again(loader):
+        raise ValueError(
+            "PerturbationSelection reads the validation loader once for each operation, and a "
+            f"{type(loader).__name__} has no length or is used up: give a DataLoader or a list of "
+            "batches"
+        )
+    total = 0.0
+    examples = 0
+    with as_it_was(search.passes.seed, [loader]), search.passes.autocast():
+        for batch in loader:
+            moved = to_device(batch, search.device)
+            size = size_of(moved) or 1
+            total += size * float(supervised(loss, moved)(net))
+            examples += size
+    return total / max(1, examples)
 
 
 def _tell(on_epoch: OnEpoch | None, epoch: Epoch, folder: FitFolder | None) -> None:

@@ -32,6 +32,7 @@ from gradnas.search.schedule import Schedule
 from gradnas.search.terms import Terms
 from gradnas.search.verdict import Verdict
 from gradnas.search.weight_step import WeightStep
+from gradnas.selections import Selection
 from gradnas.spaces.base import Supernet, tables_of
 
 IN_PYTHON = "a program"  # where the data of such a search are from
@@ -56,6 +57,7 @@ class Recorded(Protocol):
     cost: ExpectedCost | None
     precision: Any
     terms: Terms
+    selection: Selection
     health: Health
 
     @property
@@ -280,6 +282,7 @@ def _configuration(search: Recorded, space: JsonObject, epochs: int) -> JsonObje
         "relaxation": to_json(search.relaxation),
         "gradient": to_json(search.gradient),
         "terms": to_json(search.terms.terms),
+        "selection": to_json(search.selection),
         "stabilizers": to_json(search.passes.steadying.stabilizers),
         "data": {"type": "TaskData", "source": IN_PYTHON, "sha256": None, "workers": 0},
         "epochs": epochs,

@@ -139,17 +139,22 @@ class Passes:
     def path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
         """The draw that rewards are of."""
         draw = self.relaxation.path(self._of_tables(alphas), noise, self.progress)
-        return self.steadying.in_every_step(draw)
+        return self.settled(self.steadying.in_every_step(draw))
 
     def weight_path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
         """The draw that weights learn with."""
         draw = self.path(alphas, noise)
-        return self.steadying.in_weight_step(draw, self._of_tables(alphas), self.seed)
+        draw = self.steadying.in_weight_step(draw, self._of_tables(alphas), self.seed)
+        return self.settled(draw)
 
     def mixture(self) -> Draw:
         """That of the alphas, without noise, with what stands beside it now."""
         dense = Draw.dense(self.probabilities({k: a.detach() for k, a in self.tables.items()}))
-        return self.steadying.in_every_step(dense)
+        return self.settled(self.steadying.in_every_step(dense))
+
+    def settled(self, draw: Draw) -> Draw:
+        """A draw, with what a selection has decided in the place of what the alphas say."""
+        return draw.settled(self.supernet.fixed) if self.supernet.fixed else draw
 
     def _of_tables(self, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: alphas[name] for name in self.tables}
@@ -173,6 +178,10 @@ class Passes:
         with self.autocast():
             return BoundNet(self.supernet, draw, self._probing({}, {})).in_loss(loss)
 
+    def probing(self) -> Placed:
+        """What the supernet holds in a pass that changes nothing: copies of its buffers."""
+        return self._probing({}, {})
+
     def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """The loss as a function `(params, alphas) -> scalar`, probing.
 
@@ -186,7 +195,7 @@ class Passes:
             with self.autocast():
                 tables = self._of_tables(alphas)
                 draw = self.relaxation.draw(tables, noise, self.progress)
-                draw = self.steadying.in_every_step(draw)
+                draw = self.settled(self.steadying.in_every_step(draw))
                 return BoundNet(self.supernet, draw, tensors).in_loss(loss)
 
         return evaluate

@@ -19,7 +19,7 @@ from gradnas.search.recalibration import recalibrate as recalibrate_norms
 from gradnas.search.recalibration import run_on_inputs
 from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import Verdict
-from gradnas.spaces.affordable import cost_of
+from gradnas.spaces.affordable import cost_of, likeliest
 from gradnas.spaces.base import Supernet, Weights
 
 
@@ -183,7 +183,11 @@ def result_of(search: Decided, budget: float | None = None) -> SearchResult:
     # The strongest operation of each choice may be too dear, all of them together.
     if budget is not None or (search.cost is not None and search.cost.is_budget):
         return search.results(1, budget)[0]
-    return described(search, search.supernet.decide(search.relaxation))
+    supernet = search.supernet
+    if supernet.fixed:
+        decided = next(likeliest(supernet, search.relaxation, None, None))
+        return described(search, decided)
+    return described(search, supernet.decide(search.relaxation))
 
 
 def described(search: Decided, decision: Architecture) -> SearchResult:
@@ -192,7 +196,7 @@ def described(search: Decided, decision: Architecture) -> SearchResult:
     cost = None if search.costs is None else cost_of(supernet, decision, search.costs)
     now = strengths(search.relaxation, supernet.alphas)
     shown = named_probabilities(now, supernet.operation_names())
-    moved = largest_change(search.start, now) > UNMOVED
+    moved = bool(supernet.fixed) or largest_change(search.start, now) > UNMOVED
     # What was measured before the last step is of other weights.
     is_of_now = search.verdict_steps == search.schedule.steps
     verdict = search.verdict if is_of_now else None

@@ -21,6 +21,10 @@ class Schedule:
         epoch: finished epochs.
         steps: finished steps, in all epochs.
         steps_before_epoch: `steps` when the present epoch began.
+        selection_epochs: epochs at the end in which a selection measures operations; the schedules
+            are those of the epochs before.
+        selection_lr_share: learning rate there, as a share of the first one.
+        alphas_wait: whether the alphas take no step at all.
 
     Raises:
         ValueError: a number of epochs or steps below 1.
@@ -33,6 +37,9 @@ class Schedule:
     epoch: int = 0
     steps: int = 0
     steps_before_epoch: int = 0
+    selection_epochs: int = 0
+    selection_lr_share: float = 1.0
+    alphas_wait: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "alpha_every", "steps_per_epoch"):
@@ -42,19 +49,42 @@ class Schedule:
 
     def check_alphas_move(self, epochs: int | None) -> None:
         """ValueError where a search of this length ends before the alphas take their first step."""
-        if epochs is not None and epochs <= self.warmup_epochs:
+        if epochs is not None:
+            self.check_selection(epochs)
+        if epochs is not None and epochs <= self.warmup_epochs and not self.alphas_wait:
             raise ValueError(
                 f"the alphas would never move: a search of {epochs} epochs ends within its "
                 f"warm-up (warmup_epochs={self.warmup_epochs}); search for longer, or warm up for "
                 "fewer epochs"
             )
 
+    def check_selection(self, epochs: int) -> None:
+        """ValueError where a search of this length is nothing but its selection."""
+        if self.selection_epochs and epochs <= self.selection_epochs:
+            raise ValueError(
+                f"the rounds of the selection take the last {self.selection_epochs} epochs of a "
+                f"search, and this one has {epochs}: search for longer, or with a smaller interval"
+            )
+
+    @property
+    def learning_epochs(self) -> int | None:
+        """Epochs before those of the selection; None: not known."""
+        return None if self.epochs is None else max(1, self.epochs - self.selection_epochs)
+
+    @property
+    def selection_epoch(self) -> int | None:
+        """The present epoch among those of the selection, from 0; None before."""
+        learning = self.learning_epochs
+        if not self.selection_epochs or learning is None or self.epoch < learning:
+            return None
+        return self.epoch - learning
+
     @property
     def progress(self) -> float | None:
         """Share of the search that is done, in [0, 1]: epoch / (epochs - 1); None: not known."""
-        if self.epochs is None:
+        if self.learning_epochs is None:
             return None
-        return min(1.0, self.epoch / max(1, self.epochs - 1))
+        return min(1.0, self.epoch / max(1, self.learning_epochs - 1))
 
     @property
     def done(self) -> float | None:
@@ -62,9 +92,9 @@ class Schedule:
 
         The published schedules of regularisers count so; temperatures (`progress`) reach their end.
         """
-        if self.epochs is None:
+        if self.learning_epochs is None:
             return None
-        return min(1.0, self.epoch / self.epochs)
+        return min(1.0, self.epoch / self.learning_epochs)
 
     @property
     def warming_up(self) -> bool:
@@ -74,7 +104,7 @@ class Schedule:
     @property
     def alpha_due(self) -> bool:
         """Whether the coming step begins with one of the alphas."""
-        if self.warming_up:
+        if self.warming_up or self.alphas_wait:
             return False
         # Every time, as in algorithm 1 of DARTS: the alphas go first, before any weight has moved.
         if self.alpha_every == 1:

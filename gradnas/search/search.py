@@ -27,7 +27,7 @@ from gradnas.precision import check_precision, cuda_products
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, State
 from gradnas.search.alpha_step import AlphaStep
-from gradnas.search.bound_net import NetLoss, StepReport
+from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.checks import (
     MakeOptimizer,
     check_combination,
@@ -46,6 +46,7 @@ from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult, strengths
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
+from gradnas.search.selecting import Selecting, check_selection
 from gradnas.search.standing import Standing
 from gradnas.search.state import state_of, take_over
 from gradnas.search.steadying import Steadying
@@ -53,6 +54,7 @@ from gradnas.search.terms import Terms
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
+from gradnas.selections import PerturbationSelection, Selection, Strongest
 from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
@@ -88,6 +90,7 @@ class Search(Standing):
             first alone) they are counted of the whole, with a warning.
         terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
         stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`.
+        selection: how the decision is had in the end; `PerturbationSelection()` measures.
 
     Attributes:
         supernet: the network, with every choice open.
@@ -119,6 +122,7 @@ class Search(Standing):
         example: Any = None,
         terms: Sequence[AlphaTerm] = (),
         stabilizers: Sequence[Stabilizer] = (),
+        selection: Selection = Strongest(),
     ) -> None:
         distributed.check_joined()
         check_network(net)
@@ -136,6 +140,11 @@ class Search(Standing):
         self.gradient = gradient
         self.precision: Precision = precision
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed, steadying)
+        self.selection = selection
+        check_selection(selection, relaxation, cost)
+        self.selecting: Selecting | None = None
+        if isinstance(selection, PerturbationSelection):
+            self.selecting = Selecting(selection, self.supernet, self.passes, self.schedule)
         self.params = self.passes.params
         self.alphas = self.passes.alphas
 
@@ -260,6 +269,20 @@ class Search(Standing):
             self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
+
+    def select(self, measure: Callable[[BoundNet], float]) -> list[str]:
+        """Make the rounds of the selection that are due, where it measures (`fit` does it itself).
+
+        To be called before every epoch of a loop of your own.
+
+        Args:
+            measure: a function of the network to a number, the larger the better, on the data of
+                the alphas.
+
+        Returns:
+            What was decided, in sentences.
+        """
+        return [] if self.selecting is None else self.selecting.select(measure)
 
     def probe(self, loss: NetLoss) -> Tensor:
         """The value of a loss in the coming architecture step, with weights and samples of now.

@@ -77,7 +77,7 @@ class Standing:
         if self.schedule.steps:
             say_what_was_not_decided(self.supernet)
             # Adam remembers something of every alpha from its first step on.
-            if not self.alpha_optimizer.state:
+            if not self.alpha_optimizer.state and not self.schedule.alphas_wait:
                 say_that_nothing_was_decided(self.schedule)
         return result_of(self, budget)
 

@@ -24,7 +24,9 @@ from gradnas.search.health import Health
 from gradnas.search.passes import Passes
 from gradnas.search.rewards import Rewards
 from gradnas.search.schedule import Schedule
+from gradnas.search.selecting import Selecting
 from gradnas.search.terms import Terms
+from gradnas.selections import Selection
 from gradnas.spaces.base import Supernet
 
 # What a state must have to be one of a search.
@@ -62,6 +64,8 @@ class Stateful(Protocol):
     rewards: Rewards | None
     spending: Spending | None
     terms: Terms
+    selection: Selection
+    selecting: Selecting | None
     feed: Feed
     health: Health
 
@@ -95,6 +99,8 @@ def state_of(search: Stateful) -> dict[str, Any]:
     }
     if supernet.initial is not None:
         state["initial"] = dict(supernet.initial)
+    if search.selecting is not None:
+        state["selecting"] = search.selecting.state_dict()
     if search.spending is not None:
         state["cost"] = search.spending.state.state_dict()
     return state
@@ -149,6 +155,8 @@ def take_over(search: Stateful, state: State) -> None:
     search.feed = Feed(state["feed"])
     if search.rewards is not None:
         search.rewards.baseline = state["baseline"]
+    if search.selecting is not None:
+        search.selecting.load_state_dict(state["selecting"])
     if search.spending is not None:
         search.spending.state = CostState(**state["cost"])
     if supernet.initial is not None and "initial" in state:
@@ -170,6 +178,7 @@ def _kinds(search: Stateful) -> dict[str, str]:
         "optimiser of the weights": type(search.weight_optimizer).__name__,
         "cost": cost,
         "terms": _listed(search.terms.terms),
+        "selection": _described(search.selection),
         "stabilizers": _listed(search.passes.steadying.stabilizers),
     }
 

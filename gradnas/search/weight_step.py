@@ -108,14 +108,17 @@ class WeightStep:
     def set_learning_rate(self) -> None:
         """To that of the moment; constant where the length of the search is not known."""
         schedule = self.schedule
-        if self.settings is None or schedule.epochs is None:
+        epochs = schedule.learning_epochs
+        if self.settings is None or epochs is None:
             return
         moment = float(schedule.epoch)
         if self.settings.per_iteration:
             moment = schedule.epochs_with_steps
         # A loop of one's own may go on past the end: at the last rate, not up the cosine again.
-        moment = min(moment, schedule.epochs)
-        lr = self.settings.lr_at(moment, schedule.epochs, schedule.warmup_epochs)
+        moment = min(moment, epochs)
+        lr = self.settings.lr_at(moment, epochs, schedule.warmup_epochs)
+        if schedule.selection_epoch is not None:
+            lr = self.settings.lr * schedule.selection_lr_share
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 

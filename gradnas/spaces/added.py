@@ -85,9 +85,9 @@ class CellSupernet(Supernet[D]):
         edge_E = None if alpha_E is None else edge_softmax(alpha_E, self.shape.predecessors)
         return cell.columns(draw.mix[name], draw.active[name], edge_E, draw.skip)
 
-    def strengths(self, relaxation: Relaxation) -> dict[str, Tensor]:
+    def strengths_by_alphas(self, relaxation: Relaxation) -> dict[str, Tensor]:
         """With weights of edges, the product of the two."""
-        found = super().strengths(relaxation)
+        found = super().strengths_by_alphas(relaxation)
         for name, alpha_E in self.edge_alphas.items():
             edge_E = edge_softmax(alpha_E.detach().double(), self.shape.predecessors)
             found[name] = found[name] * edge_E.unsqueeze(-1)

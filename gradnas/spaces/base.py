@@ -47,6 +47,21 @@ class Supernet(NetworkWithCosts[D], ABC):
     # Whether a derived network can be given weights of the supernet.
     keeps_weights: bool = True
 
+    # What a selection has decided: table -> edge -> operation, or None for an edge that is cut.
+    fixed: dict[str, dict[int, int | None]] = {}  # noqa: RUF012 (replaced, never changed)
+
+    def selectable(self, name: str, row: int) -> list[int]:
+        """Columns of the operations of an edge that may be decided for."""
+        del row
+        return list(range(self.alphas[name].shape[-1]))
+
+    def nodes_of_edges(self) -> list[tuple[str, tuple[int, ...], int]]:
+        """Table, rows of the edges that enter a node, and how many of them are kept.
+
+        None where all edges are kept, or there are none.
+        """
+        return []
+
     @property
     def edge_alphas(self) -> dict[str, nn.Parameter]:
         """Alphas of whole edges, by the name of their table of operations; most have none."""
@@ -66,7 +81,22 @@ class Supernet(NetworkWithCosts[D], ABC):
             raise ValueError(refusal_of(additions, type(self).__name__))
 
     def strengths(self, relaxation: Relaxation) -> dict[str, Tensor]:
-        """The strength of every operation, to derive from: float64, without a graph."""
+        """The strength of every operation, to derive from: float64, without a graph.
+
+        Where a selection has decided, 1 for what it took and 0 for the rest.
+        """
+        found = self.strengths_by_alphas(relaxation)
+        for name, rows in self.fixed.items():
+            # A single choice is a table of one edge; a view, so that the table itself is set.
+            table = found[name].view(-1, found[name].shape[-1])
+            for row, column in rows.items():
+                table[row] = 0.0
+                if column is not None:
+                    table[row, column] = 1.0
+        return found
+
+    def strengths_by_alphas(self, relaxation: Relaxation) -> dict[str, Tensor]:
+        """The strength of every operation by its alpha."""
         found = {}
         for name, alpha in self.alphas.items():
             # float64: strengths that differ in alpha must not tie by rounding.
@@ -167,7 +197,8 @@ class Supernet(NetworkWithCosts[D], ABC):
         mix = {}
         for name, alpha in self.alphas.items():
             mix[name] = self.relaxation.probabilities(alpha)
-        return Draw.dense(mix)
+        draw = Draw.dense(mix)
+        return draw.settled(self.fixed) if self.fixed else draw
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """As of any module, but alphas stay in float32 or wider: Adam's steps are small."""

@@ -19,6 +19,7 @@ from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.reports.folder import Folder
 from gradnas.reports.words import Summary
+from gradnas.selections import Selection
 from gradnas.spaces.base import NetworkSpace, Space
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.costs import keep_table, kept_cost, with_digest_of_table
@@ -126,6 +127,8 @@ class Settings:
         for name in LATER:
             if settings.get(name) == []:
                 del settings[name]
+        if settings.get("selection") == {"type": "Strongest"}:
+            del settings["selection"]
         if settings.get("division") is None:
             settings.pop("division", None)  # checkpoints of earlier versions have none
         data = settings.get("data")
@@ -213,6 +216,8 @@ class SearchSettings(Settings):
         def terms(self) -> tuple[AlphaTerm, ...]: ...
         @property
         def stabilizers(self) -> tuple[Stabilizer, ...]: ...
+        @property
+        def selection(self) -> Selection: ...
         @property
         def candidates(self) -> int | None: ...  # where it takes them
         @property

@@ -277,6 +277,12 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
             laid_out=self.laid_out,
         )
 
+    def worth(self, net: BoundNet, by_loss: bool) -> float:
+        # Of another measure it is not known here which way is better.
+        found = self.evaluated(net, None)
+        by_accuracy = self.measure == "accuracy" and not by_loss
+        return found["accuracy"] if by_accuracy else -found["loss"]
+
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean losses of a network on what is held out."""
 

@@ -35,9 +35,9 @@ class Decidedness:
 
     def undecided(self) -> str | None:
         """A sentence where the alphas have not moved, or go no way: nothing was decided."""
-        if not any(self.entropies().values()):
-            return None  # there was nothing to decide
         search = self.search
+        if not any(self.entropies().values()) or search.supernet.fixed:
+            return None  # there was nothing to decide, or it was decided without the alphas
         if (
             largest_change(search.start, strengths(search.relaxation, search.supernet.alphas))
             > UNMOVED

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
-from gradnas.search.bound_net import StepReport
+from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.result import SearchResult, result_of
 from gradnas.search.search import Search
 from gradnas.spaces.base import tables_of
@@ -88,6 +88,22 @@ class SearchTask(Outcome[S], Generic[S, B]):
     def start_epoch(self) -> None:
         """Set what holds for the coming epoch."""
         self.search.supernet.train()
+
+    def select(self) -> list[str]:
+        """Make the rounds of the selection that are due; returns what was decided."""
+        selecting = self.search.selecting
+        if selecting is None:
+            return []
+        by_loss = selecting.setting.criterion == "loss"
+        return selecting.select(lambda net: self.worth(net, by_loss))
+
+    def worth(self, net: BoundNet, by_loss: bool) -> float:
+        """What a network reaches on what is held out for the alphas; the larger the better.
+
+        Args:
+            by_loss: by the loss, and not by what the data are measured by.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def batches(self) -> Iterator[B]:

@@ -65,6 +65,10 @@ class _SearchOptions(RunOptions):
     stabilizers: Methods = None
     """What keeps the weights from letting the search collapse: perturbed-alphas or auxiliary-skip,
     with fields as in perturbed-alphas:end=0.2; none for none."""
+    selection: Method = None
+    """How the decision is had in the end: strongest, or perturbation-selection, which leaves out
+    one operation after the other in the last epochs, with fields as in
+    perturbation-selection:interval=1,learn_alphas=false."""
     imports: Imports = None
     """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None

@@ -132,6 +132,17 @@ class ConvSupernet(CellSupernet[Genotype]):
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.shape.derive(edge_tables(self), relaxation)
 
+    def selectable(self, name: str, row: int) -> list[int]:
+        return self.shape.chosen_columns("reduce" if name == "reduce" else "normal", row)
+
+    def nodes_of_edges(self) -> list[tuple[str, tuple[int, ...], int]]:
+        nodes = []
+        for kind in KINDS:
+            for node, count in enumerate(self.shape.predecessors):
+                rows = tuple(self.shape.edge(node, source) for source in range(count))
+                nodes.append((str(kind), rows, 2))
+        return nodes
+
     def random_decision(self, generator: torch.Generator) -> Genotype:
         return self.shape.random_decision(generator)
 

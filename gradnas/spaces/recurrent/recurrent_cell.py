@@ -298,6 +298,17 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
     def decide(self, relaxation: Relaxation = Softmax()) -> Genotype:
         return self.space.derive(dict(self.alphas.items()), relaxation)
 
+    def selectable(self, name: str, row: int) -> list[int]:
+        del name, row
+        return [column for column, own in enumerate(self.space.names) if own != "none"]
+
+    def nodes_of_edges(self) -> list[tuple[str, tuple[int, ...], int]]:
+        nodes = []
+        for node, count in enumerate(self.space.predecessors, start=1):
+            rows = tuple(self.space.edge(node, source) for source in range(count))
+            nodes.append(("recurrent", rows, 1))
+        return nodes
+
     # The derived cell has no BatchNorm, and so is another function of the same weights.
     keeps_its_meaning = False
 

@@ -83,6 +83,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
             gradient=config.gradient,
             terms=config.terms,
             stabilizers=config.stabilizers,
+            selection=config.selection,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,

@@ -17,6 +17,7 @@ from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.health import check_guard
+from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces import ConvCell, ImageSpace
 from gradnas.stabilizers import Stabilizer
@@ -39,6 +40,8 @@ class SearchConfig(SearchSettings):
         space, relaxation, gradient: what is searched, and how.
         terms: of the alphas alone, added to their loss.
         stabilizers: change how the weights learn.
+        selection: how the decision is had in the end; the rounds of one that measures are the last
+            of the `epochs`.
         train_fraction: share of the training images for the weights; the rest is for the alphas.
             Where the set brings a validation split with it, that is for the alphas, and all
             training images are for the weights.
@@ -75,6 +78,7 @@ class SearchConfig(SearchSettings):
     gradient: ArchitectureGradient = field(default_factory=Unrolled)
     terms: tuple[AlphaTerm, ...] = ()
     stabilizers: tuple[Stabilizer, ...] = ()
+    selection: Selection = field(default_factory=Strongest)
     data: DataConfig = field(default_factory=DataConfig)
     train_fraction: float = 0.5
     split_seed: int | None = None

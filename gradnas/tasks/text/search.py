@@ -75,6 +75,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
             gradient=config.gradient,
             terms=config.terms,
             stabilizers=config.stabilizers,
+            selection=config.selection,
             weights=config.weights,
             alphas=config.alphas,
             epochs=config.epochs,
@@ -198,6 +199,15 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         supernet.train()
         found["unknown"] = self.held_out_unknown
         return {f"valid_{name}": value for name, value in found.items()}
+
+    def worth(self, net: BoundNet, by_loss: bool) -> float:
+        """By the likelihood, which perplexity is a function of."""
+        del by_loss
+
+        def run(tokens_TB: Tensor, hidden_BH: Tensor | None, targets_TB: Tensor) -> LanguageLoss:
+            return net(tokens_TB, hidden_BH, targets_TB)
+
+        return -evaluate_text(run, self.held_out, self.config.chunks.base)["loss"]
 
     def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
         del result, measure

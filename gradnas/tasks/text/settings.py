@@ -12,6 +12,7 @@ from gradnas.objectives import AlphaTerm, TokenLikelihood
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.health import check_guard
+from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard
 from gradnas.spaces import RecurrentCell
 from gradnas.stabilizers import Stabilizer
@@ -29,6 +30,8 @@ class TextSearchConfig(SearchSettings):
         space, relaxation, gradient: what is searched, and how.
         terms: of the alphas alone, added to their loss.
         stabilizers: change how the weights learn.
+        selection: how the decision is had in the end; the rounds of one that measures are the last
+            of the `epochs`.
         objective: of the weights; the alphas see the likelihood alone.
         chunks: lengths of the training chunks; validation chunks have the base length. The learning
             rate of a step is that of the epoch times length / base.
@@ -49,6 +52,7 @@ class TextSearchConfig(SearchSettings):
     gradient: ArchitectureGradient = field(default_factory=lambda: Unrolled(clip=True))
     terms: tuple[AlphaTerm, ...] = ()
     stabilizers: tuple[Stabilizer, ...] = ()
+    selection: Selection = field(default_factory=Strongest)
     data: TextConfig = field(default_factory=TextConfig)
     objective: TokenLikelihood = field(default_factory=lambda: TokenLikelihood(slowness=1e-3))
     chunks: ChunkLengths = field(default_factory=ChunkLengths)

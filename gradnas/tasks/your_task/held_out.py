@@ -80,6 +80,13 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             score=partial(grouped, self.task, scores[0] if decides else None),
         )
 
+    def worth(self, net: BoundNet, by_loss: bool) -> float:
+        found = self.evaluated(net, None)
+        if by_loss:
+            return -found["loss"]
+        value = found[self.measure.key]
+        return value if self.measure.higher_is_better else -value
+
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean loss and measures of a network on what is held out."""
         held_out = islice(self.held_out.epoch(0), batches)

@@ -224,6 +224,7 @@ def new_search(
         gradient=config.gradient,
         terms=config.terms,
         stabilizers=config.stabilizers,
+        selection=config.selection,
         weights=weights,
         alphas=config.alphas,
         epochs=config.epochs,

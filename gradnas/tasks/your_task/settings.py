@@ -22,6 +22,7 @@ from gradnas.randomness import seeded
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.search.feed import size_of, to_device
 from gradnas.search.health import check_guard
+from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
 from gradnas.tasks.base import SearchSettings, Settings, TrainSettings
@@ -101,6 +102,8 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             data; the rest is for the alphas.
         terms: of the alphas alone, added to their loss.
         stabilizers: change how the weights learn.
+        selection: how the decision is had in the end; the rounds of one that measures are the last
+            of the `epochs`.
         warmup_epochs: epochs at the start in which the alphas wait.
         alpha_every: the alphas take a step before every so many steps of the weights.
         batch_size: examples in a batch; a loader makes its own.
@@ -126,6 +129,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
     gradient: ArchitectureGradient = field(default_factory=FirstOrder)
     terms: tuple[AlphaTerm, ...] = ()
     stabilizers: tuple[Stabilizer, ...] = ()
+    selection: Selection = field(default_factory=Strongest)
     data: TaskData = field(default_factory=TaskData)
     train_fraction: float = 0.5
     epochs: int = 20

@@ -1,0 +1,5 @@
+"""Selections: how the decision of a search is had in the end. Pick one."""
+
+from gradnas.selections.base import Selection as Selection
+from gradnas.selections.perturbation import PerturbationSelection as PerturbationSelection
+from gradnas.selections.strongest import Strongest as Strongest
