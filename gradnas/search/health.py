@@ -190,6 +190,8 @@ class Health:
         if free is not None and self.search.cost is None and self._chance.is_unlikely(free.share):
             return "weightless", health_words.without_weights(free)
         schedule = self.search.schedule
+        if schedule.alphas_wait or self.search.supernet.fixed:
+            return None, None  # nothing is decided by the alphas
         epochs = schedule.epochs
         is_late = epochs is not None and schedule.epoch >= (epochs + schedule.warmup_epochs) / 2
         if is_late and self.undecided is not None:
