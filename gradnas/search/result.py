@@ -194,7 +194,7 @@ def described(search: Decided, decision: Architecture) -> SearchResult:
     """An architecture of a search, with all that a result says of it."""
     supernet = search.supernet
     cost = None if search.costs is None else cost_of(supernet, decision, search.costs)
-    now = strengths(search.relaxation, supernet.alphas)
+    now = strengths(search.relaxation, dict(supernet.alphas.items()))
     shown = named_probabilities(now, supernet.operation_names())
     moved = bool(supernet.fixed) or largest_change(search.start, now) > UNMOVED
     # What was measured before the last step is of other weights.

@@ -5,7 +5,7 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +20,10 @@ from gradnas.spaces.open_edges import OpenEdges
 ADDED = 91  # stream of random numbers
 
 
-class EdgeShape(Protocol):
-    """What the shape of a cell says of its edges."""
-
-    @property
-    def num_edges(self) -> int:
-        """Rows of a table of alphas."""
-        ...
-
-    @property
-    def predecessors(self) -> tuple[int, ...]:
-        """Incoming edges of each node, in the order of the rows."""
-        ...
-
-
 class CellSupernet(Supernet[D]):
     """A supernet whose cells are `OpenEdges`; `shape` and `cells` are made by the class itself."""
 
-    shape: EdgeShape
+    shape: Any  # with `num_edges`, and `predecessors`: incoming edges of each node
     cells: nn.ModuleList
     _added = Additions()
 

@@ -38,10 +38,8 @@ class Decidedness:
         search = self.search
         if not any(self.entropies().values()) or search.supernet.fixed:
             return None  # there was nothing to decide, or it was decided without the alphas
-        if (
-            largest_change(search.start, strengths(search.relaxation, search.supernet.alphas))
-            > UNMOVED
-        ):
+        now = strengths(search.relaxation, search.passes.tables)
+        if largest_change(search.start, now) > UNMOVED:
             return search.health.undecided
         schedule = self.search.schedule
         warmup = schedule.warmup_epochs

@@ -40,6 +40,8 @@ from gradnas.spaces.recomputed import recomputed
 class ConvSupernet(CellSupernet[Genotype]):
     """The cells with every choice open; `alphas["normal"]` and `alphas["reduce"]` are `(E, O)`."""
 
+    shape: CellShape
+
     def __init__(
         self,
         shape: CellShape,

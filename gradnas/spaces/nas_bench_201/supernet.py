@@ -38,6 +38,8 @@ from gradnas.spaces.recomputed import recomputed
 class NasBench201Supernet(CellSupernet[DenseCell]):
     """All cells with every edge open; `alphas["cell"]` is `(E, O)` and serves them all."""
 
+    shape: BenchShape
+
     def __init__(
         self,
         shape: BenchShape,
