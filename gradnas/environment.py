@@ -148,13 +148,13 @@ def this_process() -> JsonObject:
 def is_at_work(state: Mapping[str, Any]) -> bool:
     """Whether a process may still be working on a run of this status."""
     process = state.get("process")
-    if state.get("status") != "running" or not isinstance(process, int):
+    if state.get("status") != "running" or type(process) is not int:
         return False
     if state.get("host") != platform.node():
         return True  # cannot be seen from here
     try:
         os.kill(process, 0)  # asks whether it is there, and sends nothing
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter of a number that is none of a process
         return False
     except OSError:
         return True

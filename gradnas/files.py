@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterator
@@ -29,7 +30,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 NOT_INHERITED = getattr(os, "O_CLOEXEC", 0)
 PLAIN_BYTES = getattr(os, "O_BINARY", 0)
 
-READ_AT_ONCE = 1 << 20  # bytes
+BUILDING = ".build"  # how the names of folders end in which something is made
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -226,3 +227,34 @@ def _is_being_written(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+# ---- folders in which something is made ----------------------------------------------------------
+
+
+@contextmanager
+def building_folder(stem: Path) -> Iterator[Path]:
+    """A folder `.STEM.x1y2z3w4.build` for what takes long to make; it is gone at the end.
+
+    Beside it lies a file that is locked as long as its process lives. What killed processes left
+    for the same stem is removed first.
+    """
+    _remove_abandoned(stem)
+    with _temporary_beside(stem) as (_, owner):
+        folder = Path(owner + BUILDING)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(stem: Path) -> None:
+    if fcntl is None:
+        return  # whether a process still builds cannot be told
+    for folder in stem.parent.glob(f".{stem.name}.*{BUILDING}"):
+        owner = folder.with_suffix("")
+        with suppress(OSError):  # another process was faster
+            if not owner.exists() or not _is_being_written(owner):
+                shutil.rmtree(folder)
+    remove_strays(stem.parent, [stem.name])

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tree this fi
 from calls import Calls
 from kills import Kills
 from mutations import Mutations, Tensors
+from remembered import remember
 
 
 def main() -> int:
@@ -58,6 +59,7 @@ def main() -> int:
             print(f"{options.number} of {len(calls.calls)} wrong calls, {len(calls.wrong)} wrong")
             wrong = calls.wrong
         else:
+            remember()
             campaign = Tensors if options.campaign == "tensors" else Mutations
             mutations = campaign(place, options.seed, only)
             mutations.run(options.number)
@@ -65,7 +67,7 @@ def main() -> int:
                 parts = [
                     f"{name} {counts[name]}" for name in ("refused", "same", "another", "wrong")
                 ]
-                print(f"{key:34} {', '.join(parts)}")
+                print(f"{key:54} {', '.join(parts)}")
             wrong = mutations.wrong
     for line in wrong:
         print(f"WRONG {line}")
@@ -82,11 +84,13 @@ def _import_all() -> None:
     import matplotlib.figure  # noqa: F401
 
     import gradnas.cli.discover
+    import gradnas.cli.latency
     import gradnas.cli.look
     import gradnas.cli.resume
     import gradnas.cli.search
     import gradnas.cli.train
-    import gradnas.cli.trained  # noqa: F401
+    import gradnas.cli.trained
+    import gradnas.cli.watch  # noqa: F401
     from gradnas.programs import following
 
     following.training_seconds = lambda *_: None

@@ -39,7 +39,7 @@ class Kills:
         for program in self.programs:
             folder = self.place / f"whole-{program.name}"
             began = time.monotonic()
-            outcome = forks.run(program.command(folder), self.place)
+            outcome = self.go_on(program, folder, None)
             assert outcome.code == 0, outcome.err
             self.whole[program.name] = folder
             self.calls[program.name] = outcome.calls
@@ -56,21 +56,19 @@ class Kills:
     def case(self, program: Program, number: int) -> None:
         """One run that is killed once or several times, and then left alone."""
         folder = self.place / f"case-{number}"
-        command = program.command(folder)
         story = []
         for _ in range(self.random.randint(1, MOST_IN_A_ROW)):
             kill = self.kill(program)
-            outcome = self.go_on(command, folder, kill)
+            outcome = self.go_on(program, folder, kill)
             story.append(f"{kill} -> {outcome.code}")
             if not outcome.was_killed:
                 break
             self.num_kills += 1
             if programs.is_finished(folder):  # killed as it ended: there is nothing to go on with
                 outcome = forks.Outcome(0, "", "", 0)
-                (folder / ".lock").unlink(missing_ok=True)
                 break
         else:
-            outcome = self.go_on(command, folder, None)
+            outcome = self.go_on(program, folder, None)
         if outcome.code == 0:
             found = programs.differences(folder, self.whole[program.name])
         else:
@@ -87,8 +85,8 @@ class Kills:
         k = self.random.randint(1, self.calls[program.name])
         return forks.Kill(call=k, where=self.random.choice(WHERE))
 
-    def go_on(self, command: list[str], folder: Path, kill: forks.Kill | None) -> forks.Outcome:
+    def go_on(self, program: Program, folder: Path, kill: forks.Kill | None) -> forks.Outcome:
         """Begin, or go on where the folder is a run already."""
-        if (folder / "config.json").exists():
-            return forks.run(["resume", folder], self.place, kill)
-        return forks.run(command, self.place, kill)
+        is_run = (folder / "config.json").exists()
+        work = program.go_on if is_run else program.begin
+        return forks.call(lambda: work(folder), self.place, kill)

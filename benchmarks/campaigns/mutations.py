@@ -64,26 +64,46 @@ class Reading:
 
 RESUME = ("resume", "RUN")
 REPORT = ("report", "RUN")
+WATCH = ("watch", "RUN")
 EVALUATE = ("evaluate", "RUN")
+GENERATE = ("generate", "RUN", "--tokens", "5")
+DRAW = ("draw", "RUN", "-o", "x.svg")
+SHORT = ("--epochs", "1", "--max-steps", "1")
+TRAIN = ("train", "RUN", *SHORT, "--channels", "2", "--cells", "2")
+OWN_TASK = ("--task", "my_task.py")
+SHOW_TABLE = ("latency", "show", "RUN/table.json")
+FIT_TABLE = ("latency", "fit", "RUN/table.json")
 READINGS = (
     Reading("checkpoint.pt", "search", (RESUME,), is_stopped=True),
     Reading("checkpoint.pt", "text-train", (RESUME,), is_stopped=True),
-    Reading("config.json", "search", (RESUME, REPORT), is_stopped=True),
+    Reading("config.json", "search", (RESUME, REPORT, WATCH), is_stopped=True),
+    Reading("config.json", "search", (TRAIN, DRAW)),
     Reading("config.json", "train", (EVALUATE, REPORT)),
+    Reading("config.json", "text-train", (EVALUATE, GENERATE)),
+    Reading("config.json", "task-search", ((*RESUME, *OWN_TASK), REPORT), is_stopped=True),
+    Reading("config.json", "task-train", ((*EVALUATE, *OWN_TASK), REPORT, WATCH)),
+    Reading("config.json", "fit", (REPORT, WATCH)),
     Reading("config.json", "discover", (RESUME, REPORT), is_stopped=True),
     Reading("environment.json", "search", (RESUME, REPORT), is_stopped=True),
-    Reading("status.json", "search", (RESUME, REPORT), is_stopped=True),
+    Reading("status.json", "search", (RESUME, REPORT, WATCH), is_stopped=True),
     Reading("data.json", "search", (RESUME, REPORT), is_stopped=True),
+    Reading("data.json", "search", (TRAIN,)),
+    Reading("data.json", "task-search", ((*RESUME, *OWN_TASK),), is_stopped=True),
     Reading("images.json", "search", (RESUME,), is_stopped=True),
-    Reading("metrics.jsonl", "search", (RESUME, REPORT), is_stopped=True),
-    Reading("timings.jsonl", "search", (REPORT,)),
-    Reading("alphas.safetensors", "search", (REPORT,)),
+    Reading("images.json", "search", (TRAIN,)),
+    Reading("metrics.jsonl", "search", (RESUME, REPORT, WATCH), is_stopped=True),
+    Reading("timings.jsonl", "search", (REPORT, WATCH)),
+    Reading("alphas.safetensors", "search", (REPORT, WATCH)),
     Reading("weights.safetensors", "train", (EVALUATE,)),
-    Reading("weights.safetensors", "text-train", (("generate", "RUN", "--tokens", "5"),)),
+    Reading("weights.safetensors", "text-train", (GENERATE,)),
     Reading("results.json", "train", (EVALUATE, REPORT)),
-    Reading("results.json", "search", (REPORT,)),
-    Reading("genotype.json", "search", (("draw", "RUN", "-o", "x.svg"), REPORT)),
-    Reading("vocabulary.json", "text-train", (("generate", "RUN", "--tokens", "5"), EVALUATE)),
+    Reading("results.json", "search", (REPORT, WATCH)),
+    Reading("results.json", "task-search", (REPORT, WATCH)),
+    Reading("results.json", "task-train", ((*EVALUATE, *OWN_TASK), REPORT)),
+    Reading("genotype.json", "search", (DRAW, REPORT, TRAIN, WATCH)),
+    Reading("genotype.json", "task-search", (DRAW, (*TRAIN[:2], *SHORT, *OWN_TASK))),
+    Reading("vocabulary.json", "text-train", (GENERATE, EVALUATE)),
+    Reading("table.json", "table", (SHOW_TABLE, FIT_TABLE)),
 )
 
 
@@ -205,7 +225,8 @@ class Mutations:
         """So many mutations of every file."""
         self.make_folders()
         for reading in self.readings:
-            key = f"{reading.file} ({reading.program})"
+            verbs = ", ".join(command[0] for command in reading.commands)
+            key = f"{reading.file} ({reading.program}: {verbs})"
             log = self.place / "verdicts.jsonl"
             log.unlink(missing_ok=True)
             # In one fork for each file, where no case pays for a start.
@@ -246,11 +267,11 @@ class Mutations:
     def make_folders(self) -> None:
         """A finished run of every program that is needed, and one that was stopped at its end."""
         needed = {reading.program for reading in self.readings}
-        for program in programs.programs(self.place):
+        for program in programs.programs(self.place) + programs.tables(self.place):
             if program.name not in needed:
                 continue
             finished = self.place / f"finished-{program.name}"
-            outcome = forks.run(program.command(finished), self.place)
+            outcome = forks.call(lambda: program.begin(finished), self.place)
             assert outcome.code == 0, outcome.err
             stopped = self.place / f"stopped-{program.name}"
             shutil.copytree(finished, stopped)
@@ -290,7 +311,7 @@ class Mutations:
         shutil.copytree(self.folder(reading), folder)
         if content is not None:
             (folder / reading.file).write_bytes(content)
-        outcome = forks.here(["run" if word == "RUN" else word for word in command], self.place)
+        outcome = forks.here([word.replace("RUN", "run") for word in command], self.place)
         files = {}
         for name, data in programs.files_of(folder).items():
             is_of_moment = Path(name).name in programs.OF_THE_MOMENT - {"report.html"}

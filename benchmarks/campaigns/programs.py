@@ -18,19 +18,124 @@ OF_THE_MOMENT = {
 SENTENCE = "the cat sat on the mat and the dog ran after the cat in the old house by the sea"
 
 
+# A task of one's own, in a file.
+TASK = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gradnas
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        operations = {"plain": nn.Linear(5, 3), "none": nn.Linear(5, 3, bias=False)}
+        self.body = gradnas.Choice(operations, name="body")
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.norm(self.body(x)))).squeeze(1)
+
+
+def task():
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    y = x[:, 0] - x[:, 1] ** 2
+    return gradnas.Task(
+        model=Net,
+        train=(x[:40], y[:40]),
+        test=(x[40:], y[40:]),
+        loss=F.mse_loss,
+        measures={"absolute_error": gradnas.lower(F.l1_loss)},
+    )
+"""
+CHOICES = {"format": "gradnas-choices", "version": 1, "choices": {"body": "none"}}
+
+
 @dataclass(frozen=True)
 class Program:
-    """A command that makes a run folder; it is given `--out FOLDER` at the end."""
+    """What makes a run folder: a command that is given `--out FOLDER` at the end.
+
+    Attributes:
+        more: options that its `resume` needs.
+    """
 
     name: str
     arguments: tuple[str, ...]
+    more: tuple[str, ...] = ()
 
     def command(self, folder: Path) -> list[str]:
         return [*self.arguments, "--out", str(folder)]
 
+    def begin(self, folder: Path) -> int:
+        """Make the folder."""
+        return self._main(self.command(folder))
+
+    def go_on(self, folder: Path) -> int:
+        """Go on in the folder."""
+        return self._main(["resume", str(folder), *self.more])
+
+    def _main(self, words: list[str]) -> int:
+        from gradnas.cli import main
+
+        return main(words)
+
+
+@dataclass(frozen=True)
+class InPython(Program):
+    """A search in a program of the user's own, `Search.fit(out=...)`."""
+
+    def begin(self, folder: Path) -> int:
+        return self._fit(folder, resume=False)
+
+    def go_on(self, folder: Path) -> int:
+        return self._fit(folder, resume=True)
+
+    def _fit(self, folder: Path, *, resume: bool) -> int:
+        import torch
+        import torch.nn.functional as F
+
+        from gradnas import Search
+
+        space: dict[str, Any] = {}
+        exec(TASK, space)
+        torch.manual_seed(0)
+        random = torch.Generator().manual_seed(0)
+        batches = []
+        for _ in range(5):
+            x = torch.randn(8, 5, generator=random)
+            batches.append((x, x[:, 0] - x[:, 1]))
+        search = Search(space["Net"]())
+        search.fit(
+            batches[:3],
+            batches[3:],
+            F.mse_loss,
+            epochs=3,
+            progress=False,
+            out=folder,
+            resume=resume,
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Measured(Program):
+    """A folder with a table of latencies; it is no run."""
+
+    def begin(self, folder: Path) -> int:
+        folder.mkdir()
+        return self._main([*self.arguments, "--out", str(folder / "table.json")])
+
+
+def tables(place: Path) -> list[Program]:
+    """What makes tables of latencies, by the configurations of `programs`."""
+    quickly = ("--repeats", "1", "--warmup", "0", "--batch-size", "2")
+    return [Measured("table", ("latency", "measure", str(place / "search.json"), *quickly))]
+
 
 def programs(place: Path) -> list[Program]:
-    """All of them; their configurations and data are written into `place`."""
+    """All that make run folders; their configurations and data are written into `place`."""
     text = place / "text"
     text.mkdir()
     words = SENTENCE.split()
@@ -46,6 +151,16 @@ def programs(place: Path) -> list[Program]:
     law = ("--example", "learning", "--noise", "0", "--effort", "0.05", "--nodes", "1")
     words = ("--primitives", "linear", "linear_exp")
     made.append(Program("discover", ("discover", *law, *words)))
+    task = place / "my_task.py"
+    task.write_text(TASK)
+    choices = place / "choices.json"
+    choices.write_text(json.dumps(CHOICES))
+    own = ("--task", str(task))
+    alone = ("--device", "cpu", "--threads", "1", "--epochs", "2", "--batch-size", "8")
+    made.append(Program("task-search", ("search", str(task), *alone), own))
+    train = ("train", str(choices), *own, *alone, "--random", "1")
+    made.append(Program("task-train", train, own))
+    made.append(InPython("fit", ()))
     return made
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from gradnas.config import Json, JsonObject, did_you_mean, parse_json
+from gradnas.config import Json, JsonObject, check_file, did_you_mean, parse_json
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000
@@ -106,6 +106,7 @@ class Architecture(ABC):
 
         Raises ValueError, naming the file, if it holds neither, and OSError if it cannot be read.
         """
+        check_file(Path(path))
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
             if text.lstrip().startswith(("{", "[")):  # no text form does

@@ -33,7 +33,7 @@ from gradnas.architectures.genotype_text import (
     resembles_genotype,
 )
 from gradnas.architectures.published import GENOTYPES
-from gradnas.config import Json, JsonObject, did_you_mean
+from gradnas.config import Json, JsonObject, did_you_mean, read_text
 
 Edge: TypeAlias = tuple[str, int]  # (operation, predecessor)
 
@@ -252,10 +252,9 @@ class Genotype(_OriginalFields, Architecture):
 
         Raises ValueError, naming the file, where it names no such genotype or cannot be read.
         """
+        text = read_text(path)
         try:
-            return cls.parse(Path(path).read_text(encoding="utf-8-sig"), name)
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+            return cls.parse(text, name)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -138,7 +138,7 @@ def _config(command: MeasureCommand) -> SearchSettings:
 def _search_of(path: Path) -> SearchSettings:
     """The configuration in this file; ValueError if it is of no search with a cost."""
     description = read_object(path)
-    name = description.get("type", "SearchConfig")
+    name = str(description.get("type", "SearchConfig"))
     kind = SEARCH_CONFIGS.get(name)
     if kind is None or not kind.takes_cost:
         raise ValueError(f"{path} is a {name}: latencies are measured of the space of a search")

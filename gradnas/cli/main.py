@@ -7,6 +7,8 @@ interrupted and saved, 141 the reader of the output went away.
 from __future__ import annotations
 
 import os
+import sys
+import typing
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -25,7 +27,8 @@ from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, Generat
 from gradnas.cli.lines import close_broken, flush, line, open_streams
 from gradnas.cli.options import Command, check_options
 from gradnas.cli.traces import told, trace_of
-from gradnas.cli.usage import one_sentence
+from gradnas.cli.usage import one_sentence, shortened
+from gradnas.config import did_you_mean
 
 AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
@@ -66,11 +69,25 @@ def parsed(arguments: Sequence[str] | None = None) -> Command:
     description = "Gradient-based neural architecture search."
     form: Any = AnyCommand  # tyro takes a union, which type checkers do not take for a class
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    _check_name(words)
     return one_sentence(
         lambda: tyro.cli(
-            form, prog="gradnas", description=description, args=arguments, config=markers
-        )
+            form, prog="gradnas", description=description, args=words, config=markers
+        ),
+        words,
     )
+
+
+def _check_name(words: Sequence[str]) -> None:
+    """SystemExit, with a sentence, where the first word is no command; tyro takes longer."""
+    names = [typing.get_args(command)[1].name for command in typing.get_args(AnyCommand)]
+    if not words or words[0].startswith("-") or words[0] in names:
+        return
+    first = shortened(words[0])
+    hint = did_you_mean(words[0], names)
+    _refused(f"unknown here: {first}; the commands are {', '.join(names)}{hint}", 2)
+    raise SystemExit(2)
 
 
 def _carry_out(command: Command) -> int:

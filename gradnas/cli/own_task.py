@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from gradnas import runs
 from gradnas.config import did_you_mean, read_object
+from gradnas.files import read_file
 from gradnas.tasks.base import Settings
 from gradnas.tasks.your_task.given import TASK_COPY, GivenTask
 from gradnas.tasks.your_task.task import Task
@@ -53,7 +54,7 @@ def read_task(text: str) -> GivenTask:
     path, name = _parts(text)
     if path.suffix != ".py":
         raise ValueError(f"a task is a file of Python, MY_TASK.py or MY_TASK.py:NAME, not {text!r}")
-    code = _bytes_of(path)
+    code = read_file(path)
     module = _run(path)
     found = getattr(module, name, None)
     if found is None:
@@ -67,13 +68,6 @@ def read_task(text: str) -> GivenTask:
     if not isinstance(task, Task):
         raise ValueError(f"{name} in {path} must give a gradnas.Task, not {task!r:.200}")
     return GivenTask(task, text, code)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _may_be_a_task(value: object, module: ModuleType) -> bool:
@@ -125,6 +119,6 @@ def changes_of(folder: Path, text: str) -> list[str]:
     before = data.get("sha256") if isinstance(data, dict) else None
     if before is None:
         raise ValueError(f"{folder} is no run on a task of your own that was read from a file")
-    if before == hashlib.sha256(_bytes_of(task_path(text))).hexdigest():
+    if before == hashlib.sha256(read_file(task_path(text))).hexdigest():
         return []
     return [f"{text} is not as it was when the run in {folder} began"]

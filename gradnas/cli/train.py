@@ -76,7 +76,7 @@ def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None
     The search is one whose data are trained on.
     """
     path = Path(command.what)
-    if is_configuration(path) and read_object(path).get("type") in TRAIN_CONFIGS:
+    if is_configuration(path) and str(read_object(path).get("type")) in TRAIN_CONFIGS:
         if command.recipe is not None:
             raise ValueError(
                 f"{path} is a whole configuration: it cannot be combined with --recipe "

@@ -6,21 +6,25 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gradnas.cli.lines import line
 
 T = TypeVar("T")
 
+HELP = {"-h", "--help"}
 WIDE = "10000"  # columns, for a box whose lines are not broken
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
-def one_sentence(parse: Callable[[], T]) -> T:
+def one_sentence(parse: Callable[[], T], arguments: Sequence[str]) -> T:
     """What `parse` gives; where it ends with a box about mistyped words, a sentence in its place.
 
     Help goes to standard output and is left as it is.
+
+    Args:
+        arguments: that it parses.
 
     Raises:
         SystemExit: as `parse` does.
@@ -28,17 +32,16 @@ def one_sentence(parse: Callable[[], T]) -> T:
     columns = os.environ.get("COLUMNS")
     box = io.StringIO()
     try:
-        try:
-            with contextlib.redirect_stderr(box):
-                return parse()
-        except SystemExit as end:
-            if end.code != 2:
-                raise
-            # Once more, where no word of it is broken.
-            os.environ["COLUMNS"] = WIDE
-            box = io.StringIO()
-            with contextlib.redirect_stderr(box):
-                return parse()
+        if HELP.intersection(arguments):  # as wide as the terminal
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    return parse()
+            except SystemExit as end:
+                if end.code != 2:
+                    raise
+        os.environ["COLUMNS"] = WIDE
+        with contextlib.redirect_stderr(box):
+            return parse()
     except SystemExit as end:
         if end.code == 2:
             line(f"gradnas: {sentence_of(box.getvalue())}", error=True)

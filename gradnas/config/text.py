@@ -34,9 +34,7 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise ValueError(f"cannot read {path}: it is {what}, but a file is needed")
+        check_file(path)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
@@ -44,6 +42,13 @@ def read_text(path: str | Path) -> str:
         raise ValueError(
             f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
         ) from error
+
+
+def check_file(path: Path, needed: str = "a file") -> None:
+    """ValueError where there is something of this name, and no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"cannot read {path}: it is {what}, but {needed} is needed")
 
 
 def parse_json(text: str, where: str) -> Json:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradnas.config import check_file
 from gradnas.data.characters import decoded
 
 SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
@@ -16,10 +17,8 @@ SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first
 
 def text_of(path: Path) -> str:
     """The characters of a file, whatever marks of Unicode it begins with."""
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"cannot read {path}: it is {what}, but a CSV file is needed")
     try:
+        check_file(path, "a CSV file")
         return decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gradnas.config import Json, did_you_mean
+from gradnas.config import Json, did_you_mean, read_text
 from gradnas.latency.entry import Entry
 
 MOBILE_KINDS = ("Conv", "Conv_1", "Logits", "expanded_conv")
@@ -160,12 +160,7 @@ def read_mobile_yaml(path: Path) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: a file that cannot be read, or another form; the sentence names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: {error}") from error
+    lines = read_text(path).splitlines()
     table: dict[str, dict[str, float]] = {}
     current: dict[str, float] | None = None  # the numbers of the key that was read last
     for number, line in enumerate(lines, 1):

@@ -28,7 +28,7 @@ from gradnas.runs.checkpoint import (
     packed,
     read_checkpoint,
 )
-from gradnas.runs.lock import locked
+from gradnas.runs.lock import locked, remove_name
 from gradnas.runs.names import (
     CHECKPOINT,
     CONFIG,
@@ -127,6 +127,8 @@ class Run:
         """Replace the status file; that of a run at work says which process it is."""
         if status in ("running", beginning.BEGINNING):
             more = {**this_process(), **more}
+        if status == "finished":
+            remove_name(self.path)
         write_json(self.path / STATUS, {"status": status, **more})
 
     # ---- metrics ---------------------------------------------------------------------------------

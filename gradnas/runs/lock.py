@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,24 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         # A forked process has none of these.
-        if _HELD.pop(key, None) is not None and handle is not None:
-            _released(folder, handle)
+        if _HELD.get(key) is not None and handle is not None:
+            with suppress(OSError):  # what stays locks nothing
+                remove_name(folder)
+            os.close(handle)
+        _HELD.pop(key, None)
+
+
+def remove_name(folder: Path) -> None:
+    """Remove the file of the lock, and keep the lock itself to the end of `locked`.
+
+    For a run that is about to say that it is finished: nobody goes on with it any more, and a
+    process that is killed from then on leaves nothing behind. Who opens the file from now on makes
+    a new one, and who has opened it before sees that it is gone.
+    """
+    held = _HELD.get(os.path.realpath(folder))
+    path = folder / LOCK
+    if held is not None and held.handle is not None and _is_at(path, held.handle):
+        path.unlink(missing_ok=True)
 
 
 def is_locked(folder: Path) -> bool:
@@ -115,15 +131,6 @@ def _is_at(path: Path, handle: int) -> bool:
         return False
     here = os.fstat(handle)
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-def _released(folder: Path, handle: int) -> None:
-    # Removed while it is locked: who opens it from now on makes a new one, and who has opened it
-    # before sees that it is gone.
-    path = folder / LOCK
-    if _is_at(path, handle):
-        path.unlink(missing_ok=True)
-    os.close(handle)
 
 
 def _leave_to_parent() -> None:

@@ -227,7 +227,8 @@ class FitFolder:
         if result.verdict is not None:
             results["verdict"] = result.verdict.to_json()
         results |= self.search.health.results()
-        runs.write_json(self.run.path / runs.RESULTS, results)
+        self.run.save_tensors(runs.ALPHAS, self.trajectory)  # the results hold its digest
+        self.run.save_results(results)
         self.run.set_status("finished")
 
 

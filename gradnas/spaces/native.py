@@ -22,7 +22,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +29,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+from gradnas.files import building_folder
 
 DEFAULT_COMPILER = "g++"
 
@@ -151,7 +152,13 @@ def _options(dtype: torch.dtype) -> list[str]:
 
 
 def _more_options() -> list[str]:
-    return shlex.split(os.environ.get("GRADNAS_COMPILER_OPTIONS", ""))
+    written = os.environ.get("GRADNAS_COMPILER_OPTIONS", "")
+    try:
+        return shlex.split(written)
+    except ValueError as error:
+        raise ValueError(
+            f"GRADNAS_COMPILER_OPTIONS cannot be parted into words: {error} in {written!r}"
+        ) from error
 
 
 def _stem(source: Path, options: list[str], path: str) -> Path:
@@ -216,8 +223,8 @@ def _compile(source: Path, options: list[str], path: str, stem: Path) -> Path:
     """Compile, and keep the file under a name that ends with the digest of its bytes."""
     # For the user alone: what lies here is loaded and run.
     stem.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=stem.parent) as scratch:
-        built = Path(scratch) / "built.so"
+    with building_folder(stem) as scratch:
+        built = scratch / "built.so"
         command = [path, *options, str(source), "-o", str(built)]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
         handle = os.open(built, os.O_RDWR)
