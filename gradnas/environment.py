@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gradnas.config import JsonObject
+from gradnas.config import JsonObject, visible
 from gradnas.version import __version__
 
 
@@ -37,8 +37,8 @@ def environment(device: torch.device, seed: int) -> JsonObject:
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
         "seed": seed,
-        "directory": os.getcwd(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "directory": visible(os.getcwd()),
+        "command": visible(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
 
 

@@ -30,6 +30,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 NOT_INHERITED = getattr(os, "O_CLOEXEC", 0)
 PLAIN_BYTES = getattr(os, "O_BINARY", 0)
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, in UTF-16
 BUILDING = ".build"  # how the names of folders end in which something is made
 
 
@@ -145,7 +146,19 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         ValueError: as `write_atomically`; NaN or an infinite number in `value`.
     """
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, allow_nan=False)
+    if "\\ud" in text:  # perhaps a half of a character
+        text = json.dumps(_with_whole_characters(value), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def _with_whole_characters(value: Any) -> Any:
+    """The tree with `\\udce9` in the place of a half of a character.
+
+    A name of a file that is no UTF-8 has some for Python, and no reader of JSON takes them.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.loads(_HALF.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text))
 
 
 def append(path: Path, data: bytes) -> None:

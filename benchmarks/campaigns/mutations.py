@@ -7,6 +7,7 @@ checkpoint, weights, alphas) no other outcome is right.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -271,7 +272,8 @@ class Mutations:
             if program.name not in needed:
                 continue
             finished = self.place / f"finished-{program.name}"
-            outcome = forks.call(lambda: program.begin(finished), self.place)
+            begin = functools.partial(program.begin, finished)
+            outcome = forks.call(begin, self.place)
             assert outcome.code == 0, outcome.err
             stopped = self.place / f"stopped-{program.name}"
             shutil.copytree(finished, stopped)

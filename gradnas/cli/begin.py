@@ -176,7 +176,9 @@ def architecture_of(what: str) -> Named:
                 f"{path} has no {runs.GENOTYPE} yet: the search is not finished "
                 f"(gradnas resume {shlex.quote(what)})"
             )
-        searched = read_object(run.path / runs.CONFIG)
+        _, searched = typed(
+            run.path / runs.CONFIG, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values()
+        )
         return Named(load_architecture(path / runs.GENOTYPE), what, path, searched)
     if _is_there(path):
         return Named(load_architecture(path), what)

@@ -7,6 +7,7 @@ terminal is made visible here, and nowhere else needs to think of it.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
@@ -36,15 +37,24 @@ def open_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another encoding: what it cannot show is written as in Python.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
 
 def flush() -> None:
-    """Write what waits; a closed pipe shows here, and not when Python ends. BrokenPipeError."""
+    """Write what waits; a closed pipe or a full disk shows here, and not when Python ends.
+
+    Raises:
+        OSError: a BrokenPipeError, for example.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def close_broken() -> None:
-    """After a BrokenPipeError: what is left to write goes nowhere, without a word."""
+    """After an error of a stream: what is left to write goes nowhere, without a word."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

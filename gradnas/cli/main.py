@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who reads has enough, as in `gradnas recipes | head`.
         close_broken()
         return 141
+    except OSError as error:  # as in `gradnas recipes > /dev/full`
+        close_broken()
+        return _refused(f"what is printed cannot be written: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         line("gradnas: stopped", error=True)  # a run that saves says more itself
         return 130
@@ -72,9 +75,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Command:
     words = sys.argv[1:] if arguments is None else list(arguments)
     _check_name(words)
     return one_sentence(
-        lambda: tyro.cli(
-            form, prog="gradnas", description=description, args=words, config=markers
-        ),
+        lambda: tyro.cli(form, prog="gradnas", description=description, args=words, config=markers),
         words,
     )
 

@@ -69,7 +69,7 @@ def training_after(architecture: Architecture, what: str, searched: JsonObject) 
         what: its published name, or where it was read.
         searched: the configuration of the search that found it; empty where there was none.
     """
-    name = searched.get("type")
+    name = str(searched.get("type"))
     if name in SEARCH_CONFIGS:
         of_kind = kind_of(name).trainings
         if of_kind:

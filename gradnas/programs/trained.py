@@ -28,7 +28,7 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
     """
     default = next(iter(TRAIN_CONFIGS))  # of a configuration that does not say its type
     run = runs.Run.open(path)
-    name = read_object(run.path / runs.CONFIG).get("type", default)
+    name = str(read_object(run.path / runs.CONFIG).get("type", default))
     if name not in TRAIN_CONFIGS:
         below = runs.Run(run.path / TRAIN_FOLDER)
         if (below.path / runs.CONFIG).exists():

@@ -72,10 +72,11 @@ class Run:
 
         Raises:
             ValueError: the folder holds another run already or anything else, another process
-                works in it, or it cannot be written to.
+                works in it, or it cannot be written to; a name in the configuration is no UTF-8.
         """
         run = Run(path)
         run.check_free()
+        _check_readable(config)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -247,6 +248,16 @@ class Run:
         digests = self.result(DIGESTS)
         expected = digests.get(name) if isinstance(digests, dict) else None
         return read_tensors(self.path / name, expected)
+
+
+def _check_readable(config: JsonObject) -> None:
+    """ValueError for a configuration that its run could never read again."""
+    try:
+        parse_json(json.dumps(dict(config)), CONFIG)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: a file or folder whose name is no UTF-8 must be renamed"
+        ) from None
 
 
 def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:

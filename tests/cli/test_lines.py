@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from gradnas.cli import main
+from gradnas.cli.lines import flush, line, open_streams
 from gradnas.cli.usage import sentence_of
 from gradnas.config import visible
 
@@ -53,6 +55,26 @@ def test_what_is_no_box_at_all_still_says_something():
 def test_what_moves_a_terminal_is_made_visible():
     assert visible("a\x1b[31mb\r\x07\x9b\u202ec\ud800") == r"a\x1b[31mb\r\x07\x9b\u202ec\ud800"
     assert visible("größe \u540d\tx\ny 😀") == "größe \u540d\tx\ny 😀"
+
+
+def test_a_stream_of_another_encoding_shows_what_it_can(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    open_streams()
+    line("größe … \u540d")
+    flush()
+    assert written.getvalue() == rb"gr\xf6\xdfe \u2026 \u540d" + b"\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_behind_standard_output_is_a_sentence(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["recipes"]) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err == (
+        "gradnas: what is printed cannot be written: No space left on device\n"
+    )
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from gradnas import runs
+from gradnas import Genotype, runs
 from gradnas.cli import main
 from gradnas.laws import estimator as equation_estimator
 from gradnas.laws.discover import Law, Laws
@@ -138,6 +138,22 @@ def test_other_settings_are_refused_by_name(entries, named, run, fails):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [[], None])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "RUN"),
+        ("train", "RUN"),
+        ("train", "RUN/config.json"),
+        ("latency", "measure", "RUN"),
+    ],
+)
+def test_a_type_that_is_no_text_is_a_sentence_in_every_command(command, kind, run, fails):
+    change(run, type=kind)
+    Genotype.named("DARTS_V2").save(run.path / runs.GENOTYPE)
+    fails(*[word.replace("RUN", str(run.path)) for word in command])
+
+
 def test_what_may_change_goes_on_and_is_said(run, capsys):
     change(run, checkpoint_seconds=1.0)
     environment = json.loads((run.path / runs.ENVIRONMENT).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from gradnas import runs
-from gradnas.environment import differences, environment
+from gradnas.config import read_object
+from gradnas.environment import differences, environment, is_at_work
+from gradnas.files import building_folder
 from gradnas.runs import Run
 
 CPU = torch.device("cpu")
@@ -127,6 +130,32 @@ def test_the_lock_is_the_process_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_finished_run_has_no_file_of_a_lock_whenever_it_is_killed(tmp_path):
+    run = make(tmp_path / "r")
+    with runs.locked(run.path):
+        assert (run.path / ".lock").exists()
+        run.set_status("finished")
+        assert not (run.path / ".lock").exists()
+        with runs.locked(run.path):  # it still has it
+            pass
+    assert not (run.path / ".lock").exists()
+
+
+@pytest.mark.parametrize("process", [2**70, -(2**70), True, 1.5, "1", None])
+def test_what_is_no_number_of_a_process_is_none_at_work(process):
+    state = {"status": "running", "host": platform.node(), "process": process}
+    assert not is_at_work(state)
+
+
+def test_a_configuration_that_could_not_be_read_again_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json.*half of a character.*must be renamed"):
+        Run.create(tmp_path / "r", {"data": {"source": "caf\udce9"}}, 0, CPU)
+    assert not (tmp_path / "r").exists()
+    # What only people read is made visible.
+    runs.write_json(tmp_path / "x.json", {"left out": ["caf\udce9", "\U0001f600", "\\ud83d"]})
+    assert read_object(tmp_path / "x.json") == {"left out": ["caf\\udce9", "\U0001f600", "\\ud83d"]}
+
+
 # ---- killed writes -------------------------------------------------------------------------------
 
 
@@ -153,6 +182,22 @@ def test_what_is_being_written_is_left_alone(tmp_path):
 
     with _temporary_beside(tmp_path / runs.REPORT) as (_, temporary), runs.locked(tmp_path):
         assert os.path.exists(temporary)
+
+
+def test_folders_of_killed_builds_are_removed_and_others_are_not(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with building_folder(tmp_path / "kernels") as folder:
+            (folder / "half").write_text("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.glob(".kernels.*.build")
+    assert (left / "half").exists() and left.with_suffix("").exists()
+    (tmp_path / ".kernels.x1y2z3w4").write_text("")  # killed before there was a folder
+    (tmp_path / ".others.x1y2z3w4.build").mkdir()
+    with building_folder(tmp_path / "kernels") as first, building_folder(tmp_path / "kernels"):
+        assert first.is_dir() and not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".others.x1y2z3w4.build"]
 
 
 # ---- the environment -----------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def test_fit_has_a_run_folder_that_is_resumed_reported_and_trained(tmp_path, mon
         assert go_on(lambda resume: fitted(tmp_path / "stopped", resume=resume)) > 2
     files = (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS)
     assert contents(tmp_path / "whole", files) == contents(tmp_path / "stopped", files)
+    assert list(runs.Run(tmp_path / "whole").result("sha256")) == [runs.ALPHAS]
 
     config = json.loads((tmp_path / "whole" / runs.CONFIG).read_text())
     assert from_json(TaskSearchConfig, config).space.names == {"body": ("wide", "flat", "skip")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradnas import runs
-from gradnas.config import read_object
-from gradnas.data import ImageData
+from gradnas.config import JsonObject, from_json, read_object
+from gradnas.data import ImageData, describe
 from gradnas.data.closer import closer_look
 from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.load import is_of_images
@@ -19,6 +19,7 @@ from gradnas.tasks.images.checks import (
     known_images,
     notes_after_search,
 )
+from gradnas.tasks.images.export import ImageFacts
 from gradnas.tasks.images.reading import summary_of
 from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.images.sheet import sheet_of
@@ -48,7 +49,7 @@ class ImagesDataPart(DataPart[TrainConfig, ImageData]):
     def check_same(self, run: runs.Run, data: ImageData) -> None:
         if not (run.path / IMAGES_FILE).exists():
             return  # of an earlier version
-        before = read_object(run.path / IMAGES_FILE)
+        before = _images_of(run, data)
         check_same_images(before, data, str(run.path))
         if not (run.path / runs.DATA).exists():
             check_earlier_images(before, data, str(run.path))
@@ -56,4 +57,17 @@ class ImagesDataPart(DataPart[TrainConfig, ImageData]):
     def after_search(self, run: runs.Run, config: TrainConfig, data: ImageData) -> list[str]:
         if not (run.path / IMAGES_FILE).exists():
             return []
-        return notes_after_search(read_object(run.path / IMAGES_FILE), data)
+        return notes_after_search(_images_of(run, data), data)
+
+
+def _images_of(run: runs.Run, data: ImageData) -> JsonObject:
+    """What a run keeps of its images; ValueError where an entry is missing or of another type."""
+    path = run.path / IMAGES_FILE
+    before = read_object(path)
+    facts = {}
+    for key in describe(data):
+        if key not in before:
+            raise ValueError(f"{path} is damaged: it does not say {key}")
+        facts[key] = before[key]
+    from_json(ImageFacts, facts, str(path))
+    return before

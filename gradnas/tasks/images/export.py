@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
-from gradnas.config import JsonObject, build
+from gradnas.config import JsonObject, build, check_numbers
 from gradnas.export.programs import METADATA, check_target, write_program
 from gradnas.export.source import (
     NetworkSource,
@@ -46,8 +46,7 @@ class ImageFacts:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.in_channels, self.image_size, self.num_classes) < 1:
-            raise ValueError("in_channels, image_size and num_classes must be at least 1")
+        check_numbers(self)
         if not len(self.mean) == len(self.std) == self.in_channels:
             raise ValueError(
                 f"mean and std must have one number for each of the {self.in_channels} channels"
