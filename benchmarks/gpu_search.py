@@ -6,13 +6,16 @@ It needs no package of the command line.
     python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu
     # a dry run
     python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch 8
+    # in the space of NAS-Bench-201, at its full size, with a method of proving_methods.py
+    python benchmarks/gpu_search.py --space nas-bench-201 --truth FILE --data FOLDER --method NAME
 
 1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the
    fused one recorded in a CUDA graph; first and second order; fp32, TF32, bf16. The variants of a
    row take turns.
 2. Kernels of one forward and backward pass, counted by the profiler.
 3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search
-   of 50 epochs (or as many as fit): genotype, accuracies, minutes.
+   of 50 epochs (or as many as fit): genotype, accuracies, minutes; with a truth what the cell
+   reaches when it is trained.
 """
 
 from __future__ import annotations
@@ -29,16 +32,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from launches import Launches, passes
+from proving_methods import METHODS
 from torch import Tensor, nn
 
 from gradnas import (
     ConvCell,
     FirstOrder,
+    NasBench201,
     Search,
     Unrolled,
 )
 from gradnas.data import Augment, DataConfig
-from gradnas.families.cells import recipes
+from gradnas.families.recipes import search_recipe
+from gradnas.programs import truths
 from gradnas.programs.estimating import estimate_search
 from gradnas.programs.searching import run_search, start_search
 from gradnas.runs import NonFiniteError
@@ -47,6 +53,19 @@ from gradnas.search.capture import CapturedStep
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")
 STEPS_PER_EPOCH = 391  # 25,000 images in batches of 64
+
+
+SPACES: dict[str, type[ConvCell] | type[NasBench201]] = {
+    "darts": ConvCell,
+    "nas-bench-201": NasBench201,
+}
+RECIPES = {"darts": "darts-cifar10-first-order", "nas-bench-201": "nas-bench-201-cifar10"}
+CELLS = {"darts": 8, "nas-bench-201": 5}  # as published; of a stage
+
+
+def space_of(options: argparse.Namespace) -> ConvCell | NasBench201:
+    """The space at the size that was asked for."""
+    return SPACES[options.space](channels=options.channels, cells=options.cells)
 
 
 def loss(
@@ -67,7 +86,7 @@ def stepper(
     """A function that makes one search step."""
     device = torch.device(options.device)
     torch.manual_seed(0)
-    space = ConvCell(channels=options.channels, cells=options.cells)
+    space = space_of(options)
     layout = torch.contiguous_format if variant == "plain" else torch.channels_last
     supernet: Any = space.supernet(fused=variant.startswith("fused"))
     search = Search(
@@ -140,7 +159,7 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
 
 def count_kernels(options: argparse.Namespace) -> None:
     """Kernels of one pass by the profiler; on the CPU, launches as `launches.py` counts them."""
-    space = ConvCell(channels=options.channels, cells=options.cells)
+    space = space_of(options)
     for name, fused in (("plain", False), ("fused", True)):
         for kind, one_pass in passes(space.supernet(fused=fused).to(options.device)).items():
             one_pass()
@@ -163,10 +182,10 @@ def count_kernels(options: argparse.Namespace) -> None:
 def search(options: argparse.Namespace, deadline: float) -> None:
     """A first-order search of as many epochs as fit before the deadline, 50 at the most."""
     device = torch.device(options.device)
-    config = recipes.darts_cifar10_first_order()
+    config: Any = METHODS[options.method].change(search_recipe(RECIPES[options.space]))
     config = replace(
         config,
-        space=replace(config.space, channels=options.channels, cells=options.cells),
+        space=space_of(options),
         data=DataConfig(source=options.data, augment=Augment(crop_padding=4, flip=True)),
         batch_size=options.batch,
         split_seed=0 if options.data == "digits" else None,
@@ -193,6 +212,10 @@ def search(options: argparse.Namespace, deadline: float) -> None:
     print(f"\nsearch of {epochs} epochs: {(time.monotonic() - began) / 60:.1f} minutes")
     for name, value in results.items():
         print(f"  {name}: {value}")
+    if options.truth:
+        record = truths.look_up(run, truths.truth_of(options.truth), config.space)
+        print("\n".join(truths.sentences(record)))
+        print(f"  after each epoch: {[round(value, 2) for value in record['epochs']]}")
 
 
 def main(arguments: list[str]) -> None:
@@ -201,22 +224,27 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--data", help="digits, or a folder with CIFAR-10; without it no search")
+    parser.add_argument("--space", choices=SPACES, default="darts")
+    parser.add_argument("--method", choices=METHODS, default="softmax", help="of the search")
+    parser.add_argument("--truth", help="of the space: what was found is looked up there")
     parser.add_argument("--out", default="runs/gpu", help="folder of the search")
     parser.add_argument("--minutes", type=float, default=9.5, help="of the whole program")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--precision", default="fp32", help="of the search")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--cells", type=int, help="8 of darts, 5 a stage of nas-bench-201")
     parser.add_argument("--steps", type=int, default=5, help="in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
+    if options.cells is None:
+        options.cells = CELLS[options.space]
     deadline = time.monotonic() + 60 * options.minutes
     cuda = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else "CPU"
     print(
-        f"{name}, torch {torch.__version__}; batch {options.batch}, C{options.channels}, "
-        f"{options.cells} cells"
+        f"{name}, torch {torch.__version__}; {options.space}, batch {options.batch}, "
+        f"C{options.channels}, {options.cells} cells"
     )
     print(
         f"steps per second, median (slowest to fastest) of {options.rounds} rounds of "

@@ -2,6 +2,7 @@
 # All measurements of the search on a GPU in one call of at most ten minutes; needs torch 2.9 or newer, and no registry.
 #   benchmarks/gpu_search.sh FOLDER_OF_CIFAR10 [OUT] [options of gpu_search.py, such as --precision tf32]
 #   PYTHON=.venv/bin/python benchmarks/gpu_search.sh digits runs/gpu --device cpu --channels 8 --cells 3 --batch 8 --steps 1 --rounds 1 --epochs 1
+#   benchmarks/gpu_search.sh FOLDER_OF_CIFAR10 runs/gpu --space nas-bench-201 --truth FILE [--method NAME]
 set -eu
 data=${1:?folder with CIFAR-10, or digits}
 out=${2:-runs/gpu}

@@ -37,6 +37,21 @@ GRADIENTS = [
     gradnas.Implicit(solver="neumann", steps=3),
     gradnas.Implicit(solver="cg", steps=3),
 ]
+# Small ones of every kind, for images of 8 pixels.
+SPACES = {
+    "cells": gradnas.ConvCell(channels=4, cells=3, nodes=2),
+    "cells S1": gradnas.ConvCell.named("S1", channels=4, cells=2),
+    "chain": gradnas.MBConvChain(
+        stem_width=4,
+        stem_stride=1,
+        first_width=None,
+        stages=(gradnas.Stage(4, 2), gradnas.Stage(6, 2, 2)),
+        candidates=("mb1_k3", "mb2_k3", "identity"),
+        last_width=8,
+        image_size=8,
+    ),
+    "nas-bench-201": gradnas.NasBench201(channels=4, cells=1),
+}
 PUBLISHED_CONV = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image"]
 
 
