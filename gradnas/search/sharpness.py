@@ -30,7 +30,6 @@ from gradnas.search.slices import FAILURES
 
 DIRECTION = 6  # stream of random numbers: where power iteration begins
 SHARE = 0.05  # of the steps since the last measurement that one may cost
-SETUP = 1  # steps that the graph of the gradient costs at the most; a product costs no more either
 FEWEST_PRODUCTS = 2  # of one alone nothing can be said that is exact
 MOST_PRODUCTS = 20
 
@@ -135,7 +134,9 @@ class Sharpness:
         """The products that may be made now."""
         if self.measured is not None or self.reason is not None:
             return 0
-        allowed = int(SHARE * (self.passes.schedule.steps - self._paid)) - SETUP
+        # Before the first product comes the graph of the gradient, which takes no more than one.
+        in_steps = SHARE * (self.passes.schedule.steps - self._paid)
+        allowed = int(in_steps / self.passes.supernet.steps_of_product) - 1
         return min(allowed, MOST_PRODUCTS) if allowed >= FEWEST_PRODUCTS else 0
 
     def _random(self) -> Tensor:

@@ -408,3 +408,13 @@ def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
     assert page == 0
     text = (tmp_path / "run" / "report.html").read_text()
     assert "The guard ended the search" in text and "were lost" not in text
+
+
+def test_a_supernet_whose_second_derivatives_are_slow_pays_more_steps():
+    space = gradnas.RecurrentCell(hidden=4, embedding=4, nodes=1)
+    search = gradnas.Search(space.supernet(vocabulary=5), seed=0)
+    assert search.supernet.steps_of_product == 6
+    search.schedule.steps = 359
+    assert search.health.sharpness._due() == 0
+    search.schedule.steps = 360
+    assert search.health.sharpness._due() == 2

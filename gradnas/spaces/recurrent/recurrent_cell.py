@@ -309,6 +309,10 @@ class RecurrentSupernet(LanguageModel, Supernet[Genotype]):
             nodes.append(("recurrent", rows, 1))
         return nodes
 
+    # Its kernels have no second derivative: there it is computed by plain operations, 35 time steps
+    # one after the other.
+    steps_of_product = 6
+
     # The derived cell has no BatchNorm, and so is another function of the same weights.
     keeps_its_meaning = False
 
