@@ -68,13 +68,14 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
     began = time.process_time()
     tried = 0
     curve: list[float] = []
+    health: Row = {}
     if method.answer is not None:
         torch.set_num_threads(1)
         answer = method.answer(config, data)
         cell = answer.architecture
         tried = answer.tried
     else:
-        cell, texts = _searched(config, data, method.derive)
+        cell, texts, health = _searched(config, data, method.derive)
         curve = [round(truth.accuracy(text), 3) for text in texts]
     accuracy = truth.accuracy(cell)
     operations = cell.operations  # type: ignore[attr-defined]
@@ -88,6 +89,7 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
         "regret": round(truth.regret(accuracy), 3),
         "collapsed": not any("conv" in operation for operation in operations),
         "curve": curve,
+        "health": health,
         "tried": tried,
         "cpu_seconds": round(time.process_time() - began, 1),
         "epochs": config.epochs,
@@ -97,18 +99,32 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
     }
 
 
-def _searched(config: SearchConfig, data: Any, derive: Any) -> tuple[Any, list[str]]:
-    """What a search answers, and what it would have answered after every epoch."""
+def _searched(config: SearchConfig, data: Any, derive: Any) -> tuple[Any, list[str], Row]:
+    """What a search answers, what it would have answered after every epoch, and its health."""
     with tempfile.TemporaryDirectory() as folder:
         task = prepared_search(config, data, CPU)
         run = start_search(config, Path(folder) / "run", data, CPU, task)
         torch.set_num_threads(1)
         run_search(config, run, data, CPU, progress=False, task=task)
-        texts = [record["genotype"] for record in run.records(METRICS)]
+        records = run.records(METRICS)
+        texts = [record["genotype"] for record in records]
         found = load_architecture(run.path / GENOTYPE)
         if derive is not None:
             found = derive(task)
-    return found, texts
+    return found, texts, _health_of(records, task.search.health.sharpness.series)
+
+
+def _health_of(records: Sequence[Row], eigenvalues: Iterable[Sequence[float]]) -> Row:
+    """What was said of the health of a search, first and last, and the eigenvalues.
+
+    Finished epochs are counted.
+    """
+    said = [(record["epoch"] + 1, record["health"]) for record in records if "health" in record]
+    found: Row = {"eigenvalues": [[epochs, round(value, 5)] for epochs, value in eigenvalues]}
+    if said:
+        found["first"] = list(said[0])
+        found["last"] = list(said[-1])
+    return found
 
 
 class Loaded:

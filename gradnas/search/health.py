@@ -105,7 +105,8 @@ class Health:
         self.stopped: Stop | None = None
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
-        self._chance = Chance(search.supernet, search.passes.seed)
+        self._free = search.supernet.weightless()
+        self._chance = Chance(search.supernet, self._free, search.passes.seed)
         self._begin()
 
     def _begin(self) -> None:
@@ -148,7 +149,7 @@ class Health:
         self._chosen.append(_chosen(search.supernet, decision))
         self._alphas.append(self._copies())
         found: Record = {}
-        free = weightless(search.supernet, decision)
+        free = weightless(search.supernet, decision, self._free)
         if free is not None:
             found["weightless_share"] = free.share
         entropy = relative_entropy(search.relaxation, self._tables()[-1])

@@ -37,9 +37,14 @@ class Weightless(NamedTuple):
         return self.number / self.of
 
 
-def weightless(supernet: Supernet, decision: Architecture) -> Weightless | None:
-    """Of a decision; None where the choices of the supernet do not differ in that."""
-    tables = supernet.weightless()
+def weightless(
+    supernet: Supernet, decision: Architecture, tables: Mapping[str, Tensor]
+) -> Weightless | None:
+    """Of a decision; None where it makes no choice that differs in that.
+
+    Args:
+        tables: of `supernet.weightless()`.
+    """
     if not tables:
         return None
     number = 0
@@ -56,10 +61,15 @@ def weightless(supernet: Supernet, decision: Architecture) -> Weightless | None:
 
 
 class Chance:
-    """What random architectures of a supernet have, drawn when it is first asked for."""
+    """What random architectures of a supernet have, drawn when it is first asked for.
 
-    def __init__(self, supernet: Supernet, seed: int) -> None:
+    Args:
+        tables: of `supernet.weightless()`.
+    """
+
+    def __init__(self, supernet: Supernet, tables: Mapping[str, Tensor], seed: int) -> None:
         self.supernet = supernet
+        self.tables = tables
         self.seed = seed
         self._shares: list[float] | None = None
 
@@ -70,7 +80,8 @@ class Chance:
             generator = generator_for(self.seed, DRAWS)
             self._shares = []
             for _ in range(NUM_RANDOM):
-                own = weightless(self.supernet, self.supernet.random_decision(generator))
+                decision = self.supernet.random_decision(generator)
+                own = weightless(self.supernet, decision, self.tables)
                 if own is not None:
                     self._shares.append(own.share)
         return self._shares

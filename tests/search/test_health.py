@@ -192,7 +192,8 @@ def test_operations_without_weights_are_counted_where_choices_differ_in_that():
     supernet = gradnas.Search(TwoChoices(), seed=0).supernet
     assert list(supernet.weightless()) == ["first"]  # both operations of the second have weights
     assert supernet.weightless()["first"].tolist() == [False, False, True]
-    found = weightless(supernet, Choices({"first": "skip", "second": "pointwise"}))
+    chosen = Choices({"first": "skip", "second": "pointwise"})
+    found = weightless(supernet, chosen, supernet.weightless())
     assert found == (1, 1)
     cells = gradnas.ConvCell(channels=2, cells=3, nodes=1).supernet()
     free = cells.weightless()
@@ -215,9 +216,9 @@ def test_the_cells_of_nas_bench_201_have_two_operations_with_weights():
         ]
     skips = supernet.decide().parse("|skip_connect~0|+|skip_connect~0|skip_connect~1|"
                                     "+|skip_connect~0|skip_connect~1|skip_connect~2|")  # fmt: skip
-    found = weightless(supernet, skips)
+    found = weightless(supernet, skips, supernet.weightless())
     assert found == (6, 6)
-    assert Chance(supernet, 0).is_unlikely(found.share)
+    assert Chance(supernet, supernet.weightless(), 0).is_unlikely(found.share)
 
 
 class Chain(nn.Module):
@@ -236,10 +237,12 @@ class Chain(nn.Module):
 
 
 def test_a_collapse_is_what_chance_hardly_gives():
-    chance = Chance(gradnas.Search(Chain(), seed=0).supernet, 0)
+    supernet = gradnas.Search(Chain(), seed=0).supernet
+    chance = Chance(supernet, supernet.weightless(), 0)
     assert chance.is_unlikely(1.0) and chance.is_unlikely(5 / 6)
     assert not chance.is_unlikely(0.5)
-    single = Chance(gradnas.Search(Chain(1), seed=0).supernet, 0)
+    supernet = gradnas.Search(Chain(1), seed=0).supernet
+    single = Chance(supernet, supernet.weightless(), 0)
     assert not single.is_unlikely(1.0)  # a third of all
 
 
