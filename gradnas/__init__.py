@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from gradnas.spaces.original import load_original_weights as load_original_weights
     from gradnas.spaces.replace import replace as replace
     from gradnas.stabilizers import AuxiliarySkip as AuxiliarySkip
+    from gradnas.stabilizers import OperationFreezing as OperationFreezing
     from gradnas.stabilizers import PerturbedAlphas as PerturbedAlphas
     from gradnas.stabilizers import Stabilizer as Stabilizer
     from gradnas.tasks.your_task.measures import accuracy as accuracy
@@ -132,6 +133,7 @@ _MODULES = {
     "derive": "gradnas.spaces.derive",
     "load_original_weights": "gradnas.spaces.original",
     "AuxiliarySkip": "gradnas.stabilizers",
+    "OperationFreezing": "gradnas.stabilizers",
     "PerturbedAlphas": "gradnas.stabilizers",
     "Stabilizer": "gradnas.stabilizers",
     "accuracy": "gradnas.tasks.your_task.measures",

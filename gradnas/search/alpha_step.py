@@ -133,7 +133,7 @@ class AlphaStep:
         with recomputation_refused(self.passes.supernet):
             try:
                 grads = self.method(
-                    train, valid, self.passes.params, self.passes.alphas, inner=inner
+                    train, valid, self.passes.learning, self.passes.alphas, inner=inner
                 )
             except (RuntimeError, NotImplementedError) as error:
                 if not (self.method.differentiates_twice and lacks_second(error)):

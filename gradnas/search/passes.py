@@ -54,6 +54,7 @@ class Passes:
         params: the weights that are trained, by name; without the alphas.
         tables: the logits of operations, by the name of their choice.
         alphas: the same, with those of whole edges where there are some: all that learns as alphas.
+        frozen: names of weights that have stopped learning.
         seed: of what the relaxation samples.
         factors: what the losses of the weights and of the alphas count in the mean over ranks; 1
             unless ranks have uneven shares of a batch (`distributed.factors`).
@@ -77,6 +78,7 @@ class Passes:
         self.precision = precision
         self.seed = seed
         self.factors = Factors()
+        self.frozen: frozenset[str] = frozenset()
         self.steadying = steadying or Steadying((), relaxation, schedule)
         self.tables: dict[str, nn.Parameter] = dict(supernet.alphas.items())
         self.alphas: dict[str, nn.Parameter] = dict(self.tables)
@@ -98,6 +100,13 @@ class Passes:
         self.factors = Factors()
         if distributed.world() > 1:
             self.factors = Factors(*distributed.factors(sizes, self.device))
+
+    @property
+    def learning(self) -> dict[str, nn.Parameter]:
+        """The weights that learn now."""
+        if not self.frozen:
+            return self.params
+        return {name: p for name, p in self.params.items() if name not in self.frozen}
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,7 @@ from gradnas.search.checks import (
 from gradnas.search.costs import Spending, counted_costs
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
+from gradnas.search.freezing import Freezing
 from gradnas.search.health import Health
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
@@ -58,7 +59,7 @@ from gradnas.selections import PerturbationSelection, Selection, Strongest
 from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
-from gradnas.stabilizers import Stabilizer
+from gradnas.stabilizers import OperationFreezing, Stabilizer
 
 
 class Search(Standing):
@@ -89,7 +90,8 @@ class Search(Standing):
             dimensions differ, a recurrent layer reads time first, the network does not take the
             first alone) they are counted of the whole, with a warning.
         terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
-        stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`.
+        stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`,
+            `OperationFreezing()`.
         selection: how the decision is had in the end; `PerturbationSelection()` measures.
 
     Attributes:
@@ -183,6 +185,10 @@ class Search(Standing):
             self.rewards,
             self.terms,
         )
+        self.freezing: Freezing | None = None
+        for stabilizer in stabilizers:
+            if isinstance(stabilizer, OperationFreezing):
+                self.freezing = Freezing(stabilizer, self.supernet, self.passes, gradient)
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
         self.start = strengths(relaxation, self.passes.tables)
@@ -251,6 +257,8 @@ class Search(Standing):
         check_gradients()
         seen_valid_loss = None
         self.undo.remember()
+        if self.freezing is not None:
+            self.freezing.begin()
         self.passes.weigh(self.feed.sizes if sizes is None else sizes)
         with cuda_products(self.precision):
             try:
@@ -258,17 +266,28 @@ class Search(Standing):
                 # very step that the weights take next, on the same train batch and with the same
                 # optimiser.
                 if valid_loss is not None and self.schedule.alpha_due:
-                    if self.health.before_alphas(valid_loss):
-                        self.undo()  # what a pass leaves in the attributes of modules
-                        self.undo.remember()
+                    self._look(valid_loss)
                     seen_valid_loss = self.alpha_step(train_loss, valid_loss)
                 seen_train_loss = self.weight_step.prepare(train_loss)
             except BaseException:  # whatever stops it, there is no half of a step
                 self.undo()
+                if self.freezing is not None:
+                    self.freezing.undo()
                 raise
+            if self.freezing is not None:
+                self.freezing.before_weights()
             self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
+
+    def _look(self, valid_loss: NetLoss) -> None:
+        """What is measured of a loss that the alphas are about to take a step on."""
+        has_run = self.health.before_alphas(valid_loss)
+        if self.freezing is not None:
+            has_run |= self.freezing.before_alphas(valid_loss)
+        if has_run:
+            self.undo()  # what a pass leaves in the attributes of modules
+            self.undo.remember()
 
     def select(self, measure: Callable[[BoundNet], float]) -> list[str]:
         """Make the rounds of the selection that are due, where it measures (`fit` does it itself).

@@ -20,6 +20,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.runs import State
 from gradnas.search.costs import Spending
 from gradnas.search.feed import Feed
+from gradnas.search.freezing import Freezing
 from gradnas.search.health import Health
 from gradnas.search.passes import Passes
 from gradnas.search.rewards import Rewards
@@ -66,6 +67,7 @@ class Stateful(Protocol):
     terms: Terms
     selection: Selection
     selecting: Selecting | None
+    freezing: Freezing | None
     feed: Feed
     health: Health
 
@@ -99,6 +101,8 @@ def state_of(search: Stateful) -> dict[str, Any]:
     }
     if supernet.initial is not None:
         state["initial"] = dict(supernet.initial)
+    if search.freezing is not None:
+        state["freezing"] = search.freezing.state_dict()
     if search.selecting is not None:
         state["selecting"] = search.selecting.state_dict()
     if search.spending is not None:
@@ -155,6 +159,8 @@ def take_over(search: Stateful, state: State) -> None:
     search.feed = Feed(state["feed"])
     if search.rewards is not None:
         search.rewards.baseline = state["baseline"]
+    if search.freezing is not None:
+        search.freezing.load_state_dict(state["freezing"])
     if search.selecting is not None:
         search.selecting.load_state_dict(state["selecting"])
     if search.spending is not None:

@@ -81,7 +81,7 @@ class WeightStep:
             return loss, [], []
         if not self.schedule.steps:
             say_what_was_met(loss, [*self.passes.params.values(), *self.passes.alphas.values()])
-        params = list(self.passes.params.values())
+        params = list(self.passes.learning.values())
         counted = times(self.passes.factors.train, loss)
         grads = torch.autograd.grad(counted, params, allow_unused=True)
 

@@ -16,6 +16,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.spaces.base import D, Supernet
 from gradnas.spaces.edge_weights import edge_softmax, edges_name
 from gradnas.spaces.open_edges import OpenEdges
+from gradnas.spaces.operations import FactorizedReduce
 
 ADDED = 91  # stream of random numbers
 
@@ -65,6 +66,20 @@ class CellSupernet(Supernet[D]):
         tables = self._modules.get("tables_of_edges")
         return {} if tables is None else dict(tables.items())  # type: ignore[missing-attribute]
 
+    def weights_of_operations(self) -> dict[str, list[nn.Parameter]]:
+        """Those of skips that halve the maps are none of an operation that is searched for."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for cell in self.cells:
+            if not isinstance(cell, OpenEdges):
+                continue
+            for row in range(cell.num_edges):
+                for column, name in enumerate(cell.own_names(row)):
+                    operation = cell.operation(row, name)
+                    weights = [] if is_skip(operation) else list(operation.parameters())
+                    if weights:
+                        found[cell.label_of(row, column)] = weights
+        return found
+
     def mixed(self, cell: OpenEdges, name: str, draw: Draw) -> tuple[Tensor, Active]:
         """Mixing weights and active operations of a draw, as the edges of a cell take them."""
         alpha_E = self.edge_alphas.get(name)
@@ -87,6 +102,11 @@ class CellSupernet(Supernet[D]):
                 "those of a derived network see all: it can have fresh weights alone, "
                 'derive(weights="fresh")'
             )
+
+
+def is_skip(operation: nn.Module) -> bool:
+    """Whether an operation only passes on what it is given, if halved."""
+    return isinstance(operation, (nn.Identity, FactorizedReduce))
 
 
 def edge_tables(supernet: Supernet[D]) -> dict[str, Tensor]:

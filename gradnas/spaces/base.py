@@ -53,6 +53,10 @@ class Supernet(NetworkWithCosts[D], ABC):
     # What a selection has decided: table -> edge -> operation, or None for an edge that is cut.
     fixed: dict[str, dict[int, int | None]] = {}  # noqa: RUF012 (replaced, never changed)
 
+    def weights_of_operations(self) -> dict[str, list[nn.Parameter]]:
+        """The weights that each operation of each place has for itself, by where it stands."""
+        return {}
+
     def selectable(self, name: str, row: int) -> list[int]:
         """Columns of the operations of an edge that may be decided for."""
         del row

@@ -89,6 +89,23 @@ class OpenModule(Supernet[D]):
                 )
         return notes
 
+    def weights_of_operations(self) -> dict[str, list[nn.Parameter]]:
+        found = {}
+        for path, module in self.net.named_modules():
+            if not isinstance(module, Choice):
+                continue
+            for name, operation in module.operations.items():
+                inside = {
+                    id(p)
+                    for inner in operation.modules()
+                    if isinstance(inner, Choice)
+                    for p in inner.parameters()
+                }
+                own = [p for p in operation.parameters() if id(p) not in inside]
+                if own:
+                    found[f"{path}: operation {name!r}"] = own
+        return found
+
     def cost_view(self) -> CostView:
         return CostView(self.net)
 

@@ -63,8 +63,8 @@ class _SearchOptions(RunOptions):
     """Terms of the alphas alone, added to their loss: beta-decay (with softmax), zero-one (with
     sigmoid) or dirichlet-kl, with fields as in beta-decay:end=25; none for none."""
     stabilizers: Methods = None
-    """What keeps the weights from letting the search collapse: perturbed-alphas or auxiliary-skip,
-    with fields as in perturbed-alphas:end=0.2; none for none."""
+    """What keeps the weights from letting the search collapse: perturbed-alphas, auxiliary-skip or
+    operation-freezing, with fields as in perturbed-alphas:end=0.2; none for none."""
     selection: Method = None
     """How the decision is had in the end: strongest, or perturbation-selection, which leaves out
     one operation after the other in the last epochs, with fields as in
