@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gradnas import ConvCell, Genotype, GumbelSoftmax, Unrolled
+from gradnas import ConvCell, Genotype, GumbelSoftmax, PerturbedAlphas, Unrolled
 from gradnas.architectures.choices import Choices
 from gradnas.config import did_you_mean, from_json, load, to_json
 from gradnas.data import Augment, DataConfig
@@ -234,3 +234,12 @@ def test_optional_tuples():
 def test_did_you_mean():
     assert did_you_mean("softmx", ["Softmax", "Gumbel"]) == " (did you mean 'Softmax'?)"
     assert did_you_mean("qqq", ["Softmax"]) == ""
+
+
+def test_a_base_without_abstract_methods_is_no_value_itself():
+    """Selections and stabilizers override what they change, and may change nothing."""
+    config = SearchConfig(stabilizers=(PerturbedAlphas(),))
+    assert from_json(SearchConfig, to_json(config), "config") == config
+    damaged = to_json(config) | {"selection": {"type": "Selection"}}
+    with pytest.raises(ValueError, match=r"config\.selection: unknown type 'Selection'"):
+        from_json(SearchConfig, damaged, "config")

@@ -15,6 +15,7 @@ import inspect
 import math
 import types
 import typing
+from abc import ABC
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,7 +136,7 @@ def _decode(annotation: Any, data: Json, where: str) -> Any:
         for key, item in data.items():
             items[key] = _decode(item_type, item, f"{where}.{_short_key(key)}")
         return items
-    if dataclasses.is_dataclass(annotation) or inspect.isabstract(annotation):
+    if dataclasses.is_dataclass(annotation) or _is_abstract(annotation):
         return _decode_dataclass(annotation, data, where)
     return _decode_plain(annotation, data, where)
 
@@ -198,10 +199,15 @@ def _decode_tuple(arguments: tuple[object, ...], data: Json, where: str) -> tupl
     return tuple(items)
 
 
+def _is_abstract(cls: Any) -> bool:
+    """Whether only what is below a class can be meant: also of one whose methods all do nothing."""
+    return inspect.isabstract(cls) or (isinstance(cls, type) and ABC in cls.__bases__)
+
+
 def subclasses(cls: type[T]) -> dict[str, type[T]]:
     """The class, unless it is abstract, and all below it that are imported, by name."""
     classes: dict[str, type[T]] = {}
-    if not inspect.isabstract(cls):
+    if not _is_abstract(cls):
         classes[cls.__name__] = cls
     for child in cls.__subclasses__():
         classes |= subclasses(child)
