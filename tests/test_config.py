@@ -45,6 +45,7 @@ def test_methods_are_stored_by_name_with_their_settings():
         "hard": True,
         "temperature": 3.0,
         "temperature_end": 0.1,
+        "probe": "none",
     }
     assert from_json(SearchConfig, data) == config
 
