@@ -13,12 +13,21 @@ from typing import Any
 
 from gradnas import (
     AlphaOptimizer,
+    AuxiliarySkip,
+    BetaDecay,
     BinaryGates,
+    Dirichlet,
     GumbelSoftmax,
     NasBench201,
+    OperationFreezing,
+    PartialChannels,
+    PerturbationSelection,
+    PerturbedAlphas,
     Relaxation,
     Sigmoid,
+    Stabilizer,
     Unrolled,
+    ZeroOne,
 )
 from gradnas.architectures.base import Architecture
 from gradnas.data import Augment, DataConfig
@@ -104,6 +113,24 @@ def with_relaxation(config: SearchConfig, relaxation: Relaxation) -> SearchConfi
     return replace(config, relaxation=relaxation, alphas=replace(fitting, lr=alphas.lr))
 
 
+def with_stabilizer(config: SearchConfig, stabilizer: Stabilizer) -> SearchConfig:
+    """With one thing that keeps the weights from letting the search collapse."""
+    return replace(config, stabilizers=(stabilizer,))
+
+
+def partial_channels(config: SearchConfig) -> SearchConfig:
+    """Operations on a quarter of the channels; the alphas wait for 15 of 50 epochs."""
+    config = with_relaxation(config, PartialChannels(4))
+    return replace(config, warmup_epochs=round(0.3 * config.epochs))
+
+
+def perturbation(config: SearchConfig, learn_alphas: bool) -> SearchConfig:
+    """The last epochs, a fifth of 25, are those of the selection: a round in each."""
+    setting = PerturbationSelection(interval=1, learn_alphas=learn_alphas)
+    # A setting that is too short for its rounds is one to try things out in.
+    return replace(config, selection=setting, epochs=max(config.epochs, 6))
+
+
 SETTINGS: dict[str, Callable[[], SearchConfig]] = {"small": small, "tiny": tiny, "trial": trial}
 
 
@@ -132,5 +159,47 @@ METHODS: dict[str, Method] = {
     "sigmoid": Method(
         "FairDARTS' gates alone (Chu et al., ECCV 2020): no zero-one term, the strongest derived",
         lambda config: with_relaxation(config, Sigmoid()),
+    ),
+    "fair-darts": Method(
+        "FairDARTS (Chu et al., ECCV 2020): gates and zero-one term; the strongest derived",
+        lambda config: replace(with_relaxation(config, Sigmoid()), terms=(ZeroOne(),)),
+    ),
+    "gumbel-probed": Method(
+        "hard Gumbel samples, the others recomputed for the gradient; temperature 1",
+        lambda config: with_relaxation(
+            config, GumbelSoftmax(probe="recompute", temperature=1.0, temperature_end=1.0)
+        ),
+    ),
+    "beta-decay": Method(
+        "beta-DARTS (Ye et al., CVPR 2022): lambda to 25, as of 50 epochs",
+        lambda config: replace(config, terms=(BetaDecay(end=25.0),)),
+    ),
+    "partial-channels": Method(
+        "PC-DARTS (Xu et al., ICLR 2020): k = 4 with edge normalisation; batch and rate as plain",
+        partial_channels,
+    ),
+    "dirichlet": Method(
+        "DrNAS (Chen et al., ICLR 2021): not progressive, pull by weight decay",
+        lambda config: with_relaxation(config, Dirichlet()),
+    ),
+    "darts-pt": Method(
+        "DARTS-PT (Wang et al., ICLR 2021): a round in each of the last epochs",
+        lambda config: perturbation(config, learn_alphas=True),
+    ),
+    "darts-pt-blank": Method(
+        "DARTS-PT with alphas that never learn",
+        lambda config: perturbation(config, learn_alphas=False),
+    ),
+    "sdarts-rs": Method(
+        "SDARTS-RS (Chen and Hsieh, ICML 2020)",
+        lambda config: with_stabilizer(config, PerturbedAlphas()),
+    ),
+    "darts-minus": Method(
+        "DARTS- (Chu et al., ICLR 2021): linear decay",
+        lambda config: with_stabilizer(config, AuxiliarySkip()),
+    ),
+    "oles": Method(
+        "OLES (Jiang et al., NeurIPS 2023): the released comparison, threshold 0.4",
+        lambda config: with_stabilizer(config, OperationFreezing()),
     ),
 }
