@@ -11,7 +11,7 @@ import pytest
 
 from gradnas import ConvCell, Genotype, GumbelSoftmax, PerturbedAlphas, Unrolled
 from gradnas.architectures.choices import Choices
-from gradnas.config import did_you_mean, from_json, load, to_json
+from gradnas.config import counted, did_you_mean, from_json, load, to_json
 from gradnas.data import Augment, DataConfig
 from gradnas.families.recipes import (
     SEARCHES,
@@ -244,3 +244,12 @@ def test_a_base_without_abstract_methods_is_no_value_itself():
     damaged = to_json(config) | {"selection": {"type": "Selection"}}
     with pytest.raises(ValueError, match=r"config\.selection: unknown type 'Selection'"):
         from_json(SearchConfig, damaged, "config")
+
+
+def test_numbers_with_their_nouns():
+    assert [counted(n, "epoch") for n in (0, 1, 2, 1200)] == [
+        "0 epochs",
+        "1 epoch",
+        "2 epochs",
+        "1,200 epochs",
+    ]

@@ -130,7 +130,7 @@ def carry_out(
         return
     kind = kind_of(config)
     sentences = kind.sentences
-    random_noun = f"{family_of_space(config.space).noun}s"
+    random_noun = family_of_space(config.space).noun
     for sentence in sentences.of_training(results, random_noun):
         line(sentence)
     line(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")

@@ -6,6 +6,7 @@ from gradnas.config.ranges import check_numbers as check_numbers
 from gradnas.config.text import Json as Json
 from gradnas.config.text import JsonObject as JsonObject
 from gradnas.config.text import check_file as check_file
+from gradnas.config.text import counted as counted
 from gradnas.config.text import parse_json as parse_json
 from gradnas.config.text import read_text as read_text
 from gradnas.config.text import shown as shown

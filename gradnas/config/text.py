@@ -110,3 +110,8 @@ def visible(text: str) -> str:
 def shown(value: object) -> str:
     """A value as an error shows it: as Python writes it, cut where it is long."""
     return _SHORT.repr(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as `1 epoch`, `12 epochs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

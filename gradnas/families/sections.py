@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from gradnas.config import counted
 from gradnas.pictures.plots import Line, Panel
 from gradnas.reports.folder import Folder, Mixture
 
@@ -22,7 +23,7 @@ def still_open(folder: Folder, they_are: str) -> str:
 def heat_caption(num_tables: int, noun: str) -> str:
     """Below the table of mixing weights."""
     return (
-        f"Mixing weights after {num_tables - 1} epochs; darker is larger. "
+        f"Mixing weights after {counted(num_tables - 1, 'epoch')}; darker is larger. "
         f"Framed: the derived {noun}."
     )
 

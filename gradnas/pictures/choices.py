@@ -6,7 +6,7 @@ All lengths are points (1/72 inch); y grows downwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 # fill, border and ink
 CHOSEN = ("#dcf0d8", "#4f9d49", INK)
 OTHER = ("white", PALE, LINE)
+UNDECIDED = ("#fdf3d8", "#c98a12", INK)
 CLOSED = ("#f1f3f5", "#f1f3f5", "#9aa5b1")
 CURVES = ("white", "#4f9d49", INK)
 
 MARK = "✓ "
+DOUBT = "? "  # of an operation that was chosen, and that nothing shows to be better
 NAME_SIGNS = 28  # of a choice's name in one line
 OPERATION_SIGNS = 30  # of an operation's name; what is longer is cut
 HEIGHT = 19.0  # of a box
@@ -61,11 +63,13 @@ class Known:
             shown. A choice that nothing was chosen for could not be reached.
         places: choice -> where in the module it is, paths with dots: the rows are then its tree.
         history: choice -> the probabilities of its operations after each epoch, `(N, O)`.
+        undecided: choices of which the measurements do not say that what was chosen is better.
     """
 
     operations: Mapping[str, Sequence[str]] | None = None
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    undecided: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def picture(
 
 def svg(chosen: Mapping[str, str], known: Known = Known()) -> str:
     """The picture as an `<svg>` element for an HTML page."""
-    key = f"choices {dict(chosen)} {known.operations}"
+    key = f"choices {dict(chosen)} {known.operations} {sorted(known.undecided)}"
     return svg_element(figure(chosen, known=known), "Table of choices", key)
 
 
@@ -130,7 +134,9 @@ def figure(
     right = NARROWEST
     parent = ""
     for name in in_tree:
-        own = _row(labels[name], offered[name], chosen.get(name), left, known.history.get(name))
+        history = known.history.get(name)
+        is_open = name in known.undecided
+        own = _row(labels[name], offered[name], chosen.get(name), left, history, is_open)
         above = _parent(known, name) if _parent(known, name) != parent else ""
         parent = _parent(known, name)
         row = replace(own, indent=indent[name], above=above)
@@ -210,6 +216,7 @@ def _row(
     chosen: str | None,
     left: float,
     history: Sequence[Sequence[float]] | None = None,
+    is_open: bool = False,
 ) -> _Row:
     """The boxes of one choice from left to right, in as many lines as the page asks for."""
     has_history = history is not None and len(history[-1]) == len(operations)
@@ -222,7 +229,7 @@ def _row(
         is_chosen = operation == chosen
         text = _label(operation)
         if is_chosen:
-            text = MARK + text
+            text = (DOUBT if is_open else MARK) + text
         if has_history:
             assert history is not None
             text += f" {100 * history[-1][column]:.0f}%"
@@ -231,7 +238,9 @@ def _row(
         if x > left and x + width > PAGE - 2 * MARGIN:
             line += 1
             x = left
-        look = CHOSEN if is_chosen else OTHER
+        look = OTHER
+        if is_chosen:
+            look = UNDECIDED if is_open else CHOSEN
         if chosen is None:
             look = CLOSED
         y = HEIGHT / 2 + (ROW + height - HEIGHT) * line
@@ -248,7 +257,10 @@ def _legend(
     """What is there besides chosen operations, and how it looks."""
     entries = []
     if any(len(operations) > 1 for operations in offered.values()):
-        entries.append(("chosen", CHOSEN))
+        if any(name not in known.undecided for name in chosen):
+            entries.append(("chosen", CHOSEN))
+        if any(name in known.undecided for name in chosen):
+            entries.append(("chosen, but undecided", UNDECIDED))
         entries.append(("not chosen", OTHER))
     if any(name not in chosen for name in offered):
         entries.append(("choice that is never reached", CLOSED))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gradnas.pictures.canvas import text_width
 from gradnas.pictures.sheet import (
     FONT,
     ORANGE,
@@ -219,14 +220,15 @@ def comparison(
 
     row = 44.0
     top = 30.0
-    left = 124.0
+    labels = [subject, f"{others} (n = {len(random)})"]
+    left = max(124.0, *(text_width(label, FONT) + 16.0 for label in labels))
     levels = _stacked(random, [*random, accuracy])
     base = row * 1.5 + 10 * max(levels)
     height = base + row / 2
     sheet = Sheet(WIDTH, top + height + 38)
     axes = sheet.axes(left, top, WIDTH - left - 40, height)
     axes.set_ylim(height, 0)
-    axes.set_yticks([row / 2, base], [subject, f"{others} (n = {len(random)})"], size=FONT)
+    axes.set_yticks([row / 2, base], labels, size=FONT)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gradnas.config import counted
 from gradnas.memory import measured_peak_mib
 from gradnas.search.result import result_of
 from gradnas.tasks import kind_of
@@ -67,7 +68,7 @@ class Estimate:
             f"on {self.device}, torch {torch.__version__}:",
             f"peak memory   {_size(self.process_mib)} ({_size(self.counted_mib)} of it for weights "
             "and one step)",
-            f"one epoch     {time_needed(self.epoch_seconds)}: {self.steps} steps of "
+            f"one epoch     {time_needed(self.epoch_seconds)}: {counted(self.steps, 'step')} of "
             f"{self.step_seconds:.3g} s, evaluation {time_needed(self.evaluation_seconds)}",
         ]
         if self.warmup_epochs:
@@ -75,7 +76,8 @@ class Estimate:
                 f"warm-up epoch {time_needed(self.warmup_epoch_seconds)}: steps of "
                 f"{self.warmup_step_seconds:.3g} s"
             )
-        lines.append(f"whole search  {time_needed(self.search_seconds)} for {self.epochs} epochs")
+        whole = time_needed(self.search_seconds)
+        lines.append(f"whole search  {whole} for {counted(self.epochs, 'epoch')}")
         return "\n".join(lines)
 
 

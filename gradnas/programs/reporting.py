@@ -17,7 +17,7 @@ from torch import Tensor
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
-from gradnas.config import Json, JsonObject
+from gradnas.config import Json, JsonObject, counted
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
 from gradnas.reports.data import data_notices, data_read
@@ -115,7 +115,7 @@ def _page(folder: Folder) -> str:
     name = folder.path.resolve().name
     lead = words.summary(folder)
     about = (
-        f"{what.capitalize()} on {folder.source}, {folder.epochs} epochs, "
+        f"{what.capitalize()} on {folder.source}, {counted(folder.epochs, 'epoch')}, "
         f"seed {folder.setting('seed', kind=int)}"
     )
     sections = [

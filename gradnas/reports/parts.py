@@ -98,5 +98,10 @@ exact; }
   h2, h3 { break-after: avoid; }
   figure, tr, .lead, .notice, .tiles { break-inside: avoid; }
 }
-@media (max-width: 640px) { .pair { grid-template-columns: 1fr; } }
+table + table { margin-top: 16px; }
+@media (max-width: 640px) {
+  .pair { grid-template-columns: 1fr; }
+  table.wide { display: block; overflow-x: auto; }
+  table.wide td { overflow-wrap: normal; }
+}
 """

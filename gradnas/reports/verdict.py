@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradnas.config import counted
 from gradnas.reports.folder import Folder
 from gradnas.reports.parts import escaped, row
 from gradnas.search.verdict import Verdict
@@ -55,7 +56,7 @@ def _numbers(verdict: Verdict) -> str:
     if mean is not None:
         spread = verdict.random_sd
         shown = text(mean) + ("" if spread is None else f" ± {text(spread)}")
-        rows.append(row((f"{len(verdict.random)} random architectures", shown)))
+        rows.append(row((counted(len(verdict.random), "random architecture"), shown)))
     held_out = f"{verdict.examples:,} held-out {verdict.measure.noun}"
     rows.append(row(("measured on", held_out)))
     return f"<table>{''.join(rows)}</table>"
@@ -63,8 +64,7 @@ def _numbers(verdict: Verdict) -> str:
 
 def _choices(verdict: Verdict) -> str:
     text = verdict.measure.text
-    head = ("choice", "chosen", "probability", "best alternative", "lead", "noise", "")
-    rows = [row(head, tag="th")]
+    table = [("choice", "chosen", "probability", "best alternative", "lead", "noise", "state")]
     for choice in verdict.choices:
         has_alternative = choice.alternative is not None
         cells = (
@@ -76,7 +76,13 @@ def _choices(verdict: Verdict) -> str:
             "" if choice.noise is None else text(choice.noise),
             choice.state if verdict.moved else "undecided",
         )
-        rows.append(row([escaped(cell) for cell in cells]))
+        table.append(cells)
+    # What nothing was compared with has no alternative, and shows no columns of it.
+    shown = [column for column in range(len(table[0])) if any(own[column] for own in table[1:])]
+    rows = []
+    for number, own in enumerate(table):
+        cells_shown = [escaped(own[column]) for column in shown]
+        rows.append(row(cells_shown, tag="th" if number == 0 else "td"))
     return f'<table class="wide">{"".join(rows)}</table>'
 
 

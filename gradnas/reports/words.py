@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gradnas import runs
+from gradnas.config import counted
 from gradnas.pictures.canvas import plain
 from gradnas.reports.folder import Folder
 
@@ -79,11 +80,17 @@ def subject(folder: Folder) -> str:
 # -- how far a run has come ------------------------------------------------------------------------
 
 
+def done_of(folder: Folder) -> str:
+    """Such as `3 of 12 epochs are done`."""
+    done = len(folder.metrics.rows)
+    return f"{done} of {counted(folder.epochs, 'epoch')} {'is' if done == 1 else 'are'} done"
+
+
 def so_far(folder: Folder) -> str:
     """How a sentence about a search begins."""
     if folder.state == "finished":
         return "The search is finished:"
-    return f"After {len(folder.metrics.rows)} of {folder.epochs} epochs,"
+    return f"After {len(folder.metrics.rows)} of {counted(folder.epochs, 'epoch')},"
 
 
 def notices(folder: Folder, collapse: str | None) -> list[str]:
@@ -119,14 +126,14 @@ def _lost_epochs(folder: Folder) -> list[str]:
     if found >= folder.epochs or was_ended or folder.config.get("max_steps") is not None:
         return []
     return [
-        f"{folder.metrics.path.name} holds only {found} of {folder.epochs} epochs: the others were "
-        "lost."
+        f"{folder.metrics.path.name} holds only {found} of {counted(folder.epochs, 'epoch')}: the "
+        "others were lost."
     ]
 
 
 def _unfinished(folder: Folder, what: str) -> str:
     done = len(folder.metrics.rows)
-    far = f"{done} of {folder.epochs} epochs are done"
+    far = done_of(folder)
     if folder.random and done >= folder.epochs:
         trained = sum(own.state == "finished" for own in folder.random)
         wanted = folder.setting("random_cells", kind=int)

@@ -39,10 +39,13 @@ def _about_choices(verdict: Told) -> str:
     if not undecided:
         return f"Decided: {where}what was chosen is better {than}"
     if len(verdict.choices) > 1:
-        of = f"of {judged} choices"
+        of = f"in {len(undecided)} of {judged} choices"
         if verdict.not_compared:
-            of = f"of the {judged} choices compared (of {len(verdict.choices)})"
-        where = f"in {len(undecided)} {of} ({_listed(undecided)}) "
+            all_choices = len(verdict.choices)
+            of = f"in {len(undecided)} of the {judged} choices compared (of {all_choices})"
+            if judged == 1:
+                of = f"in the one choice that was compared (of {all_choices})"
+        where = f"{of} ({_listed(undecided)}) "
     text = f"Undecided: {where}what was chosen is not better {than}"
     contradicted = [c.name for c in verdict.choices if c.state == "contradicted"]
     if contradicted and len(verdict.choices) > 1:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from gradnas.config import counted
 from gradnas.runs import Record
 from gradnas.search.verdict import Verdict
 from gradnas.tasks.measure import Measure
@@ -77,11 +78,11 @@ class Sentences(ABC, Generic[S]):
             random = results["random_cells"]
             number = len(random[f"test_{self.measure.plural}"])
             mean = self.measure.text(random[f"mean_test_{key}"])
-            spread = self.measure.number(random[f"std_test_{key}"])
-            sentences.append(
-                f"{number} random {random_noun} trained the same way: {mean} "
-                f"(standard deviation {spread})"
-            )
+            sentence = f"{counted(number, f'random {random_noun}')} trained the same way: {mean}"
+            if number > 1:
+                spread = self.measure.number(random[f"std_test_{key}"])
+                sentence += f" (standard deviation {spread})"
+            sentences.append(sentence)
         return sentences
 
 

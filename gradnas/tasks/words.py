@@ -14,6 +14,7 @@ from gradnas.reports.words import (
     NOTHING_YET,
     Summary,
     count,
+    done_of,
     in_words_of,
     quoted,
     random_option,
@@ -54,8 +55,7 @@ class MeasuredWords(Words):
         key = self.measure.key
         derived = folder.metrics.last(f"derived_valid_{key}")
         if derived is None:
-            done = len(folder.metrics.rows)
-            return Summary(f"{done} of {folder.epochs} epochs are done; nothing was tested yet.")
+            return Summary(f"{done_of(folder)}; nothing was tested yet.")
         return Summary(
             f"{so_far(folder)} the network derived from the supernet, with its weights, has a "
             f"{key} of {self.measure.text(derived)} on the data that train the alphas. How good "
@@ -72,12 +72,12 @@ class MeasuredWords(Words):
                 f"{sentence}. No random cells were trained in the same way, so this does not tell "
                 f"whether {helped}."
             )
-        sentence += (
-            f"; {count(len(random.values), 'random cell')} trained in the same way: "
-            f"{measure.text(random.mean)} ± {measure.number(random.std)} "
-            "(mean ± standard deviation)"
-        )
-        if len(random.values) < FEWEST_RANDOM:
+        many = len(random.values)
+        sentence += f"; {count(many, 'random cell')} trained in the same way: "
+        sentence += measure.text(random.mean)
+        if many > 1:
+            sentence += f" ± {measure.number(random.std)} (mean ± standard deviation)"
+        if many < FEWEST_RANDOM:
             return Summary(f"{sentence}, too few to tell whether the search helped.")
         difference = reached - random.mean
         if not measure.higher_is_better:
@@ -132,8 +132,9 @@ class MeasuredWords(Words):
             random.mean,
             random.std,
             in_words_of(folder, subject(folder)),
-            f"test {self.measure.key}",
+            _with_unit(f"test {self.measure.key}", self.measure),
             self.measure.scale,
+            in_words_of(folder, "random cells"),
         )
         way = "More" if self.measure.higher_is_better else "Less"
         text = in_words_of(
@@ -155,10 +156,22 @@ class MeasuredWords(Words):
     def _curves(self, folder: Folder, name: str, title: str) -> str:
         """Loss and measure over the epochs, side by side."""
         keys = list(dict.fromkeys(("loss", self.measure.key)))  # the measure may be the loss
-        return self.panels(folder, keys, name, title)
+        return self.panels(folder, keys, name, title, [self.measure])
 
-    def panels(self, folder: Folder, keys: Sequence[str], name: str, title: str) -> str:
-        """What these names stand for in the metrics, over the epochs, side by side."""
+    def panels(
+        self,
+        folder: Folder,
+        keys: Sequence[str],
+        name: str,
+        title: str,
+        measures: Sequence[Measure] = (),
+    ) -> str:
+        """What these names stand for in the metrics, over the epochs, side by side.
+
+        Args:
+            measures: those among them of which a unit is known.
+        """
+        shares = {measure.key: measure for measure in measures if measure.unit == "%"}
         panels = []
         for key in keys:
             lines = [
@@ -169,7 +182,10 @@ class MeasuredWords(Words):
             ]
             there = [line for line in lines if line.points]
             if there:
-                panels.append(Panel(key.capitalize(), there))
+                label = key.capitalize()
+                if key in shares:
+                    label = _with_unit(label, shares[key])
+                panels.append(Panel(label, there, percent=key in shares))
         if not panels:
             return ""
         about = f"{title or 'Training'}: {' and '.join(keys)} over epochs"
@@ -189,6 +205,10 @@ class MeasuredWords(Words):
             ),
             (f"gradnas export {path}{folder.options} -o model.onnx", exported),
         ]
+
+
+def _with_unit(name: str, measure: Measure) -> str:
+    return f"{name} ({measure.unit})" if measure.unit else name
 
 
 def _line(folder: Folder, key: str, label: str, colour: str) -> Line:

@@ -146,3 +146,14 @@ def test_every_architecture_has_one_family():
 def test_choices_have_no_recipe():
     with pytest.raises(ValueError, match="runs/x holds choices of a module of your own"):
         CHOICES.training_after("runs/x", {})
+
+
+def test_a_choice_that_the_measurements_do_not_decide_is_marked():
+    known = choices.Known(OFFERED, undecided=list(CHOSEN)[:1])
+    shown = " ".join(texts(choices.figure(CHOSEN, known=known)))
+    first, *others = CHOSEN.values()
+    assert f"? {first}" in shown and "chosen, but undecided" in shown
+    for other in others:
+        assert f"✓ {other}" in shown
+    every = choices.Known(OFFERED, undecided=list(CHOSEN))
+    assert "✓" not in " ".join(texts(choices.figure(CHOSEN, known=every)))

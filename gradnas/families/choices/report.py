@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradnas import runs
 from gradnas.architectures.choices import Choices
-from gradnas.config import from_json, read_object
+from gradnas.config import counted, from_json, read_object
 from gradnas.families.sections import entropy_panel, still_open
 from gradnas.pictures import choices, mixing_weights, plots
 from gradnas.pictures.canvas import in_html, plain
@@ -45,9 +46,12 @@ def shown(folder: Folder) -> str:
     chosen = folder.architecture
     if not isinstance(chosen, Choices):
         return ""
-    known = choices.Known(_operations(folder) or None, _places(folder), _history(folder))
+    undecided = _undecided(folder.results)
+    known = choices.Known(_operations(folder) or None, _places(folder), _history(folder), undecided)
     svg = in_html(choices.svg(chosen, known))
     text = "A row for each choice of the module; marked: the operation that was decided."
+    if undecided:
+        text += " A question mark: what was measured does not show that it is the better one."
     return figure(svg, text + still_open(folder, "They are"))
 
 
@@ -65,7 +69,17 @@ def known_of(space: object, run: Path | None) -> choices.Known:
         relaxation: Relaxation = from_json(Relaxation, written, where)  # type: ignore[type-abstract]
         for name, alphas_NO in read_alphas(run, tables).items():
             history[name] = relaxation.probabilities(alphas_NO).tolist()
-    return choices.Known(space.names, places, history)
+    undecided: list[str] = []
+    if run is not None and (run / runs.RESULTS).exists():
+        undecided = _undecided(read_object(run / runs.RESULTS))
+    return choices.Known(space.names, places, history, undecided)
+
+
+def _undecided(results: Mapping[str, Any]) -> list[str]:
+    """The choices that the verdict of a search calls undecided."""
+    verdict = results.get("verdict")
+    named = verdict.get("undecided") if isinstance(verdict, Mapping) else None
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
 def _places(folder: Folder) -> dict[str, list[str]]:
@@ -91,8 +105,9 @@ def mixing(folder: Folder) -> str:
     for choice, alphas_NO in folder.alphas.items():
         mixes[choice] = folder.relaxation.probabilities(alphas_NO)
     parts = [_table(folder, mixes)]
-    for number, (choice, mix_NO) in enumerate(mixes.items()):
-        parts.append(_curves(folder, number, choice, mix_NO))
+    pairs = list(mixes.items())
+    for first in range(0, len(pairs), 2):  # two panels fill a line
+        parts.append(_curves(folder, first, dict(pairs[first : first + 2])))
     parts.append(_decidedness(mixes))
     return "\n".join(parts)
 
@@ -143,28 +158,34 @@ def _table(folder: Folder, mixes: Mapping[str, Tensor]) -> str:
         if others:
             following = f"{others[0]} ({last_O[names.index(others[0])]:.3f})"
         rows.append(row([escaped(cell) for cell in (choice, decided, probability, following)]))
-    epochs = len(next(iter(mixes.values()))) - 1  # the first table is of the start
-    caption = f'<p class="caption">Probabilities after {epochs} epochs.</p>'
+    after = counted(len(next(iter(mixes.values()))) - 1, "epoch")  # the first is of the start
+    caption = f'<p class="caption">Probabilities after {after}.</p>'
     return f'<table class="wide">{"".join(rows)}</table>\n{caption}'
 
 
-def _curves(folder: Folder, number: int, choice: str, mix_NO: Tensor) -> str:
-    """The probability of every operation of one choice over the epochs."""
-    names = _names(folder, choice, mix_NO.shape[-1])
-    styles = mixing_weights.operation_styles(names)
-    decided = None
-    if isinstance(folder.architecture, Choices):
-        decided = folder.architecture.get(choice)
-    lines = []
-    # A point for each table: x is the number of finished epochs.
-    for o, name in enumerate(names):
-        colour, dash = styles[o]
-        width = 2.6 if name == decided else 1.2
-        points = list(enumerate(mix_NO[:, o].tolist()))
-        lines.append(Line(mixing_weights.readable(name), points, colour, dash, width))
-    panel = Panel(f"{plain(choice)}: probability (%)", lines, percent=True, from_zero=True)
-    plot = plots.curves(f"plot-choice-{number}", [panel], f"{choice}: probabilities over epochs")
-    return figure(plot, "Thick: the operation that was decided." if decided in names else "")
+def _curves(folder: Folder, number: int, mixes: Mapping[str, Tensor]) -> str:
+    """The probability of every operation of some choices over the epochs, side by side."""
+    panels = []
+    any_decided = False
+    for choice, mix_NO in mixes.items():
+        names = _names(folder, choice, mix_NO.shape[-1])
+        styles = mixing_weights.operation_styles(names)
+        decided = None
+        if isinstance(folder.architecture, Choices):
+            decided = folder.architecture.get(choice)
+        any_decided = any_decided or decided in names
+        lines = []
+        # A point for each table: x is the number of finished epochs.
+        for o, name in enumerate(names):
+            colour, dash = styles[o]
+            width = 2.6 if name == decided else 1.2
+            points = list(enumerate(mix_NO[:, o].tolist()))
+            lines.append(Line(mixing_weights.readable(name), points, colour, dash, width))
+        title = f"{plain(choice)}: probability (%)"
+        panels.append(Panel(title, lines, percent=True, from_zero=True))
+    about = f"{', '.join(mixes)}: probabilities over epochs"
+    plot = plots.curves(f"plot-choice-{number}", panels, about)
+    return figure(plot, "Thick: the operation that was decided." if any_decided else "")
 
 
 def _decidedness(mixes: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gradnas import runs
+from gradnas.config import counted
 from gradnas.latency import QUANTITIES, LatencyTable, Quantity
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
@@ -16,6 +17,7 @@ from gradnas.reports.words import (
     NOTHING_YET,
     Summary,
     count,
+    done_of,
     in_words_of,
     number_word,
     quoted,
@@ -155,12 +157,10 @@ def _training(folder: Folder) -> Summary:
     done = len(folder.metrics.rows)
     train = folder.metrics.last("train_accuracy")
     if train is None:
-        return Summary(
-            f"{done} of {folder.epochs} epochs are done; the test accuracy is not known yet."
-        )
+        return Summary(f"{done_of(folder)}; the test accuracy is not known yet.")
     return Summary(
-        f"After {done} of {folder.epochs} epochs the network reaches {percent(train)} on the "
-        "images that it is trained on; its test accuracy is not known yet."
+        f"After {done} of {counted(folder.epochs, 'epoch')} the network reaches "
+        f"{percent(train)} on the images that it is trained on; its test accuracy is not known yet."
     )
 
 
@@ -175,8 +175,8 @@ def _trained(folder: Folder, training: Folder) -> Summary:
     if random is None:
         helped = "the search helped" if folder.is_search else "the cell is a good one"
         return Summary(
-            f"{reaches} after {training.epochs} epochs of training. No random cells were trained "
-            f"in the same way, so this does not tell whether {helped}."
+            f"{reaches} after {counted(training.epochs, 'epoch')} of training. No random cells "
+            f"were trained in the same way, so this does not tell whether {helped}."
         )
     return compared(reaches, accuracy, random, images, searched=name == "searched cell")
 

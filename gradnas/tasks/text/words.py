@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradnas.config import counted
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
@@ -153,7 +154,7 @@ def _unfinished(folder: Folder) -> Summary:
         return NOTHING_YET
     valid = folder.metrics.last("valid_perplexity")
     if valid is None:
-        return Summary(f"The run has stopped after {done} epochs, before an evaluation.")
+        return Summary(f"The run has stopped after {counted(done, 'epoch')}, before an evaluation.")
     share = _in_brackets(folder, folder.metrics.last("valid_unknown"))
     if not folder.is_search:
         return Summary(

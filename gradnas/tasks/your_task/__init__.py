@@ -13,7 +13,7 @@ from torch import nn
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.choices import Choices
-from gradnas.config import JsonObject, from_json
+from gradnas.config import JsonObject, counted, from_json
 from gradnas.data.fingerprint import Fingerprint
 from gradnas.data.summary import DataSummary
 from gradnas.export.source import SourceOf
@@ -153,7 +153,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         words = [f"{m.key} {m.text(test[m.key])}" for m in config.measures]
         if LOSS.key not in [m.key for m in config.measures]:
             words.append(f"loss {test['loss']:.4f}")
-        return f"test {'  '.join(words)}  on {training.num_examples} examples"
+        return f"test {'  '.join(words)}  on {counted(training.num_examples, 'example')}"
 
     def export(
         self,

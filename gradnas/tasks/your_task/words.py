@@ -40,11 +40,12 @@ class TaskWords(Words):
         parts = [words.curves(folder)]
         _, *others = measures_of(folder)
         for first in range(0, len(others), 2):  # two panels fill a line
-            keys = [measure.key for measure in others[first : first + 2]]
+            some = others[first : first + 2]
+            keys = [measure.key for measure in some]
             for own in (folder, folder.child):
                 if own is not None:
                     what = "search" if own.is_search else "training"
-                    parts.append(words.panels(own, keys, f"plot-{what}-measures-{first}", ""))
+                    parts.append(words.panels(own, keys, f"plot-{what}-measures-{first}", "", some))
         return joined(parts)
 
     def options(self, folder: Folder) -> str:
