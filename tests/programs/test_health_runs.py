@@ -10,9 +10,13 @@ from torch import nn
 import gradnas
 from gradnas import runs
 from gradnas.config import read_object
+from gradnas.data import ChunkLengths, DataConfig, TextConfig
 from gradnas.programs import watching
 from gradnas.programs.reporting import write_report
+from gradnas.programs.searching import prepared_search
 from gradnas.search.sharpness import Eigenvalue, Sharpness
+from gradnas.tasks.images.settings import SearchConfig
+from gradnas.tasks.text.settings import TextSearchConfig
 from tests.cases import TwoChoices
 
 
@@ -95,6 +99,62 @@ def test_an_unknown_guard_is_refused(tmp_path):
     with pytest.raises(ValueError, match="guard must be 'warn', 'stop' or 'off', not 'on'"):
         searched(tmp_path / "r", guard="on")
     assert not (tmp_path / "r").exists()
+
+
+def cells(tmp_path) -> SearchConfig:
+    del tmp_path
+    space = gradnas.ConvCell(channels=2, cells=2, nodes=1)
+    return SearchConfig(space=space, data=DataConfig(source="digits"), batch_size=16, threads=1)
+
+
+def text(tmp_path) -> TextSearchConfig:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a b c d e f g\nb c d e f g a\n" * 60)
+    space = gradnas.RecurrentCell(hidden=4, embedding=4, nodes=2)
+    return TextSearchConfig(
+        space=space,
+        gradient=gradnas.Unrolled(clip=True),
+        data=TextConfig(source=str(tmp_path)),
+        chunks=ChunkLengths(base=5),
+        batch_size=4,
+        threads=1,
+    )
+
+
+@pytest.mark.parametrize("kind", [pytest.param(cells, marks=pytest.mark.slow), text])
+def test_steps_are_the_same_with_and_without_a_measurement(kind, tmp_path):
+    config = kind(tmp_path)
+    data = config.load()
+    states = []
+    for paid in (0, -1000):  # of no step, and of a thousand that pay for a measurement
+        task = prepared_search(config, data, torch.device("cpu"))
+        task.search.health.sharpness._paid = paid
+        task.start_epoch()
+        for number, batch in enumerate(task.batches()):
+            task.step(batch)
+            if number == 1:
+                break
+        assert (task.search.health.sharpness.measured is None) == (paid == 0)
+        state = task.state_dict()
+        del state["search"]["health"]
+        states.append(state)
+    assert_same(states[0], states[1])
+
+
+def assert_same(one: object, other: object) -> None:
+    """Equal trees of tensors and plain values."""
+    if isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor) and torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert isinstance(other, dict) and list(one) == list(other)
+        for key, value in one.items():
+            assert_same(value, other[key])
+    elif isinstance(one, (list, tuple)):
+        assert isinstance(other, (list, tuple)) and len(one) == len(other)
+        for own, its in zip(one, other, strict=True):
+            assert_same(own, its)
+    else:
+        assert one == other
 
 
 @pytest.mark.slow
