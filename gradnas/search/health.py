@@ -93,7 +93,7 @@ class Health:
             nothing is said. It is off until a loop with epochs sets it.
         sharpness: of its loss in the alphas.
         trouble: what is wrong, in a sentence; None where nothing is.
-        news: the same, where it was not so after the epoch before.
+        news: the same, where it was not so after the epoch before, and there is one to come.
         stopped: by the guard.
     """
 
@@ -164,7 +164,10 @@ class Health:
             found["hessian_residual"] = measured.residual
         if self.guard != "off":
             kind, self.trouble = self._found(free, agreement)
-            self.news = self.trouble if kind != self._kind else None
+            # After the last epoch it is said with the results.
+            epochs = search.schedule.epochs
+            is_over = epochs is not None and search.schedule.epoch >= epochs
+            self.news = self.trouble if kind != self._kind and not is_over else None
             self._kind = kind
             if self.trouble is not None:
                 found["health"] = self.trouble
@@ -264,7 +267,10 @@ class Health:
             "stopped": None if self.stopped is None else dict(vars(self.stopped)),
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
-            "alphas": [dict(alphas) for alphas in self._alphas],
+            "alphas": {
+                name: torch.stack([alphas[name] for alphas in self._alphas])
+                for name in self._alphas[-1]
+            },
         }
 
     def load_state_dict(self, state: State | None, columns: Mapping[str, list[int]]) -> None:
@@ -284,9 +290,9 @@ class Health:
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         self._first = state["first"]
         self._chosen = [list(chosen) for chosen in state["chosen"]]
+        stacked = dict(state["alphas"])
+        for name, places in columns.items():
+            stacked[name] = stacked[name][..., places]
         self._alphas = []
-        for saved in state["alphas"]:
-            alphas = dict(saved)
-            for name, places in columns.items():
-                alphas[name] = alphas[name][..., places]
-            self._alphas.append(alphas)
+        for place in range(len(self._chosen) + 1):
+            self._alphas.append({name: own[place] for name, own in stacked.items()})
