@@ -16,6 +16,8 @@ on the active operations alone, and nothing is read back from the device.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
@@ -58,6 +60,18 @@ class _Item(NamedTuple):
     norm: nn.BatchNorm2d
 
 
+class _Leaving(NamedTuple):
+    """What leaves a node.
+
+    Attributes:
+        convolutions: kernel width -> all of that width, computed as one.
+        scaled: (target, row, column, what is known) of what is only weighed.
+    """
+
+    convolutions: dict[int, list[_Item]]
+    scaled: list[tuple[int, int, int, _Known | None]]
+
+
 # For every row of alpha: column -> what is known of an active operation; None: it is called.
 Rows = list[dict[int, _Known | None]]
 
@@ -79,69 +93,80 @@ class SharedCell(BenchCell):
             return self.edge_by_edge(x_BCHW, mix_EO, active)
         seen: Statistics = [] if statistics is None else statistics
         nodes = self.shape.nodes
+        leaving = [self._leaving(source, rows) for source in range(nodes - 1)]
+        mixes = _gathered(mix_EO, leaving, self.channels)
         parts: list[list[Tensor]] = [[] for _ in range(nodes)]
-        states = [x_BCHW]
-        for source in range(nodes - 1):
-            self._leave(source, self.seen(states[source]), mix_EO, rows, parts, seen)
-            entered = parts[source + 1]
+        parts[0].append(x_BCHW)
+        state = x_BCHW
+        for source in range(nodes):
+            entered = parts[source]
             # Nothing enters: zeros, by operations that know of no input.
-            zeros = None if entered else torch.zeros_like(self.seen(x_BCHW))
-            total = sum(entered[1:], entered[0]) if zeros is None else zeros
-            states.append(self.with_rest(total, self.sources(source + 1, states), mix_EO))
+            state = sum(entered[1:], entered[0]) if entered else torch.zeros_like(x_BCHW)
+            if source < nodes - 1:
+                self._leave(state, leaving[source], mixes, parts, seen)
         if statistics is None:
             update_running_statistics(updates_of(seen))
-        return states[-1]
+        return state
 
-    def _leave(
-        self,
-        source: int,
-        x_BCHW: Tensor,
-        mix_EO: Tensor,
-        rows: Rows,
-        parts: list[list[Tensor]],
-        statistics: Statistics,
-    ) -> None:
-        """Compute what leaves a node, and hand it to the nodes after it."""
-        convolutions: dict[int, list[_Item]] = {}
-        pooled: Tensor | None = None
+    def _leaving(self, source: int, rows: Rows) -> _Leaving:
+        """What leaves a node, by kind."""
+        leaving = _Leaving({}, [])
         for target in range(source + 1, self.shape.nodes):
             row = self.shape.edge(target, source)
             for column, known in rows[row].items():
-                kind = None if known is None else known.kind
-                if kind == "convolution":
-                    assert known is not None
+                if known is not None and known.kind == "convolution":
                     item = _item(target, row, column, known)
-                    convolutions.setdefault(known.width, []).append(item)
-                    continue
-                if kind == "identity":
+                    leaving.convolutions.setdefault(known.width, []).append(item)
+                else:
+                    leaving.scaled.append((target, row, column, known))
+        return leaving
+
+    def _leave(
+        self,
+        x_BCHW: Tensor,
+        leaving: _Leaving,
+        mixes: Iterator[Tensor],
+        parts: list[list[Tensor]],
+        statistics: Statistics,
+    ) -> None:
+        """Compute what leaves a node, and hand it to the nodes after it.
+
+        Args:
+            mixes: the mixing weights, in the order in which they are needed.
+        """
+        pooled: Tensor | None = None
+        if leaving.scaled:
+            for (target, row, column, known), mix in zip(
+                leaving.scaled, next(mixes).unbind(), strict=True
+            ):
+                if known is None:
+                    operation = self.operation(row, self.shape.names[column])
+                    y_BCHW = self.output(operation, row, column, x_BCHW)
+                elif known.kind == "identity":
                     y_BCHW = x_BCHW
-                elif kind == "average":
+                else:
                     if pooled is None:
                         pooled = F.avg_pool2d(x_BCHW, 3, 1, 1, count_include_pad=False)
                     y_BCHW = pooled
-                else:
-                    operation = self.operation(row, self.names(row)[column])
-                    y_BCHW = self.output(operation, row, column, x_BCHW)
-                parts[target].append(y_BCHW * mix_EO[row, column].to(y_BCHW.dtype))
-        if not convolutions:
+                parts[target].append(y_BCHW * mix.to(y_BCHW.dtype))
+        if not leaving.convolutions:
             return
         positive_BCHW = torch.relu(x_BCHW)
-        for width, items in convolutions.items():
+        for width, items in leaving.convolutions.items():
             weight = torch.cat([item.weight for item in items])
             z_BQHW = F.conv2d(positive_BCHW, weight, padding=width // 2)
-            mix_N = torch.stack([mix_EO[item.row, item.column] for item in items])
-            y_BQHW = self._normalised(z_BQHW, items, mix_N, statistics)
+            y_BQHW = self._normalised(z_BQHW, items, next(mixes), statistics)
             for item, y_BCHW in zip(items, y_BQHW.split(self.channels, dim=1), strict=True):
                 parts[item.target].append(y_BCHW)
 
     def _normalised(
-        self, z_BQHW: Tensor, items: list[_Item], mix_N: Tensor, statistics: Statistics
+        self, z_BQHW: Tensor, items: list[_Item], mix_Q: Tensor, statistics: Statistics
     ) -> Tensor:
         """BatchNorm of all maps side by side, each times its mixing weight."""
         norms = [item.norm for item in items]
         means, variances = running_of(norms)
         # In the dtype of the statistics, which under autocast is not the map's.
-        scale_Q = mix_N.to(means[0].dtype).repeat_interleave(self.channels)
+        scale_Q = mix_Q.to(means[0].dtype)
         if not self.training:
             return F.batch_norm(
                 z_BQHW, torch.cat(means), torch.cat(variances), scale_Q, None, False, 0.0, EPS
@@ -150,7 +175,7 @@ class SharedCell(BenchCell):
         pixels = B * H * W
         if pixels == 1:
             raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size "
+                "Expected more than 1 value per channel when training, got input size "
                 f"{z_BQHW.shape}"
             )
         # Rather than F.batch_norm: this one gives its statistics away, and takes no buffers.
@@ -188,6 +213,36 @@ class SharedCell(BenchCell):
                     identities += [id(layer) for layer in known.layers]
             rows.append(found)
         return rows if len(set(identities)) == len(identities) else None
+
+
+def _gathered(mix_EO: Tensor, leaving: list[_Leaving], channels: int) -> Iterator[Tensor]:
+    """All mixing weights of a cell in the order of their use, by one look into the table.
+
+    Numbers taken one by one would each cost some launches, forward and backward. For every node:
+    those of what is only weighed, then for every width those of its convolutions, each as often as
+    there are channels.
+    """
+    num_columns = mix_EO.shape[1]
+    places: list[int] = []
+    sizes: list[int] = []
+    for own in leaving:
+        if own.scaled:
+            places += [row * num_columns + column for _, row, column, _ in own.scaled]
+            sizes.append(len(own.scaled))
+        for items in own.convolutions.values():
+            for item in items:
+                places += [item.row * num_columns + item.column] * channels
+            sizes.append(len(items) * channels)
+    if not places:
+        return iter(())
+    index = _index(tuple(places), mix_EO.device)
+    return iter(mix_EO.flatten().index_select(0, index).split(sizes))
+
+
+@functools.lru_cache(maxsize=256)
+def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept: made anew it would be a transfer to the device in every pass.
+    return torch.tensor(places, dtype=torch.int64, device=device)
 
 
 def _item(target: int, row: int, column: int, known: _Known) -> _Item:
