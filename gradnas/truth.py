@@ -271,7 +271,7 @@ class Truth:
         if not len(places):
             raise ValueError(f"{self.source}: there is nothing with {what}")
         columns = {name: values[places] for name, values in self.columns.items()}
-        texts = [self.texts[place] for place in places]
+        texts = [self.texts[place] for place in places.tolist()]
         source = f"{self.source} ({what})"
         return replace(self, texts=texts, columns=columns, source=source, _read={})
 

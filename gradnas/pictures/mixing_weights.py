@@ -248,9 +248,10 @@ def mixing_lines(
         for o, (colour, dash) in enumerate(styles):
             thickness = 2.6 if (e, o) in chosen else 1.2
             weights = [tables_NEO[n][e][o] for n in epochs]
-            if weights[0] is None:
+            there = [weight for weight in weights if weight is not None]
+            if not there:
                 continue
-            axes.plot(epochs, weights, color=colour, ls=dash, lw=thickness)
+            axes.plot(epochs, there, color=colour, ls=dash, lw=thickness)
         axes.set_ylim(0, 1.06 * largest)
         whole_epochs(axes, epochs[0], epochs[-1], 3)
         axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -87,7 +87,7 @@ def mixtures(folder: Folder) -> list[Mixture]:
         return []
     (alphas_NEO,) = folder.alphas.values()
     mix_EO = folder.relaxation.probabilities(alphas_NEO[-1])
-    return edge_mixtures(_labels(folder), _activations(folder), mix_EO, _chosen(folder))
+    return edge_mixtures(_labels(folder), _activations(folder), mix_EO.tolist(), _chosen(folder))
 
 
 def _labels(folder: Folder) -> list[str]:
