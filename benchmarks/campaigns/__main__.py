@@ -63,11 +63,7 @@ def main() -> int:
             campaign = Tensors if options.campaign == "tensors" else Mutations
             mutations = campaign(place, options.seed, only)
             mutations.run(options.number)
-            for key, counts in mutations.counts.items():
-                parts = [
-                    f"{name} {counts[name]}" for name in ("refused", "same", "another", "wrong")
-                ]
-                print(f"{key:54} {', '.join(parts)}")
+            print(f"in all: {mutations.total()}")
             wrong = mutations.wrong
     for line in wrong:
         print(f"WRONG {line}")

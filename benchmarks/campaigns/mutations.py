@@ -249,6 +249,14 @@ class Mutations:
                 counts["wrong"] += 1
                 said = ended.err.strip()[-300:]
                 self.wrong.append(f"{key}, case {len(lines)}: ended by {ended.code}: {said}")
+            print(f"{key:54} {_listed(counts)}", flush=True)
+
+    def total(self) -> str:
+        """How many mutations of how many files, and what came of them."""
+        counts: Counter[str] = Counter()
+        for own in self.counts.values():
+            counts.update(own)
+        return f"{counts.total()} mutations of {len(self.counts)} files: {_listed(counts)}"
 
     def read(self, reading: Reading, key: str, number: int, log: Path) -> int:
         """All cases of one file, in this process."""
@@ -322,6 +330,10 @@ class Mutations:
                 files[name] = data
         shutil.rmtree(folder)
         return outcome, files
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {counts[name]}" for name in ("refused", "same", "another", "wrong"))
 
 
 def _without_times(out: str) -> str:

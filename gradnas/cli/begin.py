@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 from gradnas import distributed, runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.genotype import Genotype
 from gradnas.architectures.registry import load_architecture, published, read_architecture
 from gradnas.cli.lines import line
-from gradnas.config import JsonObject, read_object
+from gradnas.config import JsonObject, from_json, read_object, shown
 from gradnas.data.summary import DataSummary
 from gradnas.programs.going_on import CannotGoOn, leave_word
 from gradnas.runs import Record
@@ -176,9 +176,7 @@ def architecture_of(what: str) -> Named:
                 f"{path} has no {runs.GENOTYPE} yet: the search is not finished "
                 f"(gradnas resume {shlex.quote(what)})"
             )
-        _, searched = typed(
-            run.path / runs.CONFIG, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values()
-        )
+        searched = _search_in(run.path / runs.CONFIG)
         return Named(load_architecture(path / runs.GENOTYPE), what, path, searched)
     if _is_there(path):
         return Named(load_architecture(path), what)
@@ -194,6 +192,21 @@ def architecture_of(what: str) -> Named:
         return Named(published(what), what, is_named=True)
     except ValueError as error:
         raise ValueError(f"{what!r} is no run folder, no file and {error}") from error
+
+
+def _search_in(path: Path) -> JsonObject:
+    """The configuration of a search or a training, as far as what follows reads it.
+
+    Raises:
+        ValueError: it is of something else; its data or its space are none.
+    """
+    cls, description = typed(path, *SEARCH_CONFIGS.values(), *TRAIN_CONFIGS.values())
+    if "data" in description:
+        from_json(get_type_hints(cls)["data"], description["data"], f"{path}: data")
+    # Its class may be one of the user's own, which is not known here.
+    if not isinstance(description.get("space", {}), dict):
+        raise ValueError(f"{path}: space must be an object, not {shown(description['space'])}")
+    return description
 
 
 def _is_there(path: Path) -> bool:
