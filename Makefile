@@ -43,14 +43,14 @@ quick: setup
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install $(QUIETLY) --constraint constraints-lowest.txt --editable ".[all,test]"
-	.venv-lowest/bin/python -m pytest --numprocesses 2 -m "not slow" -W default
+	$(ONE_THREAD) .venv-lowest/bin/python -m pytest --numprocesses 2 -m "not slow" -W default
 
 # torch stays: a newer one may be a build of several gigabytes.
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install $(QUIETLY) "$(TORCH)"
 	.venv-newest/bin/python -m pip install $(QUIETLY) --upgrade --upgrade-strategy eager "$(TORCH)" --editable ".[all,test]"
-	.venv-newest/bin/python -m pytest --numprocesses 2 -m "not slow"
+	$(ONE_THREAD) .venv-newest/bin/python -m pytest --numprocesses 2 -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check gradnas tests benchmarks examples docs/*.py

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -64,7 +66,8 @@ def read_task(text: str) -> GivenTask:
             f"{path} has no {name}{hint}: write def {name}() -> gradnas.Task in it, or name "
             f"another function with {path}:NAME"
         )
-    task = found if isinstance(found, Task) or not callable(found) else found()
+    with _not_ending_python(path):
+        task = found if isinstance(found, Task) or not callable(found) else found()
     if not isinstance(task, Task):
         raise ValueError(f"{name} in {path} must give a gradnas.Task, not {task!r:.200}")
     return GivenTask(task, text, code)
@@ -87,8 +90,21 @@ def _run(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # classes of it are looked up there
-    spec.loader.exec_module(module)
+    with _not_ending_python(path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _not_ending_python(path: Path) -> Iterator[None]:
+    """ValueError where what is run within ends Python, as `sys.exit` does."""
+    try:
+        yield
+    except SystemExit as end:
+        raise ValueError(
+            f"{path} ends Python when it is run (SystemExit: {end}): what it does beside defining "
+            "the task belongs under if __name__ == '__main__'"
+        ) from end
 
 
 def with_given(config: C, text: str | None, *, other_task: bool = True) -> tuple[C, list[str]]:

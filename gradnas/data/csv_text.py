@@ -81,6 +81,13 @@ def frame_of(text: str, header: Sequence[str], separator: str, path: Path) -> An
                 f"{path}: row {number} has {values}, but the header names {num_columns} columns"
                 f"{_why_longer(row, num_columns, separator)}"
             )
+        lost = None if number == 0 else next(filter(_is_lost, row), None)
+        if lost is not None:
+            name = header[row.index(lost)]
+            raise ValueError(
+                f"{path}: column {name!r} holds {lost.strip()} in row {number}, which is 0 as a "
+                "number of 64 bits: write it in another unit"
+            )
     if number < 1:
         raise ValueError(f"{path} has a header line but no rows")
     try:
@@ -106,6 +113,17 @@ def frame_of(text: str, header: Sequence[str], separator: str, path: Path) -> An
             "quotes and its empty lines"
         )
     return frame
+
+
+def _is_lost(value: str) -> bool:
+    """Whether a number is so small that it would be read as 0."""
+    if "e-" not in value and "E-" not in value:
+        return False
+    try:
+        is_zero = float(value) == 0.0
+    except ValueError:
+        return False  # a text
+    return is_zero and re.search("[1-9]", re.split("[eE]", value)[0]) is not None
 
 
 def _why_longer(row: Sequence[str], num_columns: int, separator: str) -> str:

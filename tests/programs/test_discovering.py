@@ -212,6 +212,7 @@ def test_nothing_is_written_over(quick, table, tmp_path, fails):
         ("a,b\n1,1e160\n2,2e160\n", "b", ["column 'b'", "around 2e+160"]),
         ("a,b\n1,1e-200\n2,2e-200\n", "b", ["column 'b'", "around 2e-200"]),
         ("a,b\n1e-310,1\n3e-310,2\n", "b", ["column 'a'", "around 3e-310"]),
+        ("a,b\n0e-999,1\n3e-400,2\n", "b", ["column 'a'", "3e-400 in row 2", "is 0"]),
         (f"a,b\n1,2\n{'1' * 400},3\n", "b", ["column 'a'", "more than 300 digits"]),
         (f"{'x' * 200_000},b\n1,2\n", "b", ["not a readable CSV", "field limit"]),
     ],

@@ -55,6 +55,8 @@ REFUSED = {
     "def task(): return made(measures={'loss': gradnas.accuracy})": "cannot be called 'loss'",
     "def task(): return made(schedule=lambda optimizer, steps: None)": "give optimizer= as well",
     "def task(): return made(train=(X[:, :3], Y))": "fails on a batch of",
+    "raise SystemExit(3)": "ends Python when it is run (SystemExit: 3)",
+    "def task(): raise SystemExit": "ends Python when it is run",
 }
 
 
