@@ -32,6 +32,9 @@ DIRECTION = 6  # stream of random numbers: where power iteration begins
 SHARE = 0.05  # of the steps since the last measurement that one may cost
 FEWEST_PRODUCTS = 2  # of one alone nothing can be said that is exact
 MOST_PRODUCTS = 20
+# In steps of the first order, as measured by benchmarks/health_cost.py
+OF_FEWEST = 3.0  # the graph of the gradient, and the fewest products
+OF_FURTHER = 1.4  # every further one
 
 # The rule of RobustDARTS
 LAG = 5  # epochs between the eigenvalues that are compared
@@ -134,10 +137,12 @@ class Sharpness:
         """The products that may be made now."""
         if self.measured is not None or self.reason is not None:
             return 0
-        # Before the first product comes the graph of the gradient, which takes no more than one.
-        in_steps = SHARE * (self.passes.schedule.steps - self._paid)
-        allowed = int(in_steps / self.passes.supernet.steps_of_product) - 1
-        return min(allowed, MOST_PRODUCTS) if allowed >= FEWEST_PRODUCTS else 0
+        payable = SHARE * (self.passes.schedule.steps - self._paid)
+        payable /= self.passes.supernet.steps_of_product
+        if payable < OF_FEWEST - 1e-9:
+            return 0
+        further = int((payable - OF_FEWEST) / OF_FURTHER + 1e-9)
+        return min(FEWEST_PRODUCTS + further, MOST_PRODUCTS)
 
     def _random(self) -> Tensor:
         number = sum(alpha.numel() for alpha in self.passes.alphas.values())

@@ -44,7 +44,7 @@ class Supernet(NetworkWithCosts[D], ABC):
     def forward(self, *inputs: Any, draw: Draw | None = None, **named: Any) -> Any:
         """The mixture that `draw` describes; without one, that of the alphas."""
 
-    # Steps of the first order that a product with the Hessian in the alphas takes at the most.
+    # How much more than of most networks a product with the Hessian in the alphas takes.
     steps_of_product: int = 1
 
     # Whether a derived network can be given weights of the supernet.
