@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ import pytest
 import gradnas
 from gradnas import DenseCell, MBConvChain, NasBench201, Truth, runs
 from gradnas.cli.main import main
+from gradnas.config import to_json
+from gradnas.programs import study_truth
+from gradnas.study.outcome import Arm, Candidate
+from gradnas.study.statistics import Sample
 from tests.cases import SHARED_DATA
 
 SPACE = NasBench201(
@@ -219,3 +224,36 @@ def test_a_truth_of_another_space_is_refused_before_anything_is_done(tmp_path, m
 
 def test_it_is_public():
     assert gradnas.Truth is Truth
+
+
+def test_a_study_is_looked_up(tmp_path, monkeypatch):
+    cells = [DenseCell.parse(text) for text in TEXTS]
+    found = tuple(Candidate(cell, f"search {i}", 0.1 * i) for i, cell in enumerate(cells[1:]))
+    drawn = (Candidate(cells[0], "random 1", 0.1),)
+    nothing = Sample(())
+    outcome = SimpleNamespace(
+        arms=(
+            Arm("default", found, found[1], nothing, 1.0, 1.0),
+            Arm("random", drawn, drawn[0], nothing, 1.0, 1.0),
+            Arm("failed", (), None, nothing, 1.0, 1.0),
+        )
+    )
+    monkeypatch.setattr(study_truth, "outcome_of", lambda study: outcome)
+    settings = SimpleNamespace(methods={"default": {"space": to_json(SPACE)}})
+    study = SimpleNamespace(path=tmp_path, settings=settings)
+    known = truth(accuracy=[10.0, 54.0, 92.0])
+    record = study_truth.look_up_study(study, known)
+    assert [arm["accuracies"] for arm in record["arms"]] == [[54.0, 92.0], [10.0]]
+    assert record["arms"][0]["chosen"] == 92.0
+    assert record["arms"][0]["percentile"] == pytest.approx((200 / 3 + 100) / 2)
+    assert [entry["n"] for entry in record["random"]] == [1]
+    lines = study_truth.truth_lines(record)
+    assert "default: 2 found 73.00 ± 26.87%" in lines[1] and "chosen 92.00%" in lines[1]
+    assert "best of 1 random, exact: chosen 52.00 ± 33.51%" in lines[-1]
+    page = study_truth.truth_table(study, outcome)
+    assert page.count("<tr>") == 4 and "26.87%" in page
+    (tmp_path / runs.TRUTH).write_text("{}")
+    with pytest.raises(ValueError, match=r"truth\.json is damaged"):
+        study_truth.truth_table(study, outcome)
+    (tmp_path / runs.TRUTH).unlink()
+    assert study_truth.truth_table(study, outcome) == ""

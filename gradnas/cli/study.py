@@ -33,6 +33,7 @@ from gradnas.programs.studying import (
     training_of,
     training_recipe,
 )
+from gradnas.programs.truths import check_truth, truth_of
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.study.folder import StudyFolder
@@ -41,6 +42,7 @@ from gradnas.study.statistics import check_installed
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
 from gradnas.tasks.your_task.settings import TaskSearchConfig
+from gradnas.truth import Truth
 
 SEEDS = 4
 FINALS = 3
@@ -63,7 +65,7 @@ def study(command: StudyCommand) -> None:
         elif command.what == "status":
             study_view.status(command.folder, command.format or "text")
         else:
-            study_view.report(command.folder, command.format or "text")
+            study_view.report(command.folder, command.format or "text", command.truth)
         return
     if command.folder is not None:
         hint = did_you_mean(command.what, LOOK)
@@ -80,6 +82,10 @@ def _begin(command: StudyCommand) -> None:
     name = command.engine or "local"
     _check_options(command, name)
     config, task = _config(command)
+    truth = None
+    if command.truth is not None:
+        truth = truth_of(command.truth)
+        check_truth(truth, config.space)
     out = Path(command.out) if command.out is not None else free_folder(f"{_stem(command)}-study")
     folder = StudyFolder(out)
     folder.check_free()
@@ -116,7 +122,7 @@ def _begin(command: StudyCommand) -> None:
                 )
                 raise
             work.write_outcome()
-            _say_outcome(folder, command.format or "text")
+            _say_outcome(folder, command.format or "text", truth)
 
 
 def settings_file_is_new(folder: StudyFolder) -> bool:
@@ -352,7 +358,7 @@ def _command_of_trials(
     return command
 
 
-def _say_outcome(folder: StudyFolder, form: str) -> None:
+def _say_outcome(folder: StudyFolder, form: str, truth: Truth | None) -> None:
     from gradnas.cli.study_view import say_outcome
 
-    say_outcome(folder, form)
+    say_outcome(folder, form, truth)

@@ -12,33 +12,47 @@ from gradnas import runs
 from gradnas.cli.lines import line
 from gradnas.config import JsonObject
 from gradnas.programs.study_report import lines_of, write_study_report
+from gradnas.programs.study_truth import look_up_study, truth_lines
+from gradnas.programs.truths import truth_of
 from gradnas.progress import clock
 from gradnas.study.folder import COSTS, StudyFolder
 from gradnas.study.outcome import costs_of, measure_of, outcome_of, results_of
 from gradnas.study.plan import PHASES
 from gradnas.study.trials import TrialState, all_states
 from gradnas.tasks.measure import Measure
+from gradnas.truth import Truth
 
 SECONDS_BETWEEN_LOOKS = 1.0
 FEWEST_LINES = 6  # of trials, however low the terminal is
 
 
-def say_outcome(study: StudyFolder, form: str) -> None:
-    """What a study has come to, at its end; the page is written too."""
+def say_outcome(study: StudyFolder, form: str, truth: Truth | None = None) -> None:
+    """What a study has come to, at its end; the page is written too.
+
+    Args:
+        truth: where its architectures are looked up.
+    """
+    looked_up = None if truth is None else look_up_study(study, truth)
     page = write_study_report(study)
     found = outcome_of(study)
     if form == "json":
-        line(json.dumps({"results": results_of(found), "costs": costs_of(study, found)}, indent=1))
+        said: JsonObject = {"results": results_of(found), "costs": costs_of(study, found)}
+        if looked_up is not None:
+            said["truth"] = looked_up
+        line(json.dumps(said, indent=1))
         return
     for text in lines_of(found):
         line(text)
+    if looked_up is not None:
+        for text in truth_lines(looked_up):
+            line(text)
     line(f"study: {study.path} ({runs.RESULTS}, {COSTS}); page: {page}")
 
 
-def report(folder: Path, form: str) -> None:
+def report(folder: Path, form: str, truth: Path | None = None) -> None:
     """Write the page, and say what the study has come to."""
     study = StudyFolder.open(folder)
-    say_outcome(study, form)
+    say_outcome(study, form, None if truth is None else truth_of(truth))
 
 
 def status(folder: Path, form: str) -> None:

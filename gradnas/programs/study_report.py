@@ -10,6 +10,7 @@ from pathlib import Path
 from gradnas import runs
 from gradnas.families import family_of
 from gradnas.pictures.study import ArmPoints, study_plot
+from gradnas.programs.study_truth import truth_table
 from gradnas.reports.parts import CSS, bullets, escaped, figure, notice, row, section
 from gradnas.reports.words import duration
 from gradnas.study import plan
@@ -133,6 +134,7 @@ def _page(study: StudyFolder) -> str:
         ("Methods", _table(outcome)),
         ("All runs", _picture(outcome, study)),
         ("What the numbers say", _said(outcome)),
+        ("By the truth", truth_table(study, outcome)),
         ("Chosen architectures", _chosen(outcome)),
         ("Runs", _runs(study, outcome)),
     ]

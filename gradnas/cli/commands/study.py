@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, Imports, Number, RunOptions, TaskFile, Text, Whole
+from gradnas.cli.options import Flag, Imports, Number, RunOptions, TaskFile, Text, Truth, Whole
 
 EngineName = Literal["local", "ray", "slurm"]
 
@@ -67,6 +67,9 @@ class StudyCommand(RunOptions):
     """Of Slurm: limit of a trial, which is then requeued and goes on; by default 24."""
     cluster: Annotated[Literal["slurm", "local"] | None, arg(help_behavior_hint="")] = None
     """Of Slurm: local runs its jobs as processes of this machine, to try it out."""
+    truth: Truth = None
+    """What each architecture of the space reaches when it is trained (.npz or .csv, see the guide):
+    what was found and drawn is looked up there; also after report."""
     resume_failed: Flag = None
     """Try trials again that failed."""
     max_failures: Whole = None
