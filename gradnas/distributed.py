@@ -9,12 +9,31 @@ shares of a batch, each multiplies its loss by `factors`, and the plain mean is 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class RankLost(RuntimeError):
+    """Another process of this run is gone, or did not answer."""
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a collective raises when another process is gone, as a sentence."""
+    try:
+        yield
+    except RuntimeError as error:  # of many kinds: gloo's are plain
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+        raise RankLost(
+            f"process {rank()} of {world()}: another process of this run is gone ({first:.120}); "
+            "start all of them again to go on from the last checkpoint"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -61,7 +80,14 @@ def start(device: torch.device) -> None:
     """Join the processes that `torchrun` started; nothing to do in a single process."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun says so
     if num_processes > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Numbers that are compared or averaged lie on the CPU, wherever the weights are.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend)
+
+
+def is_restart() -> bool:
+    """Whether `torchrun --max-restarts` has started this process again after another one failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
 def check_joined() -> None:
@@ -111,13 +137,38 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        total = x.contiguous().clone()
-        dist.all_reduce(total)
-        return total / world()
+        return _summed(x) / world()
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> Tensor:
         return _Mean.apply(*grads)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks whose derivative is again a sum over ranks.
+
+    With `y = sum_r x_r` and the total loss `sum_s L_s(y)`, rank r needs `d/dx_r = sum_s dL_s/dy`.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:
+        return _Sum.apply(*grads)
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.contiguous().clone()
+    with _told():
+        dist.all_reduce(total)
+    return total
+
+
+def sum_with_autograd(x: Tensor) -> Tensor:
+    """Sum of a tensor over the ranks, differentiable any number of times."""
+    return x if world() == 1 else _Sum.apply(x)
 
 
 def mean_with_autograd(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -167,7 +218,8 @@ def factors(sizes: Sequence[int | None], device: torch.device) -> list[float]:
     known = [0 if size is None else 1 for size in sizes]
     own = [0 if size is None else size for size in sizes]
     counts = torch.tensor([known, own], device=device)
-    dist.all_reduce(counts)
+    with _told():
+        dist.all_reduce(counts)
     num_known, totals = counts.tolist()
     shares = []
     for size, ranks, total in zip(sizes, num_known, totals, strict=True):
@@ -184,11 +236,38 @@ def factors(sizes: Sequence[int | None], device: torch.device) -> list[float]:
 def copy_from_main(tensors: Sequence[Tensor]) -> None:
     """Overwrite each tensor, in place, with rank 0's."""
     if world() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+        with _told():
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
 
 def barrier() -> None:
     """Wait for all ranks."""
     if world() > 1:
-        dist.barrier()
+        with _told():
+            dist.barrier()
+
+
+def most(values: Sequence[int]) -> list[int]:
+    """The largest of each number over the ranks."""
+    if world() == 1:
+        return list(values)
+    numbers = torch.tensor(list(values))
+    with _told():
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers.tolist()
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all ranks: tensors and plain values, in the order of ranks, on every rank."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    with _told():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    return gathered(value)[0]

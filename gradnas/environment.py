@@ -116,6 +116,7 @@ COMPARED = {
     "processor": "the processor",
     "threads": "the number of threads",
     "processes": "the number of processes",
+    "batch_norm": "what is normalised over",
     "compiler": "the C++ compiler",
     "kernels": "what the kernels run on",
 }

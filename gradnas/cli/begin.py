@@ -34,8 +34,18 @@ def out_folder(given: str | None) -> Path | None:
     if not given.strip():
         raise ValueError("--out is empty: name a folder, or leave it out")
     folder = Path(given)
-    runs.Run(folder).check_free()
+    if distributed.is_main():  # which may have begun there before another process looks
+        runs.Run(folder).check_free()
     return folder
+
+
+def begun_before(given: str | None) -> Path | None:
+    """The run that `torchrun --max-restarts` goes on with; None where it is the first start."""
+    if given is None or not distributed.is_restart():
+        return None
+    folder = Path(given)
+    has_run = (folder / runs.CONFIG).exists() and runs.Run(folder).has_checkpoint
+    return folder if distributed.from_main(has_run) else None
 
 
 C = TypeVar("C")  # a configuration
@@ -66,6 +76,9 @@ def guarded(run: runs.Run, work: Callable[[], Record], options: str = "") -> Rec
             what_now = f"nothing was saved yet in {run.path}"
         line(f"gradnas: stopped at once; {what_now}", error=True)
         raise runs.Interrupted from None
+    except distributed.RankLost:
+        leave_word(run, "interrupted")
+        raise
     except CannotGoOn as error:
         leave_word(run, "failed", str(error))
         raise
@@ -222,5 +235,6 @@ def free_folder(stem: str) -> Path:
     for number in itertools.count(1):
         folder = Path("runs") / f"{stem}-{number}"
         if not folder.exists():
-            return folder
+            # Of several processes the first one says, which may make it at once.
+            return Path(distributed.from_main(str(folder)))
     raise AssertionError("counting does not end")

@@ -108,6 +108,8 @@ def _carry_out(command: Command) -> int:
         raise
     except runs.Interrupted:
         return 130
+    except distributed.RankLost as error:
+        return _refused(str(error), 1)
     except ValueError as error:
         if os.environ.get("GRADNAS_TRACEBACK"):
             raise

@@ -161,6 +161,9 @@ class RunOptions(Command):
     """Nodes of a searched cell."""
     max_steps: Whole = None
     """Stop after so many steps (to try a setting out)."""
+    local_batch_norm: Flag = None
+    """Of several processes (torchrun): let each normalise over its own share of a batch; by default
+    BatchNorm is over the batch of all."""
     tensorboard: Flag = None
     """Write event files for TensorBoard into the run folder (measures, probabilities, the picture
     of each epoch's decision): tensorboard --logdir RUN."""

@@ -9,6 +9,7 @@ import torch
 
 from gradnas import distributed, runs
 from gradnas.cli.begin import (
+    begun_before,
     device_of,
     free_folder,
     guarded,
@@ -17,6 +18,7 @@ from gradnas.cli.begin import (
     say_read,
     typed,
 )
+from gradnas.cli.commands.resume import ResumeCommand
 from gradnas.cli.commands.search import SearchCommand
 from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules, import_option, method_of, methods_of
@@ -25,6 +27,7 @@ from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
 from gradnas.config import from_json
 from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient, Reinforce
+from gradnas.modules.synchronised import keep_norms_local
 from gradnas.objectives.cost import LIMITS, ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -49,6 +52,7 @@ from gradnas.truth import Truth
 
 def search(command: SearchCommand) -> None:
     import_modules(command.imports)
+    keep_norms_local(bool(command.local_batch_norm))
     if command.tensorboard:
         event_files.check_installed()
     config = _config(command)
@@ -63,6 +67,10 @@ def search(command: SearchCommand) -> None:
         set_threads(config.threads)
         line(estimate_search(config, config.load(), device))
         return
+    before = begun_before(command.out)
+    if before is not None:
+        go_on(before, command.task or own_task_of(command), command.imports)
+        return
     out = out_folder(command.out)
     truth = None
     if command.truth is not None:
@@ -73,6 +81,19 @@ def search(command: SearchCommand) -> None:
         out = free_folder(_stem(command.recipe))
     tensorboard = bool(command.tensorboard)
     carry_out(config, out, data, device, new=True, tensorboard=tensorboard, truth=truth)
+
+
+def own_task_of(command: SearchCommand) -> str | None:
+    """The task that is searched, where the command names one in the place of a recipe."""
+    return command.recipe if is_task_file(command.recipe) else None
+
+
+def go_on(folder: Path, task: str | None, imports: str | None = None) -> None:
+    """Go on with a run that these processes have begun before they were started again."""
+    from gradnas.cli.resume import resume  # here, because it goes on with searches itself
+
+    if runs.Run(folder).status().get("status") != "finished":
+        resume(ResumeCommand(folder=folder, task=task, imports=imports))
 
 
 def _stem(recipe: str) -> str:

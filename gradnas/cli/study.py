@@ -290,6 +290,8 @@ def _check_options(command: StudyCommand, engine: str) -> None:
             raise ValueError(f"{flag(name)} must be at least 1, not {value}")
     if command.max_failures is not None and command.max_failures < 0:
         raise ValueError(f"--max-failures must be at least 0, not {command.max_failures}")
+    if command.local_batch_norm:
+        raise ValueError("each trial of a study is one process: leave out --local-batch-norm")
     if command.tensorboard:
         raise ValueError("a study writes no event files: leave out --tensorboard")
 

@@ -11,6 +11,7 @@ import torch
 from gradnas import distributed, runs
 from gradnas.cli.begin import (
     architecture_of,
+    begun_before,
     device_of,
     free_folder,
     guarded,
@@ -24,8 +25,10 @@ from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.lines import line
 from gradnas.cli.methods import import_option
 from gradnas.cli.own_task import with_given
+from gradnas.cli.search import go_on
 from gradnas.config import from_json, read_object
 from gradnas.families import family_of_space, recipes
+from gradnas.modules.synchronised import keep_norms_local
 from gradnas.programs import event_files
 from gradnas.programs.data_of_run import check_followed
 from gradnas.programs.going_on import begin, set_threads, working_in
@@ -40,8 +43,15 @@ def train_what(command: TrainCommand) -> None:
     if command.tensorboard:
         event_files.check_installed()
     config, default_out, searched = _config(command)
+    keep_norms_local(bool(command.local_batch_norm))
+    device_of(config.device if command.device is None else command.device)
+    before = begun_before(str(default_out) if command.out is None else command.out)
+    if before is not None:
+        go_on(before, command.task)
+        return
     out = out_folder(command.out) or default_out
-    runs.Run(out).check_free()
+    if distributed.is_main():
+        runs.Run(out).check_free()
     config, notes_of_task = with_given(config, command.task)
     say(notes_of_task)
     changes = command.replacements(config, "auxiliary", "valid_fraction", "compile", "lr")

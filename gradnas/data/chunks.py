@@ -76,13 +76,20 @@ class TextStream:
         columns: B.
         device: where the chunks go.
         name: of the split, for errors.
+        share: the columns that this object gives, of several processes that read the text together;
+            None: all.
 
     Raises:
         ValueError: fewer tokens than two rows of all columns (says how many are needed).
     """
 
     def __init__(
-        self, tokens_N: Tensor, columns: int, device: torch.device | str = "cpu", name: str = "text"
+        self,
+        tokens_N: Tensor,
+        columns: int,
+        device: torch.device | str = "cpu",
+        name: str = "text",
+        share: slice | None = None,
     ) -> None:
         if columns < 1:
             raise ValueError(f"a stream needs at least one column, not {columns}")
@@ -94,6 +101,8 @@ class TextStream:
                 "batch or a longer text"
             )
         runs_BR = tokens_N[: rows * columns].reshape(columns, rows)
+        if share is not None:
+            runs_BR = runs_BR[share]
         self.data_RB = runs_BR.t().contiguous().to(device)  # a chunk is then one piece of memory
         self.row = 0
 

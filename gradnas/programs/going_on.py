@@ -14,7 +14,9 @@ import torch
 from gradnas import distributed, runs
 from gradnas.config import Json, JsonObject, read_object
 from gradnas.environment import differences, environment
+from gradnas.modules.synchronised import norms_words
 from gradnas.runs import State
+from gradnas.runs.ranks import take_over
 from gradnas.spaces import native
 
 MOST_THREADS = 4096  # that the record of an earlier run may ask for
@@ -114,27 +116,37 @@ def at_work(run: runs.Run) -> AbstractContextManager[None]:
 
 
 def take_up(
-    run: runs.Run, settings: JsonObject, device: torch.device, load: Callable[[State], None]
+    run: runs.Run,
+    settings: JsonObject,
+    device: torch.device,
+    load: Callable[[State], None],
+    redistributed: Callable[[list[State]], State],
 ) -> list[str]:
     """Go on from the last checkpoint, if there is one; returns what is to be said.
 
     Args:
         settings: that the state must belong to.
         load: takes over a state.
+        redistributed: the state of this process, from those of another number of processes.
 
     Raises:
         CannotGoOn: no checkpoint can be read, or it does not fit the configuration.
     """
+    # The first process cuts off what was appended after the checkpoint, before any other reads.
+    if not distributed.is_main():
+        distributed.barrier()
     try:
         state, note = run.load_checkpoint(settings)
     except ValueError as error:
         raise CannotGoOn(str(error)) from error
+    if distributed.is_main():
+        distributed.barrier()
     distributed.barrier()
     notes = [] if note is None else [note]
     if state is None:
         return notes
     try:
-        load(state)
+        regrouped = take_over(state, load, redistributed)
     # What a state lacks, or has of another kind, shows in many ways.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -142,6 +154,8 @@ def take_up(
         raise CannotGoOn(
             f"the checkpoint in {run.path} does not fit its {runs.CONFIG} ({first})"
         ) from error
+    if regrouped is not None:
+        notes.append(regrouped)
     changed = differences(environment_of(run), environment(device, 0) | conditions())
     if changed is not None:
         notes.append(changed)
@@ -157,7 +171,13 @@ def conditions() -> dict[str, Json]:
     Raises:
         ValueError: `GRADNAS_COMPILER` names a compiler that is not there.
     """
-    return {"compiler": native.compiler_words(), "processes": distributed.world()}
+    found: dict[str, Json] = {
+        "compiler": native.compiler_words(),
+        "processes": distributed.world(),
+    }
+    if norms_words() is not None:
+        found["batch_norm"] = norms_words()
+    return found
 
 
 def environment_of(run: runs.Run) -> JsonObject:

@@ -18,6 +18,7 @@ from gradnas.config import read_object, to_json
 from gradnas.environment import Moment
 from gradnas.families import family_of, family_of_space
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.modules.synchronised import synchronised_norms
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
@@ -154,7 +155,7 @@ def _train(
     is_main = distributed.is_main()
     settings = config.state_settings()
     # Where a run was stopped, go on from its last checkpoint.
-    sentences = take_up(run, settings, device, task.load_state_dict)
+    sentences = take_up(run, settings, device, task.load_state_dict, task.redistributed)
     bar = Progress(
         title,
         config.epochs,
@@ -178,7 +179,8 @@ def _train(
             is_first = task.place.at_start
             for batch in task.batches():
                 # The first step of each epoch also counts the memory that it needs.
-                parts = _counted_step(task, batch) if is_first else task.step(batch)
+                with synchronised_norms():
+                    parts = _counted_step(task, batch) if is_first else task.step(batch)
                 is_first = False
                 bar.step(**task.bar(parts))
                 if is_first_here and is_main:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from gradnas import distributed
 from gradnas.config import JsonObject
 from gradnas.runs.checkpoint import State
 from gradnas.runs.epoch import Epoch, OnEpoch
 from gradnas.runs.folder import Run
+from gradnas.runs.ranks import with_all_ranks
 
 Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 
@@ -28,7 +30,8 @@ class Keeper:
     """Saves the state of a run now and then, and once more when it is asked to stop.
 
     A context manager around the loop: inside it Ctrl-C and SIGTERM wait for the end of the step,
-    the state is saved, and `Interrupted` is raised. A second Ctrl-C stops at once.
+    the state is saved, and `Interrupted` is raised. A second Ctrl-C stops at once. Of several
+    processes each has one, and all do this after the same step, whichever was asked.
 
     Args:
         run: the folder, or None on ranks that do not write.
@@ -72,22 +75,27 @@ class Keeper:
 
     def after_step(self) -> None:
         """Save if it is time; stop if that was asked for. Raises Interrupted."""
-        if self._asked:
+        # The first process says when it is time, since clocks differ.
+        is_time = distributed.is_main() and time.monotonic() - self._saved > self.seconds
+        asked, due = distributed.most([self._asked, is_time])
+        if asked or due:
             self.save()
+        if asked:
             raise Interrupted
-        if time.monotonic() - self._saved > self.seconds:
-            self.save()
 
     def tell(self, on_epoch: OnEpoch, epoch: Epoch) -> None:
         """Tell a tracker of an epoch. Where that fails, the state is saved before: it goes on."""
         try:
             on_epoch(epoch)
         except BaseException:
-            self.save()
+            if distributed.world() == 1:  # others do not know of it
+                self.save()
             raise
 
     def save(self) -> None:
-        """Save now."""
-        if self.run is not None:
-            self.run.save_checkpoint(self.state(), self.settings)
+        """Save now; of several processes all together."""
+        if self.run is not None or distributed.world() > 1:
+            state = with_all_ranks(self.state())
+            if self.run is not None:
+                self.run.save_checkpoint(state, self.settings)
         self._saved = time.monotonic()

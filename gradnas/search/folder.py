@@ -24,6 +24,7 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.runs import Record, State
+from gradnas.runs.ranks import take_over
 from gradnas.search.bound_net import StepReport
 from gradnas.search.health import Health
 from gradnas.search.passes import Passes
@@ -182,11 +183,15 @@ class FitFolder:
             ValueError: it is of another search.
         """
         state, note = self.run.load_checkpoint(self.settings)
-        if state is not None:
-            self.search.load_state_dict(state["search"])
-            self.seen = Losses(**state["seen"])
-            self.trajectory = dict(state["trajectory"])
-        return note
+        if state is None:
+            return note
+        regrouped = take_over(state, self._load, lambda states: states[0])
+        return "; ".join(text for text in (note, regrouped) if text) or None
+
+    def _load(self, state: State) -> None:
+        self.search.load_state_dict(state["search"])
+        self.seen = Losses(**state["seen"])
+        self.trajectory = dict(state["trajectory"])
 
     def _state(self) -> State:
         return {

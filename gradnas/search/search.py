@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gradnas import distributed
 from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
 from gradnas.latency import Costs
+from gradnas.modules.synchronised import synchronised_norms
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -260,7 +261,7 @@ class Search(Standing):
         if self.freezing is not None:
             self.freezing.begin()
         self.passes.weigh(self.feed.sizes if sizes is None else sizes)
-        with cuda_products(self.precision):
+        with cuda_products(self.precision), synchronised_norms():
             try:
                 # The alphas first, as in algorithm 1: a second-order gradient looks through the
                 # very step that the weights take next, on the same train batch and with the same
@@ -309,7 +310,8 @@ class Search(Standing):
         Nothing changes by it: no weight, no buffer, no random state (so that the step itself sees
         the same dropout).
         """
-        return self.alpha_step.probe(loss)
+        with synchronised_norms():
+            return self.alpha_step.probe(loss)
 
     def fit(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.modules.synchronised import synchronised_norms
 from gradnas.runs import State
 from gradnas.search.recalibration import recalibrate as recalibrate_norms
 
@@ -37,6 +38,15 @@ class Means:
         """Tensors and plain values."""
         return {"totals": dict(self.totals), "count": self.count}
 
+    @staticmethod
+    def joined(states: Sequence[State]) -> State:
+        """The means of several ranks as those of one."""
+        totals: dict[str, Tensor] = {}
+        for state in states:
+            for name, total in state["totals"].items():
+                totals[name] = totals[name] + total.to(totals[name]) if name in totals else total
+        return {"totals": totals, "count": sum(float(state["count"]) for state in states)}
+
     def values(self, prefix: str = "") -> dict[str, float]:
         """The means, over the items of all ranks."""
         totals = {name: total.item() for name, total in self.totals.items()}
@@ -65,5 +75,6 @@ def recalibrate(
     Args:
         run: calls the network on a batch; by default with the batch itself.
     """
-    recalibrate_norms(network, batches, run)
+    with synchronised_norms():
+        recalibrate_norms(network, batches, run)
     network.eval()

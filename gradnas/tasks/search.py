@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch import Tensor
 
+from gradnas import distributed
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
@@ -82,6 +83,18 @@ class SearchTask(Outcome[S], Generic[S, B]):
         self.memory_mib = state["memory_mib"]
         self.trajectory = dict(state["trajectory"])
         self.search.load_state_dict(state["search"])  # the random state too: nothing draws after it
+
+    def redistributed(self, states: Sequence[State]) -> State:
+        """The state of this rank, from those of all ranks of another number of processes.
+
+        What has been counted of the epoch goes on with the first rank; an own stream of random
+        numbers begins on every other one.
+        """
+        state = dict(states[0])
+        for name in ("train_means", "valid_means"):
+            joined = Means.joined([own[name] for own in states])
+            state[name] = joined if distributed.is_main() else Means().state_dict()
+        return state
 
     # -- steps --
 

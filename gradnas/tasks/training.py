@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -88,6 +88,18 @@ class TrainTask(ABC, Generic[T, B]):
         self.means = Means(state["means"])
         self.memory_mib = state["memory_mib"]
         set_random_state(state["random_state"], self.device)
+
+    def redistributed(self, states: Sequence[State]) -> State:
+        """The state of this rank, from those of all ranks of another number of processes.
+
+        What has been counted of the epoch goes on with the first rank; an own stream of random
+        numbers begins on every other one.
+        """
+        state = dict(states[0])
+        for name in ("means",):
+            joined = Means.joined([own[name] for own in states])
+            state[name] = joined if distributed.is_main() else Means().state_dict()
+        return state
 
     # -- steps --
 

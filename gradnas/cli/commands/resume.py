@@ -27,5 +27,7 @@ class ResumeCommand(Command):
     """Of a run on a task of your own: its file, which is run."""
     other_task: Flag = None
     """Go on although that file has changed since the run began."""
+    local_batch_norm: Flag = None
+    """Of several processes: let each normalise over its own share of a batch."""
     imports: Imports = None
     """Module with a class of your own that the run uses."""

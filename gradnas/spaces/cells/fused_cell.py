@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active
+from gradnas.modules.synchronised import norms_are_synchronised
 from gradnas.spaces.cells.builtin import (
     Known,
     Layers,
@@ -134,7 +135,9 @@ class FusedCell(EdgeCell):
         Args:
             statistics: where given, what is computed in groups adds what its BatchNorms saw.
         """
-        rows = None if is_transformed() else self._rows(active)
+        # What is fused normalises as it goes, by the maps of this process.
+        is_apart = is_transformed() or (self.training and norms_are_synchronised())
+        rows = None if is_apart else self._rows(active)
         if rows is None:
             return self.edge_by_edge(before_BCHW, last_BCHW, mix_EO, active)
         grouped = self.grouped

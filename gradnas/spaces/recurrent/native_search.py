@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.modules.synchronised import norms_are_synchronised
 from gradnas.spaces.native import differentiable
 from gradnas.spaces.recurrent.kernels import (
     NATIVE,
@@ -236,6 +237,8 @@ def run_search_cell(
     tensors = (input_TBG, hidden_BH, recurrent_HG, nodes_NHG)
     names = list(activations)
     all_known = all(is_native(name, function) for name, function in activations.items())
+    if norms_are_synchronised():  # the kernels see the batch of this process alone
+        return search_cell(list(activations.values()), mask_BH, *tensors, mix_EF)
     if not all_known or kernels(*tensors, mix_EF, mask_BH) is None:
         return search_cell(list(activations.values()), mask_BH, *tensors, mix_EF)
     # The gate takes from a state as much as is mixed with it: `sum of mix` (see `search_cell`).

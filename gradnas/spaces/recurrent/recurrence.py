@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradnas.modules.synchronised import moments, norms_are_synchronised
 from gradnas.spaces.recurrent.kernels import EPS, NATIVE
 
 Activation = Callable[[Tensor], Tensor]
@@ -51,8 +52,11 @@ def normalised(s_BH: Tensor) -> Tensor:
     """BatchNorm over the batch, without affine part, always with the statistics of this batch.
 
     Also in evaluation: running statistics would be one average over all nodes and time steps, whose
-    states differ.
+    states differ. Over the batch of all processes where there are several.
     """
+    if norms_are_synchronised():
+        mean_H, variance_H, _ = moments(s_BH, [0])
+        return (s_BH - mean_H) * torch.rsqrt(variance_H + EPS)
     centred_BH = s_BH - s_BH.mean(0)
     return centred_BH * torch.rsqrt(centred_BH.square().mean(0) + EPS)
 

@@ -6,7 +6,7 @@ Legend: T time steps, B batch (streams of text), H hidden units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch import Tensor
 from gradnas import distributed, runs
 from gradnas.config import read_object
 from gradnas.data import Chunk, Corpus, TextStream, Vocabulary
+from gradnas.data.base import Plan
+from gradnas.randomness import seed_for
 from gradnas.runs import State
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
 from gradnas.tasks.evaluation import Means
@@ -145,10 +147,36 @@ def unknown_share(stream: TextStream, vocabulary: Vocabulary) -> float:
     return float((stream.data_RB[1:] == vocabulary.unknown).double().mean())
 
 
-def one_process(what: str) -> None:
-    """ValueError in a run of several processes."""
-    if distributed.world() > 1:
+def shared_stream(tokens_N: Tensor, columns: int, device: torch.device, name: str) -> TextStream:
+    """A stream of which each of several processes reads its share of the columns.
+
+    Raises:
+        ValueError: fewer columns than processes.
+    """
+    world = distributed.world()
+    if columns < world:
         raise ValueError(
-            f"{what} runs in one process: start it without torchrun, with a larger batch on one "
-            "device"
+            f"{columns} texts side by side cannot be shared by {world} processes: use a larger "
+            "batch_size or fewer processes"
         )
+    return TextStream(tokens_N, columns, device, name, own_columns(columns))
+
+
+def own_columns(columns: int) -> slice:
+    """Which of so many texts side by side are this process's."""
+    plan = Plan(columns, columns, False, 0, distributed.rank(), distributed.world())
+    return plan.share(columns)
+
+
+def noise_seed(seed: int, stream: int) -> int:
+    """Of the dropout of this process; that of the first is that of a single one."""
+    rank = distributed.rank()
+    return seed_for(seed, stream, rank) if rank else seed_for(seed, stream)
+
+
+def joined_hidden(states: Sequence[State], own: slice) -> Tensor | None:
+    """The hidden state of some columns, from the states that all ranks had for theirs."""
+    parts = [state["hidden"] for state in states]
+    if any(part is None for part in parts):
+        return None
+    return torch.cat(parts)[own]

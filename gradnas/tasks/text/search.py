@@ -10,7 +10,7 @@ Legend: T time steps, B batch (streams of text), H hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from gradnas.randomness import generator_for, seed_for
 from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.comparing import Judge
+from gradnas.search.feed import Sizes
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.spaces.recurrent.recurrent_network import LanguageLoss
@@ -33,7 +34,10 @@ from gradnas.tasks.text.reading import (
     CarriedStream,
     TextPlace,
     evaluate_text,
-    one_process,
+    joined_hidden,
+    noise_seed,
+    own_columns,
+    shared_stream,
     unknown_share,
     with_perplexity,
 )
@@ -65,7 +69,6 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     }
 
     def __init__(self, config: TextSearchConfig, corpus: Corpus, device: torch.device) -> None:
-        one_process("a search on text")
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed_for(config.seed, INIT))
             supernet = config.space.supernet(vocabulary=len(corpus.vocabulary))
@@ -85,12 +88,12 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         )
         super().__init__(config, search)
         columns = config.batch_size
-        self.train = CarriedStream(TextStream(corpus.train, columns, device, "train"))
-        self.valid = CarriedStream(TextStream(corpus.valid, columns, device, "valid"))
+        self.train = CarriedStream(shared_stream(corpus.train, columns, device, "train"))
+        self.valid = CarriedStream(shared_stream(corpus.valid, columns, device, "valid"))
         self.held_out = TextStream(corpus.valid, columns, device, "valid")
         self.held_out_unknown = unknown_share(self.held_out, corpus.vocabulary)
         self.place = TextPlace(self.train.stream, config.chunks.base)
-        torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
+        torch.manual_seed(noise_seed(config.seed, NOISE))  # dropout
 
     # -- position --
 
@@ -100,6 +103,14 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
     def go_to(self, position: State) -> None:
         self.train.load_state_dict(position["train"])
         self.valid.load_state_dict(position["valid"])
+
+    def redistributed(self, states: Sequence[State]) -> State:
+        state = super().redistributed(states)
+        for name in ("train", "valid"):
+            parts = [own[name] for own in states]
+            hidden_BH = joined_hidden(parts, own_columns(self.config.batch_size))
+            state[name] = {"stream": parts[0]["stream"], "hidden": hidden_BH}
+        return state
 
     # -- steps --
 
@@ -132,7 +143,8 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
             if config.gradient.needs_inner_step:
                 search.probe(valid_loss)
                 after_now = valid_read.hidden_BH
-        report = self._step_at_rate_of(batch, train_loss, valid_loss)
+        sizes = (batch.targets_TB.shape[1], None if valid is None else valid.targets_TB.shape[1])
+        report = self._step_at_rate_of(batch, train_loss, valid_loss, sizes)
         self.train.hidden_BH = read.hidden_BH  # of the last pass: the weight step's
         self.train_means.add(read.parts, batch.targets_TB.numel())
         if valid is not None:
@@ -141,7 +153,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         return report
 
     def _step_at_rate_of(
-        self, chunk: Chunk, train_loss: NetLoss, valid_loss: NetLoss | None
+        self, chunk: Chunk, train_loss: NetLoss, valid_loss: NetLoss | None, sizes: Sizes
     ) -> StepReport:
         """A step whose learning rate is that of the epoch times length / base of its chunk.
 
@@ -151,7 +163,7 @@ class TextSearch(SearchTask[TextSearchConfig, Chunk]):
         rates = [group["lr"] for group in groups]
         for group in groups:
             group["lr"] *= len(chunk.inputs_TB) / self.config.chunks.base
-        report = self.search.step(train_loss, valid_loss)
+        report = self.search.step(train_loss, valid_loss, sizes)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         return report

@@ -8,12 +8,13 @@ the test text is read once, with them, at the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from gradnas import distributed
 from gradnas.data import Chunk, Corpus, TextStream
 from gradnas.randomness import generator_for, seed_for
 from gradnas.runs import NonFiniteError, Record, State
@@ -23,8 +24,11 @@ from gradnas.tasks.text.reading import (
     CarriedStream,
     TextPlace,
     evaluate_text,
-    one_process,
+    joined_hidden,
+    noise_seed,
+    own_columns,
     perplexity,
+    shared_stream,
     unknown_share,
     with_perplexity,
 )
@@ -92,16 +96,17 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         device: torch.device,
         network: nn.Module | None = None,
     ) -> None:
-        one_process("a training on text")
         if network is None:
             network = build_text_network(config, len(corpus.vocabulary))
         network = network.to(device)
+        distributed.copy_from_main([*network.parameters(), *network.buffers()])
         optimizer = torch.optim.SGD(
             network.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         super().__init__(config, network, optimizer, device)
         self.corpus = corpus
-        self.train = CarriedStream(TextStream(corpus.train, config.batch_size, device, "train"))
+        train = shared_stream(corpus.train, config.batch_size, device, "train")
+        self.train = CarriedStream(train)
         self.valid = TextStream(corpus.valid, config.eval_batch_size, device, "valid")
         self.test = TextStream(corpus.test, config.test_batch_size, device, "test")
         self.place = TextPlace(self.train.stream, config.chunks.base)
@@ -109,7 +114,7 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         self.averaged: AveragedWeights | None = None  # from the trigger on
         self.valid_losses: list[float] = []
         self.best: State = {"loss": None, "epoch": None, "weights": {}}
-        torch.manual_seed(seed_for(config.seed, NOISE))  # dropout
+        torch.manual_seed(noise_seed(config.seed, NOISE))  # dropout
 
     # -- position --
 
@@ -134,6 +139,13 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         self.valid_losses = list(position["valid_losses"])
         self.best = dict(position["best"])
 
+    def redistributed(self, states: Sequence[State]) -> State:
+        state = super().redistributed(states)
+        parts = [own["train"] for own in states]
+        hidden_BH = joined_hidden(parts, own_columns(self.config.batch_size))
+        state["train"] = {"stream": parts[0]["stream"], "hidden": hidden_BH}
+        return state
+
     @property
     def num_steps(self) -> int:
         return self.steps
@@ -156,7 +168,7 @@ class TextTraining(TrainTask[TextTrainConfig, Chunk]):
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * len(batch.inputs_TB) / config.chunks.base
-        update(self, loss, config.clip_norm)
+        update(self, loss, config.clip_norm, batch.targets_TB.shape[1])
         if self.averaged is not None:
             self.averaged.add()
         self.train.hidden_BH = outputs.hidden_BH.detach()
