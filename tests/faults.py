@@ -2,8 +2,8 @@
 
     python tests/faults.py --number 200 --seed 0
 
-Every case is a run in forks of this process, one for each rank. It is disturbed, taken up again, and
-must come to the bytes of the run that nobody disturbed, or say why it does not.
+Every case is a run in forks of this process, one for each rank. It is disturbed, taken up again,
+and must come to the bytes of the run that nobody disturbed, or say why it does not.
 """
 
 from __future__ import annotations
