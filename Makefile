@@ -1,6 +1,7 @@
 # make demo: search, train and report on embedded data.  make test: the tests, of slow ones with many
 # cases a part.  make test-all: every case.  make quick: those that take a minute and a half.  All set
 # up .venv first.
+# make docs: the documentation site, build/site/index.html, with the examples run anew.
 # make test-lowest, make test-newest: those of make quick, each in an environment of its own, with the
 # lowest versions that are allowed and with the newest that there are.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 QUIETLY := --quiet --disable-pip-version-check
 TORCH = $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-all quick test-lowest test-newest lint setup clean
+.PHONY: demo docs test test-all quick test-lowest test-newest lint setup clean
 
 # Installed again only when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -52,6 +53,12 @@ test-newest:
 	.venv-newest/bin/python -m pip install $(QUIETLY) --upgrade --upgrade-strategy eager "$(TORCH)" --editable ".[all,test]"
 	$(ONE_THREAD) .venv-newest/bin/python -m pytest --numprocesses 2 -m "not slow"
 
+# The examples run first: their pages show what they print and draw.
+docs: setup
+	mkdir -p build
+	$(ONE_THREAD) $(BIN)/python docs/gallery.py > build/gallery.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: setup
 	$(BIN)/ruff check gradnas tests benchmarks examples docs/*.py
 	$(BIN)/ruff format --check gradnas tests benchmarks examples docs/*.py
@@ -59,4 +66,4 @@ lint: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest runs dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest runs dist build

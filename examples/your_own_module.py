@@ -1,7 +1,8 @@
-"""Search inside your own module: declare the alternatives where the layer is, and keep your own
-loop.
+"""Search inside your own module, with a loop of your own.
 
-Run: python examples/your_own_module.py
+    python examples/your_own_module.py
+
+The alternatives are declared where the layer is; everything else stays as it was.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections.abc import Mapping
@@ -10,13 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.config import visible
+from gradnas.notebook import is_notebook
 
 
 class Progress:
     """A context manager around a run of epochs.
 
-    On a terminal: one bar over all steps, with the time left and the latest values. Elsewhere (a
-    log file): one line for each epoch. Rank 0 alone should enable it.
+    On a terminal and in a notebook: one bar over all steps, with the time left and the latest
+    values. Elsewhere (a log file): one line for each epoch. Rank 0 alone should enable it.
 
     Args:
         title: what is running.
@@ -43,12 +45,16 @@ class Progress:
         if per_epoch is not None:
             self.start_at = first_epoch * per_epoch + first_step
         self._bar: Any = None
+        self._cell: _CellBar | None = None
         self._shown = 0.0
         self._began = time.monotonic()
         self._first_epoch = first_epoch
 
     def __enter__(self) -> Progress:
-        if self.enabled and sys.stderr.isatty():
+        if self.enabled and is_notebook():
+            total = None if self.per_epoch is None else self.epochs * self.per_epoch
+            self._cell = _CellBar(self.title, total, self.start_at)
+        elif self.enabled and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -79,24 +85,32 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._cell is not None:
+            self._cell.show({})
 
     def step(self, **values: Tensor | float) -> None:
         """Count a step. Values are read off the device at most four times a second."""
-        if self._bar is None:
+        if self._cell is not None:
+            self._cell.done += 1
+        elif self._bar is not None:
+            self._bar.advance(self._task)
+        else:
             return
-        self._bar.advance(self._task)
         now = time.monotonic()
         if now - self._shown > 0.25:
             self._shown = now
             numbers = {name: float(value) for name, value in values.items()}
-            self._bar.update(self._task, values=_text(numbers))
+            if self._cell is not None:
+                self._cell.show(numbers)
+            else:
+                self._bar.update(self._task, values=_text(numbers))
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Report a finished epoch, counted from 0."""
         if not self.enabled:
             return
         line = f"{self.title}: epoch {epoch + 1}/{self.epochs}  {_text(values)}"
-        if self._bar is None:  # a bar shows the time left itself
+        if self._bar is None and self._cell is None:  # a bar shows the time left itself
             done = epoch + 1 - self._first_epoch  # by this process: a resumed run began later
             seconds_per_epoch = (time.monotonic() - self._began) / done
             left = seconds_per_epoch * (self.epochs - epoch - 1)
@@ -111,6 +125,36 @@ class Progress:
             self._bar.console.print(visible(text), highlight=False, markup=False)
         else:
             print(visible(text), file=sys.stderr, flush=True)
+
+
+class _CellBar:
+    """The bar in the output of a notebook's cell, which is drawn anew in its place."""
+
+    def __init__(self, title: str, total: int | None, done: int) -> None:
+        from IPython.display import display
+
+        self.title = title
+        self.total = total
+        self.done = done
+        self._at_start = done
+        self._began = time.monotonic()
+        self._place = display({"text/html": "", "text/plain": title}, raw=True, display_id=True)
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Draw it with the latest values."""
+        words = [f"{self.done}" if self.total is None else f"{self.done}/{self.total}"]
+        made = self.done - self._at_start
+        if self.total is not None and made:
+            left = (time.monotonic() - self._began) / made * (self.total - self.done)
+            words.append(f"{clock(left)} left")
+        if values:
+            words.append(_text(values))
+        said = html.escape(visible("  ".join(words)))
+        state = "" if self.total is None else f' value="{self.done}" max="{self.total}"'
+        title = html.escape(self.title)
+        shown = f'{title} <progress aria-label="{title}"{state}></progress> {said}'
+        plain = f"{self.title}: {'  '.join(words)}"
+        self._place.update({"text/html": shown, "text/plain": plain}, raw=True)
 
 
 def _text(values: Mapping[str, float]) -> str:

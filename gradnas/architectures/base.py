@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from gradnas.config import Json, JsonObject, check_file, did_you_mean, parse_json
+from gradnas.notebook import Shown
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000
 
 
-class Architecture(ABC):
+class Architecture(Shown, ABC):
     """The discrete result of a search. A subclass is a frozen dataclass and says what it holds.
 
     Class attributes:

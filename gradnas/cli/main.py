@@ -30,6 +30,20 @@ from gradnas.cli.traces import told, trace_of
 from gradnas.cli.usage import one_sentence, shortened
 from gradnas.config import did_you_mean
 
+# What `gradnas` alone prints.
+OVERVIEW = """\
+gradnas: gradient-based neural architecture search
+
+  gradnas search my_task.py                 inside your own model: docs/tasks.md
+  gradnas search digits                     a cell, on embedded images
+  gradnas search text                       a recurrent cell, on embedded text
+  gradnas discover data.csv --target y      the law in a table
+  gradnas latency measure proxyless-digits  milliseconds of operations, here
+  gradnas train RUN                         what was found, beside random ones
+  gradnas report RUN                        a page; also draw, watch, evaluate
+  gradnas export RUN -o model.onnx          or .pt2, or readable .py
+  gradnas recipes                           named settings; see also --help"""
+
 AnyCommand = (
     Annotated[SearchCommand, subcommand("search")]
     | Annotated[ResumeCommand, subcommand("resume")]
@@ -51,8 +65,13 @@ AnyCommand = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     open_streams()
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _carry_out(parsed(arguments))
+        if not given:
+            line(OVERVIEW)
+            flush()
+            return 0
+        code = _carry_out(parsed(given))
         flush()
         return code
     except BrokenPipeError:

@@ -21,6 +21,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.architectures.registry import load_architecture
 from gradnas.config import from_json, read_object
 from gradnas.gradients import ArchitectureGradient, FirstOrder
+from gradnas.notebook import Shown
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
@@ -47,7 +48,7 @@ from gradnas.tasks.your_task.task import Task
 
 
 @dataclass(frozen=True)
-class TaskRun:
+class TaskRun(Shown):
     """A finished run on a task of one's own, and its folder.
 
     Attributes:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.latency import Costs
+from gradnas.notebook import Shown
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
 from gradnas.search.recalibration import recalibrate as recalibrate_norms
@@ -24,7 +25,7 @@ from gradnas.spaces.base import Supernet, Weights
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Shown):
     """What the search stands for at one moment.
 
     Attributes:

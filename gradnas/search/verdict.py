@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
+from gradnas.notebook import Shown
 from gradnas.search import verdict_words
 
 FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise
@@ -153,7 +154,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Shown):
     """What came out of a search, measured on held-out examples with the weights of the search.
 
     Attributes:

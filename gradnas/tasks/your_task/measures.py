@@ -70,6 +70,7 @@ class Accuracy:
 
 
 accuracy = Accuracy()
+"""Share of the targets that are the class with the largest output: `accuracy(outputs, target)`."""
 
 
 def _shape(value: Any) -> str:
