@@ -2,9 +2,9 @@
 
     python docs/gallery.py [NAME ...] [--out build/gallery]
 
-The documentation site shows it (docs/site.py), the tests look at it. The commands of an example are
-the indented lines of its docstring that begin with `gradnas` or `python`; a search's run folder goes
-into a temporary one.
+The documentation site shows it (docs/pages.py), the tests look at it. The commands of an example
+are the indented lines of its docstring that begin with `gradnas` or `python`; the run folder of a
+search goes into a temporary one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 NOT_SHOWN = {"plain_module"}  # what another one is compared with
+GRADNAS = [sys.executable, "-m", "gradnas"]
 # Of progress, each line of which is like the one before
 PROGRESS = re.compile(r"^\S.*: epoch \d+/\d+  .*\n", re.MULTILINE)
 
@@ -55,7 +56,7 @@ def run(name: str, out: Path) -> str:
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "examples").symlink_to(EXAMPLES)
         for words in commands(name):
-            program = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "gradnas"]
+            program = [sys.executable] if words[0] == "python" else GRADNAS
             done = subprocess.run(
                 [*program, *words[1:]], cwd=place, env=environment, text=True, capture_output=True
             )

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.config import visible
-from gradnas.notebook import is_notebook
 
 
 class Progress:
@@ -155,6 +154,13 @@ class _CellBar:
         shown = f'{title} <progress aria-label="{title}"{state}></progress> {said}'
         plain = f"{self.title}: {'  '.join(words)}"
         self._place.update({"text/html": shown, "text/plain": plain}, raw=True)
+
+
+def is_notebook() -> bool:
+    """Whether what runs is a cell of a notebook, which can show HTML; a terminal cannot."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def _text(values: Mapping[str, float]) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from gradnas.architectures.shown import Shown
 from gradnas.config import Json, JsonObject, check_file, did_you_mean, parse_json
-from gradnas.notebook import Shown
 
 # A bound on the work that a hostile text can cause: far beyond any published architecture
 MAX_CHARACTERS = 100_000

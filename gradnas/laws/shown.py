@@ -26,6 +26,18 @@ class ShownLaws(ABC):
     def _fitted(self, name: str) -> FittedLaws:
         """The laws that were found; an AttributeError says that `name` needs them."""
 
+    def _html_repr(self) -> str:
+        """What scikit-learn gives a notebook: of a fitted estimator its laws, else its settings."""
+        from sklearn.utils import estimator_html_repr
+
+        from gradnas.laws.notebook import html_of
+
+        try:
+            self._fitted("_html_repr")
+        except AttributeError:
+            return str(estimator_html_repr(self))
+        return html_of(self)
+
     @property
     def pareto_(self) -> pandas.DataFrame:
         """The Pareto fronts as a pandas frame, by rising complexity.

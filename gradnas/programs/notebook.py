@@ -38,7 +38,10 @@ def _run(run: TaskRun) -> str:
             numbers.append((name.replace("_", " "), f"{value:.4g}"))
     folder = f"<p>run folder: <code>{_text(run.path)}</code></p>"
     if isinstance(run, SearchRun):
-        return _joined(_result(run.result), folder)
+        # The result is made anew from the checkpoint; what was measured at the end lies beside it.
+        written = run.results.get("verdict")
+        verdict = Verdict.from_json(written) if isinstance(written, dict) else None
+        return _joined(_result(run.result), _verdict(verdict), folder)
     return _joined(_table(numbers), folder)
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from gradnas import distributed, runs
 from gradnas.architectures.choices import Choices
 from gradnas.architectures.registry import load_architecture
+from gradnas.architectures.shown import Shown
 from gradnas.config import from_json, read_object
 from gradnas.gradients import ArchitectureGradient, FirstOrder
-from gradnas.notebook import Shown
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer

@@ -100,8 +100,26 @@ exact; }
 }
 table + table { margin-top: 16px; }
 @media (max-width: 640px) {
+  body { padding: 18px 14px 40px; }
   .pair { grid-template-columns: 1fr; }
-  table.wide { display: block; overflow-x: auto; }
-  table.wide td { overflow-wrap: normal; }
+  /* What is wider than the window moves sideways by itself, and not the page. */
+  table { display: block; overflow-x: auto; }
+  th { white-space: normal; }
+}
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; }
+  body { background: #14181d; color: #e4e7eb; }
+  a { color: #8fb8ff; }
+  h2 { border-color: #3a4450; }
+  .about, .tiles span, figcaption, .caption, th { color: #aab4bf; }
+  .lead { background: #1f262e; }
+  .lead.good { background: #17261a; }
+  .lead.bad { background: #2c1a1a; }
+  .notice { background: #2a2214; }
+  .tiles div { border-color: #3a4450; }
+  pre { background: #1f262e; }
+  th, td { border-color: #2c343d; }
+  /* Pictures are drawn in dark ink. */
+  figure svg, figure img { background: #f7f9fb; border-radius: 8px; }
 }
 """

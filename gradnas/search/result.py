@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
+from gradnas.architectures.shown import Shown
 from gradnas.latency import Costs
-from gradnas.notebook import Shown
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
 from gradnas.search.recalibration import recalibrate as recalibrate_norms

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gradnas.architectures.base import Architecture
+from gradnas.architectures.shown import Shown
 from gradnas.config import JsonObject
-from gradnas.notebook import Shown
 from gradnas.search import verdict_words
 
 FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise

@@ -229,3 +229,4 @@ OPERATIONS: dict[str, Factory] = {
     "nor_conv_3x3": nor_conv_3x3,
     "noise": noise,
 }
+"""Name -> a function `(channels, stride, affine) -> nn.Module`, of every operation for cells."""

@@ -34,6 +34,7 @@ DARTS_NAMES = (
     "dil_conv_5x5",
 )
 DARTS_OPERATIONS: dict[str, Factory] = {name: OPERATIONS[name] for name in DARTS_NAMES}
+"""The eight operations of DARTS (arXiv 1806.09055, 3.1), by name, in the order of its tables."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ for: results carry `Shown`, and know nothing of pictures.
 from __future__ import annotations
 
 import pkgutil
-import sys
 
 # Of what is shown: object -> HTML.
 MAKER = "gradnas.programs.notebook:html_of"
@@ -21,10 +20,3 @@ class Shown:
         """A piece of HTML that needs nothing from elsewhere; pictures are part of it."""
         html: str = pkgutil.resolve_name(MAKER)(self)
         return html
-
-
-def is_notebook() -> bool:
-    """Whether what runs is a cell of a notebook, which can show HTML; a terminal cannot."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return shell is not None and hasattr(shell, "kernel")

@@ -89,17 +89,25 @@ def subject_of(module: str) -> str:
 
 
 def first_sentence(name: str, module: str) -> str:
-    """Of a public name's docstring, as its source has it; empty for a constant."""
+    """Of a public name's docstring, as its source has it.
+
+    Raises:
+        PluginError: it has none.
+    """
     for file in _sources(module):
         body = ast.parse(file.read_text(encoding="utf-8")).body
         for node, after in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
                 return _opening(ast.get_docstring(node) or "")
-            if isinstance(node, ast.Assign | ast.AnnAssign) and _assigned(node) == name:
-                # A constant: the text below it, or the comment of its file
-                is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                return _opening(str(after.value.value)) if is_text else ""
-    return ""
+            is_meant = isinstance(node, ast.Assign | ast.AnnAssign) and _assigned(node) == name
+            # Of a constant the text that stands below it
+            if is_meant and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                return _opening(str(after.value.value))
+        for node in body:
+            passed_on = isinstance(node, ast.ImportFrom) and name in {a.name for a in node.names}
+            if passed_on and node.module != module:
+                return first_sentence(name, str(node.module))
+    raise PluginError(f"{module}.{name} has no docstring")
 
 
 def _opening(doc: str) -> str:
@@ -114,7 +122,7 @@ def _assigned(node: ast.Assign | ast.AnnAssign) -> str:
 def _sources(module: str) -> Iterator[Path]:
     path = ROOT / Path(*module.split("."))
     if path.is_dir():  # a room whose `__init__` passes names on
-        yield from sorted(path.glob("*.py"))
+        yield path / "__init__.py"
     else:
         yield path.with_suffix(".py")
 
@@ -125,7 +133,8 @@ def reference() -> dict[str, str]:
     listed: dict[str, list[str]] = {subject: [] for subject in (*SUBJECTS, OTHER)}
     for name, module in public_names().items():
         pages[f"reference/{name}.md"] = f"---\ntitle: {name}\n---\n\n::: {module}.{name}\n"
-        listed[subject_of(module)].append(f"| [{name}]({name}.md) | {first_sentence(name, module)} |")
+        row = f"| [{name}]({name}.md) | {first_sentence(name, module)} |"
+        listed[subject_of(module)].append(row)
     index = ["# Reference", "", "Every public name: `import gradnas`, then `gradnas.NAME`.", ""]
     for subject, rows in listed.items():
         if rows:
@@ -194,11 +203,10 @@ def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
         if place is None or place.src_uri not in ("gallery/index.md", "reference/index.md"):
             continue
         room = place.src_uri.split("/")[0]
-        below = [
-            file.page
-            for file in files.documentation_pages()
-            if file.src_uri.startswith(f"{room}/") and file.page is not None and file.page is not item
-        ]
+        below = []
+        for file in files.documentation_pages():
+            if file.src_uri.startswith(f"{room}/") and file.page not in (None, item):
+                below.append(file.page)
         section = Section(room.capitalize(), [item, *below])
         nav.items[nav.items.index(item)] = section
         for child in section.children:
