@@ -27,6 +27,9 @@ MORE_CSS = """
 overflow-x: auto; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.chosen td { font-weight: 600; background: #eff7ee; }
+@media screen and (prefers-color-scheme: dark) {
+  .law, tr.chosen td { background: #17261a; }
+}
 """
 CHOICE = (
     "The law with the smallest description length is chosen: n ln(error) + (constants + "

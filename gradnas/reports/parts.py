@@ -105,6 +105,7 @@ table + table { margin-top: 16px; }
   /* What is wider than the window moves sideways by itself, and not the page. */
   table { display: block; overflow-x: auto; }
   th { white-space: normal; }
+  th, table.wide td { overflow-wrap: normal; }
 }
 @media screen and (prefers-color-scheme: dark) {
   :root { color-scheme: dark; }
