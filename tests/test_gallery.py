@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gradnas.cli.main import main
+
 ROOT = Path(__file__).resolve().parents[1]
 GALLERY = ROOT / "docs" / "gallery.py"
 # Of the examples whose truth is known
@@ -42,16 +44,35 @@ def test_an_example_is_short_and_says_how_it_is_run(gallery, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(examples()) - ELSEWHERE - {"plain_module"}))
-def test_an_example_runs(gallery, name, tmp_path, monkeypatch):
+def test_an_example_runs(gallery, name, tmp_path, monkeypatch, capsys):
+    """As its docstring says; where the truth is known to the end, else for two epochs."""
     if name == "language_model":
         pytest.importorskip("transformers")
-    monkeypatch.setenv("PYTHONWARNINGS", "default")
-    printed = gallery.run(name, tmp_path)
-    assert "verdict: " in printed and "epoch" not in printed.split("choices")[0].split("\n", 1)[1]
-    assert (tmp_path / name / "output.txt").read_text(encoding="utf-8") == printed
-    assert (tmp_path / name / "choices.svg").stat().st_size > 1000
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    ((program, *words),) = gallery.commands(name)
+    assert program == "gradnas"
+    if name not in TRUTH:
+        words[words.index("--epochs") + 1] = "2"
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "verdict: " in printed
+    assert len(list(tmp_path.glob("runs/*/cells.svg"))) == 1
     if name in TRUTH:
         assert re.search(rf"^  \w+ +{TRUTH[name]} ", printed, re.MULTILINE), printed
+
+
+@pytest.mark.slow
+def test_what_an_example_prints_and_draws_is_kept(gallery, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "default")
+    short = ["gradnas", "search", "examples/time_series.py", "--epochs", "1"]
+    monkeypatch.setattr(gallery, "commands", lambda name: [short])
+    printed = gallery.run("time_series", tmp_path)
+    assert printed.startswith(f"$ {' '.join(short)}\n") and "verdict: " in printed
+    assert "epoch 1/1" not in printed  # progress is left out
+    kept = tmp_path / "time_series"
+    assert (kept / "output.txt").read_text(encoding="utf-8") == printed
+    assert (kept / "choices.svg").stat().st_size > 1000
 
 
 def test_a_command_that_fails_is_said(gallery, tmp_path, monkeypatch):

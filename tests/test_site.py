@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_browser import PICTURES, looked_at, needs_chromium, started
 
 import gradnas
 
@@ -41,11 +42,12 @@ def test_names_that_share_an_entry_have_one_each():
     )
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What `mkdocs build` said, and the folder of the site."""
     pytest.importorskip("mkdocs", reason="the site needs mkdocs: pip install 'gradnas[docs]'")
     # With what one example printed, in the place of all: `make docs` runs them.
-    place = tmp_path / "tree"
+    place = tmp_path_factory.mktemp("site") / "tree"
     place.mkdir()
     for name in ("docs", "examples", "benchmarks", "gradnas"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -59,11 +61,33 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         cwd=place,
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1", "HOME": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1", "HOME": str(place)},
     )
+    return done, place / "build" / "site"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(built):
+    done, site = built
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr + done.stdout
-    page = (place / "build" / "site" / "gallery" / "time_series.html").read_text(encoding="utf-8")
+    page = (site / "gallery" / "time_series.html").read_text(encoding="utf-8")
     assert "time_series-choices.svg" in page and "dilation 8" in page
-    reference = place / "build" / "site" / "reference"
-    assert {file.stem for file in reference.glob("*.html")} >= set(gradnas._MODULES)
+    assert {file.stem for file in (site / "reference").glob("*.html")} >= set(gradnas._MODULES)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_site_asks_for_nothing_elsewhere(built):
+    _, site = built
+    addresses = ["index.html", "tasks.html", "gallery/time_series.html", "reference/Search.html"]
+    with started() as browser:
+        for address in addresses:
+            for width, scheme in ((1300, "light"), (400, "dark")):
+                page, complaints, outside = looked_at(
+                    browser, site / address, width=width, scheme=scheme
+                )
+                assert not complaints and not outside, address
+                assert page.evaluate(PICTURES) == [], address
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+                page.context.close()
