@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from gradnas.latency import macs as macs
     from gradnas.latency import measure as measure
     from gradnas.latency import num_params as num_params
+    from gradnas.laws.constraints import Constraint as Constraint
     from gradnas.laws.discover import LawSettings as LawSettings
     from gradnas.laws.equations import EquationClassifier as EquationClassifier
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
+    from gradnas.laws.engine.graph import EquationGraph as EquationGraph
     from gradnas.laws.primitives import Primitive as Primitive
     from gradnas.modules.call import Call as Call
     from gradnas.modules.skip import Skip as Skip
@@ -90,7 +92,9 @@ _MODULES = {
     "macs": "gradnas.latency",
     "measure": "gradnas.latency",
     "num_params": "gradnas.latency",
+    "Constraint": "gradnas.laws.constraints",
     "LawSettings": "gradnas.laws.discover",
+    "EquationGraph": "gradnas.laws.engine.graph",
     "EquationClassifier": "gradnas.laws.equations",
     "EquationRegressor": "gradnas.laws.equations",
     "Primitive": "gradnas.laws.primitives",

@@ -15,6 +15,7 @@ from gradnas.data.tabular import check_size
 from gradnas.laws.engine.data import Loss as Loss
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.stages import Discovery
+from gradnas.laws.formula import Formula
 from gradnas.laws.law import Law as Law
 from gradnas.laws.law import LawProgress as LawProgress
 from gradnas.laws.law import Laws as Laws
@@ -32,6 +33,8 @@ def discover_laws(
     seed: int = 0,
     on_progress: Callable[[LawProgress], None] | None = None,
     names: Sequence[str] | None = None,
+    start: Sequence[Formula] = (),
+    candidates: int = 0,
 ) -> Laws:
     """A Pareto front of laws for one target.
 
@@ -43,6 +46,8 @@ def discover_laws(
         x_ND, y_N: finite numbers; targets in [0, 1] for "logistic", at least 0 for "poisson".
         weights_N: sample weights, not negative.
         names: of the features, for the notes; by default x1, x2, ...
+        start: formulas in the units of the data, to begin with.
+        candidates: how many more formulas the result is to hold beside its front.
 
     Raises:
         ValueError: shapes that do not fit, numbers that are not finite or of a size whose squares
@@ -72,7 +77,7 @@ def discover_laws(
     # The whole engine is on the CPU and differentiates, whatever holds where it is called.
     with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
         problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
-        return Discovery(problem, on_progress).run()
+        return Discovery(problem, on_progress, start, candidates).run()
 
 
 def _on_the_cpu() -> AbstractContextManager[object]:

@@ -20,10 +20,13 @@ from gradnas.laws.discover import (
     LawSettings,
     Loss,
 )
+from gradnas.laws.constraints import Constraint
 from gradnas.laws.estimator import EquationEstimator
+from gradnas.laws.losses import OwnLoss
 from gradnas.laws.outputs import Classes, Numbers, Output
 from gradnas.laws.primitives import Primitive
 from gradnas.laws.rows import check_target_values, checked_features, feature_names, prepared
+from gradnas.laws.wishes import Given, LossName, Wishes
 
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
 
@@ -52,8 +55,20 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         random_state: a number, a NumPy `RandomState`, or None for another law each time. The same
             number gives the same law.
         progress: show a bar with the best law so far on stderr.
+        loss: "squared"; "absolute" (a law of the median) or "huber", which outliers hardly move; or
+            a function `(prediction, target)` of two torch tensors that gives the loss of every row.
+            Structures are looked for with rows weighted as the loss pulls at them, constants are
+            fitted by the loss itself, and the errors of the front are its mean. With output="real".
+        form: a law with open constants that are fitted, nothing is searched: a text such as
+            "a*x1/(b + x1) + c" (what is no feature is a constant) or a sympy expression. Without
+            open constants: a given law, to be scored.
+        start: a form, or several, that the search begins with; their constants are fitted.
+        constraints: `gradnas.Constraint`s that the laws keep in the ranges of the features in the
+            data: they are checked at some 3,000 points there, and what breaks one is fitted again
+            or dropped. Where no law keeps them, `fit` says so. With output="real".
 
     Attributes:
+        constants_: the fitted constants of a form, by name.
         equation_: the chosen law, a sympy expression in the feature names (`equations_` of several
             outputs).
         pareto_: the Pareto front, a pandas frame.
@@ -75,6 +90,10 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         settings: LawSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
+        loss: LossName | OwnLoss = "squared",
+        form: Given | None = None,
+        start: Given | Sequence[Given] | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         super().__init__(
             primitives=primitives,
@@ -87,6 +106,25 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             progress=progress,
         )
         self.output = output
+        self.loss = loss
+        self.form = form
+        self.start = start
+        self.constraints = constraints
+
+    def _wishes(self) -> Wishes:
+        return Wishes(self.loss, self.form, self.start, self.constraints)
+
+    @property
+    def constants_(self) -> dict[str, float]:
+        """The fitted constants of a form, by name.
+
+        Raises:
+            AttributeError: a search has no constants with names, or there are several outputs.
+        """
+        fitted = self._fitted("constants_")
+        if self.form is None or len(fitted.fronts) > 1:
+            raise AttributeError("constants_ are those of one form: form= and one target")
+        return dict(fitted.fronts[0].constants)
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Find the laws.

@@ -22,7 +22,6 @@ from gradnas.laws.discover import (
     Laws,
     LawSettings,
     Loss,
-    discover_laws,
 )
 from gradnas.laws.fitted import FittedLaws
 from gradnas.laws.outputs import Outputs
@@ -33,6 +32,7 @@ from gradnas.laws.primitives import (
 from gradnas.laws.progress import LawBar
 from gradnas.laws.rows import feature_names, validation
 from gradnas.laws.shown import ShownLaws
+from gradnas.laws.wishes import LawRequest, Wishes, find_laws
 
 AFTER_A_STOP = 0.05  # of the effort, for the outputs that have no law when the user stops
 KEPT_ROWS = 1000  # of the training data, for `plot`
@@ -156,8 +156,9 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         """Search for the laws of each output, and keep what is shown of them."""
         settings = self._law_settings()
         _, table = resolve(settings.primitives)
-        weights_N = None if (w_N == 1.0).all() else w_N
         names = feature_names(self, x_ND.shape[1])
+        wishes = self._wishes()
+        wishes.check(names, loss)
         fronts: list[Laws] = []
         began = time.monotonic()
         for k, target in enumerate(outputs.targets):
@@ -166,7 +167,8 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
-                fronts.append(discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names))
+                request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
+                fronts.append(find_laws(request, wishes))
         self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts
@@ -187,6 +189,10 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             return settings
         rest = settings.max_seconds - (time.monotonic() - began)
         return replace(settings, max_seconds=max(rest, 1e-3) / left)
+
+    def _wishes(self) -> Wishes:
+        """What is asked for beyond a search."""
+        return Wishes()
 
     def _law_settings(self) -> LawSettings:
         """The settings, with what was given beside them."""

@@ -160,6 +160,8 @@ class Law:
         agreement: how many of the refitted proposals ended in this law.
         has_pole: whether it runs off to infinity within the ranges of the features.
         rounding: errors below this are of rounding.
+        measure: what the errors are, in words, where they are not those of `loss`.
+        written: the law as it was given, where it was; in the names of the features.
     """
 
     formula: Formula
@@ -172,6 +174,8 @@ class Law:
     primitives: dict[str, Primitive] = field(default_factory=dict, repr=False)
     has_pole: bool = False
     rounding: float = 0.0
+    measure: str = ""
+    written: Expr | None = field(default=None, repr=False)
 
     def linear(self, x_ND: np.ndarray) -> np.ndarray:
         """The value of the formula.
@@ -198,6 +202,8 @@ class Law:
         Of a few ways to write it the shortest; those not found within `simplify_seconds` are left
         out.
         """
+        if self.written is not None:
+            return neat(self.written)
         written = shortest(to_sympy(self.formula, names, self.primitives), simplify_seconds)
         return neat(with_plain_symbols(written))
 
@@ -213,6 +219,9 @@ class Laws:
         notes: sentences about what was done to the data or left out, for the user to read.
         counts: how many proposals came from where, how many restarts were dropped as non-finite.
         stopped: whether the search was ended by Ctrl-C.
+        candidates: more formulas of short description, in the units of the data, where somebody
+            asked for them.
+        constants: the open constants of a given form, by name.
     """
 
     front: tuple[Law, ...]
@@ -220,6 +229,8 @@ class Laws:
     notes: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
+    candidates: tuple[Formula, ...] = field(default=(), repr=False)
+    constants: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -301,5 +301,6 @@ def _front(axes: Axes, laws: Laws, place: int) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("complexity (constants + operations)")
-    axes.set_title(f"Pareto front: {ERRORS[laws.front[place].loss]}", size=SMALL)
+    law = laws.front[place]
+    axes.set_title(f"Pareto front: {law.measure or ERRORS[law.loss]}", size=SMALL)
     axes.legend(loc="best")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike
 from gradnas.laws import text as law_text
 from gradnas.laws.fitted import FittedLaws
 from gradnas.laws.rows import checked_features
+from gradnas.laws.sources import LawSources
 
 if TYPE_CHECKING:  # loaded where they are used: they take long
     import pandas
 
 
-class ShownLaws(ABC):
+class ShownLaws(LawSources):
     """The part of an estimator that a reader of laws uses."""
 
     _kept: tuple[np.ndarray, np.ndarray]  # features and targets, for `plot`

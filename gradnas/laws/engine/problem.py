@@ -120,6 +120,11 @@ class Problem:
         """A formula for `data` as the same law in the units of the data."""
         return unscaled(formula, self.scales, self.scale_y)
 
+    def of_size_1(self, formula: Formula) -> Formula:
+        """A law in the units of the data as a formula for `data`."""
+        inverse = [1.0 / scale for scale in self.scales]
+        return unscaled(formula, inverse, 1.0 / self.scale_y)
+
     def in_units_of_loss(self, loss: float) -> float:
         """A loss on `data` in the units of the data."""
         return loss * self.scale_y**2

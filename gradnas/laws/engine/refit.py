@@ -101,7 +101,7 @@ def curvature_and_residual(eta_CN: Tensor, data: LawData) -> tuple[Tensor, Tenso
     return data.w_N * variance_CN.clamp(min=1e-6), data.w_N * (data.y_N - mean_CN)
 
 
-def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
+def solve_scaled(matrix: Tensor, vector: Tensor) -> Tensor:
     """Solution of symmetric systems, scaled to a unit diagonal first; zeros where there is none."""
     scale = matrix.diagonal(dim1=-2, dim2=-1).clamp(min=1e-200).rsqrt()
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
@@ -140,7 +140,7 @@ def state_at(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: Law
         for _ in range(2):  # the second round removes the rounding error of the first
             residual_CN = data.y_N - (weight_CL.unsqueeze(1) @ basis_CLN).squeeze(1)
             right = (weighted_CLN @ residual_CN.unsqueeze(-1)).squeeze(-1)
-            weight_CL = weight_CL + _solve(gram, right)
+            weight_CL = weight_CL + solve_scaled(gram, right)
     eta_CN = (weight_CL.unsqueeze(1) @ basis_CLN).squeeze(1)
     loss_C = mean_loss(eta_CN, data)
     jacobian_CPN, _ = batch.backward(values, weight_CL[:, :-1])
@@ -169,7 +169,7 @@ def _descend(
             extra[:, P:] = 0.0
         # Padding and constants that nothing depends on have zeros there, which would be singular.
         extra = extra + 1e-12 * diagonal + (diagonal == 0)
-        step = _solve(state.matrix + torch.diag_embed(extra), state.gradient)
+        step = solve_scaled(state.matrix + torch.diag_embed(extra), state.gradient)
         theta_CP = state.theta_CP + step[:, :P]
         weight_CL = state.weight_CL + step[:, P:]
         trial = state_at(batch, theta_CP, weight_CL, data)

@@ -8,7 +8,7 @@ the units of the data, and rounded (`engine/front.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gradnas.laws.engine.atoms import (
@@ -53,8 +53,16 @@ PROPOSALS = 0.9
 class Discovery:
     """One call of `discover_laws`, on checked arrays."""
 
-    def __init__(self, problem: Problem, on_progress: Callable[[LawProgress], None] | None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        on_progress: Callable[[LawProgress], None] | None,
+        start: Sequence[Formula] = (),
+        candidates: int = 0,
+    ) -> None:
         self.problem = problem
+        self.start = [problem.of_size_1(formula) for formula in start]
+        self.candidates = candidates
         self.settings = problem.settings
         self.on_progress = on_progress
         self.notes = list(problem.notes)
@@ -103,10 +111,23 @@ class Discovery:
             notes=tuple(self.notes),
             counts=self.counts,
             stopped=work.stopped,
+            candidates=tuple(self.problem.in_units(item.formula) for item in self._others()),
         )
+
+    def _others(self) -> list[Fitted]:
+        """As many members as were asked for, half by description length, half by error."""
+        half = self.candidates // 2
+        by_error = sorted(self.pool.items, key=lambda item: item.loss)
+        members = [*self.pool.best(self.candidates - half), *by_error[:half]]
+        return list({id(item): item for item in members if item.formula.nodes}.values())
 
     def _search(self) -> None:
         settings = self.settings
+        if self.start:
+            # With their own constants, and with the best.
+            self.pool.add(refit(self.start, self.problem.data, steps=0))
+            self.pool.add(refit(self.start, self.problem.data, steps=30))
+            self._prune(3)
         self._enumerate()
         # Without noise few rows say as much as many.
         best = self.pool.best(1)[0]
