@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from gradnas.latency import num_params as num_params
     from gradnas.laws.constraints import Constraint as Constraint
     from gradnas.laws.discover import LawSettings as LawSettings
+    from gradnas.laws.engine.graph import EquationGraph as EquationGraph
     from gradnas.laws.equations import EquationClassifier as EquationClassifier
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
-    from gradnas.laws.engine.graph import EquationGraph as EquationGraph
     from gradnas.laws.primitives import Primitive as Primitive
     from gradnas.modules.call import Call as Call
     from gradnas.modules.skip import Skip as Skip

@@ -33,6 +33,10 @@ def discover(command: DiscoverCommand) -> None:
         "max_complexity",
         "max_seconds",
         "plain_darts",
+        "loss",
+        "form",
+        "start",
+        "compare",
         "seed",
     )
     if command.what is not None and command.what.endswith(".json"):

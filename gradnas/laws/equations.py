@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import sympy
@@ -16,17 +16,23 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.multiclass import check_classification_targets
 
+from gradnas.laws.constraints import Constraint
 from gradnas.laws.discover import (
     LawSettings,
     Loss,
 )
-from gradnas.laws.constraints import Constraint
 from gradnas.laws.estimator import EquationEstimator
-from gradnas.laws.losses import OwnLoss
+from gradnas.laws.fitted import FittedLaws
+from gradnas.laws.group_law import GroupLaw, coded
+from gradnas.laws.grouped import OF_ONE_GROUP, one_group, split_off, with_groups
 from gradnas.laws.outputs import Classes, Numbers, Output
 from gradnas.laws.primitives import Primitive
+from gradnas.laws.robust import AskedLoss
 from gradnas.laws.rows import check_target_values, checked_features, feature_names, prepared
-from gradnas.laws.wishes import Given, LossName, Wishes
+from gradnas.laws.wishes import Given, Wishes
+
+if TYPE_CHECKING:
+    import pandas
 
 LOSSES: dict[str, Loss] = {"real": "squared", "probability": "logistic", "counts": "poisson"}
 
@@ -78,6 +84,9 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
     """
 
+    _labels: tuple[object, ...] | None = None  # of the groups
+    _group_column: str | None = None  # of the frame that they were in
+
     def __init__(
         self,
         *,
@@ -90,7 +99,7 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         settings: LawSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
         progress: bool = False,
-        loss: LossName | OwnLoss = "squared",
+        loss: AskedLoss = "squared",
         form: Given | None = None,
         start: Given | Sequence[Given] | None = None,
         constraints: Sequence[Constraint] = (),
@@ -126,13 +135,23 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             raise AttributeError("constants_ are those of one form: form= and one target")
         return dict(fitted.fronts[0].constants)
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: Sequence[object] | str | None = None,
+    ) -> Self:
         """Find the laws.
 
         Args:
             X: (N, D) array or pandas frame of numbers.
             y: (N,) or, for several outputs, (N, K) numbers.
             sample_weight: (N,); whole numbers count repetitions, others are scaled to a mean of 1.
+            groups: (N,) labels of categories, such as species or laboratories, or the name of a
+                column of X that holds them (`predict` then takes them from there): one structure is
+                found for all, and those of its constants differ between groups that the description
+                length says so of (`group_constants_`; `of_group` gives the law of one).
 
         Raises:
             ValueError: something that is not a finite number, columns of the same name, a target
@@ -142,38 +161,55 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
             raise ValueError(f"output must be one of {', '.join(LOSSES)}, not {self.output!r}")
         self._notes = []
         check_target_values(y)
+        X, groups, self._group_column = split_off(X, groups, None)
         x_ND, y_NK = checked_features(self, X, reset=True, y=y, multi_output=True, y_numeric=True)
         self._flat = y_NK.ndim == 1
         targets = _names_of_target(y, 1 if self._flat else y_NK.shape[1])
         y_NK = y_NK.reshape(len(y_NK), -1).astype(np.float64)
         names = feature_names(self, x_ND.shape[1])
+        self._labels = None
+        if groups is not None:
+            code_N, self._labels = coded(groups, len(x_ND))
+            x_ND = np.column_stack([x_ND, code_N])
+            names = [*names, "the group"]
         x_ND, y_NK, w_N = prepared(x_ND, y_NK, sample_weight, names, self._note)
         for k, name in enumerate(targets):
             _check_target(y_NK[:, k], name, self.output)
         self._find(x_ND, y_NK, w_N, LOSSES[self.output], Numbers(targets, self.output))
         return self
 
-    def predict(self, X: ArrayLike, law: int | None = None) -> np.ndarray:
+    def predict(
+        self, X: ArrayLike, law: int | None = None, groups: Sequence[object] | str | None = None
+    ) -> np.ndarray:
         """The expected target, of the shape that `fit` had it in.
 
         NaN, with a warning, where the law is undefined.
 
         Args:
             law: row of the Pareto front; by default the chosen law.
+            groups: (N,) labels, where `fit` had groups.
         """
         fitted = self._fitted("predict")
-        y_NK = fitted.predicted(checked_features(self, X), law)
+        X, groups, _ = split_off(X, groups, self._group_column)
+        x_ND = checked_features(self, X)
+        y_NK = fitted.predicted(with_groups(x_ND, groups, self._labels), law)
         return y_NK[:, 0] if self._flat else y_NK
 
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """R2 of the prediction.
+    def score(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: Sequence[object] | str | None = None,
+    ) -> float:
+        """R2 of the prediction; arguments as of `fit`.
 
         Raises:
             ValueError: the law is undefined in a row, so that R2 has no value.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what it says is raised below
-            predicted = self.predict(X)
+            predicted = self.predict(X, groups=groups)
         undefined_N = np.atleast_1d(~np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1))
         if undefined_N.any():
             raise ValueError(
@@ -183,6 +219,41 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
                 "pareto_"
             )
         return float(r2_score(y, predicted, sample_weight=sample_weight))
+
+    @property
+    def group_constants_(self) -> pandas.DataFrame:
+        """The constants that differ between groups: a row for each group, a column for each.
+
+        Raises:
+            AttributeError: `fit` had no groups, or there are several outputs.
+        """
+        import pandas
+
+        fitted = self._fitted("group_constants_")
+        law = fitted.law(0)
+        if not isinstance(law, GroupLaw) or len(fitted.fronts) > 1:
+            raise AttributeError("group_constants_ are those of groups= and one target")
+        return pandas.DataFrame(dict(law.own), index=list(law.labels))
+
+    def of_group(self, label: object) -> Self:
+        """The law of one group alone, as a fitted estimator without groups.
+
+        Raises:
+            ValueError: `fit` had no groups, or not this one.
+        """
+        fitted = self._fitted("of_group")
+        if self._labels is None:
+            raise ValueError("of_group is of a fit with groups=")
+        return one_group(self, fitted.fronts, self._labels, label)
+
+    def _fitted(self, name: str) -> FittedLaws:
+        fitted = super()._fitted(name)
+        if self._labels is not None and name in OF_ONE_GROUP:
+            raise ValueError(
+                f"{name} is of one law, and every group has its own: ask of_group(label), such as "
+                f"of_group({self._labels[0]!r}).{name}(...)"
+            )
+        return fitted
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]

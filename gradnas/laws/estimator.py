@@ -24,21 +24,23 @@ from gradnas.laws.discover import (
     Loss,
 )
 from gradnas.laws.fitted import FittedLaws
+from gradnas.laws.groups import find_grouped
 from gradnas.laws.outputs import Outputs
 from gradnas.laws.primitives import (
     Primitive,
     resolve,
 )
 from gradnas.laws.progress import LawBar
+from gradnas.laws.request import LawRequest
 from gradnas.laws.rows import feature_names, validation
-from gradnas.laws.shown import ShownLaws
-from gradnas.laws.wishes import LawRequest, Wishes, find_laws
+from gradnas.laws.studied import StudiedLaws
+from gradnas.laws.wishes import find_laws
 
 AFTER_A_STOP = 0.05  # of the effort, for the outputs that have no law when the user stops
 KEPT_ROWS = 1000  # of the training data, for `plot`
 
 
-class EquationEstimator(ShownLaws, BaseEstimator):
+class EquationEstimator(StudiedLaws, BaseEstimator):
     """What both estimators share.
 
     `laws_` holds a Pareto front for each output, `outputs_` what they are about.
@@ -47,6 +49,7 @@ class EquationEstimator(ShownLaws, BaseEstimator):
     laws_: list[Laws]
     n_features_in_: int
     _notes: list[str]
+    _labels: tuple[object, ...] | None = None  # of groups with constants of their own
     outputs_: Outputs
     _formulas: dict[tuple[int, int], Expr]  # worked out once
 
@@ -156,9 +159,13 @@ class EquationEstimator(ShownLaws, BaseEstimator):
         """Search for the laws of each output, and keep what is shown of them."""
         settings = self._law_settings()
         _, table = resolve(settings.primitives)
-        names = feature_names(self, x_ND.shape[1])
+        names = feature_names(self)
         wishes = self._wishes()
         wishes.check(names, loss)
+        labels = self._labels
+        if labels is not None:
+            wishes.check_groups()
+            names = [*names, "the group"]
         fronts: list[Laws] = []
         began = time.monotonic()
         for k, target in enumerate(outputs.targets):
@@ -168,12 +175,16 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
                 request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
-                fronts.append(find_laws(request, wishes))
+                if labels is None:
+                    fronts.append(find_laws(request, wishes))
+                else:
+                    fronts.append(find_grouped(request, wishes, labels))
         self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))
         self._kept = (x_ND[rows], y_NK[rows])
+        self._keep_training(x_ND, y_NK, w_N)
 
     def _for_one_of(
         self, settings: LawSettings, began: float, left: int, fronts: Sequence[Laws]
@@ -189,10 +200,6 @@ class EquationEstimator(ShownLaws, BaseEstimator):
             return settings
         rest = settings.max_seconds - (time.monotonic() - began)
         return replace(settings, max_seconds=max(rest, 1e-3) / left)
-
-    def _wishes(self) -> Wishes:
-        """What is asked for beyond a search."""
-        return Wishes()
 
     def _law_settings(self) -> LawSettings:
         """The settings, with what was given beside them."""

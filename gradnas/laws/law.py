@@ -194,6 +194,11 @@ class Law:
             return np.exp(eta_N)
         return eta_N
 
+    def legend(self, digits: int | None = 4) -> list[str]:
+        """Lines about the symbols of `expression` that are no features: none here."""
+        del digits
+        return []
+
     def expression(self, names: Sequence[str] | None = None, simplify_seconds: float = 1.0) -> Expr:
         """The formula (without the inverse link) as a sympy expression in the feature names.
 

@@ -75,7 +75,7 @@ class Program:
         values: list[Tensor] = []
         for step in self.steps:
             values.append(_value(step, values, x_ND, constants_SP))
-        shape = torch.broadcast_shapes(constants_SP.shape[:-1] + (len(x_ND),))
+        shape = torch.broadcast_shapes((*constants_SP.shape[:-1], len(x_ND)))
         columns = [values[place].expand(shape) for place in self.outputs]
         return torch.stack(columns, dim=-1)
 

@@ -12,6 +12,7 @@ import pandas
 
 from gradnas.config import JsonObject
 from gradnas.data.tabular import Table
+from gradnas.laws.comparison import Comparison
 from gradnas.laws.equations import (
     EquationClassifier,
     EquationRegressor,
@@ -44,16 +45,32 @@ GRAPH = (
     "products (Π) and ratios (÷) in orange, dashed lines into a denominator. What is used twice "
     "stands there twice. The printed law is this graph, simplified."
 )
+ERRORS_SAY = {
+    "covariance": "Of nonlinear least squares (of a likelihood: the inverse Fisher information), "
+    "given the structure. That the structure was found in the same rows is not counted. Without a "
+    "number: the rows do not determine the constant beside the others.",
+    "bootstrap": "By 200 samples of the rows, given the structure. That the structure was found in "
+    "the same rows is not counted.",
+}
+COMPARED = (
+    "The law was searched again without each fold, so no held-out row was seen; the laws are below. "
+    "Linear regression and gradient boosting (scikit-learn's default settings) saw the same rows. "
+    "Size: constants and operations; coefficients; leaves of all trees."
+)
 CLASSES = "Each class against the rest; the probabilities, divided by their sum, are predicted."
 
 
 @dataclass(frozen=True)
 class FoundLaws:
-    """What a discovery found: a fitted estimator, its table, and the features as a frame."""
+    """What a discovery found: a fitted estimator, its table, and the features as a frame.
+
+    `comparison` is that with other models on held-out folds, where it was asked for.
+    """
 
     estimator: EquationRegressor | EquationClassifier
     table: Table
     frame: pandas.DataFrame
+    comparison: Comparison | None = None
 
     def laws(self, digits: int | None, *, latex: bool = False) -> list[str]:
         """The chosen laws with their left sides.
@@ -98,7 +115,9 @@ def law_page(found: FoundLaws, name: str, config: JsonObject, environment: JsonO
     about = f"Law of {table.target} from {', '.join(table.names)}; {table.source}"
     sections = [
         _section("Data against law", _plots(found)),
+        *_compared(found),
         _section("Pareto front", _fronts(found)),
+        _section("How sure the constants are", _errors(found)),
         _section("Computation graph", _graphs(found)),
         _section("The law as LaTeX", _pre("\n".join(found.latex_lines()))),
         _section("The law as Python", _pre(estimator.to_python())),
@@ -198,6 +217,46 @@ def _front(found: FoundLaws, k: int) -> str:
     what = f"{estimator.targets_[k]}{_link(laws.front[-1].loss)}"
     heads.append(f"<th>{_esc(what)}</th>")
     return f'<table class="wide"><tr>{"".join(heads)}</tr>{"".join(rows)}</table>'
+
+
+def _errors(found: FoundLaws) -> str:
+    """The constants of the chosen laws with their errors."""
+    parts: list[str] = []
+    method = ""
+    for k in range(len(found.estimator.laws_)):
+        try:
+            errors = found.estimator.uncertainty(output=k)
+        except ValueError as error:  # such as a function of one's own, which only torch knows
+            parts.append(f'<p class="notice">{_esc(error)}</p>')
+            continue
+        method = errors.method
+        heads = ["standard error", "95% from", "to"]
+        cells = "".join(f'<th class="number">{head}</th>' for head in ["value", *heads])
+        rows = [f"<tr><th>constant</th>{cells}</tr>"]
+        for name, *numbers in errors.table.itertuples(index=False):
+            cells = "".join(f'<td class="number">{number:.4g}</td>' for number in numbers)
+            rows.append(f"<tr><td>{_esc(name)}</td>{cells}</tr>")
+        parts.append(f"<p><code>{_esc(errors.law)}</code></p><table>{''.join(rows)}</table>")
+    if method:
+        parts.append(f'<p class="caption">{_esc(ERRORS_SAY[method])}</p>')
+    return "\n".join(parts)
+
+
+def _compared(found: FoundLaws) -> list[str]:
+    """The section of the comparison, where there is one."""
+    comparison = found.comparison
+    if comparison is None:
+        return []
+    heads = "".join(f'<th class="number">{head}</th>' for head in ("mean", "least", "size"))
+    rows = [f"<tr><th>model</th>{heads}</tr>"]
+    for name, mean, least, size in comparison.table.itertuples():
+        numbers = (f"{mean:.3f}", f"{least:.3f}", f"{size:.0f}")
+        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+        rows.append(f"<tr><td>{_esc(name)}</td>{cells}</tr>")
+    laws = _pre("\n".join(comparison.laws))
+    says = f"{comparison.score} of {len(comparison.folds)} held-out folds. {COMPARED}"
+    content = f'<table>{"".join(rows)}</table>\n<p class="caption">{_esc(says)}</p>\n{laws}'
+    return [_section("What simplicity costs", content)]
 
 
 def _link(loss: str) -> str:

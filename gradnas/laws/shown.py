@@ -109,6 +109,8 @@ class ShownLaws(LawSources):
         used: set[str] = set()
         for expression in fitted.expressions(law):
             used |= {str(symbol) for symbol in expression.free_symbols}
+        for k in range(len(fitted.fronts)):
+            lines += fitted.law(k, law).legend(digits)
         return "\n".join([*lines, *law_text.legend(fitted.names, used)])
 
     def right_sides(self, digits: int | None = 4, law: int | None = None) -> list[str]:

@@ -22,19 +22,20 @@ C99CodePrinter: Any = _C99CodePrinter
 StrPrinter: Any = _StrPrinter
 
 # Words that the languages keep for themselves, and names that the sources use.
-C_WORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if
-    inline int long register restrict return short signed sizeof static struct switch typedef union
-    unsigned void volatile while law out y0 y1 yn j0 j1 jn pow exp log sin cos tan asin acos atan
-    sinh cosh tanh sqrt cbrt fabs fmax fmin floor ceil erf erfc gamma tgamma main
-    NAN INFINITY I""".split()
-)
-JULIA_WORDS = frozenset(
-    """baremodule begin break catch const continue do else elseif end export false finally for
-    function global if import in isa let local macro module mutable outer public quote return struct
-    true try type using where while law pi im exp log sin cos tan asin acos atan sinh cosh tanh
-    sqrt abs sign max min floor ceil erf float""".split()
-)
+C_TEXT = """
+auto break case char const continue default do double else enum extern float for goto if inline int
+long register restrict return short signed sizeof static struct switch typedef union unsigned void
+volatile while law out y0 y1 yn j0 j1 jn pow exp log sin cos tan asin acos atan sinh cosh tanh sqrt
+cbrt fabs fmax fmin floor ceil erf erfc gamma tgamma main NAN INFINITY I
+"""
+JULIA_TEXT = """
+baremodule begin break catch const continue do else elseif end export false finally for function
+global if import in isa let local macro module mutable outer public quote return struct true try
+type using where while law pi im exp log sin cos tan asin acos atan sinh cosh tanh sqrt abs sign max
+min floor ceil erf float
+"""
+C_WORDS = frozenset(C_TEXT.split())
+JULIA_WORDS = frozenset(JULIA_TEXT.split())
 JULIA_FUNCTIONS = {
     "Abs": "abs",
     "Max": "max",
@@ -42,9 +43,8 @@ JULIA_FUNCTIONS = {
     "ceiling": "ceil",
 }
 # What sympy has under the name that Julia has it.
-SAME_IN_JULIA = frozenset(
-    """exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sign floor""".split()
-)
+SAME_TEXT = "exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sign floor"
+SAME_IN_JULIA = frozenset(SAME_TEXT.split())
 
 
 class _C(C99CodePrinter):
@@ -218,7 +218,7 @@ class LawSources(ABC):
         return julia_source(fitted.expressions(law), fitted.names, fitted.outputs.targets)
 
     def latex_table(self, digits: int | None = 4) -> str:
-        """The Pareto front as a LaTeX table (of the package booktabs), with a star at the chosen law.
+        """The Pareto front as a LaTeX table (of the package booktabs), a star at the chosen law.
 
         Args:
             digits: as of `text`.

@@ -55,8 +55,25 @@ SYMBOLS: dict[str, Callable[[Term], Term]] = {
 }
 
 
+class Named(float):
+    """A constant that is written as a symbol.
+
+    Attributes:
+        name: of the symbol.
+    """
+
+    name: str
+
+    def __new__(cls, value: float, name: str) -> Named:
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
+
+
 def _number(value: float) -> Term:
     """An integer where it is a small one, so that sympy can work with it; else the exact double."""
+    if isinstance(value, Named):
+        return sympy.Symbol(value.name, real=True)
     if float(value).is_integer() and abs(value) < 1e6:
         return sympy.Integer(int(value))
     return sympy.Float(value, 17)
@@ -81,7 +98,11 @@ def _angle(value: float) -> Term:
     So `sin(x + 1.5707963267948966)` is `cos(x)`.
     """
     twelfths = round(value / (math.pi / 12))
-    if twelfths and abs(value - twelfths * math.pi / 12) <= 1e-14 * abs(value):
+    if (
+        twelfths
+        and not isinstance(value, Named)
+        and abs(value - twelfths * math.pi / 12) <= 1e-14 * abs(value)
+    ):
         return sympy.Rational(twelfths, 12) * sympy.pi
     return _number(value)
 

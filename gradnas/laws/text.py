@@ -68,7 +68,8 @@ Digits = int | Mapping[float, int] | None
 def _digits_of(value: float, digits: Digits) -> int | None:
     """How many significant digits a constant is written with; None: all."""
     if isinstance(digits, Mapping):
-        return digits.get(value)
+        # A printer writes the sign of a negative constant apart.
+        return digits.get(value, digits.get(-value))
     return digits
 
 
@@ -164,6 +165,13 @@ def text(expression: Expr, digits: Digits = None, names: Sequence[str] | None = 
     printer.digits = digits
     own = [] if names is None else text_names(names)
     printer.names = dict(zip(names or [], own, strict=True))
+    return printer.doprint(expression)
+
+
+def text_of(expression: Expr, names: Sequence[str], written: Mapping[str, str]) -> str:
+    """As `text`, with other symbols, such as constants, written as `written` says."""
+    printer = _Text()
+    printer.names = {**dict(zip(names, text_names(names), strict=True)), **written}
     return printer.doprint(expression)
 
 

@@ -5,18 +5,15 @@ Legend: N rows, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsRegressor
 from sympy import Expr
 from torch import Tensor
 
 from gradnas.laws.constraints import Constraint, Limits, checked_constraints
-from gradnas.laws.discover import discover_laws
 from gradnas.laws.engine.data import Loss
 from gradnas.laws.engine.poles import Box
 from gradnas.laws.fitting import (
@@ -30,41 +27,29 @@ from gradnas.laws.fitting import (
 from gradnas.laws.formula import Formula
 from gradnas.laws.given import Form, read_form
 from gradnas.laws.judging import Candidate, Judge
-from gradnas.laws.law import LawProgress, Laws, LawSettings
-from gradnas.laws.losses import (
-    HUBER,
-    Absolute,
-    Huber,
-    Logistic,
-    LossFunction,
-    OwnLoss,
-    Poisson,
-    Squared,
-    bisquare,
-    checked_own,
-    scale_of,
-)
+from gradnas.laws.law import Laws
+from gradnas.laws.losses import Huber, LossFunction, Squared
 from gradnas.laws.primitives import resolve
+from gradnas.laws.request import LawRequest
+from gradnas.laws.robust import (
+    CANDIDATES,
+    LINKED,
+    AskedLoss,
+    huber_at,
+    loss_for,
+    reweighted,
+)
 from gradnas.laws.symbolic import sympy
 
 Given = str | Expr
-LossName = Literal["squared", "absolute", "huber"]
 LOSS_NAMES = ("squared", "absolute", "huber")
-LINKED: dict[str, LossFunction] = {"logistic": Logistic(), "poisson": Poisson()}
-CANDIDATES = 24
-MOST_ROWS = 3000  # that constants are fitted on
-FIRST_EFFORT = 0.4  # of the search whose residuals say which rows are far off
-MOST_SEARCHES = 2
-SAME = 0.02  # mean change of the rows' weights below which another search would see the same
-NEIGHBOURS = 7
-PSEUDO = 0.1  # of all rows' weight: of a point that the law is to go through
 
 
 @dataclass(frozen=True)
 class Wishes:
     """See `EquationRegressor`."""
 
-    loss: LossName | OwnLoss = "squared"
+    loss: AskedLoss = "squared"
     form: Given | None = None
     start: Given | Sequence[Given] | None = None
     constraints: Sequence[Constraint] = ()
@@ -112,71 +97,17 @@ class Wishes:
         for given in [*self.starts, *([] if self.form is None else [self.form])]:
             read_form(given, names)
 
+    def check_groups(self) -> None:
+        """Refuse what groups do not go with.
 
-@dataclass(frozen=True)
-class LawRequest:
-    """One target: its rows, and how laws are looked for.
-
-    Args:
-        link: the loss of the engine, which says what the laws' values are.
-    """
-
-    x_ND: np.ndarray
-    y_N: np.ndarray
-    w_N: np.ndarray
-    settings: LawSettings
-    link: Loss
-    seed: int
-    on_progress: Callable[[LawProgress], None] | None
-    names: Sequence[str]
-
-    @property
-    def rows(self) -> Rows:
-        """What constants are fitted on: all rows, or so many of them, evenly."""
-        places = np.arange(len(self.y_N))
-        if len(places) > MOST_ROWS:
-            places = np.unique(np.linspace(0, len(places) - 1, MOST_ROWS).astype(int))
-        x_ND, y_N, w_N = tensors(self.x_ND[places], self.y_N[places], self.w_N[places])
-        return Rows(x_ND, y_N, w_N / w_N.mean())
-
-    def searched(
-        self,
-        factor_N: np.ndarray | None = None,
-        effort: float = 1.0,
-        start: Sequence[Formula] = (),
-        candidates: int = 0,
-        extra: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Laws:
-        """A search by squares (or the likelihood), with the weights of the rows multiplied.
-
-        Args:
-            extra: points that laws are to go through, and their values.
+        Raises:
+            ValueError: another loss, constraints or a start.
         """
-        w_N = self.w_N
-        if factor_N is not None:
-            w_N = w_N * factor_N
-            w_N = w_N * (self.w_N[factor_N > 0].sum() / max(w_N.sum(), 1e-300))
-        x_ND = self.x_ND
-        y_N = self.y_N
-        if extra is not None:
-            x_ND = np.concatenate([x_ND, extra[0]])
-            y_N = np.concatenate([y_N, extra[1]])
-            weight = max(1.0, PSEUDO * w_N.sum())
-            w_N = np.concatenate([w_N, np.full(len(extra[1]), weight)])
-        weights_N = None if (w_N == 1.0).all() else w_N
-        settings = replace(self.settings, effort=effort * self.settings.effort)
-        return discover_laws(
-            x_ND,
-            y_N,
-            settings,
-            weights_N,
-            self.link,
-            self.seed,
-            self.on_progress,
-            self.names,
-            start=start,
-            candidates=candidates,
-        )
+        if self.loss != "squared" or self.constraints or self.starts:
+            raise ValueError(
+                "groups go with the squared error (or a likelihood), and without constraints and "
+                "start: fit the groups one by one for these"
+            )
 
 
 def find_laws(request: LawRequest, wishes: Wishes) -> Laws:
@@ -188,7 +119,7 @@ def find_laws(request: LawRequest, wishes: Wishes) -> Laws:
     if wishes.plain:
         return request.searched()
     if wishes.form is not None:
-        return _given_law(request, wishes)
+        return given_law(request, wishes)
     start = [_start(request, given) for given in wishes.starts]
     extra = _points(wishes.constraints, request.names)
     is_squared = wishes.loss == "squared"
@@ -197,7 +128,7 @@ def find_laws(request: LawRequest, wishes: Wishes) -> Laws:
     if is_squared:
         laws = request.searched(start=start, candidates=CANDIDATES, extra=extra)
         return _refined(request, wishes, laws, None)
-    laws, factor_N = _reweighted(request, wishes, start, extra)
+    laws, factor_N = reweighted(request, wishes.loss, start, extra)
     return _refined(request, wishes, laws, factor_N)
 
 
@@ -239,25 +170,25 @@ def _start(request: LawRequest, given: Given) -> Formula:
     return formula
 
 
-def _given_law(request: LawRequest, wishes: Wishes) -> Laws:
+def given_law(request: LawRequest, wishes: Wishes) -> Laws:
     """The one law of a given form."""
     assert wishes.form is not None
     form = read_form(wishes.form, request.names)
     model = FormModel(form)
     rows = request.rows
-    loss, measure = _loss_for(request, wishes, rows)
+    loss, measure = loss_for(request, wishes.loss, rows)
     fit = fit_form(model, rows, loss, request.seed)
     notes: list[str] = []
     if isinstance(loss, Huber):
-        loss, measure = _huber_at(model, rows, fit.theta_P)
+        loss, measure = huber_at(model, rows, fit.theta_P)
         fit = fit_form(model, rows, loss, request.seed)
     if not np.isfinite(fit.loss):
         raise ValueError(
             f"the form {form.expression} is undefined in some row, whatever its constants are "
             "(such as the logarithm of a negative number): leave these rows out, or change it"
         )
-    limits = _limits(request, wishes, rows)
-    judge = _judge(request, rows, loss, measure, limits, torch.ones_like(rows.y_N))
+    judge = judge_of(request, wishes, rows, loss, measure, torch.ones_like(rows.y_N))
+    limits = judge.limits
     kept = judge.within_limits(Candidate(model, fit.theta_P))
     if kept is None:
         assert limits is not None
@@ -302,106 +233,6 @@ def _row_notes(request: LawRequest, rows: Rows) -> list[str]:
     return [f"of {len(request.y_N)} rows, the constants were fitted on {len(rows.y_N)}"]
 
 
-# ---- losses --------------------------------------------------------------------------------------
-
-
-def _loss_for(request: LawRequest, wishes: Wishes, rows: Rows) -> tuple[LossFunction, str]:
-    """The loss, and its name where that of the link does not say it."""
-    if request.link != "squared":
-        return LINKED[request.link], ""
-    if wishes.loss == "squared":
-        return Squared(), ""
-    if wishes.loss == "absolute":
-        return Absolute(), "mean absolute error"
-    if wishes.loss == "huber":
-        return Huber(HUBER * max(_rough_scale(request), 1e-300)), "mean Huber loss"
-    assert callable(wishes.loss)
-    name = getattr(wishes.loss, "__name__", type(wishes.loss).__name__)
-    own = checked_own(wishes.loss, rows.y_N)
-    return own, "mean loss" if name == "<lambda>" else f"mean {name}"
-
-
-def _huber_at(model: FormModel | FormulaModel, rows: Rows, theta_P: Tensor) -> tuple[Huber, str]:
-    """Huber's loss with the scale of a law's residuals."""
-    eta_1N, _ = model(rows.x_ND, theta_P[None])
-    scale = scale_of(rows.y_N - torch.nan_to_num(eta_1N[0]), rows.w_N)
-    delta = HUBER * max(scale, 1e-9 * rows.spread**0.5)
-    return Huber(delta), f"mean Huber loss (quadratic up to {delta:.3g})"
-
-
-def _rough_residuals(request: LawRequest) -> np.ndarray:
-    """Targets minus the median of those of the nearest rows."""
-    x_ND = request.x_ND
-    spread_D = x_ND.std(axis=0)
-    scaled_ND = (x_ND - x_ND.mean(axis=0)) / np.where(spread_D > 0, spread_D, 1.0)
-    count = min(NEIGHBOURS, len(x_ND) - 1)
-    neighbours = KNeighborsRegressor(n_neighbors=count + 1).fit(scaled_ND, request.y_N)
-    index = neighbours.kneighbors(scaled_ND, return_distance=False)
-    others = np.array([[j for j in row if j != i][:count] for i, row in enumerate(index)])
-    return request.y_N - np.median(request.y_N[others], axis=1)
-
-
-def _rough_scale(request: LawRequest) -> float:
-    residual_N, w_N = tensors(_rough_residuals(request), request.w_N)
-    return scale_of(residual_N, w_N)
-
-
-def _reweighted(
-    request: LawRequest,
-    wishes: Wishes,
-    start: Sequence[Formula],
-    extra: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[Laws, np.ndarray]:
-    """Searches by squares whose rows weigh as the loss pulls at them; the last, and the weights.
-
-    With a robust loss a row that is far off every good law has no weight, so that the structure is
-    that of the others.
-    """
-    own = checked_own(wishes.loss, tensors(request.y_N)[0]) if callable(wishes.loss) else None
-    factor_N = np.ones(len(request.y_N))
-    effort = FIRST_EFFORT
-    if own is None:
-        residual_N, w_N = tensors(_rough_residuals(request), request.w_N)
-        factor_N = _trust(residual_N, w_N)
-    for k in range(MOST_SEARCHES):
-        laws = request.searched(factor_N, effort, start, CANDIDATES, extra)
-        law = laws.front[laws.best]
-        value_N = law.linear(request.x_ND)
-        known_N = np.isfinite(value_N)
-        residual_N, eta_N, w_N = tensors(request.y_N - value_N, value_N, request.w_N)
-        if own is not None:
-            weight_1N, _ = own.weights(torch.nan_to_num(eta_N)[None], tensors(request.y_N)[0])
-            new_N = _bounded(weight_1N[0].numpy())
-        else:
-            new_N = _trust(residual_N.nan_to_num(0.0), w_N)
-        new_N = np.where(known_N, new_N, 0.0)
-        change = float(np.abs(new_N / new_N.max() - factor_N / factor_N.max()).mean())
-        factor_N = new_N
-        is_full = effort == 1.0
-        effort = 1.0
-        if laws.stopped or (is_full and (change < SAME or k == MOST_SEARCHES - 1)):
-            break
-        start = [law.formula]
-    return laws, factor_N
-
-
-def _bounded(weight_N: np.ndarray) -> np.ndarray:
-    """Weights of at most a hundred times their median: a residual of zero would take all."""
-    positive_N = weight_N[weight_N > 0]
-    if not len(positive_N):
-        return np.ones_like(weight_N)
-    middle = float(np.median(positive_N))
-    return np.clip(weight_N / middle, 1e-3, 100.0)
-
-
-def _trust(residual_N: Tensor, w_N: Tensor) -> np.ndarray:
-    """How far each row is one of many that agree."""
-    scale = scale_of(residual_N, w_N)
-    size = float(residual_N.abs().mean())
-    scale = max(scale, 1e-9 * size, 1e-300)
-    return bisquare(residual_N, scale).numpy()
-
-
 # ---- the end -------------------------------------------------------------------------------------
 
 
@@ -422,20 +253,21 @@ def _limit_notes(limits: Limits | None) -> list[str]:
     ]
 
 
-def _judge(
+def judge_of(
     request: LawRequest,
+    wishes: Wishes,
     rows: Rows,
     loss: LossFunction,
     measure: str,
-    limits: Limits | None,
     trust_N: Tensor,
 ) -> Judge:
+    """How laws of a target are fitted and judged."""
     return Judge(
         rows=rows,
         loss=loss,
         link=request.link,
         measure=measure,
-        limits=limits,
+        limits=_limits(request, wishes, rows),
         seed=request.seed,
         points=float(request.w_N.sum()),
         trust_N=trust_N,
@@ -445,12 +277,11 @@ def _judge(
 def _refined(request: LawRequest, wishes: Wishes, laws: Laws, factor_N: np.ndarray | None) -> Laws:
     """A search's laws and candidates, fitted by the loss and under the constraints."""
     rows = request.rows
-    loss, measure = _loss_for(request, wishes, rows)
+    loss, measure = loss_for(request, wishes.loss, rows)
     table = laws.front[0].primitives
     chosen = FormulaModel(laws.front[laws.best].formula, table)
     if isinstance(loss, Huber):
-        loss, measure = _huber_at(chosen, rows, chosen.start_P)
-    limits = _limits(request, wishes, rows)
+        loss, measure = huber_at(chosen, rows, chosen.start_P)
     trust_N = torch.ones_like(rows.y_N)
     notes = list(laws.notes)
     if factor_N is not None:
@@ -471,7 +302,8 @@ def _refined(request: LawRequest, wishes: Wishes, laws: Laws, factor_N: np.ndarr
         if formula not in candidates:
             model = FormulaModel(formula, table)
             candidates[formula] = Candidate(model, model.start_P)
-    judge = _judge(request, rows, loss, measure, limits, trust_N)
+    judge = judge_of(request, wishes, rows, loss, measure, trust_N)
+    limits = judge.limits
     found = judge.front(list(candidates.values()))
     if found is None:
         kept = "; ".join(str(constraint) for constraint in wishes.constraints)

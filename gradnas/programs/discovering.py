@@ -54,6 +54,11 @@ class DiscoverConfig:
         max_complexity: choose among laws of at most this complexity.
         max_seconds: seconds by the clock after which nothing new is started.
         plain_darts: DARTS as published for equations, for comparison.
+        loss: "squared", "absolute" or "huber".
+        form: a law with open constants that are fitted instead of a search.
+        start: formulas that the search begins with.
+        compare: folds in which the law is compared with linear regression and gradient boosting; 0:
+            it is not.
         seed: of everything random.
     """
 
@@ -71,6 +76,10 @@ class DiscoverConfig:
     max_complexity: int | None = None
     max_seconds: float | None = None
     plain_darts: bool = False
+    loss: Literal["squared", "absolute", "huber"] = "squared"
+    form: str | None = None
+    start: tuple[str, ...] | None = None
+    compare: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +92,11 @@ class DiscoverConfig:
         check_numbers(self)
         if self.primitives is not None:
             resolve(self.primitives)  # refuses what is unknown
+        if self.compare < 0 or self.compare == 1:
+            raise ValueError(f"compare is a number of folds from 2 on, not {self.compare}")
+        is_class = self.output == "class"
+        if is_class and (self.loss != "squared" or self.form is not None or self.start):
+            raise ValueError("loss, form and start are for numbers, not for --output class")
         if not 0 <= self.seed < 2**32:  # of scikit-learn
             raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
 
@@ -121,7 +135,8 @@ class DiscoverConfig:
         }
         if self.output == "class":
             return EquationClassifier(**shared)
-        return EquationRegressor(output=self.output, **shared)
+        wishes: dict[str, Any] = {"loss": self.loss, "form": self.form, "start": self.start}
+        return EquationRegressor(output=self.output, **wishes, **shared)
 
 
 def start_discovery(config: DiscoverConfig, out: Path) -> runs.Run:
@@ -152,9 +167,13 @@ def discover(
     estimator = config.estimator(progress)
     frame = pandas.DataFrame(table.x_ND, columns=list(table.names))
     began = time.monotonic()
-    estimator.fit(frame, pandas.Series(table.y_N, name=table.target), sample_weight=table.weights_N)
+    target = pandas.Series(table.y_N, name=table.target)
+    estimator.fit(frame, target, sample_weight=table.weights_N)
+    comparison = None
+    if config.compare:
+        comparison = config.estimator(False).compare(frame, target, config.compare)
     seconds = time.monotonic() - began
-    return FoundLaws(estimator, table, frame), seconds
+    return FoundLaws(estimator, table, frame, comparison), seconds
 
 
 def save_discovery(run: runs.Run, config: DiscoverConfig, found: FoundLaws, seconds: float) -> None:
@@ -256,6 +275,10 @@ def front_lines(found: FoundLaws) -> list[str]:
         lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=True)
     lines += estimator.legend()
     lines += textwrap.wrap(f"{found.score_name} {found.score:.4g}; {estimator.stability_}", WIDTH)
+    if found.comparison is not None:
+        comparison = found.comparison
+        lines.append(f"{comparison.score} of {len(comparison.folds)} held-out folds:")
+        lines += comparison.table.to_string(float_format="{:.3f}".format).splitlines()
     for note in estimator.notes_:
         lines += textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="      ")
     return lines

@@ -53,6 +53,18 @@ class DiscoverCommand(Command):
     """Seconds by the clock after which nothing new is started; Ctrl-C does it at once."""
     plain_darts: Flag = None
     """DARTS as published for equations, for comparison."""
+    loss: Annotated[Literal["squared", "absolute", "huber"] | None, arg(help_behavior_hint="")] = (
+        None
+    )
+    """What is minimised; outliers hardly move the law with absolute and huber."""
+    form: Text = None
+    """A law with open constants to fit instead of a search, such as 'a*x1/(b + x1) + c'."""
+    start: Annotated[tuple[str, ...] | None, arg(metavar="FORMULA ...", help_behavior_hint="")] = (
+        None
+    )
+    """Formulas that the search begins with."""
+    compare: Whole = None
+    """Folds in which the law is compared with linear regression and gradient boosting."""
     out: Folder = None
     """Folder to make; by default the next free one in runs/."""
     seed: Whole = None
