@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from gradnas.laws.convert import formula_of
 from gradnas.laws.engine.batch import FormulaBatch
+from gradnas.laws.engine.front import SHOWN
+from gradnas.laws.engine.poles import Box, has_pole
 from gradnas.laws.engine.refit import output_basis, solve_scaled
 from gradnas.laws.formula import Formula
 from gradnas.laws.given import Form
@@ -28,6 +30,9 @@ from gradnas.randomness import generator_for
 STARTS = 96
 RACE = 12  # steps of all starts; the best go on
 KEPT = 12
+KEPT_ROBUST = 40  # where poles beside outliers are the best of many starts
+NARROW = 5e-3  # of the usual target: a thousand times that beside a zero is a pole
+KEPT_SOUND = 3  # that go on to the end
 STEPS = 80
 START_ROWS = 400  # rows that starts are tried on
 CONVERGED = 1e-28  # share of the first loss
@@ -216,11 +221,37 @@ def fit_form(model: FormModel, rows: Rows, loss: LossFunction, seed: int) -> Fit
     if model.num_constants:
         theta_SP = _with_linear(model, some, theta_SP)
         theta_SP, loss_S = _descend(model, some, loss, theta_SP, RACE)
-        theta_SP = theta_SP[torch.argsort(loss_S)[:KEPT]]
-        if len(some.y_N) < len(rows.y_N):
-            theta_SP, loss_S = _descend(model, some, loss, theta_SP, STEPS)
-            theta_SP = theta_SP[torch.argsort(loss_S)[:3]]
-    return fit_from(model, rows, loss, theta_SP, 3 * STEPS)
+        kept = KEPT if loss.degree == 2 else KEPT_ROBUST
+        theta_SP = theta_SP[torch.argsort(loss_S)[:kept]]
+        theta_SP, loss_S = _descend(model, some, loss, theta_SP, STEPS)
+        theta_SP = theta_SP[_without_poles(model, some, theta_SP, loss_S)]
+    return fit_from(model, rows, loss, theta_SP, 2 * STEPS)
+
+
+def _without_poles(model: FormModel, rows: Rows, theta_SP: Tensor, loss_S: Tensor) -> Tensor:
+    """Which starts to go on with: the best without a pole between the data, if any is.
+
+    A pole beside an outlier takes it out of the loss, and explains nothing. Where the data show one
+    (a twentieth of the loss) it stays.
+    """
+    # A pole beside a row may be ever so narrow: what is a few times the usual target next to a
+    # division by zero is one. (The largest target may be an outlier.)
+    usual = float(rows.y_N.abs().median())
+    box = replace(Box.around(rows.x_ND.T, rows.y_N), largest=NARROW * usual)
+    order = torch.argsort(loss_S)
+    sound: list[int] = []
+    for place in order.tolist():
+        if not math.isfinite(float(loss_S[place])):
+            break
+        formula, table = model.formula(theta_SP[place])
+        if not has_pole(formula, box, table):
+            sound.append(place)
+        if len(sound) == KEPT_SOUND:
+            break
+    best = int(order[0])
+    if not sound or float(loss_S[best]) < SHOWN * float(loss_S[sound[0]]):
+        return order[:KEPT_SOUND]
+    return torch.tensor(sound)
 
 
 def _starts(model: FormModel, rows: Rows, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ HUBER = 1.345  # standard deviations: 95% as efficient as least squares where no
 # Standard deviations beyond which a row has no weight in a robust search (Beaton and Tukey, 1974).
 BISQUARE = 4.685
 NORMAL = 1.4826  # the standard deviation of normal noise, in median absolute deviations
-LEAST = 1e-9  # of the residuals' scale: what a residual counts as at least
+SMOOTH = 0.1  # of the median residual: what a residual counts as at least, in an absolute error
 
 
 class LossFunction(ABC):
@@ -29,7 +29,7 @@ class LossFunction(ABC):
 
     Attributes:
         name: for people, in `pareto_` and reports.
-        degree: a target twice as large has a loss of 2 to the power of this; 0: neither.
+        degree: 2 where it is the squared error, which a good law makes zero; else 0 or 1.
     """
 
     name: str
@@ -104,8 +104,10 @@ class Absolute(LossFunction):
     def weights(self, eta_CN: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
         residual_CN = y_N - eta_CN
         size_CN = residual_CN.abs()
-        # A residual of zero would weigh infinitely: it counts as a small one.
-        least_C1 = (LEAST * size_CN.mean(-1, keepdim=True)).clamp(min=1e-200)
+        # A small residual would weigh so much that its row is never left again: it counts as a
+        # part of the usual one, which becomes zero where the law fits most rows exactly.
+        middle_C1 = size_CN.median(-1, keepdim=True).values
+        least_C1 = (SMOOTH * middle_C1).clamp(min=1e-200)
         weight_CN = 1.0 / torch.maximum(size_CN, least_C1)
         return weight_CN, weight_CN * residual_CN
 
@@ -120,7 +122,6 @@ class Huber(LossFunction):
 
     delta: float
     name = "huber"
-    degree = 2
 
     def __call__(self, eta_CN: Tensor, y_N: Tensor) -> Tensor:
         size_CN = (eta_CN - y_N).abs()

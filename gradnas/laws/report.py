@@ -53,7 +53,7 @@ ERRORS_SAY = {
     "the same rows is not counted.",
 }
 COMPARED = (
-    "The law was searched again without each fold, so no held-out row was seen; the laws are below. "
+    "The law was searched again without each fold, so that no held-out row was seen (below). "
     "Linear regression and gradient boosting (scikit-learn's default settings) saw the same rows. "
     "Size: constants and operations; coefficients; leaves of all trees."
 )

@@ -49,10 +49,15 @@ SAME_IN_JULIA = frozenset(SAME_TEXT.split())
 
 class _C(C99CodePrinter):
     def __init__(self, names: dict[str, str]) -> None:
-        super().__init__({"strict": True, "allow_unknown_functions": False})
+        # Without macros such as M_PI: C99 does not have them.
+        settings = {"strict": True, "allow_unknown_functions": False, "math_macros": {}}
+        super().__init__(settings)
         self.names = names
 
     def _print_Float(self, expr: sympy.Float) -> str:
+        return repr(float(expr))
+
+    def _print_NumberSymbol(self, expr: sympy.NumberSymbol) -> str:
         return repr(float(expr))
 
     def _print_Integer(self, expr: sympy.Integer) -> str:
