@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gradnas.latency import measure as measure
     from gradnas.latency import num_params as num_params
     from gradnas.laws.constraints import Constraint as Constraint
+    from gradnas.laws.darts import DARTSClassifier as DARTSClassifier
+    from gradnas.laws.darts import DARTSRegressor as DARTSRegressor
     from gradnas.laws.discover import LawSettings as LawSettings
     from gradnas.laws.engine.graph import EquationGraph as EquationGraph
     from gradnas.laws.equations import EquationClassifier as EquationClassifier
@@ -93,6 +95,8 @@ _MODULES = {
     "measure": "gradnas.latency",
     "num_params": "gradnas.latency",
     "Constraint": "gradnas.laws.constraints",
+    "DARTSClassifier": "gradnas.laws.darts",
+    "DARTSRegressor": "gradnas.laws.darts",
     "LawSettings": "gradnas.laws.discover",
     "EquationGraph": "gradnas.laws.engine.graph",
     "EquationClassifier": "gradnas.laws.equations",

@@ -75,9 +75,16 @@ def discover_laws(
         names = [f"x{d + 1}" for d in range(x.shape[1])]
     kept = w > 0
     # The whole engine is on the CPU and differentiates, whatever holds where it is called.
-    with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
+    with on_one_cpu_thread():
         problem = Problem(x[kept], y[kept], w[kept], settings, loss, seed, list(names))
         return Discovery(problem, on_progress, start, candidates).run()
+
+
+@contextmanager
+def on_one_cpu_thread() -> Iterator[None]:
+    """The CPU, gradients, and one thread, whatever holds where it is called."""
+    with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
+        yield
 
 
 def _on_the_cpu() -> AbstractContextManager[object]:

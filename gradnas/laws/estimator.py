@@ -22,6 +22,7 @@ from gradnas.laws.discover import (
     Laws,
     LawSettings,
     Loss,
+    discover_laws,
 )
 from gradnas.laws.fitted import FittedLaws
 from gradnas.laws.groups import find_grouped
@@ -162,6 +163,7 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
         names = feature_names(self)
         wishes = self._wishes()
         wishes.check(names, loss)
+        weights_N = None if (w_N == 1.0).all() else w_N
         labels = self._labels
         if labels is not None:
             wishes.check_groups()
@@ -174,11 +176,15 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
-                request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
-                if labels is None:
-                    fronts.append(find_laws(request, wishes))
+                if wishes.plain and labels is None:
+                    found = discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names)
                 else:
-                    fronts.append(find_grouped(request, wishes, labels))
+                    request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
+                    if labels is None:
+                        found = find_laws(request, wishes)
+                    else:
+                        found = find_grouped(request, wishes, labels)
+                fronts.append(found)
         self.outputs_ = outputs
         self._formulas = {}
         self.laws_ = fronts

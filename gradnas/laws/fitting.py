@@ -94,22 +94,34 @@ class Penalty(Protocol):
 class FormulaModel(Model):
     """A formula whose fitted constants are open: those inside, the weights and the bias.
 
+    Args:
+        free_weights, free_bias: whether the weights of the output and its bias are open.
+
     Attributes:
         start_P: the constants that it has.
     """
 
-    def __init__(self, formula: Formula, primitives: dict[str, Primitive]) -> None:
+    def __init__(
+        self,
+        formula: Formula,
+        primitives: dict[str, Primitive],
+        free_weights: bool = True,
+        free_bias: bool = True,
+    ) -> None:
         self.primitives = primitives
         self.batch = FormulaBatch([formula], primitives)
         self.inner = self.batch.slots.shape[1]
-        self.outputs = self.batch.in_output[0].nonzero().flatten()
+        in_output_L = self.batch.in_output[0].clone()
+        in_output_L[:-1] &= free_weights
+        in_output_L[-1] &= free_bias
+        self.outputs = in_output_L.nonzero().flatten()
         self.num_constants = self.inner + len(self.outputs)
         self.linear = list(range(self.inner, self.num_constants))
         inner_P = self.batch.theta()[0]
         self.start_P = torch.cat([inner_P, self.batch.weight[0, self.outputs]])
 
     def _weights(self, theta_SP: Tensor) -> Tensor:
-        weight_SL = theta_SP.new_zeros(len(theta_SP), self.batch.weight.shape[1])
+        weight_SL = self.batch.weight.expand(len(theta_SP), -1).clone()
         weight_SL[:, self.outputs] = theta_SP[:, self.inner :]
         return weight_SL
 
@@ -123,7 +135,7 @@ class FormulaModel(Model):
         basis_SLN = output_basis(batch, values)
         eta_SN = (weight_SL.unsqueeze(1) @ torch.nan_to_num(basis_SLN)).squeeze(1)
         # What is in the output has to be defined; what is not counts for nothing.
-        undefined_SN = ~torch.isfinite(basis_SLN[:, self.outputs]).all(1)
+        undefined_SN = ~torch.isfinite(basis_SLN).all(1)
         eta_SN = torch.where(undefined_SN, torch.nan, eta_SN)
         inner_SPN, _ = batch.backward(values, weight_SL[:, :-1])
         return eta_SN, torch.cat([inner_SPN, basis_SLN[:, self.outputs]], dim=1)
@@ -144,15 +156,7 @@ class FormModel(Model):
         self.linear = _linear(form)
 
     def __call__(self, x_ND: Tensor, theta_SP: Tensor) -> tuple[Tensor, Tensor]:
-        eta_SN = self.program(x_ND, theta_SP)[..., 0]
-        if not self.num_constants:
-            return eta_SN, eta_SN.new_zeros(len(theta_SP), 0, len(x_ND))
-
-        def values(theta_P: Tensor) -> Tensor:
-            return self.program(x_ND, theta_P)[..., 0]
-
-        slopes_SNP = torch.func.vmap(torch.func.jacfwd(values))(theta_SP)
-        return eta_SN, slopes_SNP.transpose(1, 2)
+        return self.program.with_slopes(x_ND, theta_SP)
 
     def formula(self, theta_P: Tensor) -> tuple[Formula, dict[str, Primitive]]:
         numbers: dict[Term, Term] = {}

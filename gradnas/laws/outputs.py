@@ -190,6 +190,26 @@ class Classes(Outputs):
         return np.column_stack(columns).astype(np.float64)
 
 
+@dataclass(frozen=True)
+class JointClasses(Classes):
+    """Classes whose laws are fitted together: the softmax of their values is predicted."""
+
+    @property
+    def own(self) -> list[int]:
+        return list(range(len(self.labels)))
+
+    def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
+        powers = [_exp(formula) for formula in formulas]
+        return tuple(power / sympy.Add(*powers) for power in powers)
+
+    def predicted(self, values_NK: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            p_NK = np.exp(values_NK - values_NK.max(axis=1, keepdims=True))
+            p_NK /= p_NK.sum(axis=1, keepdims=True)
+        defined_N1 = np.isfinite(p_NK).all(axis=1, keepdims=True)
+        return np.where(defined_N1, p_NK, self.prior_K)
+
+
 def _exp(expression: Term) -> Term:
     """As it stands: sympy makes exp(1.4 - 2*x) into 4.0552*exp(-2*x), which hides the constant."""
     if expression.free_symbols:

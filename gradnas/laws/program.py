@@ -5,6 +5,7 @@ Legend: N rows, D features, P constants, S sets of constants.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,30 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "ceiling": torch.ceil,
     "erf": torch.erf,
     "erfc": torch.erfc,
+}
+
+# Their derivatives, from the argument and the value.
+SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "exp": lambda z, f: f,
+    "log": lambda z, f: 1.0 / z,
+    "sin": lambda z, f: torch.cos(z),
+    "cos": lambda z, f: -torch.sin(z),
+    "tan": lambda z, f: 1.0 + f * f,
+    "asin": lambda z, f: (1.0 - z * z).rsqrt(),
+    "acos": lambda z, f: -(1.0 - z * z).rsqrt(),
+    "atan": lambda z, f: 1.0 / (1.0 + z * z),
+    "sinh": lambda z, f: torch.cosh(z),
+    "cosh": lambda z, f: torch.sinh(z),
+    "tanh": lambda z, f: 1.0 - f * f,
+    "asinh": lambda z, f: (1.0 + z * z).rsqrt(),
+    "acosh": lambda z, f: (z * z - 1.0).rsqrt(),
+    "atanh": lambda z, f: 1.0 / (1.0 - z * z),
+    "Abs": lambda z, f: torch.sign(z),
+    "sign": lambda z, f: torch.zeros_like(z),
+    "floor": lambda z, f: torch.zeros_like(z),
+    "ceiling": lambda z, f: torch.zeros_like(z),
+    "erf": lambda z, f: 2.0 / math.sqrt(math.pi) * torch.exp(-z * z),
+    "erfc": lambda z, f: -2.0 / math.sqrt(math.pi) * torch.exp(-z * z),
 }
 
 
@@ -78,6 +103,58 @@ class Program:
         shape = torch.broadcast_shapes((*constants_SP.shape[:-1], len(x_ND)))
         columns = [values[place].expand(shape) for place in self.outputs]
         return torch.stack(columns, dim=-1)
+
+    def with_slopes(self, x_ND: Tensor, constants_SP: Tensor) -> tuple[Tensor, Tensor]:
+        """The values of the first expression, `(S, N)`, and their derivatives, `(S, P, N)`."""
+        S, P = constants_SP.shape
+        N = len(x_ND)
+        values: list[Tensor] = []
+        # None: the step does not depend on any constant.
+        slopes: list[Tensor | None] = []
+        for step in self.steps:
+            value_SN = _value(step, values, x_ND, constants_SP).expand(S, N)
+            slope_SPN: Tensor | None = None
+            if step.what == "constant":
+                slope_SPN = constants_SP.new_zeros(S, P, 1)
+                slope_SPN[:, step.inputs[0]] = 1.0
+            elif step.what not in ("feature", "number"):
+                for position, place in enumerate(step.inputs):
+                    inner = slopes[place]
+                    if inner is None:
+                        continue
+                    by_input_SN = _slope(step, position, values, value_SN)
+                    part = by_input_SN.unsqueeze(1) * inner
+                    slope_SPN = part if slope_SPN is None else slope_SPN + part
+            values.append(value_SN)
+            slopes.append(slope_SPN)
+        last = slopes[self.outputs[0]]
+        if last is None:
+            last = constants_SP.new_zeros(S, P, N)
+        return values[self.outputs[0]], last.expand(S, P, N)
+
+
+def _slope(step: Step, position: int, values: Sequence[Tensor], value: Tensor) -> Tensor:
+    """The derivative of a step by one of its inputs."""
+    inputs = [values[place] for place in step.inputs]
+    own = inputs[position]
+    if step.what == "sum":
+        return torch.ones_like(own)
+    if step.what == "product":
+        others = torch.ones_like(own)
+        for other, factor in enumerate(inputs):
+            if other != position:
+                others = others * factor
+        return others
+    if step.what == "integer power":
+        return step.value * own ** int(step.value - 1)
+    if step.what == "power":
+        base, exponent = inputs
+        if position == 0:
+            return exponent * torch.pow(base, exponent - 1.0)
+        return value * torch.log(base)
+    if step.what in ("Max", "Min"):
+        return (own == value).to(value.dtype)
+    return SLOPES[step.what](own, value)
 
 
 def _value(step: Step, values: Sequence[Tensor], x_ND: Tensor, constants_SP: Tensor) -> Tensor:

@@ -117,6 +117,10 @@ class StudiedLaws(ShownLaws):
             lines.append(with_errors(errors, fitted.names))
         return "\n".join(lines)
 
+    def _model_of(self, law: Law) -> FormulaModel:
+        """A law with the constants open that a refit moves."""
+        return FormulaModel(law.formula, law.primitives)
+
     def _training_rows(self, output: int) -> tuple[Rows, float]:
         x_ND, y_NK, w_N, points = self._training
         x, y, w = tensors(x_ND, y_NK[:, output], w_N)
@@ -183,7 +187,7 @@ class StudiedLaws(ShownLaws):
         if wishes.form is not None:
             return given_law(request, wishes)
         loss, measure = loss_for(request, wishes.loss, rows)
-        model = FormulaModel(found.formula, found.primitives)
+        model = self._model_of(found)
         judge = judge_of(request, wishes, rows, loss, measure, torch.ones_like(rows.y_N))
         judge = replace(judge, points=points)
         result = judge.front([Candidate(model, model.start_P, agreement=found.agreement)])

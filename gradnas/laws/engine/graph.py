@@ -176,7 +176,20 @@ class EquationGraph(Space[Formulas]):
     def formula(
         self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
     ) -> Formula | None:
-        """The discrete equation of one restart; None where every edge is `none`."""
+        """The discrete equation of one restart; None where every edge is `none`.
+
+        Its output layer is to be fitted next: scales that it can take are left to it.
+        """
+        nodes = tuple(canonical(node) for node in self.nodes_of(choice, a_EO, b_EO))
+        if not nodes:
+            return None
+        # These numbers only say that everything is in the output.
+        return Formula(self.features, nodes, (1.0,) * len(nodes), 1e-3)
+
+    def nodes_of(
+        self, choice: Mapping[str, Sequence[int]], a_EO: Tensor, b_EO: Tensor
+    ) -> list[Node]:
+        """The nodes of one restart as they are in the mixture, without those that have no edge."""
         D = self.features
         nodes: list[Node] = []
         # Where features and nodes are in the formula: a node without edges is not in it, and no
@@ -202,12 +215,9 @@ class EquationGraph(Space[Formulas]):
                 edges = [replace(edge, below=False) for edge in edges]
             if len(edges) == 1:
                 kind = "sum"
-            nodes.append(canonical(Node(kind, tuple(edges))))
+            nodes.append(Node(kind, tuple(edges)))
             place[D + j] = D + len(nodes) - 1
-        if not nodes:
-            return None
-        # The output layer is fitted next; these numbers only say that everything is in it.
-        return Formula(D, tuple(nodes), (1.0,) * len(nodes), 1e-3)
+        return nodes
 
 
 def _edge(word: str, source: int, a: float, b: float, below: bool) -> Edge:

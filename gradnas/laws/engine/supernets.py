@@ -146,7 +146,7 @@ class _Training:
         finite_K = torch.stack(finite_by_tensor).all(0)
         self.alive_K = self.alive_K & torch.isfinite(loss_K.detach())
         self.alive_K = self.alive_K & finite_K  # for good: none comes back
-        _assign(self.params, grads, self.alive_K, settings.clip_norm)
+        assign(self.params, grads, self.alive_K, settings.clip_norm)
         self.optimizer.step()
         self.last_K = loss_K.detach()
 
@@ -155,20 +155,20 @@ class _Training:
         settings = self.settings
         inner = SGDStep(settings.weight_lr) if self.plain_sgd else None
         alpha_grads = settings.gradient(losses.train, losses.valid, self.params, self.alphas, inner)
-        _assign(self.alphas, alpha_grads, self.alive_K, None)
+        assign(self.alphas, alpha_grads, self.alive_K, None)
         self.alpha_optimizer.step()
         # The weights move at the alphas that are there now, which need no gradient for that.
         still = {name: alpha.detach() for name, alpha in self.alphas.items()}
         loss_K = losses.of_restarts(self.params, still, self.train_rows)
         total = torch.where(self.alive_K, loss_K, 0.0).sum()
-        return loss_K, _gradients(total, self.params)
+        return loss_K, gradients_of(total, self.params)
 
     def _at_once(self, losses: _Losses) -> tuple[Tensor, Tensors]:
         """As `_alternating`, both from one backward pass: one level, and both on all points."""
         loss_K = losses.of_restarts(self.params, self.alphas, self.train_rows)
         total = torch.where(self.alive_K, loss_K, 0.0).sum()
-        by_name = _gradients(total, {**self.params, **self.alphas})
-        _assign(self.alphas, {name: by_name[name] for name in self.alphas}, self.alive_K, None)
+        by_name = gradients_of(total, {**self.params, **self.alphas})
+        assign(self.alphas, {name: by_name[name] for name in self.alphas}, self.alive_K, None)
         self.alpha_optimizer.step()
         return loss_K, {name: by_name[name] for name in self.params}
 
@@ -226,7 +226,7 @@ class _Losses:
         return loss
 
 
-def _gradients(total: Tensor, tensors: Tensors) -> Tensors:
+def gradients_of(total: Tensor, tensors: Tensors) -> Tensors:
     """The gradients of a scalar; zeros by what it does not depend on.
 
     Words without constants, such as `exp` or `add`, leave the constants of the edges without use.
@@ -285,25 +285,25 @@ def _output_loss(
     return (w_N[rows] * (value_KN - y_N[rows]) ** 2).mean(-1) / variance
 
 
-def _assign(tensors: Tensors, grads: Tensors, alive_K: Tensor, clip_norm: float | None) -> None:
+def assign(tensors: Tensors, grads: Tensors, alive_K: Tensor, clip_norm: float | None) -> None:
     """Gradients of the restarts that are alive, each clipped to its own norm."""
     clean: dict[str, Tensor] = {}
     for name, grad in grads.items():
         # Of the alphas, a gradient need not be finite even where the restart is still alive.
         finite = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
-        clean[name] = torch.where(_per_restart(alive_K, grad), finite, 0.0)
+        clean[name] = torch.where(per_restart(alive_K, grad), finite, 0.0)
     if clip_norm is not None:
         squares = [grad.flatten(1).square().sum(1) for grad in clean.values()]
         norm_K = torch.stack(squares).sum(0).sqrt()
         # Over all tensors of a restart: clipping all restarts by one norm would couple them.
         factor_K = (clip_norm / norm_K.clamp(min=1e-12)).clamp(max=1.0)
         for name, grad in clean.items():
-            clean[name] = grad * _per_restart(factor_K, grad)
+            clean[name] = grad * per_restart(factor_K, grad)
     for name, tensor in tensors.items():
         tensor.grad = clean[name]
 
 
-def _per_restart(value_K: Tensor, like: Tensor) -> Tensor:
+def per_restart(value_K: Tensor, like: Tensor) -> Tensor:
     """One number for each restart, in the shape that multiplies `like`, `(K, ...)`."""
     ones = [1] * (like.dim() - 1)
     return value_K.view(-1, *ones)
