@@ -49,7 +49,8 @@ class DARTSRegressor(RegressorMixin, DARTSEstimator):
         fair: strengths that do not compete (FairDARTS), pushed towards 0 and 1 by `fair_weight`.
         order: 1, or 2 for the gradient through a step of the constants (DARTS, eq. 7).
         restarts: trained side by side; the law of the smallest loss is chosen.
-        epochs: each of `alpha_updates` steps of the alphas (Adam, `alpha_lr`, `alpha_decay`) and
+        epochs: each of `alpha_updates` steps of the alphas (Adam, `alpha_lr`, ten times that of the
+            reference, with which alphas hardly move in 100 epochs, `alpha_decay`) and
             `param_updates` of the constants (SGD, from `param_lr` to `param_lr_end` along a cosine,
             `momentum`, `param_decay`); the gradients of both are clipped to `clip_norm` for each
             restart, None for no clipping.
@@ -94,7 +95,7 @@ class DARTSRegressor(RegressorMixin, DARTSEstimator):
         param_updates: int = 10,
         batch_size: int | None = 64,
         validation: float = 0.0,
-        alpha_lr: float = 3e-3,
+        alpha_lr: float = 0.03,
         alpha_decay: float = 1e-4,
         fewer_params: float = 3e-4,
         fewer_operations: float = 0.0,

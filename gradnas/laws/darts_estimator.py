@@ -58,7 +58,7 @@ class DARTSEstimator(StudiedLaws, BaseEstimator):
         param_updates: int = 10,
         batch_size: int | None = 64,
         validation: float = 0.0,
-        alpha_lr: float = 3e-3,
+        alpha_lr: float = 0.03,
         alpha_decay: float = 1e-4,
         fewer_params: float = 3e-4,
         fewer_operations: float = 0.0,

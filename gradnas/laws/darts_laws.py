@@ -21,6 +21,7 @@ from gradnas.laws.engine.refit import output_basis
 from gradnas.laws.fitting import FormulaModel, Rows, fit_from
 from gradnas.laws.formula import Formula
 from gradnas.laws.losses import Logistic, LossFunction, Squared
+from gradnas.laws.primitives import Primitive
 from gradnas.randomness import generator_for
 
 Refine = Literal["least_squares", "sgd", "none"]
@@ -41,13 +42,15 @@ class DerivedLaws:
     loss: float
 
 
-def choices_of(training: DARTSTraining, sampling: Sampling, draws: int) -> list[dict]:
+def choices_of(
+    training: DARTSTraining, sampling: Sampling, draws: int
+) -> list[dict[str, list[int]]]:
     """The choice of every restart, the strongest or one drawn by the strengths."""
     settings = training.settings
     if sampling == "max":
         return settings.space.strongest(training.alphas, settings.relaxation)
     generator = generator_for(settings.seed, DRAWS, draws)
-    choices: list[dict] = []
+    choices: list[dict[str, list[int]]] = []
     for k in range(settings.restarts):
         choice: dict[str, list[int]] = {}
         for name, alpha in training.alphas.items():
@@ -85,7 +88,9 @@ def derived_laws(
     return sorted(finite, key=lambda laws: laws.loss)
 
 
-def _kept_nodes(edges: list, choice: dict, words: tuple[str, ...]) -> list[int]:
+def _kept_nodes(
+    edges: list[tuple[int, int]], choice: dict[str, list[int]], words: tuple[str, ...]
+) -> list[int]:
     """The nodes that have an edge from a feature or from a node that has one."""
     first = min(len([1 for node, _ in edges if node == 0]), len(edges))  # features
     kept: list[int] = []
@@ -161,8 +166,18 @@ def _by_sgd(
     return best_P
 
 
-def _jointly(k: int, formulas: list[Formula], table: dict, rows: Rows, rounds: int) -> DerivedLaws:
-    """Classes whose laws share their nodes, fitted by the cross-entropy of their softmax."""
+def _jointly(
+    k: int,
+    formulas: list[Formula],
+    table: dict[str, Primitive],
+    rows: Rows,
+    rounds: int,
+    decay: float,
+) -> DerivedLaws:
+    """Classes whose laws share their nodes, fitted by the cross-entropy of their softmax.
+
+    Constants decay a little: where classes can be separated, nothing else would bound them.
+    """
     C = len(formulas)
     batch = FormulaBatch(formulas, table)
     inner = batch.slots.shape[1]

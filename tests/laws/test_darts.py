@@ -32,7 +32,7 @@ def test_both_levels_learn():
 
 @pytest.mark.parametrize("fair", [False, True])
 def test_the_step_of_the_alphas_is_adam_on_their_gradient(fair):
-    settings = small(fair=fair, batch_size=None, clip_norm=None, fewer_params=1e-2)
+    settings = small(fair=fair, batch_size=None, alpha_lr=3e-3, clip_norm=None, fewer_params=1e-2)
     settings = settings._darts_settings(2, "real", 1)
     tensors = [torch.tensor(x), torch.tensor(y), torch.ones(60, dtype=torch.float64)]
     training = DARTSTraining(settings, *tensors)
