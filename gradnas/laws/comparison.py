@@ -17,7 +17,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gradnas.laws.grouped import split_off
+from gradnas.laws.group_law import split_off
 
 LAW = "law"
 LINEAR = "linear"

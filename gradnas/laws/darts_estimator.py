@@ -42,6 +42,7 @@ class DARTSEstimator(StudiedLaws, BaseEstimator):
 
     max_complexity = None  # the laws are those of the restarts, chosen by their loss
     n_features_in_: int
+    restart_: int
     outputs_: Outputs
 
     def __init__(
@@ -340,6 +341,7 @@ def front_of_restarts(
         formula = Formula(rows.x_ND.shape[1], (), (), bias or 1e-12)
         law = Law(formula, 1, rows.spread, math.nan, math.nan, 1, link, dict(table))
         return Laws(front=(law,), best=0)
+    best = 0
     chosen = min(laws, key=lambda law: law.train_error)
     front: list[Law] = []
     lowest = math.inf

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,3 +116,31 @@ def coded(groups: Sequence[object], rows: int) -> tuple[np.ndarray, tuple[object
         if count < FEWEST:
             raise ValueError(f"the group {label} has {count} rows; at least {FEWEST} are needed")
     return code_N, tuple(labels)
+
+
+def split_off(
+    X: Any, groups: Sequence[object] | str | None, column: str | None
+) -> tuple[Any, Sequence[object] | None, str | None]:
+    """Features and groups, where groups are a column of a frame.
+
+    Args:
+        groups: labels, or the name of a column.
+        column: the name that `fit` had.
+
+    Returns:
+        Features without that column, labels, and the column's name.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    is_frame = hasattr(X, "columns") and hasattr(X, "iloc")
+    if groups is None and column is not None and is_frame and column in list(X.columns):
+        groups = column
+    if not isinstance(groups, str):
+        return X, groups, None
+    if not is_frame or groups not in list(X.columns):
+        raise ValueError(
+            f"groups={groups!r} names a column of a pandas frame, and X has none of that name; "
+            "or give one label for every row"
+        )
+    return X.drop(columns=[groups]), X[groups].tolist(), groups

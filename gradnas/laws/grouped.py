@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,34 +21,6 @@ Estimator = TypeVar("Estimator", bound=StudiedLaws)
 OF_ONE_GROUP = frozenset(
     ("to_python", "to_c", "to_julia", "to_torch", "plot", "draw", "uncertainty", "refit")
 )
-
-
-def split_off(
-    X: Any, groups: Sequence[object] | str | None, column: str | None
-) -> tuple[Any, Sequence[object] | None, str | None]:
-    """Features and groups, where groups are a column of a frame.
-
-    Args:
-        groups: labels, or the name of a column.
-        column: the name that `fit` had.
-
-    Returns:
-        Features without that column, labels, and the column's name.
-
-    Raises:
-        ValueError: there is no such column.
-    """
-    is_frame = hasattr(X, "columns") and hasattr(X, "iloc")
-    if groups is None and column is not None and is_frame and column in list(X.columns):
-        groups = column
-    if not isinstance(groups, str):
-        return X, groups, None
-    if not is_frame or groups not in list(X.columns):
-        raise ValueError(
-            f"groups={groups!r} names a column of a pandas frame, and X has none of that name; "
-            "or give one label for every row"
-        )
-    return X.drop(columns=[groups]), X[groups].tolist(), groups
 
 
 def with_groups(

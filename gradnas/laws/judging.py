@@ -78,6 +78,7 @@ class Judge:
         """With constants that keep the constraints; None where none were found."""
         limits = self.limits
         theta_P = candidate.theta_P
+        loss = math.inf
         if limits is None or not limits.breaks(candidate.model, theta_P):
             return candidate
         for _ in range(ROUNDS):
@@ -87,7 +88,8 @@ class Judge:
                     candidate.model, self.rows, self.loss, theta_P[None], FORCED_STEPS, penalty
                 )
                 theta_P = fit.theta_P
-            if math.isfinite(fit.loss) and not limits.breaks(candidate.model, theta_P):
+                loss = fit.loss
+            if math.isfinite(loss) and not limits.breaks(candidate.model, theta_P):
                 return replace(candidate, theta_P=theta_P)
             limits.tighten(candidate.model, theta_P)
         return None

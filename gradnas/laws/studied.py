@@ -47,6 +47,7 @@ class StudiedLaws(ShownLaws):
     laws_: list[Laws]
     _formulas: dict[tuple[int, int], Expr]
     _notes: list[str]
+    _labels: tuple[object, ...] | None = None  # of groups with constants of their own
     _training: tuple[np.ndarray, np.ndarray, np.ndarray, float]  # x_ND, y_NK, w_N, points
 
     def _wishes(self) -> Wishes:
@@ -140,9 +141,16 @@ class StudiedLaws(ShownLaws):
         return loss_for(request, self._wishes().loss, rows)[0]
 
     def _request(self, rows: Rows, link: Loss) -> LawRequest:
-        arrays = [tensor.numpy() for tensor in (rows.x_ND, rows.y_N, rows.w_N)]
-        names = feature_names(self)
-        return LawRequest(*arrays, LawSettings(), link, 0, None, names)
+        return LawRequest(
+            x_ND=rows.x_ND.numpy(),
+            y_N=rows.y_N.numpy(),
+            w_N=rows.w_N.numpy(),
+            settings=LawSettings(),
+            link=link,
+            seed=0,
+            on_progress=None,
+            names=feature_names(self),
+        )
 
     def refit(
         self,

@@ -65,7 +65,7 @@ class Wishes:
         """The start formulas as a list."""
         if self.start is None:
             return []
-        if isinstance(self.start, str | sympy.Expr):
+        if isinstance(self.start, str | Expr):
             return [self.start]
         return list(self.start)
 
