@@ -7,6 +7,7 @@ seen from two calls with different numbers of examples.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import io
 import json
 from collections.abc import Sequence
@@ -118,11 +119,9 @@ def _program_of(
         args = _axes(call.inputs, other.inputs, batch)
         named = _axes(call.named, other.named, batch)
         try:
-            if isinstance(network, _PlainOutputs):
-                shapes = {"inputs": args, "named": named} if named else {"inputs": args}
-            else:
-                shapes = (*args, *named.values())
-            return _exported(network, call, shapes), ""
+            # By name: torch knows the inputs in the order of the signature.
+            by_name = inspect.signature(network.forward).bind(*args, **named).arguments
+            return _exported(network, call, dict(by_name)), ""
         except FAILURES as error:
             why = _first_line(error)
     try:
@@ -145,8 +144,12 @@ class _PlainOutputs(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        return _plain(self.network(*inputs, **named))
+        def forward(*inputs: Any, **named: Any) -> Any:
+            return _plain(network(*inputs, **named))
+
+        # Under the names of the network: of `**named` torch takes no axes of a batch.
+        forward.__signature__ = inspect.signature(network.forward)  # type: ignore[attr-defined]
+        self.forward = forward
 
 
 def _plain(value: Any) -> Any:

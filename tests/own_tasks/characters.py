@@ -1,4 +1,4 @@
-"""The next character: an LSTM or a GRU, whose states are another nesting each."""
+"""The next character, by an LSTM or a GRU that carries its state from one piece to the next."""
 
 import torch
 import torch.nn.functional as F
@@ -7,13 +7,24 @@ from torch import nn
 import gradnas
 
 
+def cut(state):
+    """Truncated: no gradient goes back beyond a piece."""
+    return tuple(map(cut, state)) if isinstance(state, tuple) else state.detach()
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind):
         super().__init__()
         self.cell = kind(6, 8, batch_first=True)
 
     def forward(self, x):
-        return self.cell(x)[0]
+        state = None  # a pair of an LSTM, one tensor of the others
+        outputs = []
+        for piece in x.split(4, dim=1):
+            output, state = self.cell(piece, state)
+            outputs.append(output)
+            state = cut(state)
+        return torch.cat(outputs, dim=1)
 
 
 class Net(nn.Module):

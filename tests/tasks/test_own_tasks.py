@@ -13,10 +13,18 @@ import torch
 
 from gradnas import runs
 from gradnas.cli import main
+from gradnas.search.verdict import Verdict
 
 FOLDER = Path(__file__).parents[1] / "own_tasks"
 TASKS = sorted(path.stem for path in FOLDER.glob("*.py"))
-OPTIONS = {"budget": ("--budget-macs", "150")}
+OPTIONS = {"budget": ("--budget-macs", "150"), "adam_w": ("--precision", "bf16")}
+NEEDS = {
+    "hf_bert": "transformers",
+    "hf_gpt2": "transformers",
+    "hf_vit": "transformers",
+    "lightning_module": "lightning",
+    "accelerate_loop": "accelerate",
+}
 WITH_RANDOM = {"budget", "own_loop", "two_tasks"}
 NO_FREE_BATCH = {"graph", "own_loop", "stream"}  # their loaders make the batches
 
@@ -39,8 +47,11 @@ def stop_after(monkeypatch, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of other packages; the search's own are in what it says
 @pytest.mark.parametrize("name", TASKS)
 def test_search_stop_resume_train_report_export(name, tmp_path, monkeypatch, capsys):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed")
     file = FOLDER / f"{name}.py"
     settings = (*OPTIONS.get(name, ()), "--epochs", 2, "--batch-size", 8, "--device", "cpu")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -55,6 +66,11 @@ def test_search_stop_resume_train_report_export(name, tmp_path, monkeypatch, cap
     for part in (runs.CONFIG, runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS):
         assert (whole / part).read_bytes() == (stopped / part).read_bytes(), part
 
+    verdict = Verdict.from_json(json.loads((whole / runs.RESULTS).read_text())["verdict"])
+    assert verdict.sentence and verdict.examples > 0
+    chosen = json.loads((whole / runs.GENOTYPE).read_text())["choices"]
+    assert {choice.name: choice.chosen for choice in verdict.choices} == chosen
+
     random = ("--random", 1) if name in WITH_RANDOM else ()
     gradnas("train", whole, "--task", file, *random)
     gradnas("evaluate", whole, "--task", file)
@@ -64,7 +80,8 @@ def test_search_stop_resume_train_report_export(name, tmp_path, monkeypatch, cap
     capsys.readouterr()
     gradnas("export", whole, "--task", file, "-o", tmp_path / "model.pt2")
     said = capsys.readouterr().out
-    assert "largest difference to torch on held-out examples" in said
+    where = "the example" if name == "lightning_module" else "held-out examples"
+    assert f"largest difference to torch on {where}" in said
     assert ("batches of one size alone" in said) == (name in NO_FREE_BATCH), said
 
 

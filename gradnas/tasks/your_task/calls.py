@@ -120,10 +120,25 @@ def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tupl
 
 
 class _Called(BaseException):
-    """Leaves a loss once its network is called; no `except Exception` of the loss stops it."""
+    """Leaves a loss once its network is called; no `except Exception` of the loss stops it.
 
-    def __init__(self, call: Call) -> None:
+    Attributes:
+        call: of the network; None where it was another method, whose name `method` is.
+    """
+
+    def __init__(self, call: Call | None, method: str = "forward") -> None:
         self.call = call
+        self.method = method
+
+
+class _StandIn:
+    """A network that is not run."""
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        raise _Called(Call(*inputs, **named))
+
+    def method(self, name: str, *inputs: Any, **named: Any) -> Any:
+        raise _Called(Call(*inputs, **named) if name == "forward" else None, name)
 
 
 def call_on(task: Task, batch: Any) -> Call:
@@ -135,13 +150,15 @@ def call_on(task: Task, batch: Any) -> Call:
     if not task.loss_takes_network:
         return task.parts(batch)[0]
 
-    def network(*inputs: Any, **named: Any) -> Any:
-        raise _Called(Call(*inputs, **named))
-
     try:
-        task.loss(network, batch)
+        task.loss(_StandIn(), batch)
     except _Called as found:
-        return found.call
+        if found.call is not None:
+            return found.call
+        raise ValueError(
+            f"the loss of the task calls net.method({found.method!r}, ...), which does not tell "
+            "what the network itself is called with: give Task(example=gradnas.Call(...))"
+        ) from None
     raise ValueError(
         "the loss of the task does not call the network it is given, so nobody knows what it is "
         "called with: give Task(example=gradnas.Call(...))"
