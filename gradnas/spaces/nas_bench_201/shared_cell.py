@@ -96,17 +96,17 @@ class SharedCell(BenchCell):
         leaving = [self._leaving(source, rows) for source in range(nodes - 1)]
         mixes = _gathered(mix_EO, leaving, self.channels)
         parts: list[list[Tensor]] = [[] for _ in range(nodes)]
-        parts[0].append(x_BCHW)
-        state = x_BCHW
-        for source in range(nodes):
-            entered = parts[source]
+        states = [x_BCHW]
+        for source in range(nodes - 1):
+            self._leave(self.seen(states[source]), leaving[source], mixes, parts, seen)
+            entered = parts[source + 1]
             # Nothing enters: zeros, by operations that know of no input.
-            state = sum(entered[1:], entered[0]) if entered else torch.zeros_like(x_BCHW)
-            if source < nodes - 1:
-                self._leave(state, leaving[source], mixes, parts, seen)
+            zeros = None if entered else torch.zeros_like(self.seen(x_BCHW))
+            total = sum(entered[1:], entered[0]) if zeros is None else zeros
+            states.append(self.with_rest(total, self.sources(source + 1, states), mix_EO))
         if statistics is None:
             update_running_statistics(updates_of(seen))
-        return state
+        return states[-1]
 
     def _leaving(self, source: int, rows: Rows) -> _Leaving:
         """What leaves a node, by kind."""
@@ -140,7 +140,7 @@ class SharedCell(BenchCell):
                 leaving.scaled, next(mixes).unbind(), strict=True
             ):
                 if known is None:
-                    operation = self.operation(row, self.shape.names[column])
+                    operation = self.operation(row, self.names(row)[column])
                     y_BCHW = self.output(operation, row, column, x_BCHW)
                 elif known.kind == "identity":
                     y_BCHW = x_BCHW
