@@ -270,16 +270,23 @@ def main() -> int:
     except ValueError as error:
         print(f"proving_ground: {error}", file=sys.stderr)
         return 2
+    failed: list[str] = []
     if not args.table:
         own, parts = args.share
         pairs = missing(rows, args.methods, args.seeds, args.setting)[own::parts]
         for seed, name in pairs:
-            row = row_of(name, seed, args.setting, args, loaded)
+            try:
+                row = row_of(name, seed, args.setting, args, loaded)
+            except (ValueError, RuntimeError) as error:
+                # The others have hours of work to do; this one has no row, and is tried again.
+                failed.append(name)
+                print(f"{args.setting} {name} seed {seed} FAILED: {error}", file=sys.stderr)
+                continue
             add_row(args.rows, row)
             short = {key: row[key] for key in ("accuracy", "percentile", "cpu_seconds", "cell")}
             print(f"{args.setting} {name} seed {seed}: {short}", flush=True)
     print(table(read_rows(args.rows), args.setting, loaded.truth))
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
