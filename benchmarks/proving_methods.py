@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from gradnas import (
     AlphaOptimizer,
     AuxiliarySkip,
@@ -32,6 +34,9 @@ from gradnas import (
 from gradnas.architectures.base import Architecture
 from gradnas.data import Augment, DataConfig
 from gradnas.families.recipes import search_recipe
+from gradnas.search.proxies import Swap
+from gradnas.tasks.baselines import RandomSearch, trials_at_equal_cost
+from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.settings import SearchConfig
 
 Change = Callable[[SearchConfig], SearchConfig]
@@ -131,6 +136,19 @@ def perturbation(config: SearchConfig, learn_alphas: bool) -> SearchConfig:
     return replace(config, selection=setting, epochs=max(config.epochs, 6))
 
 
+def random_cells(config: SearchConfig, data: Any, pool: int | None = None) -> Answer:
+    """The best of as many random cells as the search costs, each trained for two epochs.
+
+    Args:
+        pool: the best of so many times as many by their scores are trained.
+    """
+    task = IMAGES.search_task(config, data, torch.device("cpu"))
+    trials = trials_at_equal_cost(task, epochs=2)
+    drawn = None if pool is None else pool * trials
+    found = RandomSearch(trials, epochs=2, pool=drawn, proxy=Swap(repeats=8)).run(task)
+    return Answer(found[0].architecture, len(found))
+
+
 SETTINGS: dict[str, Callable[[], SearchConfig]] = {"small": small, "tiny": tiny, "trial": trial}
 
 
@@ -201,5 +219,13 @@ METHODS: dict[str, Method] = {
     "oles": Method(
         "OLES (Jiang et al., NeurIPS 2023): the released comparison, threshold 0.4",
         lambda config: with_stabilizer(config, OperationFreezing()),
+    ),
+    "random-short": Method(
+        "random cells, two epochs each, as many as the multiply-adds of the search allow",
+        answer=random_cells,
+    ),
+    "random-swap": Method(
+        "the same, of five times as many the best by SWAP (Peng et al., ICLR 2024)",
+        answer=lambda config, data: random_cells(config, data, pool=5),
     ),
 }

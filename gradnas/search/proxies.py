@@ -1,0 +1,131 @@
+"""Scores of networks that were never trained: what a baseline filters random ones with.
+
+Legend: S examples, V units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.config import check_numbers
+from gradnas.randomness import seed_for, seeded
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The number of different patterns of activation: SWAP.
+
+    The signs of the outputs of all ReLUs with maps as inputs, for S examples, are a table of zeros
+    and ones of S rows and V columns, one for each unit; the score is the number of distinct
+    columns, at most the smaller of V and 2^S. It is the mean over `repeats` drawings of the weights
+    from N(0, 1), with the statistics of the batch in every BatchNorm.
+
+    Cost: `repeats` forward passes of a few examples.
+
+    Args:
+        repeats: drawings of weights.
+        mean, spread: where both are given, the score times `exp(-(weights in thousands - mean)^2 /
+            spread)`, which keeps networks near a size.
+        seed: of the weights.
+
+    Source: Peng, Song, Fayek, Ciesielski, Chang, "SWAP-NAS", ICLR 2024 (arXiv 2403.04161), eq. 3, 4
+    and 6, with the settings of the authors' code (16 examples, 32 drawings). Where it differs: only
+    ReLUs that are modules are seen, and not those of factorized reductions.
+
+    Raises:
+        ValueError: fewer repeats than 1, one of mean and spread alone; at a call, more than 62
+            examples, a network without such ReLUs.
+    """
+
+    repeats: int = 32
+    mean: float | None = None
+    spread: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, not {self.repeats}")
+        if (self.mean is None) != (self.spread is None):
+            raise ValueError("mean and spread belong together: give both, or none")
+        check_numbers(self)
+
+    @torch.no_grad()
+    def score(self, network: nn.Module, call: Callable[[nn.Module], object]) -> float:
+        """Of a network, which is afterwards as it was; the larger the better.
+
+        Args:
+            call: runs it on S examples.
+        """
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        modes = [(module, module.training) for module in network.modules()]
+        total = 0.0
+        try:
+            network.train()
+            for repeat in range(self.repeats):
+                with seeded(seed_for(self.seed, repeat)):
+                    _draw_weights(network)
+                    total += distinct_columns(_signs(network, call))
+        finally:
+            network.load_state_dict(state)
+            for module, mode in modes:
+                module.training = mode
+        score = total / self.repeats
+        if self.mean is not None and self.spread is not None:
+            thousands = sum(p.numel() for p in network.parameters()) / 1000.0
+            score *= math.exp(-((thousands - self.mean) ** 2) / self.spread)
+        return score
+
+
+def _draw_weights(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.weight.normal_()
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+def _signs(network: nn.Module, call: Callable[[nn.Module], object]) -> Tensor:
+    """Whether each unit is active for each example, `(S, V)`."""
+    seen: list[Tensor] = []
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        del module
+        if inputs[0].dim() == 4:
+            seen.append((output > 0).flatten(1))
+
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            hooks.append(module.register_forward_hook(take))
+    try:
+        call(network)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise ValueError(
+            f"Swap counts the patterns of nn.ReLU modules on maps, and {type(network).__name__} "
+            "runs none"
+        )
+    return torch.cat(seen, dim=1)
+
+
+def distinct_columns(signs_SV: Tensor) -> int:
+    """The number of different columns of a table of zeros and ones.
+
+    Raises:
+        ValueError: more rows than a whole number of 64 bits holds.
+    """
+    S = len(signs_SV)
+    if S > 62:
+        raise ValueError(f"patterns are counted for at most 62 examples, not {S}")
+    places_S = 2 ** torch.arange(S, device=signs_SV.device)
+    codes_V = (signs_SV.long() * places_S.unsqueeze(1)).sum(0)
+    return int(torch.unique(codes_V).numel())
