@@ -52,7 +52,7 @@ def set_threads(threads: int | None, began: runs.Run | None = None) -> list[str]
 
 @contextmanager
 def working_in(out: Path, *, new: bool) -> Iterator[None]:
-    """Work in a folder as the only process. A new one is made, and removed if it stays empty.
+    """Work in a folder as the only process. A new one is made; of what is refused none is left.
 
     Raises:
         ValueError: another process works there; a new folder holds anything, or cannot be made.
@@ -60,22 +60,10 @@ def working_in(out: Path, *, new: bool) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    missing: list[Path] = []
     if new:
         runs.Run(out).check_free()
-        missing = [folder for folder in out.parents if not folder.exists()]
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    try:
-        with runs.locked(out):
-            yield
-    finally:
-        if new:
-            with suppress(OSError):  # it is not empty
-                for folder in (out, *missing):
-                    folder.rmdir()
+    with runs.made_folder(out) if new else nullcontext(), runs.locked(out):
+        yield
 
 
 def begin(out: Path, new: bool, start: Callable[[], object]) -> runs.Run:

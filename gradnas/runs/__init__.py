@@ -1,7 +1,7 @@
 """The run folder: names, atomic writes, checkpoints, metrics."""
 
 from gradnas.files import write_atomically, write_json
-from gradnas.runs.beginning import discard
+from gradnas.runs.beginning import discard, made_folder
 from gradnas.runs.checkpoint import State, read_checkpoint
 from gradnas.runs.epoch import Epoch, OnEpoch
 from gradnas.runs.folder import Record, Run, read_tensors
@@ -63,6 +63,7 @@ __all__ = [
     "discard",
     "is_locked",
     "locked",
+    "made_folder",
     "read_checkpoint",
     "read_tensors",
     "write_atomically",

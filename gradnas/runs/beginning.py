@@ -7,6 +7,8 @@ folder with that and without a configuration is what a process left that was kil
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gradnas.config import JsonObject, read_object
@@ -84,6 +86,34 @@ def _check_replaceable(folder: Path, state: JsonObject, there: list[str]) -> Non
             f"{folder} already holds a run ({status}); choose another folder with --out, or "
             f"continue it with: gradnas resume {shlex.quote(str(folder))}"
         )
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """A folder that is made, with those around it; after an error those that are empty are removed.
+
+    What was there before stays.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _remove_empty(missing)
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    except BaseException:
+        _remove_empty(missing)
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it is not empty, or was not made
+            folder.rmdir()
 
 
 def discard(folder: Path) -> None:

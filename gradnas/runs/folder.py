@@ -77,19 +77,17 @@ class Run:
         run = Run(path)
         run.check_free()
         _check_readable(config)
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"cannot make the folder {run.path}: {error.strerror or error}"
-            ) from error
-        with locked(run.path):
+        with beginning.made_folder(run.path), locked(run.path):
             run.check_free()
             run.set_status(beginning.BEGINNING)
             beginning.make_way(run.path)
             write_json(run.path / ENVIRONMENT, environment(device, seed) | dict(facts or {}))
             if add is not None:
-                add(run)
+                try:
+                    add(run)
+                except ValueError:
+                    beginning.discard(run.path)
+                    raise
             # After everything that a run needs: its presence says that the folder holds one.
             write_json(run.path / CONFIG, dict(config))
             run.set_status("running")

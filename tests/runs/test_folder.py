@@ -156,6 +156,25 @@ def test_a_configuration_that_could_not_be_read_again_is_refused(tmp_path):
     assert read_object(tmp_path / "x.json") == {"left out": ["caf\\udce9", "\U0001f600", "\\ud83d"]}
 
 
+def test_of_what_is_refused_no_folder_is_left(tmp_path):
+    def refuse(run):
+        raise ValueError("no")
+
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "mine/a", "runs/a/b"):
+        with pytest.raises(ValueError, match="no"):
+            Run.create(tmp_path / out, {}, 0, CPU, add=refuse)
+        with pytest.raises(ValueError, match="no"), runs.made_folder(tmp_path / out):
+            refuse(None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        Run.create(tmp_path / "file" / "a", {}, 0, CPU)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "file",
+        "mine",
+    ]
+
+
 # ---- killed writes -------------------------------------------------------------------------------
 
 
