@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradnas.config import parse_json
@@ -26,6 +27,7 @@ from gradnas.data.stream import BadImage
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 LARGEST_VALUE = 256 * 2**20  # bytes of an encoded image
+LARGEST_RATIO = 1000  # of decoded to encoded bytes: images are compressed already
 LARGEST_GROUP = 2**31  # bytes of those of a row group, which Arrow's offsets can count
 ROWS_AT_ONCE = 64
 CACHE_MIB = 256  # of encoded images that a reader keeps, per process
@@ -155,12 +157,24 @@ class ParquetSource(RowSource):
                         f"images take more than {LARGEST_GROUP // 2**20:,} MiB: write the file "
                         "with smaller row groups"
                     )
+                self._check_values(batch.column(0), self._starts[group] + num_rows)
                 num_rows += batch.num_rows
             table = pa.Table.from_batches(batches)
         except (pa.ArrowException, OSError) as error:
             raise BadImage(f"{file} is corrupt in row group {inside}: {reason(error)}") from error
         values = table.column(0)
         return values.flatten()[0] if self._has_structs[number] else values
+
+    def _check_values(self, column: pa.Array, first: int) -> None:
+        """`BadImage` for a value that is larger than any image; `first` is the row of the first."""
+        values = column.flatten()[0] if pa.types.is_struct(column.type) else column
+        sizes = pc.binary_length(values).to_pylist()
+        for place, size in enumerate(sizes):
+            if size is not None and size > LARGEST_VALUE:
+                raise BadImage(
+                    f"{self.where(first + place)} holds {size // 2**20:,} MiB, more than "
+                    f"{LARGEST_VALUE // 2**20:,} MiB: images are smaller"
+                )
 
 
 class RowGroups:
@@ -200,6 +214,8 @@ def check_decoded_size(reader: pq.ParquetFile, group: int, first: str) -> None:
         column = metadata.column(number)
         size = column.total_uncompressed_size
         largest = min(LARGEST_GROUP, LARGEST_VALUE * metadata.num_rows)
+        if size > LARGEST_RATIO * column.total_compressed_size:
+            largest = min(largest, LARGEST_VALUE)
         if size > largest:
             raise BadImage(
                 f"{first} and the {metadata.num_rows - 1} rows after it would take "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,6 +57,22 @@ def test_a_parquet_value_far_larger_than_an_image(tmp_path, monkeypatch):
     source = ParquetSource([tmp_path / "train.parquet"])
     with pytest.raises(ValueError, match=r"train\.parquet, row 0, and the 1 rows after it would"):
         decode(source, 1)
+
+
+def test_a_parquet_value_far_larger_than_an_image_among_others(tmp_path, monkeypatch):
+    """What all rows of a group may have together is not for one of them."""
+    from gradnas.data import parquet as module
+
+    monkeypatch.setattr(module, "LARGEST_VALUE", 2**20)
+    some = [b"x"] * 4
+    parquet(tmp_path / "train.parquet", [*some, bytes(3 * 2**20), *some])
+    with pytest.raises(ValueError, match=r"row 0, and the 8 rows after it would take 3 MiB"):
+        decode(ParquetSource([tmp_path / "train.parquet"]), 1)
+    # It does not compress: the row is known when it is read.
+    noise = random.Random(0).randbytes(3 * 2**20)
+    parquet(tmp_path / "train.parquet", [*some, noise, *some])
+    with pytest.raises(ValueError, match=r"train\.parquet, row 4, holds 3 MiB, more than 1 MiB"):
+        decode(ParquetSource([tmp_path / "train.parquet"]), 1)
 
 
 @pytest.mark.slow
