@@ -40,6 +40,27 @@ def darts_cifar10_first_order() -> SearchConfig:
     return replace(darts_cifar10(), gradient=FirstOrder())
 
 
+def darts_s1_cifar10() -> SearchConfig:
+    """DARTS, second order, in the space S1 of Zela et al. (ICLR 2020): two operations of its own on
+    every edge."""
+    return replace(darts_cifar10(), space=ConvCell.named("S1"))
+
+
+def darts_s2_cifar10() -> SearchConfig:
+    """The same in S2: skip connections and separable convolutions."""
+    return replace(darts_cifar10(), space=ConvCell.named("S2"))
+
+
+def darts_s3_cifar10() -> SearchConfig:
+    """The same in S3: as S2, with none."""
+    return replace(darts_cifar10(), space=ConvCell.named("S3"))
+
+
+def darts_s4_cifar10() -> SearchConfig:
+    """The same in S4: separable convolutions, and random numbers as the trap."""
+    return replace(darts_cifar10(), space=ConvCell.named("S4"))
+
+
 def digits() -> SearchConfig:
     """A search of about a minute on scikit-learn's 8x8 digits, which every installation has."""
     return SearchConfig(
@@ -125,6 +146,10 @@ def digits_eval(genotype: Architecture) -> TrainConfig:
 SEARCHES: dict[str, Callable[[], SearchConfig]] = {
     "darts-cifar10": darts_cifar10,
     "darts-cifar10-first-order": darts_cifar10_first_order,
+    "darts-s1-cifar10": darts_s1_cifar10,
+    "darts-s2-cifar10": darts_s2_cifar10,
+    "darts-s3-cifar10": darts_s3_cifar10,
+    "darts-s4-cifar10": darts_s4_cifar10,
     "digits": digits,
 }
 TRAININGS: dict[str, Callable[[Architecture], TrainConfig]] = {
