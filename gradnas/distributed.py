@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,9 +30,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of many kinds: gloo's are plain
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+        # Gloo says first in which file of its own it was, and adds advice after a full stop.
+        first = re.sub(r"^(\[[^]]*\]\s*)+", "", str(error).strip()).partition(". ")[0]
+        reason = first.splitlines()[0] if first else "no answer"
         raise RankLost(
-            f"process {rank()} of {world()}: another process of this run is gone ({first:.120}); "
+            f"process {rank()} of {world()}: another process of this run is gone ({reason:.120}); "
             "start all of them again to go on from the last checkpoint"
         ) from error
 

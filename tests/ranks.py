@@ -6,10 +6,12 @@ In float64, and without dropout: what is left of a difference is the order of su
 from __future__ import annotations
 
 import os
-import sys
+import socket
+import traceback
 from dataclasses import fields, replace
 
 import torch
+import torch._dynamo  # what the first step needs: here, once, before there are forks
 import torch.nn.functional as F
 from torch import nn
 
@@ -231,10 +233,33 @@ def all_cases():
         torch.set_default_dtype(before)
 
 
-if __name__ == "__main__":
-    distributed.start(torch.device("cpu"))
-    torch.save(all_cases(), f"{sys.argv[1]}.{distributed.rank()}")
-    distributed.barrier()
-    distributed.stop()
-    sys.stdout.flush()
-    os._exit(0)  # gloo's threads may still run when the interpreter takes itself apart
+def in_forks(world, path):
+    """What each of several ranks comes to, each in a fork of this process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            _in_child(rank, world, port, path)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0] * world, codes
+    return [torch.load(f"{path}.{rank}", weights_only=True) for rank in range(world)]
+
+
+def _in_child(rank, world, port, path):
+    code = 1
+    try:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(WORLD_SIZE=str(world), RANK=str(rank), LOCAL_RANK=str(rank))
+        distributed.start(torch.device("cpu"))
+        torch.save(all_cases(), f"{path}.{rank}")
+        distributed.barrier()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(code)  # gloo's threads may still run when the interpreter takes itself apart

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import ranks
 import torch
-from test_distributed import in_two_processes
 
 from gradnas import distributed
 from gradnas.modules.synchronised import synchronised_batch_norm, synchronised_norms
@@ -15,9 +14,7 @@ from gradnas.runs.ranks import of_each_rank, with_all_ranks
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     """What both ranks have after every search."""
-    path = tmp_path_factory.mktemp("ranks") / "found"
-    in_two_processes("-m", "ranks", str(path))
-    return [torch.load(f"{path}.{r}", weights_only=True) for r in range(2)]
+    return ranks.in_forks(2, tmp_path_factory.mktemp("ranks") / "found")
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,9 @@ def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextS
         # The recipe has its own data, which may be elsewhere and large.
         said = f"({name}: {epochs} on {config.data.source}; how long that takes is not known yet)"
         return NextStep(step.command, said)
+    if distributed.world() > 1:
+        # A trial of it would wait for the others, which are at their end.
+        return NextStep(step.command, f"({name}: {epochs}; how long that takes is not known yet)")
     kind = kind_of(config)
     device = distributed.pick_device(config.device)  # of the training, wherever the search was
     try:
@@ -77,14 +80,12 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
     is not counted.
 
     Returns:
-        None where they cannot be made now: in a run of several processes, beside what fills the
-        memory, with a loss that is not finite.
+        None where they cannot be made now: beside what fills the memory, with a loss that is not
+        finite.
 
     Raises:
         ValueError: and what else the data or the network of a user raise.
     """
-    if distributed.world() > 1:
-        return None
     taken: list[float] = []
     with _threads(config.threads or THREADS_OF_A_PROCESS):
         try:

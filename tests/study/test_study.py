@@ -149,13 +149,15 @@ def test_a_second_start_runs_nothing(finished, monkeypatch):
 
 
 def test_a_study_that_is_stopped_ends_the_same(finished, monkeypatch, tmp_path):
-    whole, done_at_once = finished
-    out = tmp_path / "stopped"
-    done = []
-    for most in (1, 4, 100):
-        code, some = carried_out(monkeypatch, out, engine=InProcess(most))
-        done += some
-    assert code == 0 and sorted(done) == sorted(done_at_once)
+    whole, _ = finished
+    out = copy_without(finished, tmp_path / "stopped", "search-gdas-1")
+    lost = ["search-gdas-1"]
+    for trial in (out / "trials").glob("final-*-1"):
+        shutil.rmtree(trial)
+        lost.append(trial.name)
+    assert carried_out(monkeypatch, out, engine=InProcess(most=1)) == (130, lost[:1])
+    code, done = carried_out(monkeypatch, out)
+    assert code == 0 and sorted(done) == sorted(lost[1:])
     assert digests(out) == digests(whole)
 
 

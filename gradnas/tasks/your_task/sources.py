@@ -78,7 +78,9 @@ class Source(ABC):
 
     def check_steady(self, seed: int) -> str | None:
         """A sentence where its batches are others each time it is read."""
-        stream = self.stream(2, seed, torch.device("cpu"), shuffle=True)
+        # Two for each of several processes, which share a batch.
+        size = 2 * distributed.world()
+        stream = self.stream(size, seed, torch.device("cpu"), shuffle=True)
         first = [digest(list(islice(stream.epoch(0), 1))) for _ in range(2)]
         if first[0] == first[1]:
             return None
