@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+TASK := examples/scattered_digits.py
 # Two processes of tests on two cores, and what they start: more threads would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 QUIETLY := --quiet --disable-pip-version-check
@@ -25,11 +26,11 @@ setup: $(VENV)/.installed
 
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/gradnas search digits --out $(DEMO)
-	$(BIN)/gradnas train $(DEMO) --random-cells 5
-	$(BIN)/gradnas evaluate $(DEMO)
+	$(BIN)/gradnas search $(TASK) --epochs 12 --alpha-lr 0.01 --out $(DEMO)
+	$(BIN)/gradnas train $(DEMO) --task $(TASK) --epochs 15 --random 5
+	$(BIN)/gradnas evaluate $(DEMO) --task $(TASK)
 	$(BIN)/gradnas report $(DEMO)
-	@echo "The report with cells, alphas, curves and the comparison with random cells: $(DEMO)/report.html"
+	@echo "The report with choices, curves and the comparison with random networks: $(DEMO)/report.html"
 
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2

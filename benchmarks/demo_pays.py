@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SEARCH = ["--epochs", "12"]
+SEARCH = ["--epochs", "12", "--alpha-lr", "0.01"]
 TRAINING = ["--epochs", "15", "--random", "5"]
 
 

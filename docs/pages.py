@@ -61,7 +61,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     del page, config, files
     for file, address in MOVED.items():
         markdown = markdown.replace(f"]({file}", f"]({address}")
-    return markdown
+    # Other files of the repository are named, without a link.
+    return re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
 # ---- reference -----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Digits on a larger canvas, among pieces of other digits: a task whose architecture matters.
 
-    gradnas search examples/scattered_digits.py --epochs 12 --out runs/demo
+    gradnas search examples/scattered_digits.py --epochs 12 --alpha-lr 0.01 --out runs/demo
     gradnas train runs/demo --task examples/scattered_digits.py --epochs 15 --random 5
 
 The digits are those of scikit-learn, 8 by 8 pixels, each somewhere on a canvas of 16 by 16. Four

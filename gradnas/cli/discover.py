@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gradnas.data.located import located_source
 from gradnas.programs import discovering
 from gradnas.programs.going_on import begin, working_in
 from gradnas.runs import Record
+from gradnas.tasks.sentences import NextStep
 
 
 def discover(command: DiscoverCommand) -> None:
@@ -84,3 +86,4 @@ def carry_out(config: discovering.DiscoverConfig, out: Path, *, new: bool) -> No
         guarded(run, work)
     files = ", ".join([runs.REPORT, runs.LAW_TEX, runs.LAW_PY, runs.RESULTS])
     line(f"{seconds:.1f} s; {files} in {out}")
+    line(NextStep(f"gradnas report {shlex.quote(str(out))}", "(says where the page is)"))

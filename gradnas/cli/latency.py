@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ from gradnas.progress import Progress
 from gradnas.spaces.affordable import cost_of, least_cost
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.sentences import NextStep
 from gradnas.tasks.timed import Timed, Wanted
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 
@@ -73,6 +75,14 @@ def measure_space(command: MeasureCommand) -> None:
     )
 
     _check(command, timed, view, costs, timing, device)
+    line(_next_step(command, out, cheapest))
+
+
+def _next_step(command: MeasureCommand, table: Path, cheapest: float) -> NextStep:
+    what = Path(command.what)
+    repeated = what / runs.CONFIG if what.is_dir() else what
+    search = f"gradnas search {shlex.quote(str(repeated))} --latency {shlex.quote(str(table))}"
+    return NextStep(f"{search} --budget-ms MS", f"(MS: {cheapest:.3f} or more)")
 
 
 def _check(

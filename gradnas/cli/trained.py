@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from gradnas import runs
 from gradnas.cli.begin import device_of, say, say_read
 from gradnas.cli.commands.trained import EvaluateCommand, ExportCommand, GenerateCommand
@@ -11,6 +13,7 @@ from gradnas.programs.trained import export_trained, trained_run
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import TrainSettings
 from gradnas.tasks.division import MEASURED_ON
+from gradnas.tasks.sentences import NextStep
 
 
 def evaluate(command: EvaluateCommand) -> None:
@@ -24,6 +27,7 @@ def evaluate(command: EvaluateCommand) -> None:
         )
     device = device_of(config.device if command.device is None else command.device)
     line(kind_of(config).evaluate(run, config, command.data, device, say_read))
+    line(NextStep(f"gradnas report {shlex.quote(str(command.folder))}", "(a page about the run)"))
 
 
 def generate(command: GenerateCommand) -> None:
