@@ -67,6 +67,6 @@ def test_the_page_of_the_index_has_no_links_into_the_repository(built):
     assert links and all(link.startswith("https://") for link in links)
     # Else it is README.md: a link is its text.
     readme = (ROOT / "README.md").read_text()
-    assert "[docs/guide.md](docs/guide.md) says more" in readme
-    assert "docs/guide.md says more" in page and "![" in readme and "![" not in page
-    assert page.startswith("# gradnas\n") and len(page) > 0.9 * len(readme)
+    assert "[docs/tasks.md](docs/tasks.md) says more" in readme
+    assert "docs/tasks.md says more" in page and "![" in readme and "![" not in page
+    assert page.startswith("# gradnas\n") and len(page) > 0.8 * len(readme)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gradnas.architectures.base import Architecture
 from gradnas.families import family_of
-from gradnas.programs.your_task import SearchRun, TaskRun
+from gradnas.programs.your_task import TaskRun
 from gradnas.search.result import SearchResult
 from gradnas.search.verdict import Verdict
 
@@ -37,7 +37,7 @@ def _run(run: TaskRun) -> str:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             numbers.append((name.replace("_", " "), f"{value:.4g}"))
     folder = f"<p>run folder: <code>{_text(run.path)}</code></p>"
-    if isinstance(run, SearchRun):
+    if run.result is not None:
         # The result is made anew from the checkpoint; what was measured at the end lies beside it.
         written = run.results.get("verdict")
         verdict = Verdict.from_json(written) if isinstance(written, dict) else None

@@ -65,6 +65,11 @@ class TaskRun(Shown):
         decided = load_architecture(self.path / runs.GENOTYPE)
         return dict(decided.public)
 
+    @property
+    def result(self) -> SearchResult | None:
+        """Of a search the decision with the supernet's weights."""
+        return None
+
     def report(self) -> Path:
         """Write `report.html` into the folder, and say where it is."""
         return write_report(runs.Run.open(self.path))
