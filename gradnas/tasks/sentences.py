@@ -54,7 +54,7 @@ class Sentences(ABC, Generic[S]):
         if "undecided" in results:
             sentences = [
                 f"no result: {results['undecided']}",
-                f"strongest by chance: {results['genotype']}",
+                f"strongest, which may be chance: {results['genotype']}",
             ]
         else:
             sentences = [f"genotype: {results['genotype']}"]

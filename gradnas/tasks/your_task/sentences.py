@@ -63,7 +63,7 @@ class TaskSentences(Sentences[TaskSearchConfig]):
         if "undecided" in results:
             return [
                 f"no result: {results['undecided']}",
-                "choices, strongest by chance, with their probabilities:",
+                "what is strongest, which may be chance, with its probability:",
                 *lines,
             ]
         return ["choices, with their probabilities:", *lines]
