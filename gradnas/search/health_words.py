@@ -52,8 +52,8 @@ def undecided(decided: Decided, entropy: float, is_over: bool) -> str:
         f"{nothing}: in {decided.of - decided.rows} of {decided.of} {rows} the steps of "
         "the alphas from epoch to epoch go here and there, and all operations are nearly equal "
         f"(entropy {entropy:.1%} of that of equal ones), so what is strongest may be chance; "
-        "search for more epochs (--epochs), let the alphas take more steps (alpha_every 1) or larger ones "
-        "(--alpha-lr)"
+        "search for more epochs (--epochs), let the alphas take more steps (alpha_every 1) or "
+        "larger ones (--alpha-lr)"
     )
 
 
