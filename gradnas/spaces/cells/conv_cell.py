@@ -103,19 +103,13 @@ class ConvCell(ImageSpace[Genotype]):
         `skip_connect` and `sep_conv_3x3`; S3 `none` too; S4 `sep_conv_3x3` and random numbers.
 
         Raises:
-            ValueError: a name not in `names_of_spaces()`, with the nearest; a setting outside its
-                range.
+            ValueError: another name (the nearest is given), a setting outside its range.
         """
         if name not in ROBUST_SPACES:
             known = ", ".join(ROBUST_SPACES)
             hint = did_you_mean(str(name), ROBUST_SPACES)
             raise ValueError(f"unknown space of cells {name!r}{hint}; the names are {known}")
         return cls(**{**ROBUST_SPACES[name], **settings})
-
-    @classmethod
-    def names_of_spaces(cls) -> tuple[str, ...]:
-        """Every name that `named` knows."""
-        return tuple(ROBUST_SPACES)
 
     # ---- description -----------------------------------------------------------------------------
 

@@ -165,20 +165,8 @@ class CellShape:
             if of_edges is not None:
                 edge_E = edge_softmax(of_edges.detach().double(), self.predecessors)
                 strength_EO = strength_EO * edge_E.unsqueeze(-1)
-            cells[kind] = self.named(kind, self._top_edges(kind, strength_EO))
+            cells[kind] = self.named(kind, _top_edges(self, kind, strength_EO))
         return Genotype.conv(normal=cells["normal"], reduce=cells["reduce"])
-
-    def _top_edges(self, kind: CellKind, strength_EO: Tensor) -> list[tuple[int, int]]:
-        if self.sets is None:
-            excluded = [column for column, name in enumerate(self.names) if name == "none"]
-            return top_edges(strength_EO, self.predecessors, excluded)
-        # `none` has another column in each row: below every strength it is chosen nowhere.
-        strength_EO = strength_EO.clone()
-        for row, names in enumerate(self.sets[kind]):
-            for column, name in enumerate(names):
-                if name == "none":
-                    strength_EO[row, column] = -1.0
-        return top_edges(strength_EO, self.predecessors)
 
     def named(self, kind: CellKind, pairs: list[tuple[int, int]]) -> list[tuple[str, int]]:
         """(column, predecessor) pairs, two for each node, with operations in place of columns."""
@@ -204,6 +192,19 @@ class CellShape:
                 place = torch.randint(len(names), (1,), generator=generator, device="cpu")
                 edges.append((names[int(place)], predecessor))
         return edges
+
+
+def _top_edges(shape: CellShape, kind: CellKind, strength_EO: Tensor) -> list[tuple[int, int]]:
+    if shape.sets is None:
+        excluded = [column for column, name in enumerate(shape.names) if name == "none"]
+        return top_edges(strength_EO, shape.predecessors, excluded)
+    # `none` has another column in each row: below every strength it is chosen nowhere.
+    strength_EO = strength_EO.clone()
+    for row, names in enumerate(shape.sets[kind]):
+        for column, name in enumerate(names):
+            if name == "none":
+                strength_EO[row, column] = -1.0
+    return top_edges(strength_EO, shape.predecessors)
 
 
 def edges_of(genotype: Genotype, kind: CellKind) -> tuple[tuple[str, int], ...]:
