@@ -37,7 +37,7 @@ class ShownLaws(LawSources):
             self._fitted("_html_repr")
         except AttributeError:
             return str(estimator_html_repr(self))
-        return html_of(self)
+        return html_of(self.text(), self.pareto_, lambda file: self.plot(path=file))
 
     @property
     def pareto_(self) -> pandas.DataFrame:
