@@ -16,7 +16,7 @@ import gradnas
 from gradnas import DenseCell, MBConvChain, NasBench201, Truth, runs
 from gradnas.cli.main import main
 from gradnas.config import to_json
-from gradnas.programs import study_truth
+from gradnas.programs import study_truth, truths
 from gradnas.study.outcome import Arm, Candidate
 from gradnas.study.statistics import Sample
 from tests.cases import SHARED_DATA
@@ -217,6 +217,22 @@ def test_a_truth_of_another_space_is_refused_before_anything_is_done(tmp_path, m
     assert call(monkeypatch, *SEARCH, "--truth", str(tmp_path / "none.npz")) == 2
     assert "--truth: cannot read" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_budget_leaves_the_architectures_within_it(tmp_path):
+    space = MBConvChain.named("nas-bench-macro")
+    texts = ["00000000", "00000012", "00000022"]
+    columns = {"accuracy": [80.0, 91.0, 93.0], "multiply_adds": [1e6, 2e6, 3e6]}
+    known = Truth(texts, {name: np.array(own) for name, own in columns.items()}, "accuracy")
+    run = runs.Run(tmp_path)
+    for budget, best, number in ((2e6, 91.0, 2), (1e3, 93.0, 3), (1.5e6, 93.0, 3), (None, 93.0, 3)):
+        cost = None if budget is None else {"budget_macs": budget}
+        runs.write_json(tmp_path / runs.CONFIG, {"cost": cost})
+        space.decision("00000012").save(tmp_path / runs.GENOTYPE)
+        record = truths.look_up(run, known, space)
+        # With a found one outside the budget, or a budget for other images, all of them count.
+        assert (record["best"], record["architectures"]) == (best, number)
+        assert record["accuracy"] == 91.0
 
 
 def test_it_is_public():
