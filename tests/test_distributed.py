@@ -31,6 +31,7 @@ from gradnas import (
     WeightOptimizer,
     distributed,
 )
+from gradnas.cli import main
 from gradnas.runs import Run
 from gradnas.tasks.training import update
 
@@ -285,6 +286,30 @@ def test_a_whole_search_and_training_in_two_processes(tmp_path):
     ]
     results = json.loads((run.path / "train" / "results.json").read_text())
     assert results["test_accuracy"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_in_two_processes_agrees_with_one(tmp_path, capfd):
+    """A batch size is that of all ranks together."""
+    task = str(HERE / "own_tasks" / "tabular.py")
+    both, one = tmp_path / "both", tmp_path / "one"
+    settings = ("--epochs", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1")
+    in_two_processes("-m", "gradnas", "search", task, *settings, "--out", str(both))
+    said = capfd.readouterr().out
+    assert said.count("next: gradnas train ") == 1 and "cannot be trained" not in said
+    assert main(["search", task, *settings, "--out", str(one)]) == 0
+    for mine, theirs in zip(Run(both).records(), Run(one).records(), strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
+        assert mine["valid_absolute_error"] == pytest.approx(theirs["valid_absolute_error"])
+    trained = []
+    for run, call in ((both, in_two_processes), (one, None)):
+        words = ["train", str(both), "--task", task, *settings, "--out", str(run / "training")]
+        if call is None:
+            assert main(words) == 0
+        else:
+            call("-m", "gradnas", *words)
+        trained.append(json.loads((run / "training" / "results.json").read_text()))
+    assert trained[0]["test_loss"] == pytest.approx(trained[1]["test_loss"], rel=1e-5)
 
 
 def test_a_single_process_needs_no_group():

@@ -46,10 +46,10 @@ def check_data(run: runs.Run, kind: Kind[Any, Any, Any], data: object) -> None:
     """ValueError, which says what differs, where these are not the data that a run began with."""
     found = differences(run, kind, data)
     if found:
+        what = kind.other_data or "give the right ones with --data"
         raise ValueError(
             f"{kind.read(data).source} is not the data that {run.path} began with: "
-            f"{'; '.join(found)}; give the right ones with --data, or go on with these all the "
-            "same with --other-data"
+            f"{'; '.join(found)}; {what}, or go on with these all the same with --other-data"
         )
     kind.check_same(run, data)
 
@@ -96,8 +96,8 @@ def check_followed(
         return []
     if other:
         return [f"the search in {searched.path} saw other data: {'; '.join(found)}"]
+    what = kind.other_data or "name the data to train on with --data"
     raise ValueError(
         f"{kind.read(data).source} is not the data that the search in {searched.path} saw: "
-        f"{'; '.join(found)}; name the data to train on with --data, or train on these all the "
-        "same with --other-data"
+        f"{'; '.join(found)}; {what}, or train on these all the same with --other-data"
     )

@@ -34,9 +34,10 @@ def trained_run(path: str | Path) -> tuple[runs.Run, TrainSettings]:
         if (below.path / runs.CONFIG).exists():
             run = below
         elif name in SEARCH_CONFIGS:
+            searched = load(SEARCH_CONFIGS[name], run.path / runs.CONFIG)
             raise ValueError(
                 f"{run.path} was searched but not trained; run: "
-                f"gradnas train {shlex.quote(str(run.path))}"
+                f"gradnas train {shlex.quote(str(run.path))}{searched.task_option}"
             )
     name = read_object(run.path / runs.CONFIG).get("type")
     config_class = TRAIN_CONFIGS.get(str(name), TRAIN_CONFIGS[default])

@@ -47,11 +47,12 @@ class Means:
                 totals[name] = totals[name] + total.to(totals[name]) if name in totals else total
         return {"totals": totals, "count": sum(float(state["count"]) for state in states)}
 
-    def values(self, prefix: str = "") -> dict[str, float]:
-        """The means, over the items of all ranks."""
+    def values(self, prefix: str = "", of_all_ranks: bool = True) -> dict[str, float]:
+        """The means, over the items of all ranks; or over those of this one, without a word to the
+        others."""
         totals = {name: total.item() for name, total in self.totals.items()}
         count = self.count
-        if distributed.world() > 1:
+        if of_all_ranks and distributed.world() > 1:
             # Both averaged: a rank with more items counts for more.
             averaged = distributed.mean_of_values({"": count, **totals})
             count = averaged.pop("")

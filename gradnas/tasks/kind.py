@@ -40,6 +40,8 @@ class Kind(DataPart[T, D], TrainedPart[T], Generic[S, T, D]):
         no_estimate: why `--estimate` is refused, where it is.
         data_config: the class of the settings of its data; all of them have defaults but `source`.
         data_of_search: what a training takes over from the data of the search before it.
+        other_data: what to do where the data of a run are found to be others; None: name the right
+            ones.
         sheet_name: of the file with samples of the data, by default; its ending says the form.
         searches: recipe -> the configuration of a search, beside the recipes of the families.
         trainings: recipe -> architecture -> the configuration of its training; the first one
@@ -52,6 +54,7 @@ class Kind(DataPart[T, D], TrainedPart[T], Generic[S, T, D]):
     train_config: type[T]
     data_config: type[DataSettings] | None = None
     no_estimate: str | None = None
+    other_data: str | None = None
     sheet_name: str = "sheet.png"
     data_of_search: tuple[str, ...] = ("source",)
     searches: Mapping[str, Callable[[], S]] = MappingProxyType({})

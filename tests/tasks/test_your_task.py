@@ -18,7 +18,8 @@ from gradnas.config import from_json
 from gradnas.programs.reporting import write_report
 from gradnas.programs.your_task import run_search, run_training
 from gradnas.search.forms import takes_network
-from gradnas.tasks.your_task.calls import example_call, measured
+from gradnas.tasks.your_task.calls import call_on, example_call, measured
+from gradnas.tasks.your_task.measures import Score, direction_notes
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 from gradnas.tasks.your_task.sources import source_of
 
@@ -316,3 +317,31 @@ def test_a_data_set_is_read_by_workers_as_without():
     assert len(plain) == 3
     for (x, y), (other_x, other_y) in zip(plain, by_workers, strict=True):
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
+
+
+def test_a_measure_of_which_less_is_better_by_its_name_is_asked_about():
+    named = {
+        "rmse": F.mse_loss,
+        "valid_loss": F.mse_loss,
+        "accuracy": gradnas.accuracy,
+        "lossless": F.mse_loss,
+        "error": gradnas.lower(F.l1_loss),
+    }
+    notes = direction_notes([Score(name, given).measure for name, given in named.items()])
+    assert [note.split("'")[1] for note in notes] == ["rmse", "valid_loss"]
+    assert all("gradnas.lower" in note for note in notes)
+
+
+def test_of_a_loss_by_another_method_nobody_knows_what_the_network_takes():
+    def loss(net, batch):
+        return net.method("encode", batch).square().mean()
+
+    def by_forward(net, batch):
+        return net.method("forward", batch).square().mean()
+
+    x = torch.zeros(4, 2)
+    task = gradnas.Task(model=lambda: nn.Linear(2, 2), train=x, loss=loss)
+    with pytest.raises(ValueError, match=r"calls net\.method\('encode', \.\.\.\).*Task\(example="):
+        call_on(task, x)
+    task = gradnas.Task(model=lambda: nn.Linear(2, 2), train=x, loss=by_forward)
+    assert call_on(task, x).inputs[0] is x

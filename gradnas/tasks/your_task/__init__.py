@@ -24,7 +24,7 @@ from gradnas.tasks.measure import Measure
 from gradnas.tasks.trained_part import unsaid, unspoken
 from gradnas.tasks.your_task.checks import check_task_search, check_task_training, steady_notes
 from gradnas.tasks.your_task.export import export_task
-from gradnas.tasks.your_task.measures import LOSS
+from gradnas.tasks.your_task.measures import LOSS, direction_notes
 from gradnas.tasks.your_task.random import random_choices
 from gradnas.tasks.your_task.search import TaskSearch
 from gradnas.tasks.your_task.sentences import TaskSentences
@@ -58,6 +58,10 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     name = "a task of your own"
     search_config = TaskSearchConfig
     train_config = TaskTrainConfig
+    other_data = (
+        "data that are drawn at random must be the same each time, from a generator with a seed "
+        "(torch.Generator().manual_seed(0))"
+    )
     data_of_search = ("source", "sha256", "workers")
     trainings = MappingProxyType({TRAINING: own_task_eval})
 
@@ -114,6 +118,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         with noted_warnings() as notes:
             task = TaskSearch(config, data, device)
         task.notes = [*notes, *task.search.supernet.notes(), *steady_notes(config, data)]
+        task.notes += direction_notes(config.measures)
         return task
 
     def train_task(

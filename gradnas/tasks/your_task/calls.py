@@ -63,8 +63,12 @@ def measured(
     batches: Iterable[Any],
     precision: Precision,
     device: torch.device,
+    of_all_ranks: bool = True,
 ) -> dict[str, float]:
     """The mean loss and every measure of a network; the caller sets its mode.
+
+    Args:
+        of_all_ranks: together; else of this one, which need not be one of several that ask.
 
     Raises:
         ValueError: a measure that is no finite number; no batches.
@@ -87,7 +91,7 @@ def measured(
                 meter.add(*_outputs_and_target(task, meter.score.name, outputs, batch), size)
     if not means.count:
         raise ValueError("there are no batches to measure the network on")
-    values = means.values()
+    values = means.values(of_all_ranks=of_all_ranks)
     for meter in meters:
         values[meter.score.name] = meter.value()
     return values

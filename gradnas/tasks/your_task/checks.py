@@ -112,8 +112,14 @@ def _try_out(
         if is_ours(error):
             raise
         what = "loss" if task.loss_takes_network else "model"
+        hint = ""
+        if isinstance(error, TypeError) and not task.loss_takes_network:
+            hint = (
+                "; it is called with all of a batch but the last entry, which is the target: a "
+                "loss of (net, batch) calls it as it likes"
+            )
         raise ValueError(
-            f"the {what} of the task fails on a batch of {in_words(batch)}: {reason(error)}"
+            f"the {what} of the task fails on a batch of {in_words(batch)}: {reason(error)}{hint}"
         ) from error
     try:
         with cuda_products(config.precision), autocast(config.precision, device):
@@ -129,7 +135,8 @@ def _try_out(
         raise ValueError(f"the loss of the task is {loss.item()} on the first batch")
     with in_eval_mode(module):
         try:
-            measured(task, net, [batch], config.precision, device)
+            # One process may ask alone, such as the one that says what comes next.
+            measured(task, net, [batch], config.precision, device, of_all_ranks=False)
         except FAILURES as error:
             if is_ours(error):
                 raise

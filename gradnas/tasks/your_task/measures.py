@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,3 +205,19 @@ def scores_of(measures: Mapping[str, Any]) -> tuple[Score, ...]:
             raise ValueError("a measure cannot be called 'loss': that of the task is there already")
         scores.append(Score(name, given))
     return tuple(scores)
+
+
+# Names of what everybody wants less of.
+_LESS = re.compile(r"(^|_|\b)(loss|error|err|rmse|mse|mae|nll|perplexity|wer|cer)($|_|\b)", re.I)
+
+
+def direction_notes(measures: Sequence[Measure]) -> list[str]:
+    """Of measures by whose name less is better, and that nobody said so of."""
+    notes = []
+    for measure in measures:
+        if measure.higher_is_better and _LESS.search(measure.key):
+            notes.append(
+                f"of the measure {measure.key!r} more is taken for better: if less is, say "
+                "gradnas.lower(...)"
+            )
+    return notes
