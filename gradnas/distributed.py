@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # torchrun says how often it has started this process again
+
 
 class RankLost(RuntimeError):
     """Another process of this run is gone, or did not answer."""
@@ -85,12 +87,18 @@ def start(device: torch.device) -> None:
     if num_processes > 1 and not dist.is_initialized():
         # Numbers that are compared or averaged lie on the CPU, wherever the weights are.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend)
+        if not is_restart():
+            dist.init_process_group(backend)
+            return
+        # The store of torchrun may still hold where the processes were that failed.
+        store, own_rank, number = next(dist.rendezvous("env://"))
+        again = dist.PrefixStore(f"gradnas/{os.environ[RESTARTS]}", store)
+        dist.init_process_group(backend, store=again, rank=own_rank, world_size=number)
 
 
 def is_restart() -> bool:
     """Whether `torchrun --max-restarts` has started this process again after another one failed."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+    return os.environ.get(RESTARTS, "0") not in ("", "0")
 
 
 def check_joined() -> None:

@@ -34,19 +34,20 @@ class RayEngine(Engine):
 
         self._ray: Any = ray
         self.slots = workers if address is None else None
-        quietly = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
+        quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        settings: dict[str, Any] = {"address": address, **quietly}
+        where = f"--address {address}"
         if address is None:
-            cores = workers * threads
-            ray.init(num_cpus=cores, num_gpus=_devices(workers, gpus), **quietly)
+            where = "--engine ray"
+            settings = {"num_cpus": workers * threads, "include_dashboard": False, **quietly}
+            if gpus == 0:
+                settings["num_gpus"] = 0
         else:
             check_answers(address)
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="error")
-            except Exception as error:  # of many kinds
-                raise ValueError(
-                    f"--address {address}: no Ray cluster answers there "
-                    f"({_first_line(error)}); start one with: ray start --head"
-                ) from error
+        try:
+            ray.init(**settings)
+        except Exception as error:  # of many kinds
+            raise ValueError(f"{where}: Ray did not start ({_first_line(error)})") from error
         # The trial resumes by itself, so that a second start is as good as a first one.
         self._task = ray.remote(
             num_cpus=threads,
@@ -92,11 +93,6 @@ def _carried_out(job: Job, environment: dict[str, str]) -> int:
     import os
 
     return carry_out(job, {**os.environ, **environment})
-
-
-def _devices(workers: int, gpus: float) -> int | None:
-    """Devices that Ray is told of on this machine; None lets it look."""
-    return 0 if gpus == 0 else None
 
 
 def check_answers(address: str) -> None:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from gradnas import runs
-from gradnas.cli import main, study
+from gradnas.cli import main, study, study_trial
 from gradnas.engines import Ended, Engine
 from gradnas.study.folder import StudyFolder
 from gradnas.study.outcome import outcome_of, results_of
@@ -252,7 +253,7 @@ def test_the_numbers_of_random_search_follow_from_the_costs(finished, monkeypatc
     assert names[2:] == (["random"] if same else ["random-as-default", "random-as-gdas"])
 
 
-def test_a_folder_that_another_process_holds_is_waited_for(finished, tmp_path, capsys):
+def test_a_folder_that_another_process_holds_is_waited_for(finished, monkeypatch, tmp_path, capsys):
     out = copy_without(finished, tmp_path / "held")
     name = "search-default-0"
     folder = out / "trials" / name
@@ -271,7 +272,13 @@ def test_a_folder_that_another_process_holds_is_waited_for(finished, tmp_path, c
     other.start()
     held.wait(30)
     assert runs.is_locked(folder)
-    threading.Timer(0.2, seen.set).start()
+
+    def waits(seconds):
+        seen.set()  # the other one ends when it is waited for
+        pause(0.01)
+
+    pause = time.sleep
+    monkeypatch.setattr(study_trial.time, "sleep", waits)
     assert main(["study", "trial", str(folder), "--task", TASK]) == 0
     other.join()
     assert "it is waited for" in capsys.readouterr().err
