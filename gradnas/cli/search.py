@@ -90,10 +90,8 @@ def own_task_of(command: SearchCommand) -> str | None:
 
 def go_on(folder: Path, task: str | None, imports: str | None = None) -> None:
     """Go on with a run that these processes have begun before they were started again."""
-    from gradnas.cli.resume import resume  # here, because it goes on with searches itself
-
     if runs.Run(folder).status().get("status") != "finished":
-        resume(ResumeCommand(folder=folder, task=task, imports=imports))
+        ResumeCommand(folder=folder, task=task, imports=imports).run()
 
 
 def _stem(recipe: str) -> str:
