@@ -51,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, help="root of another tree, to compare with")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--only", nargs="*", choices=LINES, help="some of the lines")
     arguments = parser.parse_args()
+    lines = {name: LINES[name] for name in arguments.only or LINES}
     trees = {"this tree": ROOT}
     if arguments.before is not None:
         trees = {"before": arguments.before.resolve(), **trees}
@@ -59,7 +61,7 @@ def main() -> None:
     seconds: dict[tuple[str, str], list[float]] = {}
     memory: dict[tuple[str, str], list[float]] = {}
     for _ in range(arguments.repeats):
-        for name, line in LINES.items():
+        for name, line in lines.items():
             for tree, root in trees.items():
                 cpu, mib = started(root, line)
                 seconds.setdefault((name, tree), []).append(cpu)

@@ -241,9 +241,10 @@ def _write_found(
 ) -> None:
     """Write the architecture, its picture and the results into the folder."""
     architecture.save(run.path / runs.GENOTYPE)
+    run.save_results(results)
+    # After the results: the picture marks what they call undecided.
     family = family_of(architecture)
     family.picture(architecture, run.path / runs.PICTURE, space=config.space, run=run.path)
-    run.save_results(results)
 
 
 def timing(epoch: int, began: Moment, device: torch.device) -> dict[str, float]:

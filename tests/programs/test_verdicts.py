@@ -11,6 +11,7 @@ from torch import nn
 
 import gradnas
 from gradnas import AlphaOptimizer, Choice, ConvCell, MBConvChain, RecurrentCell, Unrolled, runs
+from gradnas.cli import main
 from gradnas.config import read_object
 from gradnas.data import ChunkLengths, DataConfig, TextConfig
 from gradnas.programs.reporting import write_report
@@ -196,6 +197,17 @@ def test_tasks_of_ones_own(settings, measure, tmp_path):
     assert verdict.measure.name == measure
     assert verdict.choices[0].chosen == "sees" and verdict.choices[0].state == "decided"
     assert verdict.has_all and len(verdict.candidates) == 2
+
+
+@pytest.mark.slow
+def test_the_picture_of_a_search_marks_what_its_results_call_undecided(tmp_path):
+    """Also that of the first attempt: one that was killed at its end draws it once more."""
+    task = gradnas.Task(model=own_model, train=own_data(), loss=F.cross_entropy)
+    run = tmp_path / "r"
+    gradnas.run_search(task, out=run, epochs=2, progress=False, batch_size=25, candidates=2)
+    assert read_object(run / runs.RESULTS)["verdict"]["undecided"]
+    assert main(["draw", str(run), "-o", str(tmp_path / "again.svg")]) == 0
+    assert (tmp_path / "again.svg").read_bytes() == (run / runs.PICTURE).read_bytes()
 
 
 class Gated(nn.Module):
