@@ -89,25 +89,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(arguments: Sequence[str] | None = None) -> Command:
     """The command that is meant. SystemExit after help, or after saying what is mistyped."""
-    description = "Gradient-based neural architecture search."
-    form: Any = AnyCommand  # tyro takes a union, which type checkers do not take for a class
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    _check_name(words)
-    return one_sentence(
-        lambda: tyro.cli(form, prog="gradnas", description=description, args=words, config=markers),
-        words,
-    )
+    command = _named(words)
+    # tyro takes a union or an annotated class, which type checkers do not take for a class.
+    form: Any = AnyCommand
+    settings: dict[str, Any] = {"prog": "gradnas", "config": markers, "args": words}
+    if command is None:
+        settings["description"] = "Gradient-based neural architecture search."
+    else:
+        # Of one command alone: of what is mistyped tyro looks at every option of all that it has.
+        form = command
+        settings |= {"prog": f"gradnas {words[0]}", "args": words[1:]}
+    return one_sentence(lambda: tyro.cli(form, **settings), words)
 
 
-def _check_name(words: Sequence[str]) -> None:
-    """SystemExit, with a sentence, where the first word is no command; tyro takes longer."""
-    names = [typing.get_args(command)[1].name for command in typing.get_args(AnyCommand)]
-    if not words or words[0].startswith("-") or words[0] in names:
-        return
+def _named(words: Sequence[str]) -> type[Command] | None:
+    """The command that the first word names; None where it is an option, or there is no word.
+
+    SystemExit, with a sentence, where it is neither.
+    """
+    commands: dict[str, type[Command]] = {}
+    for annotated in typing.get_args(AnyCommand):
+        command, settings = typing.get_args(annotated)
+        commands[settings.name] = command
+    if not words or words[0].startswith("-"):
+        return None
+    if words[0] in commands:
+        return commands[words[0]]
     first = shortened(words[0])
-    hint = did_you_mean(words[0], names)
-    _refused(f"unknown here: {first}; the commands are {', '.join(names)}{hint}", 2)
+    hint = did_you_mean(words[0], commands)
+    _refused(f"unknown here: {first}; the commands are {', '.join(commands)}{hint}", 2)
     raise SystemExit(2)
 
 
