@@ -83,7 +83,7 @@ def _arm(arm: Arm, truth: Truth, space: Any) -> JsonObject:
 
 
 def _rows(record: JsonObject) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm in record["arms"]:
         values = arm["accuracies"]
         sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
