@@ -44,7 +44,7 @@ HEADINGS = ("method", "n", "best short", "final", "sd", "finals", "cost", "final
 def rows_of(outcome: Outcome) -> list[tuple[str, ...]]:
     """A row for each arm: what was tried, what was chosen, what came out, what it cost."""
     measure = outcome.measure
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm in outcome.arms:
         best = arm.chosen
         short = "" if best is None or best.short is None else measure.text(best.short)
