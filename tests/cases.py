@@ -52,6 +52,41 @@ SPACES = {
     ),
     "nas-bench-201": gradnas.NasBench201(channels=4, cells=1),
 }
+# What a paper changes of a plain search (softmax, the strongest operations), by its name here.
+METHODS = {
+    "softmax": {},
+    "beta decay": {"terms": (gradnas.BetaDecay(),)},
+    "sigmoid": {"relaxation": gradnas.Sigmoid()},
+    "sigmoid, zero-one": {"relaxation": gradnas.Sigmoid(), "terms": (gradnas.ZeroOne(),)},
+    "Dirichlet": {"relaxation": gradnas.Dirichlet()},
+    "Dirichlet, divergence": {
+        "relaxation": gradnas.Dirichlet(),
+        "terms": (gradnas.DirichletKL(),),
+    },
+    "Gumbel, soft": {"relaxation": gradnas.GumbelSoftmax(hard=False)},
+    "Gumbel, hard": {"relaxation": gradnas.GumbelSoftmax(hard=True)},
+    "Gumbel, hard, probed": {"relaxation": gradnas.GumbelSoftmax(hard=True, probe="recompute")},
+    "gates, all probed": {"relaxation": gradnas.BinaryGates(mode="full")},
+    "gates, recomputed": {"relaxation": gradnas.BinaryGates(mode="recompute")},
+    "gates, two": {"relaxation": gradnas.BinaryGates(mode="two")},
+    "partial channels": {"relaxation": gradnas.PartialChannels(2)},
+    "partial channels, Dirichlet": {
+        "relaxation": gradnas.PartialChannels(2, inner=gradnas.Dirichlet())
+    },
+    "partial channels, gates": {
+        "relaxation": gradnas.PartialChannels(
+            2, inner=gradnas.BinaryGates(mode="two"), edge_normalisation=False
+        )
+    },
+    "perturbed alphas": {"stabilizers": (gradnas.PerturbedAlphas(),)},
+    "auxiliary skip": {"stabilizers": (gradnas.AuxiliarySkip(),)},
+    "operation freezing": {"stabilizers": (gradnas.OperationFreezing(window=1),)},
+    "perturbation selection": {"selection": gradnas.PerturbationSelection(interval=1)},
+    "perturbation selection, blank": {
+        "selection": gradnas.PerturbationSelection(interval=1, learn_alphas=False)
+    },
+}
+REINFORCE = gradnas.Reinforce(samples=2)
 PUBLISHED_CONV = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "PC_DARTS_image"]
 
 
