@@ -52,7 +52,7 @@ class Work:
     @staticmethod
     def supernets(restarts: int, constants: int, points: int) -> float:
         """What one training step of so many supernets with so many inner constants takes."""
-        return 3e-3 + 3e-8 * restarts * constants * points
+        return 6e-3 + 5e-8 * restarts * constants * points
 
     def over(self, share: float = 1.0) -> bool:
         """Whether this share of what may be done is done, or nothing more may be."""

@@ -1,8 +1,8 @@
 """Products of simple functions of the features, as columns that a linear fit chooses among.
 
-Monomials, sines and cosines of features, of their differences and of their products, and monomials
-times those. The scientist's laws are mostly short sums of such columns, for the target or for a
-simple function of it.
+Monomials, special functions (`engine/specials.py`), and products of one with the other. The
+scientist's laws are mostly short sums of such columns, for the target or for a simple function of
+it.
 
 Legend: N points, D features, G columns.
 """
@@ -10,23 +10,35 @@ Legend: N points, D features, G columns.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradnas.laws.engine.atoms import HERE, LARGEST, Atom
+from gradnas.laws.engine.atoms import LARGEST, Atom
 from gradnas.laws.engine.data import LawData
-from gradnas.laws.formula import Edge, Formula, Node, canonical, edge_value
+from gradnas.laws.formula import Edge, Formula, edge_value
 from gradnas.laws.primitives import POWER
 
 # What an exponent of a feature costs beside the others; columns are taken by rising cost.
-COSTS = {1.0: 1.0, -1.0: 1.1, 2.0: 1.6, -2.0: 2.2, 0.5: 2.2, -0.5: 2.4, 3.0: 2.5, -3.0: 3.0}
+COSTS = {
+    1.0: 1.0,
+    -1.0: 1.1,
+    2.0: 1.6,
+    -2.0: 2.2,
+    0.5: 2.2,
+    -0.5: 2.4,
+    3.0: 2.5,
+    -3.0: 3.0,
+    4.0: 3.0,
+    5.0: 3.5,
+    6.0: 4.0,
+}
 # Of products of so many features: the exponents that are tried.
 EXPONENTS: dict[int, tuple[float, ...]] = {
-    1: (1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0),
+    1: tuple(COSTS),
     2: (1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0),
     3: (1.0, -1.0, 2.0, -2.0),
     4: (1.0, -1.0, 2.0, -2.0),
@@ -35,13 +47,7 @@ EXPONENTS: dict[int, tuple[float, ...]] = {
     7: (1.0,),
     8: (1.0,),
 }
-TRIGONOMETRIC = 2.0  # cost of a sine or a cosine of a feature
-OF_TWO = 0.6  # what it costs more where two features are inside
-MULTIPLE = 1.0  # and where the frequency is twice or half the natural one
-MOST_MONOMIALS = 800
-MOST_WAVES = 1000  # columns with a sine or a cosine
-MOST_DIFFERENCES = 250  # columns with a difference
-FEW = 80  # monomials that these are multiplied by
+FACTORS = ("identity", "square", "reciprocal", POWER)
 AWAY = 1e-6  # from zero, of features of size 1: nearer ones are not divided by
 
 
@@ -55,14 +61,58 @@ class Column:
 
 @dataclass(frozen=True)
 class Library:
-    """Columns and their values, `(G, N)`, each of size 1; `sizes` is what they were divided by."""
+    """Columns, each a part or a product of two parts, and their values, `(G, N)`, of size 1.
 
-    columns: tuple[Column, ...]
+    Attributes:
+        parts: what columns are made of.
+        pairs_G2: for each column the places of its two parts; -1 for none. There may be thousands
+            of columns, of which few are ever written out.
+        sizes_G: what the values were divided by.
+        cost_G: what it costs to write them.
+        count_G: how many factors they have.
+        mask_G: the features that are among the factors, as bits; 0 for functions of them.
+    """
+
+    parts: tuple[Column, ...]
+    pairs_G2: np.ndarray
     value_GN: Tensor
     sizes_G: Tensor
+    cost_G: Tensor
+    count_G: np.ndarray
+    mask_G: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.columns)
+        return len(self.value_GN)
+
+    def column(self, g: int) -> Column:
+        """One column, written out."""
+        atoms: list[Atom] = []
+        for k in self.pairs_G2[g].tolist():
+            if k >= 0:
+                atoms += self.parts[k].atoms
+        return Column(tuple(atoms), float(self.cost_G[g]))
+
+    @property
+    def columns(self) -> list[Column]:
+        """All columns, written out."""
+        return [self.column(g) for g in range(len(self))]
+
+    def first(self, most: int) -> Library:
+        """The first columns."""
+        return self.select(np.arange(min(most, len(self))))
+
+    def select(self, places: Sequence[int] | np.ndarray) -> Library:
+        """Some of the columns."""
+        index = torch.as_tensor(np.asarray(places, dtype=np.int64))
+        return Library(
+            self.parts,
+            self.pairs_G2[index.numpy()],
+            self.value_GN[index],
+            self.sizes_G[index],
+            self.cost_G[index],
+            self.count_G[index.numpy()],
+            self.mask_G[index.numpy()],
+        )
 
 
 def power_of(d: int, exponent: float, functions: Sequence[str]) -> Edge | None:
@@ -118,77 +168,6 @@ def monomials(
     return found[:most]
 
 
-def waves(
-    data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
-) -> list[Column]:
-    """Sines and cosines of features, of differences and of products of two, in natural units.
-
-    Their frequencies are 1, 2 and 1/2 in the units of the data, where a law of physics has them;
-    refitting moves them. A square of a sine is half of one less the cosine of twice the angle.
-    """
-    if "sin" not in functions and "cos" not in functions:
-        return []
-    stems: list[tuple[Node | None, int, float, float]] = []  # stem, source, unit, cost
-    for d in features:
-        stems.append((None, d, scales_D[d], TRIGONOMETRIC))
-    for i, j in itertools.combinations(features, 2):
-        ratio = scales_D[j] / scales_D[i]
-        edges = (Edge(i, "identity", 1.0, fixed=True), Edge(j, "identity", -ratio))
-        stems.append((Node("sum", edges), HERE, scales_D[i], TRIGONOMETRIC + OF_TWO))
-        edges = (Edge(i, "identity", fixed=True), Edge(j, "identity", fixed=True))
-        unit = scales_D[i] * scales_D[j]
-        stems.append((canonical(Node("product", edges)), HERE, unit, TRIGONOMETRIC + OF_TWO))
-    found: list[Column] = []
-    for stem, source, unit, cost in stems:
-        for multiple in (1.0, 2.0, 0.5):
-            more = 0.0 if multiple == 1.0 else MULTIPLE
-            for is_cosine in (False, True):
-                edge = _wave(source, unit * multiple, is_cosine, functions)
-                found.append(Column((Atom(edge, stem),), cost + more))
-    return found
-
-
-def logarithms(data: LawData, features: Sequence[int], functions: Sequence[str]) -> list[Column]:
-    """Logarithms of the features that are positive."""
-    if "ln" not in functions:
-        return []
-    positive = [d for d in features if bool((data.x_DN[d] > 0).all())]
-    return [Column((Atom(Edge(d, "ln", fixed=True)),), 1.5) for d in positive]
-
-
-def differences(
-    data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
-) -> list[Column]:
-    """Squares and reciprocals of differences of two features, and of their squares."""
-    found: list[Column] = []
-    for i, j in itertools.combinations(features, 2):
-        ratio = scales_D[j] / scales_D[i]
-        edges = (Edge(i, "identity", 1.0, fixed=True), Edge(j, "identity", -ratio))
-        stem = Node("sum", edges)
-        for function, cost in (("square", 2.0), ("reciprocal", 2.5)):
-            if function in functions:
-                found.append(Column((Atom(Edge(HERE, function, fixed=True), stem),), cost))
-    return found
-
-
-def _wave(source: int, a: float, is_cosine: bool, functions: Sequence[str]) -> Edge:
-    if is_cosine and "sin" not in functions:
-        return Edge(source, "cos", a)
-    if "sin" in functions:
-        return Edge(source, "sin", a, math.pi / 2 if is_cosine else 0.0)
-    return Edge(source, "cos", a, -math.pi / 2)
-
-
-def products(first: Sequence[Column], second: Sequence[Column], most: int) -> list[Column]:
-    """Every column of the one with every one of the other, and these alone, by rising cost."""
-    found = list(second)
-    for a in first:
-        for b in second:
-            found.append(Column((*a.atoms, *b.atoms), a.cost + b.cost))
-    found.sort(key=lambda column: column.cost)
-    return found[:most]
-
-
 def library(data: LawData, columns: Sequence[Column]) -> Library:
     """The columns that are finite and not constant, with their values."""
     cached: dict[Atom, Tensor] = {}
@@ -198,28 +177,94 @@ def library(data: LawData, columns: Sequence[Column]) -> Library:
             cached[atom] = atom_value(atom, data)
         return cached[atom]
 
-    kept: list[Column] = []
     values: list[Tensor] = []
-    sizes: list[float] = []
     for column in columns:
         value_N = value(column.atoms[0])
         for atom in column.atoms[1:]:
             value_N = value_N * value(atom)
-        largest = float(value_N.abs().max())
-        if 0.0 < largest < LARGEST:  # false for NaN, too
-            kept.append(column)
-            values.append(value_N / largest)
-            sizes.append(largest)
-    if not kept:
-        return Library((), data.x_DN.new_zeros(0, data.x_DN.shape[1]), data.x_DN.new_zeros(0))
-    value_GN = torch.stack(values)
-    varied_G = (value_GN.max(1).values - value_GN.min(1).values) > 1e-9
-    places = varied_G.nonzero().flatten().tolist()
-    return Library(
-        tuple(kept[g] for g in places),
-        value_GN[places],
-        torch.tensor(sizes, dtype=torch.float64)[places],
+        values.append(value_N)
+    value_GN = torch.stack(values) if values else data.x_DN.new_zeros(0, data.x_DN.shape[1])
+    pairs_G2 = np.full((len(columns), 2), -1)
+    pairs_G2[:, 0] = np.arange(len(columns))
+    cost_G = torch.tensor([column.cost for column in columns], dtype=torch.float64)
+    count_G = np.array([len(column.atoms) for column in columns], dtype=np.int64)
+    mask_G = np.array([_mask(column) for column in columns], dtype=np.int64)
+    ones_G = torch.ones_like(cost_G)
+    return _usable(Library(tuple(columns), pairs_G2, value_GN, ones_G, cost_G, count_G, mask_G))
+
+
+def _mask(column: Column) -> int:
+    mask = 0
+    for atom in column.atoms:
+        if atom.stem is None and atom.edge.function in FACTORS:
+            mask |= 1 << min(atom.edge.source, 62)
+    return mask
+
+
+def _usable(columns: Library) -> Library:
+    """The columns that are finite and not constant, scaled to size 1."""
+    largest_G = columns.value_GN.abs().amax(1)
+    value_GN = columns.value_GN / largest_G.clamp(min=1e-300).unsqueeze(1)
+    varied_G = (value_GN.amax(1) - value_GN.amin(1)) > 1e-9
+    usable_G = (largest_G > 0) & (largest_G < LARGEST) & varied_G  # false for NaN, too
+    scaled = replace(columns, value_GN=value_GN, sizes_G=columns.sizes_G * largest_G)
+    return scaled.select(usable_G.nonzero().flatten().numpy())
+
+
+def products(first: Library, second: Library, most: int) -> Library:
+    """Products of a column of the one, and one of the other; the `most` cheapest.
+
+    None that has powers of a feature twice. Of a library with itself every two columns once.
+    """
+    cost_AB = first.cost_G.unsqueeze(1) + second.cost_G
+    overlap_AB = torch.from_numpy((first.mask_G[:, None] & second.mask_G[None, :]) != 0)
+    cost_AB = cost_AB.masked_fill(overlap_AB, torch.inf)
+    if first is second:
+        cost_AB = torch.where(torch.ones_like(cost_AB).triu(1) > 0, cost_AB, torch.inf)
+    flat = cost_AB.flatten()
+    order = flat.argsort(stable=True)[:most]
+    order = order[torch.isfinite(flat[order])]
+    i = order // max(1, len(second))
+    j = order % max(1, len(second))
+    parts = first.parts if first is second else (*first.parts, *second.parts)
+    offset = 0 if first is second else len(first.parts)
+    a = i.numpy()
+    b = j.numpy()
+    return _usable(
+        Library(
+            parts,
+            np.stack([first.pairs_G2[a, 0], second.pairs_G2[b, 0] + offset], axis=1),
+            first.value_GN[i] * second.value_GN[j],
+            first.sizes_G[i] * second.sizes_G[j],
+            flat[order],
+            first.count_G[a] + second.count_G[b],
+            first.mask_G[a] | second.mask_G[b],
+        )
     )
+
+
+def together(libraries: Sequence[Library]) -> Library:
+    """All columns of some libraries, by rising cost, and none twice (to rounding)."""
+    parts: list[Column] = []
+    pairs: list[np.ndarray] = []
+    for some in libraries:
+        pairs.append(np.where(some.pairs_G2 >= 0, some.pairs_G2 + len(parts), -1))
+        parts += some.parts
+    whole = Library(
+        tuple(parts),
+        np.concatenate(pairs),
+        torch.cat([some.value_GN for some in libraries]),
+        torch.cat([some.sizes_G for some in libraries]),
+        torch.cat([some.cost_G for some in libraries]),
+        np.concatenate([some.count_G for some in libraries]),
+        np.concatenate([some.mask_G for some in libraries]),
+    )
+    order = whole.cost_G.argsort(stable=True).numpy()
+    # Equal columns have the same projection on any direction, but for rounding.
+    direction_N = torch.cos(torch.arange(whole.value_GN.shape[1], dtype=torch.float64) ** 2)
+    mark = (whole.value_GN[order] @ direction_N).numpy().round(9)
+    _, firsts = np.unique(mark, return_index=True)
+    return whole.select(order[np.sort(firsts)])
 
 
 def atom_value(atom: Atom, data: LawData) -> Tensor:

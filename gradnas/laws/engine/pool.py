@@ -30,6 +30,7 @@ class Pool:
     Attributes:
         members: by structure, the description length and the formula.
         expanded: the structures that have grown.
+        pruned: the structures of which no part can be left out.
         losses: of all formulas that came in, for how many proposals agree on a law.
     """
 
@@ -37,6 +38,7 @@ class Pool:
     spread: float
     members: dict[object, tuple[float, Fitted]] = field(default_factory=dict)
     expanded: set[object] = field(default_factory=set)
+    pruned: set[object] = field(default_factory=set)
     losses: list[float] = field(default_factory=list)
 
     def add(self, items: Sequence[Fitted]) -> None:
@@ -61,6 +63,15 @@ class Pool:
         """By description length."""
         ordered = sorted(self.members.values(), key=lambda member: member[0])
         return [item for _, item in ordered[:count]]
+
+    def unpruned(self, count: int) -> list[Fitted]:
+        """The best, but for those that are known to have no shorter form."""
+        best = self.best(count)
+        return [item for item in best if structure(item.formula) not in self.pruned]
+
+    def mark_pruned(self, item: Fitted) -> None:
+        """Remember that a formula has no shorter form."""
+        self.pruned.add(structure(item.formula))
 
     @property
     def length(self) -> float:

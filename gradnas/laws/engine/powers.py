@@ -25,8 +25,8 @@ from gradnas.laws.engine.library import (
     library,
     monomials,
     power_of,
-    waves,
 )
+from gradnas.laws.engine.specials import waves
 from gradnas.laws.formula import Edge, Formula, Kind, Node, canonical
 from gradnas.laws.primitives import POWER
 
@@ -38,7 +38,7 @@ PAIRS = 10  # pairs of them, that formulas are made of
 NATURAL = (1.0, 0.5, 2.0, 0.5 / math.pi)
 SCALES = (0.5, 2.0)
 FIRSTS = 250  # factors that a second one is looked for beside
-FEWEST_ROWS = 8  # of one sign, and
+FEWEST_ROWS = 8  # whose target is not zero, and
 FEWEST_SHARE = 0.8  # of all rows
 MOST_ARGUMENTS = 700  # products u, and
 MOST_PLAIN = 750  # those of the powers 1 and -1, which come first, and
@@ -159,30 +159,31 @@ def _of_arguments(
     found: list[Factor] = []
     columns: list[Tensor] = []
     nodes: list[Node] = []
-    for column in arguments.columns:
+    written = arguments.columns
+    for column in written:
         kind: Kind = "product" if len(column.atoms) > 1 else "sum"
         node = canonical(Node(kind, tuple(atom.edge for atom in column.atoms)))
         nodes.append(node)
         found.append(Factor((node,), True, column.cost + 1.0))
     columns += (arguments.value_GN * arguments.sizes_G.unsqueeze(1)).unbind(0)
     # One more or less than u, in natural units.
-    natural_G = torch.tensor([_unit(column, scales_D) for column in arguments.columns])
+    natural_G = torch.tensor([_unit(column, scales_D) for column in written])
     natural_G = natural_G.double() * arguments.sizes_G
     natural_GN = arguments.value_GN * natural_G.unsqueeze(1)
     for sign in (1.0, -1.0):
         columns += torch.log((1.0 + sign * natural_GN).abs()).unbind(0)
-        for k, column in enumerate(arguments.columns):
+        for k, column in enumerate(written):
             turned = 1.0 if bool((1.0 + sign * natural_GN[k] > 0).all()) else -1.0
             unit = _unit(column, scales_D)
             edge = Edge(D, "identity", sign * turned, turned / unit, fixed=True)
             found.append(Factor((nodes[k], _lone(edge)), False, column.cost + 0.5))
     positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()
-    positive = [g for g in positive if arguments.columns[g].atoms in known][:MOST_CURVED]
+    positive = [g for g in positive if written[g].atoms in known][:MOST_CURVED]
     # Rates of the functions: of natural u, where laws of physics have them, and of a u of size 1.
     sizes_G = arguments.sizes_G[positive]
     rates = [(natural_G / arguments.sizes_G)[positive] * rate for rate in NATURAL]
     rates += [scale / sizes_G for scale in SCALES]
-    costs = [arguments.columns[g].cost for g in positive]
+    costs = [written[g].cost for g in positive]
     chosen = [nodes[g] for g in positive]
     for c_G in rates:
         u_GN = arguments.value_GN[positive] * (c_G * sizes_G).unsqueeze(1)
@@ -226,14 +227,12 @@ def laws_of_products(
 ) -> list[Formula]:
     """Products of powers of all features and of at most two special factors, not yet refitted.
 
-    None where the target has one sign in fewer than 80% of the rows, or powers are not allowed.
+    None where the target is zero in more than 20% of the rows, or powers are not allowed.
     """
     if POWER not in functions or data.loss != "squared":
         return []
-    # The rows of the more frequent sign: a logarithm is of one sign.
-    positive_N = data.y_N > 0
-    negative_N = data.y_N < 0
-    rows_N = positive_N if int(positive_N.sum()) >= int(negative_N.sum()) else negative_N
+    # The size alone: a factor that changes its sign with the target explains both.
+    rows_N = data.y_N.abs() > AWAY * float(data.y_N.abs().max())
     if int(rows_N.sum()) < max(FEWEST_ROWS, FEWEST_SHARE * len(rows_N)):
         return []
     data = data.rows(rows_N.nonzero().flatten())

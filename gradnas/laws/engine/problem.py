@@ -20,6 +20,8 @@ from gradnas.laws.engine.atoms import (
 from gradnas.laws.engine.data import LawData, Loss
 from gradnas.laws.engine.growth import most_telling
 from gradnas.laws.engine.poles import Box
+from gradnas.laws.engine.reductions import Reduced, reduced
+from gradnas.laws.engine.residuals import is_noise, surrogate_loss
 from gradnas.laws.engine.units import unscaled
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import LawSettings
@@ -32,6 +34,8 @@ from gradnas.randomness import generator_for
 MOST_FEATURES = 8  # that structures are looked for in
 POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
 WIDER = 3  # times as many rows where there is noise
+TELLS = 10.0  # times the loss of a law: surrogates of a larger one cannot judge it
+WORSE = 1.2  # the same: a law that is worse than a surrogate leaves more than noise
 SUBSET = 2  # stream of random numbers
 
 
@@ -95,6 +99,9 @@ class Problem:
             self.work.limit = settings.work_seconds * settings.effort * share_of_points
         if settings.max_seconds is not None:
             self.work.deadline = time.monotonic() + settings.max_seconds
+        self._smaller: Reduced | None = None
+        self._symmetric_rows = 0  # with which it was looked for
+        self._surrogate_loss: float | None = None
         self.features = self._choose_features()
         self._note_domains()
 
@@ -106,6 +113,39 @@ class Problem:
         is_wider = len(self._more.y_N) > len(self.data.y_N)
         self.data = replace(self._more, work=self.work)
         return is_wider
+
+    def find_symmetries(self) -> Reduced | None:
+        """The problem with fewer features that symmetries of the target leave."""
+        if self._symmetric_rows != len(self.data.y_N):
+            self._symmetric_rows = len(self.data.y_N)
+            self._smaller = reduced(
+                self.data, self.scales, self.scale_y, self.features, self.functions
+            )
+            self._surrogate_loss = None
+        return self._smaller
+
+    def leaves_noise(self, formula: Formula) -> bool:
+        """Whether what a formula leaves of the target cannot be predicted from the features.
+
+        False where it cannot be told: for other losses than the squared error, and where surrogates
+        predict the target far worse than the formula does; and where they predict it better.
+        """
+        data = self.data
+        if self.loss != "squared" or not self.features:
+            return False
+        smaller = self.find_symmetries()
+        residual_N = data.y_N - formula(data.x_DN.T, self.table)
+        if smaller is None:
+            searched = replace(data, x_DN=data.x_DN[self.features])
+        else:
+            searched = smaller.data
+            residual_N = residual_N / (smaller.factor_N * smaller.size)
+        if self._surrogate_loss is None:
+            self._surrogate_loss = surrogate_loss(searched)
+        loss = float((searched.w_N * residual_N**2).mean())
+        if not loss / WORSE < self._surrogate_loss < TELLS * loss:
+            return False
+        return is_noise(searched, residual_N, self.seed)
 
     def row_notes(self) -> list[str]:
         """What was done with how many rows, where not all were used for everything."""

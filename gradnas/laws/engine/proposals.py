@@ -66,6 +66,14 @@ def _train(
     settings = problem.settings
     room = _room(problem, space, share)
     restarts = asked
+    if settings.enumerate and room < min(asked, FEWEST_RESTARTS):
+        # They have not found what the rest had not, so they need not cost more than is allowed.
+        proposals.counts["supernets"] = 0
+        proposals.notes.append(
+            "no supernets were trained: the work allowed was done before (a larger effort, or "
+            "enumerate=False, trains them)"
+        )
+        return
     if asked > max(room, FEWEST_RESTARTS):
         restarts = max(int(room), FEWEST_RESTARTS)
         proposals.notes.append(

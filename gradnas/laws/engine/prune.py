@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from gradnas.laws.engine.data import LawData
+from gradnas.laws.engine.data import EXACT, LawData
 from gradnas.laws.engine.edits import structure
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import (
@@ -34,6 +34,9 @@ SIMPLER = {
     "square": ("identity",),
     "reciprocal": ("identity",),
 }
+SHARE_OF_EXACT = 0.4  # the same, where a formula is a law to rounding
+SHARE = 0.15  # of the work that a search may do, after which no further round begins
+KEPT = 8  # candidates of a formula that are fitted to the end
 NICE_EXPONENTS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -182,15 +185,27 @@ def prune(
     ways = [[item] for item in items]
     lengths = [description_length(item, data, spread) for item in items]
     active = list(range(len(items)))
+    is_exact = any(item.loss < EXACT * spread for item in items)
+    share = SHARE_OF_EXACT if is_exact else SHARE
+    most_work = data.work.spent + share * data.work.limit
     for _ in range(rounds):
         jobs: list[tuple[int, Formula]] = []
+        if data.work.ended or data.work.spent > most_work:
+            break
         for i in active:
             candidates = shorter(ways[i][-1].formula, functions, data.primitives)
             for candidate in _different(candidates):
                 jobs.append((i, candidate))
         if not jobs:
             break
-        results = refit([formula for _, formula in jobs], data, steps=12)
+        # Most candidates show in a few steps that they lead nowhere.
+        results = refit(
+            [formula for _, formula in jobs],
+            data,
+            steps=12,
+            groups=[i for i, _ in jobs],
+            keep=KEPT,
+        )
         best: dict[int, Fitted] = {}
         for (i, _), result in zip(jobs, results, strict=True):
             length = description_length(result, data, spread)

@@ -7,69 +7,113 @@ functions among them, and products (`engine/powers.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from gradnas.laws.engine.combined import as_formula
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.library import (
-    FEW,
-    MOST_DIFFERENCES,
-    MOST_MONOMIALS,
-    MOST_WAVES,
     Library,
-    differences,
     library,
-    logarithms,
     monomials,
     products,
-    waves,
+    together,
 )
 from gradnas.laws.engine.powers import laws_of_products
-from gradnas.laws.engine.problem import Problem
-from gradnas.laws.engine.sparse import as_formula, sums
+from gradnas.laws.engine.reductions import Reduced
+from gradnas.laws.engine.sparse import sums
+from gradnas.laws.engine.specials import specials
 from gradnas.laws.engine.targets import Target, functions_of_target
 from gradnas.laws.formula import Formula
 
-SUMS = 6  # formulas of each target
+SUMS = 3  # formulas of each target, and
+RATIOS = 2  # that are ratios
+MOST_MONOMIALS = 800
+FEW = 200  # of them, that these and specials are multiplied by
+MOST_PRODUCTS = 6000
+MOST_TIMES_SPECIALS = 16000
+FEW_SPECIALS = 60  # that are multiplied by each other
+MOST_OF_SPECIALS = 1000
 MOST_TIMES_TARGET = 160  # columns that are multiplied by the target
 MOST_FACTORS = 3  # of such a column
 MOST_ABOVE = 500  # columns beside them
 
 
-def seed_formulas(problem: Problem) -> Iterator[list[Formula]]:
-    """The formulas, for the data of the search, not yet refitted.
+@dataclass(frozen=True)
+class Field:
+    """Where formulas are looked for: data of size 1, and what they stand for.
+
+    Attributes:
+        scales, scale_y: what the features and the target are in the units of the data.
+        features: those that are searched.
+        functions: what is allowed.
+        with_ratios: whether rational functions are.
+    """
+
+    data: LawData
+    scales: Sequence[float]
+    scale_y: float
+    features: Sequence[int]
+    functions: Sequence[str]
+    with_ratios: bool
+
+
+def seed_formulas(field: Field) -> Iterator[list[Formula]]:
+    """The formulas, for the data of the field, not yet refitted.
 
     They come in parts, so that who finds a law in one need not ask for the next: products first,
     then sums for the target itself, then for functions of it.
     """
-    data = problem.data
-    functions = problem.functions
-    if data.loss != "squared" or not problem.features or "product" not in problem.settings.kinds:
-        return
-    yield laws_of_products(data, problem.scales, problem.features, functions)
+    data = field.data
+    functions = field.functions
+    yield laws_of_products(data, field.scales, field.features, functions)
     own = Target("y", data, lambda formula: formula)
-    others = functions_of_target(data, problem.scale_y, functions)
+    others = functions_of_target(data, field.scale_y, functions)
     shared: Library | None = None  # of the targets that are defined on all rows
-    with_ratios = "ratio" in problem.settings.kinds
     for target in [own, *others]:
         on_all_rows = len(target.data.y_N) == len(data.y_N)
         columns = shared if on_all_rows else None
         if columns is None:
-            columns = _library(target.data, problem.scales, problem.features, functions)
+            columns = _library(target.data, field.scales, field.features, functions)
         if on_all_rows:
             shared = columns
         # Of a rational function the target itself and its square are looked at.
-        ratios = with_ratios and target.name in ("y", "y squared")
+        ratios = field.with_ratios and target.name in ("y", "y squared")
         yield [target.back(formula) for formula in _sums(target.data, columns, ratios)]
+
+
+def reduced_formulas(field: Field, reduced: Reduced) -> Iterator[list[Formula]]:
+    """The formulas of a problem with fewer features, for the data of the field."""
+    smaller = Field(
+        data=reduced.data,
+        scales=reduced.units_R,
+        scale_y=reduced.unit,
+        features=reduced.features,
+        functions=field.functions,
+        with_ratios=field.with_ratios,
+    )
+    D = len(field.data.x_DN)
+    for formulas in seed_formulas(smaller):
+        yield [reduced.back(formula, D, field.functions) for formula in formulas]
 
 
 def _library(
     data: LawData, scales: Sequence[float], features: Sequence[int], functions: Sequence[str]
 ) -> Library:
-    plain = monomials(data, features, functions, MOST_MONOMIALS)
-    waved = products(plain[:FEW], waves(data, scales, features, functions), MOST_WAVES)
-    apart = differences(data, scales, features, functions)
-    apart = products(plain[:FEW], apart, MOST_DIFFERENCES)
-    logs = logarithms(data, features, functions)
-    return library(data, [*logs, *plain, *waved, *apart])
+    plain = library(data, monomials(data, features, functions, MOST_MONOMIALS))
+    special = library(data, specials(data, scales, features, functions))
+    few_specials = special.first(FEW_SPECIALS)
+    few = plain.first(FEW)
+    return together(
+        [
+            plain,
+            special,
+            products(few, few, MOST_PRODUCTS),
+            products(few, special, MOST_TIMES_SPECIALS),
+            products(few_specials, few_specials, MOST_OF_SPECIALS),
+        ]
+    )
 
 
 def _sums(data: LawData, columns: Library, with_ratios: bool) -> list[Formula]:
@@ -85,19 +129,15 @@ def _sums(data: LawData, columns: Library, with_ratios: bool) -> list[Formula]:
             formulas.append(formula)
     if not with_ratios:
         return formulas
-    order = sorted(range(len(columns)), key=lambda g: columns.columns[g].cost)
+    order = np.arange(len(columns))  # by rising cost
     above = order[:MOST_ABOVE]
-    below = [g for g in order if len(columns.columns[g].atoms) <= MOST_FACTORS]
-    places = [*above, *below[:MOST_TIMES_TARGET]]
-    few = Library(
-        tuple(columns.columns[g] for g in places),
-        columns.value_GN[places],
-        columns.sizes_G[places],
-    )
+    below = order[columns.count_G <= MOST_FACTORS][:MOST_TIMES_TARGET]
+    few = columns.select(np.concatenate([above, below]))
+    places = range(len(few))
     times = [k >= len(above) for k in range(len(places))]
     value_GN = few.value_GN.clone()
     value_GN[len(above) :] *= data.y_N
-    for chosen in sums(data, few, value_GN, times, SUMS):
+    for chosen in sums(data, few, value_GN, times, RATIOS):
         if any(times[place] for place in chosen.places):
             formula = as_formula(features, chosen, few, times)
             if formula is not None and formula.nodes:

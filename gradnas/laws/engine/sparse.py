@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradnas.laws.engine.data import LawData
-from gradnas.laws.engine.edits import add_term
-from gradnas.laws.engine.library import Column, Library
-from gradnas.laws.formula import Edge, Formula, Node, canonical
+from gradnas.laws.engine.library import Library
+from gradnas.laws.engine.pursuit import pursue
 
+NARROW = 2500  # columns, the cheapest, that sums are built of step by step
+PURSUED = 2  # pairs that are gone on from among all columns
+WIDE = 8  # sums of those that are looked at
+PAIRED = 1500  # columns, the cheapest, all pairs of which are looked at
+BLOCK = 128  # of them, in one block of pairs: it stays in the cache
 TRIPLES = 4  # of columns: one of the `FIRST` cheapest that must be alone, two of `AMONG` others;
 AMONG = 400
 FIRST = 100  # where there are none, one of so many and two of twice as many
@@ -67,7 +71,7 @@ def sums(
     root_w_N = data.w_N.sqrt()
     target_N = data.y_N * root_w_N
     ones_N = root_w_N / root_w_N.norm()
-    d_GN = value_GN * root_w_N
+    d_GN = value_GN[:NARROW] * root_w_N
     length_G = d_GN.norm(dim=1)
     beside_GN = d_GN - (d_GN @ ones_N).unsqueeze(1) * ones_N
     size_G = beside_GN.norm(dim=1)
@@ -79,148 +83,200 @@ def sums(
     squared = float(rest_N @ rest_N)
     if not squared > 0:
         return []
-    cost_G = torch.tensor([column.cost for column in columns.columns], dtype=torch.float64)
-    data.work.scores(products=0, sums=len(columns) ** 2, places=8 * value_GN.numel())
+    cost_G = columns.cost_G[:NARROW]
+    few_F = usable_G.nonzero().flatten()
+    few_F = few_F[cost_G[few_F].argsort(stable=True)[:PAIRED]]
+    data.work.scores(products=0, sums=len(few_F) ** 2 + FIRST * AMONG**2, places=40 * d_GN.numel())
 
+    alone_all_G = torch.tensor(alone, dtype=torch.bool)
+    alone_G = alone_all_G[:NARROW]
     b_G = unit_GN @ rest_N
-    cosine_GG = unit_GN @ unit_GN.T
     fit = _Fit(
         n=data.n,
         root_w_N=root_w_N,
         target_N=target_N,
-        d_GN=d_GN,
+        value_GN=value_GN,
+        unit_GN=unit_GN.numpy(),
         b_G=b_G.numpy(),
-        cosine_GG=cosine_GG.numpy(),
-        cost_G=cost_G.numpy(),
-        alone_G=np.array(alone),
+        cost_G=columns.cost_G.numpy(),
+        alone_G=alone_G.numpy(),
         squared=squared,
     )
+    few = _Few(
+        places_F=few_F.numpy(),
+        unit_FN=unit_GN[few_F].float(),
+        b_F=b_G[few_F].float() / math.sqrt(squared),
+        # The change of a description length as a factor: `n ln(open) + cost ln n` is smallest where
+        # `open * exp(cost ln n / n)` is, and no logarithm of every pair is needed.
+        factor_F=torch.exp(cost_G[few_F] * (math.log(data.n) / data.n)).float(),
+        alone_F=alone_G[few_F],
+    )
+    starts = [(int(few_F[f]),) for f in few.singles()]
+    starts += few.pairs()
+    starts += few.triples()
     found: dict[tuple[int, ...], Sum] = {}
-    starts = _starts(b_G, cosine_GG, cost_G, torch.tensor(alone), data.n, squared)
-    starts += _triples(b_G, cosine_GG, cost_G, alone, data.n, squared)
-    for start in starts:
-        for candidate in fit.grown(start):
+    seen: set[tuple[int, ...]] = set()
+    for start in dict.fromkeys(starts):
+        for candidate in fit.grown(start, seen):
             found.setdefault(tuple(sorted(candidate.places)), candidate)
+    pairs = [start for start in starts if len(start) == 2][:PURSUED]
+    wide = pursue(data, value_GN, columns.cost_G, [(), *pairs], alone_all_G)
+    for places in wide[:WIDE]:
+        candidate = fit.solved(places)
+        if candidate is not None:
+            found.setdefault(tuple(sorted(places)), candidate)
     ranked = sorted(found.values(), key=lambda candidate: candidate.length)
     return ranked[:most]
 
 
-def _starts(
-    b_G: Tensor,
-    cosine_GG: Tensor,
-    cost_G: Tensor,
-    alone_G: Tensor,
-    n: float,
-    squared: float,
-) -> list[tuple[int, ...]]:
-    """The best columns, and the best pairs of columns."""
-    log_n = math.log(n)
-    singles_G = n * torch.log((squared - b_G**2).clamp(min=RESOLVED * squared)) + cost_G * log_n
-    starts: list[tuple[int, ...]] = []
-    for g in singles_G.argsort()[:SINGLES].tolist():
-        starts.append((g,))
-
-    # What a pair explains: b^2 + (b' - c b)^2 / (1 - c^2), of unit vectors of the cosine c.
-    # In single precision: less than 1e-6 of what there was cannot be told from nothing.
-    b = b_G.float()
-    cost = cost_G.float() * log_n
-    cosine = cosine_GG.float()
-    gain_GG = torch.addcmul(b.unsqueeze(0), cosine, b.unsqueeze(1), value=-1.0).square_()
-    left_GG = cosine.square_().neg_().add_(1.0)
-    gain_GG.div_(left_GG.clamp(min=1e-5)).masked_fill_(left_GG <= 1e-5, 0.0)
-    open_GG = gain_GG.neg_().add_((squared - b**2).unsqueeze(1)).clamp_(min=1e-6 * squared)
-    promise_GG = open_GG.log_().mul_(n).add_(cost.unsqueeze(0)).add_(cost.unsqueeze(1))
-    promise_GG[torch.outer(alone_G, alone_G)] = torch.inf
-    # The best partner of each column, and of these pairs the best: pairs that differ.
-    best_G, partner_G = promise_GG.min(dim=1)
-    seen: set[frozenset[int]] = set()
-    for g in best_G.argsort().tolist():
-        pair = frozenset((g, int(partner_G[g])))
-        if len(seen) == PAIRS:
-            break
-        if len(pair) == 2 and pair not in seen:
-            seen.add(pair)
-            starts.append(tuple(sorted(pair)))
-    return starts
-
-
-def _triples(
-    b_G: Tensor,
-    cosine_GG: Tensor,
-    cost_G: Tensor,
-    alone: Sequence[bool],
-    n: float,
-    squared: float,
-) -> list[tuple[int, ...]]:
-    """The best sums of three columns: one of `alone`, if there are any, and two of the cheapest.
-
-    What three columns explain together need not show in any two of them, as the terms of a rational
-    function.
-    """
-    order = cost_G.argsort().tolist()
-    among = [g for g in order if not alone[g]]
-    if any(alone):
-        among = among[:AMONG]
-        first = [g for g in order if alone[g]][:FIRST]
-    else:
-        among = among[: 2 * FIRST]
-        first = among[:FIRST]
-    if len(among) < 2:
-        return []
-    log_n = math.log(n)
-    index = torch.tensor(among)
-    b_M = b_G[index].float()
-    cost_M = cost_G[index].float() * log_n
-    cosine_MM = cosine_GG[index][:, index].float()
-    found: list[tuple[float, tuple[int, ...]]] = []
-    for g in first:
-        # Beside column g: the inner products of what is left of the others.
-        along_M = cosine_GG[index, g].float()
-        left_M = (1.0 - along_M**2).clamp(min=0.0)
-        usable_M = left_M > 1e-4
-        root_M = torch.where(usable_M, left_M, 1.0).rsqrt() * usable_M
-        beside_M = (b_M - along_M * b_G[g].float()) * root_M
-        cosine = torch.addr(cosine_MM, along_M, along_M, alpha=-1.0)
-        cosine.mul_(root_M).mul_(root_M.unsqueeze(1))
-        gain = torch.addcmul(beside_M.unsqueeze(0), cosine, beside_M.unsqueeze(1), value=-1.0)
-        left = cosine.square_().neg_().add_(1.0)
-        gain.square_().div_(left.clamp(min=1e-4)).masked_fill_(left <= 1e-4, 0.0)
-        now = squared - float(b_G[g]) ** 2
-        open_MM = gain.add_((beside_M**2).unsqueeze(1)).neg_().add_(now)
-        open_MM.clamp_(min=1e-6 * squared).log_().mul_(n).add_(cost_M).add_(cost_M.unsqueeze(1))
-        k = int(open_MM.argmin())
-        i, j = divmod(k, len(among))
-        promise = float(open_MM[i, j]) + float(cost_G[g]) * log_n
-        if len({g, among[i], among[j]}) == 3:
-            found.append((promise, tuple(sorted((g, among[i], among[j])))))
-    found.sort()
-    return list(dict.fromkeys(places for _, places in found))[:TRIPLES]
-
-
 @dataclass(frozen=True)
+class _Few:
+    """The cheapest columns, and what pairs and triples of them explain.
+
+    In single precision: less than 1e-6 of what there was cannot be told from nothing.
+
+    Attributes:
+        places_F: in the library.
+        unit_FN: unit vectors beside the constant, and `b_F` their inner products with the target,
+            which has the length 1.
+        factor_F: by which a column must reduce the squared error to be worth its cost.
+    """
+
+    places_F: np.ndarray
+    unit_FN: Tensor
+    b_F: Tensor
+    factor_F: Tensor
+    alone_F: Tensor
+
+    def singles(self) -> list[int]:
+        """The best columns."""
+        promise_F = (1.0 - self.b_F**2).clamp(min=1e-6) * self.factor_F
+        return promise_F.argsort()[:SINGLES].tolist()
+
+    def pairs(self) -> list[tuple[int, ...]]:
+        """The best pairs: of each column the best partner, and of these pairs the best."""
+        best: list[Tensor] = []
+        partners: list[Tensor] = []
+        for first in range(0, len(self.places_F), BLOCK):
+            rows = slice(first, first + BLOCK)
+            cosine_RF = self.unit_FN[rows] @ self.unit_FN.T
+            promise_RF = _left_of_two(self.b_F[rows], self.b_F, cosine_RF, 1.0, 1e-5)
+            promise_RF.mul_(self.factor_F)
+            promise_RF[self.alone_F[rows].unsqueeze(1) & self.alone_F] = torch.inf
+            lowest_R, place_R = promise_RF.min(dim=1)
+            best.append(lowest_R * self.factor_F[rows])
+            partners.append(place_R)
+        if not best:
+            return []
+        best_F = torch.cat(best)
+        partner_F = torch.cat(partners)
+        chosen: list[tuple[int, ...]] = []
+        for f in best_F.argsort().tolist():
+            two = (int(self.places_F[f]), int(self.places_F[int(partner_F[f])]))
+            pair = tuple(sorted(two))
+            if two[0] != two[1] and pair not in chosen:
+                chosen.append(pair)
+            if len(chosen) == PAIRS:
+                break
+        return chosen
+
+    def triples(self) -> list[tuple[int, ...]]:
+        """The best sums of three: one of those alone, if there are any, and two of the cheapest.
+
+        What three columns explain together need not show in any two of them, as the terms of a
+        rational function.
+        """
+        among = (~self.alone_F).nonzero().flatten()
+        if bool(self.alone_F.any()):
+            among = among[:AMONG]
+            first = self.alone_F.nonzero().flatten()[:FIRST]
+        else:
+            among = among[: 2 * FIRST]
+            first = among[:FIRST]
+        if len(among) < 2:
+            return []
+        b_M = self.b_F[among]
+        factor_M = self.factor_F[among]
+        cosine_MM = self.unit_FN[among] @ self.unit_FN[among].T
+        along_GM = self.unit_FN[first] @ self.unit_FN[among].T
+        found: list[tuple[float, tuple[int, ...]]] = []
+        for g, along_M in zip(first.tolist(), along_GM, strict=True):
+            # Beside column g: the inner products of what is left of the others.
+            left_M = (1.0 - along_M**2).clamp(min=0.0)
+            usable_M = left_M > 1e-4
+            root_M = torch.where(usable_M, left_M, 1.0).rsqrt() * usable_M
+            beside_M = (b_M - along_M * self.b_F[g]) * root_M
+            cosine = torch.addr(cosine_MM, along_M, along_M, alpha=-1.0)
+            cosine.mul_(root_M).mul_(root_M.unsqueeze(1))
+            now = float(1.0 - self.b_F[g] ** 2)
+            promise_MM = _left_of_two(beside_M, beside_M, cosine, now, 1e-4)
+            promise_MM.mul_(factor_M).mul_(factor_M.unsqueeze(1))
+            i, j = divmod(int(promise_MM.argmin()), len(among))
+            three = {g, int(among[i]), int(among[j])}
+            if len(three) == 3:
+                promise = float(promise_MM[i, j] * self.factor_F[g])
+                found.append((promise, tuple(sorted(int(self.places_F[f]) for f in three))))
+        found.sort()
+        return list(dict.fromkeys(places for _, places in found))[:TRIPLES]
+
+
+def _left_of_two(b_R: Tensor, b_C: Tensor, cosine_RC: Tensor, now: float, least: float) -> Tensor:
+    """What two columns leave of `now`: less `b^2 + (b' - c b)^2 / (1 - c^2)`, c their cosine.
+
+    The cosines are overwritten.
+
+    Args:
+        least: of `1 - c^2`, below which they count as one column.
+    """
+    gain_RC = torch.addcmul(b_C, cosine_RC, b_R.unsqueeze(1), value=-1.0).square_()
+    beside_RC = cosine_RC.square_().neg_().add_(1.0)
+    is_one_RC = beside_RC <= least
+    gain_RC.div_(beside_RC.clamp_(min=least)).masked_fill_(is_one_RC, 0.0)
+    return gain_RC.neg_().add_((now - b_R**2).unsqueeze(1)).clamp_(min=1e-6)
+
+
+@dataclass
 class _Fit:
     """What a linear combination is fitted to.
 
     Attributes:
-        d_GN: the columns, times the roots of the weights `root_w_N`, as the target is.
-        b_G, cosine_GG: inner products of the columns' unit vectors, beside the constant, with the
-            target and with each other. By these a step costs next to nothing (Rubinstein et al.,
-            2008, "Efficient implementation of the K-SVD algorithm using batch OMP").
+        target_N: times the roots of the weights `root_w_N`.
+        value_GN: the columns, all of them.
+        unit_GN: unit vectors of the first ones beside the constant, weighted.
+        b_G: their inner products with the target. By inner products a step costs next to nothing
+            (Rubinstein et al., 2008, "Efficient implementation of the K-SVD algorithm using batch
+            OMP"); those with one column are computed when it is first used.
         squared: the target's square, beside the constant.
     """
 
     n: float
     root_w_N: Tensor
     target_N: Tensor
-    d_GN: Tensor
+    value_GN: Tensor
+    unit_GN: np.ndarray
     b_G: np.ndarray
-    cosine_GG: np.ndarray
     cost_G: np.ndarray
     alone_G: np.ndarray
     squared: float
+    rows: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def grown(self, start: Sequence[int]) -> list[Sum]:
-        """The combination of some columns, and of ever more of them while that pays."""
+    def __post_init__(self) -> None:
+        cost_G = self.cost_G[: len(self.unit_GN)]
+        self.factor_G = np.exp(cost_G * (math.log(self.n) / self.n))
+
+    def along(self, places: Sequence[int]) -> np.ndarray:
+        """Cosines of some columns with all, `(K, G)`."""
+        for g in places:
+            if g not in self.rows:
+                self.rows[g] = self.unit_GN @ self.unit_GN[g]
+        return np.stack([self.rows[g] for g in places])
+
+    def grown(self, start: Sequence[int], seen: set[tuple[int, ...]]) -> list[Sum]:
+        """The combination of some columns, and of ever more of them while that pays.
+
+        Args:
+            seen: where ways have been; one that comes there ends.
+        """
         places = list(start)
         length = self.length(places)
         ways = [places]
@@ -231,6 +287,10 @@ class _Fit:
             places = following
             length = self.length(places)
             ways.append(places)
+            mark = tuple(sorted(places))
+            if mark in seen:
+                break
+            seen.add(mark)
         solved = [self.solved(way) for way in ways[-2:]]
         return [found for found in solved if found is not None]
 
@@ -246,7 +306,7 @@ class _Fit:
         return self.n * math.log(self.open(places)) + cost * math.log(self.n)
 
     def _solution(self, places: Sequence[int], right: np.ndarray) -> np.ndarray:
-        gram_KK = self.cosine_GG[np.ix_(places, places)]
+        gram_KK = self.along(places)[:, places]
         # Dependent columns have a solution too: which one does not matter here.
         return np.linalg.solve(gram_KK + RIDGE * np.eye(len(places)), right)
 
@@ -256,14 +316,13 @@ class _Fit:
             size_G = np.ones_like(self.b_G)
             beside_G = self.b_G
         else:
-            along_KG = self.cosine_GG[places]
+            along_KG = self.along(places)
             through_KG = self._solution(places, along_KG)
-            size_G = 1.0 - (through_KG * along_KG).sum(0)
+            size_G = 1.0 - np.einsum("kg,kg->g", through_KG, along_KG)
             beside_G = self.b_G - self.b_G[places] @ through_KG
         gain_G = np.where(size_G > LEAST, beside_G**2 / np.maximum(size_G, LEAST), 0.0)
         now = self.open(places) if places else self.squared
-        open_G = np.maximum(now - gain_G, BLURRED * self.squared)
-        promise_G = self.n * np.log(open_G) + self.cost_G * math.log(self.n)
+        promise_G = np.maximum(now - gain_G, BLURRED * self.squared) * self.factor_G
         if self.alone_G[places].any():
             promise_G[self.alone_G] = np.inf
         return int(promise_G.argmin())
@@ -293,7 +352,9 @@ class _Fit:
 
     def solved(self, places: Sequence[int]) -> Sum | None:
         """The least squares fit of some columns; None where they are dependent."""
-        basis_NK = torch.stack([self.root_w_N, *(self.d_GN[g] for g in places)], dim=1)
+        basis_NK = torch.stack(
+            [self.root_w_N, *(self.value_GN[g] * self.root_w_N for g in places)], dim=1
+        )
         scale_K = basis_NK.norm(dim=0)
         solution = torch.linalg.lstsq(basis_NK / scale_K, self.target_N.unsqueeze(1)).solution
         coefficients_K = solution.squeeze(1) / scale_K
@@ -305,94 +366,3 @@ class _Fit:
         length = self.n * math.log(max(squared, RESOLVED)) + cost * math.log(self.n)
         bias = float(coefficients_K[0])
         return Sum(tuple(places), tuple(coefficients_K[1:].tolist()), bias, squared, length)
-
-
-# ---- formulas ------------------------------------------------------------------------------------
-
-SMALL = 1e-9  # of what there is: a bias below it is none
-
-
-def as_formula(
-    features: int,
-    chosen: Sum,
-    columns: Library,
-    times_target: Sequence[bool],
-) -> Formula | None:
-    """A linear combination as a formula for the target; with columns times it, as a ratio.
-
-    Args:
-        times_target: whether a column is to be multiplied by the target.
-    """
-    bias = chosen.bias
-    terms: list[tuple[Column, float]] = []
-    below: list[tuple[Column, float]] = []
-    for place, coefficient in zip(chosen.places, chosen.coefficients, strict=True):
-        amount = coefficient / float(columns.sizes_G[place])
-        (below if times_target[place] else terms).append((columns.columns[place], amount))
-    largest = max((abs(amount) for _, amount in terms), default=0.0)
-    has_bias = abs(bias) > SMALL * max(largest, abs(bias))
-    if not below:
-        return _sum_of(features, terms, bias if has_bias else 0.0)
-    if not terms and not has_bias:
-        return None
-    return _ratio_of(features, terms, below, bias if has_bias else 0.0)
-
-
-def _sum_of(features: int, terms: Sequence[tuple[Column, float]], bias: float) -> Formula:
-    formula = Formula(features, (), (), bias)
-    for column, amount in terms:
-        formula = add_term(formula, column.atoms)
-        formula = Formula(features, formula.nodes, (*formula.weights[:-1], amount), bias)
-    return formula
-
-
-def _ratio_of(
-    features: int,
-    above: Sequence[tuple[Column, float]],
-    below: Sequence[tuple[Column, float]],
-    bias: float,
-) -> Formula:
-    """`(bias + sum of terms above) / (1 - sum of terms below)`."""
-    formula = Formula(features, (), (), 0.0)
-    edges: list[Edge] = []
-    for column, amount in above:
-        formula = add_term(formula, column.atoms)
-        source = features + len(formula.nodes) - 1
-        edges.append(Edge(source, "identity", amount, bias if not edges else 0.0))
-    if not above:
-        # A constant above: an edge of nothing but an offset would not be fitted, so the constant
-        # becomes the weight of one over the lower sum.
-        return _reciprocal_of(formula, below, bias)
-    first = True
-    for column, amount in below:
-        formula = add_term(formula, column.atoms)
-        source = features + len(formula.nodes) - 1
-        edges.append(Edge(source, "identity", -amount, 1.0 if first else 0.0, below=True))
-        first = False
-    nodes = (*formula.nodes, canonical(Node("ratio", tuple(edges))))
-    return Formula(features, nodes, (*[0.0] * len(formula.nodes), _scale(edges)), 0.0)
-
-
-def _scale(edges: Sequence[Edge]) -> float:
-    """What `canonical` divides a ratio by."""
-    above = next(abs(edge.a) for edge in edges if not edge.below)
-    under = next(abs(edge.a) for edge in edges if edge.below)
-    return above / under
-
-
-def _reciprocal_of(formula: Formula, below: Sequence[tuple[Column, float]], bias: float) -> Formula:
-    features = formula.features
-    edges: list[Edge] = []
-    for column, amount in below:
-        formula = add_term(formula, column.atoms)
-        source = features + len(formula.nodes) - 1
-        edges.append(Edge(source, "identity", -amount, 1.0 if not edges else 0.0))
-    total = canonical(Node("sum", tuple(edges)))
-    source = features + len(formula.nodes)
-    nodes = (
-        *formula.nodes,
-        total,
-        canonical(Node("sum", (Edge(source, "reciprocal", fixed=True),))),
-    )
-    first = abs(edges[0].a) or 1.0
-    return Formula(features, nodes, (*[0.0] * (len(nodes) - 1), bias / first), 0.0)

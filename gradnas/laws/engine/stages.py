@@ -7,8 +7,9 @@ the units of the data, and rounded (`engine/front.py`).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gradnas.laws.engine.atoms import (
@@ -28,7 +29,7 @@ from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.proposals import propose
 from gradnas.laws.engine.prune import prune
 from gradnas.laws.engine.refit import Fitted, description_length, refit
-from gradnas.laws.engine.seeds import seed_formulas
+from gradnas.laws.engine.seeds import Field, reduced_formulas, seed_formulas
 from gradnas.laws.engine.targets import (
     Target,
     targets,
@@ -40,7 +41,9 @@ from gradnas.laws.law import (
 )
 
 MOST_IN_PAIRS = 5  # features whose pairs atoms are made of
-SIMPLE = 7  # complexity up to which a law that no change improves ends the search
+FEW = 2  # features up to which enumeration is cheaper than the linear fits
+SIMPLE = 7  # complexity up to which a law that no change improves ends the search,
+LONG = 1000  # and where it leaves nothing that can be predicted
 # Shares of the work after which a stage starts nothing new; what is left over goes to the next
 # ones.
 GROWTH = 0.5
@@ -80,7 +83,8 @@ class Discovery:
         data = problem.data
         self.small = make_atoms(problem.words, data, problem.scales, problem.features)
         self.large = self.small
-        if self.settings.effort >= 0.1:  # pairs of features are most of the cost of small data
+        # Pairs of features are most of the cost of small data.
+        if self.settings.effort >= 0.1 and not self.pool.exact:
             stems = [*problem.features, *pair_stems(data, self.paired)]
             self.large = make_atoms(problem.words, data, problem.scales, stems, rich=True)
 
@@ -89,7 +93,6 @@ class Discovery:
         work = self.problem.work
         self.pool.add([constant(self.problem.data)])
         try:
-            self._make_atoms()
             self._search()
             front, chosen = front_of_laws(self.problem, self.pool)
         except KeyboardInterrupt:
@@ -128,14 +131,14 @@ class Discovery:
             self.pool.add(refit(self.start, self.problem.data, steps=0))
             self.pool.add(refit(self.start, self.problem.data, steps=30))
             self._prune(3)
-        self._enumerate()
+        self._begin()
         # Without noise few rows say as much as many.
         best = self.pool.best(1)[0]
         if best.loss > NOISE * self.pool.spread and self.problem.widen():
             self._refit_on_more()
         settled = self.pool.exact
         if settings.enumerate and settings.improve:
-            settled = settled or self.pool.settled(SIMPLE)
+            settled = settled or self._settled()
         if settings.enumerate and settings.effort >= 0.5 and not settled:
             self._explore_targets()
         self.counts["enumerated and grown"] = len(self.pool.losses)
@@ -143,53 +146,139 @@ class Discovery:
         if self.problem.features and not settled and not ended:
             self._propose()
         self._prune()
-        if settings.improve:
+        if settings.improve and not settled:
             self._grow(rounds=3 if settings.effort >= 0.5 else 1)
             self._report(0.9, "growth")
             self._prune()
 
+    def _settled(self) -> bool:
+        """Whether the best law has grown in vain and leaves nothing but noise.
+
+        A short law need not leave what looks like noise: that no change of it gains is enough.
+        """
+        if self.pool.settled(SIMPLE):
+            return True
+        return self.pool.settled(LONG) and self._is_explained()
+
+    def _is_explained(self) -> bool:
+        """Whether the best law leaves nothing, or nothing but noise."""
+        best = self.pool.best(1)[0]
+        if best.loss < NOISE * self.pool.spread:
+            return self.pool.exact
+        return self.problem.leaves_noise(best.formula)
+
     # ---- stages ----------------------------------------------------------------------------------
 
-    def _enumerate(self) -> None:
-        """Every product and sum of two atoms, and growth from the best of them."""
+    def _begin(self) -> None:
+        """Linear fits, every product and sum of two atoms, and growth from the best of them.
+
+        What costs least comes first: of few features that are the products and sums.
+        """
         settings = self.settings
         pool = self.pool
-        seeds = 0
-        if settings.enumerate and self.problem.features:
-            seeds = max(8, round(40 * min(1.0, settings.effort)))
-        seed_pool(pool, self.small, self.large, count=seeds, steps=10)
-        self._report(0.1, "enumeration")
-        seeds_pay = settings.effort >= 0.25 and not (pool.exact or self.problem.work.ended)
-        if settings.enumerate and settings.improve and seeds_pay:
-            self._seed()
-            self._report(0.12, "linear fits")
-        if not (settings.improve and settings.enumerate):
+        features = self.problem.features
+        grows = settings.enumerate and settings.improve
+        parts: Iterator[list[Formula]] = iter(())
+        if grows and features and settings.effort >= 0.25:
+            parts = self._parts()
+        many = len(features) > FEW
+        if many:
+            self._seed(parts, most=1)
+            if not self._is_explained():
+                self._reduce(grows)
+            if not self._is_explained():
+                self._seed(parts, most=1)
+        self._enumerate()
+        if not grows:
             return
-        self._grow(rounds=2, share=GROWTH)
+        if not pool.exact:
+            self._grow(rounds=1, width=2, share=GROWTH)
+        if not pool.exact and not self._settled():
+            if not many:
+                self._reduce(grows)
+            if not self._is_explained():
+                self._seed(parts)
+            self._report(0.12, "linear fits")
+            self._grow(rounds=1, width=2, share=TARGETS)  # whether the best can
+            self._grow(rounds=1, share=GROWTH)
         for _ in range(3):  # until the shortest form of the best law has grown in vain
             if pool.exact or self.problem.work.over(GROWTH):
                 break
             self._prune(3)
-            if pool.settled(SIMPLE):
+            if self._settled():
                 break
             self._grow(rounds=1, width=2, share=GROWTH)
         self._report(0.2, "growth")
 
-    def _seed(self) -> None:
-        """What linear least squares finds, and what is left of it when it is pruned."""
+    def _enumerate(self) -> None:
+        """Every product and sum of two atoms; few where a law is known that fits exactly."""
+        settings = self.settings
+        self._make_atoms()
+        seeds = 0
+        if settings.enumerate and self.problem.features:
+            seeds = max(8, round(40 * min(1.0, settings.effort)))
+        if self.pool.exact:
+            seeds = min(seeds, 8)
+        seed_pool(self.pool, self.small, self.large, count=seeds, steps=10)
+        self._report(0.1, "enumeration")
+
+    def _parts(self) -> Iterator[list[Formula]]:
+        """What linear fits find, in parts."""
+        field = self._field()
+        return iter(()) if field is None else seed_formulas(field)
+
+    def _field(self) -> Field | None:
+        """Where linear fits look; None where there is nothing for them."""
+        problem = self.problem
+        if problem.data.loss != "squared" or "product" not in self.settings.kinds:
+            return None
+        return Field(
+            data=problem.data,
+            scales=problem.scales,
+            scale_y=problem.scale_y,
+            features=problem.features,
+            functions=problem.functions,
+            with_ratios="ratio" in self.settings.kinds,
+        )
+
+    def _reduce(self, grows: bool) -> None:
+        """The same for the problem with fewer features that symmetries of the target leave."""
+        field = self._field()
+        alone = len(self.problem.features) <= 1 or self.settings.effort < 0.25
+        if field is None or alone or not grows or self.pool.exact:
+            return
+        smaller = self.problem.find_symmetries()
+        if smaller is not None:
+            self.counts["features after symmetries"] = len(smaller.sources)
+            # They are cheaper than those of all features, and reach deeper.
+            self._seed(reduced_formulas(field, smaller), share=TARGETS)
+            self._report(0.11, "symmetries")
+
+    def _seed(
+        self, parts: Iterator[list[Formula]], most: int | None = None, share: float = GROWTH
+    ) -> None:
+        """What linear least squares finds, and what is left of it when it is pruned.
+
+        Args:
+            most: parts that are asked for; by default all.
+            share: of the work, after which no more are.
+        """
         pool = self.pool
         count = 0
-        for formulas in seed_formulas(self.problem):
+        for formulas in itertools.islice(parts, most):
             if formulas:
                 count += len(formulas)
                 one_group = [0] * len(formulas)
-                fitted = refit(formulas, self.problem.data, 20, groups=one_group, keep=12)
+                fitted = refit(formulas, self.problem.data, 20, groups=one_group, keep=6)
+                before = pool.length
                 pool.add(fitted)
-            if pool.exact or self.problem.work.over(GROWTH):
+                if pool.length < before and self._is_explained():
+                    break
+            if pool.exact or self.problem.work.over(share):
                 break
         if count:
-            self.counts["by linear fits"] = count
-            self._prune(3)
+            self.counts["by linear fits"] = self.counts.get("by linear fits", 0) + count
+            self._prune(1)
 
     def _refit_on_more(self) -> None:
         """Go on with more rows: the best members so far, refitted there."""
@@ -292,10 +381,11 @@ class Discovery:
         if not self.settings.prune or self.problem.work.ended:
             return
         in_a_hurry = self.settings.effort < 0.5 or self.problem.work.over(PROPOSALS)
-        best = self.pool.best(2 if in_a_hurry else count)
+        best = self.pool.unpruned(2 if in_a_hurry or self.pool.exact else count)
         ways = prune(best, self.problem.data, self.problem.functions, self.pool.spread)
         for way in ways:
             self.pool.add(way[1:])
+            self.pool.mark_pruned(way[-1])  # it has no shorter form
 
     def _report(self, share: float, stage: str) -> None:
         if self.on_progress is not None:
