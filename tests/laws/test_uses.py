@@ -72,7 +72,8 @@ def test_words_without_constants_train_supernets():
     z = generator.uniform(0.5, 3, (60, 2))
     y = np.sin(3 * z[:, 0]) + 0.1 * generator.standard_normal(60)
     words = ["none", "add", "subtract", "mult", "exp", "ln"]
-    estimator = Regressor(primitives=words, effort=0.5, random_state=0).fit(z, y)
+    settings = gradnas.LawSettings(enumerate=False, steps=20)
+    estimator = Regressor(primitives=words, settings=settings, random_state=0).fit(z, y)
     assert estimator.laws_[0].counts["supernets"] > 0
     assert np.isfinite(estimator.predict(z)).all()
 

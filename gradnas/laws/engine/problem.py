@@ -130,9 +130,23 @@ class Problem:
         False where it cannot be told: for other losses than the squared error, and where surrogates
         predict the target far worse than the formula does; and where they predict it better.
         """
-        data = self.data
         if self.loss != "squared" or not self.features:
             return False
+        searched, residual_N, loss, surrogate = self._beside_surrogate(formula)
+        if not loss / WORSE < surrogate < TELLS * loss:
+            return False
+        return is_noise(searched, residual_N, self.seed)
+
+    def is_behind(self, formula: Formula) -> bool:
+        """Whether a surrogate predicts points that it has not seen better than the formula does."""
+        if self.loss != "squared" or not self.features:
+            return False
+        _, _, loss, surrogate = self._beside_surrogate(formula)
+        return loss > WORSE * surrogate
+
+    def _beside_surrogate(self, formula: Formula) -> tuple[LawData, Tensor, float, float]:
+        """The data that surrogates see, what the formula leaves there, its loss, and theirs."""
+        data = self.data
         smaller = self.find_symmetries()
         residual_N = data.y_N - formula(data.x_DN.T, self.table)
         if smaller is None:
@@ -143,9 +157,7 @@ class Problem:
         if self._surrogate_loss is None:
             self._surrogate_loss = surrogate_loss(searched)
         loss = float((searched.w_N * residual_N**2).mean())
-        if not loss / WORSE < self._surrogate_loss < TELLS * loss:
-            return False
-        return is_noise(searched, residual_N, self.seed)
+        return searched, residual_N, loss, self._surrogate_loss
 
     def row_notes(self) -> list[str]:
         """What was done with how many rows, where not all were used for everything."""

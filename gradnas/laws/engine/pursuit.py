@@ -19,7 +19,7 @@ from gradnas.laws.engine.data import LawData
 
 BEAM = 12  # ways
 EACH = 6  # columns by which each goes on
-EXCHANGED = 4  # ways of which each column gives way to a better one in the end
+EXCHANGED = 4  # of them, of which each column gives way to a better one in the end
 DEEPEST = 5  # columns of a way
 LEAST = 1e-3  # of a column's square, that must be left beside the others
 FINEST = 1e-13  # share of the target's square that counts as nothing left
@@ -41,13 +41,21 @@ def pursue(
     cost_G: Tensor,
     starts: Sequence[Sequence[int]] = ((),),
     alone_G: Tensor | None = None,
-) -> list[tuple[int, ...]]:
+    beam: int = BEAM,
+    exchanged: int = EXCHANGED,
+) -> list[tuple[tuple[int, ...], float]]:
     """Sums of few columns, those that promise the shortest descriptions first.
 
     Args:
         value_GN: single precision suffices: gains are compared with what is left.
         starts: columns that ways begin with.
         alone_G: columns of which a way has at most one.
+        beam: ways that are gone on with.
+        exchanged: of which each column gives way to a better one in the end.
+
+    Returns:
+        The places of the columns, and the share of the target's square that is left, as large as a
+        sum without cost would leave to be worth the same.
     """
     root_w_N = data.w_N.sqrt()
     one_1N = (root_w_N / root_w_N.norm()).unsqueeze(0)
@@ -70,12 +78,12 @@ def pursue(
             found.setdefault(tuple(sorted(way.places)), way)
 
     for _ in range(DEEPEST):
-        ways = fit.followed(ways, found)[:BEAM]
+        ways = fit.followed(ways, found)[:beam]
         remember(ways)
         if not ways or fit.is_exact(ways[0]):
             break
     for _ in range(2):
-        best = sorted(found.values(), key=lambda way: way.promise)[:EXCHANGED]
+        best = sorted(found.values(), key=lambda way: way.promise)[:exchanged]
         if not best or fit.is_exact(best[0]):
             break
         # What was best beside few columns need not be beside more.
@@ -85,9 +93,9 @@ def pursue(
                 places = tuple(sorted((*way.places[:k], *way.places[k + 1 :])))
                 if places not in shorter:
                     shorter[places] = fit.way(places, one_1N, target_N)
-        remember(fit.followed(list(shorter.values()), found)[:BEAM])
+        remember(fit.followed(list(shorter.values()), found)[:beam])
     ranked = sorted(found.values(), key=lambda way: way.promise)
-    return [way.places for way in ranked]
+    return [(way.places, way.promise / squared) for way in ranked]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from gradnas.laws.engine.library import (
     together,
 )
 from gradnas.laws.engine.powers import laws_of_products
+from gradnas.laws.engine.pursuit import pursue
 from gradnas.laws.engine.reductions import Reduced
 from gradnas.laws.engine.sparse import sums
 from gradnas.laws.engine.specials import specials
@@ -28,6 +29,7 @@ from gradnas.laws.engine.targets import Target, functions_of_target
 from gradnas.laws.formula import Formula
 
 SUMS = 3  # formulas of each target, and
+LOOKED_AT = 4  # ways of the short look at a target
 RATIOS = 2  # that are ratios
 MOST_MONOMIALS = 800
 FEW = 200  # of them, that these and specials are multiplied by
@@ -63,23 +65,30 @@ def seed_formulas(field: Field) -> Iterator[list[Formula]]:
     """The formulas, for the data of the field, not yet refitted.
 
     They come in parts, so that who finds a law in one need not ask for the next: products first,
-    then sums for the target itself, then for functions of it.
+    then sums for the target itself, then for functions of it, the most promising ones first.
     """
     data = field.data
     functions = field.functions
     yield laws_of_products(data, field.scales, field.features, functions)
     own = Target("y", data, lambda formula: formula)
     others = functions_of_target(data, field.scale_y, functions)
-    shared: Library | None = None  # of the targets that are defined on all rows
-    for target in [own, *others]:
-        on_all_rows = len(target.data.y_N) == len(data.y_N)
-        columns = shared if on_all_rows else None
-        if columns is None:
-            columns = _library(target.data, field.scales, field.features, functions)
-        if on_all_rows:
-            shared = columns
+    shared = _library(data, field.scales, field.features, functions)
+
+    def columns_of(target: Target) -> Library:
+        if len(target.data.y_N) == len(data.y_N):
+            return shared
+        return _library(target.data, field.scales, field.features, functions)
+
+    yield _sums(own.data, shared, field.with_ratios)
+    # A short look at each says which go first.
+    looks: list[tuple[float, int, Target, Library]] = []
+    for k, target in enumerate(others):
+        columns = columns_of(target)
+        found = pursue(target.data, columns.value_GN, columns.cost_G, beam=LOOKED_AT, exchanged=0)
+        looks.append((found[0][1] if found else 1.0, k, target, columns))
+    for _, _, target, columns in sorted(looks, key=lambda look: look[:2]):
         # Of a rational function the target itself and its square are looked at.
-        ratios = field.with_ratios and target.name in ("y", "y squared")
+        ratios = field.with_ratios and target.name == "y squared"
         yield [target.back(formula) for formula in _sums(target.data, columns, ratios)]
 
 

@@ -86,7 +86,7 @@ def sums(
     cost_G = columns.cost_G[:NARROW]
     few_F = usable_G.nonzero().flatten()
     few_F = few_F[cost_G[few_F].argsort(stable=True)[:PAIRED]]
-    data.work.scores(products=0, sums=len(few_F) ** 2 + FIRST * AMONG**2, places=40 * d_GN.numel())
+    data.work.scores(products=0, sums=len(few_F) ** 2 + FIRST * AMONG**2, places=20 * d_GN.numel())
 
     alone_all_G = torch.tensor(alone, dtype=torch.bool)
     alone_G = alone_all_G[:NARROW]
@@ -121,7 +121,7 @@ def sums(
             found.setdefault(tuple(sorted(candidate.places)), candidate)
     pairs = [start for start in starts if len(start) == 2][:PURSUED]
     wide = pursue(data, value_GN, columns.cost_G, [(), *pairs], alone_all_G)
-    for places in wide[:WIDE]:
+    for places, _ in wide[:WIDE]:
         candidate = fit.solved(places)
         if candidate is not None:
             found.setdefault(tuple(sorted(places)), candidate)

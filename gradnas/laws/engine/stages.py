@@ -43,7 +43,7 @@ from gradnas.laws.law import (
 MOST_IN_PAIRS = 5  # features whose pairs atoms are made of
 FEW = 2  # features up to which enumeration is cheaper than the linear fits
 SIMPLE = 7  # complexity up to which a law that no change improves ends the search,
-LONG = 1000  # and where it leaves nothing that can be predicted
+LONG = 14  # and where it leaves nothing that can be predicted; a longer one may fit the noise
 # Shares of the work after which a stage starts nothing new; what is left over goes to the next
 # ones.
 GROWTH = 0.5
@@ -157,7 +157,7 @@ class Discovery:
         A short law need not leave what looks like noise: that no change of it gains is enough.
         """
         if self.pool.settled(SIMPLE):
-            return True
+            return not self.problem.is_behind(self.pool.best(1)[0].formula)
         return self.pool.settled(LONG) and self._is_explained()
 
     def _is_explained(self) -> bool:
@@ -165,7 +165,7 @@ class Discovery:
         best = self.pool.best(1)[0]
         if best.loss < NOISE * self.pool.spread:
             return self.pool.exact
-        return self.problem.leaves_noise(best.formula)
+        return best.formula.complexity <= LONG and self.problem.leaves_noise(best.formula)
 
     # ---- stages ----------------------------------------------------------------------------------
 
@@ -186,8 +186,6 @@ class Discovery:
             self._seed(parts, most=1)
             if not self._is_explained():
                 self._reduce(grows)
-            if not self._is_explained():
-                self._seed(parts, most=1)
         self._enumerate()
         if not grows:
             return
@@ -377,7 +375,7 @@ class Discovery:
             share=share,
         )
 
-    def _prune(self, count: int = 6) -> None:
+    def _prune(self, count: int = 3) -> None:
         if not self.settings.prune or self.problem.work.ended:
             return
         in_a_hurry = self.settings.effort < 0.5 or self.problem.work.over(PROPOSALS)
