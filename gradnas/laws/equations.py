@@ -6,7 +6,7 @@ Legend: N rows, D features, K outputs or classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -73,6 +73,11 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         constraints: `gradnas.Constraint`s that the laws keep in the ranges of the features in the
             data: they are checked at some 3,000 points there, and what breaks one is fitted again
             or dropped. Where no law keeps them, `fit` says so. With output="real".
+        units: the unit of every feature by its name, such as `{"mass": "kg", "speed": "m/s"}`
+            ("1": none), and `target_unit` that of the target, or of several a list. Only laws that
+            agree in their units are looked for: those of the products without a unit, of which
+            there are fewer than features. Words are those of `sympy.physics.units` and SI prefixes;
+            the constants stay in the units of the data. With output="real" and squared errors.
 
     Attributes:
         constants_: the fitted constants of a form, by name.
@@ -104,6 +109,8 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         form: Given | None = None,
         start: Given | Sequence[Given] | None = None,
         constraints: Sequence[Constraint] = (),
+        units: Mapping[str, str] | None = None,
+        target_unit: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__(
             primitives=primitives,
@@ -120,9 +127,27 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
         self.form = form
         self.start = start
         self.constraints = constraints
+        self.units = units
+        self.target_unit = target_unit
 
     def _wishes(self) -> Wishes:
         return Wishes(self.loss, self.form, self.start, self.constraints)
+
+    def _asked_units(self, outputs: int) -> tuple[Mapping[str, str], list[str]] | None:
+        if self.units is None and self.target_unit is None:
+            return None
+        if self.units is None or self.target_unit is None:
+            raise ValueError("units and target_unit belong together: give both, '1' for no unit")
+        if self.output != "real" or not self._wishes().plain or self._labels is not None:
+            raise ValueError(
+                "units go with output='real' and a plain search: without loss, form, start, "
+                "constraints and groups"
+            )
+        one = isinstance(self.target_unit, str)
+        of_targets = [self.target_unit] * outputs if one else list(self.target_unit)
+        if len(of_targets) != outputs:
+            raise ValueError(f"target_unit has {len(of_targets)} units for {outputs} targets")
+        return self.units, of_targets
 
     @property
     def constants_(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from gradnas.laws.request import LawRequest
 from gradnas.laws.rows import feature_names, validation
 from gradnas.laws.studied import StudiedLaws
 from gradnas.laws.wishes import find_laws
+from gradnas.laws.with_units import laws_with_units
 
 AFTER_A_STOP = 0.05  # of the effort, for the outputs that have no law when the user stops
 KEPT_ROWS = 1000  # of the training data, for `plot`
@@ -168,6 +169,7 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
         if labels is not None:
             wishes.check_groups()
             names = [*names, "the group"]
+        units = self._asked_units(len(outputs.targets))
         fronts: list[Laws] = []
         began = time.monotonic()
         for k, target in enumerate(outputs.targets):
@@ -176,7 +178,11 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + k
             with LawBar(target, names, table, enabled=bool(self.progress)) as bar:
                 show = bar.show if self.progress else None
-                if wishes.plain and labels is None:
+                if units is not None:
+                    found = laws_with_units(
+                        x_ND, y_N, own, weights_N, seed, show, names, units[0], units[1][k]
+                    )
+                elif wishes.plain and labels is None:
                     found = discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names)
                 else:
                     request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
@@ -191,6 +197,11 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
         rows = np.unique(np.linspace(0, len(x_ND) - 1, KEPT_ROWS).astype(int))
         self._kept = (x_ND[rows], y_NK[rows])
         self._keep_training(x_ND, y_NK, w_N)
+
+    def _asked_units(self, outputs: int) -> tuple[Mapping[str, str], list[str]] | None:
+        """The units of the features by name, and of each target; None where none were given."""
+        del outputs
+        return None
 
     def _for_one_of(
         self, settings: LawSettings, began: float, left: int, fronts: Sequence[Laws]
