@@ -140,7 +140,8 @@ def _with_repeated(
             return None
         one = [tuple(Fraction(int(d == k)) for d in range(D)) for k in range(D)]
         return Dimensions((Fraction(0),) * D, tuple(one))
-    base = matrix[:, list(repeated)]
+    every_row = list(range(matrix.rows))
+    base = matrix.extract(every_row, list(repeated))
     if base.rank() < rank:
         return None
 
@@ -160,7 +161,7 @@ def _with_repeated(
     for d in range(D):
         if d in repeated:
             continue
-        others = solved(matrix[:, d])
+        others = solved(matrix.extract(every_row, [d]))
         assert others is not None
         group = [Fraction(0)] * D
         group[d] = Fraction(1)

@@ -143,8 +143,10 @@ class EquationRegressor(RegressorMixin, EquationEstimator):
                 "units go with output='real' and a plain search: without loss, form, start, "
                 "constraints and groups"
             )
-        one = isinstance(self.target_unit, str)
-        of_targets = [self.target_unit] * outputs if one else list(self.target_unit)
+        if isinstance(self.target_unit, str):
+            of_targets = [self.target_unit] * outputs
+        else:
+            of_targets = list(self.target_unit)
         if len(of_targets) != outputs:
             raise ValueError(f"target_unit has {len(of_targets)} units for {outputs} targets")
         return self.units, of_targets

@@ -67,7 +67,8 @@ def laws_with_units(
     return replace(
         laws,
         front=tuple(_in_units(law, found, size) for law in laws.front),
-        notes=(note, *laws.notes),
+        # Without a product there is one column of ones, of which nothing need be said.
+        notes=(note, *laws.notes) if found.groups else (note,),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gradnas.laws.engine.atoms import (
     Atoms,
@@ -30,10 +30,8 @@ from gradnas.laws.engine.proposals import propose
 from gradnas.laws.engine.prune import prune
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.engine.seeds import Field, reduced_formulas, seed_formulas
-from gradnas.laws.engine.targets import (
-    Target,
-    targets,
-)
+from gradnas.laws.engine.sides import Side
+from gradnas.laws.engine.targets import targets
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import (
     LawProgress,
@@ -180,7 +178,8 @@ class Discovery:
         grows = settings.enumerate and settings.improve
         parts: Iterator[list[Formula]] = iter(())
         if grows and features and settings.effort >= 0.25:
-            parts = self._parts()
+            field = _field_of(self.problem)
+            parts = iter(()) if field is None else seed_formulas(field)
         many = len(features) > FEW
         if many:
             self._seed(parts, most=1)
@@ -220,28 +219,9 @@ class Discovery:
         seed_pool(self.pool, self.small, self.large, count=seeds, steps=10)
         self._report(0.1, "enumeration")
 
-    def _parts(self) -> Iterator[list[Formula]]:
-        """What linear fits find, in parts."""
-        field = self._field()
-        return iter(()) if field is None else seed_formulas(field)
-
-    def _field(self) -> Field | None:
-        """Where linear fits look; None where there is nothing for them."""
-        problem = self.problem
-        if problem.data.loss != "squared" or "product" not in self.settings.kinds:
-            return None
-        return Field(
-            data=problem.data,
-            scales=problem.scales,
-            scale_y=problem.scale_y,
-            features=problem.features,
-            functions=problem.functions,
-            with_ratios="ratio" in self.settings.kinds,
-        )
-
     def _reduce(self, grows: bool) -> None:
         """The same for the problem with fewer features that symmetries of the target leave."""
-        field = self._field()
+        field = _field_of(self.problem)
         alone = len(self.problem.features) <= 1 or self.settings.effort < 0.25
         if field is None or alone or not grows or self.pool.exact:
             return
@@ -299,7 +279,7 @@ class Discovery:
             self.settings.kinds,
             problem.features,
         )
-        sides: list[_Side] = []
+        sides: list[Side] = []
         shared: tuple[Atoms, Atoms] | None = None  # of the targets that are defined on all rows
         for k, target in enumerate(admitted):
             if self.pool.exact or problem.work.over(TARGETS):
@@ -312,7 +292,7 @@ class Discovery:
                 small, large = self._atoms_of(data)
             if on_all_rows:
                 shared = (small, large)
-            side = _Side(target, Pool(data, data.spread), small, large)
+            side = Side(target, Pool(data, data.spread), small, large)
             seed_pool(side.pool, small, large, count=20, steps=8)
             if self.settings.improve:
                 side.grow(rounds=1)
@@ -336,7 +316,7 @@ class Discovery:
         large = make_atoms(problem.words, data, problem.scales, stems)
         return small, large
 
-    def _take_back(self, side: _Side) -> float:
+    def _take_back(self, side: Side) -> float:
         """Take a target's best laws to the pool of y; the best description length among them."""
         different: dict[int, Fitted] = {}
         for item in [*side.pool.best(4), *side.pool.front()[-6:]]:
@@ -393,20 +373,16 @@ class Discovery:
             self.on_progress(LawProgress(share, stage, formula, error))
 
 
-@dataclass
-class _Side:
-    """The search for another target's laws.
-
-    Attributes:
-        length: the best description length of its laws for y.
-    """
-
-    target: Target
-    pool: Pool
-    small: Atoms
-    large: Atoms
-    length: float = math.inf
-
-    def grow(self, rounds: int) -> None:
-        """Rounds of growth that are a little smaller than those for y."""
-        grow(self.pool, self.small, self.large, rounds=rounds, width=3, count=16, steps=8)
+def _field_of(problem: Problem) -> Field | None:
+    """Where linear fits look; None where there is nothing for them."""
+    kinds = problem.settings.kinds
+    if problem.data.loss != "squared" or "product" not in kinds:
+        return None
+    return Field(
+        data=problem.data,
+        scales=problem.scales,
+        scale_y=problem.scale_y,
+        features=problem.features,
+        functions=problem.functions,
+        with_ratios="ratio" in kinds,
+    )
