@@ -101,7 +101,7 @@ def test_symmetries_leave_fewer_features(law, left):
     x_ND = uniform(4, 100)
     y_N = law(*x_ND.T)
     data, scales = of_size_1(x_ND, y_N)
-    found = reduced(data, scales, float(np.abs(y_N).max()), range(4), list(PRIMITIVES) + ["power"])
+    found = reduced(data, scales, float(np.abs(y_N).max()), range(4), [*PRIMITIVES, "power"])
     if left is None:
         assert found is None or len(found.sources) > 1
     else:
