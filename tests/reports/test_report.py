@@ -322,7 +322,8 @@ def test_unfinished_search(tmp_path, done, status):
         "interrupted": "was interrupted",
         "failed": "has failed (the loss is NaN)",
     }
-    assert words[status] in text and f"{done} of 3 epochs are done" in text
+    are = "is" if done == 1 else "are"
+    assert words[status] in text and f"{done} of 3 epochs {are} done" in text
     assert f"gradnas resume {run.path}" in text and "gradnas draw" not in text
     assert ("No epoch is finished yet" in text) == (done == 0)
     assert ("After 1 of 3 epochs, on the images that train the alphas" in text) == (done == 1)
@@ -335,7 +336,7 @@ def test_unfinished_training(tmp_path):
     run = make_search(tmp_path / "run")
     make_training(run.path / "train", done=1, status="interrupted")
     text = text_of(page_of(run))
-    assert "The training in train/ was interrupted and saved; 1 of 2 epochs are done" in text
+    assert "The training in train/ was interrupted and saved; 1 of 2 epochs is done" in text
     assert f"gradnas resume {run.path}/train" in text
     assert "How good the cell is once it is trained from scratch is not known yet" in text
     text = text_of(page_of(runs.Run(run.path / "train")))
