@@ -22,6 +22,9 @@ from gradnas.laws.engine.pairs import best_pairs
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import Formula
 
+SHORT = 20  # complexity of a formula that fits to rounding as no approximation does,
+CLOSER = 1e-20  # and the share of the target's variance that a longer one must reach for that
+
 
 @dataclass
 class Pool:
@@ -80,8 +83,15 @@ class Pool:
 
     @property
     def exact(self) -> bool:
-        """Whether a member fits to rounding error."""
-        return any(item.loss < EXACT * self.spread for item in self.items)
+        """Whether a member fits to rounding error.
+
+        A long one must do so more closely: it may be an approximation of a short law.
+        """
+        for item in self.items:
+            share = EXACT if item.formula.complexity <= SHORT else CLOSER
+            if item.loss < share * self.spread:
+                return True
+        return False
 
     def settled(self, complexity: int) -> bool:
         """Whether the best member is this simple and has grown without gain.
