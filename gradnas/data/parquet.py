@@ -168,7 +168,7 @@ class ParquetSource(RowSource):
     def _check_values(self, column: pa.Array, first: int) -> None:
         """`BadImage` for a value that is larger than any image; `first` is the row of the first."""
         values = column.flatten()[0] if pa.types.is_struct(column.type) else column
-        sizes = pc.binary_length(values).to_pylist()
+        sizes = pc.call_function("binary_length", [values]).to_pylist()
         for place, size in enumerate(sizes):
             if size is not None and size > LARGEST_VALUE:
                 raise BadImage(
