@@ -25,6 +25,7 @@ from gradnas.latency import Timing
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # imported by another name
 LEFT_OUT = ("ray", "slurm")  # of `all`: they are large, and for who has such machines
+OF_NOTEBOOKS = "IPython"  # there where a notebook runs
 OF_EXTRAS = (
     "datasets",
     "huggingface_hub",
@@ -210,7 +211,7 @@ def test_every_package_that_is_imported_is_declared():
     known = base() | brought("all") | {"gradnas", *sys.stdlib_module_names}
     for extra in LEFT_OUT:
         known |= brought(extra)
-    known.add("huggingface_hub")  # of `datasets`
+    known |= {"huggingface_hub", OF_NOTEBOOKS}  # the first is of `datasets`
     written = re.compile(r"^ *(?:from (\w+)[\w.]* import |import (\w+)[\w.]*(?: as \w+)?$)", re.M)
     found = {}
     for path, text in sources().items():
@@ -235,7 +236,7 @@ def test_packages_of_extras_are_imported_where_they_are_used():
 
 def test_searching_ones_own_module_takes_five_packages():
     assert base() == {"torch", "numpy", "safetensors", "tyro", "rich"}
-    others = {"all", "dev", "test", *LEFT_OUT}
+    others = {"all", "dev", "docs", "test", *LEFT_OUT}
     extra = {name for name in PROJECT["optional-dependencies"] if name not in others}
     assert brought("all") == set().union(*(brought(name) for name in extra))
 
@@ -268,6 +269,8 @@ def test_the_lowest_versions_are_those_that_are_allowed():
                 allowed[name] = numbers(version)
     tools = {"hatchling", "import-linter", "pyrefly", "ruff", "transformers"}  # of `dev`
     tools |= {"ray", "submitit"}  # of `ray` and `slurm`, which no test needs
+    # of the site, of notebooks and of the browser, whose tests skip without them
+    tools |= {"ipykernel", "mkdocs-material", "mkdocstrings[python]", "nbclient", "playwright"}
     assert set(pinned) - {"antlr4-python3-runtime"} == set(allowed) - tools
     assert pinned.pop("torch") > allowed["torch"]  # the file says why
     del pinned["antlr4-python3-runtime"]

@@ -40,7 +40,7 @@ gradnas: gradient-based neural architecture search
   gradnas discover data.csv --target y      the law in a table
   gradnas latency measure proxyless-digits  milliseconds of operations, here
   gradnas train RUN                         what was found, beside random ones
-  gradnas study digits --seeds 4            what a search is worth, by repeating it
+  gradnas study digits --seeds 4            what a search is worth, repeated
   gradnas report RUN                        a page; also draw, watch, evaluate
   gradnas export RUN -o model.onnx          or .pt2, or readable .py
   gradnas recipes                           named settings; see also --help"""

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradnas.architectures.base import Architecture
-from gradnas.objectives.cost import ExpectedCost
-from gradnas.relaxations import Relaxation
 from gradnas.runs import Record, State
 from gradnas.search import health_words
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.passes import Passes
-from gradnas.search.schedule import Schedule
 from gradnas.search.sharpness import LAG, Growth, Sharpness
 from gradnas.search.signals import (
     NEAR_EQUAL,
@@ -43,17 +40,6 @@ def check_guard(guard: str) -> None:
     """ValueError for another word than those of a guard."""
     if guard not in get_args(Guard):
         raise ValueError(f"guard must be 'warn', 'stop' or 'off', not {guard!r}")
-
-
-class Searched(Protocol):
-    """A search whose health is told."""
-
-    supernet: Supernet
-    relaxation: Relaxation
-    passes: Passes
-    schedule: Schedule
-    alphas: dict[str, nn.Parameter]
-    cost: ExpectedCost | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +74,10 @@ def _chosen(supernet: Supernet, decision: Architecture) -> list[str]:
 class Health:
     """The health of a search.
 
+    Args:
+        passes: of the search.
+        has_cost: whether the search has a cost; what has no weights may then be what it asks for.
+
     Attributes:
         guard: `"warn"`, `"stop"`, or `"off"`: then nothing is measured that costs anything, and
             nothing is said. It is off until a loop with epochs sets it.
@@ -97,32 +87,34 @@ class Health:
         stopped: by the guard.
     """
 
-    def __init__(self, search: Searched) -> None:
-        self.search = search
+    def __init__(self, passes: Passes, has_cost: bool) -> None:
+        # Not the search: it holds this, and would live on until Python collects cycles.
+        self.passes = passes
+        self.has_cost = has_cost
         self.guard: Guard = "off"
-        self.sharpness = Sharpness(search.passes)
+        self.sharpness = Sharpness(passes)
         self.trouble: str | None = None
         self.stopped: Stop | None = None
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
-        self._free = search.supernet.weightless()
-        self._chance = Chance(search.supernet, self._free, search.passes.seed)
+        self._free = passes.supernet.weightless()
+        self._chance = Chance(passes.supernet, self._free, passes.seed)
         self._begin()
 
     def _begin(self) -> None:
         """Take note of epochs from the present one on."""
-        self._first = self.search.schedule.epoch
+        self._first = self.passes.schedule.epoch
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
         self._alphas = [self._copies()]  # now, and after every epoch
 
     def _copies(self) -> dict[str, Tensor]:
         """All that learns as alphas, on the CPU."""
-        alphas = self.search.alphas.items()
+        alphas = self.passes.alphas.items()
         return {name: alpha.detach().to("cpu", copy=True) for name, alpha in alphas}
 
     def _tables(self) -> list[dict[str, Tensor]]:
         """The alphas of operations at the beginning, and after every epoch."""
-        names = list(self.search.supernet.alphas)
+        names = list(self.passes.supernet.alphas)
         return [{name: alphas[name] for name in names} for alphas in self._alphas]
 
     def watch(self, guard: Guard) -> None:
@@ -130,7 +122,7 @@ class Health:
         check_guard(guard)
         self.guard = guard
         # Epochs of a loop of the user's own were not taken note of.
-        if not self._chosen or self._first + len(self._chosen) != self.search.schedule.epoch:
+        if not self._chosen or self._first + len(self._chosen) != self.passes.schedule.epoch:
             self._begin()
 
     # ---- while it runs ---------------------------------------------------------------------------
@@ -145,14 +137,14 @@ class Health:
         Args:
             decision: what the alphas stand for now.
         """
-        search = self.search
-        self._chosen.append(_chosen(search.supernet, decision))
+        passes = self.passes
+        self._chosen.append(_chosen(passes.supernet, decision))
         self._alphas.append(self._copies())
         found: Record = {}
-        free = weightless(search.supernet, decision, self._free)
+        free = weightless(passes.supernet, decision, self._free)
         if free is not None:
             found["weightless_share"] = free.share
-        entropy = relative_entropy(search.relaxation, self._tables()[-1])
+        entropy = relative_entropy(passes.relaxation, self._tables()[-1])
         if entropy is not None:
             found["relative_entropy"] = entropy
         agreement = self._agreement()
@@ -165,8 +157,8 @@ class Health:
         if self.guard != "off":
             kind, self.trouble = self._found(free, agreement)
             # After the last epoch it is said with the results.
-            epochs = search.schedule.epochs
-            is_over = epochs is not None and search.schedule.epoch >= epochs
+            epochs = passes.schedule.epochs
+            is_over = epochs is not None and passes.schedule.epoch >= epochs
             self.news = self.trouble if kind != self._kind and not is_over else None
             self._kind = kind
             if self.trouble is not None:
@@ -191,10 +183,10 @@ class Health:
         if grown is not None:
             return "sharp", health_words.sharp(grown)
         # Within a budget, or with a cost, what has no weights may be what was asked for.
-        if free is not None and self.search.cost is None and self._chance.is_unlikely(free.share):
+        if free is not None and not self.has_cost and self._chance.is_unlikely(free.share):
             return "weightless", health_words.without_weights(free)
-        schedule = self.search.schedule
-        if schedule.alphas_wait or self.search.supernet.fixed:
+        schedule = self.passes.schedule
+        if schedule.alphas_wait or self.passes.supernet.fixed:
             return None, None  # nothing is decided by the alphas
         epochs = schedule.epochs
         is_late = epochs is not None and schedule.epoch >= (epochs + schedule.warmup_epochs) / 2
@@ -208,12 +200,12 @@ class Health:
 
     def growth(self) -> Growth | None:
         """How the loss has become sharper than it should; None where it has not."""
-        return self.sharpness.growth(self.search.schedule.epochs)
+        return self.sharpness.growth(self.passes.schedule.epochs)
 
     @property
     def undecided(self) -> str | None:
         """A sentence where the alphas go no way, so that nothing is decided; else None."""
-        relaxation = self.search.relaxation
+        relaxation = self.passes.relaxation
         history = self._tables()
         entropy = relative_entropy(relaxation, history[-1])
         if entropy is None or entropy < NEAR_EQUAL:
@@ -221,8 +213,8 @@ class Health:
         decided = decided_rows(relaxation, history)
         if decided is None or decided.rows > decided.chance:
             return None
-        epochs = self.search.schedule.epochs
-        is_over = epochs is None or self.search.schedule.epoch >= epochs
+        epochs = self.passes.schedule.epochs
+        is_over = epochs is None or self.passes.schedule.epoch >= epochs
         return health_words.undecided(decided, entropy, is_over)
 
     # ---- the guard -------------------------------------------------------------------------------
@@ -233,7 +225,7 @@ class Health:
         The alphas are then those of the last decision that was good. Not in the last epoch, nor
         twice.
         """
-        schedule = self.search.schedule
+        schedule = self.passes.schedule
         grown = self.growth()
         is_last = schedule.epochs is not None and schedule.epoch >= schedule.epochs
         if self.guard != "stop" or grown is None or is_last or self.stopped is not None:
@@ -242,7 +234,7 @@ class Health:
         self.trouble = health_words.stopped(grown, schedule.epoch, schedule.epochs)
         with torch.no_grad():
             for name, alpha in self._alphas[grown.epochs - self._first].items():
-                self.search.alphas[name].copy_(alpha)
+                self.passes.alphas[name].copy_(alpha)
         return True
 
     def results(self) -> Record:

@@ -197,7 +197,7 @@ class Search(Standing):
         self.weight_step.set_learning_rate()
         self.feed = Feed()
         self.modes = Modes(self.supernet.searched)
-        self.health = Health(self)
+        self.health = Health(self.passes, self.cost is not None)
 
     # ---- the loop --------------------------------------------------------------------------------
 

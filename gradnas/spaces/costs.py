@@ -66,7 +66,7 @@ class NetworkWithCosts(nn.Module, ABC, Generic[D]):
         """Costs of nothing, so that architectures are ranked by their strengths alone."""
         tables = {}
         for name, alpha in self.alphas.items():
-            tables[name] = torch.zeros(alpha.shape, dtype=torch.float64)
+            tables[name] = torch.zeros(alpha.shape, dtype=torch.float64, device="cpu")
         return Costs(PARAMS.name, 0.0, tables)
 
     def decision(self, picks: Picks) -> D:

@@ -198,7 +198,7 @@ class OpenEdges(nn.Module):
             for name in self.names(row):
                 of_row.append(next(self.operation(row, name).parameters(), None) is None)
             rows.append(of_row)
-        return torch.tensor(rows)
+        return torch.tensor(rows, device="cpu")
 
     def entering(
         self,

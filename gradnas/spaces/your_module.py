@@ -127,7 +127,8 @@ class OpenModule(Supernet[D]):
             if not isinstance(module, Choice) or module.name in found:
                 continue
             assert module.name is not None
-            free_O = torch.tensor([_has_no_weights(own) for own in module.operations.values()])
+            free = [_has_no_weights(own) for own in module.operations.values()]
+            free_O = torch.tensor(free, device="cpu")
             if free_O.any() and not free_O.all():
                 found[module.name] = free_O
         return found

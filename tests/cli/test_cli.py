@@ -232,9 +232,15 @@ def test_help(command, capsys):
     assert stopped.value.code == 0 and "usage: gradnas" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["serach"], ["search"], ["search", "digits", "--epocs", "3"]]
-)
+def test_without_a_command_it_says_what_one_can_do(capsys):
+    assert main([]) == 0
+    title, blank, *lines = capsys.readouterr().out.splitlines()
+    assert title.startswith("gradnas: ") and not blank
+    assert len(lines) == 10 and max(map(len, lines)) <= 80
+    assert all(line.startswith("  gradnas ") for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [["serach"], ["search"], ["search", "digits", "--epocs", "3"]])
 def test_wrong_usage(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

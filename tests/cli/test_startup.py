@@ -95,8 +95,9 @@ def test_every_command_has_its_work(words):
     command = COMMANDS[words]
     module, _, name = command.work.partition(":")
     function = getattr(importlib.import_module(module), name)
-    (taken,) = inspect.signature(function, eval_str=True).parameters.values()
+    taken, *others = inspect.signature(function, eval_str=True).parameters.values()
     assert taken.annotation is command
+    assert all(other.default is not inspect.Parameter.empty for other in others)
 
 
 # ---- the public names ----------------------------------------------------------------------------
@@ -127,6 +128,7 @@ def test_everything_but_laws_comes_with_a_star():
     names: dict[str, object] = {}
     exec("from gradnas import *", names)
     equations = {"EquationClassifier", "EquationRegressor", "LawSettings", "Primitive"}
+    equations |= {"Constraint", "DARTSClassifier", "DARTSRegressor", "EquationGraph"}
     assert set(gradnas._MODULES) - set(names) == equations
 
 

@@ -123,7 +123,7 @@ def test_unknown_words_of_a_prompt_and_of_a_text_are_counted(rare, characters, t
     other = tmp_path / "other.txt"
     other.write_text("the cat saw name1 dogs\n" * 100)  # the last 5% are read
     lines = ok(capsys, "evaluate", rare, "--data", other).out.splitlines()
-    assert len(lines) == 2 and "% <unk>)" in lines[0]
+    assert len(lines) == 4 and "% <unk>)" in lines[0] and lines[2].startswith("next: ")
     assert "10 of the 30 words of the text (33%) are unknown to the model" in lines[1]
     assert main(["evaluate", str(characters), "--data", str(other)]) == 2
     assert "none that stands for unknown ones" in capsys.readouterr().err

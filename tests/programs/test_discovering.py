@@ -100,9 +100,9 @@ def test_an_example_from_front_to_report(tmp_path, capsys):
     out = tmp_path / "out"
     options = ("--effort", "0.05", "--nodes", "1", "--primitives", "linear", "linear_exp")
     discover("--example", "learning", "--noise", "0", *options, "--out", out)
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, last, following, _ = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any(line.startswith("performance = ") for line in lines)
-    assert last.endswith(f" in {out}")
+    assert last.endswith(f" in {out}") and following == f"next: gradnas report {out}"
     assert {p.name for p in out.iterdir()} == FILES | {"timings.jsonl"}
     results = json.loads((out / "results.json").read_text())
     assert results["score"] > 0.999 and json.loads((out / "status.json").read_text()) == {
@@ -126,7 +126,7 @@ def test_examples(quick, name, tmp_path, capsys):
     exact = example.table(20, 0.0) if example.output == "real" else None
     assert exact is None or (exact.y_N == example.function(*exact.x_ND.T)).all()
     discover("--example", name, "--rows", "50", "--out", tmp_path / "out")
-    *lines, _ = capsys.readouterr().out.splitlines()
+    *lines, _, _, _ = capsys.readouterr().out.splitlines()  # where it lies, and what is next
     assert max(map(len, lines)) <= 80 and any(example.target in line for line in lines)
     config = json.loads((tmp_path / "out" / runs.CONFIG).read_text())
     assert config["example"] == name and config["output"] == example.output

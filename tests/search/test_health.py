@@ -371,7 +371,7 @@ def growing(health: Health) -> None:
     """From now on its eigenvalues are those of a search that should be over after epoch 5."""
 
     def measure(loss) -> bool:
-        epochs = health.search.schedule.epoch
+        epochs = health.passes.schedule.epoch
         values = health.sharpness.series
         if len(values) <= epochs:
             values.append(Eigenvalue(epochs, 1.0 if epochs < 12 else 3.0))

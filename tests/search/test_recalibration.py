@@ -167,7 +167,8 @@ def test_fit_prints_the_gap_between_mixture_and_derived_network(capsys):
     torch.manual_seed(0)
     train, valid = loaders()
     search = Search(Gap())
-    result = search.fit(train, valid, F.cross_entropy, epochs=1)
+    # Long enough for a verdict on all held-out examples.
+    result = search.fit(train, valid, F.cross_entropy, epochs=10)
     lines = capsys.readouterr().err.splitlines()
     (line,) = [text for text in lines if "mixture" in text]
     assert any("result.derive(recalibrate=train_loader)" in text for text in lines)
