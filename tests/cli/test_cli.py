@@ -240,7 +240,9 @@ def test_without_a_command_it_says_what_one_can_do(capsys):
     assert all(line.startswith("  gradnas ") for line in lines)
 
 
-@pytest.mark.parametrize("arguments", [["serach"], ["search"], ["search", "digits", "--epocs", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [["serach"], ["search"], ["search", "digits", "--epocs", "3"]]
+)
 def test_wrong_usage(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
