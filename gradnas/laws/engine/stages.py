@@ -144,7 +144,8 @@ class Discovery:
         if self.problem.features and not settled and not ended:
             self._propose()
         self._prune()
-        if settings.improve and not settled:
+        is_cheap = not self.pool.exact and len(self.problem.features) <= FEW
+        if settings.improve and (is_cheap or not settled):
             self._grow(rounds=3 if settings.effort >= 0.5 else 1)
             self._report(0.9, "growth")
             self._prune()
@@ -156,14 +157,23 @@ class Discovery:
         """
         if self.pool.settled(SIMPLE):
             return not self.problem.is_behind(self.pool.best(1)[0].formula)
-        return self.pool.settled(LONG) and self._is_explained()
+        return self.pool.settled(self._longest) and self._is_explained()
+
+    @property
+    def _longest(self) -> int:
+        """Complexity up to which a law that leaves noise ends the search.
+
+        Of few features another law of that length may fit as well and be the right one, and
+        looking for it costs little.
+        """
+        return SIMPLE if len(self.problem.features) <= FEW else LONG
 
     def _is_explained(self) -> bool:
         """Whether the best law leaves nothing, or nothing but noise."""
         best = self.pool.best(1)[0]
         if best.loss < NOISE * self.pool.spread:
             return self.pool.exact
-        return best.formula.complexity <= LONG and self.problem.leaves_noise(best.formula)
+        return best.formula.complexity <= self._longest and self.problem.leaves_noise(best.formula)
 
     # ---- stages ----------------------------------------------------------------------------------
 
