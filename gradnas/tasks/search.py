@@ -110,13 +110,13 @@ class SearchTask(Outcome[S], Generic[S, B]):
         by_loss = selecting.setting.criterion == "loss"
         return selecting.select(lambda net: self.worth(net, by_loss))
 
+    @abstractmethod
     def worth(self, net: BoundNet, by_loss: bool) -> float:
         """What a network reaches on what is held out for the alphas; the larger the better.
 
         Args:
             by_loss: by the loss, and not by what the data are measured by.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def batches(self) -> Iterator[B]:
