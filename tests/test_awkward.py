@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gradnas import Choice, GumbelSoftmax, Search, Unrolled, WeightOptimizer
 from gradnas.gradients import ArchitectureGradient
 from gradnas.relaxations import Relaxation
-from gradnas.search.passes import WEIGHT_NOISE
+from gradnas.search.sampling import WEIGHT_NOISE
 from gradnas.spaces.your_module import ModuleSupernet
 
 pytestmark = pytest.mark.slow  # many combinations, or whole runs

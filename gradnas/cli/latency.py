@@ -148,7 +148,8 @@ def _config(command: MeasureCommand) -> SearchSettings:
 def _search_of(path: Path) -> SearchSettings:
     """The configuration in this file; ValueError if it is of no search with a cost."""
     description = read_object(path)
-    name = str(description.get("type", "SearchConfig"))
+    first, *_ = SEARCH_CONFIGS
+    name = str(description.get("type", first))
     kind = SEARCH_CONFIGS.get(name)
     if kind is None or not kind.takes_cost:
         raise ValueError(f"{path} is a {name}: latencies are measured of the space of a search")

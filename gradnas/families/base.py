@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
@@ -25,6 +25,26 @@ A = TypeVar("A", bound=Architecture)
 S = TypeVar("S", bound=Space)
 
 
+class Sections(Protocol):
+    """What is shown of a search or a training of a kind of architecture, from its folder."""
+
+    def tables(self, folder: Folder) -> Tables:
+        """The tables of alphas that a search stores each epoch.
+
+        Raises:
+            ValueError: the configuration in the folder is damaged.
+        """
+
+    def shown(self, folder: Folder) -> str:
+        """The picture of the folder's architecture with its caption."""
+
+    def mixing(self, folder: Folder) -> str:
+        """The mixing weights after the last epoch, and how decided they are over the epochs."""
+
+    def mixtures(self, folder: Folder) -> list[Mixture]:
+        """The last mixing weights of every place, with their names; none where there are none."""
+
+
 class Family(ABC, Generic[A, S]):
     """A kind of architecture; there is one object of it.
 
@@ -37,6 +57,7 @@ class Family(ABC, Generic[A, S]):
         kind: of data that its recipes are for; None where there are none.
         architecture: the class of its architectures.
         spaces: the classes of the spaces whose searches end in one.
+        sections: what a report of a run shows; a module of such functions.
         searches: recipe -> the configuration of a search.
         trainings: recipe -> architecture -> the configuration of its training.
         after_data: name of known data -> the training of what was found on them.
@@ -51,6 +72,7 @@ class Family(ABC, Generic[A, S]):
     kind: ClassVar[Kind | None] = None
     architecture: ClassVar[type[Architecture]]
     spaces: ClassVar[tuple[type, ...]] = ()
+    sections: ClassVar[Sections]
     searches: ClassVar[Searches] = {}
     trainings: ClassVar[Trainings[TrainSettings]] = {}
     after_data: ClassVar[Mapping[str, str]] = {}
@@ -145,25 +167,21 @@ class Family(ABC, Generic[A, S]):
 
     # -- its sections in a report ------------------------------------------------------------------
 
-    @abstractmethod
     def tables(self, folder: Folder) -> Tables:
-        """The tables of alphas that a search stores each epoch.
+        """As of its sections."""
+        return self.sections.tables(folder)
 
-        Raises:
-            ValueError: the configuration in the folder is damaged.
-        """
-
-    @abstractmethod
     def shown(self, folder: Folder) -> str:
-        """The picture of the folder's architecture with its caption."""
+        """As of its sections."""
+        return self.sections.shown(folder)
 
-    @abstractmethod
     def mixing(self, folder: Folder) -> str:
-        """The mixing weights after the last epoch, and how decided they are over the epochs."""
+        """As of its sections."""
+        return self.sections.mixing(folder)
 
-    @abstractmethod
     def mixtures(self, folder: Folder) -> list[Mixture]:
-        """The last mixing weights of every place, with their names; none where there are none."""
+        """As of its sections."""
+        return self.sections.mixtures(folder)
 
     def collapse(self, folder: Folder) -> str | None:
         """A warning, if what the search ended with has the marks of a collapse."""

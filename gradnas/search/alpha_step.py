@@ -11,9 +11,10 @@ from gradnas.gradients.base import NO_SECOND, Tensors, same_randomness
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.checks import lacks_second, no_gradient, scalar
 from gradnas.search.costs import Spending
-from gradnas.search.passes import ALPHA_NOISE, Passes, times
+from gradnas.search.passes import Passes, times
 from gradnas.search.recomputation import recomputation_refused
 from gradnas.search.rewards import Rewards
+from gradnas.search.sampling import ALPHA_NOISE
 from gradnas.search.terms import Terms, Weights
 from gradnas.search.unlearnt import refuse_own_weights
 from gradnas.search.weight_step import WeightStep

@@ -122,3 +122,11 @@ def _of_one_example(supernet: Supernet, call: Call) -> Costs:
             batch = f"the network does not take the first of {batch} alone ({told[0]})"
     whole = supernet.costs(MACS.name, call.inputs, None, call.named)
     return whole.noted(WHOLE.format(reason=batch))
+
+
+def spending_of(setting: ExpectedCost | None, costs: Costs | None) -> Spending | None:
+    """The cost of a search; None where it has none."""
+    if setting is None:
+        return None
+    assert costs is not None
+    return Spending(setting, costs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +15,10 @@ from gradnas.gradients.base import Tensors, leaves, same_randomness
 from gradnas.runs import State
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.checks import scalar
-from gradnas.search.passes import ALPHA_NOISE, Passes, times
+from gradnas.search.passes import Passes, times
+from gradnas.search.sampling import ALPHA_NOISE
 from gradnas.spaces.base import Supernet
-from gradnas.stabilizers import OperationFreezing
+from gradnas.stabilizers import OperationFreezing, Stabilizer
 
 
 @dataclass(frozen=True)
@@ -190,3 +192,14 @@ class Freezing:
         )
         self._before = self._standing
         self._apply()
+
+
+def freezing_of(
+    stabilizers: Sequence[Stabilizer], passes: Passes, gradient: ArchitectureGradient
+) -> Freezing | None:
+    """What freezes operations in a search with these; None where none of them does."""
+    found = None
+    for stabilizer in stabilizers:
+        if isinstance(stabilizer, OperationFreezing):
+            found = Freezing(stabilizer, passes.supernet, passes, gradient)
+    return found

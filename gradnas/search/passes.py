@@ -19,20 +19,15 @@ from gradnas.choice import Draw
 from gradnas.gradients.base import Loss, Tensors, copies
 from gradnas.modules.slots import Placed, placed, slots_of
 from gradnas.precision import autocast
-from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.feed import Sizes
+from gradnas.search.sampling import Sampling
 from gradnas.search.schedule import Schedule
 from gradnas.search.steadying import Steadying
 from gradnas.settings.formats import Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.edge_weights import edges_name
-
-# Streams of the relaxation's random numbers: a step of the alphas and the one of the weights that
-# follows it sample each for itself.
-ALPHA_NOISE = 1
-WEIGHT_NOISE = 2
 
 
 class Factors(NamedTuple):
@@ -47,15 +42,14 @@ def times(factor: float, loss: Tensor) -> Tensor:
     return loss if factor == 1.0 else factor * loss
 
 
-class Passes:
+class Passes(Sampling):
     """The supernet with its relaxation, and everything a pass of it depends on.
 
     Attributes:
         params: the weights that are trained, by name; without the alphas.
-        tables: the logits of operations, by the name of their choice.
-        alphas: the same, with those of whole edges where there are some: all that learns as alphas.
+        alphas: the tables, with those of whole edges where there are some: all that learns as
+            alphas.
         frozen: names of weights that have stopped learning.
-        seed: of what the relaxation samples.
         factors: what the losses of the weights and of the alphas count in the mean over ranks; 1
             unless ranks have uneven shares of a batch (`distributed.factors`).
 
@@ -72,15 +66,10 @@ class Passes:
         seed: int,
         steadying: Steadying | None = None,
     ) -> None:
-        self.supernet = supernet
-        self.relaxation = relaxation
-        self.schedule = schedule
+        super().__init__(supernet, relaxation, schedule, seed, steadying)
         self.precision = precision
-        self.seed = seed
         self.factors = Factors()
         self.frozen: frozenset[str] = frozenset()
-        self.steadying = steadying or Steadying((), relaxation, schedule)
-        self.tables: dict[str, nn.Parameter] = dict(supernet.alphas.items())
         self.alphas: dict[str, nn.Parameter] = dict(self.tables)
         for name, alpha_E in supernet.edge_alphas.items():
             self.alphas[edges_name(name)] = alpha_E
@@ -113,67 +102,9 @@ class Passes:
         """Where the weights are."""
         return next(iter(self.params.values())).device
 
-    @property
-    def progress(self) -> float:
-        """Share of the search that is done, in [0, 1].
-
-        Raises:
-            ValueError: it is not known, and the relaxation needs it.
-        """
-        progress = self.schedule.progress
-        if progress is not None:
-            return progress
-        if self.relaxation.needs_progress:
-            raise ValueError(
-                f"{self.relaxation} changes over the search: "
-                "say how long it is with Search(..., epochs=N)"
-            )
-        return 0.0
-
     def autocast(self) -> AbstractContextManager[object]:
         """For every forward pass, with its loss."""
         return autocast(self.precision, self.device)
-
-    # ---- samples ---------------------------------------------------------------------------------
-
-    def noise(self, stream: int, *sample: int) -> Tensors:
-        """The random numbers of the coming step of the alphas or of the weights.
-
-        A pure function of seed, stream, step and number of the sample: there is nothing to save,
-        and every rank samples the same architecture.
-        """
-        generator = generator_for(self.seed, stream, self.schedule.steps, *sample)
-        return self.relaxation.noise(self.tables, generator)
-
-    def path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
-        """The draw that rewards are of."""
-        draw = self.relaxation.path(self._of_tables(alphas), noise, self.progress)
-        return self.settled(self.steadying.in_every_step(draw))
-
-    def weight_path(self, alphas: Mapping[str, Tensor], noise: Tensors) -> Draw:
-        """The draw that weights learn with."""
-        draw = self.path(alphas, noise)
-        draw = self.steadying.in_weight_step(draw, self._of_tables(alphas), self.seed)
-        return self.settled(draw)
-
-    def mixture(self) -> Draw:
-        """That of the alphas, without noise, with what stands beside it now."""
-        dense = Draw.dense(self.probabilities({k: a.detach() for k, a in self.tables.items()}))
-        return self.settled(self.steadying.in_every_step(dense))
-
-    def settled(self, draw: Draw) -> Draw:
-        """A draw, with what a selection has decided in the place of what the alphas say."""
-        return draw.settled(self.supernet.fixed) if self.supernet.fixed else draw
-
-    def _of_tables(self, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: alphas[name] for name in self.tables}
-
-    def probabilities(self, alphas: Mapping[str, Tensor]) -> Tensors:
-        """The strength of every operation, without noise."""
-        found = {}
-        for name in self.tables:
-            found[name] = self.relaxation.probabilities(alphas[name])
-        return found
 
     # ---- passes ----------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from gradnas.objectives.cost import accuracy_latency_reward
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.costs import Spending
-from gradnas.search.passes import ALPHA_NOISE, Passes, times
+from gradnas.search.passes import Passes, times
+from gradnas.search.sampling import ALPHA_NOISE
 
 
 class Rewards:
@@ -118,3 +119,13 @@ def check_samples(relaxation: Relaxation, gradient: ArchitectureGradient) -> Non
             f"{type(relaxation.innermost).__name__} samples none; "
             "use BinaryGates() or GumbelSoftmax(hard=True)"
         )
+
+
+def rewards_of(
+    gradient: ArchitectureGradient, passes: Passes, spending: Spending | None
+) -> Rewards | None:
+    """The rewards that a gradient learns from; None where it samples no networks."""
+    if not gradient.num_samples:
+        return None
+    assert isinstance(gradient, Reinforce)
+    return Rewards(gradient, passes, spending)

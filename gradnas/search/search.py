@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
-from gradnas.gradients import ArchitectureGradient, FirstOrder, Reinforce
+from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.latency import Costs
 from gradnas.modules.synchronised import synchronised_norms
 from gradnas.objectives.cost import ExpectedCost
@@ -38,17 +38,17 @@ from gradnas.search.checks import (
     check_settings,
     user_name,
 )
-from gradnas.search.costs import Spending, counted_costs
+from gradnas.search.costs import counted_costs, spending_of
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
-from gradnas.search.freezing import Freezing
+from gradnas.search.freezing import freezing_of
 from gradnas.search.health import Health
 from gradnas.search.modes import Modes
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult, strengths
-from gradnas.search.rewards import Rewards
+from gradnas.search.rewards import rewards_of
 from gradnas.search.schedule import Schedule
-from gradnas.search.selecting import Selecting, check_selection
+from gradnas.search.selecting import check_selection, selecting_of
 from gradnas.search.standing import Standing
 from gradnas.search.state import state_of, take_over
 from gradnas.search.steadying import Steadying
@@ -56,11 +56,11 @@ from gradnas.search.terms import Terms
 from gradnas.search.undo import Undo
 from gradnas.search.unlearnt import say_what_does_not_learn
 from gradnas.search.weight_step import WeightStep
-from gradnas.selections import PerturbationSelection, Selection, Strongest
+from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard, Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import ModuleSupernet
-from gradnas.stabilizers import OperationFreezing, Stabilizer
+from gradnas.stabilizers import Stabilizer
 
 
 class Search(Standing):
@@ -145,9 +145,7 @@ class Search(Standing):
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed, steadying)
         self.selection = selection
         check_selection(selection, relaxation, cost)
-        self.selecting: Selecting | None = None
-        if isinstance(selection, PerturbationSelection):
-            self.selecting = Selecting(selection, self.supernet, self.passes, self.schedule)
+        self.selecting = selecting_of(selection, self.passes)
         self.params = self.passes.params
         self.alphas = self.passes.alphas
 
@@ -165,18 +163,11 @@ class Search(Standing):
         gradient.check_weights({user_name(name): p for name, p in self.params.items()})
         self.alpha_optimizer = alphas.build(self.alphas.values())
 
-        self.cost: ExpectedCost | None = None
-        self.spending: Spending | None = None
-        if cost is not None:
-            assert self.costs is not None
-            # The multiplier of a budget takes its pace from that of the alphas.
-            self.cost = cost.paced(alphas.lr)
-            self.spending = Spending(self.cost, self.costs)
+        # The multiplier of a budget takes its pace from that of the alphas.
+        self.cost = None if cost is None else cost.paced(alphas.lr)
+        self.spending = spending_of(self.cost, self.costs)
         self.terms = Terms(terms, relaxation, self.schedule, list(self.passes.tables))
-        self.rewards: Rewards | None = None
-        if gradient.num_samples:
-            assert isinstance(gradient, Reinforce)
-            self.rewards = Rewards(gradient, self.passes, self.spending)
+        self.rewards = rewards_of(gradient, self.passes, self.spending)
         self.alpha_step = AlphaStep(
             self.passes,
             gradient,
@@ -186,10 +177,7 @@ class Search(Standing):
             self.rewards,
             self.terms,
         )
-        self.freezing: Freezing | None = None
-        for stabilizer in stabilizers:
-            if isinstance(stabilizer, OperationFreezing):
-                self.freezing = Freezing(stabilizer, self.supernet, self.passes, gradient)
+        self.freezing = freezing_of(stabilizers, self.passes, gradient)
         if gradient.needs_inner_step:
             self.weight_step.inner_step(gradient)  # refuses now what it cannot look through
         self.start = strengths(relaxation, self.passes.tables)

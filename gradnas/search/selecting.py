@@ -196,3 +196,10 @@ def check_selection(
             f"{name} decides by what is measured alone, and would keep no budget and no target: "
             "leave the cost out, or use Strongest()"
         )
+
+
+def selecting_of(selection: Selection, passes: Passes) -> Selecting | None:
+    """A selection at work; None where the alphas alone decide."""
+    if not isinstance(selection, PerturbationSelection):
+        return None
+    return Selecting(selection, passes.supernet, passes, passes.schedule)

@@ -24,8 +24,9 @@ from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.checks import lacks_second, scalar, user_name
 from gradnas.search.curvature import Curvature, curvature
-from gradnas.search.passes import ALPHA_NOISE, Passes
+from gradnas.search.passes import Passes
 from gradnas.search.recomputation import recomputation_refused
+from gradnas.search.sampling import ALPHA_NOISE
 from gradnas.search.slices import FAILURES
 
 DIRECTION = 6  # stream of random numbers: where power iteration begins

@@ -12,7 +12,8 @@ from gradnas.gradients import ArchitectureGradient, SGDStep
 from gradnas.optimizers import WeightOptimizer
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.checks import MakeOptimizer, made_optimizer, no_gradient, scalar
-from gradnas.search.passes import WEIGHT_NOISE, Passes, times
+from gradnas.search.passes import Passes, times
+from gradnas.search.sampling import WEIGHT_NOISE
 from gradnas.search.unlearnt import say_what_was_met
 
 

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Additions, Draw, OutsideSearch
+from gradnas.choice import Draw, OutsideSearch
 from gradnas.config import JsonObject
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
-from gradnas.spaces.costs import D, NetworkWithCosts
+from gradnas.spaces.costs import D
 from gradnas.spaces.edge_weights import edges_name
+from gradnas.spaces.open_choices import OpenChoices
 
 Weights = Literal["keep", "fresh"]
 
 
-class Supernet(NetworkWithCosts[D], ABC):
+class Supernet(OpenChoices[D], ABC):
     """A network in which every choice is open.
 
     `alphas` (choice name -> logits) are parameters, so `state_dict`, devices and checkpoints see
@@ -50,66 +51,6 @@ class Supernet(NetworkWithCosts[D], ABC):
     # Whether a derived network can be given weights of the supernet.
     keeps_weights: bool = True
 
-    # What a selection has decided: table -> edge -> operation, or None for an edge that is cut.
-    fixed: dict[str, dict[int, int | None]] = {}  # noqa: RUF012 (replaced, never changed)
-
-    def weights_of_operations(self) -> dict[str, list[nn.Parameter]]:
-        """The weights that each operation of each place has for itself, by where it stands."""
-        return {}
-
-    def selectable(self, name: str, row: int) -> list[int]:
-        """Columns of the operations of an edge that may be decided for."""
-        del row
-        return list(range(self.alphas[name].shape[-1]))
-
-    def nodes_of_edges(self) -> list[tuple[str, tuple[int, ...], int]]:
-        """Table, rows of the edges that enter a node, and how many of them are kept.
-
-        None where all edges are kept, or there are none.
-        """
-        return []
-
-    @property
-    def edge_alphas(self) -> dict[str, nn.Parameter]:
-        """Alphas of whole edges, by the name of their table of operations; most have none."""
-        return {}
-
-    def add(self, additions: Additions, seed: int) -> None:
-        """Give the supernet what a method asks for beside its operations and alphas.
-
-        Args:
-            seed: of the weights that are new.
-
-        Raises:
-            ValueError: it cannot have it, or has something else already.
-        """
-        del seed
-        if additions != Additions():
-            raise ValueError(refusal_of(additions, type(self).__name__))
-
-    def strengths(self, relaxation: Relaxation) -> dict[str, Tensor]:
-        """The strength of every operation, to derive from: float64, without a graph.
-
-        Where a selection has decided, 1 for what it took and 0 for the rest.
-        """
-        found = self.strengths_by_alphas(relaxation)
-        for name, rows in self.fixed.items():
-            # A single choice is a table of one edge; a view, so that the table itself is set.
-            table = found[name].view(-1, found[name].shape[-1])
-            for row, column in rows.items():
-                table[row] = 0.0
-                if column is not None:
-                    table[row, column] = 1.0
-        return found
-
-    def strengths_by_alphas(self, relaxation: Relaxation) -> dict[str, Tensor]:
-        """The strength of every operation by its alpha."""
-        found = {}
-        for name, alpha in self.alphas.items():
-            # float64: strengths that differ in alpha must not tie by rounding.
-            found[name] = relaxation.probabilities(alpha.detach().double())
-        return found
-
     @abstractmethod
     def decide(self, relaxation: Relaxation = Softmax()) -> D:
         """The discrete architecture that the alphas stand for now."""
@@ -124,17 +65,6 @@ class Supernet(NetworkWithCosts[D], ABC):
 
     # Whether weights are named by operation, so that their order may be another in a state.
     weights_by_operation: bool = False
-
-    def operation_names(self) -> dict[str, tuple[str, ...]]:
-        """Choice -> operations in the columns of its alpha; empty where they have no names."""
-        return {}
-
-    def weightless(self) -> dict[str, Tensor]:
-        """Choice -> whether each operation has no weights, shaped as its alpha.
-
-        Without choices whose operations do not differ in that.
-        """
-        return {}
 
     @abstractmethod
     def skip_count(self, decision: D) -> int:
@@ -164,10 +94,6 @@ class Supernet(NetworkWithCosts[D], ABC):
         None where it has none: the command line searches such spaces, and makes their folders.
         """
         return None
-
-    def idle_choices(self) -> list[str]:
-        """The choices that no pass has called: nothing has decided them."""
-        return []
 
     def notes(self) -> list[str]:
         """What whoever starts a search of it should be told."""
@@ -225,24 +151,6 @@ def _renamed(alphas: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return {edges_name(name): alpha for name, alpha in alphas.items()}
 
 
-def refusal_of(additions: Additions, who: str) -> str:
-    """Why a supernet that has no cells of edges cannot have what a method asks for."""
-    if additions.channel_share > 1:
-        return (
-            f"PartialChannels gives operations a part of the channels that they were made for, and "
-            f"those of a {who} are made for all: use it with ConvCell, or its inner relaxation"
-        )
-    if additions.edge_weights:
-        return (
-            f"edge normalisation weighs the edges that enter a node, and a {who} has none: use "
-            "PartialChannels(edge_normalisation=False), or its inner relaxation"
-        )
-    return (
-        f"an auxiliary skip passes the input of an edge on, and a {who} does not say which of its "
-        "places could: use it with cells, or leave it out"
-    )
-
-
 def tables_of(supernet: Supernet[Any]) -> dict[str, Tensor]:
     """Detached copies of a supernet's alphas on the CPU, by name."""
     return {name: alpha.detach().to("cpu", copy=True) for name, alpha in supernet.alphas.items()}
@@ -286,6 +194,11 @@ class NetworkSpace(Space[D]):
 class ImageSpace(NetworkSpace[D]):
     """A space of image classifiers: what programs that search and train on images need of it."""
 
+    # Whether networks can have a second classifier for training.
+    has_auxiliary_head: ClassVar[bool] = False
+    # Whether networks can drop paths in training, by their `drop_path_probability`.
+    has_drop_path: ClassVar[bool] = False
+
     @abstractmethod
     def supernet(
         self, in_channels: int = 3, num_classes: int = 10, *, checkpoint_cells: bool = False
@@ -321,16 +234,6 @@ class ImageSpace(NetworkSpace[D]):
     def short_code(self, decision: D) -> str | None:
         """A code of one sign for each choice, where the space has one."""
         return None
-
-    @property
-    def has_auxiliary_head(self) -> bool:
-        """Whether networks can have a second classifier for training."""
-        return False
-
-    @property
-    def has_drop_path(self) -> bool:
-        """Whether networks can drop paths in training, by their `drop_path_probability`."""
-        return False
 
     def collapse_note(self, skips: int) -> str | None:
         """What to say of so many skip connections, if they are the mark of a collapsed search."""

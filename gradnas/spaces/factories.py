@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from gradnas.config import did_you_mean
+from gradnas.config import JsonObject, build, did_you_mean
 from gradnas.spaces.operations import OPERATIONS, Factory
+
+S = TypeVar("S")  # a space: a dataclass with the field `operations`
 
 
 def factories_of(operations: Mapping[str, Factory] | Sequence[str]) -> dict[str, Factory]:
@@ -41,3 +45,25 @@ def names_for_json(factories: Mapping[str, Factory]) -> list[str]:
                 f"your own operation {name!r} cannot be written into a configuration file"
             )
     return list(factories)
+
+
+def space_of_operations(cls: type[S], data: JsonObject, where: str, usual: Sequence[str]) -> S:
+    """A space of cells from a configuration file, in which operations are names.
+
+    Args:
+        data: the other fields, and `operations` where they are not the usual ones.
+        where: the place in the file, for errors.
+
+    Raises:
+        ValueError: a field that the space does not have or take, an operation that is not known.
+    """
+    others = dict(data)
+    names = others.pop("operations", list(usual))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where}.operations must be a list of names, not {names!r}")
+    # Without the operations first, so that a mistake in them is told with their place.
+    space: Any = build(cls, others, where)
+    try:
+        return dataclasses.replace(space, operations=tuple(names))
+    except ValueError as error:
+        raise ValueError(f"{where}.operations: {error}") from error

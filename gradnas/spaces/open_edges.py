@@ -6,7 +6,6 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 from __future__ import annotations
 
 import functools
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -15,72 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.choice import Active, Additions
-from gradnas.modules.inplace import unspoilt
 from gradnas.probing import Probes, probed
-from gradnas.spaces.operations import FactorizedReduce, Zero
+from gradnas.spaces.edge_operations import AUXILIARY, EdgeOperations, is_zero
+from gradnas.spaces.operations import FactorizedReduce
 
 
-def is_zero(operation: nn.Module, stride: int) -> bool:
-    """Whether an operation is exactly `none`, which there is nothing to compute for.
-
-    Hooks are not looked at: what records costs puts some on every module.
-    """
-    if type(operation) is not Zero or "forward" in operation.__dict__:
-        return False
-    return operation.stride == stride
-
-
-AUXILIARY = "auxiliary_skip"  # in a place of its own beside the operations of an edge
-
-
-class OpenEdges(nn.Module):
-    """A cell in which every operation of every edge is a module of its own.
-
-    Attributes:
-        edges: for every row of alpha a `ModuleDict` from the names of its operations, in the order
-            of alpha's columns.
-    """
-
-    edges: nn.ModuleList  # made by the class itself, among its other modules
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        # Private: the plain public settings of a module are in the keys of latency tables, and
-        # tables that exist shall fit.
-        self._channels = channels
-        self._added = Additions()
-
-    @property
-    def channels(self) -> int:
-        """That operations see: of every node, C, or its share of them."""
-        return self._channels // self._added.channel_share
-
-    @abstractmethod
-    def own_names(self, row: int) -> tuple[str, ...]:
-        """The operations of an edge, in the order of alpha's columns."""
-
-    @abstractmethod
-    def made(self, row: int, name: str) -> nn.Module:
-        """A new module of an operation of an edge, in the form that it has in the supernet."""
-
-    def names(self, row: int) -> tuple[str, ...]:
-        """The operations of an edge in the order of `columns`, with an auxiliary skip if it has."""
-        own = self.own_names(row)
-        return (*own, AUXILIARY) if self._added.auxiliary_skip else own
-
-    def make_edges(self) -> None:
-        """Make the operations of all edges."""
-        self.edges = nn.ModuleList()
-        for row in range(self.num_edges):
-            operations = nn.ModuleDict()
-            for name in self.own_names(row):
-                operations[name] = self.made(row, name)
-            self.edges.append(operations)
-
-    @property
-    @abstractmethod
-    def num_edges(self) -> int:
-        """Rows of alpha."""
+class OpenEdges(EdgeOperations):
+    """A cell in which every edge mixes its operations, and has what methods add beside them."""
 
     # ---- what methods ask for --------------------------------------------------------------------
 
@@ -175,30 +115,38 @@ class OpenEdges(nn.Module):
         parts = whole_BCHW.unflatten(1, (share, self.channels))
         return parts.transpose(1, 2).flatten(1, 2)
 
-    @abstractmethod
-    def label_of(self, row: int, column: int) -> str:
-        """What an error calls an operation."""
+    # ---- computing -------------------------------------------------------------------------------
 
-    def stride(self, row: int) -> int:
-        """The stride of an edge."""
-        del row
-        return 1
+    def sources(self, node: int, states: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+        """Row of alpha and source of every edge into a node; nodes that have edges, from 0."""
+        first = sum(self.shape.predecessors[:node])
+        count = self.shape.predecessors[node]
+        return [(first + source, states[source]) for source in range(count)]
 
-    def operation(self, row: int, name: str) -> nn.Module:
-        """The module of one operation of one edge."""
-        edge = self.edges[row]
-        assert isinstance(edge, nn.ModuleDict)
-        return edge[name]
+    def add_nodes(
+        self,
+        states: list[Tensor],
+        mix_EO: Tensor,
+        active: Active,
+        beside: Active | None,
+        deferred: bool,
+    ) -> None:
+        """Compute every node edge by edge, and put it behind the states that a cell begins with.
 
-    def weightless(self) -> Tensor:
-        """Whether each operation has no weights, `(E, O)`."""
-        rows = []
-        for row in range(len(self.edges)):
-            of_row = []
-            for name in self.names(row):
-                of_row.append(next(self.operation(row, name).parameters(), None) is None)
-            rows.append(of_row)
-        return torch.tensor(rows, device="cpu")
+        Args:
+            beside, deferred: the draw's `probed` operations, and when they are computed.
+        """
+        for node in range(len(self.shape.predecessors)):
+            sources = self.sources(node, states)
+            total = None
+            for row, x_BCHW in sources:
+                seen_BCHW = self.seen(x_BCHW)
+                for part in self.entering(seen_BCHW, row, mix_EO, active, beside, deferred):
+                    total = part if total is None else total + part
+            if total is None:
+                step = self.stride(0)
+                total = torch.zeros_like(self.seen(states[0])[:, :, ::step, ::step])
+            states.append(self.with_rest(total, sources, mix_EO))
 
     def entering(
         self,
@@ -236,28 +184,6 @@ class OpenEdges(nn.Module):
             if not is_zero(operation, self.stride(row)):
                 computed[column] = operation
         return computed
-
-    def output(self, operation: nn.Module, row: int, column: int, x_BCHW: Tensor) -> Tensor:
-        """What an operation of an edge gives, by its module.
-
-        Raises:
-            ValueError: not the size that the edge needs, which torch might stretch to it in
-                silence; an input changed in place, which other operations read.
-        """
-        label = self.label_of(row, column)
-        y_BCHW = unspoilt(operation, x_BCHW, label)
-        B, _, H, W = x_BCHW.shape
-        stride = self.stride(row)
-        size = (B, self.channels, (H - 1) // stride + 1, (W - 1) // stride + 1)
-        if not isinstance(y_BCHW, Tensor) or y_BCHW.shape != size:
-            given = type(y_BCHW).__name__
-            if isinstance(y_BCHW, Tensor):
-                given = f"the shape {tuple(y_BCHW.shape)}"
-            raise ValueError(
-                f"{label} gives {given}, where the edge needs {size}: its "
-                f"factory was asked for channels={self.channels} and stride={stride}"
-            )
-        return y_BCHW
 
     def _probed(
         self,

@@ -20,7 +20,7 @@ from gradnas import (
     ZeroOne,
 )
 from gradnas.search.capture import CapturedStep
-from gradnas.search.passes import ALPHA_NOISE
+from gradnas.search.sampling import ALPHA_NOISE
 
 
 def test_beta_decay_is_the_mean_smooth_maximum_and_pulls_by_softmax():

@@ -29,7 +29,7 @@ from gradnas import (
 )
 from gradnas.memory import SavedTensors
 from gradnas.randomness import generator_for
-from gradnas.search.passes import WEIGHT_NOISE
+from gradnas.search.sampling import WEIGHT_NOISE
 from gradnas.spaces import ModuleSupernet
 
 CHAIN = MBConvChain(

@@ -10,7 +10,7 @@ from torch import nn
 
 from gradnas import BinaryGates, Choice, GumbelSoftmax, Search, Sigmoid, Softmax
 from gradnas.randomness import generator_for
-from gradnas.search.passes import ALPHA_NOISE
+from gradnas.search.sampling import ALPHA_NOISE
 
 ALPHAS = {
     "cells": torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradnas import BinaryGates, Choice, FirstOrder, Reinforce, Search, Softmax, Unrolled
 from gradnas.choice import using
-from gradnas.search.passes import ALPHA_NOISE
+from gradnas.search.sampling import ALPHA_NOISE
 
 pytestmark = pytest.mark.slow  # many combinations, or whole runs
 

@@ -16,7 +16,7 @@ from gradnas import (
     Search,
     Unrolled,
 )
-from gradnas.search.passes import WEIGHT_NOISE
+from gradnas.search.sampling import WEIGHT_NOISE
 
 
 def perturbed(p: torch.Tensor, noise: torch.Tensor, size: float) -> torch.Tensor:

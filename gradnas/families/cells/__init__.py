@@ -13,7 +13,7 @@ from gradnas.families.base import Family
 from gradnas.families.cells import recipes, report
 from gradnas.families.cells.source import cells_source
 from gradnas.pictures import cells
-from gradnas.reports.folder import Folder, Mixture, Tables
+from gradnas.reports.folder import Folder
 from gradnas.spaces import ConvCell
 from gradnas.tasks.images import IMAGES
 
@@ -28,6 +28,7 @@ class Cells(Family[Genotype, ConvCell]):
     kind = IMAGES
     architecture = Genotype
     spaces = (ConvCell,)
+    sections = report
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
     after_data = recipes.AFTER_DATA
@@ -71,18 +72,6 @@ class Cells(Family[Genotype, ConvCell]):
         if own is None or own.nodes != space.nodes:
             return space
         return replace(space, operations=own.operations, edge_operations=own.edge_operations)
-
-    def tables(self, folder: Folder) -> Tables:
-        return report.tables(folder)
-
-    def shown(self, folder: Folder) -> str:
-        return report.shown(folder)
-
-    def mixing(self, folder: Folder) -> str:
-        return report.mixing(folder)
-
-    def mixtures(self, folder: Folder) -> list[Mixture]:
-        return report.mixtures(folder)
 
     def collapse(self, folder: Folder) -> str | None:
         return report.collapse(folder)

@@ -13,7 +13,6 @@ from gradnas.families.base import Family
 from gradnas.families.chains import recipes, report
 from gradnas.families.chains.source import chain_source
 from gradnas.pictures import chains
-from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import MBConvChain
 from gradnas.tasks.images import IMAGES
 
@@ -29,6 +28,7 @@ class Chains(Family[Chain, MBConvChain]):
     kind = IMAGES
     architecture = Chain
     spaces = (MBConvChain,)
+    sections = report
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
     after_data = recipes.AFTER_DATA
@@ -75,18 +75,6 @@ class Chains(Family[Chain, MBConvChain]):
             return space
         # A published chain brings the dropout of its paper; a searched one takes the recipe's.
         return own if what in Chain.names() else replace(own, dropout=space.dropout)
-
-    def tables(self, folder: Folder) -> Tables:
-        return report.tables(folder)
-
-    def shown(self, folder: Folder) -> str:
-        return report.shown(folder)
-
-    def mixing(self, folder: Folder) -> str:
-        return report.mixing(folder)
-
-    def mixtures(self, folder: Folder) -> list[Mixture]:
-        return report.mixtures(folder)
 
 
 CHAINS = Chains()

@@ -10,7 +10,6 @@ from gradnas.config import JsonObject, from_json
 from gradnas.families.base import Family
 from gradnas.families.choices import report
 from gradnas.pictures import choices
-from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces.module_space import ModuleSpace
 from gradnas.tasks.your_task.space import TaskSpace
 
@@ -25,6 +24,7 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
     called_elsewhere = "a set of choices"
     architecture = Choices
     spaces = (ModuleSpace,)
+    sections = report
 
     def holds(self, architecture: Architecture) -> bool:
         return isinstance(architecture, Choices)
@@ -59,18 +59,6 @@ class ChoicesOfModule(Family[Choices, ModuleSpace]):
         if searched is None or searched.get("type") != type(space).__name__:
             return space
         return from_json(type(space), searched, "config.space")
-
-    def tables(self, folder: Folder) -> Tables:
-        return report.tables(folder)
-
-    def shown(self, folder: Folder) -> str:
-        return report.shown(folder)
-
-    def mixing(self, folder: Folder) -> str:
-        return report.mixing(folder)
-
-    def mixtures(self, folder: Folder) -> list[Mixture]:
-        return report.mixtures(folder)
 
 
 CHOICES = ChoicesOfModule()

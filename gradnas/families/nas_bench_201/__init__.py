@@ -13,7 +13,7 @@ from gradnas.families.base import Family
 from gradnas.families.nas_bench_201 import recipes, report
 from gradnas.families.nas_bench_201.source import bench_source
 from gradnas.pictures import dense_cells
-from gradnas.reports.folder import Folder, Mixture, Tables
+from gradnas.reports.folder import Folder
 from gradnas.spaces import NasBench201
 from gradnas.tasks.images import IMAGES
 
@@ -29,6 +29,7 @@ class DenseCells(Family[DenseCell, NasBench201]):
     kind = IMAGES
     architecture = DenseCell
     spaces = (NasBench201,)
+    sections = report
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
     after_data = recipes.AFTER_DATA
@@ -70,18 +71,6 @@ class DenseCells(Family[DenseCell, NasBench201]):
         # Random cells for comparison are then drawn from the same candidates.
         operations = space.operations if own is None else own.operations
         return replace(space, nodes=nodes, operations=operations)
-
-    def tables(self, folder: Folder) -> Tables:
-        return report.tables(folder)
-
-    def shown(self, folder: Folder) -> str:
-        return report.shown(folder)
-
-    def mixing(self, folder: Folder) -> str:
-        return report.mixing(folder)
-
-    def mixtures(self, folder: Folder) -> list[Mixture]:
-        return report.mixtures(folder)
 
     def collapse(self, folder: Folder) -> str | None:
         return report.collapse(folder)

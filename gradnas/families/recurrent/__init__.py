@@ -11,7 +11,6 @@ from gradnas.config import JsonObject
 from gradnas.families.base import Family
 from gradnas.families.recurrent import recipes, report
 from gradnas.pictures import cells
-from gradnas.reports.folder import Folder, Mixture, Tables
 from gradnas.spaces import RecurrentCell
 from gradnas.tasks.text import TEXT
 
@@ -26,6 +25,7 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
     kind = TEXT
     architecture = Genotype
     spaces = (RecurrentCell,)
+    sections = report
     searches = recipes.SEARCHES
     trainings = recipes.TRAININGS
     after_data = recipes.AFTER_DATA
@@ -60,18 +60,6 @@ class RecurrentCells(Family[Genotype, RecurrentCell]):
         self, space: RecurrentCell, architecture: Genotype, what: str, searched: JsonObject | None
     ) -> RecurrentCell:
         return replace(space, nodes=len(architecture.recurrent))
-
-    def tables(self, folder: Folder) -> Tables:
-        return report.tables(folder)
-
-    def shown(self, folder: Folder) -> str:
-        return report.shown(folder)
-
-    def mixing(self, folder: Folder) -> str:
-        return report.mixing(folder)
-
-    def mixtures(self, folder: Folder) -> list[Mixture]:
-        return report.mixtures(folder)
 
 
 RECURRENT = RecurrentCells()

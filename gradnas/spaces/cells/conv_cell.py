@@ -6,20 +6,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.config import JsonObject, build, check_numbers, did_you_mean
+from gradnas.config import JsonObject, check_numbers, did_you_mean
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
 from gradnas.spaces.cells.conv_network import ConvNetwork
 from gradnas.spaces.cells.robust import ROBUST_SPACES
 from gradnas.spaces.cells.shape import KINDS, CellKind, CellShape, Sets
 from gradnas.spaces.cells.supernet import ConvSupernet
-from gradnas.spaces.factories import factories_of, names_for_json
+from gradnas.spaces.factories import factories_of, names_for_json, space_of_operations
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
@@ -58,6 +58,9 @@ class ConvCell(ImageSpace[Genotype]):
     Raises:
         ValueError: a setting outside its range, an unknown operation (the nearest name is given).
     """
+
+    has_auxiliary_head: ClassVar[bool] = True
+    has_drop_path: ClassVar[bool] = True
 
     channels: int = 16
     cells: int = 8
@@ -149,16 +152,8 @@ class ConvCell(ImageSpace[Genotype]):
     def from_json(cls, data: JsonObject, where: str) -> ConvCell:
         """The inverse of `to_json`; operations must be known ones."""
         others = dict(data)
-        names = others.pop("operations", list(DARTS_NAMES))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{where}.operations must be a list of names, not {names!r}")
         sets = others.pop("edge_operations", None)
-        # Without the operations first, so that a mistake in them is told with their place.
-        space = build(cls, others, where)
-        try:
-            space = dataclasses.replace(space, operations=tuple(names))
-        except ValueError as error:
-            raise ValueError(f"{where}.operations: {error}") from error
+        space = space_of_operations(cls, others, where, DARTS_NAMES)
         if sets is None:
             return space
         try:
@@ -192,14 +187,6 @@ class ConvCell(ImageSpace[Genotype]):
         )
 
     # ---- networks --------------------------------------------------------------------------------
-
-    @property
-    def has_auxiliary_head(self) -> bool:
-        return True
-
-    @property
-    def has_drop_path(self) -> bool:
-        return True
 
     def supernet(
         self,

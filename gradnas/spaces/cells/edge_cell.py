@@ -7,8 +7,6 @@ Legend: B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from gradnas.latency import Place
 from gradnas.spaces.cells.builtin import NormalisedPool
 from gradnas.spaces.cells.running import Statistics
 from gradnas.spaces.cells.shape import INPUTS, CellKind, CellShape
-from gradnas.spaces.open_edges import OpenEdges, is_zero
+from gradnas.spaces.open_edges import OpenEdges
 from gradnas.spaces.operations import FactorizedReduce, relu_conv_bn
 
 
@@ -55,15 +53,14 @@ class EdgeCell(OpenEdges):
         return "reduce" if self.reduction else "normal"
 
     @property
-    def num_edges(self) -> int:
-        return self.shape.num_edges
+    def choice(self) -> str:
+        return self.kind
 
     def own_names(self, row: int) -> tuple[str, ...]:
         return self.shape.names_of(self.kind, row)
 
     def made(self, row: int, name: str) -> nn.Module:
-        operation = self.shape.factories[name](self.channels, self.stride(row), False)
-        return _open(operation, self.channels)
+        return _open(super().made(row, name), self.channels)
 
     def stride(self, row: int) -> int:
         """The stride of an edge: in a reduction cell, 2 from the cell's inputs."""
@@ -111,23 +108,8 @@ class EdgeCell(OpenEdges):
             beside, deferred: the draw's `probed` operations, and when they are computed.
         """
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
-        for node in range(self.shape.nodes):
-            total = None
-            for predecessor in range(node + INPUTS):
-                row = self.shape.edge(node, predecessor)
-                x_BCHW = self.seen(states[predecessor])
-                for part in self.entering(x_BCHW, row, mix_EO, active, beside, deferred):
-                    total = part if total is None else total + part
-            if total is None:
-                step = 2 if self.reduction else 1
-                total = torch.zeros_like(self.seen(states[0])[:, :, ::step, ::step])
-            states.append(self.with_rest(total, self.sources(node, states), mix_EO))
+        self.add_nodes(states, mix_EO, active, beside, deferred)
         return torch.cat(states[INPUTS:], dim=1)
-
-    def sources(self, node: int, states: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
-        """Row of alpha and source of every edge into an intermediate node."""
-        edges = range(node + INPUTS)
-        return [(self.shape.edge(node, predecessor), states[predecessor]) for predecessor in edges]
 
     def operation_state(self, row: int, name: str) -> dict[str, Tensor]:
         """Tensors of one operation of one edge, by the names they have in the derived network."""
@@ -137,26 +119,8 @@ class EdgeCell(OpenEdges):
         return dict(operation.state_dict())
 
     def make_affine(self) -> dict[nn.Module, Place]:
-        """Give every operation the form that it has in derived networks, with new weights.
-
-        There a pooling has no BatchNorm, and every BatchNorm a scale and a shift.
-
-        Returns:
-            The operations that cost something, and where their mixing weights are.
-        """
-        places: dict[nn.Module, Place] = {}
-        for row, operations in enumerate(self.edges):
-            assert isinstance(operations, nn.ModuleDict)
-            for column, name in enumerate(self.names(row)):
-                operation = self.shape.factories[name](self._channels, self.stride(row), True)
-                operations[name] = operation
-                if operation in places:
-                    raise ValueError(
-                        f"the operation {name!r} of a cell is one module on several edges: what it "
-                        "costs cannot be told; let it make a new module each time"
-                    )
-                if not is_zero(operation, self.stride(row)):
-                    places[operation] = Place(self.kind, row, column)
+        """As of any cell; in derived networks a pooling has no BatchNorm."""
+        places = super().make_affine()
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.affine:
                 module.affine = True

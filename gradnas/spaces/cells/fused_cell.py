@@ -59,8 +59,8 @@ from gradnas.spaces.cells.stencils import (
     relu_depthwise,
     relu_pointwise,
 )
+from gradnas.spaces.edge_operations import is_zero
 from gradnas.spaces.native import is_transformed
-from gradnas.spaces.open_edges import is_zero
 from gradnas.spaces.operations import FactorizedReduce
 
 

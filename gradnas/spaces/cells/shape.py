@@ -210,3 +210,36 @@ def _top_edges(shape: CellShape, kind: CellKind, strength_EO: Tensor) -> list[tu
 def edges_of(genotype: Genotype, kind: CellKind) -> tuple[tuple[str, int], ...]:
     """(operation, predecessor) pairs of one of the two cells; pairs 2i and 2i + 1 enter node i."""
     return genotype.normal if kind == "normal" else genotype.reduce
+
+
+def check_fits(shape: CellShape, genotype: Genotype) -> None:
+    """ValueError where a supernet of the shape does not have this architecture."""
+    nodes = shape.nodes
+    all_nodes = tuple(range(INPUTS, nodes + INPUTS))
+    concats: dict[CellKind, tuple[int, ...]] = {
+        "normal": genotype.normal_concat,
+        "reduce": genotype.reduce_concat,
+    }
+    for kind, concat in concats.items():
+        edges = edges_of(genotype, kind)
+        if genotype.cell(kind).inputs_per_node is not None:
+            raise ValueError(
+                f"the {kind} cell has not two edges into every node, as the cells of this "
+                "supernet have: build its network by the space"
+            )
+        if len(edges) != 2 * nodes or tuple(concat) != all_nodes:
+            raise ValueError(
+                f"the {kind} cell has {len(edges) // 2} nodes and the concatenation "
+                f"{list(concat)}; a cell of this supernet has {nodes} nodes, all of them "
+                "concatenated"
+            )
+        for k, (name, predecessor) in enumerate(edges):
+            names = shape.names_of(kind, shape.edge(k // 2, predecessor))
+            if name not in names:
+                hint = did_you_mean(name, names)
+                where = "" if shape.sets is None else _edge_words(kind, k // 2, predecessor)
+                raise ValueError(f"the supernet has no operation {name!r}{where}{hint}")
+
+
+def _edge_words(kind: str, node: int, predecessor: int) -> str:
+    return f" on the edge from state {predecessor} to {node + INPUTS} of the {kind} cell"

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
 from gradnas.choice import Draw
-from gradnas.config import did_you_mean
-from gradnas.latency import Costs, CostView, LatencyTable, Place
-from gradnas.precision import HALF
+from gradnas.latency import Costs, LatencyTable
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.added import CellSupernet, edge_tables
 from gradnas.spaces.base import Weights
@@ -32,9 +30,8 @@ from gradnas.spaces.cells.costs import cell_options, cell_shares, cells_of
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fused_cell import FusedCell
 from gradnas.spaces.cells.running import Statistics, update_running_statistics, updates_of
-from gradnas.spaces.cells.shape import INPUTS, KINDS, CellKind, CellShape, edges_of
+from gradnas.spaces.cells.shape import KINDS, CellShape, check_fits, edges_of
 from gradnas.spaces.inherited import copy_state
-from gradnas.spaces.recomputed import recomputed
 
 
 class ConvSupernet(CellSupernet[Genotype]):
@@ -102,32 +99,12 @@ class ConvSupernet(CellSupernet[Genotype]):
         statistics: Statistics = []
         for cell in self.cells:
             assert isinstance(cell, EdgeCell)
-            output = self._cell_output(cell, before, last, draw, statistics)
+            inputs = (before, last)
+            output = self.cell_output(cell, cell.kind, inputs, draw, statistics)
             before = last
             last = output
         update_running_statistics(updates_of(statistics))
         return self.classifier(last.mean(dim=(2, 3)))
-
-    def _cell_output(
-        self, cell: EdgeCell, before: Tensor, last: Tensor, draw: Draw, statistics: Statistics
-    ) -> Tensor:
-        mix_EO, active = self.mixed(cell, cell.kind, draw)
-        if draw.probed is not None:
-            if self.checkpoint_cells:
-                raise ValueError(
-                    "checkpoint_cells computes a cell again in backward, and this relaxation "
-                    "computes operations there itself: build the supernet without checkpoint_cells"
-                )
-            # Edge by edge, whatever the cell: a probe needs each operation on its own.
-            beside = draw.probed[cell.kind]
-            return cell.edge_by_edge(before, last, mix_EO, active, beside, draw.deferred)
-        # Alphas are never narrower than float32; the kernels take one type for all.
-        dtype = self.classifier.weight.dtype
-        if dtype in HALF:
-            mix_EO = mix_EO.to(dtype)
-        if self.checkpoint_cells and torch.is_grad_enabled():
-            return recomputed(cell, before, last, mix_EO, active)
-        return cell(before, last, mix_EO, active, statistics)
 
     # ---- genotypes -------------------------------------------------------------------------------
 
@@ -144,9 +121,6 @@ class ConvSupernet(CellSupernet[Genotype]):
                 rows = tuple(self.shape.edge(node, source) for source in range(count))
                 nodes.append((str(kind), rows, 2))
         return nodes
-
-    def random_decision(self, generator: torch.Generator) -> Genotype:
-        return self.shape.random_decision(generator)
 
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return {kind: self.shape.column_names(kind) for kind in KINDS}
@@ -167,7 +141,7 @@ class ConvSupernet(CellSupernet[Genotype]):
 
     def one_hot_draw(self, genotype: Genotype) -> Draw:
         """Mixing weights 1 on the genotype's edges and operations, all other edges cut."""
-        self._check_fits(genotype)
+        check_fits(self.shape, genotype)
         choices: dict[str, list[int | None]] = {}
         for kind in KINDS:
             columns: list[int | None] = [None] * self.shape.num_edges
@@ -177,64 +151,10 @@ class ConvSupernet(CellSupernet[Genotype]):
             choices[kind] = columns
         return Draw.one_hot(choices, {kind: table.detach() for kind, table in self.alphas.items()})
 
-    def _check_fits(self, genotype: Genotype) -> None:
-        nodes = self.shape.nodes
-        all_nodes = tuple(range(INPUTS, nodes + INPUTS))
-        concats: dict[CellKind, tuple[int, ...]] = {
-            "normal": genotype.normal_concat,
-            "reduce": genotype.reduce_concat,
-        }
-        for kind, concat in concats.items():
-            edges = edges_of(genotype, kind)
-            if genotype.cell(kind).inputs_per_node is not None:
-                raise ValueError(
-                    f"the {kind} cell has not two edges into every node, as the cells of this "
-                    "supernet have: build its network by the space"
-                )
-            if len(edges) != 2 * nodes or tuple(concat) != all_nodes:
-                raise ValueError(
-                    f"the {kind} cell has {len(edges) // 2} nodes and the concatenation "
-                    f"{list(concat)}; a cell of this supernet has {nodes} nodes, all of them "
-                    "concatenated"
-                )
-            for k, (name, predecessor) in enumerate(edges):
-                names = self.shape.names_of(kind, self.shape.edge(k // 2, predecessor))
-                if name not in names:
-                    hint = did_you_mean(name, names)
-                    where = (
-                        "" if self.shape.sets is None else _edge_words(kind, k // 2, predecessor)
-                    )
-                    raise ValueError(f"the supernet has no operation {name!r}{where}{hint}")
-
     # ---- costs -----------------------------------------------------------------------------------
 
-    def cost_view(self) -> CostView:
-        """How to time the cells edge by edge, with every operation as derived networks have it.
-
-        The rest of a network is timed with two edges into every node, as derived cells have; it
-        includes a multiplication for each of them that a derived network does not make.
-        """
-        # The weights of this copy are of no interest, and must not cost random numbers.
-        with torch.random.fork_rng(devices=[]):
-            plain = ConvSupernet(self.shape, self.in_channels, self.num_classes, fused=False)
-            places: dict[nn.Module, Place] = {}
-            for cell in plain.cells:
-                assert isinstance(cell, EdgeCell)
-                for operation, place in cell.make_affine().items():
-                    # On the same edge of cells of one kind it is chosen for all of them at once.
-                    if places.setdefault(operation, place) != place:
-                        name = cell.names(place.row)[place.column]
-                        raise ValueError(
-                            f"the operation {name!r} is one module in several cells, on other "
-                            "edges or in cells of both kinds: what it costs cannot be told; let it "
-                            "make a new module each time"
-                        )
-        some = self.shape.random_decision(torch.Generator().manual_seed(0))
-        dense = plain.dense_draw()
-        sparse = plain.one_hot_draw(some)
-        plain.alphas = nn.ParameterDict()  # no part of a derived network
-        plain.to(self.classifier.weight.device, self.classifier.weight.dtype)
-        return CostView(plain, places, {"draw": dense}, {"draw": sparse})
+    def plain(self) -> ConvSupernet:
+        return ConvSupernet(self.shape, self.in_channels, self.num_classes, fused=False)
 
     def costs(
         self,
@@ -263,7 +183,7 @@ class ConvSupernet(CellSupernet[Genotype]):
         Raises:
             ValueError: the genotype is not one of this space.
         """
-        self._check_fits(decision)
+        check_fits(self.shape, decision)
         if weights == "keep":
             self.check_keeps()
         network = self.shape.network(decision, self.num_classes, self.in_channels)
@@ -276,18 +196,15 @@ class ConvSupernet(CellSupernet[Genotype]):
                     getattr(network, name).load_state_dict(own.state_dict())
             for source, target in zip(self.cells, network.cells, strict=True):
                 assert isinstance(source, EdgeCell) and isinstance(target, ConvCellNetwork)
-                self._inherit_cell(source, target, edges_of(decision, source.kind))
+                _inherit_cell(self.shape, source, target, edges_of(decision, source.kind))
         return network
 
-    def _inherit_cell(
-        self, source: EdgeCell, target: ConvCellNetwork, edges: Sequence[tuple[str, int]]
-    ) -> None:
-        copy_state(source.preprocess0.state_dict(), target.preprocess0)
-        copy_state(source.preprocess1.state_dict(), target.preprocess1)
-        for k, (name, predecessor) in enumerate(edges):
-            row = self.shape.edge(k // 2, predecessor)
-            copy_state(source.operation_state(row, name), target.operations[k])
 
-
-def _edge_words(kind: str, node: int, predecessor: int) -> str:
-    return f" on the edge from state {predecessor} to {node + INPUTS} of the {kind} cell"
+def _inherit_cell(
+    shape: CellShape, source: EdgeCell, target: ConvCellNetwork, edges: Sequence[tuple[str, int]]
+) -> None:
+    copy_state(source.preprocess0.state_dict(), target.preprocess0)
+    copy_state(source.preprocess1.state_dict(), target.preprocess1)
+    for k, (name, predecessor) in enumerate(edges):
+        row = shape.edge(k // 2, predecessor)
+        copy_state(source.operation_state(row, name), target.operations[k])

@@ -35,9 +35,9 @@ from gradnas.spaces.cells.running import (
     update_running_statistics,
     updates_of,
 )
+from gradnas.spaces.edge_operations import is_zero
 from gradnas.spaces.nas_bench_201.cell import BenchCell
 from gradnas.spaces.native import is_transformed
-from gradnas.spaces.open_edges import is_zero
 
 Kind = Literal["convolution", "average", "identity"]
 
@@ -103,7 +103,7 @@ class SharedCell(BenchCell):
             # Nothing enters: zeros, by operations that know of no input.
             zeros = None if entered else torch.zeros_like(self.seen(x_BCHW))
             total = sum(entered[1:], entered[0]) if zeros is None else zeros
-            states.append(self.with_rest(total, self.sources(source + 1, states), mix_EO))
+            states.append(self.with_rest(total, self.sources(source, states), mix_EO))
         if statistics is None:
             update_running_statistics(updates_of(seen))
         return states[-1]

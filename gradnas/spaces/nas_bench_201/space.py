@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.dense_cell import MOST_NODES, DenseCell
-from gradnas.config import JsonObject, build, check_numbers
+from gradnas.config import JsonObject, check_numbers
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import ImageSpace
-from gradnas.spaces.factories import factories_of, names_for_json
+from gradnas.spaces.factories import factories_of, names_for_json, space_of_operations
 from gradnas.spaces.nas_bench_201.network import NasBench201Network
 from gradnas.spaces.nas_bench_201.shape import BenchShape
 from gradnas.spaces.nas_bench_201.supernet import NasBench201Supernet
@@ -104,16 +104,7 @@ class NasBench201(ImageSpace[DenseCell]):
     @classmethod
     def from_json(cls, data: JsonObject, where: str) -> NasBench201:
         """The inverse of `to_json`; operations must be known ones."""
-        others = dict(data)
-        names = others.pop("operations", list(BENCH_NAMES))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{where}.operations must be a list of names, not {names!r}")
-        # Without the operations first, so that a mistake in them is told with their place.
-        space = build(cls, others, where)
-        try:
-            return dataclasses.replace(space, operations=tuple(names))
-        except ValueError as error:
-            raise ValueError(f"{where}.operations: {error}") from error
+        return space_of_operations(cls, data, where, BENCH_NAMES)
 
     # ---- cells -----------------------------------------------------------------------------------
 

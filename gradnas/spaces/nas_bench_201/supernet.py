@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from gradnas.architectures.dense_cell import DenseCell
 from gradnas.choice import Draw
 from gradnas.derivation import Option, Picks, log_strength
-from gradnas.latency import Costs, CostView, Place
-from gradnas.precision import HALF
+from gradnas.latency import Costs
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.added import CellSupernet
 from gradnas.spaces.base import Weights
@@ -32,7 +31,6 @@ from gradnas.spaces.nas_bench_201.network import (
 )
 from gradnas.spaces.nas_bench_201.shape import CHOICE, BenchShape
 from gradnas.spaces.nas_bench_201.shared_cell import SharedCell
-from gradnas.spaces.recomputed import recomputed
 
 
 class NasBench201Supernet(CellSupernet[DenseCell]):
@@ -77,40 +75,16 @@ class NasBench201Supernet(CellSupernet[DenseCell]):
         x_BCHW = self.stem(x_BCHW)
         for cell in self.cells:
             if isinstance(cell, BenchCell):
-                x_BCHW = self._cell_output(cell, x_BCHW, draw, statistics)
+                x_BCHW = self.cell_output(cell, CHOICE, (x_BCHW,), draw, statistics)
             else:
                 x_BCHW = cell(x_BCHW)
         update_running_statistics(updates_of(statistics))
         return self.classifier(self.last(x_BCHW).mean(dim=(2, 3)))
 
-    def _cell_output(
-        self, cell: BenchCell, x_BCHW: Tensor, draw: Draw, statistics: Statistics
-    ) -> Tensor:
-        mix_EO, active = self.mixed(cell, CHOICE, draw)
-        if draw.probed is not None:
-            if self.checkpoint_cells:
-                raise ValueError(
-                    "checkpoint_cells computes a cell again in backward, and this relaxation "
-                    "computes operations there itself: build the supernet without checkpoint_cells"
-                )
-            # Edge by edge, whatever the cell: a probe needs each operation on its own.
-            beside = draw.probed[CHOICE]
-            return cell.edge_by_edge(x_BCHW, mix_EO, active, beside, draw.deferred)
-        # Alphas are never narrower than float32.
-        dtype = self.classifier.weight.dtype
-        if dtype in HALF:
-            mix_EO = mix_EO.to(dtype)
-        if self.checkpoint_cells and torch.is_grad_enabled():
-            return recomputed(cell, x_BCHW, mix_EO, active)
-        return cell(x_BCHW, mix_EO, active, statistics)
-
     # ---- cells -----------------------------------------------------------------------------------
 
     def decide(self, relaxation: Relaxation = Softmax()) -> DenseCell:
         return self.shape.derive(dict(self.alphas.items()), relaxation)
-
-    def random_decision(self, generator: torch.Generator) -> DenseCell:
-        return self.shape.random_decision(generator)
 
     def operation_names(self) -> dict[str, tuple[str, ...]]:
         return {CHOICE: self.shape.names}
@@ -132,34 +106,8 @@ class NasBench201Supernet(CellSupernet[DenseCell]):
 
     # ---- costs -----------------------------------------------------------------------------------
 
-    def cost_view(self) -> CostView:
-        """How to time the cells edge by edge, with every operation as derived networks have it.
-
-        The rest of a network is timed with an operation on every edge, as derived cells have; it
-        includes a multiplication for each that a derived network does not make.
-        """
-        # The weights of this copy are of no interest, and must not cost random numbers.
-        with torch.random.fork_rng(devices=[]):
-            plain = NasBench201Supernet(self.shape, self.in_channels, self.num_classes, fused=False)
-            places: dict[nn.Module, Place] = {}
-            for cell in plain.cells:
-                if not isinstance(cell, BenchCell):
-                    continue
-                for operation, place in cell.make_affine().items():
-                    # On the same edge of all cells it is chosen for all of them at once.
-                    if places.setdefault(operation, place) != place:
-                        name = self.shape.names[place.column]
-                        raise ValueError(
-                            f"the operation {name!r} is one module in several cells, on other "
-                            "edges: what it costs cannot be told; let it make a new module each "
-                            "time"
-                        )
-        some = self.shape.random_decision(torch.Generator().manual_seed(0))
-        dense = plain.dense_draw()
-        sparse = plain.one_hot_draw(some)
-        plain.alphas = nn.ParameterDict()  # no part of a derived network
-        plain.to(self.classifier.weight.device, self.classifier.weight.dtype)
-        return CostView(plain, places, {"draw": dense}, {"draw": sparse})
+    def plain(self) -> NasBench201Supernet:
+        return NasBench201Supernet(self.shape, self.in_channels, self.num_classes, fused=False)
 
     def ranking(self, costs: Costs, strengths: Mapping[str, Tensor]) -> Ranking[DenseCell]:
         if costs.shared or costs.nested:
