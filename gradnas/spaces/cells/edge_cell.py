@@ -25,6 +25,8 @@ class EdgeCell(OpenEdges):
     `FusedCell` has the same modules and arguments and computes the same function.
     """
 
+    shape: CellShape
+
     def __init__(
         self,
         shape: CellShape,

@@ -23,6 +23,8 @@ class BenchCell(OpenEdges):
     affine. `SharedCell` has the same modules and arguments and computes the same function.
     """
 
+    shape: BenchShape
+
     def __init__(self, shape: BenchShape, channels: int, index: int) -> None:
         super().__init__(channels)
         self.shape = shape
