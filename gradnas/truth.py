@@ -22,6 +22,7 @@ Legend: N architectures of the file.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ import numpy as np
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import did_you_mean
+from gradnas.files import read_file
 
 FINAL = ("accuracy", "test_accuracy")
 SHORT = "short"
@@ -127,10 +129,7 @@ class Truth:
         readers = {".npz": _npz_columns, ".csv": _csv_columns}
         if path.suffix.lower() not in readers:
             raise ValueError(f"{path}: a truth is a .npz or a .csv file")
-        try:
-            columns = readers[path.suffix.lower()](path)
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+        columns = readers[path.suffix.lower()](path)
         texts = {name: values for name, values in columns.items() if values.dtype.kind == "U"}
         numbers = {name: values for name, values in columns.items() if name not in texts}
         if len(texts) != 1:
@@ -283,26 +282,29 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an `.npz` file; nothing in it is run."""
     import zipfile
 
+    data = io.BytesIO(read_file(path))
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.file_size > MOST_BYTES:
-                    raise ValueError(f"{path}: {entry.filename} is larger than 1 GiB")
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is no .npz file: {error}") from error
-    except ValueError as error:
-        message = str(error)
-        if not message.startswith(str(path)):
-            message = f"{path} cannot be read: {message}"
-        raise ValueError(message) from error
+        with zipfile.ZipFile(data) as archive:
+            large = [e.filename for e in archive.infolist() if e.file_size > MOST_BYTES]
+        if not large:
+            data.seek(0)
+            with np.load(data, allow_pickle=False) as file:
+                columns = {name: _as_text(file[name]) for name in file.files}
+    except Exception as error:  # whatever the readers meet in a damaged file
+        reason = str(error) or type(error).__name__
+        wrong = "is no .npz file" if isinstance(error, zipfile.BadZipFile) else "cannot be read"
+        raise ValueError(f"{path} {wrong}: {reason}") from error
+    if large:
+        raise ValueError(f"{path}: {large[0]} is larger than 1 GiB")
     for name, values in columns.items():
-        if values.dtype.kind == "S":
-            columns[name] = np.char.decode(values, "utf-8")
-        elif values.dtype.kind not in "Uiufb":
+        if values.dtype.kind not in "Uiufb":
             raise ValueError(f"{path}: the column {name!r} has the type {values.dtype}")
     return columns
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    """Bytes as text, all else as it is."""
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
 
 def _csv_columns(path: Path) -> dict[str, np.ndarray]:
@@ -310,8 +312,8 @@ def _csv_columns(path: Path) -> dict[str, np.ndarray]:
     import csv
 
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
+        text = read_file(path).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as text: {error}") from error
     rows = [row for row in rows if row]

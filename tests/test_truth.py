@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import statistics
 import sys
@@ -114,6 +115,31 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         np.savez(tmp_path / "object.npz", a=np.array([{}, None], dtype=object))
         Truth.load(tmp_path / "object.npz")
+
+
+def test_damaged_files_are_refused_and_nothing_waits_for_a_pipe(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, cell=np.array(TEXTS), accuracy=np.array([1.0, 2.0, 3.0]))
+    whole = path.read_bytes()
+    expected = Truth.load(path)
+    refused = 0
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            read = Truth.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:  # in a part of the archive that nothing depends on
+            assert list(read.texts) == list(expected.texts) and read.best == 3.0
+    assert refused > len(whole) / 6
+    for name in ("p.npz", "p.csv"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match="named pipe"):
+            Truth.load(tmp_path / name)
+    (tmp_path / "q.csv").write_text('cell,accuracy\n"|none~0|,1\n')
+    with pytest.raises(ValueError, match=r"q\.csv cannot be read as text"):
+        Truth.load(tmp_path / "q.csv")
 
 
 def test_the_best_of_random_ones_is_that_of_an_enumeration():

@@ -7,7 +7,10 @@
     python benchmarks/campaigns calls --number 300
 
 Exit code 1 where anything was wrong; each such case is printed with what repeats it. Everything
-runs in forks of one process, so that a case costs its work alone.
+runs in forks of one process, so that a case costs its work alone. In pieces, each of which goes on
+where the one before stopped (exit code 3: not yet done):
+
+    python benchmarks/campaigns mutations --number 400 --keep FOLDER --minutes 4
 """
 
 from __future__ import annotations
@@ -26,49 +29,45 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tree this file is in
 
 from calls import Calls
+from kept import Kept
 from kills import Kills
 from mutations import Mutations, Tensors
-from remembered import remember
+
+CAMPAIGNS = {"kills": Kills, "mutations": Mutations, "tensors": Tensors, "calls": Calls}
+UNFINISHED = 3  # exit code
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("campaign", choices=("kills", "mutations", "tensors", "calls"))
+    parser.add_argument("campaign", choices=CAMPAIGNS)
     parser.add_argument(
         "--number", type=int, default=100, help="kills, calls, or mutations of each file"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=(), help="programs, files or commands")
+    parser.add_argument("--keep", type=Path, help="folder to go on from, and to keep things in")
+    parser.add_argument("--minutes", type=float, help="stop after so many, not yet done")
     options = parser.parse_args()
-    _import_all()
     began = time.monotonic()
+    _import_all()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder).resolve()
-        only = tuple(options.only)
-        if options.campaign == "kills":
-            kills = Kills(place, options.seed, only)
-            kills.run(options.number)
-            names = ", ".join(program.name for program in kills.programs)
-            print(f"{kills.num_kills} kills over {names}: {len(kills.wrong)} runs ended wrong")
-            wrong = kills.wrong
-        elif options.campaign == "calls":
-            calls = Calls(place, options.seed, only)
-            calls.run(options.number)
-            for command, counts in calls.counts.items():
-                print(f"{command:10} refused {counts['refused']}, wrong {counts['wrong']}")
-            print(f"{options.number} of {len(calls.calls)} wrong calls, {len(calls.wrong)} wrong")
-            wrong = calls.wrong
-        else:
-            remember()
-            campaign = Tensors if options.campaign == "tensors" else Mutations
-            mutations = campaign(place, options.seed, only)
-            mutations.run(options.number)
-            print(f"in all: {mutations.total()}")
-            wrong = mutations.wrong
-    for line in wrong:
+        place = Path(folder) if options.keep is None else options.keep
+        place.mkdir(parents=True, exist_ok=True)
+        until = None if options.minutes is None else began + 60.0 * options.minutes
+        kept = Kept(place.resolve(), until)
+        campaign = CAMPAIGNS[options.campaign](kept, options.seed, tuple(options.only))
+        is_whole = campaign.run(options.number)
+        for line in campaign.counted():
+            print(line)
+    for line in campaign.wrong:
         print(f"WRONG {line}")
-    print(f"{time.monotonic() - began:.0f} s, seed {options.seed}")
-    return int(bool(wrong))
+    used = os.times()
+    cpu_seconds = used.user + used.system + used.children_user + used.children_system
+    seconds = time.monotonic() - began
+    print(f"{seconds:.0f} s, of processors {cpu_seconds:.0f} s, seed {options.seed}")
+    if campaign.wrong:
+        return 1
+    return 0 if is_whole else UNFINISHED
 
 
 def _import_all() -> None:
@@ -79,11 +78,15 @@ def _import_all() -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
+    import gradnas.cli.data
     import gradnas.cli.discover
     import gradnas.cli.latency
     import gradnas.cli.look
     import gradnas.cli.resume
     import gradnas.cli.search
+    import gradnas.cli.study
+    import gradnas.cli.study_trial
+    import gradnas.cli.study_view
     import gradnas.cli.train
     import gradnas.cli.trained
     import gradnas.cli.watch  # noqa: F401

@@ -16,13 +16,15 @@ import shutil
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import forks
-from programs import programs
+from kept import Kept
+from programs import SHORT_STUDY, programs
 from tyro.conf import Positional
 
 LIMIT_SECONDS = 120.0  # a refusal takes one
@@ -46,6 +48,17 @@ WRONG_TEXTS: dict[str, tuple[str, ...]] = {
     "example": ("", "steven"),
     "primitives": ("", "linear_exq"),
     "kind": ("", "video"),
+    "task": ("", "no/such.py", "FOLDER", "EMPTY.json", "PIPE", "my_task.py:nope"),
+    "terms": ("", "beta", "beta-decay:weight=x", "beta-decay:nope=1", ","),
+    "stabilizers": ("", "smoothdart", "perturbed-alphas:epsilon=nan", ","),
+    "selection": ("", "strongestt", "perturbation:x", "perturbation:epochs=-1"),
+    "form": ("", "a*x +", "__import__('os')", "lambda: 1", "a*q1(x)"),
+    "start": ("", "a*x +", "__import__('os')"),
+    "methods": ("", "drats", "darts,,snas", "darts,darts", "gumbel:nope=1", ","),
+    "training": ("", "digits-evla", "no/such.json"),
+    "devices": ("x", "0,,1", "-1"),
+    "address": ("", "auto"),
+    "partition": ("", "gpu"),
 }  # fmt: skip
 WRONG_INPUTS = ("", "no/such", "EMPTY.json", "FOLDER", "DEEP.json", "BYTES.json", "PIPE")
 WRONG_OUTPUTS = ("EMPTY.json/x", "FOREIGN", "/proc/nothing/x")
@@ -76,33 +89,52 @@ class Calls:
     """The calls, and what came of them.
 
     Args:
-        place: an empty folder, for the files that they name.
+        kept: for the files that they name.
     """
 
-    place: Path
+    kept: Kept
     seed: int = 0
     only: tuple[str, ...] = ()
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.place = self.kept.path
         for _, command in _commands():  # so that the forks need not
             importlib.import_module(command.work.partition(":")[0])
-        of_runs = {"resume", "evaluate", "generate", "report", "export"}
-        self.bases = _bases(self.place, not self.only or bool(of_runs.intersection(self.only)))
+        of_runs = {"resume", "evaluate", "generate", "report", "watch", "export"}
+        needs_runs = not self.only or bool(of_runs.intersection(self.only))
+        self.bases = _bases(self.kept, needs_runs)
         self.calls = list(self._all())
 
-    def run(self, number: int | None = None) -> None:
-        """Make so many of the calls, drawn by the seed; None: all."""
+    def run(self, number: int | None = None) -> bool:
+        """Make so many of the calls, drawn by the seed; None: all. Whether they are done."""
         chosen = self.calls
         if number is not None and number < len(chosen):
             chosen = random.Random(self.seed).sample(chosen, number)
+        log = self.kept.log("calls", str(self.seed), *self.only)
+        known = dict(log.read())
         for call in chosen:
-            counts = self.counts.setdefault(call.arguments[0], {"refused": 0, "wrong": 0})
-            complaint = self._complaint(call)
+            words = " ".join(call.arguments)
+            if words not in known:
+                if self.kept.is_time_over:
+                    return False
+                known[words] = self._complaint(call)
+                log.append([words, known[words]])
+            complaint = known[words]
+            counts = self.counts.setdefault(call.arguments[0], Counter())
             counts["wrong" if complaint else "refused"] += 1
             if complaint:
                 self.wrong.append(f"{call}: {complaint}")
+        return True
+
+    def counted(self) -> Iterator[str]:
+        """What came of them, in lines."""
+        num_calls = 0
+        for command, counts in self.counts.items():
+            num_calls += counts.total()
+            yield f"{command:10} refused {counts['refused']}, wrong {counts['wrong']}"
+        yield f"{num_calls} of {len(self.calls)} wrong calls, {len(self.wrong)} wrong"
 
     def _complaint(self, call: Call) -> str | None:
         before = _listing(self.place)
@@ -148,7 +180,7 @@ class Calls:
         flag = _flag(option, hint)
         kinds = _kinds(hint)
         base = self.bases[name]
-        if option in ("action", "task"):
+        if option == "action":
             return
         for value in self._values(option, kinds, name):
             words = (flag, option, option.replace("_", " "), value[:60] or "''", repr(value)[1:40])
@@ -171,7 +203,11 @@ class Calls:
         from gradnas.config import RANGES
 
         is_text = str in kinds
-        if int in kinds or float in kinds:
+        if option == "out":
+            is_folder = name[0] in ("search", "train", "discover", "study")
+            yield from WRONG_OUTPUTS if is_folder else WRONG_FILES
+            yield ""
+        elif int in kinds or float in kinds:
             yield from NOT_NUMBERS
             yield from NOT_FINITE
             if int in kinds:
@@ -189,12 +225,7 @@ class Calls:
         elif is_text or any("tuple" in str(kind) for kind in kinds):
             yield from WRONG_TEXTS.get(option, ())
         elif Path in kinds:
-            if option == "out":
-                is_folder = name[0] in ("search", "train", "discover")
-                yield from WRONG_OUTPUTS if is_folder else WRONG_FILES
-                yield ""
-            else:
-                yield from WRONG_INPUTS
+            yield from WRONG_INPUTS
 
 
 def _listing(place: Path) -> set[str]:
@@ -259,22 +290,28 @@ def _with_positional(base: tuple[str, ...], value: str) -> tuple[str, ...]:
     return (value, *base[1:])
 
 
-def _bases(place: Path, needs_runs: bool) -> dict[tuple[str, ...], tuple[str, ...]]:
+def _bases(kept: Kept, needs_runs: bool) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Calls that would be right, by the command's words; runs and files that they need are made."""
-    (place / "FOLDER").mkdir()
-    (place / "FOREIGN").mkdir()
+    place = kept.path
+    (place / "FOLDER").mkdir(exist_ok=True)
+    (place / "FOREIGN").mkdir(exist_ok=True)
     (place / "FOREIGN" / "thesis.tex").write_text("mine")
     (place / "EMPTY.json").write_text("")
     (place / "DEEP.json").write_text("[" * 200_000)
     (place / "BYTES.json").write_bytes(bytes(range(256)))
-    os.mkfifo(place / "PIPE")
+    if not (place / "PIPE").exists():
+        os.mkfifo(place / "PIPE")
     (place / "t.csv").write_text("x,w,y\n" + "".join(f"{k},1,{k * k}\n" for k in range(1, 13)))
     by_name = {program.name: program for program in programs(place)}
-    for name in ("train", "text-train") if needs_runs else ():
-        outcome = forks.run(by_name[name].command(place / f"run-{name}"), place)
+
+    def make(folder: Path, name: str) -> None:
+        outcome = forks.run(by_name[name].command(folder), place)
         assert outcome.code == 0, outcome.err
+
+    for name in ("train", "text-train") if needs_runs else ():
+        kept.made(f"run-{name}", lambda folder, name=name: make(folder, name))
     if needs_runs:
-        shutil.copytree(place / "run-train", place / "stopped")
+        shutil.copytree(place / "run-train", place / "stopped", dirs_exist_ok=True)
         (place / "stopped" / "status.json").write_text('{"status": "interrupted"}')
     table = {"format": "gradnas-latency", "version": 1, "entries": {}}
     entry = {"ms": 1.0, "spread_ms": 0.1, "count": 9, "features": {"macs": 1.0}}
@@ -288,6 +325,7 @@ def _bases(place: Path, needs_runs: bool) -> dict[tuple[str, ...], tuple[str, ..
         ("evaluate",): (image,),
         ("generate",): (words,),
         ("report",): (image,),
+        ("watch",): (image,),
         ("draw",): ("DARTS_V2", "-o", "cells.svg"),
         ("export",): (image, "-o", "model.py"),
         ("latency", "measure"): (str(place / "search.json"), "--repeats", "1", "-o", "out.json"),
@@ -295,5 +333,6 @@ def _bases(place: Path, needs_runs: bool) -> dict[tuple[str, ...], tuple[str, ..
         ("latency", "show"): (str(place / "table.json"),),
         ("data", "show"): ("digits",),
         ("discover",): (str(place / "t.csv"), "--target", "y", "--effort", "0.05"),
+        ("study",): (str(place / "my_task.py"), *SHORT_STUDY),
         ("recipes",): (),
     }

@@ -9,10 +9,12 @@ import contextlib
 import io
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGING = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate", "chmod")
+ORIGINALS = {name: getattr(os, name) for name in CHANGING}
 LIMIT_SECONDS = 600.0  # a command here takes a few; what takes longer hangs
 
 
@@ -146,10 +149,9 @@ def _in_child(work: Callable[[], int], folder: Path, said: Path, kill: Kill) -> 
 def _counted(kill: Kill) -> Iterator[list[int]]:
     """Within: the functions of `CHANGING` are counted, and one of them may be the last."""
     calls = [0]
-    originals = {name: getattr(os, name) for name in CHANGING}
 
     def counted(name: str) -> Callable[..., Any]:
-        original = originals[name]
+        original = ORIGINALS[name]
 
         def function(*args: Any, **kwargs: Any) -> Any:
             calls[0] += 1
@@ -170,8 +172,81 @@ def _counted(kill: Kill) -> Iterator[list[int]]:
     try:
         yield calls
     finally:
-        for name, original in originals.items():
-            setattr(os, name, original)
+        _uncounted()
+
+
+def _uncounted() -> None:
+    for name, original in ORIGINALS.items():
+        setattr(os, name, original)
+
+
+class Trial:
+    """A command of gradnas in a fork, in the place of `subprocess.Popen` of the engines."""
+
+    def __init__(self, words: Sequence[str], *, stdout: Any, cwd: str, env: Any, **_: Any) -> None:
+        self.args = words
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._be(words, stdout, cwd, env)
+
+    def _be(self, words: Sequence[str], stdout: Any, cwd: str, env: Any) -> None:
+        code = 1
+        try:
+            from gradnas.cli import main
+
+            _uncounted()
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(stdout.fileno(), number)
+            os.chdir(cwd)
+            os.environ.update(env)
+            with (
+                open(1, "w", closefd=False) as sys.stdout,
+                open(2, "w", closefd=False) as sys.stderr,
+            ):
+                try:
+                    code = main(list(words[words.index("gradnas") + 1 :]))
+                except SystemExit as stopped:
+                    code = stopped.code if isinstance(stopped.code, int) else 1
+                except BaseException:  # noqa: BLE001  (a fork must never return into its caller)
+                    traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            time.sleep(0.002)
+        assert self.returncode is not None
+        return self.returncode
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def trials_are_forks() -> None:
+    """From now on the engines of studies start no processes."""
+    from gradnas.engines import base
+
+    base.subprocess = types.SimpleNamespace(  # type: ignore[assignment]
+        Popen=Trial,
+        DEVNULL=subprocess.DEVNULL,
+        STDOUT=subprocess.STDOUT,
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
 
 
 def _waited_for(child: int, seconds: float | None, limit_seconds: float) -> int:

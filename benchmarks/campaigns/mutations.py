@@ -13,13 +13,15 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import forks
 import programs
+from kept import Kept, Log
+from remembered import remember
 
 WRONG_VALUES: tuple[Any, ...] = (
     None,
@@ -51,12 +53,22 @@ class Reading:
     Attributes:
         program: whose folder it is.
         is_stopped: the folder is of a run that was stopped after its last epoch.
+        is_open: the file is the user's own, and what says something else is another file.
+        without: patterns of what the folder lacks, which the commands then make.
     """
 
     file: str
     program: str
     commands: tuple[tuple[str, ...], ...]
     is_stopped: bool = False
+    is_open: bool = False
+    without: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A name for it, in lists and for the seeds of its cases."""
+        verbs = ", ".join(command[0] for command in self.commands)
+        return f"{self.file} ({self.program}: {verbs})"
 
     @property
     def is_of_tensors(self) -> bool:
@@ -74,6 +86,11 @@ TRAIN = ("train", "RUN", *SHORT, "--channels", "2", "--cells", "2")
 OWN_TASK = ("--task", "my_task.py")
 SHOW_TABLE = ("latency", "show", "RUN/table.json")
 FIT_TABLE = ("latency", "fit", "RUN/table.json")
+STUDY = ("study", "my_task.py", *programs.SHORT_STUDY, "--out", "RUN")
+STATUS = ("study", "status", "RUN")
+STUDY_REPORT = ("study", "report", "RUN")
+LOOK = ("data", "show", "-o", "RUN/sheet.txt")
+DISCOVER = ("discover", "RUN/t.csv", "--target", "y", *programs.SHORT_LAW, "--out", "RUN/law")
 READINGS = (
     Reading("checkpoint.pt", "search", (RESUME,), is_stopped=True),
     Reading("checkpoint.pt", "text-train", (RESUME,), is_stopped=True),
@@ -105,6 +122,19 @@ READINGS = (
     Reading("genotype.json", "task-search", (DRAW, (*TRAIN[:2], *SHORT, *OWN_TASK))),
     Reading("vocabulary.json", "text-train", (GENERATE, EVALUATE)),
     Reading("table.json", "table", (SHOW_TABLE, FIT_TABLE)),
+    Reading("chain.json", "chain-search", (DRAW, REPORT, WATCH)),
+    Reading("latency.json", "chain-search", (RESUME, REPORT), is_stopped=True),
+    Reading("study.json", "study", (STUDY, STATUS, STUDY_REPORT)),
+    Reading("results.json", "study", (STATUS, STUDY_REPORT)),
+    Reading("costs.json", "study", (STATUS, STUDY_REPORT)),
+    Reading("trials/search-default-0/results.json", "study", (STUDY, STATUS)),
+    Reading("truth.csv", "truth", ((*REPORT, "--truth", "RUN/truth.csv"),), is_open=True),
+    Reading("truth.npz", "truth", ((*REPORT, "--truth", "RUN/truth.npz"),)),
+    Reading("truth.json", "truth", (REPORT,)),
+    Reading("t.csv", "inputs", (DISCOVER,), is_open=True),
+    Reading("pictures/b/0.png", "inputs", ((*LOOK, "RUN/pictures"),), is_open=True),
+    Reading("images/train.parquet", "inputs", ((*LOOK, "RUN/images"),), is_open=True),
+    Reading("text/train.txt", "inputs", ((*LOOK, "RUN/text"),), is_open=True),
 )
 
 
@@ -210,10 +240,12 @@ def _with_one_changed(
 
 
 class Mutations:
-    """A campaign of mutations; everything is written below `place`."""
+    """A campaign of mutations; everything is written below the folder of `kept`."""
 
-    def __init__(self, place: Path, seed: int, only: tuple[str, ...] = ()) -> None:
-        self.place = place
+    def __init__(self, kept: Kept, seed: int, only: tuple[str, ...] = ()) -> None:
+        remember(kept.path / "remembered")
+        self.kept = kept
+        self.place = kept.path
         self.seed = seed
         self.readings = []
         for reading in READINGS:
@@ -221,70 +253,80 @@ class Mutations:
                 self.readings.append(reading)
         self.wrong: list[str] = []
         self.counts: dict[str, Counter[str]] = {}
+        self.seconds: dict[str, float] = {}
 
-    def run(self, number: int) -> None:
-        """So many mutations of every file."""
+    def run(self, number: int) -> bool:
+        """So many mutations of every file; whether they are all done."""
         self.make_folders()
+        is_whole = True
         for reading in self.readings:
-            verbs = ", ".join(command[0] for command in reading.commands)
-            key = f"{reading.file} ({reading.program}: {verbs})"
-            log = self.place / "verdicts.jsonl"
-            log.unlink(missing_ok=True)
-            # In one fork for each file, where no case pays for a start.
-            limit = CASE_SECONDS * (number + 10)
-            ended = forks.call(
-                lambda reading=reading, key=key, log=log: self.read(reading, key, number, log),
-                self.place,
-                limit_seconds=limit,
-            )
-            shutil.rmtree(self.place / "run", ignore_errors=True)
-            counts = self.counts.setdefault(key, Counter())
-            lines = log.read_text().splitlines() if log.exists() else []
-            for case, line in enumerate(lines):
-                verdict, why = json.loads(line)
+            if not self.kept.is_time_over:
+                self._go_on(reading, number)
+            log = self.log(reading)
+            counts = self.counts.setdefault(reading.key, Counter())
+            for case, (verdict, why) in enumerate(log.read()[:number]):
                 counts[verdict] += 1
                 if verdict == "wrong":
-                    self.wrong.append(f"{key}, case {case}: {why}")
+                    self.wrong.append(f"{reading.key}, case {case}: {why}")
+            is_whole &= counts.total() == number
+        return is_whole
+
+    def _go_on(self, reading: Reading, number: int) -> None:
+        """What is left of the cases of one file."""
+        log = self.log(reading)
+        while len(log.read()) < number and not self.kept.is_time_over:
+            # In one fork, where no case pays for a start; in another where a case has ended it.
+            ended = forks.call(
+                lambda: self.read(reading, number, log),
+                self.place,
+                limit_seconds=CASE_SECONDS * (number + 10),
+            )
+            shutil.rmtree(self.place / "run", ignore_errors=True)
             if ended.code != 0:
-                counts["wrong"] += 1
                 said = ended.err.strip()[-300:]
-                self.wrong.append(f"{key}, case {len(lines)}: ended by {ended.code}: {said}")
-            print(f"{key:54} {_listed(counts)}", flush=True)
+                log.append(["wrong", f"ended by {ended.code}: {said}"])
 
-    def total(self) -> str:
-        """How many mutations of how many files, and what came of them."""
-        counts: Counter[str] = Counter()
-        for own in self.counts.values():
-            counts.update(own)
-        return f"{counts.total()} mutations of {len(self.counts)} files: {_listed(counts)}"
+    def log(self, reading: Reading) -> Log:
+        return self.kept.log(type(self).__name__, str(self.seed), reading.key)
 
-    def read(self, reading: Reading, key: str, number: int, log: Path) -> int:
-        """All cases of one file, in this process."""
+    def counted(self) -> Iterator[str]:
+        """What came of them, in lines."""
+        whole: Counter[str] = Counter()
+        for key, counts in self.counts.items():
+            whole.update(counts)
+            yield f"{key:54} {_listed(counts)}"
+        yield f"{whole.total()} mutations of {len(self.counts)} files: {_listed(whole)}"
+
+    def read(self, reading: Reading, number: int, log: Log) -> int:
+        """The cases of one file that are left, in this process, as long as there is time."""
+        forks.trials_are_forks()
+        first = len(log.read())
         expected = [self.outcome(reading, command, None) for command in reading.commands]
         for whole, _ in expected:
             assert whole.code == 0, whole.err
-        with log.open("w") as file:
-            for case in range(number):
-                signal.alarm(CASE_SECONDS)
-                numbers = random.Random(f"{self.seed} {key} {case}")
-                verdict = self.verdict(reading, numbers, case, expected)
-                file.write(json.dumps(verdict) + "\n")
-                file.flush()
-                signal.alarm(0)
+        for case in range(first, number):
+            if self.kept.is_time_over:
+                break
+            signal.alarm(CASE_SECONDS)
+            numbers = random.Random(f"{self.seed} {reading.key} {case}")
+            log.append(self.verdict(reading, numbers, case, expected))
+            signal.alarm(0)
         return 0
 
     def make_folders(self) -> None:
         """A finished run of every program that is needed, and one that was stopped at its end."""
         needed = {reading.program for reading in self.readings}
-        for program in programs.programs(self.place) + programs.tables(self.place):
+        for program in programs.programs(self.place) + programs.read_alone(self.place):
             if program.name not in needed:
                 continue
-            finished = self.place / f"finished-{program.name}"
-            begin = functools.partial(program.begin, finished)
-            outcome = forks.call(begin, self.place)
-            assert outcome.code == 0, outcome.err
+
+            def make(folder: Path, program: programs.Program = program) -> None:
+                outcome = forks.call(functools.partial(program.begin, folder), self.place)
+                assert outcome.code == 0, outcome.err
+
+            finished = self.kept.made(f"finished-{program.name}", make)
             stopped = self.place / f"stopped-{program.name}"
-            shutil.copytree(finished, stopped)
+            shutil.copytree(finished, stopped, dirs_exist_ok=True)
             (stopped / "status.json").write_text('{"status": "interrupted"}\n')
 
     def verdict(
@@ -305,7 +347,7 @@ class Mutations:
         if (_without_times(outcome.out), files) == (_without_times(whole.out), whole_files):
             return "same", ""
         changed = [name for name in files if files[name] != whole_files.get(name)]
-        if not reading.is_of_tensors and _says_something_else(before, after):
+        if reading.is_open or _says_something_else(before, after):
             return "another", ""
         return "wrong", f"{way}, {command}: exit code 0, another outcome ({', '.join(changed)})"
 
@@ -319,12 +361,15 @@ class Mutations:
         """What a command says and writes where the file has this content; None: its own."""
         folder = self.place / "run"
         shutil.copytree(self.folder(reading), folder)
+        for pattern in reading.without:
+            for path in folder.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if content is not None:
             (folder / reading.file).write_bytes(content)
         outcome = forks.here([word.replace("RUN", "run") for word in command], self.place)
         files = {}
         for name, data in programs.files_of(folder).items():
-            is_of_moment = Path(name).name in programs.OF_THE_MOMENT - {"report.html"}
+            is_of_moment = programs.is_of_the_moment(name) and Path(name).name != "report.html"
             # The file itself, and the state of the run, are no outcome.
             if not is_of_moment and name not in (reading.file, "status.json"):
                 files[name] = data
@@ -342,7 +387,7 @@ def _without_times(out: str) -> str:
 
 
 def _says_something_else(before: bytes, after: bytes) -> bool:
-    """Whether both are JSON, or lines of it, and not the same."""
+    """Whether both are JSON, or lines of it, and not the same. Tensors are not."""
     try:
         trees = [_tree(data) for data in (before, after)]
     except (ValueError, RecursionError):
@@ -369,30 +414,32 @@ class Tensors(Mutations):
     Right is a refusal, or the same tensors.
     """
 
-    def __init__(self, place: Path, seed: int, only: tuple[str, ...] = ()) -> None:
-        super().__init__(place, seed, only)
+    def __init__(self, kept: Kept, seed: int, only: tuple[str, ...] = ()) -> None:
+        super().__init__(kept, seed, only)
         self.readings = [reading for reading in self.readings if reading.is_of_tensors]
 
-    def read(self, reading: Reading, key: str, number: int, log: Path) -> int:
+    def read(self, reading: Reading, number: int, log: Log) -> int:
         from gradnas.runs import Run
 
-        run = Run(self.folder(reading))
+        first = len(log.read())
+        run = Run(self.place / "run")
+        shutil.copytree(self.folder(reading), run.path)
         path = run.path / reading.file
         whole = path.read_bytes()
         expected = self.loaded(run, reading)
-        with log.open("w") as file:
-            for case in range(number):
-                numbers = random.Random(f"{self.seed} {key} {case}")
-                way, data = mutated(whole, numbers, is_json=False)
-                path.write_bytes(data)
-                verdict = ("wrong", f"{way}: read as something else")
-                try:
-                    if _are_same(self.loaded(run, reading), expected):
-                        verdict = ("same", "")
-                except ValueError:
-                    verdict = ("refused", "")
-                file.write(json.dumps(verdict) + "\n")
-        path.write_bytes(whole)
+        for case in range(first, number):
+            if self.kept.is_time_over:
+                break
+            numbers = random.Random(f"{self.seed} {reading.key} {case}")
+            way, data = mutated(whole, numbers, is_json=False)
+            path.write_bytes(data)
+            verdict = ("wrong", f"{way}: read as something else")
+            try:
+                if _are_same(self.loaded(run, reading), expected):
+                    verdict = ("same", "")
+            except ValueError:
+                verdict = ("refused", "")
+            log.append(verdict)
         return 0
 
     def loaded(self, run: Any, reading: Reading) -> Any:

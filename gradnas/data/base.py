@@ -74,6 +74,11 @@ class Plan:
         rest_is_a_batch = rest >= 2 * self.world
         return full + 1 if rest_is_a_batch else full
 
+    @property
+    def is_one_batch_of_less(self) -> bool:
+        """Whether all images together are fewer than a batch was to have."""
+        return self.size < self.batch_size
+
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch, the same on all ranks: int64 (N,) on the CPU."""
         if not self.shuffle:

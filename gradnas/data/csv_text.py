@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,11 @@ def header_of(text: str, path: Path) -> tuple[list[str], str]:
 
 
 def name_of(field: str) -> str:
-    """The name of a column on one line, without white space around it."""
-    return re.sub(r"\s*[\r\n]+\s*", " ", field.strip())
+    """The name of a column on one line, without white space around it.
+
+    A letter with an accent is one character, however the file or a terminal composes it.
+    """
+    return unicodedata.normalize("NFC", re.sub(r"\s*[\r\n]+\s*", " ", field.strip()))
 
 
 def frame_of(text: str, header: Sequence[str], separator: str, path: Path) -> Any:

@@ -5,6 +5,7 @@ Legend: N rows, D features.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -159,8 +160,10 @@ def check_size(values_N: np.ndarray, what: str) -> None:
 
 
 def check_names(names: Iterable[object], where: str) -> None:
-    """Refuse columns without a name and names that stand twice."""
-    names = list(names)
+    """Refuse columns without a name and names that stand twice, also those that look the same."""
+    names = [
+        unicodedata.normalize("NFC", name) if isinstance(name, str) else name for name in names
+    ]
     counts = Counter(names)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:

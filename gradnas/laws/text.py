@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -312,8 +313,11 @@ def python_names(names: Sequence[str]) -> list[str]:
     """Names of columns as different Python names of arguments."""
     different: list[str] = []
     for name in names:
-        plain = re.sub(r"\W+", "_", name).strip("_") or "x"
-        if plain[0].isdigit():
+        # Python reads names in this form, in which other letters may be the same ones.
+        letters = unicodedata.normalize("NFKC", name)
+        kept = [letter if f"x{letter}".isidentifier() else " " for letter in letters]
+        plain = re.sub(" +", "_", "".join(kept)).strip("_") or "x"
+        if not plain.isidentifier():
             plain = f"x_{plain}"
         if keyword.iskeyword(plain) or plain in ("np", "law"):
             plain += "_"

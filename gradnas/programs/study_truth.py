@@ -136,7 +136,7 @@ def truth_table(study: StudyFolder, outcome: Outcome) -> str:
             column=record["column"],
             best=record["best"],
         )
-    except (KeyError, TypeError, ValueError, statistics.StatisticsError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     table = f'<table class="wide">{"".join(rows)}</table>'
     return f'{table}\n<p class="caption">{escaped(caption)}</p>'

@@ -33,6 +33,7 @@ from gradnas.tasks.training import TrainTask
 
 Task = TrainTask[Any, Any]
 RANDOM = 13  # stream of random numbers: architectures for comparison
+MAIN = "train"  # title of the training beside which the random ones are
 
 
 def prepared_training(
@@ -99,7 +100,7 @@ def train(
     data: object,
     device: torch.device,
     progress: bool = True,
-    title: str = "train",
+    title: str = MAIN,
     network: nn.Module | None = None,
     task: Task | None = None,
     on_epoch: OnEpoch | None = None,
@@ -168,7 +169,7 @@ def _train(
         run if is_main else None, task.state_dict, config.checkpoint_seconds, settings
     )
     with bar, keeper:
-        for sentence in sentences:
+        for sentence in task.notes + sentences if title == MAIN else sentences:
             bar.say(sentence)
         stopped = False
         is_first_here = True

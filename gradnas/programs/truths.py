@@ -18,6 +18,7 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import JsonObject, from_json, read_object
 from gradnas.families import family_of_space, recipes
 from gradnas.programs.following import OF_A_TRAINING, training_seconds
+from gradnas.reports.truth import read_truth
 from gradnas.spaces.base import Space
 from gradnas.tasks.base import SearchSettings
 from gradnas.truth import Random, Truth
@@ -152,7 +153,7 @@ def keep(run: runs.Run, record: JsonObject) -> None:
 def kept(run: runs.Run) -> JsonObject | None:
     """What was looked up earlier; None where nothing was."""
     path = run.path / runs.TRUTH
-    return read_object(path) if path.exists() else None
+    return read_truth(path) if path.exists() else None
 
 
 def look_up_again(run: runs.Run, truth: Truth) -> JsonObject:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gradnas import runs
-from gradnas.config import JsonObject, read_object
+from gradnas.config import JsonObject, check_numbers, from_json, read_object
 from gradnas.pictures import plots
 from gradnas.pictures.plots import Line, Panel
 from gradnas.pictures.sheet import BLUE
 from gradnas.reports.folder import Folder, number
 from gradnas.reports.parts import escaped, figure, row
+from gradnas.truth import Random
 
 CAPTION = (
     "Looked up in {file}, which says what each of {count} architectures reaches when it is trained "
@@ -24,6 +27,59 @@ EQUAL_COST = (
 )
 
 
+@dataclass(frozen=True)
+class EqualCost:
+    """How many random architectures a short training each could be had for.
+
+    Attributes:
+        n: of them.
+        search_seconds, short_training_seconds: of the search, and of one short training.
+    """
+
+    n: int
+    search_seconds: float
+    short_training_seconds: float
+    short_training_epochs: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What `truth.json` says of a search; accuracies in percent.
+
+    Attributes:
+        file, column: where its architectures were looked up.
+        architectures: of the file.
+        best: of all.
+        accuracy, regret, percentile: of what was found.
+        epochs: accuracy of what the search would have answered after each; None for none of these.
+    """
+
+    version: int
+    file: str
+    column: str
+    architectures: int
+    best: float
+    accuracy: float
+    regret: float
+    percentile: float
+    epochs: tuple[float | None, ...]
+    random: tuple[Random, ...]
+    equal_cost: EqualCost | None
+
+
+def read_truth(path: Path) -> JsonObject:
+    """What was looked up, from its file. ValueError where that is damaged."""
+    record = read_object(path)
+    try:
+        from_json(LookedUp, record, path.name)  # everything that is read of it has its type
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return record
+
+
 def truth_section(folder: Folder) -> str:
     """HTML; empty where nothing was looked up.
 
@@ -33,11 +89,7 @@ def truth_section(folder: Folder) -> str:
     path = folder.path / runs.TRUTH
     if not path.exists():
         return ""
-    record = read_object(path)
-    try:
-        return _section(record, str(path))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return _section(read_truth(path), str(path))
 
 
 def _section(record: JsonObject, where: str) -> str:

@@ -12,6 +12,7 @@ A new kind is one file beside this one and one line in `gradnas.tasks.KINDS`. It
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import nn
 
 from gradnas import distributed, runs
 from gradnas.architectures.choices import Choices
-from gradnas.config import Json, read_object
+from gradnas.config import Json, JsonObject, read_object
 from gradnas.data.fingerprint import Fingerprint, digest, digest_of
 from gradnas.data.summary import DataSummary, Fact
 from gradnas.export.programs import write_program
@@ -45,6 +46,7 @@ TRAIN_ORDER = 61
 VALID_ORDER = 62
 NOISE = 63
 MOST_HASHED = 100_000  # examples of a split that a fingerprint reads
+MOST_NUMBERS = 10**9  # of one example
 EXPORTED_EXAMPLES = 2  # torch's exporter takes a 1 for a constant
 
 
@@ -208,6 +210,40 @@ def _contents(examples: Examples) -> str:
     return digest(digest_of(tensor).encode() for tensor in tensors)
 
 
+def task_of(run: runs.Run) -> JsonObject:
+    """What the data decided of the network of a finished training; ValueError if it is not told."""
+    path = run.path / runs.RESULTS
+    task = read_object(path).get("data")
+    if not isinstance(task, dict):
+        raise ValueError(f"{path} does not say what the data decided of the network ('data')")
+    return task
+
+
+def inputs_of(run: runs.Run) -> list[tuple[list[int], torch.dtype]]:
+    """Shape of one example and type of each input of a finished training.
+
+    Raises:
+        ValueError: the results do not tell them.
+    """
+    path = run.path / runs.RESULTS
+    entries = read_object(path).get("inputs")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} does not say what the network takes ('inputs')")
+    inputs = []
+    for number, entry in enumerate(entries):
+        known = entry if isinstance(entry, dict) else {}
+        shape = known.get("shape")
+        name = known.get("dtype")
+        dtype = getattr(torch, name, None) if isinstance(name, str) else None
+        are_sizes = isinstance(shape, list) and all(type(size) is int for size in shape)
+        if not are_sizes or min(shape, default=1) < 1 or math.prod(shape) > MOST_NUMBERS:
+            raise ValueError(f"{path}: inputs[{number}].shape is no shape of an example: {shape!r}")
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"{path}: inputs[{number}].dtype is no type of a tensor: {name!r}")
+        inputs.append((shape, dtype))
+    return inputs
+
+
 class ExampleSentences(Sentences[S]):
     """What runs on examples say in the terminal.
 
@@ -270,8 +306,7 @@ class ExampleKind(Kind[S, T, ExampleData]):
         return self.training(config, data, device, network)
 
     def untrained(self, run: runs.Run, config: T) -> nn.Module:
-        task = read_object(run.path / runs.RESULTS)["data"]
-        return config.space.network(config.genotype, **task)
+        return config.space.network(config.genotype, **task_of(run))
 
     def evaluate(
         self,
@@ -301,7 +336,6 @@ class ExampleKind(Kind[S, T, ExampleData]):
     ) -> list[Path]:
         del source  # that of the published families alone
         network = self.load_trained(run, config).to(torch.float32)
-        results = read_object(run.path / runs.RESULTS)
         if path.suffix == ".py":
             raise ValueError(
                 f"a {type(network).__name__} cannot be written as source: keep its class, and "
@@ -309,10 +343,10 @@ class ExampleKind(Kind[S, T, ExampleData]):
             )
         inputs = []
         goes_in = []
-        for entry in results["inputs"]:
-            shape = (EXPORTED_EXAMPLES, *entry["shape"])
-            inputs.append(torch.zeros(shape, dtype=getattr(torch, entry["dtype"])))
-            goes_in.append(f"({', '.join(['B', *map(str, entry['shape'])])}) {entry['dtype']}")
+        for shape, dtype in inputs_of(run):
+            inputs.append(torch.zeros((EXPORTED_EXAMPLES, *shape), dtype=dtype))
+            name = str(dtype).removeprefix("torch.")
+            goes_in.append(f"({', '.join(['B', *map(str, shape)])}) {name}")
         say(f"in: {', '.join(goes_in)}, as the data give it")
         return write_program(
             network,
@@ -322,5 +356,5 @@ class ExampleKind(Kind[S, T, ExampleData]):
             input_names=[f"input{number}" for number in range(len(inputs))],
             output_names=["output"],
             architecture=config.genotype,
-            facts={"data": results["data"]},
+            facts={"data": task_of(run)},
         )

@@ -52,6 +52,7 @@ class TrainTask(ABC, Generic[T, B]):
         self.epoch = 0
         self.means = Means()
         self.memory_mib = 0.0
+        self.notes: list[str] = []
 
     # -- position and state --
 

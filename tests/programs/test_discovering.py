@@ -193,6 +193,7 @@ def test_nothing_is_written_over(quick, table, tmp_path, fails):
         ("a,b\n1,2\n,3\n", "a", ["'a'", "row 2", "NaN"]),
         ("dose,response\n1,2\n", "respones", ["no column 'respones'", "did you mean 'response'"]),
         ("a,b,a\n1,2,3\n", "b", ["same name", "'a'"]),
+        ("\u00e9,e\u0301,y\n1,2,3\n", "y", ["same name", "'\u00e9'"]),
         ("a,,b\n1,2,3\n", "b", ["column 2 has no name"]),
         ("1,2\n3,4\n", "a", ["first line", "must name the columns"]),
         ("a\n1\n", "a", ["no column besides 'a'"]),
@@ -321,6 +322,25 @@ def test_encodings_quoted_line_ends_and_empty_lines(tmp_path):
         read = load_table(path, "y", features=["dose\r\n (mg)", "x;1"])
         assert read.names == ("dose (mg)", "x;1")
         assert read.x_ND.tolist() == [[1.0, 2.0], [4.0, 5.0]] and read.y_N.tolist() == [3.0, 6.0]
+
+
+def test_accents_are_the_same_however_they_are_composed(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("e\u0301cart,y\n1,2\n3,4\n", encoding="utf-8")
+    for name in ("\u00e9cart", "e\u0301cart"):
+        read = load_table(path, "y", features=[name])
+        assert read.names == ("\u00e9cart",)
+        assert load_table(path, name).target == "\u00e9cart"
+
+
+def test_names_in_python_are_different_ones_there():
+    # Python takes a ligature for its letters, and no superscript in a name.
+    names = ["\ufb01", "fi", "x\u00b2", "x2", "\u0301a", "a__b", "2nd", "\u00bd", "np"]
+    own = law_text.python_names(names)
+    space = {}
+    exec(f"def law({', '.join(own)}):\n    return [{', '.join(own)}]", space)
+    assert space["law"](*range(9)) == list(range(9))
+    assert own[:2] == ["fi", "fi_"] and own[5] == "a__b"
 
 
 def test_separators_marks_and_quotes(tmp_path):

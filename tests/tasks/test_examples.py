@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from gradnas.runs import RESULTS, Run
+from gradnas.tasks.batched import batch_notes
+from gradnas.tasks.example_kind import inputs_of, task_of
 from gradnas.tasks.examples import Examples
 
 TENSORS = {"x": torch.arange(10.0).unsqueeze(1), "y": torch.arange(10)}
@@ -69,3 +74,45 @@ def test_refusals():
         Examples(TENSORS).halves(0.01, seed=0)
     with pytest.raises(ValueError, match="index 10 is outside"):
         Examples(TENSORS, rows=[10])
+
+
+def test_results_say_what_a_network_takes_or_are_refused(tmp_path):
+    run = Run(tmp_path)
+    right = {"shape": [3, 8], "dtype": "float32"}
+
+    def write(**results):
+        (tmp_path / RESULTS).write_text(json.dumps(results))
+
+    write(inputs=[right, {"shape": [], "dtype": "int64"}], data={"classes": 2})
+    assert inputs_of(run) == [([3, 8], torch.float32), ([], torch.int64)]
+    assert task_of(run) == {"classes": 2}
+    for wrong in (None, [], 5, {}):
+        write(inputs=wrong, data=1)
+        with pytest.raises(ValueError, match=r"results\.json does not say what the network takes"):
+            inputs_of(run)
+        with pytest.raises(ValueError, match="does not say what the data decided"):
+            task_of(run)
+    for change in (
+        {"shape": None},
+        {"shape": [0]},
+        {"shape": [True]},
+        {"shape": [10**30]},
+        {"shape": ["3"]},
+        {"dtype": "load"},
+        {"dtype": "float33"},
+        {"dtype": ["float32"]},
+    ):
+        write(inputs=[right, right | change], data={})
+        (name,) = change
+        with pytest.raises(ValueError, match=rf"inputs\[1\]\.{name} is no"):
+            inputs_of(run)
+    (tmp_path / RESULTS).write_text(json.dumps({"inputs": [5]}))
+    with pytest.raises(ValueError, match=r"inputs\[0\]\.shape"):
+        inputs_of(run)
+
+
+def test_a_batch_of_more_than_there_is_is_said():
+    examples = Examples(TENSORS)
+    assert batch_notes(weights=examples.batches(11), alphas=examples.batches(10)) == [
+        "a batch of 11 is more than the 10 examples for the weights: each batch is all of them"
+    ]
