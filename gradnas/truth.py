@@ -299,6 +299,8 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
     for name, values in columns.items():
         if values.dtype.kind not in "Uiufb":
             raise ValueError(f"{path}: the column {name!r} has the type {values.dtype}")
+        if values.ndim != 1:
+            raise ValueError(f"{path}: the column {name!r} has the shape {values.shape}")
     return columns
 
 

@@ -89,6 +89,8 @@ def test_codes_of_digits_are_texts(tmp_path):
         ({"a": TEXTS}, "a column of numbers"),
         ({"a": TEXTS, "accuracy": [1.0, 2.0]}, r"has the shape \(2,\)"),
         ({"a": TEXTS, "accuracy": [1.0, np.nan, 3.0]}, "is no finite number"),
+        ({"a": TEXTS[0], "accuracy": [1.0]}, r"'a' has the shape \(\)"),
+        ({"a": [TEXTS], "accuracy": [1.0]}, r"'a' has the shape \(1, 3\)"),
         ({"a": [TEXTS[0]] * 3, "accuracy": [1.0, 2.0, 3.0]}, "stands twice"),
         ({"a": [], "accuracy": []}, "one column of texts"),
     ],

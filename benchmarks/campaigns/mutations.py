@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ WRONG_VALUES: tuple[Any, ...] = (
     {"type": []},
 )
 DEEP = "[" * 200_000
+ROUNDS = (12, 50, 150)  # mutations of every file before any has more
 CASE_SECONDS = 120  # a case takes less than one; what takes longer hangs
 
 
@@ -256,16 +258,20 @@ class Mutations:
         self.seconds: dict[str, float] = {}
 
     def run(self, number: int) -> bool:
-        """So many mutations of every file; whether they are all done."""
+        """So many mutations of every file, of all a few first; whether they are all done."""
         self.make_folders()
         is_whole = True
-        for reading in self.readings:
-            if not self.kept.is_time_over:
-                self._go_on(reading, number)
+        readings = self.readings
+        for round_ in (*ROUNDS, number):
+            for reading in list(self.readings):
+                if not self.kept.is_time_over:
+                    self._go_on(reading, min(round_, number))
+        for reading in readings:
             log = self.log(reading)
             counts = self.counts.setdefault(reading.key, Counter())
-            for case, (verdict, why) in enumerate(log.read()[:number]):
+            for case, (verdict, why, seconds) in enumerate(log.read()[:number]):
                 counts[verdict] += 1
+                self.seconds[reading.key] = self.seconds.get(reading.key, 0.0) + seconds
                 if verdict == "wrong":
                     self.wrong.append(f"{reading.key}, case {case}: {why}")
             is_whole &= counts.total() == number
@@ -275,6 +281,7 @@ class Mutations:
         """What is left of the cases of one file."""
         log = self.log(reading)
         while len(log.read()) < number and not self.kept.is_time_over:
+            before = len(log.read())
             # In one fork, where no case pays for a start; in another where a case has ended it.
             ended = forks.call(
                 lambda: self.read(reading, number, log),
@@ -284,7 +291,11 @@ class Mutations:
             shutil.rmtree(self.place / "run", ignore_errors=True)
             if ended.code != 0:
                 said = ended.err.strip()[-300:]
-                log.append(["wrong", f"ended by {ended.code}: {said}"])
+                log.append(["wrong", f"ended by {ended.code}: {said}", 0.0])
+                if len(log.read()) == before + 1 and "AssertionError" in said:
+                    # Its commands fail with the whole file.
+                    self.readings = [own for own in self.readings if own is not reading]
+                    return
 
     def log(self, reading: Reading) -> Log:
         return self.kept.log(type(self).__name__, str(self.seed), reading.key)
@@ -294,7 +305,8 @@ class Mutations:
         whole: Counter[str] = Counter()
         for key, counts in self.counts.items():
             whole.update(counts)
-            yield f"{key:54} {_listed(counts)}"
+            one = 1000.0 * self.seconds.get(key, 0.0) / max(1, counts.total())
+            yield f"{key:62} {_listed(counts)}; {one:.0f} ms each"
         yield f"{whole.total()} mutations of {len(self.counts)} files: {_listed(whole)}"
 
     def read(self, reading: Reading, number: int, log: Log) -> int:
@@ -308,8 +320,10 @@ class Mutations:
             if self.kept.is_time_over:
                 break
             signal.alarm(CASE_SECONDS)
+            began = time.process_time()
             numbers = random.Random(f"{self.seed} {reading.key} {case}")
-            log.append(self.verdict(reading, numbers, case, expected))
+            verdict, why = self.verdict(reading, numbers, case, expected)
+            log.append([verdict, why, round(time.process_time() - began, 4)])
             signal.alarm(0)
         return 0
 
@@ -322,9 +336,15 @@ class Mutations:
 
             def make(folder: Path, program: programs.Program = program) -> None:
                 outcome = forks.call(functools.partial(program.begin, folder), self.place)
-                assert outcome.code == 0, outcome.err
+                if outcome.code != 0:
+                    raise RuntimeError(f"{program.name}: {outcome.err}")
 
-            finished = self.kept.made(f"finished-{program.name}", make)
+            try:
+                finished = self.kept.made(f"finished-{program.name}", make)
+            except RuntimeError as error:
+                self.wrong.append(str(error))
+                self.readings = [own for own in self.readings if own.program != program.name]
+                continue
             stopped = self.place / f"stopped-{program.name}"
             shutil.copytree(finished, stopped, dirs_exist_ok=True)
             (stopped / "status.json").write_text('{"status": "interrupted"}\n')
@@ -430,6 +450,7 @@ class Tensors(Mutations):
         for case in range(first, number):
             if self.kept.is_time_over:
                 break
+            began = time.process_time()
             numbers = random.Random(f"{self.seed} {reading.key} {case}")
             way, data = mutated(whole, numbers, is_json=False)
             path.write_bytes(data)
@@ -439,7 +460,7 @@ class Tensors(Mutations):
                     verdict = ("same", "")
             except ValueError:
                 verdict = ("refused", "")
-            log.append(verdict)
+            log.append([*verdict, round(time.process_time() - began, 4)])
         return 0
 
     def loaded(self, run: Any, reading: Reading) -> Any:

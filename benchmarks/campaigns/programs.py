@@ -196,6 +196,8 @@ class WithTruth(Timed):
         from gradnas.tasks.images.settings import SearchConfig
 
         code = super().begin(folder)
+        if code != 0:
+            return code
         config = from_json(SearchConfig, read_object(folder / "config.json"), "config.json")
         drawn = torch.Generator().manual_seed(0)
         texts = sorted({config.space.random_decision(drawn).to_text() for _ in range(200)})
@@ -204,7 +206,7 @@ class WithTruth(Timed):
         (folder / "truth.csv").write_text("\n".join(["chain,accuracy,short", *lines]) + "\n")
         table = folder / "truth.npz"
         np.savez(table, chain=np.array(texts), accuracy=np.array(accuracies))
-        return code or self._main(["report", str(folder), "--truth", str(table)])
+        return self._main(["report", str(folder), "--truth", str(table)])
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ def programs(place: Path) -> list[Program]:
     train = ("train", str(choices), *own, *OWN, "--random", "1")
     made.append(Program("task-train", train, own))
     made.append(InPython("fit", ()))
-    made.append(OfTrials("study", ("study", str(task), *SHORT_STUDY)))
+    made.append(OfTrials("study", ("study", task.name, *SHORT_STUDY)))
     return made
 
 
@@ -320,13 +322,17 @@ def _configurations(text: str) -> list[tuple[str, str, dict[str, Any]]]:
         last_width=8,
         image_size=8,
     )
-    chain_search = replace(search, space=chain, relaxation=BinaryGates())
+    gates = BinaryGates()
+    alphas = AlphaOptimizer(**{**gates.alpha_defaults, "lr": 0.05})
+    chain_search = replace(search, space=chain, relaxation=gates, alphas=alphas)
     chain_training = TrainConfig(
         space=chain,
         genotype=chain.random_decision(generator_for(0)),
         data=images,
         epochs=2,
         batch_size=128,
+        auxiliary=False,
+        drop_path=0.0,
         **often,
     )
     training = TrainConfig(

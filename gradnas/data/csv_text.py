@@ -13,6 +13,10 @@ from typing import Any
 from gradnas.config import check_file
 from gradnas.data.characters import decoded
 
+# White space, and marks of no width: those of byte order, of joined words, soft hyphens.
+_AROUND = re.compile(
+    "^[\\s\ufeff\u200b-\u200f\u2060\u00ad]+|[\\s\ufeff\u200b-\u200f\u2060\u00ad]+$"
+)
 SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
 
 
@@ -64,11 +68,12 @@ def header_of(text: str, path: Path) -> tuple[list[str], str]:
 
 
 def name_of(field: str) -> str:
-    """The name of a column on one line, without white space around it.
+    """The name of a column on one line, without white space and invisible marks around it.
 
     A letter with an accent is one character, however the file or a terminal composes it.
     """
-    return unicodedata.normalize("NFC", re.sub(r"\s*[\r\n]+\s*", " ", field.strip()))
+    on_one_line = re.sub(r"\s*[\r\n]+\s*", " ", _AROUND.sub("", field))
+    return unicodedata.normalize("NFC", on_one_line)
 
 
 def frame_of(text: str, header: Sequence[str], separator: str, path: Path) -> Any:

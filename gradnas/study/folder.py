@@ -20,6 +20,7 @@ from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.registry import load_architecture
 from gradnas.config import JsonObject, from_json, read_object, to_json
+from gradnas.files import strays
 from gradnas.runs.checkpoint import changed_settings
 from gradnas.runs.names import LOCK
 from gradnas.study.plan import StudySettings, phase_of
@@ -59,7 +60,14 @@ class StudyFolder:
     def settings(self) -> StudySettings:
         """What it is to do. ValueError where the file is damaged."""
         path = self.path / SETTINGS
-        return from_json(StudySettings, read_object(path), str(path))
+        settings = from_json(StudySettings, read_object(path), str(path))
+        if not settings.methods:
+            raise ValueError(f"{path} names no methods")
+        for name, config in settings.methods.items():
+            kind = config.get("type") if isinstance(config, dict) else None
+            if not isinstance(kind, str) or kind not in SEARCH_CONFIGS:
+                raise ValueError(f"{path}: the method {name!r} is no search")
+        return settings
 
     @property
     def is_begun(self) -> bool:
@@ -72,10 +80,9 @@ class StudyFolder:
             return
         if not self.path.is_dir():
             raise ValueError(f"{self.path} is no folder; choose another one with --out")
-        others = []
-        for path in sorted(self.path.iterdir()):
-            if path.name not in OWN and path.name != LOCK:
-                others.append(path.name)
+        # The settings are written first: without them nothing here is of a study.
+        passed_over = {path.name for path in strays(self.path, (SETTINGS,))} | {LOCK}
+        others = sorted({path.name for path in self.path.iterdir()} - passed_over)
         if others and not self.is_begun:
             raise ValueError(
                 f"{self.path} holds other files ({', '.join(others[:3])}) and no study: choose "

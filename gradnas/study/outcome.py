@@ -121,17 +121,32 @@ def found(study: StudyFolder, search: str) -> list[Architecture]:
     verdict = runs.Run(study.trial(search)).result("verdict") if wanted else None
     if isinstance(verdict, dict):
         space: Any = _space(study, search)
-        for entry in list(verdict["candidates"])[:wanted]:
-            decision = space.decision(entry["text"])
+        for text in _texts(verdict)[:wanted]:
+            decision = space.decision(text)
             if decision not in architectures:
                 architectures.append(decision)
     return architectures
 
 
+def _texts(verdict: JsonObject) -> list[str]:
+    """The candidates of a verdict; ValueError where it names them otherwise."""
+    entries = verdict.get("candidates")
+    texts = []
+    for entry in entries if isinstance(entries, list) else [None]:
+        text = entry.get("text") if isinstance(entry, dict) else None
+        if not isinstance(text, str):
+            raise ValueError(f"the verdict in {runs.RESULTS} does not name its candidates")
+        texts.append(text)
+    return texts
+
+
 def _space(study: StudyFolder, search: str) -> Any:
     path = study.trial(search) / runs.CONFIG
     config = read_object(path)
-    settings: Any = from_json(SEARCH_CONFIGS[str(config["type"])], config, str(path))
+    cls = SEARCH_CONFIGS.get(str(config.get("type")))
+    if cls is None:
+        raise ValueError(f"{path} is no configuration of a search")
+    settings: Any = from_json(cls, config, str(path))
     return settings.space
 
 
@@ -182,7 +197,9 @@ def study_random(study: StudyFolder) -> list[Architecture]:
     path = study.path / EQUAL
     if not path.exists():
         return []
-    drawn = read_object(path)["drawn"]
+    drawn = read_object(path).get("drawn")
+    if not isinstance(drawn, list):
+        raise ValueError(f"{path} is damaged: it must hold a list 'drawn'")
     return [from_json(Architecture, entry, str(path)) for entry in drawn]
 
 
@@ -191,7 +208,13 @@ def numbers_of_random(study: StudyFolder) -> dict[str, int]:
     path = study.path / EQUAL
     if not path.exists():
         return {}
-    return {name: int(number) for name, number in read_object(path)["numbers"].items()}
+    numbers = read_object(path).get("numbers")
+    if not isinstance(numbers, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object 'numbers'")
+    for name, value in numbers.items():
+        if name not in study.settings.methods or type(value) is not int or value < 0:
+            raise ValueError(f"{path} is damaged: numbers.{name} is {value!r}")
+    return numbers
 
 
 def random_arms(numbers: dict[str, int]) -> dict[str, tuple[str, int]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from gradnas import runs
 from gradnas.config import read_object
 from gradnas.environment import is_at_work
+from gradnas.reports.folder import number
 from gradnas.study.folder import StudyFolder
 from gradnas.study.plan import Phase, phase_of
 
@@ -56,7 +57,7 @@ def cost_of(study: StudyFolder, name: str) -> float:
     """
     run = runs.Run(study.trial(name))
     key = "cpu_seconds" if _is_on_cpu(run) else "seconds"
-    return sum(float(record.get(key, 0.0)) for record in _records(run, runs.TIMINGS))
+    return _total(run, key)
 
 
 def _is_on_cpu(run: runs.Run) -> bool:
@@ -70,9 +71,7 @@ def state_of(study: StudyFolder, name: str, key: str) -> TrialState:
     """How far a trial has come; `key` is the result that is its value."""
     run = runs.Run(study.trial(name))
     status = run.status()
-    seconds = 0.0
-    for record in _records(run, runs.TIMINGS):
-        seconds += float(record.get("seconds", 0.0))
+    seconds = _total(run, "seconds")
     state = "waiting"
     sentence = ""
     if status.get("status") == "finished":
@@ -88,8 +87,8 @@ def state_of(study: StudyFolder, name: str, key: str) -> TrialState:
         name,
         phase_of(name),
         state,
-        epoch=len(_records(run, runs.METRICS)),
-        epochs=int(read_object(study.planned(name)).get("epochs", 0)),
+        epoch=len(run.records(runs.METRICS)),
+        epochs=_planned_epochs(study.planned(name)),
         seconds=seconds,
         cost=cost_of(study, name) if status else 0.0,
         value=study.result(name, key),
@@ -103,8 +102,16 @@ def all_states(study: StudyFolder, key: str) -> Iterator[TrialState]:
         yield state_of(study, name, key)
 
 
-def _records(run: runs.Run, name: str) -> list[runs.Record]:
-    """Lines of a file that another process may be writing."""
-    with contextlib.suppress(ValueError):
-        return run.records(name)
-    return []
+def _total(run: runs.Run, key: str) -> float:
+    """The sum of an entry over all epochs; ValueError where one is no number."""
+    total = 0.0
+    for line, record in enumerate(run.records(runs.TIMINGS), 1):
+        total += number(record.get(key, 0.0), f"{run.path / runs.TIMINGS}, line {line}: {key}")
+    return total
+
+
+def _planned_epochs(path: Path) -> int:
+    epochs = read_object(path).get("epochs", 0)
+    if type(epochs) is not int:
+        raise ValueError(f"{path}: epochs must be a whole number, not {epochs!r}")
+    return epochs

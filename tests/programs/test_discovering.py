@@ -194,6 +194,7 @@ def test_nothing_is_written_over(quick, table, tmp_path, fails):
         ("dose,response\n1,2\n", "respones", ["no column 'respones'", "did you mean 'response'"]),
         ("a,b,a\n1,2,3\n", "b", ["same name", "'a'"]),
         ("\u00e9,e\u0301,y\n1,2,3\n", "y", ["same name", "'\u00e9'"]),
+        ("x\u200b,x,y\n1,2,3\n", "y", ["same name", "'x'"]),
         ("a,,b\n1,2,3\n", "b", ["column 2 has no name"]),
         ("1,2\n3,4\n", "a", ["first line", "must name the columns"]),
         ("a\n1\n", "a", ["no column besides 'a'"]),
