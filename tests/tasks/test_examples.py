@@ -113,6 +113,6 @@ def test_results_say_what_a_network_takes_or_are_refused(tmp_path):
 
 def test_a_batch_of_more_than_there_is_is_said():
     examples = Examples(TENSORS)
-    assert batch_notes(weights=examples.batches(11), alphas=examples.batches(10)) == [
-        "a batch of 11 is more than the 10 examples for the weights: each batch is all of them"
-    ]
+    assert batch_notes(
+        weights=examples.batches(11, shuffle=True), alphas=examples.batches(10, shuffle=False)
+    ) == ["a batch of 11 is more than the 10 examples for the weights: each batch is all of them"]
