@@ -102,6 +102,19 @@ class Plan:
         return slice(start, start + length)
 
 
+def batch_notes(**streams: object) -> list[str]:
+    """A sentence for each stream, by what it is for, whose examples are fewer than a batch."""
+    notes = []
+    for purpose, stream in streams.items():
+        plan = getattr(stream, "plan", None)
+        if isinstance(plan, Plan) and plan.is_one_batch_of_less:
+            notes.append(
+                f"a batch of {plan.batch_size:,} is more than the {plan.size:,} examples for the "
+                f"{purpose}: each batch is all of them"
+            )
+    return notes
+
+
 class Batches(ABC):
     """The batches of a split, epoch after epoch: `len(batches)` of them in each."""
 

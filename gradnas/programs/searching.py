@@ -123,7 +123,7 @@ def _run(
     is_main = distributed.is_main()
     settings = config.state_settings()
     # Where a run was stopped, go on from its last checkpoint.
-    sentences = task.notes + take_up(
+    sentences = task.first_notes() + take_up(
         run, settings, device, task.load_state_dict, task.redistributed
     )
     bar = Progress(

@@ -157,6 +157,8 @@ def _train(
     settings = config.state_settings()
     # Where a run was stopped, go on from its last checkpoint.
     sentences = take_up(run, settings, device, task.load_state_dict, task.redistributed)
+    if title == MAIN:
+        sentences = task.first_notes() + sentences
     bar = Progress(
         title,
         config.epochs,
@@ -169,7 +171,7 @@ def _train(
         run if is_main else None, task.state_dict, config.checkpoint_seconds, settings
     )
     with bar, keeper:
-        for sentence in task.notes + sentences if title == MAIN else sentences:
+        for sentence in sentences:
             bar.say(sentence)
         stopped = False
         is_first_here = True

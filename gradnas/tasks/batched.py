@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.base import Architecture
-from gradnas.data.base import Plan
 from gradnas.precision import autocast, cuda_products
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
@@ -73,19 +72,6 @@ def first_tensor(batch: Any) -> Tensor:
 def size_of(batch: Any) -> int:
     """Examples in a batch."""
     return len(first_tensor(batch))
-
-
-def batch_notes(**streams: Any) -> list[str]:
-    """A sentence for each stream, by what it is for, whose examples are fewer than a batch."""
-    notes = []
-    for purpose, stream in streams.items():
-        plan = getattr(stream, "plan", None)
-        if isinstance(plan, Plan) and plan.is_one_batch_of_less:
-            notes.append(
-                f"a batch of {plan.batch_size:,} is more than the {plan.size:,} examples for the "
-                f"{purpose}: each batch is all of them"
-            )
-    return notes
 
 
 class Calls(Generic[B]):
@@ -143,7 +129,6 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
         self.held_out = held_out
         self.measure = measure
         self.place = BatchPlace(len(train))
-        self.notes += batch_notes(weights=train, alphas=valid)
         self._valid: Iterator[B] | None = None
         self._next_valid = -1
 
@@ -364,7 +349,6 @@ class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
         self.test = test
         self.place = BatchPlace(len(train))
         self.precision: str = getattr(config, "precision", "fp32")
-        self.notes += batch_notes(training=train)
 
     # -- what a kind says --
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from torch import Tensor
 
 from gradnas import distributed
+from gradnas.data.base import batch_notes
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
@@ -53,6 +54,11 @@ class SearchTask(Outcome[S], Generic[S, B]):
         search.health.watch(getattr(config, "guard", "warn"))
         tables = tables_of(search.supernet)
         self.trajectory = {f"{name}/0000": table for name, table in tables.items()}
+
+    def first_notes(self) -> list[str]:
+        """What is to be said before the first step."""
+        train = getattr(self, "train", None)
+        return self.notes + batch_notes(weights=train, alphas=getattr(self, "valid", None))
 
     # -- position and state --
 

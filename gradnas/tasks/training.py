@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.data.base import batch_notes
 from gradnas.randomness import random_state, set_random_state
 from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
@@ -52,7 +53,10 @@ class TrainTask(ABC, Generic[T, B]):
         self.epoch = 0
         self.means = Means()
         self.memory_mib = 0.0
-        self.notes: list[str] = []
+
+    def first_notes(self) -> list[str]:
+        """What is to be said before the first step."""
+        return batch_notes(training=getattr(self, "train", None))
 
     # -- position and state --
 

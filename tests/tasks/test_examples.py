@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from gradnas.data.base import batch_notes
 from gradnas.runs import RESULTS, Run
-from gradnas.tasks.batched import batch_notes
 from gradnas.tasks.example_kind import inputs_of, task_of
 from gradnas.tasks.examples import Examples
 

@@ -84,7 +84,7 @@ class Images(ImagesDataPart, Kind[SearchConfig, TrainConfig, ImageData]):
     ) -> ImageSearch:
         with noted_warnings() as notes:
             task = ImageSearch(config, data, device)
-        task.notes += notes
+        task.notes = notes
         return task
 
     def train_task(

@@ -117,7 +117,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     def search_task(self, config: TaskSearchConfig, data: Task, device: torch.device) -> TaskSearch:
         with noted_warnings() as notes:
             task = TaskSearch(config, data, device)
-        task.notes += [*notes, *task.search.supernet.notes(), *steady_notes(config, data)]
+        task.notes = [*notes, *task.search.supernet.notes(), *steady_notes(config, data)]
         task.notes += direction_notes(config.measures)
         return task
 
