@@ -1,6 +1,6 @@
 """Time and memory of one training step of a derived network.
 
-    # DARTS_V2, 20 cells, 36 channels, batch 96: plain (NCHW), channels-last, compiled, bf16
+    # DARTS_V2, 20 cells, 36 channels, batch 96: plain (NCHW), channels-last, accelerated
     python benchmarks/train_step.py
     python benchmarks/train_step.py --cells 8 --channels 16 --batch 32 --repeats 5
 
@@ -30,8 +30,9 @@ from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.images.training import ImageTraining
 
 VARIANTS = {
-    "plain": {},
-    "channels-last": {},
+    "plain": {"accelerated": False},
+    "channels-last": {"accelerated": False},
+    "accelerated": {},
     "channels-last, compiled": {"compile": "default"},
     "channels-last, bf16": {"precision": "bf16"},
     "channels-last, compiled, bf16": {"compile": "default", "precision": "bf16"},

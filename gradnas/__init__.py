@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from gradnas.spaces import RecurrentDropout as RecurrentDropout
     from gradnas.spaces import Space as Space
     from gradnas.spaces import Stage as Stage
+    from gradnas.spaces.blocks.accelerate import accelerate as accelerate
     from gradnas.spaces.derive import derive as derive
     from gradnas.spaces.original import load_original_weights as load_original_weights
     from gradnas.spaces.replace import replace as replace
@@ -138,6 +139,7 @@ _MODULES = {
     "RecurrentDropout": "gradnas.spaces",
     "Space": "gradnas.spaces",
     "Stage": "gradnas.spaces",
+    "accelerate": "gradnas.spaces.blocks.accelerate",
     "derive": "gradnas.spaces.derive",
     "load_original_weights": "gradnas.spaces.original",
     "AuxiliarySkip": "gradnas.stabilizers",

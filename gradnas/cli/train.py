@@ -56,6 +56,7 @@ def train_what(command: TrainCommand) -> None:
     say(notes_of_task)
     changes = command.replacements(config, "auxiliary", "valid_fraction", "compile", "lr")
     changes |= _random(command)
+    changes |= _accelerated(command, config)
     config = replace(config, **changes)
     config.check_architecture()  # an unknown operation is refused before data are read
     device = device_of(config.device)
@@ -78,6 +79,16 @@ def _random(command: TrainCommand) -> dict[str, int]:
         raise ValueError("--random-cells is another name of --random: give one of them")
     number = command.random if command.random is not None else command.random_cells
     return {} if number is None else {"random_cells": number}
+
+
+def _accelerated(command: TrainCommand, config: TrainSettings) -> dict[str, bool]:
+    """Whether blocks run on kernels of ours, where that was asked for."""
+    if command.plain is None:
+        return {}
+    if not hasattr(config, "accelerated"):
+        kind = type(config).__name__
+        raise ValueError(f"--plain is no setting of {kind}, which this run is of")
+    return {"accelerated": not command.plain}
 
 
 def _config(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import Field, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
@@ -131,6 +131,8 @@ class Settings:
             del settings["selection"]
         if settings.get("division") is None:
             settings.pop("division", None)  # checkpoints of earlier versions have none
+        if settings.get("accelerated") is False:
+            del settings["accelerated"]  # as in checkpoints of earlier versions
         data = settings.get("data")
         if isinstance(data, dict):
             settings["data"] = {k: v for k, v in data.items() if k not in DATA_MAY_CHANGE}
@@ -287,6 +289,9 @@ class TrainSettings(Settings):
             except ValueError as error:
                 raise ValueError(f"{where}.genotype: {error}") from error
             obj = {**obj, "genotype": to_json(architecture)}
+        if any(field.name == "accelerated" for field in fields(cls)):
+            # A run of an earlier version was plain, and goes on as it began.
+            obj = {"accelerated": False, **obj}
         return build(cls, obj, where)
 
 

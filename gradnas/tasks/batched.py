@@ -355,7 +355,7 @@ class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
     def set_learning_rate(self) -> None:
         """Set that of the coming step, where it changes."""
 
-    def network_for(self, batch: B) -> nn.Module:
+    def network_for(self, batch: B) -> Callable[..., Any]:
         """What is run on a batch."""
         del batch
         return self.network

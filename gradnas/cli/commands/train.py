@@ -33,6 +33,9 @@ class TrainCommand(RunOptions):
         Literal["no", "default", "reduce-overhead"] | None, arg(help_behavior_hint="")
     ] = None
     """torch.compile: default, or reduce-overhead for CUDA graphs; minutes at the start."""
+    plain: Flag = None
+    """On a CPU, train on torch's own operations, not on the kernels of gradnas.accelerate: several
+    bits differ, and it takes longer."""
     random: Whole = None
     """Train so many random architectures in the same way, for comparison; within the budget of the
     search, if it had one."""

@@ -171,6 +171,8 @@ class TrainConfig(TrainSettings):
         compile: `"default"` compiles the training step with `torch.compile` (minutes at the start,
             and a C++ compiler on the CPU), `"reduce-overhead"` also captures it in CUDA graphs;
             `"no"` for neither.
+        accelerated: train on the kernels of `gradnas.accelerate` where there are some: on a CPU, in
+            fp32, without `compile`. The numbers are the same up to rounding.
         random_cells: so many cells drawn at random are trained in the same way afterwards, each in
             a folder `random/K` of the run, so that a reader sees whether the search helped.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
@@ -204,6 +206,7 @@ class TrainConfig(TrainSettings):
     valid_fraction: float = 0.0
     precision: Precision = "fp32"
     compile: Literal["no", "default", "reduce-overhead"] = "no"
+    accelerated: bool = True
     random_cells: int = 0
     max_steps: int | None = None
     seed: int = 0

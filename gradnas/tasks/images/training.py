@@ -19,6 +19,7 @@ from gradnas.objectives import CrossEntropy
 from gradnas.precision import check_precision
 from gradnas.randomness import seed_for
 from gradnas.runs import Record
+from gradnas.spaces.blocks.accelerate import accelerate
 from gradnas.tasks.batched import BatchedTraining
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls
 from gradnas.tasks.images.search import SMALLEST_HELD_OUT_BATCH
@@ -47,6 +48,7 @@ class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
         network = build_network(config, data) if network is None else network
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.copy_from_main([*network.parameters(), *network.buffers()])
+        self._accelerated = accelerate(network) if config.accelerated else network
         self._compiled = None
         if config.compile != "no":
             self._compiled = _compiled(network, config, device)
@@ -128,11 +130,13 @@ class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(moment)
 
-    def network_for(self, batch: ImageBatch) -> nn.Module:
+    def network_for(self, batch: ImageBatch) -> Callable[..., Any]:
         # The last batch of an epoch may have another size: it is not worth a second compilation.
         share, num_larger = divmod(self.config.batch_size, distributed.world())
         is_whole = len(batch[1]) in (share, share + bool(num_larger))
-        return self._compiled if self._compiled is not None and is_whole else self.network
+        if self._compiled is not None:
+            return self._compiled if is_whole else self.network
+        return self._accelerated
 
     # -- epochs --
 

@@ -221,7 +221,7 @@ class TaskTrainConfig(TaskSettings, TrainSettings):
             afterwards, each in a folder `random/K` of the run.
         cost: of the search before it; with a budget, random networks are within it too.
         max_steps: stop after so many steps, and evaluate (to try a setting out).
-        threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
+        accelerated, threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
         division: train on the part of the training data that trains the weights of a search, and
             measure on the other part (or on the task's validation data); the test data are not
             read.
@@ -240,6 +240,7 @@ class TaskTrainConfig(TaskSettings, TrainSettings):
     weight_decay: float = 3e-4
     clip_norm: float | None = 5.0
     precision: Precision = "fp32"
+    accelerated: bool = True
     random_cells: int = 0
     cost: ExpectedCost | None = None
     max_steps: int | None = None

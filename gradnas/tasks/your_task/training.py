@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gradnas.randomness import seed_for, seeded
 from gradnas.runs import Record, State
 from gradnas.search.checks import scalar
 from gradnas.search.modes import Modes
+from gradnas.spaces.blocks.accelerate import accelerate
 from gradnas.tasks.batched import Parts
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.training import TrainTask, update
@@ -64,6 +66,7 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
         steps = steps_of(config.epochs, self.train.length, config.max_steps)
         self.schedule = OwnSchedule(task, self.optimizer, steps)
         self.steps = 0
+        self._kernels = accelerate(network).at_work if config.accelerated else nullcontext
         torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
     # -- position --
@@ -102,7 +105,7 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
     def step(self, batch: Any) -> Parts:
         precision = self.config.precision
         with cuda_products(precision):
-            with autocast(precision, self.device):
+            with autocast(precision, self.device), self._kernels():
                 loss, parts = self.losses(self.outputs(self.network, batch), batch)
             scalar(loss, "train").backward()
         weights = self.config.weights

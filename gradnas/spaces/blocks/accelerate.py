@@ -1,0 +1,151 @@
+"""`accelerate`: a plain network whose blocks train on C++ kernels, on the CPU.
+
+The network stays what it is: nothing is put into it or taken from it, so that its `state_dict`, its
+pickles, copies and exports, its hooks and its eval mode are those of the plain one. Only for the
+time of a call do the sequences that hold runs of known layers (`recognise`) compute these together
+(`run`); every other layer is called.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnas.modules.synchronised import norms_are_synchronised
+from gradnas.spaces.blocks.recognise import Run, is_known_sequence, runs_of
+from gradnas.spaces.blocks.run import run_stages
+from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
+from gradnas.spaces.native import is_transformed
+
+
+def accelerate(network: nn.Module) -> Accelerated:
+    """The network as a function that trains faster on a CPU, with the same parameters.
+
+    Its numbers are those of the network up to rounding. What is recognised, in any `nn.Sequential`
+    of any module: [ReLU or ReLU6], [depthwise convolution of 3, 5 or 7 pixels], [1x1 convolution],
+    BatchNorm, once or several times, and the activation that follows. `print` says what was.
+
+    Everything is as in the network itself in eval mode, for a hooked or changed layer, a frozen
+    BatchNorm, on other devices than the CPU, under autocast, `torch.func`, `torch.compile` and
+    without a C++ compiler; second derivatives are computed on torch's operations.
+
+    Not for calls from several threads at once.
+
+        fast = gradnas.accelerate(network)
+        loss = F.cross_entropy(fast(images), labels)  # optimiser and checkpoints: of network
+    """
+    return Accelerated(network)
+
+
+class Accelerated:
+    """A network that `accelerate` took.
+
+    Attributes:
+        network: the module itself, unchanged.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        with self.at_work():
+            return self.network(*args, **named)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within, whatever calls the network, or a part of it, has the kernels."""
+        replaced = []
+        try:
+            for module in self.network.modules():
+                if is_known_sequence(module) and _has_norm(module):
+                    # Not by an assignment, which registers what is assigned.
+                    module.__dict__["forward"] = functools.partial(_in_sequence, module)
+                    replaced.append(module)
+            yield
+        finally:
+            for module in replaced:
+                del module.__dict__["forward"]
+
+    def __repr__(self) -> str:
+        lines = []
+        num_taken = 0
+        num_layers = 0
+        for name, module in self.network.named_modules():
+            if not list(module.children()):
+                num_layers += 1
+            if not is_known_sequence(module):
+                continue
+            names = list(module._modules)
+            for run in _as_in_training(module):
+                num_taken += run.last - run.first
+                kinds = []
+                for layer in list(module)[run.first : run.last]:  # type: ignore[arg-type]
+                    kinds.append(type(layer).__name__)
+                place = f"{name}.{names[run.first]}" if name else names[run.first]
+                lines.append(f"  {place} to {names[run.last - 1]}: {', '.join(kinds)}")
+        head = f"{num_taken} of {num_layers} layers are computed in {len(lines)} runs"
+        return "\n".join([f"Accelerated {type(self.network).__name__}: {head}", *lines])
+
+
+def _as_in_training(sequence: nn.Module) -> list[Run]:
+    """The runs of a sequence, in whichever mode it is."""
+    layers = list(sequence.children())
+    modes = [layer.training for layer in layers]
+    try:
+        for layer in layers:
+            layer.training = True
+        return runs_of(layers)
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+
+
+def _is_followed() -> bool:
+    """Whether something follows torch's own operations, or changes them."""
+    if torch.compiler.is_compiling() or is_transformed() or norms_are_synchronised():
+        return True
+    if torch.is_autocast_enabled("cpu") or torch._C._len_torch_function_stack():
+        return True
+    if nn.modules.module._has_any_global_hook():
+        return True
+    # A checkpoint (torch.utils.checkpoint) will compute this again, when nothing is replaced.
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and "checkpoint" in getattr(hooks[0], "__module__", "")
+
+
+def _has_norm(sequence: nn.Module) -> bool:
+    return any(type(layer) is nn.BatchNorm2d for layer in sequence._modules.values())
+
+
+def _in_sequence(sequence: nn.Module, x: Any) -> Any:
+    """What `nn.Sequential.forward` does, with runs of known layers computed together."""
+    layers: tuple[nn.Module, ...] = tuple(sequence._modules.values())  # type: ignore[assignment]
+    if _is_followed():
+        return _called(layers, x)
+    at = 0
+    for run in runs_of(layers):
+        x = _called(layers[at : run.first], x)
+        computed = None
+        if type(x) is Tensor:
+            computed = run_stages(run.stages, run.last_act, x, run.weights)
+        if computed is None:
+            x = _called(layers[run.first : run.last], x)
+        else:
+            x, statistics = computed
+            updates: Updates = []
+            for norm, (mean_C, var_C) in zip(run.norms, statistics, strict=True):
+                updates.append(Update(norm, mean_C, var_C))
+            update_running_statistics(updates)
+        at = run.last
+    return _called(layers[at:], x)
+
+
+def _called(layers: Sequence[nn.Module], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x

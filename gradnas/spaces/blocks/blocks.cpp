@@ -1,0 +1,538 @@
+// Channels-last kernels of accelerated blocks for the CPU; kernels.py compiles this file at first use, with -DREAL=float
+// or double, and describes every function. A map is (B, H, W, C) in memory, with any number of channels.
+//
+// A stage is: scale and shift (of the BatchNorm before it), activation, depthwise convolution, pointwise convolution; each
+// may be missing. A few images at a time stay in the second-level cache from the first of these to the last.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define BYTES 64
+#define ROWS 8
+#elif defined(__AVX__)
+#define BYTES 32
+#define ROWS 4
+#elif defined(__aarch64__)
+#define BYTES 16
+#define ROWS 8
+#else
+#define BYTES 16
+#define ROWS 4
+#endif
+typedef int64_t i64;
+typedef REAL T;
+typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+#define UNROLL _Pragma("GCC unroll 64")
+static const i64 L = BYTES / sizeof(T);
+static const i64 BLOCK = 64;  // pixels that stay in the nearest cache
+
+static inline V load(const T* p) { return *(const V*)p; }
+static inline void store(T* p, V v) { *(V*)p = v; }
+
+// The first n of L numbers; where memory ends there, the others must not be touched.
+#if defined(__AVX512F__)
+static inline V masked(const float* p, i64 n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+static inline V masked(const double* p, i64 n) { return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+static inline void masked(float* p, V v, i64 n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+static inline void masked(double* p, V v, i64 n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+#else
+static inline V masked(const T* p, i64 n) { V v = {}; for (i64 l = 0; l < n; l++) v[l] = p[l]; return v; }
+static inline void masked(T* p, V v, i64 n) { for (i64 l = 0; l < n; l++) p[l] = v[l]; }
+#endif
+static inline V load(const T* p, i64 n) { return n >= L ? load(p) : masked(p, n); }
+static inline void store(T* p, V v, i64 n) { if (n >= L) store(p, v); else masked(p, v, n); }
+
+static inline i64 rounded(i64 n) { return (n + L - 1) / L * L; }
+
+// Scratch on the border of a cache line, of zeros where it is new. It is kept from call to call, one for each thread and
+// place; a build with sanitizers gets it anew, of the exact size, so that they see where it ends.
+struct Kept { void* at = nullptr; size_t size = 0; ~Kept() { std::free(at); } };
+struct Scratch {
+  T* p;
+  explicit Scratch(int place, i64 count) {
+    const size_t size = (std::max<i64>(count, 1) * sizeof(T) + 63) / 64 * 64;
+#ifdef __SANITIZE_ADDRESS__
+    (void)place;
+    p = (T*)std::aligned_alloc(64, size);
+    if (!p) throw std::bad_alloc();
+    std::memset((void*)p, 0, size);
+#else
+    static thread_local Kept kept[8];
+    Kept& k = kept[place];
+    if (k.size < size) {
+      std::free(k.at);
+      k.size = 0;
+      k.at = std::aligned_alloc(64, size);
+      if (!k.at) throw std::bad_alloc();
+      k.size = size;
+      std::memset(k.at, 0, size);
+    }
+    p = (T*)k.at;
+#endif
+  }
+#ifdef __SANITIZE_ADDRESS__
+  ~Scratch() { std::free(p); }
+#endif
+  Scratch(const Scratch&) = delete;
+};
+
+// ---- activations: 0 none, 1 ReLU, 2 ReLU6 ----
+
+static inline V activate(V v, i64 act) {  // not max and min: NaN must stay NaN
+  const V zero = {}, six = zero + T(6);
+  if (act) v = v < zero ? zero : v;
+  if (act == 2) v = v > six ? six : v;
+  return v;
+}
+static inline V gate(V v, V grad, i64 act) {  // the derivative at v, times grad
+  const V zero = {}, six = zero + T(6);
+  if (act) grad = v <= zero ? zero : grad;
+  if (act == 2) grad = v >= six ? zero : grad;
+  return grad;
+}
+
+// Vectors of channels, filled up with zeros to whole vectors.
+static std::vector<T> padded(const T* v, i64 C) {
+  std::vector<T> out(rounded(C), T(0));
+  if (v) std::copy(v, v + C, out.begin());
+  return out;
+}
+
+// ---- depthwise convolutions of L channels of one image, in a scratch with a border of `pad` pixels ----
+
+static void fill(T* u, const T* x, i64 H, i64 W, i64 C, i64 n, i64 pad, const T* scale, const T* shift, i64 act) {
+  const i64 Wp = W + 2 * pad;
+  const V zero = {};
+  V a = zero, b = zero;
+  if (scale) { a = load(scale); b = load(shift); }
+  std::memset(u, 0, pad * Wp * L * sizeof(T));
+  for (i64 h = 0; h < H; h++) {
+    T* row = u + (h + pad) * Wp * L;
+    std::memset(row, 0, pad * L * sizeof(T));
+    for (i64 w = 0; w < W; w++) {
+      V v = load(x + (h * W + w) * C, n);
+      if (scale) v = v * a + b;
+      store(row + (w + pad) * L, activate(v, act));
+    }
+    std::memset(row + (W + pad) * L, 0, pad * L * sizeof(T));
+  }
+  std::memset(u + (H + pad) * Wp * L, 0, pad * Wp * L * sizeof(T));
+}
+
+template <int K, int D, int S, int N> static inline void pixels(const T* u, i64 Wp, const T* k, T* out, i64 step) {
+  V acc[N];
+  UNROLL for (int j = 0; j < N; j++) acc[j] = V{};
+  for (int ky = 0; ky < K; ky++) UNROLL for (int kx = 0; kx < K; kx++) {
+    const V t = load(k + (ky * K + kx) * L);
+    const T* p = u + (ky * D * Wp + kx * D) * L;
+    UNROLL for (int j = 0; j < N; j++) acc[j] += t * load(p + j * S * L);
+  }
+  UNROLL for (int j = 0; j < N; j++) store(out + j * step, acc[j]);
+}
+
+// out[h, w] = sum over taps of u[h * S + ky * D, w * S + kx * D] * k[ky, kx]; out has whole vectors
+template <int K, int D, int S> static void convolve(const T* u, i64 Wp, const T* k, T* out, i64 Ho, i64 Wo, i64 step) {
+  for (i64 h = 0; h < Ho; h++) {
+    const T* row = u + h * S * Wp * L;
+    T* to = out + h * Wo * step;
+    i64 w = 0;
+    for (; w + 8 <= Wo; w += 8) pixels<K, D, S, 8>(row + w * S * L, Wp, k, to + w * step, step);
+    for (; w + 4 <= Wo; w += 4) pixels<K, D, S, 4>(row + w * S * L, Wp, k, to + w * step, step);
+    for (; w < Wo; w++) pixels<K, D, S, 1>(row + w * S * L, Wp, k, to + w * step, step);
+  }
+}
+
+// sums[ky, kx] += sum over pixels of g[h, w] * u[h * S + ky * D, w * S + kx * D], for NY rows of taps from u on
+template <int K, int D, int S, int NY>
+static void correlate_rows(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, double* sums) {
+  const int N = 2;  // pixels at once: neighbouring taps share what they load
+  V acc[NY * K];
+  UNROLL for (int t = 0; t < NY * K; t++) acc[t] = V{};
+  for (i64 h = 0; h < Ho; h++) {
+    const T *row = u + h * S * Wp * L, *grads = g + h * Wo * step;
+    i64 w = 0;
+    for (; w + N <= Wo; w += N) {
+      V d[N];
+      UNROLL for (int j = 0; j < N; j++) d[j] = load(grads + (w + j) * step);
+      const T* p = row + w * S * L;
+      UNROLL for (int ky = 0; ky < NY; ky++) UNROLL for (int kx = 0; kx < K; kx++) UNROLL for (int j = 0; j < N; j++)
+        acc[ky * K + kx] += d[j] * load(p + (ky * D * Wp + kx * D + j * S) * L);
+    }
+    for (; w < Wo; w++) {
+      const V d = load(grads + w * step);
+      const T* p = row + w * S * L;
+      UNROLL for (int ky = 0; ky < NY; ky++) UNROLL for (int kx = 0; kx < K; kx++)
+        acc[ky * K + kx] += d * load(p + (ky * D * Wp + kx * D) * L);
+    }
+  }
+  for (int t = 0; t < NY * K; t++) for (i64 l = 0; l < L; l++) sums[t * L + l] += acc[t][l];
+}
+
+template <int K, int D, int S>
+static void correlate(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, double* sums) {
+  const int NY = K <= 5 ? K : 1;  // as many sums as there are registers for
+  for (int ky = 0; ky < K; ky += NY) correlate_rows<K, D, S, NY>(u + ky * D * Wp * L, Wp, g, Ho, Wo, step, sums + ky * K * L);
+}
+
+// the compiled widths and dilations
+#define BY_DILATION(d, call) if ((d) == 1) { const int D = 1; call; } else { const int D = 2; call; }
+#define BY_KERNEL(k, d, call) \
+  if ((k) == 3) { const int K = 3; BY_DILATION(d, call) } else if ((k) == 5) { const int K = 5; BY_DILATION(d, call) } \
+  else { const int K = 7; BY_DILATION(d, call) }
+#define BY_STRIDE(s, k, d, call) \
+  if ((s) == 1) { const int S = 1; BY_KERNEL(k, d, call) } else { const int S = 2; BY_KERNEL(k, d, call) }
+
+// ---- products ----
+
+template <int NO, int NP> static inline void rows(i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+  V acc[NP][NO];
+  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
+  for (i64 i = 0; i < I; i++) {
+    V r[NO];
+    UNROLL for (int o = 0; o < NO; o++) r[o] = load(M + i * ldm + o * L);
+    UNROLL for (int j = 0; j < NP; j++) {
+      const T s = x[j * ldx + i];
+      UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o];
+    }
+  }
+  UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) store(y + j * ldy + o * L, acc[j][o]);
+}
+
+template <int NO> static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+  i64 p = 0;
+  for (; p + ROWS <= P; p += ROWS) rows<NO, ROWS>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
+  for (; p + 2 <= P; p += 2) rows<NO, 2>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
+  for (; p < P; p++) rows<NO, 1>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
+}
+
+// How many of `left` vectors are taken at once: three, but not three and one.
+static inline i64 at_once(i64 left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
+
+// y (P, ldm) = x (P, I) M (I, ldm); ldm is a number of whole vectors
+static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+  for (i64 o = 0; o < ldm;) {
+    const i64 n = at_once((ldm - o) / L);
+    if (n == 3) columns<3>(P, I, x, ldx, M + o, ldm, y + o, ldy);
+    else if (n == 2) columns<2>(P, I, x, ldx, M + o, ldm, y + o, ldy);
+    else columns<1>(P, I, x, ldx, M + o, ldm, y + o, ldy);
+    o += n * L;
+  }
+}
+
+template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+  V acc[R][N];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) acc[r][n] = V{};
+  for (i64 p = 0; p < P; p++) {
+    V v[N];
+    UNROLL for (int n = 0; n < N; n++) v[n] = load(y + p * ldy + n * L);
+    UNROLL for (int r = 0; r < R; r++) {
+      const T s = x[p * ldx + r];
+      UNROLL for (int n = 0; n < N; n++) acc[r][n] += s * v[n];
+    }
+  }
+  T flat[R * N * L];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) store(flat + (r * N + n) * L, acc[r][n]);
+  for (int r = 0; r < R; r++) for (i64 l = 0; l < N * L; l++) out[r * ldy + l] += flat[r * N * L + l];
+}
+
+template <int N> static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+  i64 i = 0;
+  for (; i + ROWS <= I; i += ROWS) tile<ROWS, N>(P, x + i, ldx, y, ldy, out + i * ldy);
+  for (; i + 4 <= I; i += 4) tile<4, N>(P, x + i, ldx, y, ldy, out + i * ldy);
+  for (; i < I; i++) tile<1, N>(P, x + i, ldx, y, ldy, out + i * ldy);
+}
+
+// out (I, ldy) += x (P, I)^T y (P, ldy)
+static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+  for (i64 o = 0; o < ldy;) {
+    const i64 n = at_once((ldy - o) / L);
+    if (n == 3) tiles<3>(P, I, x, ldx, y + o, ldy, out + o);
+    else if (n == 2) tiles<2>(P, I, x, ldx, y + o, ldy, out + o);
+    else tiles<1>(P, I, x, ldx, y + o, ldy, out + o);
+    o += n * L;
+  }
+}
+
+// ---- means and squares, combined by the rule of Chan, Golub and LeVeque ----
+
+struct Moments {
+  std::vector<double> mean, squares;
+  double count = 0;
+  explicit Moments(i64 C) : mean(C, 0.0), squares(C, 0.0) {}
+  void add(double n, const double* m, const double* q, i64 from, i64 to) {  // the count is raised by the caller
+    const double share = n / (count + n), factor = count * share;
+    for (i64 c = from; c < to; c++) {
+      const double d = m[c - from] - mean[c];
+      squares[c] += q[c - from] + d * d * factor;
+      mean[c] += d * share;
+    }
+  }
+};
+
+// z (P, C) of the map = the scratch (P, ld), and its moments
+static void keep(i64 P, i64 C, const T* from, i64 ld, T* z, Moments& moments) {
+  for (i64 c = 0; c < C; c += L) {
+    const i64 n = std::min(L, C - c);
+    V s[2] = {V{}, V{}}, q[2] = {V{}, V{}};
+    for (i64 p = 0; p < P; p++) { const V v = load(from + p * ld + c); s[p & 1] += v; store(z + p * C + c, v, n); }
+    const V mean = (s[0] + s[1]) / T(P);
+    for (i64 p = 0; p < P; p++) { const V d = load(from + p * ld + c) - mean; q[p & 1] += d * d; }
+    const V all = q[0] + q[1];
+    double m[L], squares[L];
+    for (i64 l = 0; l < L; l++) { m[l] = mean[l]; squares[l] = all[l]; }
+    moments.add(double(P), m, squares, c, c + n);
+  }
+  moments.count += double(P);
+}
+
+// ---- a stage ----
+
+struct Size {
+  i64 B, H, W, I, O, S, K, D, pad, Wp, Hp, Ho, Wo, ldi, ldo, vectors, images;
+  Size(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) : B(B), H(H), W(W), I(I), O(O), S(S), K(K), D(D) {
+    pad = K ? D * (K / 2) : 0;
+    Wp = W + 2 * pad; Hp = H + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
+    ldi = rounded(I); ldo = rounded(O); vectors = ldi / L;
+    // of small maps several at a time, so that sums run over enough pixels
+    images = std::max<i64>(1, std::min(256 / (Ho * Wo), 1300 / (Hp * Wp)));
+  }
+  i64 bordered() const { return Hp * Wp * L; }
+};
+
+// weights (I, K, K) of whole vectors of channels, as they are and turned by half a turn
+static void taps(const Size& z, const T* weight, std::vector<T>& straight, std::vector<T>& turned) {
+  const i64 kk = z.K * z.K;
+  straight.assign(z.ldi * kk, T(0));
+  turned.assign(z.ldi * kk, T(0));
+  for (i64 c = 0; c < z.I; c++) for (i64 t = 0; t < kk; t++) {
+    const i64 at = (c / L) * kk * L + c % L;
+    straight[at + t * L] = weight[c * kk + t];
+    turned[at + (kk - 1 - t) * L] = weight[c * kk + t];
+  }
+}
+
+// d (P, ldi) = what enters the pointwise convolution, of `count` images from `b` on; u keeps what entered the depthwise one
+static void enter(const Size& z, i64 b, i64 count, const T* x, const T* scale, const T* shift, i64 act,
+    const T* straight, T* u, T* d) {
+  const i64 kk = z.K * z.K, P = z.Ho * z.Wo;
+  for (i64 k = 0; k < count; k++) for (i64 v = 0; v < z.vectors; v++) {
+    T* uv = u + (k * z.vectors + v) * z.bordered();
+    const i64 c = v * L;
+    fill(uv, x + (b + k) * z.H * z.W * z.I + c, z.H, z.W, z.I, std::min(L, z.I - c), z.pad,
+         scale ? scale + c : 0, scale ? shift + c : 0, act);
+    if (d) { BY_STRIDE(z.S, z.K, z.D, (convolve<K, D, S>(uv, z.Wp, straight + v * kk * L, d + k * P * z.ldi + c, z.Ho, z.Wo, z.ldi))) }
+  }
+}
+
+// the same without a depthwise convolution, of `count` pixels
+static void enter_pixels(i64 count, i64 C, i64 ld, const T* x, const T* scale, const T* shift, i64 act, T* d) {
+  for (i64 p = 0; p < count; p++) for (i64 c = 0; c < C; c += L) {
+    V v = load(x + p * C + c, C - c);
+    if (scale) v = v * load(scale + c) + load(shift + c);
+    store(d + p * ld + c, activate(v, act));
+  }
+}
+
+static void forward(const Size& z, const T* x, const T* scale_, const T* shift_, i64 act, const T* depthwise,
+    const T* pointwise, T* out, double* mean, double* var, int threads) {
+  std::vector<T> straight, turned, M;
+  const std::vector<T> scale = padded(scale_, z.I), shift = padded(shift_, z.I);
+  const T *a = scale_ ? scale.data() : 0, *s = shift.data();
+  if (z.K) taps(z, depthwise, straight, turned);
+  if (pointwise) {
+    M.assign(z.I * z.ldo, T(0));
+    for (i64 o = 0; o < z.O; o++) for (i64 i = 0; i < z.I; i++) M[i * z.ldo + o] = pointwise[o * z.I + i];
+  }
+  std::vector<Moments> moments(threads, Moments(z.O));
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    const i64 last = z.B * (thread + 1) / threads, per = z.Ho * z.Wo;
+    Scratch u(0, z.K ? z.images * z.vectors * z.bordered() : 0), d(1, (z.K ? z.images * per : BLOCK) * z.ldi), y(2, BLOCK * z.ldo);
+    for (i64 b = z.B * thread / threads; b < last; b += z.images) {
+      const i64 count = std::min(z.images, last - b), P = count * per;
+      if (z.K) enter(z, b, count, x, a, s, act, straight.data(), u.p, d.p);
+      for (i64 p = 0; p < P; p += BLOCK) {
+        const i64 n = std::min(BLOCK, P - p);
+        const T* from = d.p + p * z.ldi;
+        if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
+        if (pointwise) { product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo); from = y.p; }
+        keep(n, z.O, from, z.ldo, out + (b * per + p) * z.O, moments[thread]);
+      }
+    }
+  }
+  for (int t = 1; t < threads; t++) if (moments[t].count > 0) {
+    moments[0].add(moments[t].count, moments[t].mean.data(), moments[t].squares.data(), 0, z.O);
+    moments[0].count += moments[t].count;
+  }
+  for (i64 o = 0; o < z.O; o++) { mean[o] = moments[0].mean[o]; var[o] = moments[0].squares[o] / moments[0].count; }
+}
+
+// What the gradient of a BatchNorm's input is made of, for each channel: y = scale z + shift, (z - mean) inverse is
+// normalised; m1 and m2 are the means of the gradient and of its product with the normalised value.
+struct Norm { std::vector<T> scale, shift, mean, inverse, m1, m2; };
+
+static Norm norm_of(i64 C, const T* n, const T* means) {  // (scale, shift, mean, inverse), each (C,); (m1, m2)
+  return Norm{padded(n, C), padded(n + C, C), padded(n + 2 * C, C), padded(n + 3 * C, C),
+              padded(means, C), padded(means ? means + C : 0, C)};
+}
+
+static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
+    const T* out, const T* norm_z, const T* means_z, i64 act_z, const T* grad, i64 ldg, T* gx, T* gdepthwise,
+    T* gpointwise, double* sums_x, int threads) {
+  const i64 kk = z.K * z.K, per = z.Ho * z.Wo;
+  std::vector<T> straight, turned, M;
+  const Norm nz = norm_of(z.O, norm_z, means_z);
+  Norm nx;
+  if (norm_x) nx = norm_of(z.I, norm_x, 0);
+  const T *a = norm_x ? nx.scale.data() : 0, *s = norm_x ? nx.shift.data() : 0;
+  if (z.K) taps(z, depthwise, straight, turned);
+  const bool inner = gx || gdepthwise;  // whether the gradient of what enters the pointwise convolution is needed
+  if (pointwise && inner) {
+    M.assign(z.O * z.ldi, T(0));
+    for (i64 o = 0; o < z.O; o++) for (i64 i = 0; i < z.I; i++) M[o * z.ldi + i] = pointwise[o * z.I + i];
+  }
+  const i64 num_taps = gdepthwise ? z.ldi * kk : 0, num_products = gpointwise ? z.I * z.ldo : 0, num_sums = sums_x ? 2 * z.ldi : 0;
+  std::vector<double> tap_sums(threads * num_taps, 0.0), products(threads * num_products, 0.0), sums(threads * num_sums, 0.0);
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    double *ts = tap_sums.data() + thread * num_taps, *ps = products.data() + thread * num_products;
+    double *s1 = sums.data() + thread * num_sums, *s2 = s1 + z.ldi;
+    const i64 most = z.images * per;
+    Scratch u(0, z.K ? z.images * z.vectors * z.bordered() : 0), d(1, most * z.ldi), g(2, most * z.ldo);
+    Scratch bordered(3, z.K ? z.bordered() : 0), back(4, z.K ? z.H * z.W * L : 0);
+    const i64 last = z.B * (thread + 1) / threads;
+    for (i64 b = z.B * thread / threads; b < last; b += z.images) {
+      const i64 count = std::min(z.images, last - b), P = count * per;
+      // the gradient through the BatchNorm
+      for (i64 p = 0; p < P; p++) for (i64 c = 0; c < z.O; c += L) {
+        const i64 n = z.O - c, at = b * per + p;
+        const V v = load(out + at * z.O + c, n), k = load(&nz.scale[c]);
+        V e = load(grad + at * ldg + c, n);
+        if (act_z) e = gate(v * k + load(&nz.shift[c]), e, act_z);
+        const V normal = (v - load(&nz.mean[c])) * load(&nz.inverse[c]);
+        store(g.p + p * z.ldo + c, k * ((e - load(&nz.m1[c])) - normal * load(&nz.m2[c])));
+      }
+      const bool recompute = pointwise && gpointwise;
+      if (z.K && (recompute || inner)) enter(z, b, count, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
+      else if (!z.K && recompute) enter_pixels(P, z.I, z.ldi, x + b * per * z.I, a, s, act, d.p);
+      if (recompute) for (i64 p = 0; p < P; p += 256)
+        cross(std::min<i64>(256, P - p), z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps);
+      if (!inner) continue;
+      const T* gd = g.p;
+      if (pointwise) {
+        for (i64 p = 0; p < P; p += BLOCK)
+          product(std::min(BLOCK, P - p), z.O, g.p + p * z.ldo, z.ldo, M.data(), z.ldi, d.p + p * z.ldi, z.ldi);
+        gd = d.p;
+      }
+      const i64 together = z.K ? 1 : count, pixels = together * z.H * z.W;
+      for (i64 k = 0; k < count; k += together) for (i64 v = 0; v < z.vectors; v++) {
+        const i64 c = v * L, n = std::min(L, z.I - c);
+        const T *gv = gd + k * per * z.ldi + c, *inside = gv;
+        i64 step = z.ldi;
+        if (z.K) {
+          const T* uv = u.p + (k * z.vectors + v) * z.bordered();
+          if (gdepthwise) { BY_STRIDE(z.S, z.K, z.D, (correlate<K, D, S>(uv, z.Wp, gv, z.Ho, z.Wo, z.ldi, ts + v * kk * L))) }
+          if (!gx) continue;
+          // the transposed convolution: the turned kernel over g with a border (and S - 1 zeros between its pixels)
+          std::memset(bordered.p, 0, z.bordered() * sizeof(T));
+          for (i64 h = 0; h < z.Ho; h++) for (i64 w = 0; w < z.Wo; w++)
+            store(bordered.p + ((h * z.S + z.pad) * z.Wp + w * z.S + z.pad) * L, load(gv + (h * z.Wo + w) * z.ldi));
+          BY_KERNEL(z.K, z.D, (convolve<K, D, 1>(bordered.p, z.Wp, turned.data() + v * kk * L, back.p, z.H, z.W, L)))
+          inside = back.p;
+          step = L;
+        }
+        if (!gx) continue;
+        const i64 first = (b + k) * z.H * z.W * z.I + c;
+        const T* from = x + first;
+        T* to = gx + first;
+        if (!norm_x) {
+          for (i64 p = 0; p < pixels; p++)
+            store(to + p * z.I, gate(load(from + p * z.I, n), load(inside + p * step), act), n);
+          continue;
+        }
+        const V scale = load(a + c), shift = load(s + c), mean = load(&nx.mean[c]), inverse = load(&nx.inverse[c]);
+        V sum = {}, sum_normal = {};
+        for (i64 p = 0; p < pixels; p++) {
+          const V value = load(from + p * z.I, n);
+          const V e = gate(value * scale + shift, load(inside + p * step), act);
+          store(to + p * z.I, e, n);
+          sum += e;
+          sum_normal += e * ((value - mean) * inverse);
+        }
+        for (i64 l = 0; l < n; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
+      }
+    }
+  }
+  for (int t = 1; t < threads; t++) {
+    for (i64 i = 0; i < num_taps; i++) tap_sums[i] += tap_sums[t * num_taps + i];
+    for (i64 i = 0; i < num_products; i++) products[i] += products[t * num_products + i];
+    for (i64 i = 0; i < num_sums; i++) sums[i] += sums[t * num_sums + i];
+  }
+  if (gdepthwise) for (i64 c = 0; c < z.I; c++) for (i64 t = 0; t < kk; t++)
+    gdepthwise[c * kk + t] = tap_sums[((c / L) * kk + t) * L + c % L];
+  if (gpointwise) for (i64 o = 0; o < z.O; o++) for (i64 i = 0; i < z.I; i++) gpointwise[o * z.I + i] = products[i * z.ldo + o];
+  if (sums_x) for (i64 c = 0; c < z.I; c++) { sums_x[c] = sums[c]; sums_x[z.I + c] = sums[z.ldi + c]; }
+}
+
+// Without a depthwise convolution pixels are taken as they come, in pieces that stay in the cache.
+static Size size_of(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) {
+  return K ? Size(B, H, W, I, O, S, K, D) : Size(B * H * W, 1, 1, I, O, 1, 0, 1);
+}
+
+extern "C" {
+void stage_forward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* scale, const T* shift,
+    i64 act, const T* depthwise, const T* pointwise, T* z, double* mean, double* var, i64 threads) {
+  forward(size_of(B, H, W, I, O, S, K, D), x, scale, shift, act, depthwise, pointwise, z, mean, var, int(threads));
+}
+
+void stage_backward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* norm_x, i64 act,
+    const T* depthwise, const T* pointwise, const T* z, const T* norm_z, const T* means_z, i64 act_z, const T* grad, i64 ldg,
+    T* gx, T* gdepthwise, T* gpointwise, double* sums_x, i64 threads) {
+  backward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, z, norm_z, means_z, act_z, grad, ldg, gx,
+           gdepthwise, gpointwise, sums_x, int(threads));
+}
+
+// y = act(scale z + shift)
+void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, T* y, i64 threads) {
+  const std::vector<T> scale = padded(scale_, C), shift = padded(shift_, C);
+  #pragma omp parallel for num_threads(int(threads)) schedule(static)
+  for (i64 p = 0; p < P; p++) for (i64 c = 0; c < C; c += L) {
+    const i64 n = C - c;
+    store(y + p * C + c, activate(load(z + p * C + c, n) * load(&scale[c]) + load(&shift[c]), act), n);
+  }
+}
+
+// sums (2, C) over pixels: of the gradient of the BatchNorm's output, and of its product with the normalised value
+void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* grad, i64 ldg, double* sums, i64 threads) {
+  const Norm n = norm_of(C, norm, 0);
+  const i64 chunk = 256;
+  std::vector<double> parts(threads * 2 * C, 0.0);
+  #pragma omp parallel for num_threads(int(threads)) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    double *s1 = &parts[thread * 2 * C], *s2 = s1 + C;
+    const i64 last = P * (thread + 1) / threads;
+    for (i64 first = P * thread / threads; first < last; first += chunk) {
+      const i64 end = std::min(first + chunk, last);
+      for (i64 c = 0; c < C; c += L) {
+        const i64 count = std::min(L, C - c);
+        const V scale = load(&n.scale[c]), shift = load(&n.shift[c]), mean = load(&n.mean[c]), inverse = load(&n.inverse[c]);
+        V sum[2] = {V{}, V{}}, normal[2] = {V{}, V{}};
+        for (i64 p = first; p < end; p++) {
+          const V v = load(z + p * C + c, count);
+          V e = load(grad + p * ldg + c, count);
+          if (act) e = gate(v * scale + shift, e, act);
+          sum[p & 1] += e;
+          normal[p & 1] += e * ((v - mean) * inverse);
+        }
+        const V all = sum[0] + sum[1], all_normal = normal[0] + normal[1];
+        for (i64 l = 0; l < count; l++) { s1[c + l] += all[l]; s2[c + l] += all_normal[l]; }
+      }
+    }
+  }
+  for (i64 i = 0; i < 2 * C; i++) { sums[i] = 0; for (i64 t = 0; t < threads; t++) sums[i] += parts[t * 2 * C + i]; }
+}
+}

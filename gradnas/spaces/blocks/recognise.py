@@ -1,0 +1,202 @@
+"""Which layers of a sequence are a run of stages: exactly torch's own, as they were made.
+
+A run reads the weights of its layers and never calls them. That is the same function only as long
+as a call would run what torch wrote and nothing else, so a layer is known by what it is: exactly
+its class with settings that there is a kernel for, no hook (old `weight_norm`, pruning), no
+`forward` of its own, a BatchNorm that normalises by its batch and keeps what it saw. Anything else
+is called. All of it is looked up in every pass, as users change modules whenever they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from gradnas.spaces.blocks.kernels import (
+    DILATIONS,
+    KERNEL_WIDTHS,
+    NONE,
+    RELU,
+    RELU6,
+    STRIDES,
+    Stage,
+)
+from gradnas.spaces.cells.builtin import is_called_plainly
+from gradnas.spaces.operations import DilatedConv2d
+
+
+class Run(NamedTuple):
+    """Layers `first` to `last` (not included) of a sequence."""
+
+    first: int
+    last: int
+    stages: tuple[Stage, ...]
+    last_act: int
+    weights: tuple[Tensor, ...]  # of all stages, in the order that `run.by_stage` has them
+    norms: tuple[nn.BatchNorm2d, ...]
+
+
+def runs_of(layers: Sequence[nn.Module]) -> list[Run]:
+    """The longest runs, from left to right."""
+    found = []
+    first = 0
+    while first < len(layers):
+        run = _run_from(layers, first)
+        if run is None:
+            first += 1
+        else:
+            found.append(run)
+            first = run.last
+    return found
+
+
+def is_known_sequence(module: nn.Module) -> bool:
+    """Whether a call of a module calls its layers one after the other, and does nothing else."""
+    if not isinstance(module, nn.Sequential):
+        return False
+    kind = type(module)
+    # What hooks a sequence itself has do not matter: they see what goes in and out as before.
+    is_torchs = kind.forward is nn.Sequential.forward and kind.__call__ is nn.Module.__call__
+    return is_torchs and "forward" not in module.__dict__
+
+
+def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
+    """The run that begins with this layer, if one does."""
+    stages: list[Stage] = []
+    weights: list[Tensor] = []
+    norms: list[nn.BatchNorm2d] = []
+    last = first
+    last_act = NONE
+    channels: int | None = None
+    while True:
+        at = last
+        # An activation in place would change what others may read; inside a run nobody does.
+        act = _activation(layers, at, in_place=bool(stages))
+        at += act != NONE
+        depthwise = _depthwise(layers, at, channels)
+        at += depthwise is not None
+        pointwise = _pointwise(layers, at, _outputs(depthwise, channels))
+        at += pointwise is not None
+        norm = _norm(layers, at, _outputs(pointwise, _outputs(depthwise, channels)))
+        has_convolution = depthwise is not None or pointwise is not None
+        if norm is None or not has_convolution:
+            # An activation after the last BatchNorm belongs to the run.
+            if stages and act != NONE:
+                last += 1
+                last_act = act
+            break
+        affine = norm.weight is not None
+        for layer in (depthwise, pointwise):
+            if layer is not None:
+                weights.append(layer.weight)
+        if affine:
+            weights += [norm.weight, norm.bias]
+        norms.append(norm)
+        channels = norm.num_features
+        width = 0 if depthwise is None else depthwise.kernel_size[0]
+        stride = 1 if depthwise is None else depthwise.stride[0]
+        dilation = 1 if depthwise is None else depthwise.dilation[0]
+        has_pointwise = pointwise is not None
+        stages.append(Stage(act, width, stride, dilation, has_pointwise, affine, norm.eps))
+        last = at + 1
+    if not stages:
+        return None
+    return Run(first, last, tuple(stages), last_act, tuple(weights), tuple(norms))
+
+
+def _outputs(layer: nn.Conv2d | None, before: int | None) -> int | None:
+    """Channels after a convolution; those before it without one; None: any."""
+    return before if layer is None else layer.out_channels
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+
+def _activation(layers: Sequence[nn.Module], at: int, in_place: bool) -> int:
+    if at >= len(layers):
+        return NONE
+    layer = layers[at]
+    kind = type(layer)
+    if kind is not nn.ReLU and kind is not nn.ReLU6:
+        return NONE
+    if not is_called_plainly(layer) or (layer.inplace and not in_place):
+        return NONE
+    if kind is nn.ReLU:
+        return RELU
+    has_limits = (layer.min_val, layer.max_val) == (0.0, 6.0)
+    return RELU6 if has_limits else NONE
+
+
+_CONVOLUTION = itemgetter(
+    "stride", "padding", "dilation", "groups", "padding_mode", "in_channels", "out_channels"
+)
+
+
+def _has_weight_alone(layer: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a convolution is called plainly and has a weight of this shape and no bias."""
+    if "_conv_forward" in layer.__dict__ or not is_called_plainly(layer):
+        return False
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.shape == shape and layer._parameters.get("bias") is None
+
+
+def _depthwise(layers: Sequence[nn.Module], at: int, channels: int | None) -> nn.Conv2d | None:
+    if at >= len(layers):
+        return None
+    layer = layers[at]
+    if type(layer) is not nn.Conv2d and type(layer) is not DilatedConv2d:
+        return None
+    stride, padding, dilation, groups, mode, inputs, outputs = _CONVOLUTION(layer.__dict__)
+    width = layer.kernel_size[0]
+    if width not in KERNEL_WIDTHS or not _has_weight_alone(layer, (groups, 1, width, width)):
+        return None
+    step = stride[0]
+    distance = dilation[0]
+    border = distance * (width // 2)
+    has_kernel = step in STRIDES and distance in DILATIONS
+    is_square = stride == (step, step) and dilation == (distance, distance)
+    is_depthwise = inputs == outputs == groups and groups == (channels or groups)
+    has_border = padding == (border, border) and mode == "zeros"
+    return layer if has_kernel and is_square and is_depthwise and has_border else None
+
+
+def _pointwise(layers: Sequence[nn.Module], at: int, channels: int | None) -> nn.Conv2d | None:
+    if at >= len(layers):
+        return None
+    layer = layers[at]
+    if type(layer) is not nn.Conv2d:
+        return None
+    *settings, inputs, outputs = _CONVOLUTION(layer.__dict__)
+    if tuple(settings) != ((1, 1), (0, 0), (1, 1), 1, "zeros"):
+        return None
+    if not _has_weight_alone(layer, (outputs, inputs, 1, 1)):
+        return None
+    return layer if inputs == (channels or inputs) else None
+
+
+_KEPT = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _norm(layers: Sequence[nn.Module], at: int, channels: int | None) -> nn.BatchNorm2d | None:
+    """A BatchNorm that normalises by its batch and keeps running statistics by a momentum."""
+    if at >= len(layers):
+        return None
+    layer = layers[at]
+    if type(layer) is not nn.BatchNorm2d or not is_called_plainly(layer):
+        return None
+    own = layer.__dict__
+    if not own["training"] or not own["track_running_stats"] or own["num_features"] != channels:
+        return None
+    if not isinstance(own["momentum"], (int, float)):  # None: the average over all batches
+        return None
+    scale = own["_parameters"].get("weight")
+    shift = own["_parameters"].get("bias")
+    if (scale is None) != (shift is None):
+        return None
+    if scale is not None and not scale.shape == shift.shape == (channels,):
+        return None
+    buffers = own["_buffers"]
+    return layer if all(buffers.get(name) is not None for name in _KEPT) else None

@@ -1,0 +1,220 @@
+"""A run of stages with their BatchNorms as one operation of autograd.
+
+Legend: B batch, C channels, H height, W width. Of a run are kept its input and what enters each of
+its BatchNorms, and nothing else. Where the backward itself is to be differentiated
+(`create_graph`), it steps aside for autograd on `plain_run`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradnas.spaces.blocks.kernels import NONE, RELU, RELU6, Kernels, Stage, kernels, pixel_step
+from gradnas.spaces.native import differentiable, has_memory
+
+Stages = tuple[Stage, ...]
+
+
+class Weights(NamedTuple):
+    """Of one stage; None for what it does not have."""
+
+    depthwise: Tensor | None
+    pointwise: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+
+
+def run_stages(
+    stages: Stages, last_act: int, x_BCHW: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
+    """The output, and for each BatchNorm mean and variance as it keeps them, in float64.
+
+    None where there are no kernels for these tensors, or a BatchNorm sees a single pixel.
+
+    Args:
+        weights: of all stages, in the order of `Weights`, without what is missing.
+    """
+    if x_BCHW.ndim != 4 or not has_memory(x_BCHW, *weights):
+        return None
+    dtype = x_BCHW.dtype
+    if any(w.dtype != dtype for w in weights) or kernels(dtype) is None:
+        return None
+    B, _, H, W = x_BCHW.shape
+    for stage in stages:
+        H = (H - 1) // stage.stride + 1
+        W = (W - 1) // stage.stride + 1
+    if B * H * W == 1:  # for torch to refuse
+        return None
+    y_BCHW, *statistics = _Run.apply(stages, last_act, x_BCHW, *weights)
+    return y_BCHW, list(zip(statistics[::2], statistics[1::2], strict=True))
+
+
+def by_stage(stages: Stages, weights: Sequence[Tensor]) -> list[Weights]:
+    """The weights of each stage."""
+    remaining = iter(weights)
+    found = []
+    for stage in stages:
+        depthwise = next(remaining) if stage.width else None
+        pointwise = next(remaining) if stage.pointwise else None
+        scale = next(remaining) if stage.affine else None
+        shift = next(remaining) if stage.affine else None
+        found.append(Weights(depthwise, pointwise, scale, shift))
+    return found
+
+
+def activate(x: Tensor, act: int) -> Tensor:
+    """An activation by its number."""
+    if act == RELU:
+        return torch.relu(x)
+    return x if act == NONE else F.relu6(x)
+
+
+def plain_run(stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor]:
+    """The output on torch's operations; no running statistics are changed."""
+    assert last_act in (NONE, RELU, RELU6)
+    for stage, w in zip(stages, by_stage(stages, weights), strict=True):
+        x_BCHW = activate(x_BCHW, stage.act)
+        if w.depthwise is not None:
+            border = stage.dilation * (stage.width // 2)
+            x_BCHW = F.conv2d(
+                x_BCHW, w.depthwise, None, stage.stride, border, stage.dilation, x_BCHW.shape[1]
+            )
+        if w.pointwise is not None:
+            x_BCHW = F.conv2d(x_BCHW, w.pointwise)
+        x_BCHW = F.batch_norm(x_BCHW, None, None, w.scale, w.shift, training=True, eps=stage.eps)
+    return (activate(x_BCHW, last_act),)
+
+
+class _Run(torch.autograd.Function):
+    """Arguments: stages, last activation, x, weights. Output, and two statistics for each stage."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        native = _kernels(x_BCHW)
+        x_BCHW = _channels_last(x_BCHW)
+        norm_4C: Tensor | None = None
+        maps = [x_BCHW]
+        norms = []
+        statistics = []
+        for stage, w in zip(stages, by_stage(stages, weights), strict=True):
+            depthwise, pointwise = _side_by_side(w)
+            z, mean_C, var_C = native.stage(stage, maps[-1], norm_4C, depthwise, pointwise)
+            pixels = z.numel() // z.shape[1]
+            norm_4C = _norm(mean_C, var_C, stage, w, x_BCHW.dtype)
+            maps.append(z)
+            norms.append(norm_4C)
+            statistics += [mean_C, var_C * (pixels / (pixels - 1))]  # as BatchNorm keeps it
+        assert norm_4C is not None
+        y_BCHW = native.apply(maps[-1], norm_4C, last_act)
+        ctx.spec = (stages, last_act)
+        ctx.save_for_backward(*maps, *norms, *weights)
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        return y_BCHW, *statistics
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
+        grad = grads[0]
+        stages, last_act = ctx.spec
+        nothing = (None,) * len(ctx.needs_input_grad)
+        if grad is None:
+            return nothing
+        num = len(stages)
+        saved = ctx.saved_tensors
+        maps, norms, weights = saved[: num + 1], saved[num + 1 : 2 * num + 1], saved[2 * num + 1 :]
+        needs = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled() or not has_memory(grad, *saved) or grad.dtype != maps[0].dtype:
+            plain = functools.partial(plain_run, stages, last_act)
+            return None, None, *differentiable(plain, (maps[0], *weights), needs, [grad])
+        native = _kernels(grad)
+        if pixel_step(grad) is None:
+            grad = _channels_last(grad)
+        sums_2C: Tensor | None = native.gradient_sums(maps[-1], norms[-1], last_act, grad)
+        by_number = by_stage(stages, weights)
+        needs_weights = _needs_by_stage(stages, needs[1:])
+        found: list[Tensor | None] = []
+        for number in reversed(range(num)):
+            stage = stages[number]
+            z = maps[number + 1]
+            assert grad is not None and sums_2C is not None
+            means_2C = (sums_2C / (z.numel() // z.shape[1])).to(z.dtype)
+            depthwise, pointwise = _side_by_side(by_number[number])
+            # Below the first stage that has to go on nothing is asked for.
+            goes_on = number > 0 or needs[0]
+            needs_own = needs_weights[number]
+            own: list[Tensor | None] = []
+            grad, grad_depthwise, grad_pointwise, sums_below = native.stage_backward(
+                stage,
+                maps[number],
+                norms[number - 1] if number else None,
+                depthwise,
+                pointwise,
+                z,
+                norms[number],
+                means_2C,
+                last_act if number == num - 1 else NONE,
+                grad,
+                (goes_on, *needs_own),
+            )
+            if stage.width:
+                own.append(grad_depthwise)
+            if stage.pointwise:
+                own.append(grad_pointwise)
+            if stage.affine:
+                shift_C, scale_C = sums_2C.to(z.dtype)
+                own += [scale_C, shift_C]
+            found = own + found
+            sums_2C = sums_below
+        asked = [g if need else None for g, need in zip(found, needs[1:], strict=True)]
+        return None, None, grad, *asked
+
+
+def _kernels(like: Tensor) -> Kernels:
+    native = kernels(like.dtype)
+    assert native is not None  # looked for by the caller
+    return native
+
+
+def _channels_last(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def _side_by_side(w: Weights) -> tuple[Tensor | None, Tensor | None]:
+    """Both weights as the kernels read them; a weight may lie in channels-last memory."""
+    depthwise = None if w.depthwise is None else w.depthwise.contiguous()
+    pointwise = None if w.pointwise is None else w.pointwise.contiguous()
+    return depthwise, pointwise
+
+
+def _norm(mean_C: Tensor, var_C: Tensor, stage: Stage, w: Weights, dtype: torch.dtype) -> Tensor:
+    """Scale, shift, mean and 1 / sqrt(variance + eps) of a BatchNorm, `(4, C)`."""
+    inverse_C = (var_C + stage.eps).rsqrt()
+    scale_C = inverse_C if w.scale is None else inverse_C * w.scale
+    scale_C = scale_C.to(dtype)
+    # From the rounded scale: the kernel computes scale z + shift, whose mean should be the shift.
+    shift_C = -mean_C * scale_C
+    if w.shift is not None:
+        shift_C = shift_C + w.shift
+    return torch.stack([scale_C, shift_C.to(dtype), mean_C.to(dtype), inverse_C.to(dtype)])
+
+
+def _needs_by_stage(stages: Stages, needs: Sequence[bool]) -> list[tuple[bool, bool]]:
+    """Of each stage, whether the gradients of its two convolutions are wanted."""
+    remaining = iter(needs)
+    found = []
+    for stage in stages:
+        depthwise = next(remaining) if stage.width else False
+        pointwise = next(remaining) if stage.pointwise else False
+        if stage.affine:
+            next(remaining)
+            next(remaining)
+        found.append((depthwise, pointwise))
+    return found
