@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradnas.spaces.blocks.kernels import Stage
+from gradnas.spaces.blocks.run import plain_run, run_stages
 from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.native_search import run_search_cell
@@ -139,6 +141,48 @@ def neighbours(dtype: torch.dtype) -> None:
         same(native.pools_backward(x.detach(), stride, *heads[:2]), expected_x, dtype)
 
 
+# ---- accelerated blocks --------------------------------------------------------------------------
+
+
+def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -> None:
+    """Two stages after each other, with every kind of convolution, width, stride and activation."""
+    sizes = (*SIZES[1:], (3, 4, 4), (9, 2, 2))
+    kinds = [(0, 1, 1), (0, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 2), (5, 2, 1), (7, 1, 1), (7, 2, 2)]
+    for (B, H, W), C, (K, S, D) in itertools.product(sizes, channels, kinds):
+        halves = K == 0 and S == 2
+        if halves and (H % 2 or W % 2):
+            continue
+        for act, last_act, pointwise in ((1, 0, True), (2, 1, K == 0), (0, 2, True)):
+            O = C + 3 if pointwise else C  # noqa: E741
+            first = Stage(act, K, S, D, pointwise, True, 1e-5)
+            second = Stage(2, 3, 1, 1, True, False, 1e-3)
+            shapes = [(C, 1, K, K)] if K else []
+            shapes += [(O, 2 * C if halves else C, 1, 1)] if pointwise else []
+            shapes += [(O,), (O,), (O, 1, 3, 3), (C, O, 1, 1)]
+            weights = [torch.randn(s, dtype=dtype).requires_grad_() for s in shapes]
+            # A slice of a wider map, as the gradient of a concatenation is.
+            x = new_map((B, C, H, W), dtype).requires_grad_()
+            ran = run_stages((first, second), last_act, x, weights)
+            if ran is None:  # a single pixel
+                assert B * ((H - 1) // S + 1) * ((W - 1) // S + 1) == 1
+                continue
+            expected = plain_run((first, second), last_act, x, *weights)[0]
+            same(ran[0].detach(), expected.detach(), dtype)
+            B_, C_, H_, W_ = expected.shape
+            head = new_map((B_, C_ + 5, H_, W_), dtype)[:, 2 : C_ + 2]
+            found = torch.autograd.grad(ran[0], [x, *weights], head)
+            for a, b in zip(found, torch.autograd.grad(expected, [x, *weights], head), strict=True):
+                # Where a value is at the kink of an activation up to rounding, gradients differ.
+                same_roughly(a, b)
+
+
+def same_roughly(found: Tensor, expected: Tensor) -> None:
+    global checked
+    checked += 1
+    error = (found - expected).norm()
+    assert error <= 0.05 * (1.0 + expected.norm()), (error, found.shape)
+
+
 # ---- recurrence ----------------------------------------------------------------------------------
 
 
@@ -206,4 +250,9 @@ if __name__ == "__main__":
         for part in (sums, recurrence):
             part(dtype)
         print(dtype, flush=True)
+    # Of one dtype: the numbers of both are compared by test_accelerate.py.
+    torch.set_num_threads(1)
+    stages(torch.float32)
+    torch.set_num_threads(2)
+    stages(torch.float32, channels=(17,))
     print(checked, "results are right")

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
-from gradnas.spaces.blocks.recognise import Run, is_known_sequence, runs_of
+from gradnas.spaces.blocks.recognise import Run, is_known_sequence, reduction_of, runs_of
 from gradnas.spaces.blocks.run import run_stages
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
 from gradnas.spaces.native import is_transformed
+from gradnas.spaces.operations import FactorizedReduce
 
 
 def accelerate(network: nn.Module) -> Accelerated:
@@ -62,9 +64,16 @@ class Accelerated:
         replaced = []
         try:
             for module in self.network.modules():
+                forward: Any = None
+                if "forward" in module.__dict__:
+                    continue
                 if is_known_sequence(module) and _has_norm(module):
+                    forward = _in_sequence
+                elif type(module) is FactorizedReduce:
+                    forward = _in_reduction
+                if forward is not None:
                     # Not by an assignment, which registers what is assigned.
-                    module.__dict__["forward"] = functools.partial(_in_sequence, module)
+                    module.__dict__["forward"] = functools.partial(forward, module)
                     replaced.append(module)
             yield
         finally:
@@ -78,13 +87,19 @@ class Accelerated:
         for name, module in self.network.named_modules():
             if not list(module.children()):
                 num_layers += 1
-            if not is_known_sequence(module):
+            if "forward" in module.__dict__:
                 continue
+            with _in_training(module):
+                reduction = reduction_of(module)
+                runs = runs_of(list(module.children())) if is_known_sequence(module) else []
+            if reduction is not None:
+                num_taken += len(list(module.children()))
+                lines.append(f"  {name}: {type(module).__name__}")
             names = list(module._modules)
-            for run in _as_in_training(module):
+            for run in runs:
                 num_taken += run.last - run.first
                 kinds = []
-                for layer in list(module)[run.first : run.last]:  # type: ignore[arg-type]
+                for layer in list(module.children())[run.first : run.last]:
                     kinds.append(type(layer).__name__)
                 place = f"{name}.{names[run.first]}" if name else names[run.first]
                 lines.append(f"  {place} to {names[run.last - 1]}: {', '.join(kinds)}")
@@ -92,14 +107,15 @@ class Accelerated:
         return "\n".join([f"Accelerated {type(self.network).__name__}: {head}", *lines])
 
 
-def _as_in_training(sequence: nn.Module) -> list[Run]:
-    """The runs of a sequence, in whichever mode it is."""
-    layers = list(sequence.children())
+@contextmanager
+def _in_training(module: nn.Module) -> Iterator[None]:
+    """Within, the children are in training mode."""
+    layers = list(module.children())
     modes = [layer.training for layer in layers]
     try:
         for layer in layers:
             layer.training = True
-        return runs_of(layers)
+        yield
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
@@ -130,19 +146,40 @@ def _in_sequence(sequence: nn.Module, x: Any) -> Any:
     at = 0
     for run in runs_of(layers):
         x = _called(layers[at : run.first], x)
-        computed = None
-        if type(x) is Tensor:
-            computed = run_stages(run.stages, run.last_act, x, run.weights)
-        if computed is None:
-            x = _called(layers[run.first : run.last], x)
-        else:
-            x, statistics = computed
-            updates: Updates = []
-            for norm, (mean_C, var_C) in zip(run.norms, statistics, strict=True):
-                updates.append(Update(norm, mean_C, var_C))
-            update_running_statistics(updates)
+        y = _computed(run, run.weights, x)
+        x = _called(layers[run.first : run.last], x) if y is None else y
         at = run.last
     return _called(layers[at:], x)
+
+
+def _in_reduction(module: FactorizedReduce, x: Any) -> Any:
+    """A factorized reduction."""
+    run = None
+    if not _is_followed() and type(x) is Tensor and not any(side % 2 for side in x.shape[2:]):
+        run = reduction_of(module)
+    y = None
+    if run is not None:
+        even, odd, *affine = run.weights
+        # Each fills its own channels from its own pixels.
+        pixels = even.shape[1]
+        both = [F.pad(even, (0, 0, 0, 0, 0, pixels)), F.pad(odd, (0, 0, 0, 0, pixels, 0))]
+        y = _computed(run, (torch.cat(both), *affine), x)
+    return FactorizedReduce.forward(module, x) if y is None else y
+
+
+def _computed(run: Run, weights: Sequence[Tensor], x: Any) -> Tensor | None:
+    """The output of a run, whose BatchNorms keep what they saw; None where it has to be called."""
+    if type(x) is not Tensor:
+        return None
+    computed = run_stages(run.stages, run.last_act, x, weights)
+    if computed is None:
+        return None
+    y, statistics = computed
+    updates: Updates = []
+    for norm, (mean_C, var_C) in zip(run.norms, statistics, strict=True):
+        updates.append(Update(norm, mean_C, var_C))
+    update_running_statistics(updates)
+    return y
 
 
 def _called(layers: Sequence[nn.Module], x: Any) -> Any:

@@ -2,7 +2,7 @@
 // or double, and describes every function. A map is (B, H, W, C) in memory, with any number of channels.
 //
 // A stage is: scale and shift (of the BatchNorm before it), activation, depthwise convolution, pointwise convolution; each
-// may be missing. A few images at a time stay in the second-level cache from the first of these to the last.
+// may be missing. A stride without a depthwise convolution is a factorized reduction (`halved`). A few images at a time stay in the second-level cache from the first of these to the last.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -29,6 +29,7 @@ typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 #define UNROLL _Pragma("GCC unroll 64")
 static const i64 L = BYTES / sizeof(T);
 static const i64 BLOCK = 64;  // pixels that stay in the nearest cache
+static const i64 SHORT = 32;  // pixels that are added up before the sum goes into a float64
 
 static inline V load(const T* p) { return *(const V*)p; }
 static inline void store(T* p, V v) { *(V*)p = v; }
@@ -293,6 +294,7 @@ static void keep(i64 P, i64 C, const T* from, i64 ld, T* z, Moments& moments) {
 
 struct Size {
   i64 B, H, W, I, O, S, K, D, pad, Wp, Hp, Ho, Wo, ldi, ldo, vectors, images;
+  i64 halved = 0;  // the width of a map whose even and odd pixels are read side by side
   Size(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) : B(B), H(H), W(W), I(I), O(O), S(S), K(K), D(D) {
     pad = K ? D * (K / 2) : 0;
     Wp = W + 2 * pad; Hp = H + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
@@ -337,6 +339,36 @@ static void enter_pixels(i64 count, i64 C, i64 ld, const T* x, const T* scale, c
   }
 }
 
+// ---- even and odd pixels side by side: (B, H, W, C) is read as (B, H / 2, W / 2, 2 C) ----
+
+// `first` counts the small pixels
+static void enter_halves(const Size& z, i64 first, i64 count, const T* x, i64 act, T* d) {
+  const i64 C = z.I / 2, Wo = z.halved / 2;  // H is even: rows of all images follow each other
+  for (i64 p = 0; p < count; p++) {
+    const i64 row = (first + p) / Wo, column = (first + p) % Wo;
+    const T *even = x + (2 * row * z.halved + 2 * column) * C, *odd = even + (z.halved + 1) * C;
+    T* to = d + p * z.ldi;
+    for (i64 c = 0; c < C; c += L) store(to + c, activate(load(even + c, C - c), act), C - c);
+    for (i64 c = 0; c < C; c += L) store(to + C + c, activate(load(odd + c, C - c), act), C - c);
+  }
+}
+
+static void leave_halves(const Size& z, i64 first, i64 count, const T* x, i64 act, const T* gd, T* gx) {
+  const i64 C = z.I / 2, Wo = z.halved / 2;
+  for (i64 p = 0; p < count; p++) {
+    const i64 row = (first + p) / Wo, column = (first + p) % Wo, even = (2 * row * z.halved + 2 * column) * C;
+    const i64 odd = even + (z.halved + 1) * C;
+    const T* from = gd + p * z.ldi;
+    std::memset(gx + even + C, 0, C * sizeof(T));  // the two pixels that neither half sees
+    std::memset(gx + odd - C, 0, C * sizeof(T));
+    for (i64 c = 0; c < C; c += L) {
+      const i64 n = C - c;
+      store(gx + even + c, gate(load(x + even + c, n), load(from + c, n), act), n);
+      store(gx + odd + c, gate(load(x + odd + c, n), load(from + C + c, n), act), n);
+    }
+  }
+}
+
 static void forward(const Size& z, const T* x, const T* scale_, const T* shift_, i64 act, const T* depthwise,
     const T* pointwise, T* out, double* mean, double* var, int threads) {
   std::vector<T> straight, turned, M;
@@ -358,7 +390,8 @@ static void forward(const Size& z, const T* x, const T* scale_, const T* shift_,
       for (i64 p = 0; p < P; p += BLOCK) {
         const i64 n = std::min(BLOCK, P - p);
         const T* from = d.p + p * z.ldi;
-        if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
+        if (z.halved) { enter_halves(z, b + p, n, x, act, d.p); from = d.p; }
+        else if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
         if (pointwise) { product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo); from = y.p; }
         keep(n, z.O, from, z.ldo, out + (b * per + p) * z.O, moments[thread]);
       }
@@ -418,9 +451,10 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
       }
       const bool recompute = pointwise && gpointwise;
       if (z.K && (recompute || inner)) enter(z, b, count, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
+      else if (z.halved && recompute) enter_halves(z, b, P, x, act, d.p);
       else if (!z.K && recompute) enter_pixels(P, z.I, z.ldi, x + b * per * z.I, a, s, act, d.p);
-      if (recompute) for (i64 p = 0; p < P; p += 256)
-        cross(std::min<i64>(256, P - p), z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps);
+      if (recompute) for (i64 p = 0; p < P; p += 128)
+        cross(std::min<i64>(128, P - p), z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps);
       if (!inner) continue;
       const T* gd = g.p;
       if (pointwise) {
@@ -428,6 +462,7 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
           product(std::min(BLOCK, P - p), z.O, g.p + p * z.ldo, z.ldo, M.data(), z.ldi, d.p + p * z.ldi, z.ldi);
         gd = d.p;
       }
+      if (z.halved) { leave_halves(z, b, P, x, act, gd, gx); continue; }
       const i64 together = z.K ? 1 : count, pixels = together * z.H * z.W;
       for (i64 k = 0; k < count; k += together) for (i64 v = 0; v < z.vectors; v++) {
         const i64 c = v * L, n = std::min(L, z.I - c);
@@ -455,15 +490,17 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
           continue;
         }
         const V scale = load(a + c), shift = load(s + c), mean = load(&nx.mean[c]), inverse = load(&nx.inverse[c]);
-        V sum = {}, sum_normal = {};
-        for (i64 p = 0; p < pixels; p++) {
-          const V value = load(from + p * z.I, n);
-          const V e = gate(value * scale + shift, load(inside + p * step), act);
-          store(to + p * z.I, e, n);
-          sum += e;
-          sum_normal += e * ((value - mean) * inverse);
+        for (i64 start = 0; start < pixels; start += SHORT) {
+          V sum = {}, sum_normal = {};
+          for (i64 p = start; p < std::min(pixels, start + SHORT); p++) {
+            const V value = load(from + p * z.I, n);
+            const V e = gate(value * scale + shift, load(inside + p * step), act);
+            store(to + p * z.I, e, n);
+            sum += e;
+            sum_normal += e * ((value - mean) * inverse);
+          }
+          for (i64 l = 0; l < L; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
         }
-        for (i64 l = 0; l < n; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
       }
     }
   }
@@ -480,7 +517,11 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
 
 // Without a depthwise convolution pixels are taken as they come, in pieces that stay in the cache.
 static Size size_of(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) {
-  return K ? Size(B, H, W, I, O, S, K, D) : Size(B * H * W, 1, 1, I, O, 1, 0, 1);
+  if (K) return Size(B, H, W, I, O, S, K, D);
+  if (S == 1) return Size(B * H * W, 1, 1, I, O, 1, 0, 1);
+  Size halves(B * (H / 2) * (W / 2), 1, 1, 2 * I, O, 1, 0, 1);
+  halves.halved = W;
+  return halves;
 }
 
 extern "C" {
@@ -509,11 +550,12 @@ void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, 
 // sums (2, C) over pixels: of the gradient of the BatchNorm's output, and of its product with the normalised value
 void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* grad, i64 ldg, double* sums, i64 threads) {
   const Norm n = norm_of(C, norm, 0);
-  const i64 chunk = 256;
-  std::vector<double> parts(threads * 2 * C, 0.0);
+  const i64 chunk = SHORT;
+  const i64 ld = rounded(C);
+  std::vector<double> parts(threads * 2 * ld, 0.0);
   #pragma omp parallel for num_threads(int(threads)) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    double *s1 = &parts[thread * 2 * C], *s2 = s1 + C;
+    double *s1 = &parts[thread * 2 * ld], *s2 = s1 + ld;
     const i64 last = P * (thread + 1) / threads;
     for (i64 first = P * thread / threads; first < last; first += chunk) {
       const i64 end = std::min(first + chunk, last);
@@ -529,10 +571,14 @@ void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* gr
           normal[p & 1] += e * ((v - mean) * inverse);
         }
         const V all = sum[0] + sum[1], all_normal = normal[0] + normal[1];
-        for (i64 l = 0; l < count; l++) { s1[c + l] += all[l]; s2[c + l] += all_normal[l]; }
+        for (i64 l = 0; l < L; l++) { s1[c + l] += all[l]; s2[c + l] += all_normal[l]; }
       }
     }
   }
-  for (i64 i = 0; i < 2 * C; i++) { sums[i] = 0; for (i64 t = 0; t < threads; t++) sums[i] += parts[t * 2 * C + i]; }
+  for (i64 i = 0; i < 2; i++) for (i64 c = 0; c < C; c++) {
+    double sum = 0;
+    for (i64 t = 0; t < threads; t++) sum += parts[(t * 2 + i) * ld + c];
+    sums[i * C + c] = sum;
+  }
 }
 }

@@ -40,6 +40,9 @@ class Stage(NamedTuple):
     Attributes:
         act: the activation before the convolutions: NONE, RELU or RELU6.
         width: K of the depthwise convolution; 0 without one.
+        stride: of the depthwise convolution. Without one, a stride of 2 reads pixels 0, 2, ... of
+            both sides and, as further channels, pixels 1, 3, ...: both sides are even, and there is
+            no BatchNorm before it.
         pointwise: whether there is a pointwise convolution.
         affine: whether the BatchNorm has scale and shift.
     """
@@ -51,6 +54,11 @@ class Stage(NamedTuple):
     pointwise: bool
     affine: bool
     eps: float
+
+
+def is_halving(stage: Stage) -> bool:
+    """Whether it reads even and odd pixels side by side."""
+    return stage.width == 0 and stage.stride == 2
 
 
 @functools.cache
@@ -196,7 +204,9 @@ class Kernels:
         """The integers with which the functions of a stage begin, and the size of z."""
         B, channels, H, W = x.shape
         assert stage.width in (0, *KERNEL_WIDTHS) and stage.dilation in DILATIONS
-        assert stage.stride in STRIDES and (stage.stride == 1 or stage.width)
+        assert stage.stride in STRIDES
+        if is_halving(stage):
+            assert stage.pointwise and H % 2 == 0 and W % 2 == 0
         outputs = channels if pointwise is None else pointwise.shape[0]
         size_z = (B, outputs, (H - 1) // stage.stride + 1, (W - 1) // stage.stride + 1)
         sizes = (B, H, W, channels, outputs, stage.stride, stage.width, stage.dilation)
@@ -209,9 +219,10 @@ class Kernels:
         assert (pointwise is None) == (not stage.pointwise)
         width = stage.width
         outputs = 0 if pointwise is None else pointwise.shape[0]
+        inputs = 2 * channels if is_halving(stage) else channels
         return [
             self._plain(depthwise, (channels, 1, width, width)),
-            self._plain(pointwise, (outputs, channels, 1, 1)),
+            self._plain(pointwise, (outputs, inputs, 1, 1)),
         ]
 
     def _map(self, x: Tensor, size: tuple[int, ...] | None = None) -> ctypes.c_void_p:

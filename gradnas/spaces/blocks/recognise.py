@@ -25,7 +25,7 @@ from gradnas.spaces.blocks.kernels import (
     Stage,
 )
 from gradnas.spaces.cells.builtin import is_called_plainly
-from gradnas.spaces.operations import DilatedConv2d
+from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce
 
 
 class Run(NamedTuple):
@@ -59,8 +59,7 @@ def is_known_sequence(module: nn.Module) -> bool:
         return False
     kind = type(module)
     # What hooks a sequence itself has do not matter: they see what goes in and out as before.
-    is_torchs = kind.forward is nn.Sequential.forward and kind.__call__ is nn.Module.__call__
-    return is_torchs and "forward" not in module.__dict__
+    return kind.forward is nn.Sequential.forward and kind.__call__ is nn.Module.__call__
 
 
 def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
@@ -105,6 +104,25 @@ def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
     if not stages:
         return None
     return Run(first, last, tuple(stages), last_act, tuple(weights), tuple(norms))
+
+
+def reduction_of(module: nn.Module) -> Run | None:
+    """A factorized reduction as a run of one stage."""
+    if type(module) is not FactorizedReduce:
+        return None
+    even = _pointwise([module.conv_even], 0, None)
+    odd = _pointwise([module.conv_odd], 0, None)
+    if even is None or odd is None or even.weight.shape != odd.weight.shape:
+        return None
+    norm = _norm([module.bn], 0, 2 * even.out_channels)
+    if norm is None:
+        return None
+    affine = norm.weight is not None
+    weights = [even.weight, odd.weight]
+    if affine:
+        weights += [norm.weight, norm.bias]
+    stage = Stage(RELU, 0, 2, 1, True, affine, norm.eps)
+    return Run(0, 1, (stage,), NONE, tuple(weights), (norm,))
 
 
 def _outputs(layer: nn.Conv2d | None, before: int | None) -> int | None:

@@ -15,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.blocks.kernels import NONE, RELU, RELU6, Kernels, Stage, kernels, pixel_step
+from gradnas.spaces.blocks.kernels import (
+    NONE,
+    RELU,
+    RELU6,
+    Kernels,
+    Stage,
+    is_halving,
+    kernels,
+    pixel_step,
+)
 from gradnas.spaces.native import differentiable, has_memory
 
 Stages = tuple[Stage, ...]
@@ -45,14 +54,24 @@ def run_stages(
     dtype = x_BCHW.dtype
     if any(w.dtype != dtype for w in weights) or kernels(dtype) is None:
         return None
-    B, _, H, W = x_BCHW.shape
+    B, C, H, W = x_BCHW.shape
+    if _channels(stages[0], weights) != C:  # for torch to refuse
+        return None
     for stage in stages:
         H = (H - 1) // stage.stride + 1
         W = (W - 1) // stage.stride + 1
     if B * H * W == 1:  # for torch to refuse
         return None
-    y_BCHW, *statistics = _Run.apply(stages, last_act, x_BCHW, *weights)
+    # Before the operation, so that autograd sees a copy that is made here.
+    y_BCHW, *statistics = _Run.apply(stages, last_act, _channels_last(x_BCHW), *weights)
     return y_BCHW, list(zip(statistics[::2], statistics[1::2], strict=True))
+
+
+def _channels(stage: Stage, weights: Sequence[Tensor]) -> int:
+    """How many a stage reads."""
+    if stage.width:
+        return weights[0].shape[0]
+    return weights[0].shape[1] // (2 if is_halving(stage) else 1)
 
 
 def by_stage(stages: Stages, weights: Sequence[Tensor]) -> list[Weights]:
@@ -85,6 +104,8 @@ def plain_run(stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor) -
             x_BCHW = F.conv2d(
                 x_BCHW, w.depthwise, None, stage.stride, border, stage.dilation, x_BCHW.shape[1]
             )
+        if is_halving(stage):
+            x_BCHW = torch.cat([x_BCHW[:, :, ::2, ::2], x_BCHW[:, :, 1::2, 1::2]], dim=1)
         if w.pointwise is not None:
             x_BCHW = F.conv2d(x_BCHW, w.pointwise)
         x_BCHW = F.batch_norm(x_BCHW, None, None, w.scale, w.shift, training=True, eps=stage.eps)
@@ -99,7 +120,6 @@ class _Run(torch.autograd.Function):
         ctx: Any, stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         native = _kernels(x_BCHW)
-        x_BCHW = _channels_last(x_BCHW)
         norm_4C: Tensor | None = None
         maps = [x_BCHW]
         norms = []

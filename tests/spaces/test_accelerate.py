@@ -1,0 +1,354 @@
+"""`gradnas.accelerate`: the numbers of the plain network, and the plain one wherever it must be.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gradnas
+from gradnas import Genotype
+from gradnas.spaces import ConvCell, MBConvChain
+from gradnas.spaces.blocks import kernels as block_kernels
+from gradnas.spaces.blocks import run as runs
+from gradnas.spaces.chains.mbconv_network import MBConv
+from gradnas.spaces.native import compiler
+from gradnas.spaces.operations import FactorizedReduce, dil_conv, relu_conv_bn, sep_conv
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The names of the kernels that were called."""
+    names: list[str] = []
+    call = block_kernels.Kernels._call
+
+    def counted(self, name, *arguments):
+        names.append(name)
+        call(self, name, *arguments)
+
+    monkeypatch.setattr(block_kernels.Kernels, "_call", counted)
+    return names
+
+
+def separable(channels: int, outputs: int, act: type[nn.Module]) -> nn.Sequential:
+    """Depthwise, BatchNorm, activation, pointwise, BatchNorm, activation (MobileNet)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False),
+        nn.BatchNorm2d(channels, affine=False),
+        act(inplace=True),
+        nn.Conv2d(channels, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-3),
+        act(),
+    )
+
+
+def blocks(channels: int, stride: int) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    for kernel in (3, 5, 7):
+        found[f"separable {kernel}"] = sep_conv(channels, kernel, stride, True)
+    for kernel in (3, 5):
+        found[f"dilated {kernel}"] = dil_conv(channels, kernel, stride, False)
+    found["pointwise"] = relu_conv_bn(channels, 2 * channels + 1, True)
+    found["reduction"] = FactorizedReduce(channels, 2 * channels, True)
+    for expansion, kernel, act in ((1, 3, "relu6"), (3, 5, "relu"), (2, 7, "relu6")):
+        found[f"mb{expansion}_k{kernel}"] = MBConv(
+            channels, channels + 1, expansion, kernel, stride, act
+        )
+    found["own"] = separable(channels, channels + 2, nn.ReLU6)
+    return found
+
+
+def results(call, net: nn.Module, x: Tensor, head_seed: int = 0) -> dict[str, Tensor]:
+    """Output, gradients and buffers after a step."""
+    x = x.clone().requires_grad_()
+    y = call(x)
+    head = torch.randn(y.shape, generator=torch.Generator().manual_seed(head_seed))
+    y.backward(head.to(y.dtype))
+    found = {"y": y.detach(), "x": x.grad}
+    for name, parameter in net.named_parameters():
+        found[name] = parameter.grad
+    for name, buffer in net.named_buffers():
+        found[f"{name} (kept)"] = buffer.clone()
+    return found
+
+
+def moved(net: nn.Module) -> nn.Module:
+    """With scales and shifts that are not those of the beginning."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return net
+
+
+def both(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Plain and accelerated, from the same state."""
+    own = copy.deepcopy(net)
+    return results(net, net, x), results(gradnas.accelerate(own), own, x)
+
+
+def check_same(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> None:
+    plain, fast = both(net, x)
+    for name, expected in plain.items():
+        error = (fast[name].double() - expected.double()).norm()
+        assert error <= tolerance * (1 + expected.double().norm()), (name, error)
+
+
+KINDS = list(blocks(2, 1))
+
+
+@needs_compiler
+@given(
+    kind=st.sampled_from(KINDS),
+    channels=st.sampled_from((1, 2, 3, 7, 8, 9, 17, 36)),
+    B=st.integers(1, 5),
+    H=st.integers(1, 9),
+    W=st.integers(1, 9),
+    stride=st.sampled_from((1, 2)),
+    layout=st.sampled_from((torch.contiguous_format, torch.channels_last)),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_float64_has_the_numbers_of_the_plain_block(kind, channels, B, H, W, stride, layout, seed):
+    torch.manual_seed(seed)
+    net = moved(blocks(channels, stride)[kind]).double()
+    x = torch.randn(B, channels, H, W, dtype=torch.float64).contiguous(memory_format=layout)
+    if kind == "reduction":
+        x = F.pad(x, (0, W % 2, 0, H % 2))
+    try:
+        net(x)
+    except ValueError as error:  # a single pixel has no variance
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            gradnas.accelerate(net)(x)
+        assert "more than 1 value per channel" in str(error)
+        return
+    check_same(net, x)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["separable 3", "dilated 5", "reduction", "mb3_k5", "own"])
+def test_float32_rounds_no_more_than_the_plain_block(kind):
+    """Errors against float64, over several draws: at most 1.5 times those of torch."""
+    errors = {"plain": 0.0, "fast": 0.0}
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = moved(blocks(24, 1)[kind])
+        x = torch.randn(8, 24, 12, 12)
+        wide = copy.deepcopy(net).double()
+        exact = results(wide, wide, x.double())
+        plain, fast = both(net, x)
+        for name, value in exact.items():
+            scale = value.double().norm() + 1e-30
+            if "num_batches" in name:
+                continue
+            errors["plain"] += float((plain[name].double() - value).norm() / scale)
+            errors["fast"] += float((fast[name].double() - value).norm() / scale)
+    assert errors["fast"] <= 1.5 * errors["plain"]
+
+
+@needs_compiler
+def test_whole_networks(calls):
+    """Cells (with the auxiliary head) and chains: outputs, gradients, statistics, drop path."""
+    torch.manual_seed(0)
+    cells = ConvCell(channels=4, cells=3)
+    genotype = Genotype.named("DARTS_V2")
+    network = cells.network(genotype, num_classes=3, auxiliary=True).double()
+    network.drop_path_probability = 0.3
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+
+    class Joined(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            torch.manual_seed(7)  # the same paths are dropped
+            return torch.cat(self.inner(x), dim=1)
+
+    check_same(Joined(network), x, 1e-9)
+    assert calls.count("stage_backward") == calls.count("stage_forward") > 15
+    text = repr(gradnas.accelerate(network))
+    assert "cells.0.preprocess0.0 to 2: ReLU, Conv2d, BatchNorm2d" in text
+    assert "cells.2.preprocess0: FactorizedReduce" in text
+
+    stages = ((8, 2, 2), (12, 1, 2))
+    space = MBConvChain(stages=stages, stem_width=8, first_width=4, last_width=16)
+    choice = space.random_decision(torch.Generator().manual_seed(0))
+    chain = space.network(choice, num_classes=3).double()
+    check_same(chain, x, 1e-9)
+
+
+@needs_compiler
+def test_nothing_is_left_in_the_module():
+    net = sep_conv(4, 3, 1, True)
+    before = {name: sorted(vars(module)) for name, module in net.named_modules()}
+    fast = gradnas.accelerate(net)
+    fast(torch.randn(2, 4, 5, 5)).sum().backward()
+    assert {name: sorted(vars(module)) for name, module in net.named_modules()} == before
+    for copied in (pickle.loads(pickle.dumps(net)), copy.deepcopy(fast).network):
+        assert copied.state_dict().keys() == net.state_dict().keys()
+    with pytest.raises(RuntimeError):
+        fast(torch.randn(2, 5, 5, 5))  # other channels: torch's own words
+    assert {name: sorted(vars(module)) for name, module in net.named_modules()} == before
+
+
+class Changed(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2.0 * super().forward(input)
+
+
+def hooked(net: nn.Sequential) -> None:
+    net[1].register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def frozen(net: nn.Sequential) -> None:
+    net[3].eval()
+
+
+def with_own_class(net: nn.Sequential) -> None:
+    net[2] = Changed(3, 3, 1, bias=False)
+
+
+def with_bias(net: nn.Sequential) -> None:
+    net[2] = nn.Conv2d(3, 3, 1)
+
+
+def with_own_forward(net: nn.Sequential) -> None:
+    forward = net[3].forward
+    net[3].forward = lambda x: 3 * forward(x)
+
+
+def cumulative(net: nn.Sequential) -> None:
+    net[3].momentum = None
+
+
+def parametrised(net: nn.Sequential) -> None:
+    nn.utils.parametrizations.weight_norm(net[2])
+
+
+def reflecting(net: nn.Sequential) -> None:
+    net[1].padding_mode = "reflect"
+    net[1]._reversed_padding_repeated_twice = [1, 1, 1, 1]
+
+
+def in_place(net: nn.Sequential) -> None:
+    net[0].inplace = True
+
+
+CHANGES = (
+    hooked,
+    frozen,
+    with_own_class,
+    with_bias,
+    with_own_forward,
+    cumulative,
+    parametrised,
+    reflecting,
+    in_place,
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_not_exactly_known_is_called(change):
+    """Bit for bit where all of it is called; in place, the input is changed as it would be."""
+    torch.manual_seed(0)
+    net = dil_conv(3, 3, 1, True)
+    net[1] = nn.Conv2d(3, 3, 3, 1, 1, groups=3, bias=False)
+    change(net)
+    x = torch.randn(2, 3, 6, 6)
+    own = copy.deepcopy(net) if change is not with_own_forward else net
+    a = x.clone()
+    b = x.clone()
+    torch.testing.assert_close(net(a), gradnas.accelerate(own)(b), rtol=1e-5, atol=1e-5)
+    assert torch.equal(a, b)
+
+
+@needs_compiler
+def test_where_torch_is_followed_nothing_is_computed_here(calls):
+    torch.manual_seed(0)
+    net = sep_conv(3, 3, 1, True)
+    fast = gradnas.accelerate(net)
+    x = torch.randn(2, 3, 6, 6)
+    net.eval()
+    assert torch.equal(fast(x), net(x))
+    net.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(x), net(x))
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: None)
+    fast(x)
+    handle.remove()
+    checkpoint(fast, x.requires_grad_(), use_reentrant=False).sum().backward()
+    state = dict(net.named_parameters())
+
+    def loss(parameters):
+        buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+        return torch.func.functional_call(net, (parameters, buffers), (x,)).square().sum()
+
+    with fast.at_work():
+        found = torch.func.grad(loss)(state)
+    expected = torch.func.grad(loss)(state)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value)
+    assert not calls
+    fast(x)
+    assert calls
+
+
+@needs_compiler
+def test_second_derivatives_and_one_run_in_another():
+    torch.manual_seed(0)
+    net = moved(separable(2, 3, nn.ReLU)).double()
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    weights = tuple(net.parameters())
+
+    def function(x, *weights):
+        names = [name for name, _ in net.named_parameters()]
+        with gradnas.accelerate(net).at_work():
+            return torch.func.functional_call(net, dict(zip(names, weights, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(function, (x, *weights))
+    assert torch.autograd.gradgradcheck(function, (x, *weights), atol=1e-4)
+
+
+@needs_compiler
+def test_only_what_is_asked_for_has_gradients():
+    torch.manual_seed(0)
+    net = sep_conv(3, 3, 1, True).double()
+    net[2].weight.requires_grad_(False)
+    net[3].bias.requires_grad_(False)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    own = copy.deepcopy(net)
+    net(x).square().sum().backward()
+    gradnas.accelerate(own)(x).square().sum().backward()
+    for p, q in zip(net.parameters(), own.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None)
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad)
+
+
+@needs_compiler
+def test_nan_stays():
+    net = sep_conv(3, 3, 1, True)
+    x = torch.randn(2, 3, 6, 6)
+    x[0, 1, 2, 3] = float("nan")
+    assert gradnas.accelerate(net)(x).isnan().any()
+
+
+def test_without_a_compiler_the_network_is_plain(monkeypatch):
+    monkeypatch.setattr(runs, "kernels", lambda dtype: None)
+    net = sep_conv(3, 3, 1, True)
+    own = copy.deepcopy(net)
+    x = torch.randn(2, 3, 6, 6)
+    assert torch.equal(gradnas.accelerate(net)(x), own(x))
