@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.blocks.kernels import Stage
+from gradnas.spaces.blocks.kernels import Last, Stage
 from gradnas.spaces.blocks.run import plain_run, run_stages
 from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
@@ -153,6 +153,8 @@ def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -
         if halves and (H % 2 or W % 2):
             continue
         for act, last_act, pointwise in ((1, 0, True), (2, 1, K == 0), (0, 2, True)):
+            factor = torch.rand(B, dtype=dtype) if last_act < 2 else None
+            last = Last(last_act, factor)
             O = C + 3 if pointwise else C  # noqa: E741
             first = Stage(act, K, S, D, pointwise, True, 1e-5)
             second = Stage(2, 3, 1, 1, True, False, 1e-3)
@@ -162,11 +164,11 @@ def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -
             weights = [torch.randn(s, dtype=dtype).requires_grad_() for s in shapes]
             # A slice of a wider map, as the gradient of a concatenation is.
             x = new_map((B, C, H, W), dtype).requires_grad_()
-            ran = run_stages((first, second), last_act, x, weights)
+            ran = run_stages((first, second), last, x, weights)
             if ran is None:  # a single pixel
                 assert B * ((H - 1) // S + 1) * ((W - 1) // S + 1) == 1
                 continue
-            expected = plain_run((first, second), last_act, x, *weights)[0]
+            expected = plain_run((first, second), last, x, *weights)[0]
             same(ran[0].detach(), expected.detach(), dtype)
             B_, C_, H_, W_ = expected.shape
             head = new_map((B_, C_ + 5, H_, W_), dtype)[:, 2 : C_ + 2]

@@ -18,9 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
+from gradnas.spaces.blocks.kernels import Last
 from gradnas.spaces.blocks.recognise import Run, is_known_sequence, reduction_of, runs_of
 from gradnas.spaces.blocks.run import run_stages
+from gradnas.spaces.cells.conv_network import ConvCellNetwork, kept_paths
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
+from gradnas.spaces.hooks import has_hooks
 from gradnas.spaces.native import is_transformed
 from gradnas.spaces.operations import FactorizedReduce
 
@@ -62,6 +65,7 @@ class Accelerated:
     def at_work(self) -> Iterator[None]:
         """Within, whatever calls the network, or a part of it, has the kernels."""
         replaced = []
+        cells = []
         try:
             for module in self.network.modules():
                 forward: Any = None
@@ -71,6 +75,9 @@ class Accelerated:
                     forward = _in_sequence
                 elif type(module) is FactorizedReduce:
                     forward = _in_reduction
+                elif type(module) is ConvCellNetwork and "_added" not in module.__dict__:
+                    module.__dict__["_added"] = functools.partial(_added_in_cell, module)
+                    cells.append(module)
                 if forward is not None:
                     # Not by an assignment, which registers what is assigned.
                     module.__dict__["forward"] = functools.partial(forward, module)
@@ -79,6 +86,8 @@ class Accelerated:
         finally:
             for module in replaced:
                 del module.__dict__["forward"]
+            for module in cells:
+                del module.__dict__["_added"]
 
     def __repr__(self) -> str:
         lines = []
@@ -167,11 +176,47 @@ def _in_reduction(module: FactorizedReduce, x: Any) -> Any:
     return FactorizedReduce.forward(module, x) if y is None else y
 
 
-def _computed(run: Run, weights: Sequence[Tensor], x: Any) -> Tensor | None:
-    """The output of a run, whose BatchNorms keep what they saw; None where it has to be called."""
+def _added_in_cell(
+    cell: ConvCellNetwork,
+    total: Tensor | None,
+    k: int,
+    x: Tensor,
+    drop_probability: float | Tensor | None,
+) -> Tensor:
+    """An operation of a cell, its dropped paths and the sum of the node, as one."""
+    operation = cell.operations[k]
+    layers = tuple(operation._modules.values())
+    is_known = type(operation) is nn.Sequential and not has_hooks(operation) and not cell.is_own(k)
+    if is_known and not _is_followed():
+        runs = runs_of(layers)  # type: ignore[arg-type]
+        if len(runs) == 1 and runs[0].last - runs[0].first == len(layers):
+            factor = None
+            state = torch.get_rng_state()
+            if drop_probability is not None:
+                factor = kept_paths(x, drop_probability).flatten()
+            y = _computed(runs[0], runs[0].weights, x, factor, total)
+            if y is not None:
+                return y
+            torch.set_rng_state(state)  # the paths are drawn again
+    return ConvCellNetwork._added(cell, total, k, x, drop_probability)
+
+
+def _computed(
+    run: Run,
+    weights: Sequence[Tensor],
+    x: Any,
+    factor_B: Tensor | None = None,
+    other: Tensor | None = None,
+) -> Tensor | None:
+    """The output of a run, whose BatchNorms keep what they saw; None where it has to be called.
+
+    Args:
+        factor_B: what the output is multiplied by.
+        other: what is added then.
+    """
     if type(x) is not Tensor:
         return None
-    computed = run_stages(run.stages, run.last_act, x, weights)
+    computed = run_stages(run.stages, Last(run.last_act, factor_B), x, weights, other)
     if computed is None:
         return None
     y, statistics = computed

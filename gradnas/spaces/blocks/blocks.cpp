@@ -414,8 +414,8 @@ static Norm norm_of(i64 C, const T* n, const T* means) {  // (scale, shift, mean
 }
 
 static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
-    const T* out, const T* norm_z, const T* means_z, i64 act_z, const T* grad, i64 ldg, T* gx, T* gdepthwise,
-    T* gpointwise, double* sums_x, int threads) {
+    const T* out, const T* norm_z, const T* means_z, i64 act_z, const T* factor, i64 per_image, const T* grad, i64 ldg,
+    T* gx, T* gdepthwise, T* gpointwise, double* sums_x, int threads) {
   const i64 kk = z.K * z.K, per = z.Ho * z.Wo;
   std::vector<T> straight, turned, M;
   const Norm nz = norm_of(z.O, norm_z, means_z);
@@ -446,6 +446,7 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
         const V v = load(out + at * z.O + c, n), k = load(&nz.scale[c]);
         V e = load(grad + at * ldg + c, n);
         if (act_z) e = gate(v * k + load(&nz.shift[c]), e, act_z);
+        if (factor) e *= factor[at / per_image];
         const V normal = (v - load(&nz.mean[c])) * load(&nz.inverse[c]);
         store(g.p + p * z.ldo + c, k * ((e - load(&nz.m1[c])) - normal * load(&nz.m2[c])));
       }
@@ -531,24 +532,28 @@ void stage_forward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const
 }
 
 void stage_backward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* norm_x, i64 act,
-    const T* depthwise, const T* pointwise, const T* z, const T* norm_z, const T* means_z, i64 act_z, const T* grad, i64 ldg,
+    const T* depthwise, const T* pointwise, const T* z, const T* norm_z, const T* means_z, i64 act_z, const T* factor, const T* grad, i64 ldg,
     T* gx, T* gdepthwise, T* gpointwise, double* sums_x, i64 threads) {
-  backward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, z, norm_z, means_z, act_z, grad, ldg, gx,
-           gdepthwise, gpointwise, sums_x, int(threads));
+  backward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, z, norm_z, means_z, act_z, factor, ((H - 1) / S + 1) * ((W - 1) / S + 1),
+           grad, ldg, gx, gdepthwise, gpointwise, sums_x, int(threads));
 }
 
-// y = act(scale z + shift)
-void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, T* y, i64 threads) {
+// y = factor[image] * act(scale z + shift) + other; without a factor 1, without another 0
+void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, const T* factor, i64 per_image,
+    const T* other, T* y, i64 threads) {
   const std::vector<T> scale = padded(scale_, C), shift = padded(shift_, C);
   #pragma omp parallel for num_threads(int(threads)) schedule(static)
   for (i64 p = 0; p < P; p++) for (i64 c = 0; c < C; c += L) {
     const i64 n = C - c;
-    store(y + p * C + c, activate(load(z + p * C + c, n) * load(&scale[c]) + load(&shift[c]), act), n);
+    V v = activate(load(z + p * C + c, n) * load(&scale[c]) + load(&shift[c]), act);
+    if (factor) v *= factor[p / per_image];
+    if (other) v += load(other + p * C + c, n);
+    store(y + p * C + c, v, n);
   }
 }
 
 // sums (2, C) over pixels: of the gradient of the BatchNorm's output, and of its product with the normalised value
-void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* grad, i64 ldg, double* sums, i64 threads) {
+void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* factor, i64 per_image, const T* grad, i64 ldg, double* sums, i64 threads) {
   const Norm n = norm_of(C, norm, 0);
   const i64 chunk = SHORT;
   const i64 ld = rounded(C);
@@ -567,6 +572,7 @@ void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* gr
           const V v = load(z + p * C + c, count);
           V e = load(grad + p * ldg + c, count);
           if (act) e = gate(v * scale + shift, e, act);
+          if (factor) e *= factor[p / per_image];
           sum[p & 1] += e;
           normal[p & 1] += e * ((v - mean) * inverse);
         }

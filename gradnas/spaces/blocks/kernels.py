@@ -56,6 +56,13 @@ class Stage(NamedTuple):
     eps: float
 
 
+class Last(NamedTuple):
+    """What follows the last BatchNorm: an activation, and a factor for each image."""
+
+    act: int = NONE
+    factor_B: Tensor | None = None
+
+
 def is_halving(stage: Stage) -> bool:
     """Whether it reads even and odd pixels side by side."""
     return stage.width == 0 and stage.stride == 2
@@ -130,7 +137,7 @@ class Kernels:
         z_BOHW: Tensor,
         norm_4O: Tensor,
         means_2O: Tensor,
-        last_act: int,
+        last: Last,
         grad_BOHW: Tensor,
         needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
@@ -138,8 +145,8 @@ class Kernels:
 
         Args:
             means_2O: `gradient_sums` of z, divided by the number of pixels.
-            last_act: the activation after z's BatchNorm, which the gradient has not crossed yet.
-            grad_BOHW: of what left z's BatchNorm or `last_act`; `pixel_step` says how it lies.
+            last: what is after z's BatchNorm, which the gradient has not crossed yet.
+            grad_BOHW: of what left z's BatchNorm or `last`; `pixel_step` says how it lies.
             needs: which of the first three are wanted. Without the first there are no sums.
         """
         sizes, size_z = self._sizes(stage, x_BIHW, pointwise)
@@ -158,33 +165,48 @@ class Kernels:
             self._map(z_BOHW, size_z),
             self._plain(norm_4O, (4, size_z[1])),
             self._plain(means_2O, (2, size_z[1])),
-            last_act,
+            last.act,
+            self._plain(last.factor_B, (size_z[0],)),
             *self._grad(grad_BOHW, size_z),
             *(_own(t) for t in (grad_x, grad_depthwise, grad_pointwise, sums_2I)),
         )
         return grad_x, grad_depthwise, grad_pointwise, sums_2I
 
-    def apply(self, z_BCHW: Tensor, norm_4C: Tensor, act: int) -> Tensor:
-        """`act(scale z + shift)`."""
-        C = z_BCHW.shape[1]
-        y_BCHW = self.new_map(tuple(z_BCHW.shape))
+    def apply(
+        self, z_BCHW: Tensor, norm_4C: Tensor, last: Last, other_BCHW: Tensor | None = None
+    ) -> Tensor:
+        """`factor * act(scale z + shift) + other`."""
+        B, C, H, W = z_BCHW.shape
+        size = tuple(z_BCHW.shape)
+        y_BCHW = self.new_map(size)
         scale, shift, _, _ = norm_4C.unbind()
-        read = [self._plain(t, (C,)) for t in (scale, shift)]
-        written = _pointer(y_BCHW.data_ptr())
-        self._call("apply", z_BCHW.numel() // C, C, self._map(z_BCHW), *read, act, written)
+        self._call(
+            "apply",
+            B * H * W,
+            C,
+            self._map(z_BCHW),
+            *(self._plain(t, (C,)) for t in (scale, shift)),
+            last.act,
+            self._plain(last.factor_B, (B,)),
+            H * W,
+            None if other_BCHW is None else self._map(other_BCHW, size),
+            _pointer(y_BCHW.data_ptr()),
+        )
         return y_BCHW
 
-    def gradient_sums(self, z_BCHW: Tensor, norm_4C: Tensor, act: int, grad: Tensor) -> Tensor:
+    def gradient_sums(self, z_BCHW: Tensor, norm_4C: Tensor, last: Last, grad: Tensor) -> Tensor:
         """Sums over pixels, `(2, C)` in float64: of the gradient, and of it times normalised z."""
-        C = z_BCHW.shape[1]
+        B, C, H, W = z_BCHW.shape
         sums_2C = _float64(2, C)
         self._call(
             "gradient_sums",
-            z_BCHW.numel() // C,
+            B * H * W,
             C,
             self._map(z_BCHW),
             self._plain(norm_4C, (4, C)),
-            act,
+            last.act,
+            self._plain(last.factor_B, (B,)),
+            H * W,
             *self._grad(grad, tuple(z_BCHW.shape)),
             _pointer(sums_2C.data_ptr()),
         )

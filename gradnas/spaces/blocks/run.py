@@ -18,8 +18,8 @@ from torch import Tensor
 from gradnas.spaces.blocks.kernels import (
     NONE,
     RELU,
-    RELU6,
     Kernels,
+    Last,
     Stage,
     is_halving,
     kernels,
@@ -40,7 +40,11 @@ class Weights(NamedTuple):
 
 
 def run_stages(
-    stages: Stages, last_act: int, x_BCHW: Tensor, weights: Sequence[Tensor]
+    stages: Stages,
+    last: Last,
+    x_BCHW: Tensor,
+    weights: Sequence[Tensor],
+    other_BCHW: Tensor | None = None,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
     """The output, and for each BatchNorm mean and variance as it keeps them, in float64.
 
@@ -48,11 +52,13 @@ def run_stages(
 
     Args:
         weights: of all stages, in the order of `Weights`, without what is missing.
+        other_BCHW: is added to the output.
     """
-    if x_BCHW.ndim != 4 or not has_memory(x_BCHW, *weights):
+    more = [t for t in (last.factor_B, other_BCHW) if t is not None]
+    if x_BCHW.ndim != 4 or not has_memory(x_BCHW, *weights, *more):
         return None
     dtype = x_BCHW.dtype
-    if any(w.dtype != dtype for w in weights) or kernels(dtype) is None:
+    if any(t.dtype != dtype for t in (*weights, *more)) or kernels(dtype) is None:
         return None
     B, C, H, W = x_BCHW.shape
     if _channels(stages[0], weights) != C:  # for torch to refuse
@@ -62,8 +68,14 @@ def run_stages(
         W = (W - 1) // stage.stride + 1
     if B * H * W == 1:  # for torch to refuse
         return None
+    if other_BCHW is not None:
+        size = (B, num_outputs(stages, weights), H, W)
+        if other_BCHW.shape != size:
+            return None
+        other_BCHW = _channels_last(other_BCHW)
     # Before the operation, so that autograd sees a copy that is made here.
-    y_BCHW, *statistics = _Run.apply(stages, last_act, _channels_last(x_BCHW), *weights)
+    x_BCHW = _channels_last(x_BCHW)
+    y_BCHW, *statistics = _Run.apply(stages, last, other_BCHW, x_BCHW, *weights)
     return y_BCHW, list(zip(statistics[::2], statistics[1::2], strict=True))
 
 
@@ -94,9 +106,16 @@ def activate(x: Tensor, act: int) -> Tensor:
     return x if act == NONE else F.relu6(x)
 
 
-def plain_run(stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor]:
+def num_outputs(stages: Stages, weights: Sequence[Tensor]) -> int:
+    """Channels of the output."""
+    found = _channels(stages[0], weights)
+    for w in by_stage(stages, weights):
+        found = found if w.pointwise is None else w.pointwise.shape[0]
+    return found
+
+
+def plain_run(stages: Stages, last: Last, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor]:
     """The output on torch's operations; no running statistics are changed."""
-    assert last_act in (NONE, RELU, RELU6)
     for stage, w in zip(stages, by_stage(stages, weights), strict=True):
         x_BCHW = activate(x_BCHW, stage.act)
         if w.depthwise is not None:
@@ -109,15 +128,24 @@ def plain_run(stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor) -
         if w.pointwise is not None:
             x_BCHW = F.conv2d(x_BCHW, w.pointwise)
         x_BCHW = F.batch_norm(x_BCHW, None, None, w.scale, w.shift, training=True, eps=stage.eps)
-    return (activate(x_BCHW, last_act),)
+    y_BCHW = activate(x_BCHW, last.act)
+    return (y_BCHW if last.factor_B is None else y_BCHW * last.factor_B.view(-1, 1, 1, 1),)
 
 
 class _Run(torch.autograd.Function):
-    """Arguments: stages, last activation, x, weights. Output, and two statistics for each stage."""
+    """Arguments: stages, what is last, what is added, x, weights.
+
+    Gives the output, and two statistics for each stage.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, stages: Stages, last_act: int, x_BCHW: Tensor, *weights: Tensor
+        ctx: Any,
+        stages: Stages,
+        last: Last,
+        other_BCHW: Tensor | None,
+        x_BCHW: Tensor,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         native = _kernels(x_BCHW)
         norm_4C: Tensor | None = None
@@ -133,8 +161,8 @@ class _Run(torch.autograd.Function):
             norms.append(norm_4C)
             statistics += [mean_C, var_C * (pixels / (pixels - 1))]  # as BatchNorm keeps it
         assert norm_4C is not None
-        y_BCHW = native.apply(maps[-1], norm_4C, last_act)
-        ctx.spec = (stages, last_act)
+        y_BCHW = native.apply(maps[-1], norm_4C, last, other_BCHW)
+        ctx.spec = (stages, last)
         ctx.save_for_backward(*maps, *norms, *weights)
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -143,24 +171,25 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         grad = grads[0]
-        stages, last_act = ctx.spec
-        nothing = (None,) * len(ctx.needs_input_grad)
+        stages, last = ctx.spec
         if grad is None:
-            return nothing
+            return (None,) * len(ctx.needs_input_grad)
+        grad_other = grad if ctx.needs_input_grad[2] else None
         num = len(stages)
         saved = ctx.saved_tensors
         maps, norms, weights = saved[: num + 1], saved[num + 1 : 2 * num + 1], saved[2 * num + 1 :]
-        needs = ctx.needs_input_grad[2:]
+        needs = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled() or not has_memory(grad, *saved) or grad.dtype != maps[0].dtype:
-            plain = functools.partial(plain_run, stages, last_act)
-            return None, None, *differentiable(plain, (maps[0], *weights), needs, [grad])
+            plain = functools.partial(plain_run, stages, last)
+            found = differentiable(plain, (maps[0], *weights), needs, [grad])
+            return None, None, grad_other, *found
         native = _kernels(grad)
         if pixel_step(grad) is None:
             grad = _channels_last(grad)
-        sums_2C: Tensor | None = native.gradient_sums(maps[-1], norms[-1], last_act, grad)
+        sums_2C: Tensor | None = native.gradient_sums(maps[-1], norms[-1], last, grad)
         by_number = by_stage(stages, weights)
         needs_weights = _needs_by_stage(stages, needs[1:])
-        found: list[Tensor | None] = []
+        own_grads: list[Tensor | None] = []
         for number in reversed(range(num)):
             stage = stages[number]
             z = maps[number + 1]
@@ -180,7 +209,7 @@ class _Run(torch.autograd.Function):
                 z,
                 norms[number],
                 means_2C,
-                last_act if number == num - 1 else NONE,
+                last if number == num - 1 else Last(),
                 grad,
                 (goes_on, *needs_own),
             )
@@ -191,10 +220,10 @@ class _Run(torch.autograd.Function):
             if stage.affine:
                 shift_C, scale_C = sums_2C.to(z.dtype)
                 own += [scale_C, shift_C]
-            found = own + found
+            own_grads = own + own_grads
             sums_2C = sums_below
-        asked = [g if need else None for g, need in zip(found, needs[1:], strict=True)]
-        return None, None, grad, *asked
+        asked = [g if need else None for g, need in zip(own_grads, needs[1:], strict=True)]
+        return None, None, grad_other, grad, *asked
 
 
 def _kernels(like: Tensor) -> Kernels:

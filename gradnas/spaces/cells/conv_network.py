@@ -21,10 +21,15 @@ EdgesByNode = Sequence[Edges]
 
 def drop_path(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
     """Zero whole samples with `probability` and scale the rest by 1 / (1 - probability)."""
+    return x_BCHW * kept_paths(x_BCHW, probability)
+
+
+def kept_paths(x_BCHW: Tensor, probability: float | Tensor) -> Tensor:
+    """The factor of each sample, `(B, 1, 1, 1)`."""
     keep = 1.0 - probability
     size = (x_BCHW.shape[0], 1, 1, 1)
     mask = torch.empty(size, device=x_BCHW.device, dtype=x_BCHW.dtype).bernoulli_(keep)
-    return x_BCHW * (mask / keep)
+    return mask / keep
 
 
 def by_node(edges: Edges | EdgesByNode) -> list[Edges]:
@@ -99,35 +104,46 @@ class ConvCellNetwork(nn.Module):
         )
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
         first = 0
+        # As in the original, an identity is never dropped.
+        of_each = drop_probability if dropping and not self.drops_nodes else None
         for count in self.inputs_per_node:
-            parts = []
+            total: Tensor | None = None
             for k in range(first, first + count):
-                operation = self.operations[k]
-                x_BCHW = states[self.predecessors[k]]
-                # A user's operation may write into what the others read.
-                is_own = self._is_own[k] and not torch.compiler.is_compiling()
-                before = _state(x_BCHW) if is_own else None
-                part = operation(x_BCHW)
-                if before is not None and _is_changed(x_BCHW, before):
-                    raise ValueError(
-                        f"the operation {self._labels[k]} ({type(operation).__name__}) changes its "
-                        "input in place, which the other operations read too: give it a copy of "
-                        "its input, or operations that are not in place (inplace=False)"
-                    )
-                self._check(k, x_BCHW, part)
-                # As in the original, an identity is never dropped.
-                is_dropped = dropping and not self.drops_nodes
-                if is_dropped and type(operation) is not nn.Identity:
-                    part = drop_path(part, drop_probability)
-                parts.append(part)
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
+                total = self._added(total, k, states[self.predecessors[k]], of_each)
+            assert total is not None
             if dropping and self.drops_nodes:
                 total = drop_path(total, drop_probability)
             states.append(total)
             first += count
         return torch.cat([states[i] for i in self.concat], dim=1)
+
+    def _added(
+        self,
+        total: Tensor | None,
+        k: int,
+        x_BCHW: Tensor,
+        drop_probability: float | Tensor | None,
+    ) -> Tensor:
+        """What a node has so far, and one more operation."""
+        operation = self.operations[k]
+        # A user's operation may write into what the others read.
+        is_own = self._is_own[k] and not torch.compiler.is_compiling()
+        before = _state(x_BCHW) if is_own else None
+        part = operation(x_BCHW)
+        if before is not None and _is_changed(x_BCHW, before):
+            raise ValueError(
+                f"the operation {self._labels[k]} ({type(operation).__name__}) changes its "
+                "input in place, which the other operations read too: give it a copy of "
+                "its input, or operations that are not in place (inplace=False)"
+            )
+        self._check(k, x_BCHW, part)
+        if drop_probability is not None and type(operation) is not nn.Identity:
+            part = drop_path(part, drop_probability)
+        return part if total is None else total + part
+
+    def is_own(self, k: int) -> bool:
+        """Whether an operation is not one of the built-in ones."""
+        return self._is_own[k]
 
     def _check(self, k: int, x_BCHW: Tensor, part: Tensor) -> None:
         """ValueError for an operation of another width or stride: torch might stretch it."""
