@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from gradnas.architectures.dense_cell import DenseCell as DenseCell
     from gradnas.architectures.genotype import Genotype as Genotype
     from gradnas.choice import Choice as Choice
-    from gradnas.choice import Draw as Draw
     from gradnas.gradients import ArchitectureGradient as ArchitectureGradient
     from gradnas.gradients import FirstOrder as FirstOrder
     from gradnas.gradients import Implicit as Implicit
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from gradnas.laws.equations import EquationRegressor as EquationRegressor
     from gradnas.laws.primitives import Primitive as Primitive
     from gradnas.modules.call import Call as Call
+    from gradnas.modules.draws import Draw as Draw
     from gradnas.modules.skip import Skip as Skip
     from gradnas.objectives import AlphaTerm as AlphaTerm
     from gradnas.objectives import BetaDecay as BetaDecay
@@ -84,7 +84,7 @@ _MODULES = {
     "DenseCell": "gradnas.architectures.dense_cell",
     "Genotype": "gradnas.architectures.genotype",
     "Choice": "gradnas.choice",
-    "Draw": "gradnas.choice",
+    "Draw": "gradnas.modules.draws",
     "ArchitectureGradient": "gradnas.gradients",
     "FirstOrder": "gradnas.gradients",
     "Implicit": "gradnas.gradients",

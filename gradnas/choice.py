@@ -1,158 +1,24 @@
-"""`Choice` declares alternatives inside any module; `Draw` is one setting of all choices.
+"""`Choice` declares alternatives inside any module.
 
-Legend: E edges, O operations.
+Legend: O operations.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gradnas.modules.draws import Draw, OutsideSearch, current, using
 from gradnas.modules.inplace import Inputs, share_memory, watch
 from gradnas.modules.mixtures import mixture
 from gradnas.modules.skip import Skip
 from gradnas.modules.slots import held_by, holding, with_copied_buffers
 from gradnas.probing import Probes, probed
 from gradnas.randomness import random_state, set_random_state
-
-Active = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One setting of all choices, made by a relaxation from the alphas.
-
-    Attributes:
-        mix: choice name -> mixing weights, `(E, O)`, or `(O,)` for a single choice. Differentiable
-            in the alphas.
-        active: choice name -> for each edge (one edge for a single choice) the operations that must
-            be computed, in ascending order. The others have mixing weight zero and are never run.
-        log_prob: scalar log-probability of the sampled architecture, where the relaxation samples;
-            else None.
-        probability: choice name -> probability of each operation, shaped and differentiable as
-            `mix`, where the relaxation samples; None where the mixing weights themselves are the
-            probabilities.
-        probed: choice name -> for each edge further operations, of mixing weight zero, whose
-            outputs the gradient of the mixing weights needs: they are computed without a graph, and
-            only where that gradient is wanted.
-        deferred: compute them in backward, which keeps no outputs.
-        skip: weight of the input of every edge, beside its operations; 0: none (see `Additions`).
-    """
-
-    mix: Mapping[str, Tensor]
-    active: Mapping[str, Active]
-    log_prob: Tensor | None = None
-    probability: Mapping[str, Tensor] | None = None
-    probed: Mapping[str, Active] | None = None
-    deferred: bool = False
-    skip: float = 0.0
-
-    @property
-    def probabilities(self) -> Mapping[str, Tensor]:
-        """What an expectation over architectures, such as the latency, weighs operations with."""
-        return self.mix if self.probability is None else self.probability
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether every operation is computed."""
-        for name, rows in self.active.items():
-            num_operations = self.mix[name].shape[-1]
-            if any(len(row) < num_operations for row in rows):
-                return False
-        return True
-
-    @staticmethod
-    def dense(mix: Mapping[str, Tensor]) -> Draw:
-        """A draw in which every operation is active."""
-        everything: dict[str, Active] = {}
-        for name, weights in mix.items():
-            num_edges = 1 if weights.dim() == 1 else weights.shape[0]
-            num_operations = weights.shape[-1]
-            everything[name] = (tuple(range(num_operations)),) * num_edges
-        return Draw(mix, everything)
-
-    def settled(self, fixed: Mapping[str, Mapping[int, int | None]]) -> Draw:
-        """With weight 1 on one operation of some edges, whatever was drawn there.
-
-        Args:
-            fixed: choice name -> edge (0 of a single choice) -> its operation, or None to cut it.
-        """
-        mix = dict(self.mix)
-        active = dict(self.active)
-        for name, columns in fixed.items():
-            table = mix[name]
-            rows = list(active[name])
-            decided = torch.zeros_like(table)
-            is_open = torch.ones_like(table)
-            decided_EO = decided.view(-1, table.shape[-1])
-            open_EO = is_open.view(-1, table.shape[-1])
-            for edge, column in columns.items():
-                open_EO[edge] = 0.0
-                rows[edge] = () if column is None else (column,)
-                if column is not None:
-                    decided_EO[edge, column] = 1.0
-            mix[name] = table * is_open + decided
-            active[name] = tuple(rows)
-        return replace(self, mix=mix, active=active)
-
-    @staticmethod
-    def one_hot(choices: Mapping[str, Sequence[int | None]], like: Mapping[str, Tensor]) -> Draw:
-        """The draw of one discrete architecture.
-
-        Args:
-            choices: choice name -> for each edge the index of its operation, or None to cut it.
-            like: choice name -> a table of the shape, type and device that is wanted.
-        """
-        mix = {name: torch.zeros_like(table) for name, table in like.items()}
-        active: dict[str, Active] = {}
-        for name, indices in choices.items():
-            is_single = mix[name].dim() == 1
-            mix_EO = mix[name].unsqueeze(0) if is_single else mix[name]  # a view of the table
-            rows: list[tuple[int, ...]] = []
-            for edge, index in enumerate(indices):
-                if index is None:
-                    rows.append(())
-                else:
-                    rows.append((index,))
-                    mix_EO[edge, index] = 1.0
-            active[name] = tuple(rows)
-        return Draw(mix, active)
-
-
-@dataclass(frozen=True)
-class Additions:
-    """What a method asks of a supernet beside operations and their alphas.
-
-    Attributes:
-        channel_share: operations see the first of so many equal parts of the channels; the other
-            parts pass by them (PC-DARTS). 1: they see all.
-        edge_weights: every edge has an alpha of its own, and a softmax of those that enter a node
-            weighs them.
-        auxiliary_skip: beside its operations every edge passes on its input, with a weight that
-            each draw says (DARTS-).
-    """
-
-    channel_share: int = 1
-    edge_weights: bool = False
-    auxiliary_skip: bool = False
-
-    def __or__(self, other: Additions) -> Additions:
-        return Additions(
-            max(self.channel_share, other.channel_share),
-            self.edge_weights or other.edge_weights,
-            self.auxiliary_skip or other.auxiliary_skip,
-        )
-
-
-class OutsideSearch(ValueError, RuntimeError):
-    """A network with choices ran where no search says what they mix."""
 
 
 class Owner(Protocol):
@@ -164,18 +30,6 @@ class Owner(Protocol):
 
 
 _MISSING = object()
-
-_current: ContextVar[Draw | None] = ContextVar("gradnas_draw", default=None)
-
-
-@contextmanager
-def using(draw: Draw) -> Iterator[None]:
-    """Within this block every `Choice` that runs takes its mixing weights from `draw`."""
-    token = _current.set(draw)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 class Choice(nn.Module):
@@ -287,7 +141,7 @@ class Choice(nn.Module):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        draw = _current.get()
+        draw = current()
         if draw is None:
             # A checkpointed segment that is recomputed in backward has left the search's forward
             # pass: equal weights would then be silently wrong.
@@ -297,11 +151,12 @@ class Choice(nn.Module):
                     "checkpointing around a Choice is not supported"
                 )
             if self.was_searched:
-                draw = self._draw_of_owner()
+                draw = _draw_of_owner(self)
             else:
                 outputs = self._outputs(range(len(self.names)), args, kwargs)
                 equal_weights = [1.0 / len(outputs)] * len(outputs)
-                return self._mix(outputs, equal_weights, range(len(outputs)))
+                everything = range(len(outputs))
+                return mixture(outputs, equal_weights, lambda: self._names_of(everything))
         if self.name is None or self.name not in draw.mix:
             raise OutsideSearch(
                 f"Choice {self.name!r} is not part of the running search: it was added after "
@@ -319,10 +174,11 @@ class Choice(nn.Module):
         mix_O = draw.mix[name]
         outputs = self._outputs(active, args, kwargs)
         weights = mix_O.unbind()  # one node of the graph, and not one for each operation
-        mixed = self._mix(outputs, [weights[index] for index in active], active)
+        own_weights = [weights[index] for index in active]
+        mixed = mixture(outputs, own_weights, lambda: self._names_of(active))
 
         if draw.skip:
-            mixed = self._with_skip(mixed, draw.skip, args)
+            mixed = _with_skip(self, mixed, draw.skip, args)
         columns = draw.probed[name][0] if draw.probed is not None else ()
         learns_mix = mix_O.requires_grad and torch.is_grad_enabled()
         if not columns or not learns_mix:
@@ -332,16 +188,6 @@ class Choice(nn.Module):
         # A probe may run later, in backward, where this draw is no longer the current one.
         probes = Probes(beside, args, kwargs, mix_O.device, lambda: using(draw), self._label_of)
         return probed(mixed, mix_O, probes, draw.deferred, f"Choice {name!r}")
-
-    def _with_skip(self, mixed: Any, weight: float, args: tuple[Any, ...]) -> Any:
-        """The mixture, and the first input beside it."""
-        x = args[0] if args else None
-        if isinstance(x, Tensor) and isinstance(mixed, Tensor) and x.shape == mixed.shape:
-            return mixed + weight * x
-        raise ValueError(
-            f"Choice {self.name!r} does not give a tensor of the shape of its first input, so "
-            "there can be no auxiliary skip beside its operations: leave AuxiliarySkip out"
-        )
 
     def _outputs(
         self, columns: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -384,7 +230,7 @@ class Choice(nn.Module):
     ) -> Any:
         """The output of an operation that is not asked for; nothing changes by it."""
         operation = self._own_operations[key]
-        draw = _current.get()
+        draw = current()
         assert draw is not None
         # A choice inside it may be one that the draw does not reach.
         mix = {name: torch.full_like(table, 1.0) for name, table in draw.mix.items()}
@@ -427,24 +273,6 @@ class Choice(nn.Module):
     def _label_of(self, column: int) -> str:
         return f"Choice {self.name!r}: operation {self.names[column]!r}"
 
-    def _draw_of_owner(self) -> Draw:
-        """The mixture of the alphas, where the module is called outside the search's passes."""
-        owner = self.owner
-        if owner is None:
-            raise OutsideSearch(
-                f"Choice {self.name!r} belongs to a search that is gone (this is a copy of a "
-                "searched module, or its search was deleted), so nothing says what it mixes: call "
-                "search.supernet(x) for the mixture, search.result().derive() for the derived "
-                "network"
-            )
-        try:
-            return owner.dense_draw()
-        except OutsideSearch as error:
-            raise OutsideSearch(f"Choice {self.name!r}: {error}") from None
-
-    def _mix(self, outputs: list[Any], weights: Sequence[Any], active: Sequence[int]) -> Any:
-        return mixture(outputs, weights, lambda: self._names_of(active))
-
     def _names_of(self, active: Sequence[int]) -> tuple[str, list[str]]:
         """What an error calls this place and these operations."""
         names = self.names
@@ -453,3 +281,30 @@ class Choice(nn.Module):
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name != "" and "." not in name
+
+
+def _with_skip(choice: Choice, mixed: Any, weight: float, args: tuple[Any, ...]) -> Any:
+    """The mixture, and the first input beside it."""
+    x = args[0] if args else None
+    if isinstance(x, Tensor) and isinstance(mixed, Tensor) and x.shape == mixed.shape:
+        return mixed + weight * x
+    raise ValueError(
+        f"Choice {choice.name!r} does not give a tensor of the shape of its first input, so "
+        "there can be no auxiliary skip beside its operations: leave AuxiliarySkip out"
+    )
+
+
+def _draw_of_owner(choice: Choice) -> Draw:
+    """The mixture of the alphas, where the module is called outside the search's passes."""
+    owner = choice.owner
+    if owner is None:
+        raise OutsideSearch(
+            f"Choice {choice.name!r} belongs to a search that is gone (this is a copy of a "
+            "searched module, or its search was deleted), so nothing says what it mixes: call "
+            "search.supernet(x) for the mixture, search.result().derive() for the derived "
+            "network"
+        )
+    try:
+        return owner.dense_draw()
+    except OutsideSearch as error:
+        raise OutsideSearch(f"Choice {choice.name!r}: {error}") from None

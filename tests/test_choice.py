@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from gradnas import Choice, Draw, Search
-from gradnas.choice import using
+from gradnas.modules.draws import using
 
 
 class Times(nn.Module):

@@ -78,8 +78,8 @@ class Costs:
         total = torch.full((), self.fixed, dtype=torch.float64, device=device)
         for name, table in self.tables.items():
             if name in self.shares:
-                share_E1 = torch.tensor(self.shares[name], dtype=torch.float64).unsqueeze(-1)
-                table = table * share_E1
+                share_E = torch.tensor(self.shares[name], dtype=torch.float64, device=table.device)
+                table = table * share_E.unsqueeze(-1)
             total = total + (probabilities[name].double() * table.to(device)).sum()
         for when, cost in self.nested.items():
             total = total + cost * _any_holds(frozenset({when}), probabilities, device)

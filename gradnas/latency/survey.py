@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Choice, Draw, using
+from gradnas.choice import Choice
 from gradnas.latency.counts import in_eval_mode, uncountable
 from gradnas.latency.features import features_of
 from gradnas.latency.recorder import Call, Recorder, plain_settings, tensors_in
 from gradnas.latency.registered import Place, Registered, When, registered
+from gradnas.modules.draws import Draw, using
 
 Work = Callable[[], object]  # one call, to be timed or counted; what it gives is not looked at
 Ready = Callable[[], AbstractContextManager[Work]]  # entering and leaving is not timed

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 
 
 class Objective(ABC):

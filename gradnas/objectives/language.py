@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gradnas.choice import Draw
 from gradnas.config import check_numbers
+from gradnas.modules.draws import Draw
 from gradnas.objectives.base import Objective
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 from gradnas.objectives.base import Objective
 
 

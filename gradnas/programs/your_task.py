@@ -195,16 +195,10 @@ def run_search(
             candidates=candidates,
             guard=guard,
         )
-    adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
-    check_combination(config.relaxation, config.gradient, adam)
-    check_terms(config.terms, config.relaxation)
-    check_stabilizers(config.stabilizers, config.relaxation)
-    check_selection(config.selection, config.relaxation, config.cost)
+    _check_methods(config)
     here = distributed.joined_device(config.device)
     folder = Path(out)
-    with _threads_kept():
-        for note in set_threads(config.threads, runs.Run(folder) if resume else None):
-            warnings.warn(note, stacklevel=2)
+    with _own_threads(config.threads, folder, resume):
         live = searching.prepared_search(config, task, here)
         run, results = _carried_out(
             folder,
@@ -282,9 +276,7 @@ def run_training(
         )
     here = distributed.joined_device(config.device)
     place = Path(out)
-    with _threads_kept():
-        for note in set_threads(config.threads, runs.Run(place) if resume else None):
-            warnings.warn(note, stacklevel=2)
+    with _own_threads(config.threads, place, resume):
         live = training.prepared_training(config, task, here)
         run, results = _carried_out(
             place,
@@ -356,11 +348,22 @@ def _carried_out(
             raise
 
 
+def _check_methods(config: TaskSearchConfig) -> None:
+    """ValueError for methods that do not go together."""
+    adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
+    check_combination(config.relaxation, config.gradient, adam)
+    check_terms(config.terms, config.relaxation)
+    check_stabilizers(config.stabilizers, config.relaxation)
+    check_selection(config.selection, config.relaxation, config.cost)
+
+
 @contextlib.contextmanager
-def _threads_kept() -> Iterator[None]:
-    """A run may set their number: after it, it is what it was."""
-    threads = torch.get_num_threads()
+def _own_threads(threads: int | None, folder: Path, resume: bool) -> Iterator[None]:
+    """Within: the number of threads that a run asks for; after it, as many as before."""
+    before = torch.get_num_threads()
     try:
+        for note in set_threads(threads, runs.Run(folder) if resume else None):
+            warnings.warn(note, stacklevel=4)  # the line that called the run
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.choice import Active, Additions, Draw
+from gradnas.modules.draws import Active, Additions, Draw
 
 Tables = Mapping[str, Tensor]  # choice name -> (E, O), or (O,) for a single choice
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gradnas.choice import Active, Draw
+from gradnas.modules.draws import Active, Draw
 from gradnas.relaxations.base import (
     Relaxation,
     Tables,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 from gradnas.relaxations.base import Relaxation, Tables
 
 

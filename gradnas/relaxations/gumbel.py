@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradnas.choice import Draw
 from gradnas.config import check_numbers
+from gradnas.modules.draws import Draw
 from gradnas.relaxations.base import (
     Relaxation,
     Tables,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.choice import Additions, Draw
 from gradnas.config import check_numbers
+from gradnas.modules.draws import Additions, Draw
 from gradnas.relaxations.base import Relaxation, Tables
 from gradnas.relaxations.softmax import Softmax
 

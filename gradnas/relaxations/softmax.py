@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 from gradnas.relaxations.base import Relaxation, Tables
 
 

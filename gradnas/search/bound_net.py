@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 from gradnas.modules.slots import Placed, holding
 from gradnas.search.recomputation import checkpoints_of_pass, in_forward
 from gradnas.spaces.base import Supernet

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gradnas.architectures.base import Architecture
-from gradnas.choice import Draw
+from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.choice import Draw
 from gradnas.latency import Costs, Device, device_notes
 from gradnas.latency.quantities import MACS
 from gradnas.modules.call import Call
+from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import CostState, ExpectedCost
 from gradnas.search.feed import to_device
 from gradnas.search.one_example import WHOLE, batch_of, first_example

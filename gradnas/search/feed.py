@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gradnas.modules.nesting import items_of, with_items
 from gradnas.randomness import random_state, set_random_state
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.broadcasts import NoOuterProducts
 from gradnas.search.forms import takes_network
 from gradnas.search.reading import Reading, generator_states, set_generators
 
@@ -131,8 +132,11 @@ def size_of(batch: Any) -> int | None:
     return None
 
 
-def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
+def supervised(loss: Callable[[Any, Any], Tensor], batch: Any, checked: bool = False) -> NetLoss:
     """The loss on a batch: of the outputs and the target, or of the network and the batch.
+
+    Args:
+        checked: refuse a loss that sets every output beside every target.
 
     Raises:
         ValueError: a loss of outputs and target on a batch that is not `(inputs ..., target)`.
@@ -140,7 +144,15 @@ def supervised(loss: Callable[[Any, Any], Tensor], batch: Any) -> NetLoss:
     if takes_network(loss):
         return lambda net: loss(net, batch)
     inputs, target = inputs_and_target(batch)
-    return lambda net: loss(net(*inputs), target)
+    if not checked:
+        return lambda net: loss(net(*inputs), target)
+
+    def checked_loss(net: Any) -> Tensor:
+        outputs = net(*inputs)
+        with NoOuterProducts(outputs, target):
+            return loss(outputs, target)
+
+    return checked_loss
 
 
 def inputs_and_target(batch: Any) -> tuple[list[Any], Any]:
@@ -161,8 +173,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return {key: to_device(item, device) for key, item in batch.items()}
     if isinstance(batch, PackedSequence):  # whose lengths belong on the CPU
         return batch.to(device)
+    if isinstance(batch, Tensor):
+        # To a GPU, a pinned batch is copied while kernels run. The other way nothing waits for such
+        # a copy, and whoever reads it may come too early.
+        return batch.to(device, non_blocking=device.type != "cpu")
     items = items_of(batch)
     if items is None:
-        # A pinned batch is copied while kernels run.
-        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+        return batch
     return with_items(batch, [to_device(item, device) for _, item in items])

@@ -134,7 +134,10 @@ def _epochs(
                 bar.say(sentence)
             seen = folder.seen if folder is not None else Losses()
             for train_batch, valid_batch in search.pairs(train_loader, valid_loader):
-                report = search.step(supervised(loss, train_batch), supervised(loss, valid_batch))
+                is_first = search.steps == 0
+                of_weights = supervised(loss, train_batch, is_first)
+                of_alphas = supervised(loss, valid_batch, is_first)
+                report = search.step(of_weights, of_alphas)
                 seen.add(report)
                 bar.step(train_loss=report.train_loss)
                 if folder is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ CONFIG_TYPE = "TaskSearchConfig"  # as whose configuration the folder is read
 LOSS = {"key": "loss", "plural": "losses", "higher_is_better": False, "scale": 1.0, "unit": ""}
 
 
+MOST_WAITING = 64  # losses of steps that are not read off the device yet
 OF_LAST_EPOCH = ("valid_loss", "derived_valid_loss", "discretisation_gap")
 
 
@@ -80,18 +81,33 @@ class Losses:
     train_total: float = 0.0
     valid_total: float = 0.0
     every_step_had_alphas: bool = True
+    # Not read off the device in every step, which would wait for it.
+    waiting: list[StepReport] = field(default_factory=list, repr=False)
 
     def add(self, report: StepReport) -> None:
         """Count a step."""
         self.count += 1
-        self.train_total += report.train_loss.item()
-        if report.valid_loss is None:
-            self.every_step_had_alphas = False
-        else:
-            self.valid_total += report.valid_loss.item()
+        self.every_step_had_alphas &= report.valid_loss is not None
+        self.waiting.append(report)
+        if len(self.waiting) >= MOST_WAITING:
+            self.take()
+
+    def take(self) -> None:
+        """Read what waits."""
+        for report in self.waiting:
+            self.train_total += report.train_loss.item()
+            if report.valid_loss is not None:
+                self.valid_total += report.valid_loss.item()
+        self.waiting.clear()
+
+    def state_dict(self) -> State:
+        """Plain values, fields of another one."""
+        self.take()
+        return {name: value for name, value in vars(self).items() if name != "waiting"}
 
     def means(self) -> dict[str, float]:
         """What is said of the epoch."""
+        self.take()
         means = {}
         if self.count:  # none where an epoch was stopped after its last batch
             means["train_loss"] = self.train_total / self.count
@@ -196,7 +212,7 @@ class FitFolder:
     def _state(self) -> State:
         return {
             "search": self.search.state_dict(),
-            "seen": dict(vars(self.seen)),
+            "seen": self.seen.state_dict(),
             "trajectory": self.trajectory,
         }
 

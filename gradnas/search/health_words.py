@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from gradnas.search.sharpness import LAG, Growth
 from gradnas.search.signals import Decided, Weightless
-from gradnas.search.verdict_words import WIDTH
+from gradnas.search.verdict_words import wrapped
 
 TOO_SHORT = (
     "the search was too short for it: a measurement may take a twentieth of the steps since the "
@@ -68,7 +66,7 @@ def unsettled(agreement: float) -> str:
 def lines(trouble: str | None) -> list[str]:
     """What is said of it at the end of a search, for a terminal of 80 columns."""
     text = "" if trouble is None else f"health: {trouble}"
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return wrapped(text)
 
 
 def _eigenvalues(grown: Growth) -> str:

@@ -7,27 +7,31 @@ are given, on copies of the buffers: they may not change the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
-from gradnas.choice import Draw
-from gradnas.gradients.base import Loss, Tensors, copies
+from gradnas.gradients.base import Loss, Tensors, capturing, copies
+from gradnas.modules.draws import Draw
 from gradnas.modules.slots import Placed, placed, slots_of
 from gradnas.precision import autocast
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import BoundNet, NetLoss
 from gradnas.search.feed import Sizes
+from gradnas.search.own_state import WATCHED, OwnState
 from gradnas.search.sampling import Sampling
 from gradnas.search.schedule import Schedule
 from gradnas.search.steadying import Steadying
 from gradnas.settings.formats import Precision
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.edge_weights import edges_name
+
+EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Factors(NamedTuple):
@@ -81,6 +85,8 @@ class Passes(Sampling):
         for name, p in supernet.named_parameters():
             if p.requires_grad and id(p) not in identities:
                 self.params[name] = p
+        learning = identities | {id(p) for p in self.params.values()}
+        self.own_state = OwnState(supernet, learning)
         if not self.params:
             raise ValueError("the network has no trainable weights besides its alphas")
 
@@ -115,12 +121,8 @@ class Passes(Sampling):
 
     def sampled(self, loss: NetLoss, draw: Draw) -> Tensor:
         """The loss of the network with its own weights, probing."""
-        with self.autocast():
-            return BoundNet(self.supernet, draw, self._probing({}, {})).in_loss(loss)
-
-    def probing(self) -> Placed:
-        """What the supernet holds in a pass that changes nothing: copies of its buffers."""
-        return self._probing({}, {})
+        with self.autocast(), self.probing() as tensors:
+            return BoundNet(self.supernet, draw, tensors).in_loss(loss)
 
     def closure(self, loss: NetLoss, noise: Tensors) -> Loss:
         """The loss as a function `(params, alphas) -> scalar`, probing.
@@ -131,8 +133,7 @@ class Passes(Sampling):
         """
 
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
-            tensors = self._probing(params, alphas)
-            with self.autocast():
+            with self.autocast(), self.probing(params, alphas) as tensors:
                 tables = self._of_tables(alphas)
                 draw = self.relaxation.draw(tables, noise, self.progress)
                 draw = self.settled(self.steadying.in_every_step(draw))
@@ -140,10 +141,14 @@ class Passes(Sampling):
 
         return evaluate
 
-    def _probing(self, params: Mapping[str, Tensor], alphas: Mapping[str, Tensor]) -> Placed:
-        """What the supernet holds in a pass with these tensors: they, and copies of the buffers.
+    @contextmanager
+    def probing(
+        self, params: Mapping[str, Tensor] = EMPTY, alphas: Mapping[str, Tensor] = EMPTY
+    ) -> Iterator[Placed]:
+        """Within: a pass that changes nothing.
 
-        A tensor that has several places (tied weights) is replaced in all of them.
+        Yields what the supernet is to hold in it: these tensors, and copies of whatever else a pass
+        writes. A tensor that has several places (tied weights) is replaced in all of them.
         """
         instead: dict[int, Tensor] = {}
         for name, tensor in params.items():
@@ -157,7 +162,13 @@ class Passes(Sampling):
         for holder, key, is_buffer in slots:
             if is_buffer and holder[key] is not None:
                 buffers[id(holder[key])] = holder[key]
-        return placed(slots, instead | self._copies(buffers))
+        is_watched = self.schedule.steps < WATCHED and not capturing()
+        frozen = self.own_state.frozen() if is_watched else self.own_state.written
+        copied = self._copies(buffers | frozen)
+        with self.own_state.kept(is_watched):
+            yield placed(slots, instead | copied)
+        if is_watched:
+            self.own_state.look(copied)
 
     def _copies(self, tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:
         if self.device.type != "cuda":

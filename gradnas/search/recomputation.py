@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from gradnas.choice import OutsideSearch
+from gradnas.modules.draws import OutsideSearch
 from gradnas.modules.slots import Placed, holding, modules_of, with_copied_buffers
 from gradnas.probing import bound_in_backward, is_bound
 

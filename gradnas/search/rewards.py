@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gradnas import distributed
-from gradnas.choice import Draw
 from gradnas.gradients import ArchitectureGradient, Reinforce
 from gradnas.gradients.base import Tensors, leaves, same_randomness
+from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import accuracy_latency_reward
 from gradnas.relaxations import Relaxation
 from gradnas.search.bound_net import NetLoss

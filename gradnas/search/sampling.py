@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gradnas.choice import Draw
 from gradnas.gradients.base import Tensors
+from gradnas.modules.draws import Draw
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.schedule import Schedule

@@ -29,6 +29,7 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, State
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
+from gradnas.search.broadcasts import no_outer_products
 from gradnas.search.checks import (
     MakeOptimizer,
     check_combination,
@@ -156,8 +157,7 @@ class Search(Standing):
         distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
         self.weight_step = WeightStep(self.passes, weights)
         self.weight_optimizer = self.weight_step.optimizer
-        if alphas is None:
-            alphas = AlphaOptimizer(**relaxation.alpha_defaults)
+        alphas = alphas or AlphaOptimizer(**relaxation.alpha_defaults)
         check_combination(relaxation, gradient, alphas)
         check_hooks(self.params, gradient)
         gradient.check_weights({user_name(name): p for name, p in self.params.items()})
@@ -246,6 +246,10 @@ class Search(Standing):
         check_gradients()
         seen_valid_loss = None
         self.undo.remember()
+        if not self.schedule.steps:
+            # The first step tells, as shapes hardly change.
+            train_loss = self._checked(train_loss)
+            valid_loss = None if valid_loss is None else self._checked(valid_loss)
         if self.freezing is not None:
             self.freezing.begin()
         self.passes.weigh(self.feed.sizes if sizes is None else sizes)
@@ -268,6 +272,15 @@ class Search(Standing):
             self.weight_step.take()
         self.weight_step.advance()
         return StepReport(seen_train_loss, seen_valid_loss)
+
+    def _checked(self, loss: NetLoss) -> NetLoss:
+        """The loss, which refuses outputs and targets of other shapes than each other's."""
+
+        def checked(net: BoundNet) -> Tensor:
+            with no_outer_products(self.supernet):
+                return loss(net)
+
+        return checked
 
     def _look(self, valid_loss: NetLoss) -> None:
         """What is measured of a loss that the alphas are about to take a step on."""

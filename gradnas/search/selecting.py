@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gradnas.choice import Draw
 from gradnas.gradients.base import same_randomness
+from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
@@ -110,8 +110,8 @@ class Selecting:
         self.supernet.searched.train()
         try:
             # Everyone sees the same dropout masks, and the steps those that they would have seen.
-            with same_randomness(self.passes.params.values()):
-                return measure(BoundNet(self.supernet, draw, self.passes.probing()))
+            with same_randomness(self.passes.params.values()), self.passes.probing() as tensors:
+                return measure(BoundNet(self.supernet, draw, tensors))
         finally:
             if not was_training:
                 self.supernet.searched.eval()
@@ -156,12 +156,12 @@ def _groups(supernet: Supernet[Any], seed: int) -> list[_Group]:
         if alpha.dim() == 1:
             single.append((name, 0))
             continue
-        order = torch.randperm(alpha.shape[0], generator=generator).tolist()
+        order = torch.randperm(alpha.shape[0], generator=generator, device="cpu").tolist()
         orders.append([(name, row) for row in order])
     groups = []
     for k in range(max(map(len, orders), default=0)):
         groups.append(_Group([order[k] for order in orders if k < len(order)], []))
-    for k in torch.randperm(len(single), generator=generator).tolist():
+    for k in torch.randperm(len(single), generator=generator, device="cpu").tolist():
         groups.append(_Group([single[k]], []))
 
     by_table: dict[str, list[tuple[str, tuple[int, ...], int]]] = {}
@@ -170,7 +170,7 @@ def _groups(supernet: Supernet[Any], seed: int) -> list[_Group]:
             by_table.setdefault(name, []).append((name, rows, keep))
     nodes = []
     for own in by_table.values():
-        order = torch.randperm(len(own), generator=generator).tolist()
+        order = torch.randperm(len(own), generator=generator, device="cpu").tolist()
         nodes.append([own[k] for k in order])
     for k in range(max(map(len, nodes), default=0)):
         groups.append(_Group([], [order[k] for order in nodes if k < len(order)]))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Draw
 from gradnas.latency import Costs
+from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
 from gradnas.search.alpha_step import AlphaStep

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from gradnas.choice import Additions, Draw
+from gradnas.modules.draws import Additions, Draw
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.search.schedule import Schedule

@@ -129,8 +129,13 @@ def lines(verdict: Told) -> list[str]:
     ]
     found = []
     for text_line in said:
-        found += textwrap.wrap(text_line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        found += wrapped(text_line)
     return found
+
+
+def wrapped(text: str) -> list[str]:
+    """A sentence in lines for a terminal of 80 columns."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def table(verdict: Told) -> list[str]:

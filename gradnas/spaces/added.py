@@ -11,8 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Active, Additions, Draw
 from gradnas.latency import CostView, Place
+from gradnas.modules.draws import Active, Additions, Draw
 from gradnas.precision import HALF
 from gradnas.randomness import seed_for
 from gradnas.relaxations import Relaxation

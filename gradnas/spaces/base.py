@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Draw, OutsideSearch
 from gradnas.config import JsonObject
+from gradnas.modules.draws import Draw, OutsideSearch
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.costs import D

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Additions
 from gradnas.latency import Place
+from gradnas.modules.draws import Additions
 from gradnas.modules.inplace import unspoilt
 from gradnas.spaces.operations import Zero
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gradnas.choice import Additions
+from gradnas.modules.draws import Additions
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.costs import D, NetworkWithCosts
 

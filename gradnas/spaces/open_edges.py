@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active, Additions
+from gradnas.modules.draws import Active, Additions
 from gradnas.probing import Probes, probed
 from gradnas.spaces.edge_operations import AUXILIARY, EdgeOperations, is_zero
 from gradnas.spaces.operations import FactorizedReduce

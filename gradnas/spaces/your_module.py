@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.choices import Choices
-from gradnas.choice import Additions, Choice, Draw, using
+from gradnas.choice import Choice
 from gradnas.config import JsonObject, did_you_mean, to_json
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import Costs, CostView
 from gradnas.latency.registered import registered
+from gradnas.modules.draws import Additions, Draw, using
 from gradnas.modules.inplace import watching
 from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
@@ -179,7 +180,7 @@ class ModuleSupernet(OpenModule[Choices]):
         """Operations drawn uniformly, without those of choices that are then not reached."""
         chosen = {}
         for name, operations in self.names.items():
-            column = int(torch.randint(len(operations), (), generator=generator))
+            column = int(torch.randint(len(operations), (), generator=generator, device="cpu"))
             chosen[name] = operations[column]
         reached = reached_choices(self.net, chosen)
         return Choices({name: chosen[name] for name in chosen if name in reached})

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gradnas.choice import Additions, Draw
 from gradnas.config import check_numbers
+from gradnas.modules.draws import Additions, Draw
 from gradnas.stabilizers.base import Stabilizer
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gradnas.choice import Additions, Draw
+from gradnas.modules.draws import Additions, Draw
 
 Tables = Mapping[str, Tensor]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gradnas.choice import Draw
 from gradnas.config import check_numbers
+from gradnas.modules.draws import Draw
 from gradnas.stabilizers.base import Stabilizer, Tables
 
 

@@ -10,9 +10,8 @@ anything else.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -22,86 +21,15 @@ from gradnas.architectures.base import Architecture
 from gradnas.precision import autocast, cuda_products
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
-from gradnas.search.comparing import Judge
-from gradnas.search.judging import BatchJudge, Grouped
-from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
-from gradnas.search.slices import measured_by_group
-from gradnas.search.verdict import Yardstick
-from gradnas.tasks.evaluation import Means, recalibrate
-from gradnas.tasks.measure import Measure
+from gradnas.tasks.calls import B, Calls, Parts, Stream, mean_parts
+from gradnas.tasks.evaluation import Means
+from gradnas.tasks.held_out import BatchedHeldOut, S
 from gradnas.tasks.place import BatchPlace
-from gradnas.tasks.search import SearchTask
 from gradnas.tasks.training import TrainTask, update
 
-RECALIBRATION_BATCHES = 8
 
-Parts = dict[str, Tensor]  # named scalars, means over a batch
-B = TypeVar("B")  # a batch
-Batch = TypeVar("Batch", covariant=True)  # the same, of what only gives batches
-S = TypeVar("S")  # the configuration of a search
-
-
-class Stream(Protocol[Batch]):
-    """Batches, epoch after epoch."""
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """What is left of an epoch after `start` batches."""
-        ...
-
-
-def first_tensor(batch: Any) -> Tensor:
-    """The first tensor of a batch, which is one, or a sequence or a mapping with one in it.
-
-    Raises:
-        ValueError: it holds no tensor.
-    """
-    if isinstance(batch, Tensor):
-        return batch
-    items = batch.values() if isinstance(batch, Mapping) else batch
-    for item in items:
-        if isinstance(item, Tensor):
-            return item
-    raise ValueError(f"a batch must hold a tensor, but this {type(batch).__name__} holds none")
-
-
-def size_of(batch: Any) -> int:
-    """Examples in a batch."""
-    return len(first_tensor(batch))
-
-
-class Calls(Generic[B]):
-    """How a network is called on a batch, and what its losses are."""
-
-    def inputs(self, batch: Any) -> tuple[Any, ...]:
-        """What the network is called with; by default all of a batch but its last entry."""
-        return tuple(batch[:-1])
-
-    def outputs(self, net: Callable[..., Any], batch: B) -> Any:
-        """The network on a batch."""
-        return net(*self.inputs(batch))
-
-    def size(self, batch: Any) -> int:
-        """Examples in a batch."""
-        return size_of(batch)
-
-    @abstractmethod
-    def losses(self, outputs: Any, batch: B) -> tuple[Tensor, Parts]:
-        """The loss that is reported, and its parts, one of them named `loss`.
-
-        In a search it is also that of the alphas.
-        """
-
-    def train_losses(self, outputs: Any, batch: B) -> tuple[Tensor, Parts]:
-        """The same of the weights, where it is another."""
-        return self.losses(outputs, batch)
-
-
-class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
+class BatchedSearch(BatchedHeldOut[S, B], Generic[S, B]):
     """A search on batches of examples.
 
     Args:
@@ -139,10 +67,6 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
         del parts
         return loss
 
-    def laid_out(self, network: nn.Module) -> nn.Module:
-        """The network in the memory format in which it runs."""
-        return network
-
     # -- position --
 
     def position(self) -> State:
@@ -159,10 +83,6 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
     def endless(self) -> Iterator[B]:
         for epoch in count():
             yield from self.train.epoch(epoch)
-
-    @property
-    def num_held_out(self) -> int:
-        return len(self.held_out)
 
     def valid_batch(self) -> B | None:
         """The alphas' batch of the coming step; None where the alphas wait.
@@ -222,90 +142,6 @@ class BatchedSearch(Calls[B], SearchTask[S, B], Generic[S, B]):
         record = super().finish_epoch(evaluated)
         self.place.batch = 0
         return record
-
-    def evaluate(
-        self, result: SearchResult, epoch: int, batches: int | None = None
-    ) -> dict[str, float]:
-        """Held-out losses of the derived network with the supernet's weights, and of the mixture.
-
-        The mixture is evaluated if the weights learn on mixtures.
-        """
-        search = self.search
-        supernet = search.supernet
-        record: dict[str, float] = {}
-        mixture: dict[str, float] | None = None
-        if search.relaxation.trains_mixtures:
-            supernet.eval()
-            draw = search.evaluation_draw()
-
-            def mixed(*inputs: Any, **named: Any) -> Any:
-                return supernet(*inputs, draw=draw, **named)
-
-            mixture = self.evaluated(mixed, batches)
-            supernet.train()
-            record |= {f"valid_{name}": value for name, value in mixture.items()}
-        if not supernet.keeps_weights:
-            return record
-        network = self.laid_out(supernet.derived(result.decision))
-        some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
-        recalibrate(network, some, self.outputs)
-        derived = self.evaluated(network, batches)
-        record |= {f"derived_valid_{name}": value for name, value in derived.items()}
-        if mixture is not None:
-            record["discretisation_gap"] = mixture[self.measure] - derived[self.measure]
-        return record
-
-    def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
-        by_loss = measure.key != self.measure
-
-        def score(net: Callable[..., Any], batch: B) -> Grouped:
-            def value(outputs: Any, batch: B) -> float:
-                loss, parts = self.losses(outputs, batch)
-                return float(loss if by_loss else parts[self.measure])
-
-            return measured_by_group(value, self.outputs(net, batch), batch, size_of(batch))
-
-        return BatchJudge(
-            self.search,
-            result.decision,
-            Yardstick() if by_loss else measure.yardstick,
-            train=self.train.epoch(self.search.epoch),
-            valid=self.held_out.epoch(0),
-            size=size_of,
-            run=self.outputs,
-            score=score,
-            laid_out=self.laid_out,
-        )
-
-    def worth(self, net: BoundNet, by_loss: bool) -> float:
-        # Of another measure it is not known here which way is better.
-        found = self.evaluated(net, None)
-        by_accuracy = self.measure == "accuracy" and not by_loss
-        return found["accuracy"] if by_accuracy else -found["loss"]
-
-    def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
-        """Mean losses of a network on what is held out."""
-
-        def losses(batch: B) -> Parts:
-            return self.losses(self.outputs(network, batch), batch)[1]
-
-        held_out = islice(self.held_out.epoch(0), batches)
-        precision = getattr(self.config, "precision", "fp32")
-        return mean_parts(losses, held_out, precision)
-
-
-@torch.no_grad()
-def mean_parts(
-    losses: Callable[[B], Parts], batches: Iterable[B], precision: str = "fp32"
-) -> dict[str, float]:
-    """Means of named losses over batches, over all ranks. The caller sets the module's mode."""
-    means = Means()
-    for batch in batches:
-        tensor = first_tensor(batch)
-        with cuda_products(precision), autocast(precision, tensor.device):
-            parts = losses(batch)
-        means.add(parts, len(tensor))
-    return means.values()
 
 
 class BatchedTrainConfig(Protocol):

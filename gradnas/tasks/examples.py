@@ -41,7 +41,7 @@ class Examples:
         self.collate = collate
         self.is_tensors = _holds_tensors(source)
         size = _num_rows(source) if self.is_tensors else len(source)
-        self.rows = torch.arange(size) if rows is None else checked_rows(rows, size)
+        self.rows = torch.arange(size, device="cpu") if rows is None else checked_rows(rows, size)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +116,7 @@ class ExampleBatches:
 def moved(batch: Any, device: torch.device) -> Any:
     """A batch with every tensor in it on the device."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return batch.to(device, non_blocking=device.type != "cpu")  # as in search.feed
     if isinstance(batch, Mapping):
         return {name: moved(item, device) for name, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple

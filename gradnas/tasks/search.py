@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch import Tensor
 
-from gradnas import distributed
 from gradnas.data.base import batch_notes
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
@@ -21,11 +20,12 @@ from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.outcome import Outcome, S
 from gradnas.tasks.place import Place
+from gradnas.tasks.resumed import Resumed
 
 B = TypeVar("B")  # a batch
 
 
-class SearchTask(Outcome[S], Generic[S, B]):
+class SearchTask(Resumed, Outcome[S], Generic[S, B]):
     """A search that runs: the search itself, and its streams of batches.
 
     It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
@@ -38,6 +38,7 @@ class SearchTask(Outcome[S], Generic[S, B]):
     """
 
     shown: Mapping[str, str]
+    sums = ("train_means", "valid_means")
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
 
         @property
@@ -62,14 +63,6 @@ class SearchTask(Outcome[S], Generic[S, B]):
 
     # -- position and state --
 
-    @abstractmethod
-    def position(self) -> State:
-        """Where the streams stand: tensors and plain values, entries of the checkpoint."""
-
-    @abstractmethod
-    def go_to(self, position: State) -> None:
-        """Put the streams where a checkpoint says."""
-
     def state_dict(self) -> State:
         """Tensors and plain values."""
         return {
@@ -89,18 +82,6 @@ class SearchTask(Outcome[S], Generic[S, B]):
         self.memory_mib = state["memory_mib"]
         self.trajectory = dict(state["trajectory"])
         self.search.load_state_dict(state["search"])  # the random state too: nothing draws after it
-
-    def redistributed(self, states: Sequence[State]) -> State:
-        """The state of this rank, from those of all ranks of another number of processes.
-
-        What has been counted of the epoch goes on with the first rank; an own stream of random
-        numbers begins on every other one.
-        """
-        state = dict(states[0])
-        for name in ("train_means", "valid_means"):
-            joined = Means.joined([own[name] for own in states])
-            state[name] = joined if distributed.is_main() else Means().state_dict()
-        return state
 
     # -- steps --
 

@@ -8,7 +8,9 @@ from typing import Generic, TypeVar
 
 from gradnas.config import counted
 from gradnas.runs import Record
+from gradnas.search import health_words
 from gradnas.search.verdict import Verdict
+from gradnas.search.verdict_words import wrapped
 from gradnas.tasks.measure import Measure
 
 S = TypeVar("S")  # the configuration of a search
@@ -53,7 +55,7 @@ class Sentences(ABC, Generic[S]):
         del config
         if "undecided" in results:
             sentences = [
-                f"no result: {results['undecided']}",
+                *no_result_lines(results),
                 f"strongest, which may be chance: {results['genotype']}",
             ]
         else:
@@ -86,10 +88,15 @@ class Sentences(ABC, Generic[S]):
         return sentences
 
 
+def no_result_lines(results: Record) -> list[str]:
+    """That a search has decided nothing, and what helps."""
+    return wrapped(f"no result: {results['undecided']}")
+
+
 def health_lines(results: Record) -> list[str]:
     """What was wrong with a search; nothing where nothing was, or where it was said already."""
     wrong = results.get("health")
-    return [] if wrong is None or wrong == results.get("undecided") else [f"health: {wrong}"]
+    return [] if wrong == results.get("undecided") else health_words.lines(wrong)
 
 
 def verdict_lines(results: Record) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -16,12 +16,13 @@ from gradnas.randomness import random_state, set_random_state
 from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
+from gradnas.tasks.resumed import Resumed
 
 T = TypeVar("T")  # the configuration
 B = TypeVar("B")  # a batch
 
 
-class TrainTask(ABC, Generic[T, B]):
+class TrainTask(Resumed, Generic[T, B]):
     """A training that runs: network, optimiser, streams of batches, position.
 
     Its state is saved and resumed bit for bit.
@@ -33,6 +34,7 @@ class TrainTask(ABC, Generic[T, B]):
     """
 
     has_short_steps = True
+    sums = ("means",)
 
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
 
@@ -60,15 +62,6 @@ class TrainTask(ABC, Generic[T, B]):
 
     # -- position and state --
 
-    @abstractmethod
-    def position(self) -> State:
-        """The epoch, where the streams stand, and whatever else this kind of training remembers:
-        tensors and plain values, entries of the checkpoint."""
-
-    @abstractmethod
-    def go_to(self, position: State) -> None:
-        """The inverse of `position`, for the entries of a checkpoint."""
-
     @property
     @abstractmethod
     def num_steps(self) -> int:
@@ -93,18 +86,6 @@ class TrainTask(ABC, Generic[T, B]):
         self.means = Means(state["means"])
         self.memory_mib = state["memory_mib"]
         set_random_state(state["random_state"], self.device)
-
-    def redistributed(self, states: Sequence[State]) -> State:
-        """The state of this rank, from those of all ranks of another number of processes.
-
-        What has been counted of the epoch goes on with the first rank; an own stream of random
-        numbers begins on every other one.
-        """
-        state = dict(states[0])
-        for name in ("means",):
-            joined = Means.joined([own[name] for own in states])
-            state[name] = joined if distributed.is_main() else Means().state_dict()
-        return state
 
     # -- steps --
 

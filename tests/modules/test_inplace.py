@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas import DARTS_OPERATIONS, BinaryGates, Choice, ConvCell, Search
-from gradnas.choice import Draw, using
+from gradnas.modules.draws import Draw, using
 
 WIDTH = 4
 

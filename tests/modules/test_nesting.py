@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import gradnas
 from gradnas import Choice, Draw
-from gradnas.choice import using
 from gradnas.latency.recorder import tensors_in
+from gradnas.modules.draws import using
 from gradnas.modules.nesting import put_together, take_apart
 from gradnas.search.feed import to_device
 

@@ -27,7 +27,7 @@ from gradnas import (
     Softmax,
     Unrolled,
 )
-from gradnas.choice import Additions
+from gradnas.modules.draws import Additions
 from gradnas.relaxations import Relaxation
 from gradnas.spaces.cells.supernet import ConvSupernet
 from gradnas.spaces.edge_weights import edge_softmax

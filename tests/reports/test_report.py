@@ -19,7 +19,7 @@ from gradnas.pictures.mixing_weights import readable
 from gradnas.programs.reporting import write_report
 from gradnas.reports.folder import RandomCells
 from gradnas.spaces import ConvCell
-from gradnas.tasks.images.words import compared
+from gradnas.tasks.images.outcome import compared
 
 NORMAL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("dil_conv_5x5", 2)]
 CELL = Genotype.conv(NORMAL, NORMAL)

@@ -15,7 +15,7 @@ from cases import GRADIENTS, RELAXATIONS, name_of
 from torch import Tensor, nn
 
 from gradnas import BinaryGates, Choice, FirstOrder, Reinforce, Search, Softmax, Unrolled
-from gradnas.choice import using
+from gradnas.modules.draws import using
 from gradnas.search.sampling import ALPHA_NOISE
 
 pytestmark = pytest.mark.slow  # many combinations, or whole runs

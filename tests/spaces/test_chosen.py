@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas import Choice, Search
-from gradnas.choice import using
+from gradnas.modules.draws import using
 from gradnas.spaces.chosen import with_chosen
 from gradnas.spaces.your_module import ModuleSupernet
 

@@ -55,6 +55,12 @@ REFUSED = {
     "def task(): return made(measures={'loss': gradnas.accuracy})": "cannot be called 'loss'",
     "def task(): return made(schedule=lambda optimizer, steps: None)": "give optimizer= as well",
     "def task(): return made(train=(X[:, :3], Y))": "fails on a batch of",
+    "def task(): return made(loss=lambda outputs, target: F.l1_loss(outputs[:, :1], target))": (
+        "the loss sets every output beside every target: l1_loss is given shapes (10, 1)"
+    ),
+    "def task(): return made(measures={'m': lambda o, t: (o.argmax(1, True) == t).sum()})": (
+        "the measure 'm' sets every output beside every target: eq is given shapes (10, 1)"
+    ),
     "raise SystemExit(3)": "ends Python when it is run (SystemExit: 3)",
     "def task(): raise SystemExit": "ends Python when it is run",
 }

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Draw
 from gradnas.config import did_you_mean
 from gradnas.derivation import best_operation
 from gradnas.laws.formula import (
@@ -30,6 +29,7 @@ from gradnas.laws.primitives import (
     meaning,
     resolve,
 )
+from gradnas.modules.draws import Draw
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradnas.choice import Active
 from gradnas.latency import Place
+from gradnas.modules.draws import Active
 from gradnas.spaces.cells.builtin import NormalisedPool
 from gradnas.spaces.cells.running import Statistics
 from gradnas.spaces.cells.shape import INPUTS, CellKind, CellShape

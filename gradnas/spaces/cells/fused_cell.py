@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active
+from gradnas.modules.draws import Active
 from gradnas.modules.synchronised import norms_are_synchronised
 from gradnas.spaces.cells.builtin import (
     Known,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.choice import Draw
 from gradnas.latency import Costs, LatencyTable
+from gradnas.modules.draws import Draw
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.added import CellSupernet, edge_tables
 from gradnas.spaces.base import Weights

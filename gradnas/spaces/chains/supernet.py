@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from gradnas.architectures.chain import IDENTITY, ZERO, Chain
-from gradnas.choice import Choice, Draw
+from gradnas.choice import Choice
 from gradnas.config import did_you_mean
 from gradnas.derivation import Picks
 from gradnas.latency import LATENCY, Costs, CostView, LatencyTable
+from gradnas.modules.draws import Draw
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Weights
 from gradnas.spaces.chains.costs import phone_costs, plain_choices

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradnas.choice import Active
+from gradnas.modules.draws import Active
 from gradnas.spaces.cells.running import Statistics
 from gradnas.spaces.nas_bench_201.shape import CHOICE, BenchShape
 from gradnas.spaces.open_edges import OpenEdges

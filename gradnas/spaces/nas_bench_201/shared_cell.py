@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Active
+from gradnas.modules.draws import Active
 from gradnas.spaces.cells.builtin import is_called_plainly, is_known_norm, is_known_relu
 from gradnas.spaces.cells.kernels import EPS
 from gradnas.spaces.cells.running import (

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.dense_cell import DenseCell
-from gradnas.choice import Draw
 from gradnas.derivation import Option, Picks, log_strength
 from gradnas.latency import Costs
+from gradnas.modules.draws import Draw
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.added import CellSupernet
 from gradnas.spaces.base import Weights

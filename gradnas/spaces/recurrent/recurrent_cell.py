@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.architectures.genotype import Genotype
-from gradnas.choice import Additions, Draw
 from gradnas.config import JsonObject, build, check_numbers, did_you_mean
 from gradnas.derivation import Option, Picks, log_strength, top_edges
 from gradnas.latency import Costs
+from gradnas.modules.draws import Additions, Draw
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Supernet, TextSpace, Weights

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.choice import Draw
 from gradnas.config import did_you_mean
+from gradnas.modules.draws import Draw
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, Activation
 from gradnas.spaces.recurrent.token_loss import run_token_loss

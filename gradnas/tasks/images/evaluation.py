@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gradnas.objectives import CrossEntropy
-from gradnas.tasks.batched import Calls, Parts, mean_parts
+from gradnas.tasks.calls import Calls, Parts, mean_parts
 
 ImageBatch = tuple[Tensor, Tensor]  # x_BCHW, y_B
 

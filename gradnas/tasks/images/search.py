@@ -24,7 +24,8 @@ from gradnas.search.capture import CapturedStep, check_capture
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.spaces import Supernet
-from gradnas.tasks.batched import BatchedSearch, Parts
+from gradnas.tasks.batched import BatchedSearch
+from gradnas.tasks.calls import Parts
 from gradnas.tasks.costs import measured_batch
 from gradnas.tasks.images.divided import divided
 from gradnas.tasks.images.evaluation import ImageBatch, ImageCalls

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gradnas.architectures.base import Architecture
-from gradnas.choice import Draw
 from gradnas.data import TextStream
 from gradnas.gradients.base import same_randomness
 from gradnas.latency.counts import in_eval_mode
+from gradnas.modules.draws import Draw
 from gradnas.search.comparing import Judge
 from gradnas.search.search import Search
 from gradnas.search.verdict import Scores, Yardstick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from gradnas.modules.call import Call
 from gradnas.precision import Precision, autocast, cuda_products
 from gradnas.search.bound_net import PlainNet
+from gradnas.search.broadcasts import NoOuterProducts
 from gradnas.search.feed import size_of
 from gradnas.search.judging import Grouped
 from gradnas.search.slices import measured_by_group
-from gradnas.tasks.batched import Calls, Parts
+from gradnas.tasks.calls import Calls, Parts
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.your_task.measures import Score
 from gradnas.tasks.your_task.task import Task
@@ -64,11 +66,13 @@ def measured(
     precision: Precision,
     device: torch.device,
     of_all_ranks: bool = True,
+    checked: bool = False,
 ) -> dict[str, float]:
     """The mean loss and every measure of a network; the caller sets its mode.
 
     Args:
         of_all_ranks: together; else of this one, which need not be one of several that ask.
+        checked: refuse measures that set every output beside every target.
 
     Raises:
         ValueError: a measure that is no finite number; no batches.
@@ -88,7 +92,10 @@ def measured(
                 with cuda_products(precision), autocast(precision, device):
                     meter.add(network, batch, size)
             else:
-                meter.add(*_outputs_and_target(task, meter.score.name, outputs, batch), size)
+                pair = _outputs_and_target(task, meter.score.name, outputs, batch)
+                what = f"the measure {meter.score.name!r}"
+                with NoOuterProducts(*pair, what) if checked else nullcontext():
+                    meter.add(*pair, size)
     if not means.count:
         raise ValueError("there are no batches to measure the network on")
     values = means.values(of_all_ranks=of_all_ranks)

@@ -15,6 +15,7 @@ from gradnas.latency.counts import in_eval_mode
 from gradnas.precision import autocast, cuda_products
 from gradnas.randomness import random_state, seed_for, seeded, set_random_state
 from gradnas.search.bound_net import BoundNet
+from gradnas.search.broadcasts import NoOuterProducts, no_outer_products
 from gradnas.search.checks import check_network, scalar
 from gradnas.search.costs import counted_costs
 from gradnas.spaces.your_module import ModuleSupernet
@@ -106,7 +107,9 @@ def _try_out(
     calls = TaskCalls()
     calls.task = task
     try:
-        with cuda_products(config.precision), autocast(config.precision, device):
+        precision = config.precision
+        checked = no_outer_products(module)
+        with cuda_products(precision), autocast(precision, device), checked:
             outputs = calls.outputs(net, batch)
     except FAILURES as error:
         if is_ours(error):
@@ -123,7 +126,9 @@ def _try_out(
         ) from error
     try:
         with cuda_products(config.precision), autocast(config.precision, device):
-            loss, _ = calls.losses(outputs, batch)
+            target = None if task.loss_takes_network else task.parts(batch)[1]
+            with NoOuterProducts(outputs, target):
+                loss, _ = calls.losses(outputs, batch)
     except FAILURES as error:
         if is_ours(error):
             raise
@@ -136,7 +141,8 @@ def _try_out(
     with in_eval_mode(module):
         try:
             # One process may ask alone, such as the one that says what comes next.
-            measured(task, net, [batch], config.precision, device, of_all_ranks=False)
+            alone = {"of_all_ranks": False, "checked": True}
+            measured(task, net, [batch], config.precision, device, **alone)
         except FAILURES as error:
             if is_ours(error):
                 raise

@@ -13,8 +13,8 @@ from gradnas.search.comparing import Judge
 from gradnas.search.judging import BatchJudge
 from gradnas.search.result import SearchResult
 from gradnas.search.verdict import Yardstick
-from gradnas.tasks.batched import RECALIBRATION_BATCHES
 from gradnas.tasks.evaluation import recalibrate
+from gradnas.tasks.held_out import RECALIBRATION_BATCHES
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.your_task.calls import TaskCalls, grouped, measured

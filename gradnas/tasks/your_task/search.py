@@ -21,7 +21,7 @@ from gradnas.search.feed import to_device
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.spaces.your_module import ModuleSupernet
-from gradnas.tasks.batched import Parts
+from gradnas.tasks.calls import Parts
 from gradnas.tasks.costs import measured_batch
 from gradnas.tasks.your_task.calls import TaskCalls, example_call
 from gradnas.tasks.your_task.held_out import HeldOut

@@ -8,7 +8,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.runs import Record
 from gradnas.tasks.costs import cost_sentence
 from gradnas.tasks.measure import Measure
-from gradnas.tasks.sentences import Sentences, health_lines, verdict_lines
+from gradnas.tasks.sentences import Sentences, health_lines, no_result_lines, verdict_lines
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 
 NAME_WIDTH = 28  # of a choice in the terminal; of longer names the end
@@ -62,7 +62,7 @@ class TaskSentences(Sentences[TaskSearchConfig]):
             lines.append(line)
         if "undecided" in results:
             return [
-                f"no result: {results['undecided']}",
+                *no_result_lines(results),
                 "what is strongest, which may be chance, with its probability:",
                 *lines,
             ]

@@ -17,7 +17,7 @@ from gradnas.runs import Record, State
 from gradnas.search.checks import scalar
 from gradnas.search.modes import Modes
 from gradnas.spaces.blocks.accelerate import accelerate
-from gradnas.tasks.batched import Parts
+from gradnas.tasks.calls import Parts
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.training import TrainTask, update
 from gradnas.tasks.your_task.calls import TaskCalls, measured

@@ -1,0 +1,169 @@
+"""What a network keeps beside weights and buffers, in passes that only probe.
+
+A counter that a forward pass raises, a hidden state in an attribute, a queue, a teacher that
+follows its student within `forward`: in plain training each batch moves them once. A step of a
+search runs the network several times, and compares the passes; so those of the architecture
+gradient begin with the same state, and leave it as it was.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradnas.modules.slots import modules_of
+
+# Layers of these packages keep nothing of a pass but in their buffers.
+KNOWN = ("torch.", "gradnas.")
+OF_TORCH = frozenset(vars(nn.Module()))  # attributes that every module has
+WATCHED = 3  # steps in which it is looked for; what a network does in these it does in all
+MOST_ENTRIES = 100_000  # of a container whose contents are put back
+MOST_BYTES = 256 * 2**20  # of frozen weights that are copied to see whether a pass writes them
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+CONTAINERS = (list, dict, set, collections.deque)
+KEPT = (*CONTAINERS, *GENERATORS)
+
+PutBack = Callable[[], None]
+
+
+class OwnState:
+    """The state of a user's modules that no optimiser and no buffer holds.
+
+    Put back after a probing pass are the attributes of modules (the same objects), what lists,
+    dictionaries, sets and deques among them hold, and generators of random numbers. What other
+    objects keep is theirs.
+
+    Args:
+        net: the network.
+        learning: what is trained, weights and alphas.
+
+    Attributes:
+        written: frozen weights that a forward pass changes: probing passes get copies, as of
+            buffers.
+    """
+
+    def __init__(self, net: nn.Module, learning: set[int]) -> None:
+        self.net = net
+        self.learning = learning
+        self.written: dict[int, Tensor] = {}
+
+    def _own_modules(self) -> Iterator[nn.Module]:
+        for module in modules_of(self.net):
+            if not type(module).__module__.startswith(KNOWN):
+                yield module
+
+    def frozen(self) -> dict[int, Tensor]:
+        """The weights that do not learn; none of many bytes."""
+        found: dict[int, Tensor] = {}
+        for module in modules_of(self.net):
+            for p in module._parameters.values():
+                if p is not None and id(p) not in self.learning:
+                    found[id(p)] = p
+        size = sum(p.numel() * p.element_size() for p in found.values())
+        return found if size <= MOST_BYTES else {}
+
+    def look(self, copies: dict[int, Tensor]) -> None:
+        """After a pass on copies of frozen weights: which it has written."""
+        for key, tensor in self.frozen().items():
+            copy = copies.get(key)
+            if copy is not None and (copy._version or not _same(copy, tensor)):
+                self.written[key] = tensor
+
+    @contextmanager
+    def kept(self, watched: bool) -> Iterator[None]:
+        """Within: a pass that only probes.
+
+        Args:
+            watched: look for tensors in plain attributes that the pass changes.
+
+        Raises:
+            ValueError: there is one.
+        """
+        before = []
+        put_back: list[PutBack] = []
+        tensors: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+        for module in self._own_modules():
+            attributes = vars(module)
+            before.append((attributes, dict(attributes)))
+            for name, value in attributes.items():
+                if isinstance(value, KEPT) and name not in OF_TORCH:
+                    put_back += list(_ways_back(value))
+                elif watched and type(value) is Tensor and value.layout is torch.strided:
+                    tensors.append((module, name, value, value.detach().clone()))
+        try:
+            yield
+        finally:
+            for attributes, held in before:
+                if _differ(attributes, held):  # a compiler looks whether anybody touched them
+                    attributes.clear()
+                    attributes.update(held)
+            for back in put_back:
+                back()
+        for module, name, tensor, copy in tensors:
+            if not _same(tensor, copy):
+                tensor.detach().copy_(copy)
+                raise ValueError(
+                    f"{type(module).__name__} keeps a tensor in its plain attribute {name!r} and "
+                    "changes it in place in forward: a search runs more passes than batches, and "
+                    f"puts buffers back after those that only probe: self.register_buffer({name!r}"
+                    ", ..., persistent=False)"
+                )
+
+
+def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    if len(now) != len(before):
+        return True
+    return any(now.get(name, now) is not value for name, value in before.items())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same, NaN beside NaN."""
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _ways_back(value: Any) -> Iterator[PutBack]:
+    """How to put back what a container holds, and where a generator stands."""
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        yield lambda: value.set_state(state) and None
+    elif isinstance(value, np.random.Generator):
+        of_numpy = value.bit_generator
+        numbers = of_numpy.state
+        yield lambda: setattr(of_numpy, "state", numbers)
+    elif isinstance(value, np.random.RandomState):
+        numbers = value.get_state()
+        yield lambda: value.set_state(numbers)
+    elif isinstance(value, random.Random):
+        of_python = value.getstate()
+        yield lambda: value.setstate(of_python)
+    elif isinstance(value, CONTAINERS) and len(value) <= MOST_ENTRIES:
+        yield from _ways_back_of_container(value)
+
+
+def _ways_back_of_container(value: Any) -> Iterator[PutBack]:
+    inside = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, set):
+        for entry in inside:
+            if isinstance(entry, KEPT):
+                yield from _ways_back(entry)
+    if isinstance(value, list):
+        entries = list(value)
+
+        def back() -> None:
+            value[:] = entries
+
+    else:
+        held = value.copy()
+
+        def back() -> None:
+            value.clear()
+            value.update(held) if isinstance(value, (dict, set)) else value.extend(held)
+
+    yield back
