@@ -7,13 +7,11 @@ random state, so they see the same dropout masks, and the caller finds the rando
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -305,8 +303,7 @@ def capturing() -> bool:
 def same_randomness(tensors: Iterable[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields `rewind()`, which puts the random state back to that at entry; leaving does so too.
 
-    Covers the global generators of torch on the CPU and on the CUDA devices that hold `tensors`, of
-    numpy and of Python.
+    Covers the CPU generator and those of the CUDA devices that hold `tensors`.
     """
     if capturing():  # a graph draws its own numbers: `CapturedStep` refuses modules that draw any
         yield lambda: None
@@ -314,12 +311,8 @@ def same_randomness(tensors: Iterable[Tensor]) -> Iterator[Callable[[], None]]:
     devices = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
     cpu_state = torch.get_rng_state()
     cuda_states = {device: torch.cuda.get_rng_state(device) for device in devices}
-    numpy_state = np.random.get_state()
-    python_state = random.getstate()
 
     def rewind() -> None:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
         torch.set_rng_state(cpu_state)
         for device, state in cuda_states.items():
             torch.cuda.set_rng_state(state, device)

@@ -23,6 +23,12 @@ def check_network(net: nn.Module) -> None:
     """ValueError for a network that a search cannot follow, whatever its choices."""
     refuse_wrapped(net)
     for path, module in net.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise ValueError(
+                f"{path!r} ({type(module).__name__}) has sparse=True, and torch does not take the "
+                "norm of sparse gradients, by which a search clips them and sees whether they are "
+                "finite: leave sparse out"
+            )
         for tensor in [*module._parameters.values(), *module._buffers.values()]:
             if tensor is None:
                 continue

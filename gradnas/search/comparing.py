@@ -95,6 +95,8 @@ class Judge(ABC):
         sizes: examples of each held-out batch.
         extra: examples that are read before each architecture is measured, for BatchNorm.
         share: what a pass of a derived network takes of one of the mixture.
+        copying: what making a derived network takes, in passes of the mixture over one example.
+        prepared: what was spent before the first architecture is measured, in the same.
         train_size: examples of a step of the weights.
     """
 
@@ -102,11 +104,14 @@ class Judge(ABC):
     sizes: Sequence[int]
     extra: int = 0
     share: float = 1.0
+    copying: float = 0.0
+    prepared: float = 0.0
     train_size: int = 0
 
     def effort(self, batches: int) -> float:
         """What one architecture takes, in passes of the mixture over one example."""
-        return self.share * (sum(self.sizes[:batches]) + self.read_before(batches))
+        num_examples = sum(self.sizes[:batches]) + self.read_before(batches)
+        return self.share * num_examples + self.copying
 
     def read_before(self, batches: int) -> int:
         """Examples of `extra` that are read where so many batches are measured on."""
@@ -168,7 +173,8 @@ def planned(judge: Judge, wanted: int, allowed: float | None) -> Plan:
     totals = list(itertools.accumulate(judge.sizes))
 
     def evaluations(batches: int) -> int:
-        return int((allowed - totals[batches - 1]) // judge.effort(batches))
+        left = allowed - judge.prepared - totals[batches - 1]
+        return int(left // judge.effort(batches))
 
     def batches_with(examples: int) -> int:
         return next((k + 1 for k, total in enumerate(totals) if total >= examples), number)
@@ -217,7 +223,11 @@ def compare(
     spare: float | None = None
     if allowed is not None:
         each = judge.effort(plan.batches)
-        spent = sum(judge.sizes[: plan.batches]) + (len(comparison.found) + len(drawn)) * each
+        spent = (
+            judge.prepared
+            + sum(judge.sizes[: plan.batches])
+            + (len(comparison.found) + len(drawn)) * each
+        )
         spare = (allowed - spent) / each
     if candidates > 1:
         comparison.swaps(None if spare is None else max(int(spare), 0), plan.batches)

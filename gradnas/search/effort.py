@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradnas.modules.inplace import tensors_of
+
+# What things take on one core of today, roughly; the same numbers on every machine.
+OPERATOR_S = 1e-5
+ELEMENT_S = 1e-9
+FLOP_S = 2.5e-11
+COPIED_MODULE_S = 8e-5
 
 
 class Effort(NamedTuple):
@@ -18,6 +25,11 @@ class Effort(NamedTuple):
     operators: int  # of torch that ran
     elements: int  # that they gave
     flops: int  # in products of matrices and convolutions
+
+    @property
+    def seconds(self) -> float:
+        """About so many on one core; only what they are beside others means anything."""
+        return OPERATOR_S * self.operators + ELEMENT_S * self.elements + FLOP_S * self.flops
 
     def share_of(self, other: Effort) -> float:
         """How much of another call this one takes, by what it takes the largest share of."""
@@ -41,6 +53,13 @@ class _Counting(TorchDispatchMode):
         self.operators += 1
         self.elements += sum(tensor.numel() for tensor in tensors_of(output))
         return output
+
+
+def copying_seconds(net: nn.Module) -> float:
+    """As `Effort.seconds`, of a copy of a network."""
+    num_modules = sum(1 for _ in net.modules())
+    num_elements = sum(tensor.numel() for tensor in [*net.parameters(), *net.buffers()])
+    return COPIED_MODULE_S * num_modules + ELEMENT_S * num_elements
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gradnas.modules.nesting import items_of, with_items
-from gradnas.randomness import random_state, set_random_state
+from gradnas.randomness import generators_kept, random_state, set_random_state
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.broadcasts import NoOuterProducts
 from gradnas.search.forms import takes_network
@@ -98,10 +98,11 @@ class Feed:
         assert state is not None
         self._state = None
         now = random_state(device)
-        if state["valid"] is not None:
-            self._valid = Reading(valid_loader, "validation", device, state["valid"])
-        if state["train"] is not None:
-            self._train = Reading(train_loader, "train", device, state["train"])
+        with generators_kept():
+            if state["valid"] is not None:
+                self._valid = Reading(valid_loader, "validation", device, state["valid"])
+            if state["train"] is not None:
+                self._train = Reading(train_loader, "train", device, state["train"])
         # What was read again has used numbers up: all generators as they were when it was saved.
         set_generators(train_loader, "train", state["train_generators"])
         set_generators(valid_loader, "validation", state["valid_generators"])

@@ -18,7 +18,7 @@ from gradnas.precision import cuda_products
 from gradnas.randomness import seed_for, seeded
 from gradnas.search.bound_net import BoundNet, PlainNet
 from gradnas.search.comparing import FEWEST_EXAMPLES, Compared, Judge, compare, wanted_of
-from gradnas.search.effort import effort_of
+from gradnas.search.effort import copying_seconds, effort_of
 from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
 from gradnas.search.forms import takes_network
 from gradnas.search.reading import own_generators
@@ -31,6 +31,7 @@ MOST_BYTES = 256 * 2**20  # of batches that are kept, so that all architectures 
 MOST_BATCHES = 50  # of a validation loader
 RECALIBRATION_BATCHES = 8
 CAUTION = 2.0  # kernels of a supernet may be so much quicker than what is counted of them
+COUNTING = 2.0  # what a pass takes that is counted, in plain ones
 ORDER = 4  # stream of random numbers: in which order loaders are read
 
 Grouped = list[tuple[float, float]]  # (measure, examples) of every group of a batch
@@ -63,6 +64,7 @@ class BatchJudge(Judge):
     ) -> None:
         self.search = search
         self.run = run
+        self.size = size
         self.score = score
         self.laid_out = laid_out
         self.yardstick = yardstick
@@ -75,7 +77,8 @@ class BatchJudge(Judge):
         if number > 1:
             self.train = some
         self.train_size = size(some[0]) if some else 0
-        self.share = self._share_of(network)
+        self._made = {decision: network}  # of this one no second copy is made
+        self._count(network)
         self.sizes = [size(batch) for batch in self.valid]
         self.extra_sizes = [size(batch) for batch in self.train]
         self.extra = sum(self.extra_sizes)
@@ -88,22 +91,28 @@ class BatchJudge(Judge):
         is_short = batches < len(self.sizes) and sum(self.sizes[:batches]) < FEWEST_EXAMPLES
         return max(batches, 2) if is_short else len(self.train)
 
-    def _share_of(self, network: nn.Module) -> float:
-        """What a pass of a derived network takes of one of the mixture."""
+    def _count(self, network: nn.Module) -> None:
+        """Count what measuring a derived network takes, in passes of the mixture."""
         search = self.search
-        if not search.relaxation.trains_mixtures or not self.valid:
-            return 1.0
+        if not self.valid:
+            return
         net = BoundNet(search.supernet, search.evaluation_draw(), None)
         batch = self.valid[0]
+        has_mixture = search.relaxation.trains_mixtures
         try:
             with same_randomness(search.passes.params.values()):
-                with in_eval_mode(search.supernet):
-                    whole = effort_of(lambda: self.run(net, batch))
                 with in_eval_mode(network):
                     own = effort_of(lambda: self.run(PlainNet(network), batch))
+                whole = own
+                if has_mixture:
+                    with in_eval_mode(search.supernet):
+                        whole = effort_of(lambda: self.run(net, batch))
         except FAILURES:  # what cannot be counted takes as much
-            return 1.0
-        return min(1.0, CAUTION * own.share_of(whole))
+            return
+        self.share = min(1.0, CAUTION * own.share_of(whole)) if has_mixture else 1.0
+        num_examples = self.size(batch)
+        self.copying = num_examples * copying_seconds(search.supernet) / whole.seconds
+        self.prepared = COUNTING * (1 + has_mixture) * num_examples
 
     @torch.no_grad()
     def mixture(self, batches: int) -> Scores | None:
@@ -118,7 +127,10 @@ class BatchJudge(Judge):
     def architecture(self, decision: Architecture, batches: int) -> Scores:
         search = self.search
         with same_randomness(search.passes.params.values()):
-            network = self.laid_out(search.supernet.derived(decision))
+            network = self._made.pop(decision, None)
+            if network is None:
+                network = search.supernet.derived(decision)
+            network = self.laid_out(network)
             some = self.train[: self._num_before(batches)]
             recalibrate(network, some, lambda net, batch: self.run(PlainNet(net), batch))
             network.eval()

@@ -8,7 +8,6 @@ gradient begin with the same state, and leave it as it was.
 
 from __future__ import annotations
 
-import collections
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,15 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.modules.slots import modules_of
+from gradnas.runs import State
+from gradnas.search.own_values import (
+    CONTAINERS,
+    GENERATORS,
+    MOST_ENTRIES,
+    OF_TORCH,
+    changed_values,
+    generator_state,
+    remembered,
+    set_generator,
+    take_values,
+)
 
 # Layers of these packages keep nothing of a pass but in their buffers.
 KNOWN = ("torch.", "gradnas.")
-OF_TORCH = frozenset(vars(nn.Module()))  # attributes that every module has
 WATCHED = 3  # steps in which it is looked for; what a network does in these it does in all
-MOST_ENTRIES = 100_000  # of a container whose contents are put back
 MOST_BYTES = 256 * 2**20  # of frozen weights that are copied to see whether a pass writes them
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-CONTAINERS = (list, dict, set, collections.deque)
 KEPT = (*CONTAINERS, *GENERATORS)
 
 PutBack = Callable[[], None]
@@ -47,12 +54,65 @@ class OwnState:
     Attributes:
         written: frozen weights that a forward pass changes: probing passes get copies, as of
             buffers.
+        uses_numpy, uses_python: whether a pass draws from their global generators.
     """
 
     def __init__(self, net: nn.Module, learning: set[int]) -> None:
         self.net = net
         self.learning = learning
         self.written: dict[int, Tensor] = {}
+        self.uses_numpy = False
+        self.uses_python = False
+        self._start = {path: remembered(vars(module)) for path, module in self._named()}
+
+    def numbers(self, watched: bool = False) -> list[PutBack]:
+        """How to put back the global generators that passes draw from, to where they stand now.
+
+        Args:
+            watched: all of them, and see then whether they were drawn from.
+        """
+        ways: list[PutBack] = []
+        if watched or self.uses_numpy:
+            of_numpy = np.random.get_state()
+
+            def numpy_back() -> None:
+                now = np.random.get_state()
+                if now[2] != of_numpy[2] or not np.array_equal(now[1], of_numpy[1]):
+                    self.uses_numpy = True
+                    np.random.set_state(of_numpy)
+
+            ways.append(numpy_back)
+        if watched or self.uses_python:
+            of_python = random.getstate()
+
+            def python_back() -> None:
+                if random.getstate() != of_python:
+                    self.uses_python = True
+                    random.setstate(of_python)
+
+            ways.append(python_back)
+        return ways
+
+    def _named(self) -> Iterator[tuple[str, nn.Module]]:
+        for path, module in self.net.named_modules():
+            if not type(module).__module__.startswith(KNOWN):
+                yield path, module
+
+    def state_dict(self) -> State:
+        """The attributes that have changed, as tensors and plain values."""
+        found = {}
+        for path, module in self._named():
+            values = changed_values(self._start.get(path, {}), vars(module))
+            if values:
+                found[path] = values
+        return found
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        for path, module in self._named():
+            first = next(module.parameters(), None)
+            device = "cpu" if first is None else first.device
+            take_values(vars(module), state.get(path, {}), device)
 
     def _own_modules(self) -> Iterator[nn.Module]:
         for module in modules_of(self.net):
@@ -87,7 +147,7 @@ class OwnState:
             ValueError: there is one.
         """
         before = []
-        put_back: list[PutBack] = []
+        put_back = self.numbers(watched)
         tensors: list[tuple[nn.Module, str, Tensor, Tensor]] = []
         for module in self._own_modules():
             attributes = vars(module)
@@ -130,19 +190,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 def _ways_back(value: Any) -> Iterator[PutBack]:
     """How to put back what a container holds, and where a generator stands."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        yield lambda: value.set_state(state) and None
-    elif isinstance(value, np.random.Generator):
-        of_numpy = value.bit_generator
-        numbers = of_numpy.state
-        yield lambda: setattr(of_numpy, "state", numbers)
-    elif isinstance(value, np.random.RandomState):
-        numbers = value.get_state()
-        yield lambda: value.set_state(numbers)
-    elif isinstance(value, random.Random):
-        of_python = value.getstate()
-        yield lambda: value.setstate(of_python)
+    if isinstance(value, GENERATORS):
+        state = generator_state(value)
+        yield lambda: set_generator(value, state)
     elif isinstance(value, CONTAINERS) and len(value) <= MOST_ENTRIES:
         yield from _ways_back_of_container(value)
 

@@ -87,6 +87,7 @@ class Passes(Sampling):
                 self.params[name] = p
         learning = identities | {id(p) for p in self.params.values()}
         self.own_state = OwnState(supernet, learning)
+        self._watched_from: int | None = None
         if not self.params:
             raise ValueError("the network has no trainable weights besides its alphas")
 
@@ -141,6 +142,13 @@ class Passes(Sampling):
 
         return evaluate
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is still to be seen what a pass changes: in the first steps of this object."""
+        if self._watched_from is None:
+            self._watched_from = self.schedule.steps
+        return self.schedule.steps < self._watched_from + WATCHED and not capturing()
+
     @contextmanager
     def probing(
         self, params: Mapping[str, Tensor] = EMPTY, alphas: Mapping[str, Tensor] = EMPTY
@@ -162,7 +170,7 @@ class Passes(Sampling):
         for holder, key, is_buffer in slots:
             if is_buffer and holder[key] is not None:
                 buffers[id(holder[key])] = holder[key]
-        is_watched = self.schedule.steps < WATCHED and not capturing()
+        is_watched = self.is_watched
         frozen = self.own_state.frozen() if is_watched else self.own_state.written
         copied = self._copies(buffers | frozen)
         with self.own_state.kept(is_watched):

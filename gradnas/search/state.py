@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from gradnas.gradients import ArchitectureGradient
 from gradnas.objectives.cost import CostState, ExpectedCost
-from gradnas.randomness import random_state, set_random_state
+from gradnas.randomness import (
+    other_random_state,
+    random_state,
+    set_other_random_state,
+    set_random_state,
+)
 from gradnas.relaxations import Relaxation
 from gradnas.runs import State
 from gradnas.search.costs import Spending
@@ -98,6 +103,8 @@ def state_of(search: Stateful) -> dict[str, Any]:
         "feed": search.feed.state_dict(),
         "health": search.health.state_dict(),
         "random_state": random_state(search.device),
+        "other_random_state": other_random_state(),
+        "own_values": search.passes.own_state.state_dict(),
     }
     if supernet.initial is not None:
         state["initial"] = dict(supernet.initial)
@@ -168,8 +175,11 @@ def take_over(search: Stateful, state: State) -> None:
     if supernet.initial is not None and "initial" in state:
         supernet.initial = dict(state["initial"])
     search.health.load_state_dict(state.get("health"), columns)  # states of before have none
+    search.passes.own_state.load_state_dict(state.get("own_values", {}))
     # Last: nothing above may use up numbers of the state that goes on.
     set_random_state(state["random_state"], search.device)
+    if "other_random_state" in state:  # a state of an earlier version has none
+        set_other_random_state(state["other_random_state"])
 
 
 # ---- what a state is of --------------------------------------------------------------------------

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from gradnas.objectives.cost import CostState
 from gradnas.randomness import random_state, set_random_state
 from gradnas.search.alpha_step import AlphaStep
-
-# Layers of these packages keep nothing of a pass but in their buffers.
-KNOWN = ("torch.", "gradnas.")
+from gradnas.search.own_state import KNOWN, PutBack
 
 Attributes = dict[str, Any]
 
@@ -51,6 +49,7 @@ class Undo:
         self._forms: list[tuple[Any, ...]] = []
         self._groups: list[list[int]] = []  # places of tensors that are copied in one launch
         self._random_state: dict[str, Tensor] = {}
+        self._numbers: list[PutBack] = []
         self._baseline: float | None = None
         self._cost_state: CostState | None = None
 
@@ -69,6 +68,7 @@ class Undo:
         self._copy(tensors)
 
         self._random_state = random_state(self.passes.device)
+        self._numbers = self.passes.own_state.numbers(self.passes.is_watched)
         if self.alpha_step.rewards is not None:
             self._baseline = self.alpha_step.rewards.baseline
         if self.alpha_step.spending is not None:
@@ -110,6 +110,8 @@ class Undo:
                 tensor.copy_(copy)
 
         set_random_state(self._random_state, self.passes.device)
+        for back in self._numbers:
+            back()
         if self.alpha_step.rewards is not None:
             self.alpha_step.rewards.baseline = self._baseline
         if self._cost_state is not None:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.data.base import batch_notes
-from gradnas.randomness import random_state, set_random_state
+from gradnas.randomness import (
+    other_random_state,
+    random_state,
+    set_other_random_state,
+    set_random_state,
+)
 from gradnas.runs import NonFiniteError, Record, State
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
@@ -76,6 +81,7 @@ class TrainTask(Resumed, Generic[T, B]):
             "means": self.means.state_dict(),
             "memory_mib": self.memory_mib,
             "random_state": random_state(self.device),
+            "other_random_state": other_random_state(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -86,6 +92,8 @@ class TrainTask(Resumed, Generic[T, B]):
         self.means = Means(state["means"])
         self.memory_mib = state["memory_mib"]
         set_random_state(state["random_state"], self.device)
+        if "other_random_state" in state:  # a checkpoint of an earlier version has none
+            set_other_random_state(state["other_random_state"])
 
     # -- steps --
 

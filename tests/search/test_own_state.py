@@ -171,3 +171,75 @@ def test_a_tensor_that_is_no_buffer_is_refused_where_it_is_written():
     with pytest.raises(ValueError, match=r"Written keeps a tensor .* 'mean' .*register_buffer"):
         Search(net, seed=0).step(loss_on(0), loss_on(1))
     assert torch.equal(net.mean, torch.zeros(4))
+
+
+class Hooked(Base):
+    """Reads what a hook has written into it, by a closure and by a default."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.seen: dict[str, Tensor] = {}
+        if way == "closure":
+            self.body.register_forward_hook(
+                lambda module, inputs, output: self.seen.update(body=output)
+            )
+        elif way == "default":
+
+            def keep(module, inputs, output, seen=self.seen):
+                seen["body"] = output
+
+            self.body.register_forward_hook(keep)
+        else:
+            self.forward = lambda x: self.head(self.body(x)) + self.last(x)
+
+    def last(self, x: Tensor) -> Tensor:
+        return self.head.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.body(x)
+        return self.head(z + self.seen["body"])
+
+
+@pytest.mark.parametrize("way", ["closure", "default", "forward"])
+def test_functions_with_a_closure_belong_to_the_derived_network(way):
+    torch.manual_seed(0)
+    search = Search(Hooked(way), seed=0)
+    for number in range(2):
+        search.step(loss_on(number), loss_on(10 + number))
+    result = search.result()
+    network = result.derive()
+    x, _ = batch(3)
+    with torch.no_grad():
+        mixture = search.supernet(x, draw=search.supernet.one_hot_draw(result.decision))
+        search.supernet(batch(4)[0])  # which the derived network must not see
+        torch.testing.assert_close(network(x), mixture)
+    assert not any(isinstance(module, Choice) for module in network.modules())
+
+
+def test_sparse_gradients_are_refused_by_the_layer():
+    net = nn.Sequential(nn.EmbeddingBag(5, 4, sparse=True), Base().body)
+    with pytest.raises(ValueError, match=r"'0' \(EmbeddingBag\) has sparse=True"):
+        Search(net)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_that_goes_on_is_the_same(kind, tmp_path):
+    def begun() -> Search:
+        torch.manual_seed(0)
+        return Search(kind(), seed=0)
+
+    random.seed(0)
+    np.random.seed(0)
+    whole = begun()
+    for number in range(6):
+        if number == 4:
+            torch.save(whole.state_dict(), tmp_path / "state.pt")
+        whole.step(loss_on(number), loss_on(10 + number))
+    random.seed(7)
+    np.random.seed(7)
+    again = begun()
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in (4, 5):
+        again.step(loss_on(number), loss_on(10 + number))
+    for name, tensor in whole.supernet.state_dict().items():
+        assert torch.equal(again.supernet.state_dict()[name], tensor), name

@@ -13,7 +13,7 @@ from torch import Tensor
 from gradnas import distributed
 from gradnas.modules.call import Call
 from gradnas.objectives.cost import ExpectedCost
-from gradnas.randomness import seed_for, seeded
+from gradnas.randomness import seed_all, seed_for, seeded
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.capture import CapturedStep, check_capture
@@ -91,7 +91,7 @@ class TaskSearch(HeldOut):
         self.captured: CapturedStep | None = None
         if config.capture:
             check_capture(search)
-        torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
+        seed_all(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
     # -- position --
 

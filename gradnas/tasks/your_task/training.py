@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradnas import distributed
 from gradnas.optimizers import WeightOptimizer
 from gradnas.precision import autocast, cuda_products
-from gradnas.randomness import seed_for, seeded
+from gradnas.randomness import seed_all, seed_for, seeded
 from gradnas.runs import Record, State
 from gradnas.search.checks import scalar
 from gradnas.search.modes import Modes
@@ -67,7 +67,7 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
         self.schedule = OwnSchedule(task, self.optimizer, steps)
         self.steps = 0
         self._kernels = accelerate(network).at_work if config.accelerated else nullcontext
-        torch.manual_seed(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
+        seed_all(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
     # -- position --
 
