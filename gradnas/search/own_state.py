@@ -77,7 +77,7 @@ class OwnState:
 
             def numpy_back() -> None:
                 now = np.random.get_state()
-                if now[2] != of_numpy[2] or not np.array_equal(now[1], of_numpy[1]):
+                if now[2:] != of_numpy[2:] or not np.array_equal(now[1], of_numpy[1]):
                     self.uses_numpy = True
                     np.random.set_state(of_numpy)
 

@@ -19,6 +19,7 @@ from gradnas.randomness import (
     set_random_state,
 )
 from gradnas.runs import NonFiniteError, Record, State
+from gradnas.search.own_state import OwnState
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 from gradnas.tasks.resumed import Resumed
@@ -60,6 +61,7 @@ class TrainTask(Resumed, Generic[T, B]):
         self.epoch = 0
         self.means = Means()
         self.memory_mib = 0.0
+        self.own_state = OwnState(network, set())
 
     def first_notes(self) -> list[str]:
         """What is to be said before the first step."""
@@ -82,6 +84,7 @@ class TrainTask(Resumed, Generic[T, B]):
             "memory_mib": self.memory_mib,
             "random_state": random_state(self.device),
             "other_random_state": other_random_state(),
+            "own_values": self.own_state.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -91,6 +94,7 @@ class TrainTask(Resumed, Generic[T, B]):
         self.go_to(state)
         self.means = Means(state["means"])
         self.memory_mib = state["memory_mib"]
+        self.own_state.load_state_dict(state.get("own_values", {}))
         set_random_state(state["random_state"], self.device)
         if "other_random_state" in state:  # a checkpoint of an earlier version has none
             set_other_random_state(state["other_random_state"])
