@@ -26,6 +26,7 @@ from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
 from gradnas.search.result import SearchResult
 from gradnas.search.slices import FAILURES, measured_by_group
 from gradnas.search.verdict import Scores, Verdict, Yardstick
+from gradnas.spaces.your_module import OpenModule
 
 MOST_BYTES = 256 * 2**20  # of batches that are kept, so that all architectures see the same
 MOST_BATCHES = 50  # of a validation loader
@@ -111,7 +112,10 @@ class BatchJudge(Judge):
             return
         self.share = min(1.0, CAUTION * own.share_of(whole)) if has_mixture else 1.0
         num_examples = self.size(batch)
-        self.copying = num_examples * copying_seconds(search.supernet) / whole.seconds
+        # A module of one's own is copied with all its operations; those of spaces are built anew.
+        supernet = search.supernet
+        made = supernet.net if isinstance(supernet, OpenModule) else network
+        self.copying = num_examples * copying_seconds(made) / whole.seconds
         self.prepared = COUNTING * (1 + has_mixture) * num_examples
 
     @torch.no_grad()
