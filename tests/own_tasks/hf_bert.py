@@ -32,17 +32,21 @@ def accuracy(net, batch):
     return gradnas.accuracy(net(**batch).logits, batch["labels"])
 
 
-def task():
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, 30, (24, 6), generator=generator)
-    length = torch.randint(3, 7, (24, 1), generator=generator)
+def rows(number):
+    generator = torch.Generator().manual_seed(number)
+    ids = torch.randint(1, 30, (number, 6), generator=generator)
+    length = torch.randint(3, 7, (number, 1), generator=generator)
     mask = (torch.arange(6) < length).long()
-    rows = {"input_ids": ids, "attention_mask": mask, "labels": ids[:, 0] % 2}
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids[:, 0] % 2}
+
+
+def task():
+    one = rows(1)
     return gradnas.Task(
         model=model,
-        train={name: value[:16] for name, value in rows.items()},
-        test={name: value[16:] for name, value in rows.items()},
+        train=rows(16),
+        test=rows(8),
         loss=loss,
         measures={"accuracy": accuracy},
-        example=gradnas.Call(input_ids=ids[:1], attention_mask=mask[:1]),
+        example=gradnas.Call(input_ids=one["input_ids"], attention_mask=one["attention_mask"]),
     )
