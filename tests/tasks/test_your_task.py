@@ -334,6 +334,13 @@ def test_a_data_set_is_read_by_workers_as_without():
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
 
 
+def test_workers_that_no_data_would_use_are_refused(tmp_path):
+    task = task_on(train=shuffling, valid=batches_without_length)
+    with pytest.raises(ValueError, match="2 workers would read data sets .* leave workers out"):
+        search(task, tmp_path / "r", workers=2)
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_measure_of_which_less_is_better_by_its_name_is_asked_about():
     named = {
         "rmse": F.mse_loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gradnas.tasks.your_task.search import (
     new_supernet,
 )
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
-from gradnas.tasks.your_task.sources import Source
+from gradnas.tasks.your_task.sources import LoaderSource, Source
 from gradnas.tasks.your_task.task import Task
 from gradnas.tasks.your_task.training import ORDER, new_network
 
@@ -40,6 +40,7 @@ def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device
             that is no number, an example that does not fit, a budget that cannot be kept.
     """
     for_weights, for_alphas = task.divided(config.division_of())
+    _check_workers(config.data.workers, [for_weights, for_alphas])
     with _no_trace(device):
         supernet = new_supernet(config)
         check_network(supernet)
@@ -67,14 +68,24 @@ def check_task_training(config: TaskTrainConfig, task: Task, device: torch.devic
         raise ValueError(
             "the task has no test data, on which a trained network is measured: give Task(test=...)"
         )
+    sources = [task.train_data]
+    if task.valid_data is not None:
+        sources.append(task.valid_data)
+    _check_workers(config.data.workers, [*sources, task.test_data])
     with _no_trace(device):
         network = new_network(config).to(device)
-        sources = [task.train_data]
-        if task.valid_data is not None:
-            sources.append(task.valid_data)
         for source in sources:
             batch = _first_batch(source, config, ORDER, device)
             _try_out(task, network, network, batch, config, device)
+
+
+def _check_workers(workers: int, sources: Sequence[Source]) -> None:
+    """ValueError for worker processes that no data would use."""
+    if workers and all(isinstance(source, LoaderSource) for source in sources):
+        raise ValueError(
+            f"{workers} workers would read data sets with a length and an index, and these data "
+            "come from loaders or streams: give the loader its num_workers, and leave workers out"
+        )
 
 
 @contextmanager
