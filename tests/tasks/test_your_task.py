@@ -336,7 +336,7 @@ def test_a_data_set_is_read_by_workers_as_without():
 
 def test_workers_that_no_data_would_use_are_refused(tmp_path):
     task = task_on(train=shuffling, valid=batches_without_length)
-    with pytest.raises(ValueError, match="2 workers would read data sets .* leave workers out"):
+    with pytest.raises(ValueError, match=r"2 workers would read data sets .* leave workers out"):
         search(task, tmp_path / "r", workers=2)
     assert not (tmp_path / "r").exists()
 
