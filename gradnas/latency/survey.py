@@ -158,7 +158,8 @@ def _everything(names: Mapping[nn.Module, str]) -> AbstractContextManager[None]:
         assert isinstance(choice, Choice)
         if choice.name is None:
             return nullcontext()  # it was never searched, and runs them all by itself
-        mix[name] = torch.full((len(choice.operations),), 1.0 / len(choice.operations))
+        number = len(choice.operations)
+        mix[name] = torch.full((number,), 1.0 / number, device="cpu")  # a mixture moves it
     return using(Draw.dense(mix))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradnas.config import check_numbers
-from gradnas.modules.draws import Draw
+from gradnas.modules.draws import Active, Draw
 from gradnas.relaxations.base import (
     Relaxation,
     Tables,
@@ -105,7 +105,7 @@ class GumbelSoftmax(Relaxation):
             return Draw.dense(soft)
 
         mix = {}
-        active = {}
+        index = {}
         probability = {}
         log_probs = []
         for name, soft_EO in soft.items():
@@ -113,11 +113,11 @@ class GumbelSoftmax(Relaxation):
             # whatever the temperature, and its log-probability is that of softmax(alpha).
             index_E1 = soft_EO.argmax(dim=-1, keepdim=True)
             mix[name] = straight_through(soft_EO, one_hot(soft_EO, index_E1))
-            active[name] = one_active(index_E1)
+            index[name] = index_E1
             probability[name] = log_p[name].exp()
             log_probs.append(log_p[name].gather(-1, index_E1).sum())
         log_prob = torch.stack(log_probs).sum() if log_probs else None
-        return Draw(mix, active, log_prob, probability)
+        return Draw(mix, _all_active(index), log_prob, probability)
 
     def draw(self, alphas: Tables, noise: Tables, progress: float) -> Draw:
         sampled = self.path(alphas, noise, progress)
@@ -128,3 +128,13 @@ class GumbelSoftmax(Relaxation):
             num_operations = alphas[name].shape[-1]
             probed[name] = tuple(others(row, num_operations) for row in rows)
         return replace(sampled, probed=probed, deferred=self.probe == "recompute")
+
+
+def _all_active(index: Tables) -> dict[str, Active]:
+    """`one_active` of every choice, read off the device together: each reading waits for it."""
+    if not index:
+        return {}
+    sizes = [index_E1.numel() for index_E1 in index.values()]
+    flat_n = torch.cat([index_E1.reshape(-1) for index_E1 in index.values()]).cpu()
+    rows = flat_n.split(sizes)
+    return {name: one_active(row) for name, row in zip(index, rows, strict=True)}

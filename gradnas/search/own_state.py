@@ -73,10 +73,10 @@ class OwnState:
         """
         ways: list[PutBack] = []
         if watched or self.uses_numpy:
-            of_numpy = np.random.get_state()
+            of_numpy: Any = np.random.get_state()
 
             def numpy_back() -> None:
-                now = np.random.get_state()
+                now: Any = np.random.get_state()
                 if now[2:] != of_numpy[2:] or not np.array_equal(now[1], of_numpy[1]):
                     self.uses_numpy = True
                     np.random.set_state(of_numpy)

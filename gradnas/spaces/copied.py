@@ -47,8 +47,8 @@ def copied(net: nn.Module) -> nn.Module:
             f"{error}. Keep it outside the module, or give it a __deepcopy__"
         ) from error
     for module in network.modules():
-        for value in list(vars(module).items()):
-            _bind_anew(vars(module), *value, memo)
+        for name, value in list(vars(module).items()):
+            _bind_anew(vars(module), name, value, memo)
         for name in _HOOKS:
             hooks = getattr(module, name, None)
             if hooks:
