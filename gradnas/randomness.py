@@ -65,7 +65,7 @@ def other_random_state() -> dict[str, Any]:
     _, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, numbers, next_gauss = random.getstate()
     return {
-        "numpy": [key.tolist(), position, has_gauss, gauss],
+        "numpy": [np.asarray(key).tolist(), position, has_gauss, gauss],
         "python": [version, list(numbers), next_gauss],
     }
 
