@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from gradnas.pictures.canvas import plain
@@ -26,7 +27,11 @@ def section(title: str, text: str) -> str:
 
 def notice(text: str) -> str:
     """What a reader must not miss."""
-    return f'<p class="notice">{escaped(text)}</p>'
+    # A line may not end within the name of an option.
+    options = re.sub(
+        r"(?<![\w-])--[a-z][a-z-]*", r'<span class="option">\g<0></span>', escaped(text)
+    )
+    return f'<p class="notice">{options}</p>'
 
 
 def headed(title: str, text: str) -> str:
@@ -78,6 +83,7 @@ pre-wrap;
   overflow-wrap: anywhere; user-select: all; }
 code, pre { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 code { font-size: 13px; }
+p code, .option { white-space: nowrap; }
 table { border-collapse: collapse; font-size: 13.5px; }
 th, td { padding: 3px 16px 3px 0; border-bottom: 1px solid #e9edf1; text-align: left; \
 vertical-align: top;

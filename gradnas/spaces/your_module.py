@@ -292,7 +292,7 @@ def choices_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
         if not isinstance(module, Choice):
             continue
         if module.name is None:
-            module.name = path.replace(".", "/") or "choice"
+            module.name = _uncompiled(path).replace(".", "/") or "choice"
         refuse_what_is_lost(module)
         first = names.setdefault(module.name, module.names)
         if first != module.names:
@@ -317,8 +317,13 @@ def places_in(net: nn.Module) -> dict[str, tuple[str, ...]]:
     for path, module in net.named_modules():
         if isinstance(module, Choice):
             assert module.name is not None
-            places.setdefault(module.name, []).append(path)
+            places.setdefault(module.name, []).append(_uncompiled(path))
     return {name: tuple(paths) for name, paths in places.items()}
+
+
+def _uncompiled(path: str) -> str:
+    """The path of a module as it was before `torch.compile` put a module of its own around some."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
 
 
 def _check_attributes(net: nn.Module) -> None:

@@ -302,6 +302,11 @@ def test_unnamed_choices_are_named_by_their_path():
         {"block": nn.Sequential(Choice({"a": nn.Linear(2, 2), "b": nn.Identity()}))}
     )
     assert list(Search(net).alphas) == ["block/0"]
+    again = nn.ModuleDict(
+        {"block": nn.Sequential(Choice({"a": nn.Linear(2, 2), "b": nn.Identity()}))}
+    )
+    again["block"] = torch.compile(again["block"], backend="eager")
+    assert list(Search(again).alphas) == ["block/0"]
 
 
 def test_results_are_saved(tmp_path):
