@@ -25,7 +25,7 @@ import gradnas
 from gradnas.data import DataConfig
 from gradnas.families.recipes import search_recipe
 from gradnas.programs.searching import run_search, start_search
-from gradnas.search import comparing
+from gradnas.search import verdict_limits
 from gradnas.tasks.search import SearchTask
 
 
@@ -118,9 +118,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("digits", "resnet"), default=None)
     settings = parser.parse_args()
     if settings.unbounded:
-        comparing.SHARE = comparing.ASKED = 1e9
+        verdict_limits.SHARE = verdict_limits.ASKED = 1e9
     if settings.asked:
-        comparing.SHARE = comparing.ASKED
+        verdict_limits.SHARE = verdict_limits.ASKED
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name, search in (("digits", digits), ("resnet", resnet)):

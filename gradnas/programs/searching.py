@@ -126,14 +126,7 @@ def _run(
     sentences = task.first_notes() + take_up(
         run, settings, device, task.load_state_dict, task.redistributed
     )
-    bar = Progress(
-        "search",
-        config.epochs,
-        task.place.steps_per_epoch,
-        search.epoch,
-        task.place.steps_done,
-        progress and is_main,
-    )
+    bar = _bar(config, task, progress and is_main)
     keeper = runs.Keeper(
         run if is_main else None, task.state_dict, config.checkpoint_seconds, settings
     )
@@ -194,6 +187,18 @@ def _run(
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
     return results
+
+
+def _bar(config: SearchSettings, task: Task, enabled: bool) -> Progress:
+    """Of all steps, from where the search stands."""
+    return Progress(
+        "search",
+        config.epochs,
+        task.place.steps_per_epoch,
+        task.search.epoch,
+        task.place.steps_done,
+        enabled,
+    )
 
 
 def _keep_epoch(run: runs.Run, task: Task, record: Record, timed: Record) -> None:

@@ -17,7 +17,7 @@ from gradnas.modules.inplace import tensors_of
 from gradnas.precision import cuda_products
 from gradnas.randomness import seed_for, seeded
 from gradnas.search.bound_net import BoundNet, PlainNet
-from gradnas.search.comparing import FEWEST_EXAMPLES, Compared, Judge, compare, wanted_of
+from gradnas.search.comparing import Compared, Judge, compare
 from gradnas.search.effort import copying_seconds, effort_of
 from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
 from gradnas.search.forms import takes_network
@@ -26,6 +26,7 @@ from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
 from gradnas.search.result import SearchResult
 from gradnas.search.slices import FAILURES, measured_by_group
 from gradnas.search.verdict import Scores, Verdict, Yardstick
+from gradnas.search.verdict_limits import FEWEST_EXAMPLES, wanted_of
 from gradnas.spaces.your_module import OpenModule
 
 MOST_BYTES = 256 * 2**20  # of batches that are kept, so that all architectures see the same

@@ -6,12 +6,13 @@ from abc import ABC
 from typing import Generic, TypeVar
 
 from gradnas.runs import Record
-from gradnas.search.comparing import Judge, compare, wanted_of
+from gradnas.search.comparing import Judge, compare
 from gradnas.search.judging import as_it_was
 from gradnas.search.result import SearchResult
 from gradnas.search.search import Search
 from gradnas.search.slices import FAILURES
 from gradnas.search.verdict import Verdict
+from gradnas.search.verdict_limits import wanted_of
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.measure import Measure
 

@@ -18,6 +18,7 @@ from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.foreseen import Foreseen
 from gradnas.tasks.outcome import Outcome, S
 from gradnas.tasks.place import Place
 from gradnas.tasks.resumed import Resumed
@@ -25,7 +26,7 @@ from gradnas.tasks.resumed import Resumed
 B = TypeVar("B")  # a batch
 
 
-class SearchTask(Resumed, Outcome[S], Generic[S, B]):
+class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
     """A search that runs: the search itself, and its streams of batches.
 
     It also holds what the epoch has shown so far, and the trajectory of the alphas. Its state is
@@ -124,17 +125,6 @@ class SearchTask(Resumed, Outcome[S], Generic[S, B]):
         optimizers = [search.weight_optimizer, search.alpha_optimizer]
         self.memory_mib = step_mib(kept, search.supernet, optimizers)
         return report
-
-    # -- to see how long a search takes --
-
-    def endless(self) -> Iterator[B]:
-        """Train batches, epoch after epoch; nothing moves on. Only where a search is estimated."""
-        raise NotImplementedError
-
-    @property
-    def num_held_out(self) -> int | None:
-        """Batches of an evaluation; None where nobody knows."""
-        return None
 
     def bar(self, report: StepReport) -> dict[str, Tensor]:
         """What stands beside the progress bar after a step."""

@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import gradnas
 from gradnas import Choice, Search
 from gradnas.architectures.choices import Choices
-from gradnas.search.comparing import Judge, Limit, Plan, compare, planned, work_of
+from gradnas.search.comparing import Judge, compare
 from gradnas.search.judging import verdict_after
 from gradnas.search.slices import measured_by_group
 from gradnas.search.verdict import FEWEST_GROUPS, Difference, Scores, Verdict, Yardstick
+from gradnas.search.verdict_limits import Limit, Plan, planned, work_of
 from gradnas.spaces.affordable import likeliest, swaps
 
 WIDTH = 8
