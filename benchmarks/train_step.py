@@ -3,6 +3,7 @@
     # DARTS_V2, 20 cells, 36 channels, batch 96: plain (NCHW), channels-last, accelerated
     python benchmarks/train_step.py
     python benchmarks/train_step.py --cells 8 --channels 16 --batch 32 --repeats 5
+    python benchmarks/train_step.py --chain proxyless_cpu --batch 32
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
 of medians of CPU seconds (of wall seconds on CUDA). `saved` is what autograd keeps at its peak (not
@@ -22,9 +23,10 @@ from dataclasses import replace
 
 import torch
 
-from gradnas import Genotype
+from gradnas import Chain, Genotype
 from gradnas.data import ImageData, MemorySplit
 from gradnas.families.cells.recipes import cifar10_eval
+from gradnas.families.chains.recipes import proxyless_cifar10_eval
 from gradnas.memory import MIB, SavedTensors
 from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.images.training import ImageTraining
@@ -74,11 +76,21 @@ def trainer(
     return training, step
 
 
+def configuration(options: argparse.Namespace) -> TrainConfig:
+    """The training of a cell, or of a chain, on images of 32 pixels."""
+    if options.chain is not None:
+        return replace(proxyless_cifar10_eval(Chain.named(options.chain)), batch_size=options.batch)
+    recipe = cifar10_eval(Genotype.named(options.genotype))
+    space = replace(recipe.space, channels=options.channels, cells=options.cells)
+    return replace(recipe, space=space, batch_size=options.batch)
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--genotype", default="DARTS_V2")
+    parser.add_argument("--chain", help="a published chain, in place of cells")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--channels", type=int, default=36)
     parser.add_argument("--cells", type=int, default=20)
@@ -92,9 +104,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    recipe = cifar10_eval(Genotype.named(options.genotype))
-    space = replace(recipe.space, channels=options.channels, cells=options.cells)
-    config = replace(recipe, space=space, batch_size=options.batch)
+    config = configuration(options)
     data = images(options.batch)
     made = {variant: trainer(variant, config, data, device) for variant in options.variants}
     found: dict[str, list[tuple[float, float]]] = {variant: [] for variant in made}
@@ -123,11 +133,12 @@ def main(arguments: list[str]) -> None:
         if device.type == "cuda"
         else f"CPU, {options.threads} thread(s)"
     )
+    cells = (
+        f"{options.genotype}, C{options.channels}, {options.cells} cells, auxiliary head, drop path"
+    )
     print(
-        f"{options.genotype}, batch {options.batch}, C{options.channels}, {options.cells} cells, "
-        "auxiliary head, drop "
-        f"path, {name}, torch {torch.__version__}; seconds are min / median / max of n = "
-        f"{options.repeats}\n"
+        f"{options.chain or cells}, batch {options.batch}, {name}, torch {torch.__version__}; "
+        f"seconds are min / median / max of n = {options.repeats}\n"
     )
     print("| variant | CPU s | wall s | ratio | saved MiB |\n|---|---|---|---|---|")
     reference = None

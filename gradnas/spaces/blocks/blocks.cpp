@@ -34,18 +34,37 @@ static const i64 SHORT = 32;  // pixels that are added up before the sum goes in
 static inline V load(const T* p) { return *(const V*)p; }
 static inline void store(T* p, V v) { *(V*)p = v; }
 
-// The first n of L numbers; where memory ends there, the others must not be touched.
+// The first n of L numbers, or all of them where n is larger; what is beyond must not be touched.
 #if defined(__AVX512F__)
-static inline V masked(const float* p, i64 n) { return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-static inline V masked(const double* p, i64 n) { return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
-static inline void masked(float* p, V v, i64 n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
-static inline void masked(double* p, V v, i64 n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+struct Part {
+  uint32_t mask;
+  explicit Part(i64 n) : mask((1u << (n < L ? n : L)) - 1) {}
+};
+static inline V load(const float* p, Part a) { return (V)_mm512_maskz_loadu_ps((__mmask16)a.mask, p); }
+static inline V load(const double* p, Part a) { return (V)_mm512_maskz_loadu_pd((__mmask8)a.mask, p); }
+static inline void store(float* p, V v, Part a) { _mm512_mask_storeu_ps(p, (__mmask16)a.mask, (__m512)v); }
+static inline void store(double* p, V v, Part a) { _mm512_mask_storeu_pd(p, (__mmask8)a.mask, (__m512d)v); }
 #else
-static inline V masked(const T* p, i64 n) { V v = {}; for (i64 l = 0; l < n; l++) v[l] = p[l]; return v; }
-static inline void masked(T* p, V v, i64 n) { for (i64 l = 0; l < n; l++) p[l] = v[l]; }
+struct Part {
+  i64 n;
+  explicit Part(i64 n) : n(n) {}
+};
+static inline V load(const T* p, Part a) {
+  if (a.n >= L) return load(p);
+  V v = {};
+  for (i64 l = 0; l < a.n; l++) v[l] = p[l];
+  return v;
+}
+static inline void store(T* p, V v, Part a) {
+  if (a.n >= L) return store(p, v);
+  for (i64 l = 0; l < a.n; l++) p[l] = v[l];
+}
 #endif
-static inline V load(const T* p, i64 n) { return n >= L ? load(p) : masked(p, n); }
-static inline void store(T* p, V v, i64 n) { if (n >= L) store(p, v); else masked(p, v, n); }
+
+// Ask for memory that is needed soon: maps are larger than the caches, and each is read in pieces.
+static inline void fetch(const T* p, i64 count) {
+  for (i64 i = 0; i < count; i += 64 / (i64)sizeof(T)) __builtin_prefetch(p + i);
+}
 
 static inline i64 rounded(i64 n) { return (n + L - 1) / L * L; }
 
@@ -107,6 +126,7 @@ static std::vector<T> padded(const T* v, i64 C) {
 
 static void fill(T* u, const T* x, i64 H, i64 W, i64 C, i64 n, i64 pad, const T* scale, const T* shift, i64 act) {
   const i64 Wp = W + 2 * pad;
+  const Part part(n);
   const V zero = {};
   V a = zero, b = zero;
   if (scale) { a = load(scale); b = load(shift); }
@@ -115,7 +135,7 @@ static void fill(T* u, const T* x, i64 H, i64 W, i64 C, i64 n, i64 pad, const T*
     T* row = u + (h + pad) * Wp * L;
     std::memset(row, 0, pad * L * sizeof(T));
     for (i64 w = 0; w < W; w++) {
-      V v = load(x + (h * W + w) * C, n);
+      V v = load(x + (h * W + w) * C, part);
       if (scale) v = v * a + b;
       store(row + (w + pad) * L, activate(v, act));
     }
@@ -278,8 +298,9 @@ struct Moments {
 static void keep(i64 P, i64 C, const T* from, i64 ld, T* z, Moments& moments) {
   for (i64 c = 0; c < C; c += L) {
     const i64 n = std::min(L, C - c);
+    const Part part(n);
     V s[2] = {V{}, V{}}, q[2] = {V{}, V{}};
-    for (i64 p = 0; p < P; p++) { const V v = load(from + p * ld + c); s[p & 1] += v; store(z + p * C + c, v, n); }
+    for (i64 p = 0; p < P; p++) { const V v = load(from + p * ld + c); s[p & 1] += v; store(z + p * C + c, v, part); }
     const V mean = (s[0] + s[1]) / T(P);
     for (i64 p = 0; p < P; p++) { const V d = load(from + p * ld + c) - mean; q[p & 1] += d * d; }
     const V all = q[0] + q[1];
@@ -332,10 +353,15 @@ static void enter(const Size& z, i64 b, i64 count, const T* x, const T* scale, c
 
 // the same without a depthwise convolution, of `count` pixels
 static void enter_pixels(i64 count, i64 C, i64 ld, const T* x, const T* scale, const T* shift, i64 act, T* d) {
-  for (i64 p = 0; p < count; p++) for (i64 c = 0; c < C; c += L) {
-    V v = load(x + p * C + c, C - c);
-    if (scale) v = v * load(scale + c) + load(shift + c);
-    store(d + p * ld + c, activate(v, act));
+  for (i64 c = 0; c < C; c += L) {
+    const Part part(C - c);
+    V a = {}, b = {};
+    if (scale) { a = load(scale + c); b = load(shift + c); }
+    for (i64 p = 0; p < count; p++) {
+      V v = load(x + p * C + c, part);
+      if (scale) v = v * a + b;
+      store(d + p * ld + c, activate(v, act));
+    }
   }
 }
 
@@ -348,8 +374,8 @@ static void enter_halves(const Size& z, i64 first, i64 count, const T* x, i64 ac
     const i64 row = (first + p) / Wo, column = (first + p) % Wo;
     const T *even = x + (2 * row * z.halved + 2 * column) * C, *odd = even + (z.halved + 1) * C;
     T* to = d + p * z.ldi;
-    for (i64 c = 0; c < C; c += L) store(to + c, activate(load(even + c, C - c), act), C - c);
-    for (i64 c = 0; c < C; c += L) store(to + C + c, activate(load(odd + c, C - c), act), C - c);
+    for (i64 c = 0; c < C; c += L) store(to + c, activate(load(even + c, Part(C - c)), act), Part(C - c));
+    for (i64 c = 0; c < C; c += L) store(to + C + c, activate(load(odd + c, Part(C - c)), act), Part(C - c));
   }
 }
 
@@ -362,7 +388,7 @@ static void leave_halves(const Size& z, i64 first, i64 count, const T* x, i64 ac
     std::memset(gx + even + C, 0, C * sizeof(T));  // the two pixels that neither half sees
     std::memset(gx + odd - C, 0, C * sizeof(T));
     for (i64 c = 0; c < C; c += L) {
-      const i64 n = C - c;
+      const Part n(C - c);
       store(gx + even + c, gate(load(x + even + c, n), load(from + c, n), act), n);
       store(gx + odd + c, gate(load(x + odd + c, n), load(from + C + c, n), act), n);
     }
@@ -413,6 +439,51 @@ static Norm norm_of(i64 C, const T* n, const T* means) {  // (scale, shift, mean
               padded(means, C), padded(means ? means + C : 0, C)};
 }
 
+static void spread(i64 Ho, i64 Wo, i64 S, i64 Wp, const T* g, i64 ld, T* to) {
+  for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) store(to + (h * Wp + w) * S * L, load(g + (h * Wo + w) * ld));
+}
+
+// g (P, ld) = the gradient before a BatchNorm, of P pixels from `at` on
+static void cross_norm(i64 P, i64 C, i64 ld, i64 at, const T* z, const Norm& norm, i64 act, const T* factor, i64 per_image,
+    const T* grad, i64 ldg, T* g) {
+  for (i64 first = 0; first < P; first += BLOCK) for (i64 c = 0; c < C; c += L) {
+    const Part part(C - c);
+    const i64 last = std::min(P, first + BLOCK);
+    const V scale = load(&norm.scale[c]), shift = load(&norm.shift[c]), mean = load(&norm.mean[c]);
+    const V inverse = load(&norm.inverse[c]), m1 = load(&norm.m1[c]), m2 = load(&norm.m2[c]);
+    for (i64 p = first; p < last; p++) {
+      const V v = load(z + (at + p) * C + c, part);
+      V e = load(grad + (at + p) * ldg + c, part);
+      if (act) e = gate(v * scale + shift, e, act);
+      if (factor) e *= factor[(at + p) / per_image];
+      store(g + p * ld + c, scale * ((e - m1) - (v - mean) * inverse * m2));
+    }
+  }
+}
+
+// gx = the gradient `inside` after the activation's derivative, of L channels, or the first n of them; and its sums
+static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 act, const T* inside, i64 step, T* gx,
+    double* s1, double* s2) {
+  const Part part(n);
+  if (!norm) {
+    for (i64 p = 0; p < P; p++) store(gx + p * C, gate(load(x + p * C, part), load(inside + p * step), act), part);
+    return;
+  }
+  const V scale = load(&norm->scale[c]), shift = load(&norm->shift[c]), mean = load(&norm->mean[c]), inverse = load(&norm->inverse[c]);
+  for (i64 first = 0; first < P; first += SHORT) {
+    const i64 last = std::min(P, first + SHORT);
+    V sum = {}, sum_normal = {};
+    for (i64 p = first; p < last; p++) {
+      const V value = load(x + p * C, part);
+      const V e = gate(value * scale + shift, load(inside + p * step), act);
+      store(gx + p * C, e, part);
+      sum += e;
+      sum_normal += e * ((value - mean) * inverse);
+    }
+    for (i64 l = 0; l < L; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
+  }
+}
+
 static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
     const T* out, const T* norm_z, const T* means_z, i64 act_z, const T* factor, i64 per_image, const T* grad, i64 ldg,
     T* gx, T* gdepthwise, T* gpointwise, double* sums_x, int threads) {
@@ -441,21 +512,20 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
     for (i64 b = z.B * thread / threads; b < last; b += z.images) {
       const i64 count = std::min(z.images, last - b), P = count * per;
       // the gradient through the BatchNorm
-      for (i64 p = 0; p < P; p++) for (i64 c = 0; c < z.O; c += L) {
-        const i64 n = z.O - c, at = b * per + p;
-        const V v = load(out + at * z.O + c, n), k = load(&nz.scale[c]);
-        V e = load(grad + at * ldg + c, n);
-        if (act_z) e = gate(v * k + load(&nz.shift[c]), e, act_z);
-        if (factor) e *= factor[at / per_image];
-        const V normal = (v - load(&nz.mean[c])) * load(&nz.inverse[c]);
-        store(g.p + p * z.ldo + c, k * ((e - load(&nz.m1[c])) - normal * load(&nz.m2[c])));
-      }
+      cross_norm(P, z.O, z.ldo, b * per, out, nz, act_z, factor, per_image, grad, ldg, g.p);
       const bool recompute = pointwise && gpointwise;
       if (z.K && (recompute || inner)) enter(z, b, count, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
       else if (z.halved && recompute) enter_halves(z, b, P, x, act, d.p);
       else if (!z.K && recompute) enter_pixels(P, z.I, z.ldi, x + b * per * z.I, a, s, act, d.p);
-      if (recompute) for (i64 p = 0; p < P; p += 128)
+      const bool more = b + z.images < last && !z.halved;
+      const i64 next = (b + z.images) * per;
+      if (recompute) for (i64 p = 0; p < P; p += 128) {
+        if (more) {
+          fetch(out + (next + p) * z.O, std::min<i64>(128, P - p) * z.O);
+          fetch(grad + (next + p) * ldg, std::min<i64>(128, P - p) * ldg);
+        }
         cross(std::min<i64>(128, P - p), z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps);
+      }
       if (!inner) continue;
       const T* gd = g.p;
       if (pointwise) {
@@ -475,33 +545,14 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
           if (!gx) continue;
           // the transposed convolution: the turned kernel over g with a border (and S - 1 zeros between its pixels)
           std::memset(bordered.p, 0, z.bordered() * sizeof(T));
-          for (i64 h = 0; h < z.Ho; h++) for (i64 w = 0; w < z.Wo; w++)
-            store(bordered.p + ((h * z.S + z.pad) * z.Wp + w * z.S + z.pad) * L, load(gv + (h * z.Wo + w) * z.ldi));
+          spread(z.Ho, z.Wo, z.S, z.Wp, gv, z.ldi, bordered.p + z.pad * (z.Wp + 1) * L);
           BY_KERNEL(z.K, z.D, (convolve<K, D, 1>(bordered.p, z.Wp, turned.data() + v * kk * L, back.p, z.H, z.W, L)))
           inside = back.p;
           step = L;
         }
         if (!gx) continue;
         const i64 first = (b + k) * z.H * z.W * z.I + c;
-        const T* from = x + first;
-        T* to = gx + first;
-        if (!norm_x) {
-          for (i64 p = 0; p < pixels; p++)
-            store(to + p * z.I, gate(load(from + p * z.I, n), load(inside + p * step), act), n);
-          continue;
-        }
-        const V scale = load(a + c), shift = load(s + c), mean = load(&nx.mean[c]), inverse = load(&nx.inverse[c]);
-        for (i64 start = 0; start < pixels; start += SHORT) {
-          V sum = {}, sum_normal = {};
-          for (i64 p = start; p < std::min(pixels, start + SHORT); p++) {
-            const V value = load(from + p * z.I, n);
-            const V e = gate(value * scale + shift, load(inside + p * step), act);
-            store(to + p * z.I, e, n);
-            sum += e;
-            sum_normal += e * ((value - mean) * inverse);
-          }
-          for (i64 l = 0; l < L; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
-        }
+        leave(pixels, z.I, n, c, x + first, norm_x ? &nx : 0, act, inside, step, gx + first, s1, s2);
       }
     }
   }
@@ -542,13 +593,18 @@ void stage_backward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, cons
 void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, const T* factor, i64 per_image,
     const T* other, T* y, i64 threads) {
   const std::vector<T> scale = padded(scale_, C), shift = padded(shift_, C);
+  const i64 blocks = (P + BLOCK - 1) / BLOCK;
   #pragma omp parallel for num_threads(int(threads)) schedule(static)
-  for (i64 p = 0; p < P; p++) for (i64 c = 0; c < C; c += L) {
-    const i64 n = C - c;
-    V v = activate(load(z + p * C + c, n) * load(&scale[c]) + load(&shift[c]), act);
-    if (factor) v *= factor[p / per_image];
-    if (other) v += load(other + p * C + c, n);
-    store(y + p * C + c, v, n);
+  for (i64 block = 0; block < blocks; block++) for (i64 c = 0; c < C; c += L) {
+    const Part part(C - c);
+    const i64 last = std::min(P, (block + 1) * BLOCK);
+    const V a = load(&scale[c]), b = load(&shift[c]);
+    for (i64 p = block * BLOCK; p < last; p++) {
+      V v = activate(load(z + p * C + c, part) * a + b, act);
+      if (factor) v *= factor[p / per_image];
+      if (other) v += load(other + p * C + c, part);
+      store(y + p * C + c, v, part);
+    }
   }
 }
 
@@ -565,7 +621,7 @@ void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* fa
     for (i64 first = P * thread / threads; first < last; first += chunk) {
       const i64 end = std::min(first + chunk, last);
       for (i64 c = 0; c < C; c += L) {
-        const i64 count = std::min(L, C - c);
+        const Part count(C - c);
         const V scale = load(&n.scale[c]), shift = load(&n.shift[c]), mean = load(&n.mean[c]), inverse = load(&n.inverse[c]);
         V sum[2] = {V{}, V{}}, normal[2] = {V{}, V{}};
         for (i64 p = first; p < end; p++) {
