@@ -17,7 +17,7 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import did_you_mean
 from gradnas.derivation import top_edges
 from gradnas.relaxations import Relaxation
-from gradnas.spaces.cells.conv_network import ConvNetwork
+from gradnas.spaces.cells.conv_network import ConvNetwork, Edges, EdgesByNode
 from gradnas.spaces.edge_weights import edge_softmax, edges_name
 from gradnas.spaces.operations import OPERATIONS, Factory
 
@@ -140,9 +140,9 @@ class CellShape:
                         f"unknown operation {name!r} in the {kind} cell{did_you_mean(name, known)}"
                     )
         return ConvNetwork(
-            genotype.inputs("normal"),
+            _edges_to_build(genotype, "normal"),
             genotype.normal_concat,
-            genotype.inputs("reduce"),
+            _edges_to_build(genotype, "reduce"),
             genotype.reduce_concat,
             channels=self.channels,
             cells=self.cells,
@@ -210,6 +210,13 @@ def _top_edges(shape: CellShape, kind: CellKind, strength_EO: Tensor) -> list[tu
 def edges_of(genotype: Genotype, kind: CellKind) -> tuple[tuple[str, int], ...]:
     """(operation, predecessor) pairs of one of the two cells; pairs 2i and 2i + 1 enter node i."""
     return genotype.normal if kind == "normal" else genotype.reduce
+
+
+def _edges_to_build(genotype: Genotype, kind: CellKind) -> Edges | EdgesByNode:
+    """The edges of a cell in the form that says what drop path drops (`ConvCellNetwork`)."""
+    if genotype.cell(kind).inputs_per_node is None:
+        return edges_of(genotype, kind)
+    return genotype.inputs(kind)
 
 
 def check_fits(shape: CellShape, genotype: Genotype) -> None:

@@ -260,6 +260,16 @@ def test_refusals(make, sentence):
         make()
 
 
+def test_networks_of_two_edges_into_each_node_drop_operations_and_others_nodes():
+    network = ConvCell(channels=4, cells=3).network(Genotype.named("DARTS_V2"))
+    assert not any(cell.drops_nodes for cell in network.cells)
+    nodes = [[("skip_connect", 0), ("sep_conv_3x3", 1)], [("dil_conv_3x3", 2)]]
+    concats = "normal_concat=[2, 3], reduce_concat=[2, 3]"
+    by_node = Genotype.parse(f"Genotype(normal={nodes!r}, reduce={nodes!r}, {concats})")
+    network = ConvCell(channels=4, cells=3).network(by_node)
+    assert all(cell.drops_nodes for cell in network.cells)
+
+
 @pytest.mark.parametrize("by_node", [False, True])
 def test_drop_path_is_that_of_the_authors(by_node):
     """DARTS drops operations and spares identities; FairDARTS drops the sum of a node."""
