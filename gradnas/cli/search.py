@@ -266,7 +266,7 @@ def _searched(
         run = begin(out, new, lambda: start_search(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data)])
-        with event_files.written(run, config.space, wanted=tensorboard) as on_epoch:
+        with event_files.written(run, config.space, wanted=tensorboard, say=say) as on_epoch:
             results = guarded(
                 run,
                 lambda: run_search(config, run, data, device, task=task, on_epoch=on_epoch),

@@ -141,7 +141,7 @@ def carry_out(
         run = begin(out, new, lambda: start_training(config, out, data, device, task))
         say_read(kind_of(config).read(data))
         say([*threads_notes, *kind_of(config).notes(data), *notes])
-        with event_files.written(run, config.space, wanted=tensorboard) as on_epoch:
+        with event_files.written(run, config.space, wanted=tensorboard, say=say) as on_epoch:
             results = guarded(
                 run,
                 lambda: train(config, run, data, device, task=task, on_epoch=on_epoch),

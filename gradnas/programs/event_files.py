@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,13 @@ from gradnas.config import visible
 from gradnas.families import family_of
 from gradnas.programs.reporting import complete_folder, family_of_folder
 from gradnas.reports.folder import Folder
-from gradnas.runs import Epoch, Run
+from gradnas.runs import METRICS, Epoch, Run
 
 FOLDER = "tensorboard"
+
+
+def _unsaid(sentences: Sequence[str]) -> None:
+    """Say nothing."""
 
 
 def check_installed() -> None:
@@ -37,13 +41,16 @@ def check_continued(run: Run) -> None:
 
 
 @contextmanager
-def written(run: Run, space: object, *, wanted: bool) -> Iterator[EventFiles | None]:
+def written(
+    run: Run, space: object, *, wanted: bool, say: Callable[[Sequence[str]], None] = _unsaid
+) -> Iterator[EventFiles | None]:
     """The event files of a run, by one process; None where they are not wanted.
 
     A run that has some already goes on with them.
 
     Args:
         space: of its configuration.
+        say: is called with sentences about files that are damaged.
 
     Raises:
         MissingPackageError: TensorBoard is not installed.
@@ -52,7 +59,7 @@ def written(run: Run, space: object, *, wanted: bool) -> Iterator[EventFiles | N
     if not wanted or not distributed.is_main():
         yield None
         return
-    files = EventFiles(run, space)
+    files = EventFiles(run, space, say)
     try:
         yield files
     finally:
@@ -65,13 +72,17 @@ class EventFiles:
     Args:
         run: whose folder is read for what the epoch has left there.
         space: of the configuration, for the picture.
+        say: is called with sentences about files that are damaged.
 
     Raises:
         MissingPackageError: TensorBoard is not installed.
     """
 
-    def __init__(self, run: Run, space: object) -> None:
+    def __init__(
+        self, run: Run, space: object, say: Callable[[Sequence[str]], None] = _unsaid
+    ) -> None:
         check_installed()
+        self.say = say
         self.run = run
         self.space = space
         self.folder = run.path / FOLDER
@@ -107,14 +118,28 @@ class EventFiles:
         """A new file that begins with the epochs before this one."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        before = sorted(self.folder.glob("*tfevents*")) if self.folder.is_dir() else []
+        there = sorted(self.folder.glob("*tfevents*")) if self.folder.is_dir() else []
+        # A named pipe would make this wait for ever.
+        before = [path for path in there if path.is_file() and not path.is_symlink()]
         kept = [event for step, event in sorted(_events(before).items()) if step < number]
         writer = EventFileWriter(str(self.folder))
         for event in kept:
             writer.add_event(event)
         writer.flush()
+        is_damaged = bool(before) and len(kept) < number - 1
         for path in before:
-            path.unlink()
+            if is_damaged:
+                path.rename(path.with_name(path.name.replace("tfevents", "damaged")))
+            else:
+                path.unlink()
+        if is_damaged:
+            self.say(
+                [
+                    f"the event files in {self.folder} are damaged: {len(kept)} of "
+                    f"{number - 1} epochs are left, and {METRICS} has all; what was there is "
+                    "kept under the name damaged"
+                ]
+            )
         return writer
 
     def _picture(self, architecture: Architecture) -> bytes:

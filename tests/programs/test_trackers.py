@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 
 import pytest
@@ -174,11 +175,45 @@ def events(run):
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     found = []
-    for path in sorted((run / "tensorboard").iterdir()):
+    for path in sorted((run / "tensorboard").glob("*tfevents*")):  # what TensorBoard reads
         for event in LegacyEventFileLoader(str(path)).Load():
             if event.HasField("summary"):
                 found.append((event.step, {value.tag: value for value in event.summary.value}))
     return found
+
+
+def test_damaged_event_files_are_told_and_kept(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    from gradnas.programs.event_files import EventFiles
+
+    folder = tmp_path / "tensorboard"
+    writer = EventFileWriter(str(folder))
+    for step in (1, 2, 3):
+        value = Summary.Value(tag="loss", simple_value=step)
+        writer.add_event(Event(step=step, summary=Summary(value=[value])))
+    writer.close()
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    os.mkfifo(folder / "pipe.tfevents")
+    said = []
+    files = EventFiles(runs.Run(tmp_path), None, said.extend)
+    files._begun(4).close()
+    assert not said and not path.exists()
+
+    for old in folder.glob("events*"):
+        old.unlink()
+    place = whole.rindex(b"loss")
+    path.write_bytes(whole[:place] + b"L" + whole[place + 1 :])  # of the last epoch
+    files._begun(4).close()
+    (folder / "pipe.tfevents").unlink()
+    assert len(said) == 1 and "2 of 3 epochs are left" in said[0]
+    kept = [own for own in folder.iterdir() if "damaged" in own.name]
+    assert len(kept) == 1 and len(kept[0].read_bytes()) == len(whole)
+    assert [step for step, _ in events(tmp_path)] == [1, 2]
 
 
 @pytest.mark.slow
