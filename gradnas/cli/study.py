@@ -96,8 +96,8 @@ def _begin(command: StudyCommand) -> None:
     _check_methods(settings, data, task)
 
     with _engine(command, name, workers, settings, folder) as engine:
-        out.mkdir(parents=True, exist_ok=True)
-        with runs.locked(out):
+        making = runs.made_folder(out)
+        with making, runs.locked(out):
             folder.begin(settings)
             if settings_file_is_new(folder):
                 _keep_files(config, folder)

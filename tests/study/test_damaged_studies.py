@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from gradnas.cli import main
 from gradnas.config import to_json
 from gradnas.families import recipes
 from gradnas.study.folder import EQUAL, SETTINGS, StudyFolder
@@ -109,3 +111,13 @@ def test_a_folder_of_somebody_elses_is_refused(name, tmp_path):
     assert (tmp_path / name).read_text() == "mine"
     (tmp_path / name).rename(tmp_path / f".{SETTINGS}.abcd1234")  # what a killed process left
     StudyFolder(tmp_path).check_free()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    task = str(Path(__file__).parent / "few_choices.py")
+    small = ["--seeds", "1", "--finals", "1", "--device", "cpu", "--threads", "1"]
+    assert main(["study", task, *small, "--out", str(tmp_path / "file" / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "cannot make the folder" in said and "Not a directory" in said
+    assert said.count("gradnas: ") == 1 and "Traceback" not in said
