@@ -49,7 +49,7 @@ WRONG_TEXTS: dict[str, tuple[str, ...]] = {
     "primitives": ("", "linear_exq"),
     "kind": ("", "video"),
     "task": ("", "no/such.py", "FOLDER", "EMPTY.json", "PIPE", "my_task.py:nope"),
-    "terms": ("", "beta", "beta-decay:weight=x", "beta-decay:nope=1", ","),
+    "terms": ("", "betta", "beta-decay:weight=x", "beta-decay:nope=1", ","),
     "stabilizers": ("", "smoothdart", "perturbed-alphas:epsilon=nan", ","),
     "selection": ("", "strongestt", "perturbation:x", "perturbation:epochs=-1"),
     "form": ("", "a*x +", "__import__('os')", "lambda: 1", "a*q1(x)"),

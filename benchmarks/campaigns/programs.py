@@ -303,7 +303,9 @@ def _configurations(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     cells = ConvCell(channels=2, cells=2, nodes=2)
     recurrent = RecurrentCell(hidden=8, embedding=8, nodes=2)
     lengths = ChunkLengths(base=8)
+    # Candidates are compared in the search of a task of one's own alone, whose networks are small.
     search = SearchConfig(
+        candidates=0,
         space=cells,
         gradient=FirstOrder(),
         data=images,
@@ -347,6 +349,7 @@ def _configurations(text: str) -> list[tuple[str, str, dict[str, Any]]]:
         **often,
     )
     text_search = TextSearchConfig(
+        candidates=0,
         space=recurrent,
         gradient=FirstOrder(),
         data=words,
