@@ -91,7 +91,8 @@ FIT_TABLE = ("latency", "fit", "RUN/table.json")
 STUDY = ("study", "my_task.py", *programs.SHORT_STUDY, "--out", "RUN")
 STATUS = ("study", "status", "RUN")
 STUDY_REPORT = ("study", "report", "RUN")
-LOOK = ("data", "show", "-o", "RUN/sheet.txt")
+LOOK = ("data", "show", "-o", "RUN/sheet.svg")
+READ_TEXT = ("data", "show", "RUN/text", "-o", "RUN/sheet.txt")
 DISCOVER = ("discover", "RUN/t.csv", "--target", "y", *programs.SHORT_LAW, "--out", "RUN/law")
 READINGS = (
     Reading("checkpoint.pt", "search", (RESUME,), is_stopped=True),
@@ -134,9 +135,9 @@ READINGS = (
     Reading("truth.npz", "truth", ((*REPORT, "--truth", "RUN/truth.npz"),)),
     Reading("truth.json", "truth", (REPORT,)),
     Reading("t.csv", "inputs", (DISCOVER,), is_open=True),
-    Reading("pictures/b/0.png", "inputs", ((*LOOK, "RUN/pictures"),), is_open=True),
+    Reading("pictures/train/b/0.png", "inputs", ((*LOOK, "RUN/pictures"),), is_open=True),
     Reading("images/train.parquet", "inputs", ((*LOOK, "RUN/images"),), is_open=True),
-    Reading("text/train.txt", "inputs", ((*LOOK, "RUN/text"),), is_open=True),
+    Reading("text/train.txt", "inputs", (READ_TEXT,), is_open=True),
 )
 
 

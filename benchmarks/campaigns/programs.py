@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -227,11 +228,13 @@ class Inputs(Program):
         numbers = np.random.default_rng(0)
         encoded = []
         for label in ("a", "b"):
-            (folder / "pictures" / label).mkdir(parents=True)
+            place = folder / "pictures" / "train" / label
+            place.mkdir(parents=True)
             for k in range(4):
-                path = folder / "pictures" / label / f"{k}.png"
+                path = place / f"{k}.png"
                 Image.fromarray(numbers.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
                 encoded.append({"bytes": path.read_bytes(), "path": path.name})
+        shutil.copytree(folder / "pictures" / "train", folder / "pictures" / "test")
         table = pyarrow.table({"image": encoded, "label": [0, 0, 0, 0, 1, 1, 1, 1]})
         (folder / "images").mkdir()
         for name in ("train", "test"):
