@@ -220,6 +220,20 @@ def _onnx_bytes(program: torch.export.ExportedProgram, about: str, names: Sequen
 # -- the comparison --------------------------------------------------------------------------------
 
 
+def _outputs(network: nn.Module, call: Call, seed: int) -> list[Tensor]:
+    torch.manual_seed(seed)
+    found: list[Tensor] = []
+    take_apart(call.on(network), found)
+    return found
+
+
+def _is_random(network: nn.Module, call: Call) -> bool:
+    """Whether outputs depend on torch's random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        pairs = zip(_outputs(network, call, 0), _outputs(network, call, 1), strict=True)
+        return not all(torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in pairs)
+
+
 @torch.no_grad()
 def _compared(
     network: nn.Module, data: bytes, suffix: str, calls: Sequence[Call]
@@ -229,9 +243,11 @@ def _compared(
     difference = 0.0
     largest = 0.0
     for call in calls:
-        wanted: list[Tensor] = []
-        take_apart(call.on(network), wanted)
-        found = run(call)
+        # A network may draw random numbers, and a torch program then draws the same ones.
+        with torch.random.fork_rng(devices=[]):
+            wanted = _outputs(network, call, seed=0)
+            torch.manual_seed(0)
+            found = run(call)
         if len(found) != len(wanted):
             raise ValueError(
                 f"the exported file gives {len(found)} outputs, and the network {len(wanted)}"
@@ -246,6 +262,12 @@ def _compared(
                 difference = max(difference, float((own.double() - theirs.double()).abs().max()))
                 largest = max(largest, float(own.double().abs().max()))
     if not difference <= 1e-3 * max(1.0, largest):  # NaN too
+        if any(_is_random(network, call) for call in calls):
+            raise ValueError(
+                "the network draws random numbers in evaluation mode too, and the file draws "
+                "others, so that nobody can compare them: draw in train mode alone, or take the "
+                "numbers as an input"
+            )
         raise ValueError(
             "the exported file gives other outputs than the network: they differ by "
             f"{difference:.3g}"

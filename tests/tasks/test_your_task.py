@@ -21,7 +21,7 @@ from gradnas.search.forms import takes_network
 from gradnas.tasks.your_task.calls import call_on, example_call, measured
 from gradnas.tasks.your_task.measures import Score, direction_notes
 from gradnas.tasks.your_task.settings import TaskSearchConfig
-from gradnas.tasks.your_task.sources import source_of
+from gradnas.tasks.your_task.sources import collated, source_of
 
 CPU = torch.device("cpu")
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -332,6 +332,21 @@ def test_a_data_set_is_read_by_workers_as_without():
     assert len(plain) == 3
     for (x, y), (other_x, other_y) in zip(plain, by_workers, strict=True):
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
+
+
+def test_what_no_example_has_stays_none_and_what_makes_no_batch_is_said():
+    rows = [{"x": torch.ones(2), "mask": None, "y": k} for k in range(4)]
+    batch = collated(rows)
+    assert (
+        batch["mask"] is None and batch["x"].shape == (4, 2) and batch["y"].tolist() == [0, 1, 2, 3]
+    )
+    rows[2]["mask"] = torch.ones(2)
+    with pytest.raises(ValueError, match=r"make a batch: .*None.* Task\(collate=\.\.\.\)"):
+        collated(rows)
+    with pytest.raises(
+        ValueError, match="make a batch: stack expects each tensor to be equal size"
+    ):
+        collated([torch.ones(2), torch.ones(3)])
 
 
 def test_workers_that_no_data_would_use_are_refused(tmp_path):

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data._utils.collate import collate as collate_by
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gradnas import distributed
 from gradnas.data.base import Plan
@@ -24,6 +26,32 @@ from gradnas.search.reading import digest, own_generators
 from gradnas.tasks.examples import Examples
 
 Collate = Callable[[list[Any]], Any]
+
+
+def _none_of(batch: list[Any], *, collate_fn_map: Any = None) -> None:
+    """None for a batch of nothing but None: an optional entry that no example has."""
+    del collate_fn_map
+    if any(entry is not None for entry in batch):
+        raise TypeError("an entry is None in some examples and not in others")
+
+
+COLLATED: dict[Any, Any] = {**default_collate_fn_map, type(None): _none_of}
+
+
+def collated(examples: list[Any]) -> Any:
+    """Examples as a batch, as torch's `default_collate` makes it; what all have as None stays None.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    try:
+        return collate_by(examples, collate_fn_map=COLLATED)
+    except (TypeError, RuntimeError, KeyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"examples do not make a batch: {lines[0]}; give a function that makes one of a list "
+            "of examples, Task(collate=...)"
+        ) from error
 
 
 class Stream(Protocol):
@@ -276,7 +304,9 @@ def source_of(given: Any, what: str, collate: Collate | None = None) -> Source:
     if not _is_data(given) and callable(given):
         return _made(given, what, collate)
     if isinstance(given, IterableDataset):
-        return LoaderSource(lambda size: DataLoader(given, size, collate_fn=collate), what)
+        return LoaderSource(
+            lambda size: DataLoader(given, size, collate_fn=collate or collated), what
+        )
     if isinstance(given, Iterator):
         raise ValueError(
             f"the {what} data are a {type(given).__name__}, which can be read once only: give a "
@@ -328,7 +358,7 @@ def _dataset(given: Any, what: str, collate: Collate | None) -> DatasetSource:
                 )
         if collate is not None:
             raise ValueError(f"collate is for data sets, and the {what} data are tensors")
-    examples = Examples(given, collate=collate or default_collate)
+    examples = Examples(given, collate=collate or collated)
     if not len(examples):
         raise ValueError(f"the {what} data are empty")
     return DatasetSource(examples, what)
