@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.blocks.kernels import Last, Stage
-from gradnas.spaces.blocks.run import plain_run, run_stages
+from gradnas.spaces.blocks.run import plain_run, pooled, run_stages
 from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.native_search import run_search_cell
@@ -152,6 +152,16 @@ def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -
         halves = K == 0 and S == 2
         if halves and (H % 2 or W % 2):
             continue
+        if K == 0 and S == 1:
+            for stride in (1, 2):
+                x = new_map((B, C, H, W), dtype).requires_grad_()
+                expected = F.max_pool2d(x, 3, stride, 1)
+                found = pooled(x, stride)
+                assert found is not None
+                same(found.detach(), expected.detach(), dtype)
+                head = new_map(tuple(expected.shape), dtype)
+                grads = [torch.autograd.grad(y, x, head)[0] for y in (found, expected)]
+                same(*grads, dtype)
         for act, last_act, pointwise in ((1, 0, True), (2, 1, K == 0), (0, 2, True)):
             factor = torch.rand(B, dtype=dtype) if last_act < 2 else None
             last = Last(last_act, factor)

@@ -19,13 +19,22 @@ from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
 from gradnas.spaces.blocks.kernels import Last
-from gradnas.spaces.blocks.recognise import Run, is_known_sequence, reduction_of, runs_of
-from gradnas.spaces.blocks.run import run_stages
-from gradnas.spaces.cells.conv_network import ConvCellNetwork, kept_paths
+from gradnas.spaces.blocks.recognise import (
+    Run,
+    is_known_sequence,
+    pool_stride,
+    reduction_of,
+    runs_of,
+)
+from gradnas.spaces.blocks.run import pooled, run_stages
+from gradnas.spaces.cells.conv_network import ConvCellNetwork, drop_path, kept_paths
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
 from gradnas.spaces.hooks import has_hooks
 from gradnas.spaces.native import is_transformed
 from gradnas.spaces.operations import FactorizedReduce
+
+# (id and version of a map, stride) -> the map, and its pool
+Pools = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
 
 
 def accelerate(network: nn.Module) -> Accelerated:
@@ -66,6 +75,7 @@ class Accelerated:
         """Within, whatever calls the network, or a part of it, has the kernels."""
         replaced = []
         cells = []
+        pools: Pools = {}
         try:
             for module in self.network.modules():
                 forward: Any = None
@@ -76,7 +86,7 @@ class Accelerated:
                 elif type(module) is FactorizedReduce:
                     forward = _in_reduction
                 elif type(module) is ConvCellNetwork and "_added" not in module.__dict__:
-                    module.__dict__["_added"] = functools.partial(_added_in_cell, module)
+                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, pools)
                     cells.append(module)
                 if forward is not None:
                     # Not by an assignment, which registers what is assigned.
@@ -88,6 +98,7 @@ class Accelerated:
                 del module.__dict__["forward"]
             for module in cells:
                 del module.__dict__["_added"]
+            pools.clear()
 
     def __repr__(self) -> str:
         lines = []
@@ -178,6 +189,7 @@ def _in_reduction(module: FactorizedReduce, x: Any) -> Any:
 
 def _added_in_cell(
     cell: ConvCellNetwork,
+    pools: Pools,
     total: Tensor | None,
     k: int,
     x: Tensor,
@@ -185,6 +197,12 @@ def _added_in_cell(
 ) -> Tensor:
     """An operation of a cell, its dropped paths and the sum of the node, as one."""
     operation = cell.operations[k]
+    if type(operation) is nn.MaxPool2d and not cell.is_own(k) and not _is_followed():
+        y = _pooled(operation, x, pools)
+        if y is not None:
+            if drop_probability is not None:
+                y = drop_path(y, drop_probability)
+            return y if total is None else total + y
     layers = tuple(operation._modules.values())
     is_known = type(operation) is nn.Sequential and not has_hooks(operation) and not cell.is_own(k)
     if is_known and not _is_followed():
@@ -199,6 +217,20 @@ def _added_in_cell(
                 return y
             torch.set_rng_state(state)  # the paths are drawn again
     return ConvCellNetwork._added(cell, total, k, x, drop_probability)
+
+
+def _pooled(operation: nn.MaxPool2d, x: Tensor, pools: Pools) -> Tensor | None:
+    """The pool of a state of a cell, computed once for all operations that take it."""
+    stride = pool_stride(operation)
+    if stride is None or type(x) is not Tensor or x.is_inference():
+        return None
+    place = (id(x), x._version, stride)
+    if place not in pools:
+        y = pooled(x, stride)
+        if y is None:
+            return None
+        pools[place] = (x, y)  # with x, so that nothing else gets its place
+    return pools[place][1]
 
 
 def _computed(

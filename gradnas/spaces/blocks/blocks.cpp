@@ -576,7 +576,60 @@ static Size size_of(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) {
   return halves;
 }
 
+// ---- the largest of 3x3 pixels, one border pixel ----
+
+struct Window { i64 h0, h1, w0, w1; };
+static inline Window window(i64 h, i64 w, i64 H, i64 W, i64 S) {
+  return {std::max<i64>(0, h * S - 1), std::min(H, h * S + 2), std::max<i64>(0, w * S - 1), std::min(W, w * S + 2)};
+}
+static inline V largest(const T* x, const Window& a, i64 W, i64 C, Part part) {
+  V top = load(x + (a.h0 * W + a.w0) * C, part);
+  for (i64 i = a.h0; i < a.h1; i++) for (i64 j = a.w0; j < a.w1; j++) {
+    const V v = load(x + (i * W + j) * C, part);
+    top = (v > top) | (v != v) ? v : top;
+  }
+  return top;
+}
+
 extern "C" {
+void pool(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, T* y, i64 threads) {
+  const i64 Ho = (H - 1) / S + 1, Wo = (W - 1) / S + 1;
+  #pragma omp parallel for num_threads(int(threads)) schedule(static)
+  for (i64 row = 0; row < B * Ho; row++) for (i64 w = 0; w < Wo; w++) {
+    const Window a = window(row % Ho, w, H, W, S);
+    for (i64 c = 0; c < C; c += L) {
+      const Part part(C - c);
+      store(y + (row * Wo + w) * C + c, largest(x + row / Ho * H * W * C + c, a, W, C, part), part);
+    }
+  }
+}
+
+void pool_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* grad, T* gx, i64 threads) {
+  const i64 Ho = (H - 1) / S + 1, Wo = (W - 1) / S + 1;
+  #pragma omp parallel for num_threads(int(threads)) schedule(static)
+  for (i64 b = 0; b < B; b++) {
+    const T* xb = x + b * H * W * C;
+    T* to = gx + b * H * W * C;
+    std::memset(to, 0, H * W * C * sizeof(T));
+    for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) {
+      const Window a = window(h, w, H, W, S);
+      for (i64 c = 0; c < C; c += L) {
+        const Part part(C - c);
+        const V top = largest(xb + c, a, W, C, part), zero = {};
+        V left = load(grad + ((b * Ho + h) * Wo + w) * C + c, part);
+        for (i64 i = a.h0; i < a.h1; i++) for (i64 j = a.w0; j < a.w1; j++) {
+          const i64 at = (i * W + j) * C + c;
+          const V v = load(xb + at, part);
+          // all of it goes to the first of the largest, as in torch; NaN counts as larger than any number
+          const auto hit = (v == top) | ((v != v) & (top != top));
+          store(to + at, load(to + at, part) + (hit ? left : zero), part);
+          left = hit ? zero : left;
+        }
+      }
+    }
+  }
+}
+
 void stage_forward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* scale, const T* shift,
     i64 act, const T* depthwise, const T* pointwise, T* z, double* mean, double* var, i64 threads) {
   forward(size_of(B, H, W, I, O, S, K, D), x, scale, shift, act, depthwise, pointwise, z, mean, var, int(threads));

@@ -212,6 +212,24 @@ class Kernels:
         )
         return sums_2C
 
+    def pool(self, x_BCHW: Tensor, stride: int) -> Tensor:
+        """The largest of 3x3 pixels, with a border of one."""
+        B, C, H, W = x_BCHW.shape
+        y_BCHW = self.new_map((B, C, (H - 1) // stride + 1, (W - 1) // stride + 1))
+        written = _pointer(y_BCHW.data_ptr())
+        self._call("pool", B, H, W, C, stride, self._map(x_BCHW), written)
+        return y_BCHW
+
+    def pool_backward(self, x_BCHW: Tensor, stride: int, grad: Tensor) -> Tensor:
+        """Gradient of `pool`; it goes to the first of the largest."""
+        B, C, H, W = x_BCHW.shape
+        size = (B, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
+        grad_x = self.new_map(tuple(x_BCHW.shape))
+        read = (self._map(x_BCHW), self._map(grad, size))
+        written = _pointer(grad_x.data_ptr())
+        self._call("pool_backward", B, H, W, C, stride, *read, written)
+        return grad_x
+
     def new_map(self, size: tuple[int, ...]) -> Tensor:
         """Room for a map."""
         # Not on the default device, which a program may have set to another one.

@@ -125,6 +125,17 @@ def reduction_of(module: nn.Module) -> Run | None:
     return Run(0, 1, (stage,), NONE, tuple(weights), (norm,))
 
 
+_POOL = itemgetter("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
+
+
+def pool_stride(layer: nn.MaxPool2d) -> int | None:
+    """The stride of the largest of 3x3 pixels with a border of one, if it is that."""
+    own = layer.__dict__
+    stride = own["stride"]
+    is_known = stride in STRIDES and _POOL(own) == (3, stride, 1, 1, False, False)
+    return stride if is_known and is_called_plainly(layer) else None
+
+
 def _outputs(layer: nn.Conv2d | None, before: int | None) -> int | None:
     """Channels after a convolution; those before it without one; None: any."""
     return before if layer is None else layer.out_channels

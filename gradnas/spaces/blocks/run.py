@@ -226,6 +226,35 @@ class _Run(torch.autograd.Function):
         return None, None, grad_other, grad, *asked
 
 
+def pooled(x_BCHW: Tensor, stride: int) -> Tensor | None:
+    """The largest of 3x3 pixels; None where there are no kernels for this tensor."""
+    if x_BCHW.ndim != 4 or not has_memory(x_BCHW) or kernels(x_BCHW.dtype) is None:
+        return None
+    return _Pool.apply(stride, _channels_last(x_BCHW))
+
+
+class _Pool(torch.autograd.Function):
+    """Arguments: stride and x, which is kept; torch keeps a place for each number."""
+
+    @staticmethod
+    def forward(ctx: Any, stride: int, x_BCHW: Tensor) -> Tensor:
+        ctx.stride = stride
+        ctx.save_for_backward(x_BCHW)
+        return _kernels(x_BCHW).pool(x_BCHW, stride)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        (x_BCHW,) = ctx.saved_tensors
+        (grad,) = grads
+        if torch.is_grad_enabled() or not has_memory(grad, x_BCHW) or grad.dtype != x_BCHW.dtype:
+
+            def plain(x_BCHW: Tensor) -> tuple[Tensor]:
+                return (F.max_pool2d(x_BCHW, 3, ctx.stride, 1),)
+
+            return None, *differentiable(plain, (x_BCHW,), ctx.needs_input_grad[1:], grads)
+        return None, _kernels(grad).pool_backward(x_BCHW, ctx.stride, _channels_last(grad))
+
+
 def _kernels(like: Tensor) -> Kernels:
     native = kernels(like.dtype)
     assert native is not None  # looked for by the caller
