@@ -179,6 +179,7 @@ def test_whole_networks(calls):
 
     check_same(Joined(network), x, 1e-9)
     assert calls.count("stage_backward") == calls.count("stage_forward") > 15
+    assert calls.count("pool_backward") == calls.count("pool") > 0
     text = repr(gradnas.accelerate(network))
     assert "cells.0.preprocess0.0 to 2: ReLU, Conv2d, BatchNorm2d" in text
     assert "cells.2.preprocess0: FactorizedReduce" in text

@@ -205,7 +205,8 @@ def _added_in_cell(
             return y if total is None else total + y
     layers = tuple(operation._modules.values())
     is_known = type(operation) is nn.Sequential and not has_hooks(operation) and not cell.is_own(k)
-    if is_known and not _is_followed():
+    # On another device nothing is drawn here: it has random numbers of its own.
+    if is_known and x.is_cpu and not _is_followed():
         runs = runs_of(layers)  # type: ignore[arg-type]
         if len(runs) == 1 and runs[0].last - runs[0].first == len(layers):
             factor = None

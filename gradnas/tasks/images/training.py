@@ -48,7 +48,8 @@ class ImageTraining(ImageCalls, BatchedTraining[TrainConfig, ImageBatch]):
         network = build_network(config, data) if network is None else network
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.copy_from_main([*network.parameters(), *network.buffers()])
-        self._accelerated = accelerate(network) if config.accelerated else network
+        has_kernels = config.accelerated and device.type == "cpu"
+        self._accelerated = accelerate(network) if has_kernels else network
         self._compiled = None
         if config.compile != "no":
             self._compiled = _compiled(network, config, device)

@@ -66,7 +66,8 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
         steps = steps_of(config.epochs, self.train.length, config.max_steps)
         self.schedule = OwnSchedule(task, self.optimizer, steps)
         self.steps = 0
-        self._kernels = accelerate(network).at_work if config.accelerated else nullcontext
+        has_kernels = config.accelerated and device.type == "cpu"
+        self._kernels = accelerate(network).at_work if has_kernels else nullcontext
         seed_all(seed_for(config.seed, NOISE, distributed.rank()))  # dropout, for example
 
     # -- position --
