@@ -102,7 +102,9 @@ class _Reader:
         if not isinstance(value, FunctionType):
             return callable(value) and _is_name_in_place(getattr(value, "__name__", ""))
         value = inspect.unwrap(value)
-        if not isinstance(value, FunctionType) or value.__module__.partition(".")[0] == "torch":
+        # None of a function that `exec` made without a name for its module.
+        of = getattr(value, "__module__", None) or ""
+        if not isinstance(value, FunctionType) or of.partition(".")[0] == "torch":
             return _is_name_in_place(getattr(value, "__name__", ""))
         key = (id(value.__code__), id(type(module)))
         if key in self._seen:

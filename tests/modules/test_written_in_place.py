@@ -170,3 +170,12 @@ def test_a_trained_cell_names_an_operation_that_changes_its_input(mode):
     network = space.network(genotype, 5, 3).eval()
     with mode(), pytest.raises(ValueError, match=r"'changes' of node 2 on state 0.*in place"):
         network(torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("way, writes", [("relu_", True), ("relu", False)])
+def test_classes_that_exec_made_without_a_module(way, writes):
+    """Their methods say None of the module that they are of."""
+    space = {"nn": nn}
+    exec(f"class Made(nn.Module):\n    def forward(self, x):\n        return x.{way}()", space)
+    assert space["Made"].forward.__module__ is None
+    assert may_write_in_place(space["Made"](), ()) is writes
