@@ -7,6 +7,8 @@ import json
 import pytest
 
 from gradnas import Chain, ConvCell, Genotype, MBConvChain, RecurrentCell
+from gradnas.cli.commands.train import TrainCommand
+from gradnas.cli.train import _accelerated
 from gradnas.config import from_json, to_json
 from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.text.settings import TextTrainConfig
@@ -47,3 +49,22 @@ def test_the_architecture_is_read_back_from_its_object_and_from_its_text(config)
 def test_what_is_no_architecture(config, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         from_json(type(config), to_json(config) | changes)
+
+
+@pytest.mark.parametrize("config", [CELLS, CHAIN])
+def test_a_run_of_before_goes_on_on_torch_operations(config):
+    """It has no entry `accelerated`, nor have its checkpoints; a new run has, and is."""
+    described = json.loads(json.dumps(to_json(config)))
+    assert described.pop("accelerated")
+    before = from_json(type(config), described)
+    assert not before.accelerated
+    assert "accelerated" not in before.state_settings()
+    assert config.state_settings()["accelerated"]
+
+
+def test_plain_is_no_setting_of_text():
+    command = TrainCommand(what="DARTS_V2_recurrent", plain=True)
+    with pytest.raises(ValueError, match="--plain is no setting of TextTrainConfig"):
+        _accelerated(command, RECURRENT)
+    assert _accelerated(command, CELLS) == {"accelerated": False}
+    assert _accelerated(TrainCommand(what="DARTS_V2"), CELLS) == {}
