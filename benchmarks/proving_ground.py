@@ -2,6 +2,7 @@
 
     python benchmarks/proving_ground.py                          # what is missing, then the table
     python benchmarks/proving_ground.py --table                  # the table of what there is
+    python benchmarks/proving_ground.py --guard                  # where it would have stopped
     python benchmarks/proving_ground.py --methods softmax,gates --seeds 2 --setting small
     python benchmarks/proving_ground.py --share 0/2              # one process a core
     python benchmarks/proving_ground.py --share 1/2
@@ -42,6 +43,7 @@ from gradnas import Truth
 from gradnas.architectures.registry import load_architecture
 from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.runs import GENOTYPE, METRICS
+from gradnas.search.sharpness import WAITING, Eigenvalue, growth
 from gradnas.tasks.images.settings import SearchConfig
 
 HERE = Path(__file__).parent
@@ -224,6 +226,44 @@ def table(rows: Sequence[Row], setting: str, truth: Truth) -> str:
     return "\n".join(lines)
 
 
+def stopped(row: Row) -> tuple[int, int] | None:
+    """Where the guard would have stopped a search, and the epochs of the decision taken then.
+
+    A search with `guard="stop"` is the same up to there, so that nothing has to be run again. None
+    where it would have gone on to its end.
+    """
+    config = METHODS[row["method"]].change(SETTINGS[row["setting"]]())
+    waiting = max(config.warmup_epochs, WAITING * row["epochs"])
+    series = [Eigenvalue(int(epochs), value) for epochs, value in row["health"]["eigenvalues"]]
+    for after in range(1, row["epochs"]):
+        # Measured before the first step of the epoch that begins then.
+        known = [one for one in series if one.epochs < after]
+        grown = growth(known, waiting)
+        if grown is not None:
+            return after, grown.epochs
+    return None
+
+
+def guard_table(rows: Sequence[Row], setting: str) -> str:
+    """What the guard says of the searches of a setting, and what it would have ended with."""
+    lines = [
+        "| method | seed | at the end | stopped after | decision of epoch | accuracy then |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["method"], row["seed"])):
+        has_eigenvalues = bool(row.get("health", {}).get("eigenvalues"))
+        if row["setting"] != setting or not has_eigenvalues or not row["curve"]:
+            continue
+        found = stopped(row)
+        said = ("", "", "")
+        if found is not None:
+            after, epochs = found
+            said = (str(after), str(epochs), f"{row['curve'][epochs - 1]:.2f}")
+        cells = (row["method"], str(row["seed"]), f"{row['accuracy']:.2f}", *said)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _mean(rows: Sequence[Row], key: str) -> float:
     values = [row[key] for row in rows]
     return statistics.mean(values) if values else math.nan
@@ -242,6 +282,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--truth", default=str(SHARED / "nas-bench-201" / "cifar10.npz"))
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--table", action="store_true", help="only print it")
+    parser.add_argument("--guard", action="store_true", help="only say where it would have stopped")
     parser.add_argument("--list", action="store_true", help="only say which methods there are")
     args = parser.parse_args()
     if args.methods is None:
@@ -270,6 +311,9 @@ def main() -> int:
     except ValueError as error:
         print(f"proving_ground: {error}", file=sys.stderr)
         return 2
+    if args.guard:
+        print(guard_table(rows, args.setting))
+        return 0
     failed: list[str] = []
     if not args.table:
         own, parts = args.share

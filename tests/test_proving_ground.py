@@ -65,3 +65,16 @@ def test_every_method_is_a_configuration(name):
     for setting in methods.SETTINGS.values():
         config = methods.METHODS[name].change(setting())
         assert from_json(SearchConfig, to_json(config), "config") == config
+
+
+def test_where_the_guard_would_have_stopped():
+    values = [1.0] * 9 + [1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+    own = row("softmax", 0, 54.3) | {"epochs": 20, "curve": [90.0 + n / 10 for n in range(20)]}
+    own["health"] = {"eigenvalues": [[epochs, value] for epochs, value in enumerate(values)]}
+    # The mean of the five around 9 is 1.2, of those around 10 it is 1.4; around 5 it is 1, of which
+    # 1 / 1.4 is below 0.75. That around 10 is known when the 13th epoch has ended.
+    assert ground.stopped(own) == (13, 5)
+    line = ground.guard_table([own], "small").splitlines()[2]
+    assert line == "| softmax | 0 | 54.30 | 13 | 5 | 90.40 |"
+    own["health"]["eigenvalues"] = [[epochs, 1.0] for epochs in range(15)]
+    assert ground.stopped(own) is None

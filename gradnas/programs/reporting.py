@@ -20,6 +20,7 @@ from gradnas.architectures.registry import load_architecture
 from gradnas.config import Json, JsonObject, counted
 from gradnas.families import family_of_entry
 from gradnas.families.base import Family
+from gradnas.reports.blank import blank_section
 from gradnas.reports.data import data_notices, data_read
 from gradnas.reports.folder import Folder, read_alphas, read_folder
 from gradnas.reports.health import health_section
@@ -122,6 +123,7 @@ def _page(folder: Folder) -> str:
         (family.title, family.shown(folder)),
         ("Verdict", verdict_section(folder)),
         ("By the truth", truth_section(folder)),
+        ("Beside alphas that never learnt", blank_section(folder)),
         ("Health of the search", health_section(folder)),
         (f"Compared with random {family.noun}s", words.comparison(folder)),
         ("Cost against accuracy", words.costs(folder)),

@@ -16,7 +16,9 @@ from gradnas.architectures.genotype import Genotype
 from gradnas.config import to_json
 from gradnas.families.cells import recipes
 from gradnas.pictures.mixing_weights import readable
-from gradnas.programs.reporting import write_report
+from gradnas.programs.reporting import complete_folder, write_report
+from gradnas.relaxations import BinaryGates
+from gradnas.reports.blank import blank_section
 from gradnas.reports.folder import RandomCells
 from gradnas.spaces import ConvCell
 from gradnas.tasks.images.outcome import compared
@@ -382,6 +384,43 @@ def test_another_cell_than_the_searched_one_is_not_called_so(tmp_path):
     assert "The trained cell reaches" in text and "the cell is better than random ones." in text
     assert "The cell that was trained is not the one that this search ended with" in text
     assert "search helped" not in text
+
+
+# -- the baseline ----------------------------------------------------------------------------------
+
+
+def test_the_baseline_is_shown_where_it_was_run_and_its_command_where_not(tmp_path):
+    run = make_search(tmp_path / "run")
+    text = text_of(page_of(run))
+    config = tmp_path / "run" / "config.json"
+    selection = "perturbation-selection:interval=1,learn_alphas=false"
+    assert f"gradnas search {config} --selection {selection} --out {tmp_path}/run-blank" in text
+    blank = make_search(tmp_path / "run-blank", genotype=COLLAPSED)
+    for own, value in ((run, 0.5), (blank, 0.625)):
+        results = {"genotype": CELL.to_text(), "steps": 3, "verdict": {"derived": value}}
+        (own.path / runs.RESULTS).write_text(json.dumps(results))
+    section = blank_section(complete_folder(run.path))
+    assert "gradnas search" not in section
+    assert COLLAPSED.to_text().replace("'", "&#x27;") in section
+    assert "0.5</td><td>0.625" in section
+    # One edge of eight is another one, and the concats are the same.
+    own = CELL.parts()
+    same = sum(COLLAPSED.parts()[place] == what for place, what in own.items())
+    assert 0 < same < len(own)
+    assert f"{same} of {len(own)} decisions" in section
+
+
+def test_no_baseline_for_the_baseline_itself_nor_within_a_budget(tmp_path):
+    run = make_search(tmp_path / "run")
+    folder = complete_folder(run.path)
+    blank = {"type": "PerturbationSelection", "learn_alphas": False}
+    own = dataclasses.replace(folder, config={**folder.config, "selection": blank})
+    assert blank_section(own) == ""
+    within = dataclasses.replace(folder, config={**folder.config, "cost": {"type": "ExpectedCost"}})
+    assert "keep no budget" in blank_section(within) and "gradnas" not in blank_section(within)
+    gates = to_json(BinaryGates())
+    sampled = dataclasses.replace(folder, config={**folder.config, "relaxation": gates})
+    assert "--relaxation softmax --gradient first-order" in blank_section(sampled)
 
 
 # -- the verdict -----------------------------------------------------------------------------------
