@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import sympy
@@ -25,6 +26,19 @@ from scipy.optimize import least_squares
 
 AGREES = 1e-3
 NOISY_LIMIT = 0.12
+
+
+class Truth(Protocol):
+    """A law that is known."""
+
+    @property
+    def names(self) -> list[str]:
+        """The features."""
+        ...
+
+    def values(self, x_ND: np.ndarray) -> np.ndarray:
+        """The truth without noise."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -115,13 +129,13 @@ def judge(expression: sympy.Expr, law: EquationLaw, noise: float, x_ND: np.ndarr
     if noise > 0 and undecided and few:
         gap_N = gap(expression)
         off = float(gap_N.max() / largest) if np.isfinite(gap_N).all() else np.inf
-        form = off < NOISY_LIMIT and _refitted(expression, law, x_ND, distance)
+        form = off < NOISY_LIMIT and refitted(expression, law, x_ND, distance)
     return Verdict(symbolic, numeric, form, size(expression))
 
 
-def _refitted(
+def refitted(
     expression: sympy.Expr,
-    law: EquationLaw,
+    law: Truth,
     x_ND: np.ndarray,
     distance: Callable[[sympy.Expr], float],
 ) -> bool:

@@ -1,20 +1,24 @@
-"""Other tools on the same laws, at the same CPU time as ours: Operon, gplearn, AutoRA's DARTS.
+"""Other tools on the same laws, at the same CPU time: Operon, gplearn, PSRN, AutoRA's DARTS.
 
 They are no dependencies of gradnas. Install them into an environment of their own and give its
 Python:
 
     python -m venv peers
     peers/bin/pip install "torch==2.13.0" pyoperon==0.6.2 gplearn==0.4.3 \\
-        autora-theorist-darts==1.1.0
+        psrn==0.1.3 autora-theorist-darts==1.1.0
     python benchmarks/equation_peers.py --python peers/bin/python --set hard --draws 5
+    python benchmarks/equation_peers.py --python peers/bin/python --set feynman --every 2 \\
+        --draws 1 --noise 0.0 --peers operon operon-bic
 
 For every law, noise and data draw: ours at its defaults, measured in CPU seconds
 (`time.process_time`); then each peer on the same rows, its budget (evaluations, generations,
 epochs) set so that it takes as long, and at least `--least-seconds`, from its speed on these very
 rows in a short run before; one thread each. The tools alternate, so that the load of the machine
-falls on all alike. All are judged by `equation_judge.py`. Operon's settings are the best of three
-that were compared on development laws; gplearn has its own rates, the reference the settings of
-earlier trials.
+falls on all alike. All are judged by `equation_judge.py`, those of a public set by
+`equation_public.py`. Operon's settings are the best of three that were compared on development
+laws (`operon`: fitness alone); `operon-bic` has two objectives, fit and length, and takes the law
+of its front with the least BIC. gplearn has its own rates, the reference the settings of earlier
+trials, PSRN those of its command line.
 """
 
 from __future__ import annotations
@@ -52,11 +56,12 @@ DARTS_PRIMITIVES = (
 # ---- in the environment of the peers -------------------------------------------------------------
 
 
-def operon(x_ND: np.ndarray, y_N: np.ndarray, seed: int, evaluations: int) -> str:
+def operon(x_ND: np.ndarray, y_N: np.ndarray, seed: int, evaluations: int, **settings: Any) -> str:
     """Fit as the objective, local search by Levenberg-Marquardt, at most 30 nodes."""
     from pyoperon.sklearn import SymbolicRegressor
 
     model = SymbolicRegressor(
+        **settings,
         allowed_symbols=OPERON_SYMBOLS,
         optimizer_iterations=5,
         max_length=30,
@@ -67,6 +72,54 @@ def operon(x_ND: np.ndarray, y_N: np.ndarray, seed: int, evaluations: int) -> st
     )
     model.fit(x_ND, y_N)
     return model.get_model_string(model.model_, precision=17).replace("^", "**").replace("X", "x")
+
+
+def operon_bic(x_ND: np.ndarray, y_N: np.ndarray, seed: int, evaluations: int) -> str:
+    """The same with two objectives, fit and length; of the front, the least BIC."""
+    two = {
+        "objectives": ["r2", "length"],
+        "model_selection_criterion": "bayesian_information_criterion",
+    }
+    return operon(x_ND, y_N, seed, evaluations, **two)
+
+
+def psrn(x_ND: np.ndarray, y_N: np.ndarray, seed: int, seconds: int) -> str:
+    """Its command line's settings on the CPU, with constants; the budget is whole seconds."""
+    import torch
+    from psrn import PSRN_Regressor
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    operators = ["Add", "Mul", "Sub", "Div", "Identity", "Sin", "Cos", "Exp", "Log"]
+    model = PSRN_Regressor(
+        variables=[f"x{i + 1}" for i in range(x_ND.shape[1])],
+        use_const=True,
+        n_symbol_layers=3,
+        device=torch.device("cpu"),
+        token_generator_config={"base": {"has_const": True, "tokens": operators}},
+        stage_config={
+            "default": {
+                "operators": operators,
+                "time_limit": seconds,
+                "n_psrn_inputs": 4,
+                "n_sample_variables": 3,
+            },
+            "stages": [{}],
+        },
+    )
+    model.fit(
+        x_ND,
+        y_N[:, None],
+        n_down_sample=100,
+        use_threshold=False,
+        threshold=1e-20,
+        probe=None,
+        prun_const=True,
+        prun_ndigit=6,
+        top_k=10,
+    )
+    return str(model.display_expr_table(sort_by="reward")[0][0])
 
 
 def gplearn(x_ND: np.ndarray, y_N: np.ndarray, seed: int, generations: int) -> str:
@@ -116,7 +169,9 @@ def darts(x_ND: np.ndarray, y_N: np.ndarray, seed: int, epochs: int) -> str:
 
 # The fit, its least budget, and the budget of a run that measures its speed.
 PEERS = {
-    "operon": (operon, 20_000, 20_000),
+    "operon": (operon, 5_000, 5_000),
+    "operon-bic": (operon_bic, 5_000, 5_000),
+    "psrn": (psrn, 1, 1),
     "gplearn": (gplearn, 2, 2),
     "darts": (darts, 5, 5),
 }
@@ -226,6 +281,8 @@ def read(peer: str, text: str, names: list[str]) -> Any:
 
     own: dict[str, Any] = {
         "operon": {"square": lambda a: a**2},
+        "operon-bic": {"square": lambda a: a**2},
+        "psrn": {},
         "gplearn": {
             "add": lambda a, b: a + b,
             "sub": lambda a, b: a - b,
@@ -263,12 +320,15 @@ def main() -> None:
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--python", help="Python of the environment with the peers")
-    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=["operon", "operon-bic"])
     parser.add_argument(
         "--times", type=float, default=1.0, help="give the peers so many times our seconds"
     )
     parser.add_argument("--least-seconds", type=float, default=1.0)
-    parser.add_argument("--set", choices=["core", "hard", "development"], default="hard")
+    parser.add_argument("--set", choices=["core", "hard", "development", "feynman"], default="hard")
+    parser.add_argument("--file", help="the file of a public set")
+    parser.add_argument("--every", type=int, default=1, help="every so many-th law")
+    parser.add_argument("--offset", type=int, default=0, help="from the so many-th law on")
     parser.add_argument("--laws", nargs="+", help="only these")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
@@ -290,12 +350,15 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     """Ours and the peers, cell by cell."""
     import torch
-    from equations import SETS, Cell, difference, run, table
+    from equation_public import public_laws
+    from equations import SETS, Cell, difference, file_of, run, table
 
     from gradnas import LawSettings
 
     torch.set_num_threads(1)
-    laws = [law for law in SETS[options.set] if not options.laws or law.name in options.laws]
+    laws = SETS[options.set] if options.set in SETS else public_laws(file_of(options))
+    laws = [law for law in laws if not options.laws or law.name in options.laws]
+    laws = laws[options.offset :: options.every]
     cells: list[Cell] = []
     peers = Peers(options.python)
     run(laws[0], 0.0, 0, "warm-up", LawSettings())
@@ -341,19 +404,18 @@ def _judged(
     peer: str, answer: dict[str, Any], law: Any, noise: float, draw: int, x_ND: np.ndarray
 ) -> Any:
     """What a peer answered, as a cell of the table."""
-    from equation_judge import judge
-    from equations import Cell
+    from equations import Cell, verdict_of
 
     expression = None
     if answer["expression"] is not None:
         expression = read(peer, answer["expression"], law.names)
-    verdict = None if expression is None else judge(expression, law, noise, x_ND)
+    verdict = None if expression is None else verdict_of(expression, law, noise, draw, x_ND)
     return Cell(
         variant=peer,
         law=law.name,
         noise=noise,
         draw=draw,
-        recovered=verdict is not None and verdict.recovered(noise),
+        recovered=verdict is not None and verdict.recovered,
         strict=verdict is not None and verdict.strict,
         cpu_s=answer["seconds"],
         wall_s=answer["seconds"],

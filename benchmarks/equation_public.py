@@ -5,21 +5,24 @@ A set is a file of the layout of Feynman's laws: for each law its formula (`prep
 
 A law counts as recovered where it agrees with the truth to 1e-4 on 1,000 fresh points (relative, or
 near a zero of the truth to its largest value) and where the tree of its expression has at most
-twice the nodes of the truth's and four.
+twice the nodes of the truth's and four. From rows with noise the best possible constants are off by
+more: there the form counts, which agrees to 1e-3 with its constants refitted to the truth and is,
+as printed, off by less than 12% of the truth's largest value.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sympy
-from equation_judge import size, values
+from equation_judge import NOISY_LIMIT, refitted, size, values
 
 FRESH = 1000
 AGREES = 1e-4
+POINTS = 100
 NEAR_ZERO = 1e-2  # of the largest value of the truth: smaller values are compared with this
 
 
@@ -50,6 +53,10 @@ class PublicLaw:
         symbols = {name: sympy.Symbol(name) for name in self.names}
         return sympy.sympify(self.formula, locals=symbols)
 
+    def values(self, x_ND: np.ndarray) -> np.ndarray:
+        """The truth without noise."""
+        return values(self.expression, self.names, x_ND)
+
     def features(self, points: int, seed: int) -> np.ndarray:
         """`(N, D)` features, drawn as the set says."""
         generator = np.random.default_rng([seed, *self.name.encode()])
@@ -58,7 +65,9 @@ class PublicLaw:
             columns.append(_drawn(generator, low, high, kind, points))
         return np.column_stack(columns)
 
-    def sample(self, draw: int, noise: float, points: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(
+        self, draw: int, noise: float, points: int = POINTS
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Features and target; the noise is a share of the target's standard deviation."""
         x_ND = self.features(points, draw)
         y_N = values(self.expression, self.names, x_ND)
@@ -117,22 +126,37 @@ def _read(name: str, entry: dict[str, Any]) -> PublicLaw:
 
 @dataclass(frozen=True)
 class PublicVerdict:
-    """How far a law is off, and how large it is beside the truth."""
+    """How far a law is off, how large it is beside the truth, and whether its form is right."""
 
     error: float
     nodes: int
     truth_nodes: int
+    form: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """By the constants as printed."""
+        return self.error < AGREES and self.nodes <= 2 * self.truth_nodes + 4
 
     @property
     def recovered(self) -> bool:
-        return self.error < AGREES and self.nodes <= 2 * self.truth_nodes + 4
+        return self.strict or self.form
 
 
-def judged(expression: sympy.Expr, law: PublicLaw, draw: int) -> PublicVerdict:
+def judged(expression: sympy.Expr, law: PublicLaw, draw: int, noise: float = 0.0) -> PublicVerdict:
     """Whether an expression in x1, x2, ... is the law, on fresh points of its distribution."""
     x_ND = law.features(FRESH, 10_000 + draw)
-    truth_N = values(law.expression, law.names, x_ND)
-    gap_N = np.abs(values(expression, law.names, x_ND) - truth_N)
-    unit_N = np.maximum(np.abs(truth_N), NEAR_ZERO * np.abs(truth_N).max())
-    error = float((gap_N / unit_N).max()) if np.isfinite(gap_N).all() else float("inf")
-    return PublicVerdict(error, size(expression), size(law.expression))
+    truth_N = law.values(x_ND)
+    largest = np.abs(truth_N).max()
+
+    def distance(other: sympy.Expr, beside: np.ndarray) -> float:
+        gap_N = np.abs(values(other, law.names, x_ND) - truth_N)
+        return float((gap_N / beside).max()) if np.isfinite(gap_N).all() else float("inf")
+
+    unit_N = np.maximum(np.abs(truth_N), NEAR_ZERO * largest)
+    verdict = PublicVerdict(distance(expression, unit_N), size(expression), size(law.expression))
+    is_short = verdict.nodes <= 2 * verdict.truth_nodes + 4
+    if noise > 0 and is_short and distance(expression, largest) < NOISY_LIMIT:
+        right = refitted(expression, law, x_ND, lambda other: distance(other, unit_N))
+        verdict = replace(verdict, form=right)
+    return verdict

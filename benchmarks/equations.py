@@ -9,7 +9,8 @@
     # time of K supernets side by side
     python benchmarks/equations.py restarts
     # a public set of laws, read from a file, by the judge of accuracy (`equation_public.py`)
-    python benchmarks/equations.py public --file feynman.yaml
+    python benchmarks/equations.py public --set feynman --draws 1
+    python benchmarks/equations.py public --file ../shared/data/equations/feynman.yaml
 
 Laws and judge: `equation_laws.py`, `equation_judge.py`; other tools: `equation_peers.py`. 100
 points, noise 0 and 2% of the standard deviation of the target, one thread. Seconds are CPU seconds
@@ -29,10 +30,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import sympy
 import torch
 from equation_judge import judge
 from equation_laws import CORE, DEVELOPMENT, HARD, POINTS, EquationLaw
-from equation_public import judged, public_laws
+from equation_public import PublicLaw, judged, public_laws
 
 from gradnas import FirstOrder, GumbelSoftmax, Unrolled
 from gradnas.laws.discover import (
@@ -67,7 +69,33 @@ class Cell:
     expression: str
 
 
-def run(law: EquationLaw, noise: float, draw: int, variant: str, settings: LawSettings) -> Cell:
+@dataclass(frozen=True)
+class Judged:
+    """What either judge says of a law."""
+
+    recovered: bool
+    strict: bool
+    nodes: int
+
+
+def verdict_of(
+    expression: sympy.Expr,
+    law: EquationLaw | PublicLaw,
+    noise: float,
+    draw: int,
+    x_ND: np.ndarray,
+) -> Judged:
+    """By the judge of the law's set."""
+    if isinstance(law, PublicLaw):
+        by_accuracy = judged(expression, law, draw, noise)
+        return Judged(by_accuracy.recovered, by_accuracy.strict, by_accuracy.nodes)
+    verdict = judge(expression, law, noise, x_ND)
+    return Judged(verdict.recovered(noise), verdict.strict, verdict.nodes)
+
+
+def run(
+    law: EquationLaw | PublicLaw, noise: float, draw: int, variant: str, settings: LawSettings
+) -> Cell:
     """Find the law and judge it."""
     x_ND, y_N = law.sample(draw, noise)
     wall_began = time.perf_counter()
@@ -77,13 +105,13 @@ def run(law: EquationLaw, noise: float, draw: int, variant: str, settings: LawSe
     wall_s = time.perf_counter() - wall_began
     best = laws.front[laws.best]
     expression = best.expression(law.names)
-    verdict = judge(expression, law, noise, x_ND)
+    verdict = verdict_of(expression, law, noise, draw, x_ND)
     cell = Cell(
         variant=variant,
         law=law.name,
         noise=noise,
         draw=draw,
-        recovered=verdict.recovered(noise),
+        recovered=verdict.recovered,
         strict=verdict.strict,
         cpu_s=cpu_s,
         wall_s=wall_s,
@@ -288,11 +316,20 @@ def restarts(options: argparse.Namespace) -> None:
     print(f"n = {options.repeats}, 2 features, 2 nodes, {len(space.words)} primitives, 100 points")
 
 
+def file_of(options: argparse.Namespace) -> Path:
+    """The file of a public set: the one that was given, or one of the shared data."""
+    if options.file:
+        return Path(options.file)
+    shared = Path(__file__).resolve().parents[2] / "shared" / "data" / "equations"
+    return shared / f"{options.set}.yaml"
+
+
 def public(options: argparse.Namespace) -> None:
     """How many laws of a public set are found; by number of features, and the seconds."""
-    laws = public_laws(Path(options.file))
+    laws = public_laws(file_of(options))
     if options.laws:
         laws = [law for law in laws if law.name in options.laws]
+    laws = laws[:: options.every]
     for noise in options.noise:
         cells: list[tuple[int, bool, float]] = []
         for law in laws:
@@ -302,7 +339,7 @@ def public(options: argparse.Namespace) -> None:
                 found = discover_laws(x_ND, y_N, LawSettings(), seed=draw)
                 cpu_s = time.process_time() - began
                 expression = found.front[found.best].expression(law.names)
-                verdict = judged(expression, law, draw)
+                verdict = judged(expression, law, draw, noise)
                 cells.append((len(law.names), verdict.recovered, cpu_s))
                 mark = "found" if verdict.recovered else "-----"
                 print(
@@ -325,8 +362,9 @@ def main(arguments: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["recovery", "gradient", "levels", "restarts", "public"])
-    parser.add_argument("--set", choices=list(SETS), default="core")
-    parser.add_argument("--file", default="feynman.yaml", help="public: the set of laws")
+    parser.add_argument("--set", choices=[*SETS, "feynman"], default="core")
+    parser.add_argument("--file", help="public: the file of the set of laws")
+    parser.add_argument("--every", type=int, default=1, help="public: every so many-th law")
     parser.add_argument("--laws", nargs="+", help="only these")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first-draw", type=int, default=0)
@@ -339,7 +377,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", help="write all cells here, as JSON lines")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    laws = [law for law in SETS[options.set] if not options.laws or law.name in options.laws]
+    laws = SETS.get(options.set, ())
+    if not laws and options.what != "public":
+        parser.error(f"{options.set} is a public set: equations.py public --set {options.set}")
+    laws = [law for law in laws if not options.laws or law.name in options.laws]
     run(CORE[4], 0.0, 0, "warm-up", LawSettings())
     if options.what == "recovery":
         table(compare(options, {"gradnas": LawSettings()}, laws), laws, options.draws)

@@ -41,6 +41,8 @@ def discover(command: DiscoverCommand) -> None:
         "compare",
         "seed",
     )
+    if command.target is not None and len(command.target) == 1:
+        settings["target"] = command.target[0]
     if command.what is not None and command.what.endswith(".json"):
         _, description = typed(Path(command.what), discovering.DiscoverConfig)
         config = from_json(discovering.DiscoverConfig, description, command.what)

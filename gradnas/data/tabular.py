@@ -29,9 +29,10 @@ class Table:
 
     Attributes:
         x_ND: numbers, all finite.
-        y_N: the target: numbers, or text where it names classes.
+        y_N: the target: numbers, or text where it names classes; `(N, K)` of several targets.
         names: of the features.
-        target: name of the target.
+        target: name of the target; of several, all of them.
+        targets: the names of several.
         weights_N: sample weights, if a column holds them.
         source: where it is from, in words.
     """
@@ -42,6 +43,7 @@ class Table:
     target: str
     weights_N: np.ndarray | None = None
     source: str = ""
+    targets: tuple[str, ...] = ()
 
 
 # -- CSV files -------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ class Table:
 
 def load_table(
     path: str | Path,
-    target: str,
+    target: str | Sequence[str],
     features: Sequence[str] | None = None,
     weights: str | None = None,
     *,
@@ -58,7 +60,8 @@ def load_table(
     """Read a CSV file with a header line; separated by commas, semicolons or tabs.
 
     Args:
-        target: column to explain.
+        target: column to explain, or several; names with commas between them are several, unless
+            there is a column of that name.
         features: columns to explain it with; by default all others.
         weights: column of sample weights.
         classes: the target names classes, so it may be text.
@@ -74,47 +77,65 @@ def load_table(
     header, separator = header_of(text, path)
     check_names(header, str(path))
     # Names as they stand in a header: on one line, without white space around them.
-    target = name_of(target)
+    targets = _targets_in(header, target)
     weights = None if weights is None else name_of(weights)
     if features:
-        wanted = [*(name_of(feature) for feature in features), target]
+        names = list(dict.fromkeys(name_of(feature) for feature in features))
     else:
-        wanted = [name for name in header if name not in (target, weights)]
-        wanted.append(target)
-    roles = _check_roles(wanted[:-1], target, weights, is_chosen=bool(features))
-    wanted = list(dict.fromkeys(wanted))  # a feature that is named twice counts once
+        names = [name for name in header if name not in (*targets, weights)]
+    roles: list[str] = []
+    for target in targets:
+        role = _check_roles(names, target, weights, is_chosen=bool(features))
+        if role is not None:
+            roles.append(role)
+    wanted = list(dict.fromkeys([*names, *targets]))
     columns = wanted if weights is None else [*wanted, weights]
     _check_columns(columns, header, path)
-    if roles is not None:
-        raise ValueError(roles)
-    if wanted == [target]:
+    if roles:
+        raise ValueError(roles[0])
+    if classes and len(targets) > 1:
+        raise ValueError(f"of classes there is one target at a time, not {' and '.join(targets)}")
+    if not names:
+        shown = " and ".join(repr(target) for target in targets)
+        them = "it" if len(targets) == 1 else "them"
         raise ValueError(
-            f"{path} has no column besides {target!r}: there is nothing to explain it with"
+            f"{path} has no column besides {shown}: there is nothing to explain {them} with"
         )
     frame = frame_of(text, header, separator, path)
 
-    y = frame[target]
+    y = frame[targets] if len(targets) > 1 else frame[targets[0]]
     if classes:
         # Classes may be text, so that an empty cell is all that can be wrong with them.
-        numeric = [name for name in columns if name != target]
+        numeric = [name for name in columns if name not in targets]
         check_numeric(frame[numeric], str(path))
         is_empty_N = y.isna().to_numpy()
         if is_empty_N.any():
-            raise ValueError(f"{path}: column {target!r} is empty in {_rows(is_empty_N)}")
+            raise ValueError(f"{path}: column {targets[0]!r} is empty in {_rows(is_empty_N)}")
     else:
         check_numeric(frame[columns], str(path))
-    names = [name for name in wanted if name != target]
     for name in columns:
-        if name != target or not classes:
+        if name not in targets or not classes:
             check_size(frame[name].to_numpy(dtype=np.float64), f"{path}: column {name!r}")
     return Table(
         x_ND=frame[names].to_numpy(dtype=np.float64),
         y_N=y.to_numpy() if classes else y.to_numpy(dtype=np.float64),
         names=tuple(names),
-        target=target,
+        target=", ".join(targets),
         weights_N=None if weights is None else frame[weights].to_numpy(dtype=np.float64),
         source=str(path),
+        targets=tuple(targets) if len(targets) > 1 else (),
     )
+
+
+def _targets_in(header: Sequence[str], target: str | Sequence[str]) -> list[str]:
+    """The names of the targets, each once."""
+    given = [target] if isinstance(target, str) else list(target)
+    names: list[str] = []
+    for name in map(name_of, given):
+        parts = [name_of(part) for part in name.split(",")]
+        is_list = name not in header and any(part in header for part in parts)
+        names += parts if is_list else [name]
+    return list(dict.fromkeys(names))
 
 
 def _check_roles(

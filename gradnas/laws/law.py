@@ -80,7 +80,7 @@ class LawSettings:
     output_in_closed_form: bool = True
     effort: float = 1.0
     max_points: int = 300
-    work_seconds: float | None = 3.2
+    work_seconds: float | None = 4.4
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:

@@ -44,6 +44,15 @@ class Outputs(ABC):
         """What the equations are equal to."""
 
     @abstractmethod
+    def about(self, k: int) -> str:
+        """What the front of output k is about, in words."""
+
+    @property
+    def in_log_odds(self) -> bool:
+        """Whether the laws are shown as log-odds, from which what is predicted follows."""
+        return False
+
+    @abstractmethod
     def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         """What is predicted, from the laws' formulas, as sympy expressions."""
 
@@ -80,8 +89,11 @@ class Numbers(Outputs):
         return "R2"
 
     def score(self, y_N: np.ndarray, predicted_N: np.ndarray, w_N: np.ndarray | None) -> float:
-        """R2 of the rows where the law is defined, each counted once."""
+        """R2 of the rows where the law is defined, each counted once; of several, their mean."""
         del w_N
+        if y_N.ndim > 1:
+            both = zip(y_N.T, predicted_N.reshape(y_N.shape).T, strict=True)
+            return float(np.mean([self.score(own_N, law_N, None) for own_N, law_N in both]))
         defined_N = np.isfinite(predicted_N)
         y_N = y_N[defined_N]
         spread = float(((y_N - y_N.mean()) ** 2).sum()) if len(y_N) else 0.0
@@ -94,6 +106,10 @@ class Numbers(Outputs):
         if latex:
             return [law_text.latex_name(name) for name in self.names]
         return list(self.names)
+
+    def about(self, k: int) -> str:
+        link = {"real": "", "probability": "log-odds of ", "counts": "logarithm of the rate of "}
+        return f"{link[self.output]}{self.names[k]}"
 
     def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         if self.output == "probability":
@@ -152,6 +168,13 @@ class Classes(Outputs):
         name = law_text.latex_name(self.name)
         words = [law_text.latex_word(str(label)) for label in self.labels[self.own]]
         return [rf"P\left({name} = {word}\right)" for word in words]
+
+    def about(self, k: int) -> str:
+        return f"log-odds of {self.targets[k]} against the rest"
+
+    @property
+    def in_log_odds(self) -> bool:
+        return len(self.own) > 1
 
     def expressions(self, formulas: Sequence[Expr]) -> tuple[Expr, ...]:
         shares = [_logistic(formula) for formula in formulas]

@@ -79,9 +79,11 @@ class FoundLaws:
         """
         estimator = self.estimator
         lefts = estimator.left_sides(latex=latex)
-        if len(lefts) == 1:
-            right = estimator.latex(digits) if latex else estimator.right_sides(digits)[0]
-            return [f"{lefts[0]} = {right}"]
+        if not estimator.outputs_.in_log_odds:
+            rights = estimator.right_sides(digits)
+            if latex:
+                rights = estimator.latex(digits).splitlines()
+            return [f"{left} = {right}" for left, right in zip(lefts, rights, strict=True)]
         logit = r"\mathrm{logit}\," if latex else "logit "
         lines: list[str] = []
         for k, left in enumerate(lefts):
@@ -155,7 +157,7 @@ def _section(title: str, content: str) -> str:
 def _typeset(found: FoundLaws) -> str:
     lines = typeset(found.laws(4, latex=True), found.laws(4))
     figure = page_svg(lines, "law", found.estimator.text(), paths=True)
-    if len(found.estimator.laws_) == 1:
+    if not found.estimator.outputs_.in_log_odds:
         return figure
     return f"{figure}\n<p>{CLASSES}</p>"
 

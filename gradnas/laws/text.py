@@ -6,6 +6,7 @@ again, so all forms compute the same numbers; with `digits=4` they are for readi
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 import re
@@ -261,11 +262,12 @@ def text_names(names: Sequence[str]) -> list[str]:
     """Names of columns as they stand in `text`: different, and a variable each for `sympify`.
 
     Identifiers stay, unless they mean something to sympy (`N`, `E`, `beta`) or to Python
-    (`lambda`): these get an underscore.
+    (`lambda`, and functions such as `id` and `sum`, which `sympify` reads as such): these get an
+    underscore.
     """
     different: list[str] = []
     for name in python_names(names):
-        while hasattr(sympy, name) or name in different:
+        while hasattr(sympy, name) or hasattr(builtins, name) or name in different:
             name += "_"
         different.append(name)
     return different

@@ -43,7 +43,7 @@ class DiscoverConfig:
         data: path of a CSV file; None with `example`.
         example: name of a generated table (`gradnas.data.tabular.EXAMPLES`), of `rows` rows with
             normal `noise`, a share of the target's deviation.
-        target: column to explain.
+        target: column to explain, or several, each of which gets a law.
         features: columns to explain it with; None takes all others.
         weights: column of sample weights.
         output: what the target is. "class" finds laws of probabilities of classes, which may be
@@ -66,7 +66,7 @@ class DiscoverConfig:
     example: str | None = None
     rows: int = 100
     noise: float = 0.02
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
     weights: str | None = None
     output: Literal["real", "probability", "counts", "class"] = "real"
@@ -113,7 +113,7 @@ class DiscoverConfig:
             )
             return self, table
         table, example = load_example(self.example, self.rows, self.noise, self.seed)
-        other_target = self.target not in (None, table.target)
+        other_target = self.target not in (None, table.target, (table.target,))
         if other_target or self.features or self.weights:
             raise ValueError(
                 f"the example {self.example} has its own columns: leave out --target and --features"
@@ -167,7 +167,10 @@ def discover(
     estimator = config.estimator(progress)
     frame = pandas.DataFrame(table.x_ND, columns=list(table.names))
     began = time.monotonic()
-    target = pandas.Series(table.y_N, name=table.target)
+    if table.targets:
+        target: Any = pandas.DataFrame(table.y_N, columns=list(table.targets))
+    else:
+        target = pandas.Series(table.y_N, name=table.target)
     estimator.fit(frame, target, sample_weight=table.weights_N)
     comparison = None
     if config.compare:
@@ -263,7 +266,7 @@ def front_lines(found: FoundLaws) -> list[str]:
     lines: list[str] = []
     for k, laws in enumerate(estimator.laws_):
         if len(estimator.laws_) > 1:
-            lines += textwrap.wrap(f"log-odds of {estimator.targets_[k]} against the rest:", WIDTH)
+            lines += textwrap.wrap(f"{estimator.outputs_.about(k)}:", WIDTH)
         lines.append(f"   {'complexity':>10}  {'error':>9}  {'validated':>9}  {'agree':>5}  law")
         for place, law in enumerate(laws.front):
             mark = ">" if place == estimator.chosen_[k] else " "

@@ -20,8 +20,10 @@ class DiscoverCommand(Command):
         Positional[str | None], arg(metavar="DATA.csv|CONFIG.json", help_behavior_hint="")
     ] = None
     """CSV file with a header line, or the config.json of a discovery."""
-    target: Text = None
-    """Column to explain."""
+    target: Annotated[tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")] = (
+        None
+    )
+    """Column to explain, or several, each of which gets a law."""
     features: Annotated[
         tuple[str, ...] | None, arg(metavar="COLUMN ...", help_behavior_hint="")
     ] = None

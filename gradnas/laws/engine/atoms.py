@@ -139,6 +139,7 @@ def make_atoms(
                     sizes.append(largest)
             if len(atoms) > first:
                 starts.append(len(atoms))
+    data.work.atoms(len(values))
     stacked = torch.stack(values) if values else data.x_DN.new_zeros(0, data.x_DN.shape[1])
     coarse, coarse_starts = _coarse(stacked, starts)
     return Atoms(tuple(atoms), stacked, tuple(sizes), np.array(starts), coarse, coarse_starts)

@@ -41,13 +41,41 @@ class Work:
     deadline: float = math.inf  # by `time.monotonic()`, where somebody asked for one
     stopped: bool = False  # by the user
 
-    def descent(self, edges: int, points: int) -> None:
-        """One step of a descent over formulas with so many edges in all, at so many points."""
-        self.spent += 2.4e-3 + 9e-8 * edges * points
+    def descent(self, nodes: int, edges: int, points: int) -> None:
+        """One step of a descent over formulas with so many edges in all, at so many points.
 
-    def scores(self, products: int, sums: int, places: int) -> None:
-        """Scores of so many products and sums of two atoms, and numbers of atoms in places."""
-        self.spent += 5e-3 + 1e-8 * products + 4e-9 * sums + 2e-9 * places
+        Args:
+            nodes: of the largest formula; they are gone through one after the other.
+        """
+        self.spent += 1.5e-3 + 6e-4 * nodes + 8e-8 * edges * points
+
+    def pairs(self, products: int, sums: int) -> None:
+        """Scores of so many products and sums of two atoms."""
+        self.spent += 5e-3 + 2.5e-8 * products + 1.1e-8 * sums
+
+    def places(self, numbers: int) -> None:
+        """Scores of atoms in a place, which are so many numbers in all."""
+        self.spent += 4e-4 + 7e-9 * numbers
+
+    def atoms(self, count: int) -> None:
+        """Making so many atoms."""
+        self.spent += 5e-5 * count
+
+    def library(self, numbers: int) -> None:
+        """Making a library of columns, which are so many numbers in all."""
+        self.spent += 0.02 + 1e-7 * numbers
+
+    def sums(self, pairs: int, numbers: int) -> None:
+        """Sums of the best of so many pairs of columns, which are so many numbers in all."""
+        self.spent += 0.03 + 1.8e-8 * pairs + 1e-7 * numbers
+
+    def pursuit(self, ways: int, numbers: int) -> None:
+        """Sums of columns, which are so many numbers in all, by so many ways side by side."""
+        self.spent += 0.01 + (3e-8 + 1e-8 * ways) * numbers
+
+    def logarithms(self, factors: int, firsts: int, numbers: int) -> None:
+        """Products of powers with one or two of so many factors."""
+        self.spent += 0.02 + 1e-5 * factors + (8e-8 + 1.1e-9 * firsts) * numbers
 
     @staticmethod
     def supernets(restarts: int, constants: int, points: int) -> float:

@@ -12,6 +12,8 @@ import torch
 
 from gradnas.laws.engine.data import EXACT, mean_loss
 from gradnas.laws.engine.digits import rounded
+from gradnas.laws.engine.edits import structure
+from gradnas.laws.engine.linear import linear_formulas
 from gradnas.laws.engine.poles import has_pole
 from gradnas.laws.engine.pool import Pool
 from gradnas.laws.engine.problem import Problem
@@ -27,6 +29,7 @@ LONGEST_FRONT = 10
 # A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
 # Such a length stands for twice the negative logarithm of a probability, the scale of their table.
 STRONG = 6.0
+OF_LINEAR = 14.0  # the same between a linear law and one of about a thousand structures
 WORSE = 1.05  # times the error of a simpler law in cross-validation: more speaks against a law
 SHOWN = 0.05  # of the error of every law without a pole: less shows that there is one
 
@@ -35,6 +38,9 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
     """The laws by rising complexity, and the chosen one of them."""
     more_rows = len(problem.all.y_N) > len(problem.data.y_N)
     kept, best = _kept(pool, problem.settings.prune, more_rows)
+    linear = _linear(problem, pool)
+    known = {structure(item.formula) for item in kept}
+    kept = [*kept, *(item for item in linear if structure(item.formula) not in known)]
     unrounded = _in_units(problem, kept)
     in_units = [rounded(item, problem.all) for item in unrounded]
     spread = problem.all.spread
@@ -61,7 +67,11 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
         )
         laws.append(law)
 
-    chosen = choice(laws) if problem.settings.prune else laws[kept.index(best)]
+    shapes = {structure(item.formula) for item in linear}
+    straight = [
+        law for law, item in zip(laws, kept, strict=True) if structure(item.formula) in shapes
+    ]
+    chosen = choice(laws, straight) if problem.settings.prune else laws[kept.index(best)]
 
     # On all rows and with rounded constants some may not be better than a simpler one any more.
     front: list[Law] = []
@@ -73,31 +83,43 @@ def front_of_laws(problem: Problem, pool: Pool) -> tuple[list[Law], Law]:
     return front, chosen
 
 
-def choice(laws: Sequence[Law]) -> Law:
+def choice(laws: Sequence[Law], linear: Sequence[Law] = ()) -> Law:
     """The law that the data speak for.
 
     The simplest that no evidence speaks against, not the shortest: between lengths so close the
     data do not decide. Cross-validation and poles are evidence (`without_evidence_against`).
+
+    Args:
+        linear: those of the laws that are linear. Of thousands of other structures the best fits
+            noise, too, so it takes stronger evidence to prefer it to one of these.
     """
-    sound = without_evidence_against(laws)
+    sound = without_evidence_against(
+        laws, min((law.valid_error for law in linear), default=math.inf)
+    )
     shortest = min(law.description_length for law in sound)
-    near = [law for law in sound if law.description_length < shortest + STRONG]
+    near: list[Law] = []
+    for law in sound:
+        margin = OF_LINEAR if any(law is other for other in linear) else STRONG
+        if law.description_length < shortest + margin:
+            near.append(law)
     return min(near, key=lambda law: (law.complexity, law.description_length))
 
 
-def without_evidence_against(laws: Sequence[Law]) -> list[Law]:
+def without_evidence_against(laws: Sequence[Law], linear_error: float = math.inf) -> list[Law]:
     """The laws that may be chosen; never empty.
 
     A law is left out where a simpler one has an error in cross-validation that is smaller by more
-    than 5%, and where it has a pole between the data, unless the data show it: its error in
-    cross-validation is then a twentieth, or less, of that of every law without one.
+    than 5%, where that of a linear law, `linear_error`, is, however complex it may be, and where it
+    has a pole between the data, unless the data show it: its error in cross-validation is then a
+    twentieth, or less, of that of every law without one.
     """
     without_pole = [law.valid_error for law in laws if not law.has_pole]
     least = min(without_pole, default=math.inf)
     sound: list[Law] = []
     for law in laws:
         shown = not law.has_pole or law.valid_error <= SHOWN * least
-        if shown and not _contradicted(law, laws):
+        is_behind = max(law.valid_error, law.rounding) > WORSE * linear_error
+        if shown and not is_behind and not _contradicted(law, laws):
             sound.append(law)
     if sound:
         return sound
@@ -136,6 +158,14 @@ def _kept(pool: Pool, by_length: bool, more_rows: bool) -> tuple[list[Fitted], F
     if best not in kept:
         kept.append(best)
     return kept[-LONGEST_FRONT:], best
+
+
+def _linear(problem: Problem, pool: Pool) -> list[Fitted]:
+    """Linear laws to measure the others by; none where a law leaves nothing."""
+    if pool.exact or not problem.settings.prune or "identity" not in problem.functions:
+        return []
+    formulas = linear_formulas(problem.data, problem.features)
+    return refit(formulas, problem.data, steps=8) if formulas else []
 
 
 def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:

@@ -26,7 +26,7 @@ from gradnas.laws.engine.atoms import (
     Atoms,
 )
 from gradnas.laws.engine.batch import FormulaBatch
-from gradnas.laws.engine.data import LawData
+from gradnas.laws.engine.data import LawData, Work
 from gradnas.laws.engine.edits import (
     add_factor,
     add_inside,
@@ -149,19 +149,13 @@ def changes(
         for gain, a, b in best_sums(at_fit.residual_N, q_KN, at_fit.root_w_N, large, count):
             options.append(_Option("sum", gain, partial(_add_two_terms, free, a, b)))
 
-    # For the count of the work: a new term, and about three places in each that is there, as a
-    # factor of it and in its edges.
-    num_places = 1 + 3 * num_terms
-    data.work.scores(
-        products=len(small.atoms) ** 2,
-        sums=len(large.coarse) ** 2,
-        places=num_places * large.value_GN.numel(),
-    )
-    place = _Place(at_fit, q_KN, at_fit.residual_N, 0.0, count)
+    num_sums = len(large.coarse) ** 2 if num_terms <= 1 else 0
+    data.work.pairs(products=len(small.atoms) ** 2, sums=num_sums)
+    place = _Place(data.work, at_fit, q_KN, at_fit.residual_N, 0.0, count)
     options += place.scored("term", ones_N, large, partial(_new_term, free, large))
     for j, weight in enumerate(formula.weights):
         if weight != 0.0:
-            options += _on_term(formula, at_fit, j, large, count)
+            options += _on_term(formula, data.work, at_fit, j, large, count)
         if inside:
             options += _in_edges(formula, at_fit, j, place, small)
 
@@ -217,7 +211,9 @@ def _new_factor(
     return add_factor(formula, at, atoms.atoms[g], instead=instead)
 
 
-def _on_term(formula: Formula, at_fit: Tangent, j: int, atoms: Atoms, count: int) -> list[_Option]:
+def _on_term(
+    formula: Formula, work: Work, at_fit: Tangent, j: int, atoms: Atoms, count: int
+) -> list[_Option]:
     """Factors for a term of the output.
 
     The term itself gives way, so it is part of what is to be explained.
@@ -236,7 +232,7 @@ def _on_term(formula: Formula, at_fit: Tangent, j: int, atoms: Atoms, count: int
     full_N = open_N * at_fit.root_w_N
     full_N = full_N - (full_N @ q_KN.T) @ q_KN
     lost = float((full_N**2).sum() - (at_fit.residual_N**2 * at_fit.root_w_N**2).sum())
-    place = _Place(at_fit, q_KN, open_N, lost, count)
+    place = _Place(work, at_fit, q_KN, open_N, lost, count)
 
     build = partial(_new_factor, formula, j, None, atoms)
     options = place.scored("factor", at_fit.node_JN[j], atoms, build)
@@ -303,6 +299,7 @@ class _Place:
         count: options that are kept.
     """
 
+    work: Work
     at_fit: Tangent
     q_KN: Tensor
     residual_N: Tensor
@@ -319,6 +316,7 @@ class _Place:
         """
         if not atoms.atoms or not bool(torch.isfinite(times_N).all()):
             return []
+        self.work.places(atoms.value_GN.numel())
         q_KN = self.q_KN
         d_GN = atoms.value_GN * (times_N * self.at_fit.root_w_N)
         size_G = (d_GN**2).sum(-1)

@@ -152,20 +152,27 @@ def monomials(
             edge = power_of(d, exponent, functions)
             if edge is not None:
                 powers[d, exponent] = edge
-    found: list[Column] = []
+    # There are tens of thousands of ways, of which few are written out.
+    found: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = []
     for count in range(1, len(features) + 1):
         exponents = [exponent for exponent in EXPONENTS.get(count, ()) if exponent in only]
+        ways: list[tuple[float, tuple[float, ...]]] = []
+        for way in itertools.product(exponents, repeat=count):
+            # Of many factors only one may be a square: the others make up the numbers.
+            if count == 4 and sum(abs(exponent) == 2.0 for exponent in way) > 1:
+                continue
+            ways.append((sum(COSTS[exponent] for exponent in way), way))
         for chosen in itertools.combinations(features, count):
-            for way in itertools.product(exponents, repeat=count):
-                # Of many factors only one may be a square: the others make up the numbers.
-                if count == 4 and sum(abs(exponent) == 2.0 for exponent in way) > 1:
-                    continue
-                keys = list(zip(chosen, way, strict=True))
-                if all(key in powers for key in keys):
-                    atoms = tuple(Atom(powers[key]) for key in keys)
-                    found.append(Column(atoms, sum(COSTS[exponent] for exponent in way)))
-    found.sort(key=lambda column: column.cost)
-    return found[:most]
+            has_all = all((d, exponent) in powers for d in chosen for exponent in exponents)
+            for cost, way in ways:
+                if has_all or all(key in powers for key in zip(chosen, way, strict=True)):
+                    found.append((cost, chosen, way))
+    found.sort(key=lambda entry: entry[0])
+    columns: list[Column] = []
+    for cost, chosen, way in found[:most]:
+        atoms = tuple(Atom(powers[key]) for key in zip(chosen, way, strict=True))
+        columns.append(Column(atoms, cost))
+    return columns
 
 
 def library(data: LawData, columns: Sequence[Column]) -> Library:

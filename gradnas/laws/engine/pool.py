@@ -171,7 +171,7 @@ def seed_pool(pool: Pool, small: Atoms, large: Atoms, count: int, steps: int) ->
     if count == 0:
         return
     at_fit = tangent(null, data)
-    data.work.scores(products=len(small.atoms) * len(large.atoms), sums=0, places=0)
+    data.work.pairs(products=len(small.atoms) * len(large.atoms), sums=0)
     ones_1N = torch.ones_like(at_fit.root_w_N).unsqueeze(0)  # all that the formula has: its bias
     proposals: list[Formula] = []
     best = best_pairs(at_fit.residual_N, ones_1N, at_fit.root_w_N, small, large, count)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ PAIRS = 10  # pairs of them, that formulas are made of
 # Of functions of u: rates in natural units, and those for which the largest u is this large.
 NATURAL = (1.0, 0.5, 2.0, 0.5 / math.pi)
 SCALES = (0.5, 2.0)
-FIRSTS = 250  # factors that a second one is looked for beside
+FIRSTS = 250  # factors that a second one is looked for beside, and
+BLOCK = 25  # of them at once
 FEWEST_ROWS = 8  # whose target is not zero, and
 FEWEST_SHARE = 0.8  # of all rows
 MOST_ARGUMENTS = 700  # products u, and
@@ -59,6 +61,37 @@ class Factor:
     nodes: tuple[Node, ...]
     exponential: bool
     cost: float
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Factors of one form, with a column of the logarithm's fit and a cost for each.
+
+    There are thousands, of which few are ever written out: `build(k, D)` does that for one.
+    """
+
+    build: Callable[[int, int], Factor]
+    column_GN: Tensor
+    costs: list[float]
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Factors by their place in a group, with their columns and costs."""
+
+    D: int
+    groups: tuple[_Group, ...]
+    places: tuple[tuple[int, int], ...]
+    column_GN: Tensor
+    cost_G: Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def factor(self, g: int) -> Factor:
+        """One factor, written out."""
+        group, k = self.places[g]
+        return self.groups[group].build(k, self.D)
 
 
 def factors(
@@ -144,61 +177,85 @@ def _of_arguments(
     scales_D: Sequence[float],
     features: Sequence[int],
     functions: Sequence[str],
-) -> tuple[list[Factor], list[Tensor]]:
-    """Functions of products u: exponentials, hyperbolic ones, one more or less than u.
-
-    With the columns of the logarithm's fit: all products at once, where one after the other would
-    take longer than everything else.
-    """
-    D = len(data.x_DN)
+) -> list[_Group]:
+    """Functions of products u: exponentials, hyperbolic ones, one more or less than u."""
     simple = monomials(data, features, functions, MOST_PLAIN, only=(1.0, -1.0))
     known = {column.atoms for column in simple}
     others = monomials(data, features, functions, MOST_ARGUMENTS)
     others = [column for column in others if column.atoms not in known]
     arguments = library(data, [*simple, *others])
-    found: list[Factor] = []
-    columns: list[Tensor] = []
-    nodes: list[Node] = []
     written = arguments.columns
-    for column in written:
-        kind: Kind = "product" if len(column.atoms) > 1 else "sum"
-        node = canonical(Node(kind, tuple(atom.edge for atom in column.atoms)))
-        nodes.append(node)
-        found.append(Factor((node,), True, column.cost + 1.0))
-    columns += (arguments.value_GN * arguments.sizes_G.unsqueeze(1)).unbind(0)
+    own_GN = arguments.value_GN * arguments.sizes_G.unsqueeze(1)
+    groups = [_Group(partial(_exponential, written), own_GN, _costs(written, 1.0))]
     # One more or less than u, in natural units.
-    natural_G = torch.tensor([_unit(column, scales_D) for column in written])
-    natural_G = natural_G.double() * arguments.sizes_G
+    units = [_unit(column, scales_D) for column in written]
+    natural_G = torch.tensor(units, dtype=torch.float64) * arguments.sizes_G
     natural_GN = arguments.value_GN * natural_G.unsqueeze(1)
     for sign in (1.0, -1.0):
-        columns += torch.log((1.0 + sign * natural_GN).abs()).unbind(0)
-        for k, column in enumerate(written):
-            turned = 1.0 if bool((1.0 + sign * natural_GN[k] > 0).all()) else -1.0
-            unit = _unit(column, scales_D)
-            edge = Edge(D, "identity", sign * turned, turned / unit, fixed=True)
-            found.append(Factor((nodes[k], _lone(edge)), False, column.cost + 0.5))
+        value_GN = 1.0 + sign * natural_GN
+        turned_G = torch.where((value_GN > 0).all(1), 1.0, -1.0).tolist()
+        build = partial(_beside_one, written, units, sign, turned_G)
+        groups.append(_Group(build, torch.log(value_GN.abs()), _costs(written, 0.5)))
     positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()
     positive = [g for g in positive if written[g].atoms in known][:MOST_CURVED]
+    chosen = [written[g] for g in positive]
     # Rates of the functions: of natural u, where laws of physics have them, and of a u of size 1.
     sizes_G = arguments.sizes_G[positive]
     rates = [(natural_G / arguments.sizes_G)[positive] * rate for rate in NATURAL]
     rates += [scale / sizes_G for scale in SCALES]
-    costs = [written[g].cost for g in positive]
-    chosen = [nodes[g] for g in positive]
     for c_G in rates:
         u_GN = arguments.value_GN[positive] * (c_G * sizes_G).unsqueeze(1)
         c = c_G.tolist()
-        columns += torch.log(torch.expm1(u_GN)).unbind(0)
-        for k in range(len(positive)):
-            found.append(Factor((chosen[k], *_less_one(D + 1, c[k])), False, costs[k] + 3.0))
-        columns += torch.log(2.0 * torch.cosh(u_GN)).unbind(0)
-        for k in range(len(positive)):
-            found.append(Factor((chosen[k], *_with_inverse(D + 1, c[k])), False, costs[k] + 4.0))
-        columns += torch.log(torch.tanh(u_GN)).unbind(0)
-        for k in range(len(positive)):
-            tanh = _lone(Edge(D, "tanh", c[k]))
-            found.append(Factor((chosen[k], tanh), False, costs[k] + 2.0))
-    return found, columns
+        curves = [
+            (_exp_less_one, torch.log(torch.expm1(u_GN)), 3.0),
+            (_exp_with_inverse, torch.log(2.0 * torch.cosh(u_GN)), 4.0),
+            (_tanh, torch.log(torch.tanh(u_GN)), 2.0),
+        ]
+        for build, column_GN, more in curves:
+            groups.append(_Group(partial(build, chosen, c), column_GN, _costs(chosen, more)))
+    return groups
+
+
+def _costs(columns: Sequence[Column], more: float) -> list[float]:
+    return [column.cost + more for column in columns]
+
+
+def _product_of(column: Column) -> Node:
+    kind: Kind = "product" if len(column.atoms) > 1 else "sum"
+    return canonical(Node(kind, tuple(atom.edge for atom in column.atoms)))
+
+
+def _exponential(columns: Sequence[Column], k: int, place: int) -> Factor:
+    del place
+    return Factor((_product_of(columns[k]),), True, columns[k].cost + 1.0)
+
+
+def _beside_one(
+    columns: Sequence[Column],
+    units: Sequence[float],
+    sign: float,
+    turned: Sequence[float],
+    k: int,
+    place: int,
+) -> Factor:
+    """One more or less than u, turned so that it is positive."""
+    edge = Edge(place, "identity", sign * turned[k], turned[k] / units[k], fixed=True)
+    return Factor((_product_of(columns[k]), _lone(edge)), False, columns[k].cost + 0.5)
+
+
+def _exp_less_one(columns: Sequence[Column], c: Sequence[float], k: int, place: int) -> Factor:
+    nodes = (_product_of(columns[k]), *_less_one(place + 1, c[k]))
+    return Factor(nodes, False, columns[k].cost + 3.0)
+
+
+def _exp_with_inverse(columns: Sequence[Column], c: Sequence[float], k: int, place: int) -> Factor:
+    nodes = (_product_of(columns[k]), *_with_inverse(place + 1, c[k]))
+    return Factor(nodes, False, columns[k].cost + 4.0)
+
+
+def _tanh(columns: Sequence[Column], c: Sequence[float], k: int, place: int) -> Factor:
+    nodes = (_product_of(columns[k]), _lone(Edge(place, "tanh", c[k])))
+    return Factor(nodes, False, columns[k].cost + 2.0)
 
 
 def _less_one(place: int, c: float) -> tuple[Node, ...]:
@@ -248,11 +305,12 @@ def laws_of_products(
             base.append(d)
             logs.append(torch.log(x_N.abs()))
     basis_KN = torch.stack([torch.ones_like(y_N), *logs]) * root_w_N
-    kept, column_GN = _columns(data, scales_D, features, functions)
-    data.work.scores(products=0, sums=len(kept) ** 2, places=column_GN.numel())
+    kept = _columns(data, scales_D, features, functions)
+    column_GN = kept.column_GN
+    data.work.logarithms(len(kept), min(FIRSTS, len(kept)), column_GN.numel())
     chosen: list[tuple[int, ...]] = [()]
-    if kept:
-        chosen += _best(basis_KN, target_N, column_GN * root_w_N, kept, data.n)
+    if len(kept):
+        chosen += _best(basis_KN, target_N, column_GN * root_w_N, kept.cost_G, data.n)
     formulas: list[Formula] = []
     sign = 1.0 if float(y_N[0]) > 0 else -1.0
     for places in chosen:
@@ -261,7 +319,9 @@ def laws_of_products(
         scale_K = all_KN.norm(dim=1)
         solved = torch.linalg.lstsq((all_KN / scale_K.unsqueeze(1)).T, target_N.unsqueeze(1))
         coefficients = (solved.solution.squeeze(1) / scale_K).tolist()
-        formula = _formula(data, base, [kept[g] for g in places], coefficients, functions, sign)
+        formula = _formula(
+            data, base, [kept.factor(g) for g in places], coefficients, functions, sign
+        )
         if formula is not None:
             formulas.append(formula)
     return formulas
@@ -269,10 +329,10 @@ def laws_of_products(
 
 def _columns(
     data: LawData, scales_D: Sequence[float], features: Sequence[int], functions: Sequence[str]
-) -> tuple[list[Factor], Tensor]:
-    """The factors that are defined on all rows, and the columns of the logarithm's fit."""
+) -> _Factors:
+    """The factors that are defined on all rows, with the columns of the logarithm's fit."""
     D = len(data.x_DN)
-    kept: list[Factor] = []
+    single: list[Factor] = []
     columns: list[Tensor] = []
     for factor in factors(data, scales_D, features, functions):
         weights = (*[0.0] * (len(factor.nodes) - 1), 1.0)
@@ -286,19 +346,31 @@ def _columns(
             value_N = torch.log(value_N.abs())
         is_varied = float(value_N.max() - value_N.min()) > 1e-9
         if bool(torch.isfinite(value_N).all()) and is_varied:
-            kept.append(factor)
+            single.append(factor)
             columns.append(value_N)
+    groups: list[_Group] = []
+    if single:
+        costs = [factor.cost for factor in single]
+        groups.append(_Group(partial(_written, single), torch.stack(columns), costs))
     if "exp" in functions and "tanh" in functions:
-        more, more_columns = _of_arguments(data, scales_D, features, functions)
-        for factor, column_N in zip(more, more_columns, strict=True):
-            kept.append(factor)
-            columns.append(column_N)
-    if not kept:
-        return kept, data.x_DN.new_zeros(0, len(data.y_N))
-    column_GN = torch.stack(columns)
-    finite_G = torch.isfinite(column_GN).all(1)
-    places = finite_G.nonzero().flatten().tolist()
-    return [kept[g] for g in places], column_GN[places]
+        groups += _of_arguments(data, scales_D, features, functions)
+    places: list[tuple[int, int]] = []
+    costs = []
+    for i, group in enumerate(groups):
+        places += [(i, k) for k in range(len(group.costs))]
+        costs += group.costs
+    if not places:
+        return _Factors(D, (), (), data.x_DN.new_zeros(0, len(data.y_N)), data.x_DN.new_zeros(0))
+    column_GN = torch.cat([group.column_GN for group in groups])
+    finite = torch.isfinite(column_GN).all(1).nonzero().flatten()
+    cost_G = torch.tensor(costs, dtype=torch.float64)
+    kept = tuple(places[g] for g in finite.tolist())
+    return _Factors(D, tuple(groups), kept, column_GN[finite], cost_G[finite])
+
+
+def _written(factors: Sequence[Factor], k: int, place: int) -> Factor:
+    del place
+    return factors[k]
 
 
 def _turned(factor: Factor) -> Factor:
@@ -311,7 +383,7 @@ def _turned(factor: Factor) -> Factor:
 
 
 def _best(
-    basis_KN: Tensor, target_N: Tensor, d_GN: Tensor, kept: Sequence[Factor], n: float
+    basis_KN: Tensor, target_N: Tensor, d_GN: Tensor, cost_G: Tensor, n: float
 ) -> list[tuple[int, ...]]:
     """The factors, and pairs of factors, that explain most beside the powers."""
     scaled_KN = basis_KN / basis_KN.norm(dim=1, keepdim=True)
@@ -326,7 +398,7 @@ def _best(
     unit_GN = torch.where(
         usable_G.unsqueeze(1), left_GN / size_G.clamp(min=1e-200).unsqueeze(1), 0.0
     )
-    cost_G = torch.tensor([factor.cost for factor in kept], dtype=torch.float64) * math.log(n)
+    cost_G = cost_G * math.log(n)
     b_G = unit_GN @ rest_N
     open_G = (squared - b_G**2).clamp(min=1e-20 * squared)
     promise_G = n * torch.log(open_G) + cost_G
@@ -335,16 +407,18 @@ def _best(
         chosen.append((g,))
     # The second factor beside each of the best first ones, exactly.
     pairs: list[tuple[float, tuple[int, ...]]] = []
-    for g in promise_G.argsort()[:FIRSTS].tolist():
-        cosine_G = unit_GN @ unit_GN[g]
-        beside_G = 1.0 - cosine_G**2
-        gain_G = b_G[g] ** 2 + (b_G - cosine_G * b_G[g]) ** 2 / beside_G.clamp(min=1e-300)
-        gain_G = torch.where(beside_G > 1e-8, gain_G, 0.0)
-        both_G = n * torch.log((squared - gain_G).clamp(min=1e-20 * squared))
-        both_G = both_G + cost_G + cost_G[g]
-        h = int(both_G.argmin())
-        if h != g:
-            pairs.append((float(both_G[h]), (min(g, h), max(g, h))))
+    for firsts in promise_G.argsort()[:FIRSTS].split(BLOCK):
+        cosine_FG = unit_GN[firsts] @ unit_GN.T
+        beside_FG = 1.0 - cosine_FG**2
+        b_F1 = b_G[firsts].unsqueeze(1)
+        gain_FG = b_F1**2 + (b_G - cosine_FG * b_F1) ** 2 / beside_FG.clamp(min=1e-300)
+        gain_FG = torch.where(beside_FG > 1e-8, gain_FG, 0.0)
+        both_FG = n * torch.log((squared - gain_FG).clamp(min=1e-20 * squared)) + cost_G
+        best_F, second_F = both_FG.min(dim=1)
+        best_F = best_F + cost_G[firsts]
+        for g, h, promise in zip(firsts.tolist(), second_F.tolist(), best_F.tolist(), strict=True):
+            if h != g:
+                pairs.append((promise, (min(g, h), max(g, h))))
     pairs.sort()
     different = list(dict.fromkeys(places for _, places in pairs))
     return chosen + different[:PAIRS]

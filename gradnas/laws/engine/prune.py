@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from gradnas.laws.engine.data import EXACT, LawData
+from gradnas.laws.engine.batch import largest_sizes
+from gradnas.laws.engine.data import EXACT, LawData, Work
 from gradnas.laws.engine.edits import structure
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import (
@@ -36,6 +37,8 @@ SIMPLER = {
 }
 SHARE_OF_EXACT = 0.4  # the same, where a formula is a law to rounding
 SHARE = 0.15  # of the work that a search may do, after which no further round begins
+STEPS = 12  # of refitting candidates
+MOST = 1.1  # times the work that is allowed: a round that would go beyond does not begin
 KEPT = 8  # candidates of a formula that are fitted to the end
 NICE_EXPONENTS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.5, 2.0, 3.0, 4.0)
 
@@ -187,7 +190,8 @@ def prune(
     active = list(range(len(items)))
     is_exact = any(item.loss < EXACT * spread for item in items)
     share = SHARE_OF_EXACT if is_exact else SHARE
-    most_work = data.work.spent + share * data.work.limit
+    # What is left when the work allowed is done gets the same, once.
+    most_work = min(data.work.spent, data.work.limit) + share * data.work.limit
     for _ in range(rounds):
         jobs: list[tuple[int, Formula]] = []
         if data.work.ended or data.work.spent > most_work:
@@ -196,13 +200,13 @@ def prune(
             candidates = shorter(ways[i][-1].formula, functions, data.primitives)
             for candidate in _different(candidates):
                 jobs.append((i, candidate))
-        if not jobs:
+        if not jobs or data.work.spent + _work_of(jobs, data) > MOST * data.work.limit:
             break
         # Most candidates show in a few steps that they lead nowhere.
         results = refit(
             [formula for _, formula in jobs],
             data,
-            steps=12,
+            steps=STEPS,
             groups=[i for i, _ in jobs],
             keep=KEPT,
         )
@@ -218,6 +222,16 @@ def prune(
             ways[i].append(result)
         active = sorted(best)  # what has found nothing shorter is done
     return ways
+
+
+def _work_of(jobs: Sequence[tuple[int, Formula]], data: LawData) -> float:
+    """What refitting some formulas takes, about: most of them a few steps, some of them all."""
+    sizes = [largest_sizes([formula]) for _, formula in jobs]
+    work = Work()
+    nodes = max(nodes for nodes, _ in sizes)
+    edges = sum(nodes * edges for nodes, edges in sizes)
+    work.descent(nodes, edges, len(data.y_N))
+    return 0.7 * STEPS * work.spent
 
 
 def _different(formulas: Sequence[Formula]) -> list[Formula]:

@@ -67,7 +67,7 @@ def pursue(
     unit_GN, usable_G = _units(value_GN, root_w_N, one_1N)
     step = math.log(data.n) / data.n  # of a factor: see `engine/sparse.py`
     factor_G = torch.exp(cost_G * step).float()
-    data.work.scores(products=0, sums=0, places=2 * DEEPEST * value_GN.numel())
+    data.work.pursuit(beam, value_GN.numel())
 
     fit = _Pursuit(unit_GN, usable_G, factor_G, cost_G, alone_G, step, squared)
     ways = [fit.way(places, one_1N, target_N) for places in starts]

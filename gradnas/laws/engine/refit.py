@@ -160,7 +160,7 @@ def _descend(
     P = state.theta_CP.shape[1]
     exact = CONVERGED * data.spread
     for _ in range(steps):
-        data.work.descent(edges=batch.source.numel(), points=data.x_DN.shape[1])
+        data.work.descent(batch.source.shape[1], batch.source.numel(), data.x_DN.shape[1])
         diagonal = state.matrix.diagonal(dim1=-2, dim2=-1).clone()
         extra = damping_C.unsqueeze(1) * diagonal
         if data.loss == "squared":

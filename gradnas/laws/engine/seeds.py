@@ -21,15 +21,17 @@ from gradnas.laws.engine.library import (
     together,
 )
 from gradnas.laws.engine.powers import laws_of_products
-from gradnas.laws.engine.pursuit import pursue
+from gradnas.laws.engine.pursuit import BEAM, EXCHANGED, pursue
 from gradnas.laws.engine.reductions import Reduced
-from gradnas.laws.engine.sparse import sums
+from gradnas.laws.engine.sparse import solved_sum, sums
 from gradnas.laws.engine.specials import specials
 from gradnas.laws.engine.targets import Target, functions_of_target
 from gradnas.laws.formula import Formula
 
 SUMS = 3  # formulas of each target, and
-LOOKED_AT = 4  # ways of the short look at a target
+LOOKED_AT = 4  # ways of the short look at a target, among
+LOOKED_AMONG = 6000  # columns, the cheapest; where they leave
+NOTHING = 1e-11  # of it or less, what they find comes first
 RATIOS = 2  # that are ratios
 MOST_MONOMIALS = 800
 FEW = 200  # of them, that these and specials are multiplied by
@@ -65,6 +67,7 @@ def seed_formulas(field: Field) -> Iterator[list[Formula]]:
     """The formulas, for the data of the field, not yet refitted.
 
     They come in parts, so that who finds a law in one need not ask for the next: products first,
+    then what a short look at the target and at functions of it finds where that leaves nothing,
     then sums for the target itself, then for functions of it, the most promising ones first.
     """
     data = field.data
@@ -79,13 +82,17 @@ def seed_formulas(field: Field) -> Iterator[list[Formula]]:
             return shared
         return _library(target.data, field.scales, field.features, functions)
 
-    yield _sums(own.data, shared, field.with_ratios)
+    left, formulas = _look(own.data, shared, BEAM, EXCHANGED)
+    yield formulas if left < NOTHING else []
     # A short look at each says which go first.
     looks: list[tuple[float, int, Target, Library]] = []
     for k, target in enumerate(others):
         columns = columns_of(target)
-        found = pursue(target.data, columns.value_GN, columns.cost_G, beam=LOOKED_AT, exchanged=0)
-        looks.append((found[0][1] if found else 1.0, k, target, columns))
+        left, formulas = _look(target.data, columns)
+        looks.append((left, k, target, columns))
+        if left < NOTHING:
+            yield [target.back(formula) for formula in formulas]
+    yield _sums(own.data, shared, field.with_ratios)
     for _, _, target, columns in sorted(looks, key=lambda look: look[:2]):
         # Of a rational function the target itself and its square are looked at.
         ratios = field.with_ratios and target.name == "y squared"
@@ -114,7 +121,7 @@ def _library(
     special = library(data, specials(data, scales, features, functions))
     few_specials = special.first(FEW_SPECIALS)
     few = plain.first(FEW)
-    return together(
+    columns = together(
         [
             plain,
             special,
@@ -123,6 +130,24 @@ def _library(
             products(few_specials, few_specials, MOST_OF_SPECIALS),
         ]
     )
+    data.work.library(columns.value_GN.numel())
+    return columns
+
+
+def _look(
+    data: LawData, columns: Library, ways: int = LOOKED_AT, exchanged: int = 0
+) -> tuple[float, list[Formula]]:
+    """The share of the target that the cheapest columns leave, and what finds it."""
+    few = columns.first(LOOKED_AMONG)
+    found = pursue(data, few.value_GN, few.cost_G, beam=ways, exchanged=exchanged)
+    plain = [False] * len(few)
+    formulas: list[Formula] = []
+    for places, left in found[:SUMS]:
+        chosen = solved_sum(data, few, places, left)
+        formula = None if chosen is None else as_formula(len(data.x_DN), chosen, few, plain)
+        if formula is not None and formula.nodes:
+            formulas.append(formula)
+    return (found[0][1] if found else 1.0), formulas
 
 
 def _sums(data: LawData, columns: Library, with_ratios: bool) -> list[Formula]:

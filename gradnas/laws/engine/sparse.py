@@ -86,7 +86,7 @@ def sums(
     cost_G = columns.cost_G[:NARROW]
     few_F = usable_G.nonzero().flatten()
     few_F = few_F[cost_G[few_F].argsort(stable=True)[:PAIRED]]
-    data.work.scores(products=0, sums=len(few_F) ** 2 + FIRST * AMONG**2, places=20 * d_GN.numel())
+    data.work.sums(pairs=len(few_F) ** 2 + FIRST * AMONG**2, numbers=d_GN.numel())
 
     alone_all_G = torch.tensor(alone, dtype=torch.bool)
     alone_G = alone_all_G[:NARROW]
@@ -352,17 +352,36 @@ class _Fit:
 
     def solved(self, places: Sequence[int]) -> Sum | None:
         """The least squares fit of some columns; None where they are dependent."""
-        basis_NK = torch.stack(
-            [self.root_w_N, *(self.value_GN[g] * self.root_w_N for g in places)], dim=1
-        )
-        scale_K = basis_NK.norm(dim=0)
-        solution = torch.linalg.lstsq(basis_NK / scale_K, self.target_N.unsqueeze(1)).solution
-        coefficients_K = solution.squeeze(1) / scale_K
-        if not bool(torch.isfinite(coefficients_K).all()):
+        value_KN = self.value_GN[list(places)]
+        coefficients = _least_squares(value_KN, self.root_w_N, self.target_N)
+        if coefficients is None:
             return None
-        rest_N = self.target_N - basis_NK @ coefficients_K
+        bias, *weights = coefficients.tolist()
+        basis_KN = torch.cat([torch.ones_like(value_KN[:1]), value_KN]) * self.root_w_N
+        rest_N = self.target_N - coefficients @ basis_KN
         squared = float(rest_N @ rest_N) / self.squared
         cost = float(self.cost_G[list(places)].sum()) + len(places)
         length = self.n * math.log(max(squared, RESOLVED)) + cost * math.log(self.n)
-        bias = float(coefficients_K[0])
-        return Sum(tuple(places), tuple(coefficients_K[1:].tolist()), bias, squared, length)
+        return Sum(tuple(places), tuple(weights), bias, squared, length)
+
+
+def solved_sum(
+    data: LawData, columns: Library, places: Sequence[int], squared: float
+) -> Sum | None:
+    """The least squares fit of some columns that are known to leave this share of the target."""
+    root_w_N = data.w_N.sqrt()
+    value_KN = columns.value_GN[list(places)]
+    coefficients = _least_squares(value_KN, root_w_N, data.y_N * root_w_N)
+    if coefficients is None:
+        return None
+    bias, *weights = coefficients.tolist()
+    return Sum(tuple(places), tuple(weights), bias, squared, math.nan)
+
+
+def _least_squares(value_KN: Tensor, root_w_N: Tensor, target_N: Tensor) -> Tensor | None:
+    """The bias and the coefficients of some columns; None where they are dependent."""
+    basis_NK = (torch.cat([torch.ones_like(value_KN[:1]), value_KN]) * root_w_N).T
+    scale_K = basis_NK.norm(dim=0)
+    solution = torch.linalg.lstsq(basis_NK / scale_K, target_N.unsqueeze(1)).solution
+    coefficients_K = solution.squeeze(1) / scale_K
+    return coefficients_K if bool(torch.isfinite(coefficients_K).all()) else None

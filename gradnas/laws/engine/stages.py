@@ -82,7 +82,8 @@ class Discovery:
         self.small = make_atoms(problem.words, data, problem.scales, problem.features)
         self.large = self.small
         # Pairs of features are most of the cost of small data.
-        if self.settings.effort >= 0.1 and not self.pool.exact:
+        is_hurried = self.settings.effort < 0.1 or problem.work.over(PROPOSALS)
+        if not is_hurried and not self.pool.exact:
             stems = [*problem.features, *pair_stems(data, self.paired)]
             self.large = make_atoms(problem.words, data, problem.scales, stems, rich=True)
 
@@ -192,7 +193,7 @@ class Discovery:
             parts = iter(()) if field is None else seed_formulas(field)
         many = len(features) > FEW
         if many:
-            self._seed(parts, most=1)
+            self._seed(parts, most=2)  # products, and sums that leave nothing
             if not self._is_explained():
                 self._reduce(grows)
         self._enumerate()
@@ -204,7 +205,7 @@ class Discovery:
             if not many:
                 self._reduce(grows)
             if not self._is_explained():
-                self._seed(parts)
+                self._seed(parts, share=PROPOSALS)
             self._report(0.12, "linear fits")
             self._grow(rounds=1, width=2, share=TARGETS)  # whether the best can
             self._grow(rounds=1, share=GROWTH)
@@ -224,7 +225,7 @@ class Discovery:
         seeds = 0
         if settings.enumerate and self.problem.features:
             seeds = max(8, round(40 * min(1.0, settings.effort)))
-        if self.pool.exact:
+        if self.pool.exact or self.problem.work.over(PROPOSALS):
             seeds = min(seeds, 8)
         seed_pool(self.pool, self.small, self.large, count=seeds, steps=10)
         self._report(0.1, "enumeration")
@@ -253,7 +254,12 @@ class Discovery:
         """
         pool = self.pool
         count = 0
-        for formulas in itertools.islice(parts, most):
+        for _ in itertools.islice(itertools.count(), most):
+            if pool.exact or self.problem.work.over(share):
+                break
+            formulas = next(parts, None)
+            if formulas is None:
+                break
             if formulas:
                 count += len(formulas)
                 one_group = [0] * len(formulas)
@@ -262,8 +268,6 @@ class Discovery:
                 pool.add(fitted)
                 if pool.length < before and self._is_explained():
                     break
-            if pool.exact or self.problem.work.over(share):
-                break
         if count:
             self.counts["by linear fits"] = self.counts.get("by linear fits", 0) + count
             self._prune(1)
