@@ -10,9 +10,11 @@ import torch
 
 import gradnas
 from gradnas.laws import text as law_text
+from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.front import choice, without_evidence_against
 from gradnas.laws.engine.graph import EquationGraph
 from gradnas.laws.engine.poles import Box, has_pole
+from gradnas.laws.engine.refit import refit
 from gradnas.laws.formula import Edge, Formula, Node
 from gradnas.laws.law import Law
 from gradnas.laws.primitives import PRIMITIVES, WORDS
@@ -20,6 +22,14 @@ from gradnas.laws.progress import LawBar
 from gradnas.laws.symbolic import neat, to_sympy
 
 Regressor = gradnas.EquationRegressor
+
+
+def problem_data(x_ND, y_N):
+    """The rows as the engine has them."""
+    x_DN = torch.from_numpy(x_ND.T.copy())
+    return LawData(x_DN, torch.from_numpy(y_N), torch.ones(len(y_N), dtype=torch.float64))
+
+
 X = pd.DataFrame({"a": [1.0, 2, 3, 4, 5, 6], "b": [2.0, 1, 4, 3, 6, 5]})
 
 
@@ -122,6 +132,17 @@ def test_cross_validation_speaks_against_a_law():
     assert choice([simple, law(8, 0.168, -340.0)]).complexity == 8
 
 
+def test_a_linear_law_speaks_against_others():
+    constant = law(1, 1.0, -10.0)
+    curve = law(6, 0.6, -15.0)
+    linear = law(9, 0.5, -4.0)
+    assert choice([constant, curve, linear], [linear]) is linear  # it predicts best
+    line = law(3, 0.5, -4.0)
+    assert choice([line, law(6, 0.45, -15.0)], [line]) is line  # the evidence is weak
+    strong = law(6, 0.45, -30.0)
+    assert choice([line, strong], [line]) is strong
+
+
 def test_a_pole_must_be_shown_by_the_data():
     line = law(2, 1.0, -100.0)
     assert choice([line, law(5, 0.5, -200.0, has_pole=True)]) is line
@@ -212,6 +233,15 @@ def test_constants_have_the_digits_that_the_values_need():
     assert right_side(estimator.text()) == "3*x1 - 299998.7"
 
 
+def test_rounding_loses_next_to_nothing_of_a_weak_law():
+    generator = np.random.default_rng(2)
+    x = generator.uniform(1.0, 10.0, (50, 2))
+    y = 37.0 * x[:, 0] - 11.0 * x[:, 1] + 250.0 * generator.standard_normal(50)
+    law = Regressor(effort=0.1, random_state=0).fit(x, y).laws_[0].front[-1]
+    again = refit([law.formula], problem_data(x, y), steps=20)[0]
+    assert law.train_error - again.loss <= 0.002 * np.var(y)
+
+
 def test_digits_are_those_asked_for_where_they_do():
     x = sympy.Symbol("x1")
     expression = 1.23400678 * x + sympy.exp(-0.987604321 * x)
@@ -289,6 +319,8 @@ def test_what_is_printed_is_read_back(name):
 
 def test_names_stay_different():
     assert law_text.text_names(["a b", "a_b", "a-b"]) == ["a_b", "a_b_", "a_b__"]
+    # Python reads x₁ as x1; sympify reads id and sum as Python's functions.
+    assert law_text.text_names(["x₁", "x1", "id", "sum"]) == ["x1", "x1_", "id_", "sum_"]
 
 
 def test_words_in_latex_have_a_sign_between_them():

@@ -170,6 +170,28 @@ def test_a_csv_file(quick, table, tmp_path, capsys, monkeypatch):
     assert len(json.loads((tmp_path / "classes" / "results.json").read_text())["fronts"]) == 3
 
 
+@pytest.mark.parametrize("asked", [["one", "two"], ["one,two"]])
+def test_several_targets_stand_side_by_side(asked, tmp_path, capsys, fails):
+    x = np.linspace(1.0, 3.0, 20)
+    frame = pandas.DataFrame({"x": x, "one": 2.0 * x, "two": 3.0 / x})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / "out"
+    discover(tmp_path / "t.csv", "--target", *asked, "--effort", "0.1", "--out", out)
+    printed = capsys.readouterr().out
+    assert "one = 2*x\ntwo = 3/x\nR2 1;" in printed
+    assert "log-odds" not in (out / "report.html").read_text() + printed
+    fronts = json.loads((out / "results.json").read_text())["fronts"]
+    assert [front["target"] for front in fronts] == ["one", "two"]
+    module = {}
+    exec((out / "law.py").read_text(), module)
+    assert [float(value) for value in module["law"](2.0)] == [4.0, 1.5]
+
+
+def test_classes_are_one_target(table, tmp_path, fails):
+    said = fails("discover", table, "--target", "who", "age <i>", "--output", "class")
+    assert "one target at a time" in said
+
+
 def test_nothing_is_written_over(quick, table, tmp_path, fails):
     out = tmp_path / "notes"
     out.mkdir()

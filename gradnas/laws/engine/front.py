@@ -161,8 +161,9 @@ def _kept(pool: Pool, by_length: bool, more_rows: bool) -> tuple[list[Fitted], F
 
 
 def _linear(problem: Problem, pool: Pool) -> list[Fitted]:
-    """Linear laws to measure the others by; none where a law leaves nothing."""
-    if pool.exact or not problem.settings.prune or "identity" not in problem.functions:
+    """Linear laws of numbers to measure the others by; none where a law leaves nothing."""
+    asked = problem.settings.prune and problem.loss == "squared"
+    if pool.exact or not asked or "identity" not in problem.functions:
         return []
     formulas = linear_formulas(problem.data, problem.features)
     return refit(formulas, problem.data, steps=8) if formulas else []
