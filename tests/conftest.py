@@ -11,7 +11,7 @@ torch.set_num_threads(1)
 # How long a training would take is told by one of its steps: more would take as long as the tests.
 following.MOST_STEPS = 1
 
-FEW = 8  # cases of a slow test
+FEW = 5  # cases of a slow test
 
 
 def pytest_collection_modifyitems(config, items):

@@ -17,8 +17,8 @@ CAMPAIGNS = Path(__file__).parents[1] / "benchmarks" / "campaigns"
 @pytest.mark.parametrize(
     "arguments, counted",
     [
-        (("kills", "--number", "2", "--only", "text-search"), "0 runs ended wrong"),
-        (("mutations", "--number", "4", "--only", "text-train"), "wrong 0"),
+        (("kills", "--number", "1", "--only", "text-search"), "0 runs ended wrong"),
+        (("mutations", "--number", "2", "--only", "text-train"), "wrong 0"),
     ],
 )
 def test_a_small_campaign(arguments, counted):

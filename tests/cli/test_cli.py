@@ -200,7 +200,7 @@ def test_the_cifar_recipes_on_real_images(tmp_path):
     for split in ("train", "test"):
         table = pq.read_table(SHARED_DATA / "cifar10" / "test-00000-of-00001.parquet")
         pq.write_table(table.slice(0, 96), tmp_path / f"{split}-00000-of-00001.parquet")
-    size = ("--channels", 4, "--cells", 3, "--batch-size", 24, "--epochs", 1)
+    size = ("--channels", 4, "--cells", 3, "--batch-size", 48, "--epochs", 1)
     ok("search", "darts-cifar10", "--data", tmp_path, "--out", tmp_path / "run", *size)
     ok("train", tmp_path / "run", *size)
     config = json.loads((tmp_path / "run" / "train" / runs.CONFIG).read_text())

@@ -4,12 +4,17 @@ Run by `test_native.py` in a process of its own, with kernels that were built wi
 `-fsanitize=address,undefined`: a read or write outside of a buffer ends it. Sizes are around the
 widths of vectors and blocks: where what is left over is computed in another way.
 
+Of the grid every `EVERY`-th case is taken, in float32; all and float64 too with GRADNAS_ALL_TESTS=1.
+
 Legend: B batch, C channels (I in, O out), H height, W width; T time steps, V vocabulary.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +31,14 @@ from gradnas.spaces.recurrent.token_loss import run_token_loss, token_loss
 CHANNELS = (8, 16, 24, 32, 40, 64)
 SIZES = ((1, 1, 1), (1, 2, 3), (2, 5, 9))
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-11}
+# A number that shares no factor with the lengths of the axes, so that each value of each is met
+ALL = bool(os.environ.get("GRADNAS_ALL_TESTS"))
+EVERY = 1 if ALL else 7
 checked = 0
+
+
+def cases(*axes: Any) -> Iterator[tuple[Any, ...]]:
+    return itertools.islice(itertools.product(*axes), 0, None, EVERY)
 
 
 def same(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
@@ -56,7 +68,7 @@ def native_for(dtype: torch.dtype) -> Kernels:
 def products(dtype: torch.dtype) -> None:
     """Sums over pixels and matrix products: every pair of widths, with and without each option."""
     native = native_for(dtype)
-    for (B, H, W), I, O in itertools.product(SIZES, CHANNELS, CHANNELS):  # noqa: E741
+    for (B, H, W), I, O in cases(SIZES, CHANNELS, CHANNELS):  # noqa: E741
         x = new_map((B, I, H, W), dtype)
         y = new_map((B, O, H, W), dtype)
         mean_x = torch.randn(I, dtype=dtype)
@@ -84,7 +96,7 @@ def products(dtype: torch.dtype) -> None:
 def sums(dtype: torch.dtype) -> None:
     native = native_for(dtype)
     sizes = (*SIZES, (5, 16, 15))  # the last: more than one chunk of pixels
-    for (B, H, W), C in itertools.product(sizes, CHANNELS):
+    for (B, H, W), C in cases(sizes, CHANNELS):
         x = new_map((B, C, H, W), dtype)
         y = new_map((B, C, H, W), dtype)
         rows = rows_of(x)
@@ -106,7 +118,7 @@ def neighbours(dtype: torch.dtype) -> None:
     """Depthwise convolutions and pools."""
     native = native_for(dtype)
     sizes = (*SIZES, (2, 2, 1), (1, 13, 4))
-    for (B, H, W), C, stride in itertools.product(sizes, CHANNELS[:4], (1, 2)):
+    for (B, H, W), C, stride in cases(sizes, CHANNELS[:4], (1, 2)):
         x = new_map((B, C, H, W), dtype).requires_grad_()
         dilations = (1, 1, 2, 2)
         weights = [torch.randn(C, 1, k, k, dtype=dtype).requires_grad_() for k in (3, 5, 3, 5)]
@@ -148,7 +160,7 @@ def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -
     """Two stages after each other, with every kind of convolution, width, stride and activation."""
     sizes = (*SIZES[1:], (3, 4, 4), (9, 2, 2))
     kinds = [(0, 1, 1), (0, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 2), (5, 2, 1), (7, 1, 1), (7, 2, 2)]
-    for (B, H, W), C, (K, S, D) in itertools.product(sizes, channels, kinds):
+    for (B, H, W), C, (K, S, D) in cases(sizes, channels, kinds):
         halves = K == 0 and S == 2
         if halves and (H % 2 or W % 2):
             continue
@@ -201,7 +213,7 @@ def same_roughly(found: Tensor, expected: Tensor) -> None:
 def recurrence(dtype: torch.dtype) -> None:
     names = ("tanh", "relu", "sigmoid", "identity")
     functions = [ACTIVATIONS[name] for name in names]
-    for B, H, nodes, with_mask in itertools.product((5, 6), (1, 5, 64, 65), (1, 3), (False, True)):
+    for B, H, nodes, with_mask in cases((5, 6), (1, 5, 64, 65), (1, 3), (False, True)):
         mask = torch.rand(B, H, dtype=dtype) if with_mask else None
         E = nodes * (nodes + 1) // 2
         shapes = ((3, B, 2 * H), (B, H), (H, 2 * H), (nodes, H, 2 * H), (E, 4))
@@ -241,7 +253,7 @@ def recurrence(dtype: torch.dtype) -> None:
 
 
 def tokens(dtype: torch.dtype) -> None:
-    for N, H, V in itertools.product((1, 7, 256, 300), (1, 6), (2, 511, 512, 1025)):
+    for N, H, V in cases((1, 7, 256, 300), (1, 6), (2, 511, 512, 1025)):
         shapes = ((N, H), (V, H), (V,))
         tensors = [torch.randn(s, dtype=dtype).requires_grad_() for s in shapes]
         targets = torch.randint(V, (N,))
@@ -254,7 +266,7 @@ def tokens(dtype: torch.dtype) -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64)[: 2 if ALL else 1]:
         torch.set_num_threads(1)
         for part in (products, sums, neighbours, recurrence, tokens):
             part(dtype)

@@ -305,5 +305,7 @@ def test_no_kernel_reads_or_writes_outside_of_its_tensors(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     assert "results are right" in run.stdout
-    assert len(list((tmp_path / "gradnas").iterdir())) == 5  # two files in two dtypes, one in one
+    # Two files in one or two dtypes, one in float32 alone
+    built = 5 if os.environ.get("GRADNAS_ALL_TESTS") else 3
+    assert len(list((tmp_path / "gradnas").iterdir())) == built
     assert native_kernels(D) is not None
