@@ -4,7 +4,7 @@ Run by `test_native.py` in a process of its own, with kernels that were built wi
 `-fsanitize=address,undefined`: a read or write outside of a buffer ends it. Sizes are around the
 widths of vectors and blocks: where what is left over is computed in another way.
 
-Of the grid every `EVERY`-th case is taken, in float32; all and float64 too with GRADNAS_ALL_TESTS=1.
+Of the grid every `EVERY`-th case is taken, in float32; with GRADNAS_ALL_TESTS=1 all, and float64.
 
 Legend: B batch, C channels (I in, O out), H height, W width; T time steps, V vocabulary.
 """
