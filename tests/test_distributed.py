@@ -286,7 +286,7 @@ def test_a_whole_search_and_training_in_two_processes(tmp_path):
         "train_loss"
     ]
     results = json.loads((run.path / "train" / "results.json").read_text())
-    assert results["test_accuracy"] > 0.3  # of ten classes
+    assert results["test_accuracy"] > 0.15  # of ten classes
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from gradnas.architectures.base import Architecture
@@ -20,6 +21,7 @@ from gradnas.config import JsonObject
 from gradnas.search import verdict_words
 
 FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise
+SAME_END = 1e-3  # of an example: ends of groups are sums of fractions
 # Student's t: 95% of differences without a cause lie within so many standard errors, for 1, 2, ...
 # degrees of freedom; beyond these it is 1.96 + 2.5 / df, to 1%.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
@@ -51,7 +53,11 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Scores:
-    """The measure of one architecture on groups of held-out examples, always the same groups."""
+    """The measure of one architecture on groups of held-out examples.
+
+    The groups of two architectures may differ: of a measure that is no plain mean over examples, a
+    batch is one group for one of them and many for another (`slices.measured_by_group`).
+    """
 
     values: tuple[float, ...]
     weights: tuple[float, ...]  # examples in each
@@ -83,17 +89,52 @@ class Difference:
     def of(one: Scores, other: Scores, higher_is_better: bool) -> Difference:
         """Of two architectures; positive where the one is better."""
         sign = 1.0 if higher_is_better else -1.0
-        gains = [sign * (a - b) for a, b in zip(one.values, other.values, strict=True)]
-        mean = _weighted_mean(gains, one.weights)
+        ends = _common_ends(one.weights, other.weights)
+        weights = [last - first for first, last in pairwise([0.0, *ends])]
+        pairs = zip(_joined(one, ends), _joined(other, ends), strict=True)
+        gains = [sign * (a - b) for a, b in pairs]
+        mean = _weighted_mean(gains, weights)
         number = len(gains)
         if number < FEWEST_GROUPS:
             return Difference(mean, math.inf)
-        total = sum(one.weights)
+        total = sum(weights)
         squares = 0.0
-        for gain, weight in zip(gains, one.weights, strict=True):
+        for gain, weight in zip(gains, weights, strict=True):
             squares += (weight / total * (gain - mean)) ** 2
         error = math.sqrt(squares * number / (number - 1))
         return Difference(mean, t_95(number - 1) * error)
+
+
+def _common_ends(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Where groups of both end, in examples from the first on."""
+    ends = []
+    others = list(accumulate(other))
+    k = 0
+    for end in accumulate(one):
+        while k < len(others) - 1 and others[k] < end - SAME_END:
+            k += 1
+        if abs(others[k] - end) <= SAME_END:
+            ends.append(end)
+    assert ends and abs(ends[-1] - sum(other)) <= SAME_END, (one, other)
+    return ends
+
+
+def _joined(scores: Scores, ends: Sequence[float]) -> list[float]:
+    """Means over all groups up to each end."""
+    means = []
+    values: list[float] = []
+    weights: list[float] = []
+    seen = 0.0
+    k = 0
+    for value, weight in zip(scores.values, scores.weights, strict=True):
+        values.append(value)
+        weights.append(weight)
+        seen += weight
+        if seen >= ends[k] - SAME_END:
+            means.append(_weighted_mean(values, weights))
+            values, weights = [], []
+            k += 1
+    return means
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -93,6 +93,26 @@ def test_of_few_groups_nothing_is_known_about_the_noise():
     assert math.isinf(difference.noise) and not difference.is_clear
 
 
+def test_groups_of_two_that_differ_are_compared_where_both_end():
+    one = Scores((1.0, 3.0, 5.0, 7.0, 2.0), (2.0, 2.0, 2.0, 2.0, 8.0))
+    other = Scores((1.0, 2.0, 4.0), (8.0, 16 / 3, 8 / 3))
+    difference = Difference.of(one, other, True)
+    assert difference.value == pytest.approx((4.0 * 8 + 2.0 * 8 - 1.0 * 8 - 8 / 3 * 8) / 16)
+    assert Difference.of(other, one, True).value == pytest.approx(-difference.value)
+
+
+def test_a_measure_that_is_a_mean_of_some_examples_is_compared():
+    """Of a batch that is measured whole for one architecture and in groups for another."""
+    search, _ = searched(candidates=0)
+
+    def error_of_some(outputs, target):
+        seen = target == 0
+        return ((outputs.argmax(1) != target) * seen).sum() / seen.sum().clamp(min=1)
+
+    verdict = search.compare(*loaders(), F.cross_entropy, measure=gradnas.lower(error_of_some))
+    assert len(verdict.candidates) > 1 and 0.0 <= verdict.derived <= 1.0
+
+
 def test_groups_of_a_batch_average_to_the_whole():
     outputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     target = torch.arange(50) % 3
