@@ -17,12 +17,15 @@ SHOWN = 12  # candidates
 
 
 def verdict_section(folder: Folder) -> str:
-    """HTML; empty where nothing was compared.
+    """HTML; empty where nobody wanted a verdict.
 
     Raises:
         ValueError: the results hold something else than a verdict.
     """
     written = folder.results.get("verdict")
+    missing = folder.results.get("no_verdict")
+    if isinstance(missing, str):
+        return "<p>" + escaped(f"There is none: {missing}") + "</p>"
     if written is None:
         return ""
     where = folder.path / "results.json"
