@@ -17,6 +17,7 @@ from gradnas.config import JsonObject, read_object
 from gradnas.reports.folder import Folder, number
 from gradnas.reports.parts import escaped, row
 from gradnas.reports.words import quoted
+from gradnas.search.folder import IN_PYTHON
 
 ENDING = "-blank"  # of the folder beside that of the search
 SELECTION = "perturbation-selection:interval=1,learn_alphas=false"
@@ -59,7 +60,11 @@ def baseline_of(path: Path) -> Path:
 
 
 def command(folder: Folder) -> str:
-    """The command that runs the baseline of a search."""
+    """The command that runs the baseline of a search; the call, where it was run by a program."""
+    if folder.source == IN_PYTHON:
+        selection = "PerturbationSelection(interval=1, learn_alphas=False)"
+        out = str(baseline_of(folder.path))
+        return f"Search(..., selection={selection}).fit(..., out={out!r})"
     options = ""
     if not folder.relaxation.trains_mixtures:
         # Weights that learnt on single operations say nothing of a mixture without one of them.

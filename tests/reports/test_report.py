@@ -20,6 +20,7 @@ from gradnas.programs.reporting import complete_folder, write_report
 from gradnas.relaxations import BinaryGates
 from gradnas.reports.blank import blank_section
 from gradnas.reports.folder import RandomCells
+from gradnas.search.folder import IN_PYTHON
 from gradnas.spaces import ConvCell
 from gradnas.tasks.images.outcome import compared
 
@@ -421,6 +422,9 @@ def test_no_baseline_for_the_baseline_itself_nor_within_a_budget(tmp_path):
     gates = to_json(BinaryGates())
     sampled = dataclasses.replace(folder, config={**folder.config, "relaxation": gates})
     assert "--relaxation softmax --gradient first-order" in blank_section(sampled)
+    data = {"type": "TaskData", "source": IN_PYTHON}
+    loop = dataclasses.replace(folder, config={**folder.config, "data": data})
+    assert "selection=PerturbationSelection(interval=1, learn_alphas=False)" in blank_section(loop)
 
 
 # -- the verdict -----------------------------------------------------------------------------------
