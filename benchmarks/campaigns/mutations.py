@@ -125,7 +125,7 @@ READINGS = (
     Reading("genotype.json", "task-search", (DRAW, (*TRAIN[:2], *SHORT, *OWN_TASK))),
     Reading("vocabulary.json", "text-train", (GENERATE, EVALUATE)),
     Reading("table.json", "table", (SHOW_TABLE, FIT_TABLE)),
-    Reading("chain.json", "chain-search", (DRAW, REPORT, WATCH)),
+    Reading("genotype.json", "chain-search", (DRAW, REPORT, WATCH)),
     Reading("latency.json", "chain-search", (RESUME, REPORT), is_stopped=True),
     Reading("study.json", "study", (STUDY, STATUS, STUDY_REPORT)),
     Reading("results.json", "study", (STATUS, STUDY_REPORT)),
