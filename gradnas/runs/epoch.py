@@ -45,6 +45,8 @@ class Epoch:
             if is_number and key not in OF_THE_PLACE:
                 found[key] = float(value)
         for choice, names in self.operations.items():
+            if self.probabilities[choice].ndim != 1:
+                continue  # a table of a cell, with a row for each edge
             for name, p in zip(names, self.probabilities[choice].tolist(), strict=True):
                 found[f"probability/{choice}/{name}"] = p
         return found

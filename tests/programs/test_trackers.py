@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradnas
-from gradnas import extras, runs
+from gradnas import ConvCell, NasBench201, RecurrentCell, extras, runs
 from gradnas.cli import main
+from gradnas.runs import Epoch
 
 X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -180,6 +181,19 @@ def events(run):
             if event.HasField("summary"):
                 found.append((event.step, {value.tag: value for value in event.summary.value}))
     return found
+
+
+@pytest.mark.parametrize("space", [ConvCell(), NasBench201(), RecurrentCell()])
+def test_tables_of_cells_are_no_scalars(space):
+    """Of edges and operations, of which neither are as many as the other."""
+    arguments = (20,) if isinstance(space, RecurrentCell) else (3, 10)
+    with torch.device("meta"):
+        supernet = space.supernet(*arguments)
+    names = {name: tuple(own) for name, own in supernet.operation_names().items()}
+    tables = {name: torch.zeros(alpha.shape) for name, alpha in supernet.alphas.items()}
+    assert names and names.keys() <= tables.keys()
+    epoch = Epoch(1, 2, {"epoch": 0, "train_loss": 0.5}, 1.0, tables, names)
+    assert epoch.scalars == {"train_loss": 0.5}
 
 
 def test_damaged_event_files_are_told_and_kept(tmp_path):
