@@ -18,6 +18,7 @@ OF_THE_MOMENT = {
     "checkpoint.previous.pt",
     "report.html",
     "costs.json",
+    "equal.json",  # of a study: costs
 }
 LOGS = "logs"  # of the trials of a study: what they said
 PREVIOUS = "checkpoint.previous.pt"  # where more than one was written, which is a matter of time
