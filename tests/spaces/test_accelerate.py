@@ -109,6 +109,7 @@ def check_same(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> None:
 KINDS = list(blocks(2, 1))
 
 
+@pytest.mark.slow
 @needs_compiler
 @given(
     kind=st.sampled_from(KINDS),
@@ -137,6 +138,7 @@ def test_float64_has_the_numbers_of_the_plain_block(kind, channels, B, H, W, str
     check_same(net, x)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("kind", ["separable 3", "dilated 5", "reduction", "mb3_k5", "own"])
 def test_float32_rounds_no_more_than_the_plain_block(kind):
@@ -158,6 +160,7 @@ def test_float32_rounds_no_more_than_the_plain_block(kind):
     assert errors["fast"] <= 1.5 * errors["plain"]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_whole_networks(calls):
     """Cells (with the auxiliary head) and chains: outputs, gradients, statistics, drop path."""
