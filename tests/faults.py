@@ -1,23 +1,19 @@
-"""Runs that something happens to: an error, a kill, a torn write, a full disk, at a step of a rank.
+"""Runs that something happens to: an error, a kill, a torn write, a full disk, when one likes.
 
-    python tests/faults.py --number 200 --seed 0
-
-Every case is a run in forks of this process, one for each rank. It is disturbed, taken up again,
-and must come to the bytes of the run that nobody disturbed, or say why it does not.
+A run is made in forks of this process, one for each rank. It is disturbed, taken up again, and must
+come to the bytes of the run that nobody disturbed, or say why it does not.
+`python tests/fault_campaign.py` does so many times.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import hashlib
 import os
-import random
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,62 +21,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("raise", "kill", "torn", "full", "stop")
+SMALL = ["--device", "cpu", "--threads", "1"]
 HERE = Path(__file__).resolve().parent
 TASK = str(HERE / "study" / "few_choices.py")
 SECONDS = 120.0  # after which a case hangs
+HANGS = -1000  # its exit code
 KEPT = ("metrics.jsonl", "genotype.json", "results.json", "alphas.safetensors", "config.json")
-KEPT += ("weights.safetensors",)
+KEPT += ("weights.safetensors", "law.tex", "law.py")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens, at which step of the process, and on which rank.
+    """What happens, when, and to whom.
 
     Attributes:
         kind: `raise` an error of the user's code; `kill` by SIGKILL; `torn`, killed when half of
-            the next checkpoint is written; `full`, every write fails; `stop` by SIGTERM.
+            the next file is written; `full`, every write fails from now on; `stop` by SIGTERM.
+        step: after how many steps of the process; with `of="writes"` at which write of a file.
+        rank: of the process.
+        trial: of a study, the how-manieth of its trials that are started it happens to; 0: to the
+            process of the study itself.
     """
 
     kind: str
     step: int
-    rank: int
+    rank: int = 0
+    of: str = "steps"
+    trial: int = 0
 
 
 class Broken(Exception):
     """What a user's own code may raise."""
 
 
-def inject(fault: Fault, rank: int) -> None:
+_write = os.write
+
+
+def restore_writes() -> None:
+    """In a fork of a process that has a fault: write as ever."""
+    os.write = _write
+
+
+def inject(fault: Fault, rank: int = 0) -> None:
     """Let it happen in this process."""
-    from gradnas import files
     from gradnas.runs import Keeper
 
     if rank != fault.rank:
         return
     after_step = Keeper.after_step
-    write = files.write_atomically
-    seen = {"steps": 0}
+    seen = {"steps": 0, "writes": 0}
 
-    def full(path, data, previous=None):
-        del data, previous
-        reason = os.strerror(errno.ENOSPC)
-        raise ValueError(f"cannot write {path}: {reason}; what was there before is unchanged")
+    def full(handle, data):
+        del handle, data
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def torn(path, data, previous=None):
-        if path.name == "checkpoint.pt":
-            with tempfile.NamedTemporaryFile(
-                prefix=f".{path.name}.", dir=path.parent, delete=False
-            ) as half:
-                half.write(data[: len(data) // 2])
-                half.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(path, data, previous)
+    def torn(handle, data):
+        _write(handle, bytes(data)[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def counted(keeper):
-        after_step(keeper)
-        seen["steps"] += 1
-        if seen["steps"] != fault.step:
-            return
+    def happen():
         if fault.kind == "raise":
             raise Broken("of the user's own")
         if fault.kind == "kill":
@@ -88,11 +87,25 @@ def inject(fault: Fault, rank: int) -> None:
         if fault.kind == "stop":
             os.kill(os.getpid(), signal.SIGTERM)
         if fault.kind in ("full", "torn"):
-            from gradnas.runs import folder
+            os.write = full if fault.kind == "full" else torn
 
-            folder.write_atomically = full if fault.kind == "full" else torn
+    def counted_step(keeper):
+        after_step(keeper)
+        seen["steps"] += 1
+        if seen["steps"] == fault.step:
+            happen()
 
-    Keeper.after_step = counted
+    def counted_write(handle, data):
+        seen["writes"] += 1
+        if seen["writes"] == fault.step:
+            happen()
+        write = _write if os.write is counted_write else os.write
+        return write(handle, data)
+
+    if fault.of == "steps":
+        Keeper.after_step = counted_step
+    else:
+        os.write = counted_write
 
 
 def save_often() -> None:
@@ -110,18 +123,34 @@ def save_often() -> None:
 
 def preload() -> None:
     """Import what every fork needs, once."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
     import torch._dynamo
 
+    import gradnas.cli.discover
     import gradnas.cli.resume
     import gradnas.cli.search
+    import gradnas.cli.study
+    import gradnas.cli.study_trial
     import gradnas.cli.train
     import gradnas.pictures.plots
+    from gradnas.programs import following
 
-    assert torch._dynamo and gradnas.cli.train
+    assert torch._dynamo and gradnas.cli.train and matplotlib.figure
+    following.training_seconds = lambda *_: None  # measured at each end of a search
 
 
-def run(arguments: list[str], world: int = 1, fault: Fault | None = None) -> tuple[list[int], str]:
-    """The exit codes of the ranks, and what they said; -1000 for one that hangs."""
+Work = Callable[[], int]
+
+
+def run(
+    work: list[str] | Work, world: int = 1, fault: Fault | None = None
+) -> tuple[list[int], str]:
+    """The exit codes of the ranks, and what they said; HANGS for one that does.
+
+    Args:
+        work: a command of gradnas, or what carries it out and returns an exit code.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,16 +159,16 @@ def run(arguments: list[str], world: int = 1, fault: Fault | None = None) -> tup
     for rank in range(world):
         child = os.fork()
         if child == 0:
-            _in_child(arguments, rank, world, port, fault, place)
+            _in_child(work, rank, world, port, fault, place)
         children.append(child)
     until = time.monotonic() + SECONDS
-    codes = [_ended(child, until) for child in children]
+    codes = [ended(child, until) for child in children]
     said = "".join((place / str(rank)).read_text() for rank in range(world))
     shutil.rmtree(place)
     return codes, said
 
 
-def _in_child(arguments, rank, world, port, fault, place) -> None:
+def _in_child(work, rank, world, port, fault, place) -> None:
     code = 1
     stack = contextlib.ExitStack()
     try:
@@ -148,20 +177,21 @@ def _in_child(arguments, rank, world, port, fault, place) -> None:
             os.environ.update(WORLD_SIZE=str(world), RANK=str(rank), LOCAL_RANK=str(rank))
         from gradnas.cli import main
 
-        if fault is not None:
+        if fault is not None and not fault.trial:
             inject(fault, rank)
         save_often()
         out = stack.enter_context((place / str(rank)).open("w", buffering=1))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(out))
-        code = main(arguments)
+        code = main(work) if isinstance(work, list) else work()
     except BaseException as error:  # noqa: BLE001, whatever it is: the fork ends here
         (place / str(rank)).open("a").write(f"{type(error).__name__}: {error}\n")
     finally:
         os._exit(code)
 
 
-def _ended(child: int, until: float) -> int:
+def ended(child: int, until: float) -> int:
+    """The exit code of a fork; HANGS, and it is killed, where it has none at that moment."""
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -169,20 +199,11 @@ def _ended(child: int, until: float) -> int:
         if time.monotonic() > until:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return -1000
+            return HANGS
         time.sleep(0.01)
 
 
-# ---- a case --------------------------------------------------------------------------------------
-
-SMALL = ["--device", "cpu", "--threads", "1"]
-
-
-def begin(program: str, out: Path, searched: Path) -> list[str]:
-    """The command of a program."""
-    if program == "search":
-        return ["search", TASK, "--epochs", "4", "--batch-size", "16", *SMALL, "--out", str(out)]
-    return ["train", str(searched), "--task", TASK, "--epochs", "6", *SMALL, "--out", str(out)]
+# ---- its end -------------------------------------------------------------------------------------
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -194,80 +215,25 @@ def digests(out: Path) -> dict[str, str]:
     return found
 
 
-def finished(out: Path, arguments: list[str], world: int) -> tuple[bool, str]:
-    """Take a run up again until it is finished; whether that worked, and what was said."""
+def is_finished(out: Path) -> bool:
+    """Whether a run, or a study and all its trials, has come to its end."""
     from gradnas.runs import Run
 
+    if (out / "study.json").exists():
+        states = [Run(trial).status().get("status") for trial in (out / "trials").glob("*")]
+        is_whole = (out / "results.json").exists() and (out / "report.html").exists()
+        return is_whole and set(states) == {"finished"} and not list(out.glob("failed/*"))
+    return Run(out).status().get("status") == "finished"
+
+
+def finished(out: Path, begin, world: int, go_on=None) -> tuple[bool, str]:
+    """Take a run up again until it is finished; whether that worked, and what was said."""
+    go_on = go_on or ["resume", str(out), "--task", TASK]
     said = ""
     for _ in range(3):
-        run_folder = Run(out)
-        if run_folder.status().get("status") == "finished":
+        if is_finished(out):
             return True, said
-        again = arguments
-        if (out / "config.json").exists() and run_folder.has_checkpoint:
-            again = ["resume", str(out), "--task", TASK]
-        codes, said = run(again, world)
-        if -1000 in codes:
+        codes, said = run(go_on if (out / "config.json").exists() else begin, world)
+        if HANGS in codes:
             return False, f"hangs\n{said}"
-    return Run(out).status().get("status") == "finished", said
-
-
-def campaign(number: int, seed: int, place: Path, say: Callable[[str], None]) -> list[str]:
-    """So many faults; what was wrong, a line for each case."""
-    preload()
-    draw = random.Random(seed)
-    searched = place / "searched"
-    codes, said = run(begin("search", searched, searched))
-    assert codes == [0], said
-    whole: dict[tuple[str, int], dict[str, str]] = {}
-    for program in ("search", "train"):
-        for world in (1, 2):
-            out = place / f"whole-{program}-{world}"
-            codes, said = run(begin(program, out, searched), world)
-            assert codes == [0] * world, said
-            whole[program, world] = digests(out)
-    wrong = []
-    slowest = 0.0
-    for case in range(number):
-        program = draw.choice(("search", "train"))
-        world = draw.choice((1, 1, 2))
-        fault = Fault(draw.choice(KINDS), draw.randint(1, 12), draw.randrange(world))
-        out = place / f"case-{case}"
-        arguments = begin(program, out, searched)
-        began = time.monotonic()
-        codes, said = run(arguments, world, fault)
-        slowest = max(slowest, time.monotonic() - began)
-        is_silent = not all(codes) and any(codes) and not said.strip()
-        ended, why = finished(out, arguments, world)
-        what = f"{case}: {program} on {world}, {fault}: codes {codes}"
-        if -1000 in codes:
-            wrong.append(f"{what}: hangs")
-        elif not ended:
-            wrong.append(f"{what}: does not end: {why.strip()[-300:]}")
-        elif digests(out) != whole[program, world]:
-            wrong.append(f"{what}: other bytes")
-        elif is_silent:
-            wrong.append(f"{what}: says nothing")
-        shutil.rmtree(out, ignore_errors=True)
-        if case % 20 == 19:
-            say(f"{case + 1} faults, {len(wrong)} wrong; the slowest end took {slowest:.1f} s")
-    return wrong
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--number", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        wrong = campaign(given.number, given.seed, Path(place), print)
-    for line in wrong:
-        print(line)
-    print(f"{given.number} faults, {len(wrong)} wrong")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="agg")
-    sys.path[:0] = [str(HERE.parent)]
-    sys.exit(main())
+    return is_finished(out), said

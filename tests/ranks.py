@@ -117,21 +117,21 @@ def of_module(name, num_steps=STEPS):
     return state_of(walked(search, sizes, 2, 4))
 
 
-def of_cells(gradient, num_steps=3):
+def of_cells(gradient, num_steps=STEPS if STEPS >= 20 else 3, **options):
     """A search of convolutional cells, which one process computes by its fused kernels."""
     torch.manual_seed(0)
     space = ConvCell(channels=2, cells=2, nodes=2)
-    supernet = space.supernet(in_channels=2, num_classes=2).double()
+    supernet = space.supernet(in_channels=2, num_classes=2, **options).double()
     search = Search(supernet, Softmax(), gradient, weights=WeightOptimizer(lr=0.05))
     sizes = [6] * (num_steps - 1) + [5]
     return state_of(walked(search, sizes, 2, 8))
 
 
-def of_text(gradient, num_steps=6):
+def of_text(gradient, num_steps=STEPS):
     """A search on text: each rank reads its columns, and keeps their hidden states."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(2)
-    tokens = torch.randint(0, 5, (400,), generator=generator)
+    tokens = torch.randint(0, 5, (220 + 30 * num_steps,), generator=generator)
     vocabulary = Vocabulary(tuple("abcde"), "char")
     corpus = Corpus("made", vocabulary, tokens, tokens.flip(0), tokens[:100])
     config = TextSearchConfig(
@@ -156,7 +156,7 @@ def no_dropout():
     return RecurrentDropout(**{part.name: 0.0 for part in fields(RecurrentDropout)})
 
 
-def of_task(gradient, num_epochs=2):
+def of_task(gradient, num_epochs=2 if STEPS < 20 else 7):
     """A search on a task of one's own, whose data set leaves an uneven last batch."""
     torch.manual_seed(0)
     x = torch.randn(45, 2, 4, 4, generator=torch.Generator().manual_seed(3))
@@ -193,6 +193,7 @@ CASES = {f"module, {name}": (lambda name=name: of_module(name)) for name in METH
 CASES |= {
     "cells, first order": lambda: of_cells(FirstOrder()),
     "cells, exact": lambda: of_cells(Unrolled(mode="exact")),
+    "cells, computed again": lambda: of_cells(FirstOrder(), checkpoint_cells=True),
     "text, first order": lambda: of_text(FirstOrder()),
     "text, finite difference": lambda: of_text(Unrolled()),
     "text, exact": lambda: of_text(Unrolled(mode="exact")),

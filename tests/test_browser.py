@@ -7,6 +7,7 @@ everything that can be pressed reached by the Tab key.
 
 from pathlib import Path
 
+import in_process
 import pytest
 from in_browser import CONTRAST, PICTURES, PRESSED, looked_at, needs_chromium, started
 
@@ -25,7 +26,11 @@ RUNS = {
     "text": TEXT,
     "own task": OWN,
 }
+TASK = ROOT / "tests" / "study" / "few_choices.py"
+STUDY = [str(TASK), "--seeds", "1", "--finals", "1", "--random", "1", "--epochs", "1"]
+STUDY += ["--final-epochs", "1", "--batch-size", "32", "--device", "cpu", "--threads", "1"]
 LAW = ["discover", "--example", "weber-fechner", "--effort", "0.1"]
+KINDS = [*RUNS, "law", "study"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,11 @@ def pages(tmp_path_factory):
     run = folder / "law"
     assert main([*LAW, "--out", str(run)]) == 0
     written["law"] = run / "report.html"
+    run = folder / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        code, _ = in_process.carried_out(patch, [*STUDY, "--out", str(run)])
+    assert code == 0
+    written["study"] = run / "report.html"
     return written
 
 
@@ -50,7 +60,7 @@ def browser():
         yield one
 
 
-@pytest.mark.parametrize("kind", [*RUNS, "law"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_report_is_whole_readable_and_alone(browser, pages, kind):
     for width in (1200, 400):
         for scheme in ("light", "dark"):
@@ -64,7 +74,7 @@ def test_a_report_is_whole_readable_and_alone(browser, pages, kind):
             page.context.close()
 
 
-@pytest.mark.parametrize("kind", [*RUNS, "law"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_everything_that_can_be_pressed_is_reached_by_the_keyboard(browser, pages, kind):
     page, _, _ = looked_at(browser, pages[kind], width=1200, scheme="light")
     script = (

@@ -19,7 +19,7 @@ from gradnas.cli.begin import (
     typed,
 )
 from gradnas.cli.commands.resume import ResumeCommand
-from gradnas.cli.commands.search import SearchCommand
+from gradnas.cli.commands.search import SearchCommand, SearchOptions
 from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules, import_option, method_of, methods_of
 from gradnas.cli.options import flag, given
@@ -114,11 +114,20 @@ def _config(command: SearchCommand) -> SearchSettings:
     else:
         config = recipes.search_recipe(command.recipe)
         config, _ = with_given(config, command.task)
+    return with_options(config, command)
+
+
+def with_options(config: SearchSettings, command: SearchOptions) -> SearchSettings:
+    """The configuration of a search with the options that were given.
+
+    Raises:
+        ValueError: an option that this search does not have, or whose value cannot be one.
+    """
     if not config.takes_cost:
         settings_of_costs = given(command, *LIMITS, "latency", "form")
         if settings_of_costs:
             first = next(iter(settings_of_costs))
-            raise ValueError(f"{flag(first)} is for searches on images")
+            raise ValueError(f"{flag(first)} is for searches on images and on a task of your own")
     changes = command.replacements(
         config,
         "valid_augment",
@@ -141,7 +150,7 @@ def _of_task(command: SearchCommand) -> SearchSettings:
     return TaskSearchConfig.of(read_task(command.recipe))
 
 
-def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object]:
+def _methods(command: SearchOptions, config: SearchSettings) -> dict[str, object]:
     """Relaxation, gradient and both optimisers, where options change them."""
     if command.reinforce is not None and command.gradient is not None:
         raise ValueError("only one of --reinforce and --gradient can hold")
@@ -172,11 +181,11 @@ def _methods(command: SearchCommand, config: SearchSettings) -> dict[str, object
     if alphas is not config.alphas:
         changes["alphas"] = alphas
     if command.lr is not None:
-        changes["weights"] = weights_with(config, command.lr)
+        changes["weights"] = _weights_with(config, command.lr)
     return changes
 
 
-def weights_with(config: SearchSettings, lr: float) -> WeightOptimizer:
+def _weights_with(config: SearchSettings, lr: float) -> WeightOptimizer:
     """The optimiser of the weights with another learning rate at the start.
 
     Raises:
@@ -190,7 +199,7 @@ def weights_with(config: SearchSettings, lr: float) -> WeightOptimizer:
     return replace(weights, lr=lr, lr_end=lr if is_constant else min(weights.lr_end, lr))
 
 
-def _cost(command: SearchCommand, before: ExpectedCost | None) -> ExpectedCost | None:
+def _cost(command: SearchOptions, before: ExpectedCost | None) -> ExpectedCost | None:
     """The recipe's cost with the table, the limit and the form that were given."""
     limits = given(command, *LIMITS)
     if len(limits) > 1:

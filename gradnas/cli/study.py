@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from gradnas.cli.begin import device_of, free_folder, typed
 from gradnas.cli.commands.study import StudyCommand
 from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules, import_option, method_of
-from gradnas.cli.options import flag
+from gradnas.cli.options import flag, given
 from gradnas.cli.own_task import is_task_file, read_task, task_path, with_given
-from gradnas.cli.search import weights_with
+from gradnas.cli.search import with_options
+from gradnas.cli.study_engines import check_engine, devices_of, engine_of, workers_of
 from gradnas.config import did_you_mean, from_json, to_json
-from gradnas.engines import Engine, LocalEngine, RayEngine, SlurmEngine
 from gradnas.engines.base import python
 from gradnas.families import recipes
 from gradnas.gradients import ArchitectureGradient
@@ -41,23 +41,21 @@ from gradnas.study.plan import RANDOM, StudySettings
 from gradnas.study.statistics import check_installed
 from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings
+from gradnas.tasks.division import Division
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 from gradnas.truth import Truth
 
 SEEDS = 4
 FINALS = 3
-LOOK = ("status", "report", "trial")
-OF_ENGINES = {
-    "local": ("devices",),
-    "ray": ("address", "gpus"),
-    "slurm": ("partition", "hours", "cluster", "gpus"),
-}
+# What is done with a study that was begun, and the options that it takes.
+LOOK = {"status": ("format",), "report": ("format", "truth"), "trial": ("task", "imports")}
 
 
 def study(command: StudyCommand) -> None:
     if command.what in LOOK:
         if command.folder is None:
             raise ValueError(f"gradnas study {command.what} needs the folder of a study")
+        _check_looks(command)
         from gradnas.cli import study_trial, study_view
 
         if command.what == "trial":
@@ -76,11 +74,19 @@ def study(command: StudyCommand) -> None:
     _begin(command)
 
 
+def _check_looks(command: StudyCommand) -> None:
+    """ValueError where status or report is given an option that is for beginning a study."""
+    taken = ("what", "folder", *LOOK[command.what])
+    for own in fields(command):
+        if own.name not in taken and getattr(command, own.name) is not None:
+            raise ValueError(f"{flag(own.name)} is no option of gradnas study {command.what}")
+
+
 def _begin(command: StudyCommand) -> None:
     check_installed()
     import_modules(command.imports)
     name = command.engine or "local"
-    _check_options(command, name)
+    check_engine(command, name)
     config, task = _config(command)
     truth = None
     if command.truth is not None:
@@ -89,13 +95,18 @@ def _begin(command: StudyCommand) -> None:
     out = Path(command.out) if command.out is not None else free_folder(f"{_stem(command)}-study")
     folder = StudyFolder(out)
     folder.check_free()
-    device_of(config.device)
+    device = device_of(config.device)
+    devices = devices_of(command, config.device, device)
     data = config.load()
-    workers = _workers(command)
-    settings = _settings(command, config, folder, data, task, workers)
-    _check_methods(settings, data, task)
+    workers = workers_of(command, devices)
+    threads = _threads(config, folder, workers)
+    division = config.division_for(data, config.seed)
+    config = replace_known(config.divided_as(division), threads=threads)
+    methods = _methods(command, config)
+    settings = _settings(command, config, division, data, task, methods)
+    _check_methods(methods, command.what, data)
 
-    with _engine(command, name, workers, settings, folder) as engine:
+    with engine_of(command, name, workers, devices, settings, folder) as engine:
         making = runs.made_folder(out)
         with making, runs.locked(out):
             folder.begin(settings)
@@ -115,11 +126,17 @@ def _begin(command: StudyCommand) -> None:
             try:
                 work.run(engine)
             except KeyboardInterrupt:
-                engine.cancel()
                 line(
-                    f"gradnas: stopped; the same command goes on with what is done in {out}",
+                    "gradnas: the trials save and stop; Ctrl-C once more stops them at once",
                     error=True,
                 )
+                try:
+                    engine.cancel()
+                finally:
+                    line(
+                        f"gradnas: stopped; the same command goes on with what is done in {out}",
+                        error=True,
+                    )
                 raise
             work.write_outcome()
             _say_outcome(folder, command.format or "text", truth)
@@ -155,10 +172,8 @@ def _config(command: StudyCommand) -> tuple[SearchSettings, str | None]:
     else:
         config = recipes.search_recipe(command.what)
         config, _ = with_given(config, task)
-    own = replace(command, workers=None)  # those of a study are trials, not loaders
-    config = replace(config, **own.replacements(config))
-    if command.lr is not None:
-        config = replace_known(config, weights=weights_with(config, command.lr))
+    # Workers of a study are trials, not loaders; its candidates are trained.
+    config = with_options(config, replace(command, workers=None, candidates=None))
     # A verdict of so many candidates, or none.
     return replace_known(config, candidates=command.candidates or 0), task
 
@@ -169,28 +184,55 @@ def _stem(command: StudyCommand) -> str:
     return task_path(command.what).stem if is_task_file(command.what) else command.what
 
 
+def _threads(config: SearchSettings, folder: StudyFolder, workers: int) -> int:
+    """Cores of each trial; they belong to the study, on whatever machine it goes on."""
+    if config.threads is not None:
+        return config.threads
+    if folder.is_begun:
+        return folder.settings.threads
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _methods(command: StudyCommand, config: SearchSettings) -> dict[str, SearchSettings]:
+    """The searches of each method, by the name that it has in the folder.
+
+    Raises:
+        ValueError: there is no such method, or options say another.
+    """
+    names = _method_names(command.methods)
+    named = given(command, "relaxation", "gradient", "reinforce")
+    others = [name for name in names if name != "default"]
+    if named and others:
+        first = flag(next(iter(named)))
+        raise ValueError(
+            f"{first} changes the recipe, which is the method default, and {others[0]} is another "
+            "one: write such a method as RELAXATION+GRADIENT in --methods"
+        )
+    methods: dict[str, SearchSettings] = {}
+    for name in names:
+        if _plain(name) in methods:
+            raise ValueError(f"--methods names {name} twice: in folders both are {_plain(name)}")
+        methods[_plain(name)] = _method(name, config)
+    return methods
+
+
 def _settings(
     command: StudyCommand,
     config: SearchSettings,
-    folder: StudyFolder,
+    division: Division,
     data: object,
     task: str | None,
-    workers: int,
+    methods: Mapping[str, SearchSettings],
 ) -> StudySettings:
-    threads = config.threads
-    if threads is None and folder.is_begun:
-        threads = folder.settings.threads  # on whatever machine it goes on
-    if threads is None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-    division = config.division_for(data, config.seed)
-    config = replace_known(config.divided_as(division), threads=threads)
-    methods = {}
-    for name in _method_names(command.methods):
-        own = _method(name, config)
-        methods[_plain(name)] = to_json(own.kept())
+    written: dict[str, Any] = {}
+    for name, own in methods.items():
+        written[name] = to_json(own.kept())
+        if task is not None:
+            # Every trial is given the file; from where it is named says nothing of the study.
+            written[name]["data"]["source"] = Path(task).name
     recipe = training_recipe(config, command.training)
     architecture: Any = config.space.random_decision(generator_for(config.seed))
-    first = next(iter(methods.values()))
+    first = next(iter(written.values()))
     training = training_of(architecture, first, recipe, lambda own: with_given(own, task)[0])
     final = command.final_epochs or training.epochs
     fingerprint = json.dumps(kind_of(config).fingerprint(data).to_json(), sort_keys=True)
@@ -203,10 +245,10 @@ def _settings(
         final_epochs=final,
         training=recipe,
         division=division,
-        threads=threads,
+        threads=config.threads,
         random=command.random,
         candidates=command.candidates or 0,
-        methods=methods,
+        methods=written,
         data=hashlib.sha256(fingerprint.encode()).hexdigest(),
     )
 
@@ -263,84 +305,13 @@ def _method(name: str, config: SearchSettings) -> SearchSettings:
     return with_method(config, relaxation, gradient)
 
 
-def _check_methods(settings: StudySettings, data: object, task: str | None) -> None:
-    """ValueError where the searches of a method, or the trainings, cannot be."""
-    for name, description in settings.methods.items():
-        cls: Any = SEARCH_CONFIGS[str(description["type"])]
-        config = from_json(cls, description, f"the method {name}")
-        config, _ = with_given(config, task)
+def _check_methods(methods: Mapping[str, SearchSettings], what: str, data: object) -> None:
+    """ValueError where the searches of a method cannot be."""
+    for name, config in methods.items():
         try:
             prepared_search(config, data, device_of(config.device))
         except ValueError as error:
-            raise ValueError(f"the method {name} does not fit {settings.what}: {error}") from error
-
-
-# ---- where it is done ----------------------------------------------------------------------------
-
-
-def _check_options(command: StudyCommand, engine: str) -> None:
-    own = OF_ENGINES[engine]
-    for options in OF_ENGINES.values():
-        for name in options:
-            if name not in own and getattr(command, name) is not None:
-                raise ValueError(f"{flag(name)} is no option of --engine {engine}")
-    for name in ("seeds", "finals", "short_epochs", "final_epochs", "workers"):
-        value = getattr(command, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{flag(name)} must be at least 1, not {value}")
-    if command.max_failures is not None and command.max_failures < 0:
-        raise ValueError(f"--max-failures must be at least 0, not {command.max_failures}")
-    if command.local_batch_norm:
-        raise ValueError("each trial of a study is one process: leave out --local-batch-norm")
-    if command.tensorboard:
-        raise ValueError("a study writes no event files: leave out --tensorboard")
-
-
-def _devices(command: StudyCommand) -> list[str]:
-    if command.devices is None:
-        return []
-    names = [name.strip() for name in command.devices.split(",")]
-    for name in names:
-        if not name.isdigit():
-            raise ValueError(f"--devices are numbers with commas between, not {command.devices!r}")
-    return names
-
-
-def _workers(command: StudyCommand) -> int:
-    if command.workers is not None:
-        return command.workers
-    return len(_devices(command)) or os.cpu_count() or 1
-
-
-def _engine(
-    command: StudyCommand,
-    name: str,
-    workers: int,
-    settings: StudySettings,
-    folder: StudyFolder,
-) -> Engine:
-    threads = settings.threads
-    gpus = command.gpus or 0
-    if gpus < 0:
-        raise ValueError(f"--gpus must be at least 0, not {gpus}")
-    if name == "ray":
-        return RayEngine(workers, command.address, threads, gpus)
-    if name == "slurm":
-        if gpus != int(gpus):
-            raise ValueError(f"--gpus of Slurm are whole devices, not {gpus}")
-        hours = 24.0 if command.hours is None else command.hours
-        if hours <= 0:
-            raise ValueError(f"--hours must be above 0, not {hours}")
-        return SlurmEngine(
-            folder.path / "slurm",
-            workers,
-            command.partition,
-            hours,
-            threads,
-            int(gpus),
-            command.cluster or "slurm",
-        )
-    return LocalEngine(workers, _devices(command))
+            raise ValueError(f"the method {name} does not fit {what}: {error}") from error
 
 
 def _command_of_trials(
@@ -354,7 +325,7 @@ def _command_of_trials(
         options += shlex.split(modules)
 
     def command(name: str) -> tuple[str, ...]:
-        place = str(folder.trial(name))
+        place = str(folder.trial(name).path)
         return python("-m", "gradnas", "study", "trial", place, *options)
 
     return command

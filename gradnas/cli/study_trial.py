@@ -17,12 +17,12 @@ from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules
 from gradnas.cli.own_task import with_given
 from gradnas.cli.resume import resume
+from gradnas.engines.base import ENDS_WITH
 from gradnas.programs.studying import read_trial
 from gradnas.study.folder import StudyFolder
 from gradnas.tasks.base import SearchSettings
 
 SECONDS_BETWEEN_LOOKS = 1.0
-STARTED_BY = "GRADNAS_ENDS_WITH"  # number of the process without which a trial has no purpose
 
 
 def trial(folder: Path, task: str | None, imports: str | None) -> None:
@@ -35,10 +35,10 @@ def trial(folder: Path, task: str | None, imports: str | None) -> None:
     import_modules(imports)
     study = StudyFolder.open(folder.parent.parent)
     name = folder.name
-    if not study.planned(name).exists():
+    if not study.trial(name).planned.exists():
         raise ValueError(f"{folder} is no trial of the study in {study.path}")
     has_waited = False
-    while not study.is_finished(name):
+    while not study.trial(name).is_finished:
         if not runs.is_locked(folder):
             with contextlib.suppress(runs.Busy):  # somebody else was quicker
                 _work(study, name, folder, task, imports)
@@ -72,7 +72,7 @@ def _end_with_parent() -> None:
     A study that is killed, or a worker of an engine, would leave trials behind that nobody waits
     for, and that hold their folders.
     """
-    started_by = os.environ.get(STARTED_BY, "")
+    started_by = os.environ.get(ENDS_WITH, "")
     if not started_by.isdigit():
         return
     parent = int(started_by)

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 # Of the environment of whoever submits: what a command needs to find the same packages and data.
 HANDED_ON = (
@@ -20,7 +21,10 @@ HANDED_ON = (
     "PATH",
     "XDG_CACHE_HOME",
 )
+ENDS_WITH = "GRADNAS_ENDS_WITH"  # number of the process without which a trial has no purpose
 STOPPED = (-signal.SIGINT, -signal.SIGTERM, 130)  # exit codes of a command that was asked to stop
+THREADS = "OMP_NUM_THREADS"
+SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_SAVE = 60.0  # that a command has, from being asked to stop until it is killed
 
 
@@ -84,7 +88,11 @@ class Engine(ABC):
 
     @abstractmethod
     def cancel(self) -> None:
-        """Stop all jobs; those at work are asked first, and save."""
+        """Stop all jobs; those at work are asked first, and save.
+
+        Raises:
+            KeyboardInterrupt: it came meanwhile (Ctrl-C once more); the jobs were stopped at once.
+        """
 
     def close(self) -> None:
         """Give back what the engine holds; nothing by default."""
@@ -96,7 +104,12 @@ def handed_on() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
 
 
-def carry_out(job: Job, inherited: Mapping[str, str], stop: Stop | None = None) -> int:
+def carry_out(
+    job: Job,
+    inherited: Mapping[str, str],
+    stop: Stop | None = None,
+    begin: Callable[[Job, Mapping[str, str]], Process] | None = None,
+) -> int:
     """Run the command of a job to its end; returns its exit code, negative for a signal.
 
     The command ends when this process does (`gradnas study trial` looks after that).
@@ -104,59 +117,100 @@ def carry_out(job: Job, inherited: Mapping[str, str], stop: Stop | None = None) 
     Args:
         inherited: the environment without that of the job.
         stop: asks it to stop, from another thread.
+        begin: begins a process, given its environment; None: one of its own.
     """
     environment = {
         **inherited,
-        "OMP_NUM_THREADS": str(job.threads),
-        "GRADNAS_ENDS_WITH": str(os.getpid()),
+        THREADS: str(job.threads),
+        ENDS_WITH: str(os.getpid()),
         **job.environment,
     }
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        process = subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=job.directory,
-            env=environment,
-            # Ctrl-C in the terminal is for the study, which asks its trials itself.
-            start_new_session=True,
-        )
+    process = (begin or Started)(job, environment)
     try:
-        if stop is None:
-            return process.wait()
-        return _wait_unless(process, stop)
+        while True:
+            code = process.wait_for(SECONDS_BETWEEN_LOOKS)
+            if code is not None:
+                return code
+            if stop is not None and stop.asked:
+                return end(process, stop)
     except BaseException:
         end(process)
         raise
 
 
+def opened_log(job: Job) -> BinaryIO:
+    """The log of a job, to append to."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    return job.log.open("ab")
+
+
+class Process(Protocol):
+    """A process that was started."""
+
+    def wait_for(self, seconds: float) -> int | None:
+        """Its exit code, negative for a signal; None where it has none after so many seconds."""
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class Started:
+    """A process of its own."""
+
+    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+        with opened_log(job) as log:
+            self._process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=job.directory,
+                env=dict(environment),
+                # Ctrl-C in the terminal is for the study, which asks its trials itself.
+                start_new_session=True,
+            )
+
+    def wait_for(self, seconds: float) -> int | None:
+        """See `Process`."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def terminate(self) -> None:
+        """See `Process`."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """See `Process`."""
+        self._process.kill()
+
+
 class Stop:
-    """Whether a job is asked to stop; set from another thread."""
+    """Whether a job is asked to stop, or is to stop at once; set from another thread."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.at_once = False
 
 
-def _wait_unless(process: subprocess.Popen[bytes], stop: Stop) -> int:
+def end(process: Process, stop: Stop | None = None) -> int:
+    """Ask a process to stop, and kill it where it does not; returns its exit code.
+
+    Args:
+        stop: says, from another thread, that it is not to be waited for.
+    """
+    process.terminate()
+    until = time.monotonic() + SECONDS_TO_SAVE
     while True:
-        try:
-            return process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            if stop.asked:
-                return end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> int:
-    """Ask a process to stop, and kill it where it does not; returns its exit code."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=SECONDS_TO_SAVE)
-        except subprocess.TimeoutExpired:
+        code = process.wait_for(SECONDS_BETWEEN_LOOKS)
+        if code is not None:
+            return code
+        if time.monotonic() > until or (stop is not None and stop.at_once):
             process.kill()
-    return process.wait()
 
 
 def python(*arguments: str) -> tuple[str, ...]:

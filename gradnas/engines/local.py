@@ -8,7 +8,20 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 
+import torch
+
+from gradnas.engines import warm
 from gradnas.engines.base import Ended, Engine, Job, Stop, carry_out
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_devices() -> list[str]:
+    """The CUDA devices that this process sees, each as `CUDA_VISIBLE_DEVICES` calls it."""
+    count = torch.cuda.device_count()
+    # Within a job of a cluster, for example, 0 and 1 may be others than those of the machine.
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
 
 
 class LocalEngine(Engine):
@@ -16,7 +29,8 @@ class LocalEngine(Engine):
 
     Args:
         workers: processes at once.
-        devices: numbers of CUDA devices, dealt out to the processes in turn; empty: all see all.
+        devices: of CUDA, as `CUDA_VISIBLE_DEVICES` calls them, dealt out to the processes in turn;
+            empty: all see all.
     """
 
     def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
@@ -37,8 +51,9 @@ class LocalEngine(Engine):
         try:
             inherited = dict(os.environ)
             if device is not None:
-                inherited["CUDA_VISIBLE_DEVICES"] = device
-            return carry_out(job, inherited, self._stop)
+                inherited[VISIBLE] = device
+            begin = warm.fork if warm.is_possible(job) else None
+            return carry_out(job, inherited, self._stop, begin)
         finally:
             self._free.put(device)
 
@@ -58,9 +73,15 @@ class LocalEngine(Engine):
         self._stop.asked = True
         for future in self._at_work:
             future.cancel()
-        wait_for(self._at_work)
-        self._at_work.clear()
-        self._stop = Stop()
+        try:
+            wait_for(self._at_work)
+        except KeyboardInterrupt:
+            self._stop.at_once = True
+            wait_for(self._at_work)
+            raise
+        finally:
+            self._at_work.clear()
+            self._stop = Stop()
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from gradnas import extras
-from gradnas.engines.base import Ended, Engine, Job, carry_out, handed_on
+from gradnas.engines.base import SECONDS_TO_SAVE, Ended, Engine, Job, carry_out, handed_on
 
 SECONDS_TO_ANSWER = 15.0  # that the machine of an address has
 RETRIES = 5  # of a trial whose worker or node was lost
@@ -77,12 +77,18 @@ class RayEngine(Engine):
         return ended
 
     def cancel(self) -> None:
-        for reference in self._at_work:
-            # Not by force: the task then ends its process, which saves.
-            self._ray.cancel(reference, force=False)
-        if self._at_work:
-            self._ray.wait(list(self._at_work), num_returns=len(self._at_work), timeout=60)
+        references = list(self._at_work)
         self._at_work.clear()
+        try:
+            for reference in references:
+                # Not by force: the task then ends its process, which saves.
+                self._ray.cancel(reference, force=False)
+            if references:
+                self._ray.wait(references, num_returns=len(references), timeout=SECONDS_TO_SAVE)
+        except KeyboardInterrupt:
+            for reference in references:
+                self._ray.cancel(reference, force=True)
+            raise
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from gradnas import extras
-from gradnas.engines.base import Ended, Engine, Job, carry_out, handed_on, sleep_until
+from gradnas.engines.base import (
+    SECONDS_TO_SAVE,
+    Ended,
+    Engine,
+    Job,
+    carry_out,
+    handed_on,
+    sleep_until,
+)
 
 
 class SlurmEngine(Engine):
@@ -86,14 +94,13 @@ class SlurmEngine(Engine):
 
     def cancel(self) -> None:
         self._waiting.clear()
-        for work in self._at_work.values():
-            work.cancel()
-        until = time.monotonic() + 60
-        while any(not work.done() for work in self._at_work.values()):
-            if time.monotonic() >= until:
-                break
-            sleep_until(until)
+        works = list(self._at_work.values())
         self._at_work.clear()
+        for work in works:
+            work.cancel()
+        until = time.monotonic() + SECONDS_TO_SAVE
+        while any(not work.done() for work in works) and time.monotonic() < until:
+            sleep_until(until)
 
 
 class Carried:

@@ -8,15 +8,19 @@ from typing import Any
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, from_json, to_json
+from gradnas.distributed import pick_device
+from gradnas.programs.searching import prepared_search
 from gradnas.randomness import generator_for
+from gradnas.spaces.affordable import cost_of as cost_of_one
 from gradnas.study import outcome, plan
 from gradnas.study.folder import EQUAL, StudyFolder
 from gradnas.study.trials import cost_of
-from gradnas.tasks import SEARCH_CONFIGS, kind_of
-from gradnas.tasks.base import TrainSettings
+from gradnas.tasks import SEARCH_CONFIGS
+from gradnas.tasks.base import SearchSettings, TrainSettings
 
 RANDOM = 14  # stream of random numbers: architectures of random search
 DRAWS = 200  # in a row that give nothing new: the space is taken to have no more
+OUTSIDE = 2000  # draws in a row beyond the budget of the searches: there are hardly any within
 VERDICT = 0.1  # of its search's work, at the most, for the candidates of a verdict
 
 
@@ -24,6 +28,7 @@ def make_equal(
     study: StudyFolder,
     training: Callable[[Architecture], TrainSettings],
     bind: Callable[[Any], Any],
+    data: object,
     say: Callable[[str], None],
 ) -> None:
     """Reckon how many random architectures each method's cost pays for, and draw them.
@@ -34,6 +39,7 @@ def make_equal(
     Args:
         training: of an architecture of the study.
         bind: gives a configuration the task of the user's own.
+        data: of the study.
         say: is called where the space has not so many architectures.
     """
     path = study.path / EQUAL
@@ -49,11 +55,11 @@ def make_equal(
         else:
             numbers[method] = 0  # nothing of the method came to an end
     most = max(numbers.values(), default=0)
-    drawn = _drawn(study, most, training, bind)
+    drawn = _drawn(study, most, training, bind, data)
     if len(drawn) < most:
         say(
-            f"{DRAWS} random draws in a row gave no new architecture after {len(drawn)}: random "
-            f"search has these, not {most}"
+            f"after {len(drawn)} random architectures {DRAWS} draws in a row gave no new one, or "
+            f"{OUTSIDE} none within the budget: random search has these, not {most}"
         )
     entries: JsonObject = {
         "numbers": {method: min(number, len(drawn)) for method, number in numbers.items()},
@@ -65,22 +71,24 @@ def make_equal(
 
 
 def costs_of_methods(study: StudyFolder) -> tuple[dict[str, float], float]:
-    """Method -> what its searches and their short trainings cost; and the mean of one of these."""
+    """Method -> what its searches and their short trainings cost; and the mean of one of these.
+
+    What failed has cost, too; the mean is of those that finished.
+    """
     key = f"test_{outcome.measure_of(study).key}"
     costs: dict[str, float] = {}
-    shorts: dict[str, float] = {}
+    finished: dict[str, float] = {}
     for method in study.settings.methods:
-        searches: dict[str, float] = {}
-        own: dict[str, float] = {}
+        searches = sum(cost_of(study, name) for name in outcome.searches_of(study, method))
+        shorts: dict[str, float] = {}
         for candidate in outcome.searched_candidates(study, method, key):
-            searches[candidate.found_by] = cost_of(study, candidate.found_by)
             name = plan.short_name(candidate.architecture)
-            if study.is_finished(name):
-                own[name] = cost_of(study, name)
+            shorts[name] = cost_of(study, name)
+            if study.trial(name).is_finished:
+                finished[name] = shorts[name]
         verdicts = VERDICT if study.settings.candidates else 0.0
-        costs[method] = (1 + verdicts) * sum(searches.values()) + sum(own.values())
-        shorts |= own
-    unit = sum(shorts.values()) / len(shorts) if shorts else 0.0
+        costs[method] = (1 + verdicts) * searches + sum(shorts.values())
+    unit = sum(finished.values()) / len(finished) if finished else 0.0
     return costs, unit
 
 
@@ -89,6 +97,7 @@ def _drawn(
     number: int,
     training: Callable[[Architecture], TrainSettings],
     bind: Callable[[Any], Any],
+    data: object,
 ) -> list[Architecture]:
     """So many different random architectures, within the budget of the searches."""
     if not number:
@@ -96,17 +105,34 @@ def _drawn(
     seed = study.settings.seed
     searched = next(iter(study.settings.methods.values()))
     cls = SEARCH_CONFIGS[str(searched["type"])]
-    settings: Any = bind(from_json(cls, searched, "study.json"))
-    config = training(settings.space.random_decision(generator_for(seed, RANDOM)))
-    kind = kind_of(config)
+    settings: Any = bind(from_json(cls, searched, "study.json")).located(study.path / "plan")
+    some: Any = settings.space.random_decision(generator_for(seed, RANDOM))
+    space: Any = training(some).space
+    is_within = _within_budget(settings, data)
     drawn: dict[str, Architecture] = {}
-    last_new = 0
+    in_vain = {"known": 0, "outside": 0}
     draw = 0
-    while len(drawn) < number and draw - last_new < DRAWS:
-        architecture = kind.random_architecture(config, generator_for(seed, RANDOM, draw))
-        text = architecture.to_text()
-        if text not in drawn:
-            drawn[text] = architecture
-            last_new = draw
+    while len(drawn) < number and in_vain["known"] < DRAWS and in_vain["outside"] < OUTSIDE:
+        architecture = space.random_decision(generator_for(seed, RANDOM, draw))
         draw += 1
+        text = architecture.to_text()
+        if text in drawn:
+            in_vain["known"] += 1
+        elif not is_within(architecture):
+            in_vain["outside"] += 1
+        else:
+            drawn[text] = architecture
+            in_vain = dict.fromkeys(in_vain, 0)
     return list(drawn.values())
+
+
+def _within_budget(config: SearchSettings, data: object) -> Callable[[Any], bool]:
+    """Whether an architecture keeps the budget that the searches must keep; without one all do."""
+    cost = config.cost if config.takes_cost else None
+    if cost is None or not cost.is_budget:
+        return lambda _: True
+    search = prepared_search(config, data, pick_device(config.device)).search
+    assert search.spending is not None
+    costs = search.spending.costs
+    limit = cost.limit * (1 + 1e-12)  # one that is met exactly, added up in another order
+    return lambda architecture: cost_of_one(search.supernet, architecture, costs) <= limit

@@ -16,6 +16,7 @@ from gradnas.reports.words import duration
 from gradnas.study import plan
 from gradnas.study.folder import StudyFolder
 from gradnas.study.outcome import Arm, Outcome, outcome_of
+from gradnas.study.statistics import CONFIDENCE
 from gradnas.study.trials import cost_of, state_of
 from gradnas.tasks.measure import Measure
 
@@ -88,6 +89,18 @@ def rank_sentence(outcome: Outcome) -> str:
         f"short and final trainings of {outcome.ranked} architectures agree in their order with "
         f"Kendall's tau {outcome.tau:+.2f} (1: the same, 0: no relation)"
     )
+
+
+def chance_sentences(outcome: Outcome) -> list[str]:
+    """What several comparisons show by chance alone; of one its interval says so."""
+    number = len(outcome.against)
+    if number < 2:
+        return []
+    share = 1 - CONFIDENCE**number
+    return [
+        f"{number} methods are compared, each at {CONFIDENCE:.0%}: where none differs from random "
+        f"search, up to {share:.0%} of such studies show a difference of one of them"
+    ]
 
 
 def searched_sentences(outcome: Outcome) -> list[str]:
@@ -219,7 +232,8 @@ def _label(measure: Measure) -> str:
 
 
 def _said(outcome: Outcome) -> str:
-    lines = [*outcome.sentences, *searched_sentences(outcome), rank_sentence(outcome)]
+    lines = [*outcome.sentences, *chance_sentences(outcome)]
+    lines += [*searched_sentences(outcome), rank_sentence(outcome)]
     note = (
         "Intervals are Welch's; they are about these trainings of these architectures. Another "
         "study may choose other ones."
@@ -273,6 +287,7 @@ def lines_of(outcome: Outcome) -> Sequence[str]:
         *table_lines(outcome),
         "",
         *outcome.sentences,
+        *chance_sentences(outcome),
         *searched_sentences(outcome),
         rank_sentence(outcome),
     ]

@@ -86,7 +86,7 @@ class Study:
         return trials + self._finals()
 
     def _are_over(self, trials: Sequence[Trial]) -> bool:
-        return all(self.folder.is_over(trial.name) for trial in trials)
+        return all(self.folder.trial(trial.name).is_over for trial in trials)
 
     def _searches(self) -> list[Trial]:
         trials = []
@@ -102,14 +102,14 @@ class Study:
         for method in self.settings.methods:
             for number in range(self.settings.seeds):
                 search = plan.search_name(method, self.settings.seed + number)
-                if self.folder.is_finished(search):
+                if self.folder.trial(search).is_finished:
                     for architecture in outcome.found(self.folder, search):
                         trial = self._short(architecture)
                         trials[trial.name] = trial
         return list(trials.values())
 
     def _shorts_of_random(self) -> list[Trial]:
-        make_equal(self.folder, self.training, self.bind, self.say)
+        make_equal(self.folder, self.training, self.bind, self.data, self.say)
         return [self._short(architecture) for architecture in outcome.study_random(self.folder)]
 
     def _finals(self) -> list[Trial]:
@@ -161,8 +161,8 @@ class Study:
         while True:
             due = self.due()
             for trial in due:
-                if trial.name not in at_work and not self.folder.is_over(trial.name):
-                    self.folder.plan(trial.name, trial.config)
+                if trial.name not in at_work and not self.folder.trial(trial.name).is_over:
+                    self.folder.trial(trial.name).plan(trial.config)
                     at_work[trial.name] = trial
                     engine.submit(self._job(trial.name))
             if not at_work:
@@ -177,12 +177,12 @@ class Study:
                 heartbeat()
 
     def _job(self, name: str) -> Job:
-        return Job(name, self.command(name), self.folder.log(name), self.settings.threads)
+        return Job(name, self.command(name), self.folder.trial(name).log, self.settings.threads)
 
     def _is_over(self, ended: Ended) -> bool:
         """Take note of a job's end; whether its trial is over, or is to be tried again."""
         name = ended.name
-        if self.folder.is_finished(name):
+        if self.folder.trial(name).is_finished:
             self.say(f"{name}: finished")
             return True
         self._tries[name] = self._tries.get(name, 0) + 1
@@ -191,7 +191,7 @@ class Study:
             self.say(f"{name}: {_end_in_words(ended)}; it goes on")
             return False
         sentence = self._why(ended)
-        self.folder.fail(name, sentence)
+        self.folder.trial(name).fail(sentence)
         self._failed += 1
         self.say(f"{name}: failed: {sentence}")
         if self.max_failures is not None and self._failed > self.max_failures:
@@ -203,13 +203,13 @@ class Study:
 
     def _why(self, ended: Ended) -> str:
         """Why a trial failed: what its run says, else the last line that it printed."""
-        status = runs.Run(self.folder.trial(ended.name)).status()
+        status = self.folder.trial(ended.name).run.status()
         message = status.get("message")
         if status.get("status") == "failed" and isinstance(message, str) and message:
             return message
         if ended.code is None or ended.code < 0:
             return f"{_end_in_words(ended)}, {TRIES} times"
-        log = self.folder.log(ended.name)
+        log = self.folder.trial(ended.name).log
         lines = []
         if log.exists():
             text = log.read_text(encoding="utf-8", errors="replace")
@@ -302,7 +302,7 @@ def read_trial(study: StudyFolder, name: str) -> Any:
     """
     from gradnas.tasks import TRAIN_CONFIGS
 
-    path = study.planned(name)
+    path = study.trial(name).planned
     description = read_object(path)
     classes: dict[str, Any] = {**SEARCH_CONFIGS, **TRAIN_CONFIGS}
     cls = classes.get(str(description.get("type")))

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gradnas import runs
-from gradnas.architectures.base import Architecture
-from gradnas.architectures.registry import load_architecture
 from gradnas.config import JsonObject, from_json, read_object, to_json
 from gradnas.files import strays
 from gradnas.runs.checkpoint import changed_settings
 from gradnas.runs.names import LOCK
 from gradnas.study.plan import StudySettings, phase_of
+from gradnas.study.trial_folder import TrialFolder
 from gradnas.tasks import SEARCH_CONFIGS
 
 SETTINGS = "study.json"
@@ -98,7 +97,8 @@ class StudyFolder:
         now = to_json(settings)
         assert isinstance(now, dict)
         if self.is_begun:
-            before = to_json(self._as_written_now())
+            # How it was named (a path from elsewhere, perhaps) says nothing that the rest does not.
+            before = to_json(replace(self._as_written_now(), what=settings.what))
             changes = changed_settings(before, now)
             if changes:
                 named = "; ".join(changes[:NAMED_CHANGES])
@@ -126,34 +126,15 @@ class StudyFolder:
 
     # ---- its trials ------------------------------------------------------------------------------
 
-    def plan(self, name: str, config: JsonObject) -> None:
-        """Write down the configuration of a trial."""
-        path = self.planned(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            runs.write_json(path, config)
+    def trial(self, name: str) -> TrialFolder:
+        """A trial by its name, planned or not."""
+        return TrialFolder(self.path, name)
 
-    def planned(self, name: str) -> Path:
-        """Where the configuration of a trial is."""
-        return self.path / "plan" / f"{name}.json"
-
-    def trial(self, name: str) -> Path:
-        """The run folder of a trial."""
-        return self.path / "trials" / name
-
-    def log(self, name: str) -> Path:
-        """Where what a trial prints goes."""
-        return self.path / "logs" / f"{name}.txt"
-
-    def failure(self, name: str) -> Path:
-        """Where it is written down that a trial failed."""
-        return self.path / "failed" / f"{name}.json"
-
-    def fail(self, name: str, sentence: str) -> None:
-        """Write down that a trial failed."""
-        path = self.failure(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, {"sentence": sentence})
+    def names(self) -> list[str]:
+        """The trials that were planned, searches first."""
+        found = [path.stem for path in (self.path / "plan").glob("*-*.json")]
+        order = {"search": 0, "short": 1, "final": 2}
+        return sorted(found, key=lambda name: (order[phase_of(name)], name))
 
     def forget_failures(self) -> list[str]:
         """Let the trials that failed be tried again; returns their names."""
@@ -162,28 +143,3 @@ class StudyFolder:
             path.unlink()
             names.append(path.stem)
         return names
-
-    def names(self) -> list[str]:
-        """The trials that were planned, searches first."""
-        found = [path.stem for path in (self.path / "plan").glob("*-*.json")]
-        order = {"search": 0, "short": 1, "final": 2}
-        return sorted(found, key=lambda name: (order[phase_of(name)], name))
-
-    def is_over(self, name: str) -> bool:
-        """Whether a trial has finished or failed."""
-        return self.is_finished(name) or self.failure(name).exists()
-
-    def is_finished(self, name: str) -> bool:
-        """Whether a trial has finished."""
-        return runs.Run(self.trial(name)).status().get("status") == "finished"
-
-    def architecture(self, name: str) -> Architecture:
-        """What a finished search has found, or what a training is of."""
-        return load_architecture(self.trial(name) / runs.GENOTYPE)
-
-    def result(self, name: str, key: str) -> float | None:
-        """A number of the results of a finished trial."""
-        if not self.is_finished(name):
-            return None
-        value = runs.Run(self.trial(name)).result(key)
-        return float(value) if isinstance(value, (int, float)) else None

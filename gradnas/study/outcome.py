@@ -116,9 +116,9 @@ def measure_of(study: StudyFolder) -> Measure:
 
 def found(study: StudyFolder, search: str) -> list[Architecture]:
     """What a finished search has found: its result, then the candidates that were asked for."""
-    architectures = [study.architecture(search)]
+    architectures = [study.trial(search).architecture()]
     wanted = study.settings.candidates
-    verdict = runs.Run(study.trial(search)).result("verdict") if wanted else None
+    verdict = study.trial(search).run.result("verdict") if wanted else None
     if isinstance(verdict, dict):
         space: Any = _space(study, search)
         for text in _texts(verdict)[:wanted]:
@@ -141,7 +141,7 @@ def _texts(verdict: JsonObject) -> list[str]:
 
 
 def _space(study: StudyFolder, search: str) -> Any:
-    path = study.trial(search) / runs.CONFIG
+    path = study.trial(search).path / runs.CONFIG
     config = read_object(path)
     cls = SEARCH_CONFIGS.get(str(config.get("type")))
     if cls is None:
@@ -170,15 +170,21 @@ def chosen(candidates: Sequence[Candidate], measure: Measure) -> Candidate | Non
     return best
 
 
+def searches_of(study: StudyFolder, method: str) -> list[str]:
+    """The names of all searches of a method."""
+    settings = study.settings
+    numbers = range(settings.seed, settings.seed + settings.seeds)
+    return [plan.search_name(method, number) for number in numbers]
+
+
 def searched_candidates(study: StudyFolder, method: str, key: str) -> list[Candidate]:
     """The architectures that the searches of a method have found so far."""
     candidates = []
-    for number in range(study.settings.seeds):
-        search = plan.search_name(method, study.settings.seed + number)
-        if not study.is_finished(search):
+    for search in searches_of(study, method):
+        if not study.trial(search).is_finished:
             continue
         for architecture in found(study, search):
-            short = study.result(plan.short_name(architecture), key)
+            short = study.trial(plan.short_name(architecture)).result(key)
             candidates.append(Candidate(architecture, search, short))
     return candidates
 
@@ -187,7 +193,7 @@ def random_candidates(study: StudyFolder, number: int, key: str) -> list[Candida
     """The first so many random architectures."""
     candidates = []
     for k, architecture in enumerate(study_random(study)[:number]):
-        short = study.result(plan.short_name(architecture), key)
+        short = study.trial(plan.short_name(architecture)).result(key)
         candidates.append(Candidate(architecture, f"random {k}", short))
     return candidates
 
@@ -229,29 +235,22 @@ def _arm(study: StudyFolder, name: str, candidates: list[Candidate], measure: Me
     best = chosen(candidates, measure)
     finals = []
     final_cost = 0.0
-    names = [candidate.found_by for candidate in candidates]
-    searches = [own for own in dict.fromkeys(names) if own.startswith("search-")]
+    searches = searches_of(study, name) if name in settings.methods else []
     shorts = dict.fromkeys(plan.short_name(own.architecture) for own in candidates)
     trials = [*searches, *shorts]
-    if not name.startswith(RANDOM):
-        for number in range(settings.seeds):
-            search = plan.search_name(name, settings.seed + number)
-            if search not in trials:
-                trials.append(search)
     if best is not None:
         for number in range(settings.finals):
             final = plan.final_name(best.architecture, number)
-            value = study.result(final, f"test_{measure.key}")
+            value = study.trial(final).result(f"test_{measure.key}")
             if value is not None:
                 finals.append(value)
             final_cost += cost_of(study, final)
             trials.append(final)
-    cost = sum(cost_of(study, own) for own in [*searches, *shorts])
+    cost = sum(cost_of(study, own) for own in [*searches, *shorts])  # of what failed, too
     failed = []
     for trial in trials:
-        path = study.failure(trial)
-        if path.exists():
-            failed.append((trial, str(read_object(path).get("sentence", ""))))
+        if study.trial(trial).has_failed:
+            failed.append((trial, study.trial(trial).sentence))
     return Arm(
         name, tuple(candidates), best, Sample(tuple(finals)), cost, final_cost, tuple(failed)
     )
@@ -280,9 +279,7 @@ def outcome_of(study: StudyFolder) -> Outcome:
             continue
         random, _ = beside[method]
         against[method] = (random, _difference(arms[method].finals, arms[random].finals))
-        ours = [own.short for own in arms[method].candidates if own.short is not None]
-        theirs = [own.short for own in arms[random].candidates if own.short is not None]
-        searched[method] = _difference(Sample(tuple(ours)), Sample(tuple(theirs)))
+        searched[method] = _difference(_shorts(arms[method]), _shorts(arms[random]))
 
     pairs = {}
     for arm in arms.values():
@@ -293,6 +290,18 @@ def outcome_of(study: StudyFolder) -> Outcome:
     return Outcome(
         study.settings, measure, tuple(arms.values()), against, searched, tau, len(pairs)
     )
+
+
+def _shorts(arm: Arm) -> Sample:
+    """What an arm reached before any choice, a value for each search or draw.
+
+    The further candidates of a search say nothing independent of it.
+    """
+    first: dict[str, float] = {}
+    for own in arm.candidates:
+        if own.short is not None:
+            first.setdefault(own.found_by, own.short)
+    return Sample(tuple(first.values()))
 
 
 def _difference(first: Sample, second: Sample) -> Difference | None:

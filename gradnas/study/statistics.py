@@ -173,7 +173,7 @@ def sentence(found: Difference, first: str, second: str, measure: Measure) -> st
     interval = f"95% interval of the difference {low:+.2f} to {high:+.2f}{unit}; {counts}"
     if found.is_shown:
         return f"the data show a difference: {first} is {by} than {second} ({interval})"
-    return f"the data show no difference between {first} and {second} ({interval})"
+    return f"the data do not show a difference between {first} and {second} ({interval})"
 
 
 def rank_agreement(pairs: Sequence[tuple[float, float]]) -> float | None:

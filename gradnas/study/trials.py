@@ -55,7 +55,7 @@ def cost_of(study: StudyFolder, name: str) -> float:
 
     What a killed trial lost, and did again, counts once; the start of a process does not.
     """
-    run = runs.Run(study.trial(name))
+    run = study.trial(name).run
     key = "cpu_seconds" if _is_on_cpu(run) else "seconds"
     return _total(run, key)
 
@@ -69,16 +69,17 @@ def _is_on_cpu(run: runs.Run) -> bool:
 
 def state_of(study: StudyFolder, name: str, key: str) -> TrialState:
     """How far a trial has come; `key` is the result that is its value."""
-    run = runs.Run(study.trial(name))
+    trial = study.trial(name)
+    run = trial.run
     status = run.status()
     seconds = _total(run, "seconds")
     state = "waiting"
     sentence = ""
     if status.get("status") == "finished":
         state = "finished"
-    elif study.failure(name).exists():
+    elif trial.has_failed:
         state = "failed"
-        sentence = str(read_object(study.failure(name)).get("sentence", ""))
+        sentence = trial.sentence
     elif is_at_work(status):
         state = "running"
     elif status:
@@ -88,10 +89,10 @@ def state_of(study: StudyFolder, name: str, key: str) -> TrialState:
         phase_of(name),
         state,
         epoch=len(run.records(runs.METRICS)),
-        epochs=_planned_epochs(study.planned(name)),
+        epochs=_planned_epochs(trial.planned),
         seconds=seconds,
         cost=cost_of(study, name) if status else 0.0,
-        value=study.result(name, key),
+        value=trial.result(key),
         sentence=sentence,
     )
 

@@ -7,8 +7,11 @@ import sys
 import time
 
 import pytest
+import torch
 
-from gradnas.engines import Job, LocalEngine
+from gradnas.cli.commands.study import StudyCommand
+from gradnas.cli.study_engines import devices_of
+from gradnas.engines import Job, LocalEngine, local
 from gradnas.engines import ray as ray_engine
 
 
@@ -72,6 +75,66 @@ def test_what_is_at_work_is_asked_to_stop_at_the_end(tmp_path):
     assert time.monotonic() - began < 50
     assert log.read_text() == "ready\nsaved\n"
     assert not (tmp_path / "logs" / "later.txt").exists()
+
+
+def test_ctrl_c_once_more_stops_at_once(tmp_path, monkeypatch):
+    program = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    engine = LocalEngine(1)
+    engine.submit(job(tmp_path, "deaf", program))
+    log = tmp_path / "logs" / "deaf.txt"
+    while not (log.exists() and "ready" in log.read_text()):
+        time.sleep(0.02)
+    wait_for = local.wait_for
+    calls = []
+
+    def interrupted(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return wait_for(*arguments, **named)
+
+    monkeypatch.setattr(local, "wait_for", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.cancel()
+    assert time.monotonic() - began < 30 and len(calls) == 2  # not the minute that it may save
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "seen", "devices"),
+    [
+        ({}, None, ["0", "1", "2"]),
+        ({}, "4,7,9", ["4", "7", "9"]),
+        ({"devices": "2, 0"}, "4,7,9", ["9", "4"]),
+        ({"devices": "0,0"}, None, ["0", "0"]),
+        ({"engine": "ray"}, None, []),
+        ({"devices": "0,3"}, None, "there is no device 3; the 3 that"),
+        ({"devices": "x"}, None, "are numbers with commas"),
+    ],
+)
+def test_each_trial_gets_one_of_the_devices(options, seen, devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    command = StudyCommand(what="digits", **options)
+    if isinstance(devices, str):
+        with pytest.raises(ValueError, match=devices):
+            devices_of(command, "auto", torch.device("cuda"))
+        return
+    assert devices_of(command, "auto", torch.device("cuda")) == devices
+    # One that is named belongs to all, and none can be dealt out.
+    if command.devices is None:
+        assert devices_of(command, "cuda:1", torch.device("cuda:1")) == []
+    else:
+        with pytest.raises(ValueError, match="are on --device cuda:1"):
+            devices_of(command, "cuda:1", torch.device("cuda:1"))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])

@@ -9,11 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import in_process
 import pytest
+from in_process import InProcess
 
 from gradnas import runs
 from gradnas.cli import main, study, study_trial
-from gradnas.engines import Ended, Engine
+from gradnas.study import plan
 from gradnas.study.folder import StudyFolder
 from gradnas.study.outcome import outcome_of, results_of
 
@@ -24,41 +26,10 @@ SMALL = ["--seeds", "2", "--finals", "2", "--epochs", "2", "--final-epochs", "6"
 SMALL += ["--batch-size", "32", "--threads", "1", "--device", "cpu", "--methods", "default,gdas"]
 
 
-class InProcess(Engine):
-    """Does each job as it is submitted; some never end, as if the study were killed."""
-
-    def __init__(self, most=None, lose=()):
-        self.done = []
-        self.ended = []
-        self.most = most
-        self.lose = dict.fromkeys(lose, 0)
-
-    def submit(self, job):
-        if self.most is not None and len(self.done) >= self.most:
-            raise KeyboardInterrupt
-        assert job.command[1:5] == ("-m", "gradnas", "study", "trial")
-        code = -9
-        if job.name in self.lose:
-            self.lose[job.name] += 1
-        else:
-            code = main(list(job.command[3:]))
-            self.done.append(job.name)
-        self.ended.append(Ended(job.name, code))
-
-    def wait(self, seconds):
-        ended = self.ended
-        self.ended = []
-        return ended
-
-    def cancel(self):
-        pass
-
-
 def carried_out(monkeypatch, out, *options, engine=None, what=TASK):
     """The exit code of a study, and the trials that were done for it."""
-    engine = engine or InProcess()
-    monkeypatch.setattr(study, "_engine", lambda *_: engine)
-    return main(["study", what, "--out", str(out), *SMALL, *options]), engine.done
+    arguments = [what, "--out", str(out), *SMALL, *options]
+    return in_process.carried_out(monkeypatch, arguments, engine)
 
 
 def digests(out):
@@ -119,6 +90,7 @@ def test_what_is_written_is_what_came_out(finished):
     for name in folder.names():
         assert f'href="trials/{name}/"' in page
     assert "<svg" in page and "data:image/svg+xml" in page
+    assert "up to 10% of such studies" in page  # 1 - 0.95^2, of two methods
 
 
 def test_the_test_data_are_for_the_final_trainings(finished):
@@ -147,6 +119,9 @@ def test_a_second_start_runs_nothing(finished, monkeypatch):
     before = digests(out)
     code, done = carried_out(monkeypatch, out)
     assert (code, done) == (0, []) and digests(out) == before
+    # The same task, named from elsewhere.
+    monkeypatch.chdir(Path(TASK).parent)
+    assert carried_out(monkeypatch, out, what=Path(TASK).name) == (0, [])
 
 
 def test_a_study_that_is_stopped_ends_the_same(finished, monkeypatch, tmp_path):
@@ -185,6 +160,10 @@ def test_other_settings_need_another_folder(finished, monkeypatch, capsys):
     assert "other settings" in said and "weights.lr was" in said
     assert carried_out(monkeypatch, out, "--methods", "default") == (2, [])
     assert "methods.gdas" in capsys.readouterr().err
+    # Options of a search change every method.
+    assert carried_out(monkeypatch, out, "--alpha-lr", "0.1") == (2, [])
+    said = capsys.readouterr().err
+    assert "default.alphas" in said and "gdas.alphas" in said
 
 
 def copy_without(finished, out, *trials):
@@ -215,6 +194,41 @@ def test_a_failed_trial_is_a_row(finished, monkeypatch, tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("phase", ["short", "final"])
+def test_a_training_that_fails_is_a_row(finished, monkeypatch, tmp_path, phase):
+    chosen = outcome_of(StudyFolder.open(finished[0])).arm("random").chosen.architecture
+    names = {"short": plan.short_name(chosen), "final": plan.final_name(chosen, 1)}
+    out = copy_without(finished, tmp_path / "lost", names[phase])
+    code, _ = carried_out(monkeypatch, out, engine=InProcess(lose=[names[phase]]))
+    arm = outcome_of(StudyFolder.open(out)).arm("random")
+    assert code == 0 and [name for name, _ in arm.failed] == [names[phase]]
+    if phase == "short":  # another one is chosen of those that are left
+        assert arm.chosen.architecture != chosen and arm.finals.n == 2
+    else:
+        assert arm.chosen.architecture == chosen and arm.finals.n == 1
+        said = json.loads((out / runs.RESULTS).read_text())["sentences"]
+        assert any("nobody can say" in text or "the same architecture" in text for text in said)
+
+
+def test_one_study_at_a_time_in_a_folder(finished, monkeypatch, capsys):
+    out, _ = finished
+    held = threading.Event()
+    over = threading.Event()
+
+    def work():
+        with runs.locked(out):
+            held.set()
+            over.wait(30)
+
+    other = threading.Thread(target=work)
+    other.start()
+    held.wait(30)
+    assert carried_out(monkeypatch, out) == (2, [])
+    over.set()
+    other.join()
+    assert f"works in {out} already" in capsys.readouterr().err
+
+
 def test_too_many_failures_end_the_study(finished, monkeypatch, tmp_path, capsys):
     out = copy_without(finished, tmp_path / "lost", "search-gdas-0", "search-gdas-1")
     engine = InProcess(lose=["search-gdas-0", "search-gdas-1"])
@@ -235,7 +249,7 @@ def test_the_numbers_of_random_search_follow_from_the_costs(finished, monkeypatc
         line = {"epoch": 0, "seconds": 99.0, "cpu_seconds": seconds}
         (trial / runs.TIMINGS).write_text(json.dumps(line) + "\n")
     options = [text for text in SMALL if text not in ("--random", "3")]
-    monkeypatch.setattr(study, "_engine", lambda *_: InProcess())
+    monkeypatch.setattr(study, "engine_of", lambda *_: InProcess())
     assert main(["study", TASK, "--out", str(out), *options]) == 0
 
     shorts = {}
@@ -311,6 +325,14 @@ def test_a_folder_that_another_process_holds_is_waited_for(finished, monkeypatch
         (["study", "digits", "--training", "no-recipe"], "unknown recipe 'no-recipe'"),
         (["study", "digits", "--methods", "gumbel+unrolled:mode=x"], "mode must be"),
         (["study", "digits", "--hidden", "7"], "no setting of ConvCell"),
+        (["study", "digits", "--methods", "gdas", "--relaxation", "sigmoid"], "in --methods"),
+        (["study", "digits", "--methods", "snas,SNAS+first-order"], "no Relaxation is called"),
+        (["study", "digits", "--methods", "softmax,Softmax"], "twice: in folders both are"),
+        (["study", "digits", "--budget-macs", "1e4", "--budget-params", "9"], "can hold"),
+        (["study", "text", "--budget-params", "9"], "is for searches on images"),
+        (["study", "digits", "--devices", "0"], "this machine has no usable CUDA device"),
+        (["study", "digits", "--devices", "0", "--device", "cpu"], "are on --device cpu"),
+        (["study", "status", "RUN", "--seeds", "3"], "--seeds is no option of gradnas study stat"),
         (["study", "digits", "--tensorboard"], "leave out --tensorboard"),
         (["study", "digits", "--engine", "ray"], "pip install 'gradnas[ray]'"),
         (["study", "digits", "--engine", "slurm"], "pip install 'gradnas[slurm]'"),

@@ -24,16 +24,9 @@ from gradnas.settings.limits import CostLimits
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SearchOptions(RunOptions):
+class _OptionsBeforeCosts(RunOptions):
     """Options of a search, before those of its cost."""
 
-    recipe: Annotated[
-        Positional[str], arg(metavar="RECIPE|CONFIG.json|MY_TASK.py", help_behavior_hint="")
-    ]
-    """Recipe, path of a config.json, or file with a task of your own, which is run (MY_TASK.py:NAME
-    where it is not called task)."""
-    task: TaskFile = None
-    """Of a config.json of such a search: the file."""
     valid_augment: Flag = None
     """Augment the alphas' images too, as the original code does."""
     warmup_epochs: Whole = None
@@ -69,8 +62,6 @@ class _SearchOptions(RunOptions):
     """How the decision is had in the end: strongest, or perturbation-selection, which leaves out
     one operation after the other in the last epochs, with fields as in
     perturbation-selection:interval=1,learn_alphas=false."""
-    imports: Imports = None
-    """Modules with classes of your own that a CONFIG.json names."""
     reinforce: Whole = None
     """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
     through the network."""
@@ -80,21 +71,36 @@ class _SearchOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchCommand(CostLimits, _SearchOptions):
+class SearchOptions(CostLimits, _OptionsBeforeCosts):
+    """What changes the configuration of a search, whoever makes searches."""
+
+    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
+    """How a target enters the loss: as a factor, or as a term."""
+
+
+# Like the other options, limits that were not given show what they take and no default.
+SearchOptions.__annotations__.update({limit.name: Number for limit in fields(CostLimits)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand(SearchOptions):
     """Search for an architecture: by recipe (see `gradnas recipes`) or from the config.json of a
     run."""
 
     work = "gradnas.cli.search:search"
 
-    form: Annotated[Literal["mul#log", "add#linear"] | None, arg(help_behavior_hint="")] = None
-    """How a target enters the loss: as a factor, or as a term."""
+    recipe: Annotated[
+        Positional[str], arg(metavar="RECIPE|CONFIG.json|MY_TASK.py", help_behavior_hint="")
+    ]
+    """Recipe, path of a config.json, or file with a task of your own, which is run (MY_TASK.py:NAME
+    where it is not called task)."""
+    task: TaskFile = None
+    """Of a config.json of such a search: the file."""
+    imports: Imports = None
+    """Modules with classes of your own that a CONFIG.json names."""
     estimate: Flag = None
     """Only say how much memory and time the search would take here, from a few steps; makes no run
     folder."""
     truth: Truth = None
     """What each architecture of the space reaches when it is trained (.npz or .csv, see the guide):
     what is found is looked up there, after every epoch too."""
-
-
-# Like the other options, limits that were not given show what they take and no default.
-SearchCommand.__annotations__.update({limit.name: Number for limit in fields(CostLimits)})

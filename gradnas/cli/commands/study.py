@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradnas.cli.options import Flag, Imports, Number, RunOptions, TaskFile, Text, Truth, Whole
+from gradnas.cli.commands.search import SearchOptions
+from gradnas.cli.options import Flag, Imports, Number, TaskFile, Text, Truth, Whole
 
 EngineName = Literal["local", "ray", "slurm"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyCommand(RunOptions):
+class StudyCommand(SearchOptions):
     """Several searches of each method, the best found chosen by short trainings, then final ones;
     beside them random search at equal cost. Also: gradnas study status DIR, gradnas study report
     DIR."""
@@ -30,7 +31,7 @@ class StudyCommand(RunOptions):
     folder: Annotated[Positional[Path | None], arg(metavar="DIR", help_behavior_hint="")] = None
     """After status and report: the folder of the study."""
     methods: Text = None
-    """What is compared, with commas between: default (the recipe as it is), darts,
+    """What is compared, with commas between: default (the recipe, as options change it), darts,
     darts-first-order, snas, gdas, fairdarts, proxylessnas, or RELAXATION+GRADIENT as in
     gumbel:hard=false+first-order. Random search is always there. By default: default."""
     seeds: Whole = None
@@ -52,9 +53,9 @@ class StudyCommand(RunOptions):
     imports: Imports = None
     """Modules with classes of your own that a CONFIG.json or a method names."""
     workers: Whole = None
-    """Trials at once; by default as many as cores (or as devices that are named)."""
+    """Trials at once; by default as many as cores, on CUDA as devices."""
     devices: Text = None
-    """Numbers of CUDA devices, as in 0,1: each trial gets one of them."""
+    """Numbers of CUDA devices, as in 0,1: each trial gets one of them; by default one of all."""
     engine: Annotated[EngineName | None, arg(help_behavior_hint="")] = None
     """Where trials run: local (processes of this machine), ray or slurm."""
     address: Text = None
