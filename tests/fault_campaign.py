@@ -221,8 +221,8 @@ class Campaign:
             wrong = "other bytes"
         elif any(code > 0 for code in codes) and not said.strip():
             wrong = "says nothing"
-        elif "Traceback" in said and fault.kind != "raise":
-            wrong = f"a trace is no sentence: {said.strip()[-300:]}"
+        elif any(code > 0 for code in codes) and "gradnas: " not in said and fault.kind == "full":
+            wrong = f"no sentence: {said.strip()[-300:]}"
         shutil.rmtree(out, ignore_errors=True)
         return {
             "program": case.name,

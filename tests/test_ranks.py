@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import ranks
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from gradnas import distributed
 from gradnas.modules.synchronised import synchronised_batch_norm, synchronised_norms
@@ -59,6 +60,30 @@ def test_the_norm_is_that_of_torch():
     with synchronised_norms():  # which changes nothing here
         again = torch.nn.functional.batch_norm(x, None, None, training=True)
     assert torch.equal(again, torch.nn.functional.batch_norm(x, None, None, training=True))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_what_is_computed_again_is_synchronised_again(reentrant, monkeypatch):
+    torch.manual_seed(0)
+    part = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Tanh())
+    x = torch.randn(5, 3, requires_grad=True)
+
+    def gradient(checkpointed):
+        y = checkpoint(part, x, use_reentrant=reentrant) if checkpointed else part(x)
+        part.zero_grad()
+        y.pow(2).sum().backward()
+        return [own.grad.clone() for own in part.parameters()]
+
+    plain = gradient(False)
+    calls = []
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    # The other rank has the same share: sums over both are twice those of this one.
+    monkeypatch.setattr(distributed, "sum_with_autograd", lambda own: calls.append(1) or 2 * own)
+    with synchronised_norms():
+        found = gradient(True)
+    assert len(calls) == 4  # sum and squares, in forward and once more in backward
+    for one, other in zip(found, plain, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_a_checkpoint_keeps_what_ranks_have_apart(monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -53,10 +54,46 @@ def synchronised_norms() -> Iterator[None]:
         return
     _at_work = True
     try:
-        with _OverRanks():
+        with _OverRanks(), _also_when_run_again():
             yield
     finally:
         _at_work = False
+
+
+@contextmanager
+def _also_when_run_again() -> Iterator[None]:
+    """Within, what `torch.utils.checkpoint` runs again in backward is synchronised there, too.
+
+    torch takes a mode away for the time of a call that it was told of, and a backward pass is one.
+    """
+    module: Any = torch.utils.checkpoint
+    # Not public: every form of checkpointing goes through these two.
+    names = ("_checkpoint_without_reentrant_generator", "CheckpointFunction")
+    generator, reentrant = (getattr(module, name) for name in names)
+
+    def synchronised(function: Callable[..., Any], *settings: Any, **named: Any) -> Any:
+        return generator(_again(function), *settings, **named)
+
+    class Applied:
+        @staticmethod
+        def apply(function: Callable[..., Any], *settings: Any) -> Any:
+            return reentrant.apply(_again(function), *settings)
+
+    for name, own in zip(names, (synchronised, Applied), strict=True):
+        setattr(module, name, own)
+    try:
+        yield
+    finally:
+        setattr(module, names[0], generator)
+        setattr(module, names[1], reentrant)
+
+
+def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **named: Any) -> Any:
+        with _OverRanks():
+            return function(*args, **named)
+
+    return run
 
 
 class _OverRanks(TorchFunctionMode):
