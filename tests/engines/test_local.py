@@ -11,7 +11,7 @@ import torch
 
 from gradnas.cli.commands.study import StudyCommand
 from gradnas.cli.study_engines import devices_of
-from gradnas.engines import Job, LocalEngine, local
+from gradnas.engines import Job, LocalEngine, local, warm
 from gradnas.engines import ray as ray_engine
 
 
@@ -104,6 +104,25 @@ def test_ctrl_c_once_more_stops_at_once(tmp_path, monkeypatch):
         engine.cancel()
     assert time.monotonic() - began < 30 and len(calls) == 2  # not the minute that it may save
     engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are for Linux alone")
+def test_a_fork_is_as_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "IMPORTED", ())  # the server of a test need not be quick
+    environment = {**os.environ, "OMP_NUM_THREADS": "3", "GRADNAS_ENDS_WITH": "1"}
+    found = {}
+    for name, arguments in {"all": (), "wrong": ("sreach", "digits")}.items():
+        own = Job(name, (*warm.PROGRAM, *arguments), tmp_path / "logs" / f"{name}.txt", threads=3)
+        process = warm.fork(own, environment)
+        while (code := process.wait_for(60)) is None:
+            continue
+        found[name] = (code, own.log.read_text())
+    assert found["all"][0] == 0 and "gradnas search digits" in found["all"][1]
+    assert found["wrong"][0] == 2 and "did you mean" in found["wrong"][1]
+    assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"] != "3"
+    # Tests are no command of gradnas, and the main module of anybody's program is not run again.
+    assert not warm.is_possible(own)
 
 
 @pytest.mark.parametrize(
