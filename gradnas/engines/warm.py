@@ -23,7 +23,14 @@ from gradnas.engines.base import ENDS_WITH, THREADS, Job, opened_log, python
 
 PROGRAM = python("-m", "gradnas")
 # What trials import sooner or later; the latter where the study itself has them.
-IMPORTED = ("gradnas.cli.study_trial", "gradnas.pictures.plots", "torch._dynamo")
+IMPORTED = (
+    "gradnas.cli.study",
+    "gradnas.cli.study_trial",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+    "safetensors.torch",
+    "torch._dynamo",
+)
 PERHAPS = ("pandas", "pyarrow.parquet", "sklearn.datasets", "PIL.Image")
 
 # Of the processes of one fork server; two that ask at once for the end of one would both read it.

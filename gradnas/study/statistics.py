@@ -153,18 +153,19 @@ def sentence(found: Difference, first: str, second: str, measure: Measure) -> st
     size = abs(found.difference)
     is_better = (found.difference > 0) == measure.higher_is_better
     unit = " points" if measure.unit == "%" else measure.unit
-    by = f"{measure.scale * size:.2f}{unit} {'better' if is_better else 'worse'} on average"
+    than = f"{measure.scale * size:.2f}{unit} {'better' if is_better else 'worse'} on average than"
+    by = "on average equal to" if found.difference == 0 else than
     counts = f"{found.first.n} and {found.second.n} final trainings"
-    if found.difference == 0 and not found.has_interval:
+    if len({*found.first.values, *found.second.values}) == 1:
         return f"{first} and {second} are alike to the last digit ({counts})"
     if min(found.first.n, found.second.n) < 2:
         return (
-            f"{first} is {by} than {second}, but with {counts} nobody can say whether another "
+            f"{first} is {by} {second}, but with {counts} nobody can say whether another "
             "training would show the same: give --finals 3 or more"
         )
     if not found.has_interval:
         return (
-            f"{first} is {by} than {second}, and neither varies between its trainings ({counts}): "
+            f"{first} is {by} {second}, and neither varies between its trainings ({counts}): "
             "whether that is chance cannot be told from them"
         )
     assert found.low is not None and found.high is not None
@@ -172,7 +173,7 @@ def sentence(found: Difference, first: str, second: str, measure: Measure) -> st
     high = measure.scale * found.high
     interval = f"95% interval of the difference {low:+.2f} to {high:+.2f}{unit}; {counts}"
     if found.is_shown:
-        return f"the data show a difference: {first} is {by} than {second} ({interval})"
+        return f"the data show a difference: {first} is {by} {second} ({interval})"
     return f"the data do not show a difference between {first} and {second} ({interval})"
 
 
