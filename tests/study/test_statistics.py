@@ -46,7 +46,7 @@ def test_the_interval_is_welchs():
         ([0.9, 0.9], [0.8, 0.9], ACCURACY, "the data do not show a difference between a and b"),
         ([0.9, 0.9, 0.9], [0.80, 0.81, 0.79], ACCURACY, "a difference: a is 10.00 points better"),
         ([0.80, 0.81, 0.79], [0.9, 0.9, 0.9], ACCURACY, "a difference: a is 10.00 points worse"),
-        ([0.8, 0.9], [0.85], ACCURACY, "a is on average equal to b, but with 2 and 1 final"),
+        ([0.25, 0.75], [0.5], ACCURACY, "a is on average equal to b, but with 2 and 1 final"),
         ([0.9], [0.8], ACCURACY, "with 1 and 1 final trainings nobody can say"),
         ([0.9, 0.9], [0.9, 0.9], ACCURACY, "alike to the last digit"),
     ],
