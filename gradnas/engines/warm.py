@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -117,10 +118,7 @@ def _in_fork(job: Job, environment: dict[str, str], reader: Connection) -> None:
     os.chdir(job.directory)
     threading.Thread(target=_end_with, args=(reader,), daemon=True).start()
     sys.argv = ["gradnas", *job.command[len(PROGRAM) :]]
-
-    from gradnas.cli import main
-
-    sys.exit(main(sys.argv[1:]))
+    runpy.run_module("gradnas", run_name="__main__", alter_sys=True)  # as `python -m gradnas`
 
 
 def _end_with(reader: Any) -> None:
