@@ -283,6 +283,7 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
     import zipfile
 
     data = io.BytesIO(read_file(path))
+    columns: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(data) as archive:
             large = [e.filename for e in archive.infolist() if e.file_size > MOST_BYTES]
