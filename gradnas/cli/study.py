@@ -103,7 +103,7 @@ def _begin(command: StudyCommand) -> None:
     division = config.division_for(data, config.seed)
     config = replace_known(config.divided_as(division), threads=threads)
     methods = _methods(command, config)
-    settings = _settings(command, config, division, data, task, methods)
+    settings = _settings(command, config, division, data, task, methods, threads)
     _check_methods(methods, command.what, data)
 
     with engine_of(command, name, workers, devices, settings, folder) as engine:
@@ -223,6 +223,7 @@ def _settings(
     data: object,
     task: str | None,
     methods: Mapping[str, SearchSettings],
+    threads: int,
 ) -> StudySettings:
     written: dict[str, Any] = {}
     for name, own in methods.items():
@@ -245,7 +246,7 @@ def _settings(
         final_epochs=final,
         training=recipe,
         division=division,
-        threads=config.threads,
+        threads=threads,
         random=command.random,
         candidates=command.candidates or 0,
         methods=written,
