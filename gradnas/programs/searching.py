@@ -41,8 +41,10 @@ def prepared_search(config: SearchSettings, data: object, device: torch.device) 
     """
     conditions()
     kind = kind_of(config)
-    kind.check_search(config, data, device)
-    return kind.search_task(config, data, device)
+    notes = kind.check_search(config, data, device)
+    task = kind.search_task(config, data, device)
+    task.notes = [*task.notes, *(notes or [])]
+    return task
 
 
 def start_search(

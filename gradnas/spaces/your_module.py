@@ -23,8 +23,11 @@ from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import D, Supernet, Weights
 from gradnas.spaces.chosen import modules_beside, with_chosen
 from gradnas.spaces.copied import copied
+from gradnas.spaces.failing import note_place
 from gradnas.spaces.fast_path import keep_off_fast_path
 from gradnas.spaces.hooks import refuse_what_is_lost
+
+MOST_PLACES = 4  # that a note names
 
 
 class OpenModule(Supernet[D]):
@@ -65,28 +68,35 @@ class OpenModule(Supernet[D]):
                 f"{type(draw).__name__}; an argument of the network's own of that name is given "
                 "by its position"
             )
-        with using(draw), watching():
-            return self.net(*inputs, **named)
+        try:
+            with using(draw), watching():
+                return self.net(*inputs, **named)
+        except Exception as error:
+            note_place(error, self.net)
+            raise
 
     def run_method(
         self, name: str, draw: Draw, inputs: Sequence[Any], named: Mapping[str, Any]
     ) -> Any:
         method = method_of(self.net, name)
-        with using(draw), watching():
-            return method(*inputs, **named)
+        try:
+            with using(draw), watching():
+                return method(*inputs, **named)
+        except Exception as error:
+            note_place(error, self.net)
+            raise
 
     def notes(self) -> list[str]:
-        places: dict[str, int] = {}
-        for module in self.net.modules():
-            if isinstance(module, Choice):
-                assert module.name is not None
-                places[module.name] = places.get(module.name, 0) + 1
         notes = []
-        for name, number in places.items():
-            if number > 1:
+        for name, places in places_in(self.net).items():
+            if len(places) > 1:
+                shown = ", ".join(places[:MOST_PLACES])
+                more = len(places) - MOST_PLACES
+                if more > 0:
+                    shown += f" and {more} more"
                 notes.append(
-                    f"{name}: one decision for {number} places, which have this name; without "
-                    "name= each decides for itself"
+                    f"{name}: one decision for {len(places)} places ({shown}), which have this "
+                    "name; without name= each decides for itself"
                 )
         return notes
 

@@ -72,9 +72,14 @@ class Kind(DataPart[T, D], TrainedPart[T], Generic[S, T, D]):
 
     # -- the beginning of a run --
 
-    def check_search(self, config: S, data: D, device: torch.device) -> None:
-        """ValueError, before there is a run folder, for a search that cannot be."""
+    def check_search(self, config: S, data: D, device: torch.device) -> list[str] | None:
+        """ValueError, before there is a run folder, for a search that cannot be.
+
+        Returns:
+            What is to be said before the first step; None for nothing.
+        """
         del config, data, device
+        return None
 
     def settled(self, config: T, data: D, chosen: Collection[str]) -> tuple[T, list[str]]:
         """The configuration of a training as these data allow it, and what is to be said of that.

@@ -86,7 +86,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
 
     # -- runs --
 
-    def check_search(self, config: TaskSearchConfig, data: Task, device: torch.device) -> None:
+    def check_search(self, config: TaskSearchConfig, data: Task, device: torch.device) -> list[str]:
         check_precision(config.precision, device)
         if config.capture and device.type != "cuda":
             raise ValueError(
@@ -96,7 +96,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
             raise ValueError(
                 "the task brings its own optimiser of the weights: leave --lr and weights= out"
             )
-        check_task_search(config, data, device)
+        return check_task_search(config, data, device)
 
     def following(self, config: TaskTrainConfig, searched: JsonObject) -> TaskTrainConfig:
         if searched.get("type") != TaskSearchConfig.__name__:

@@ -18,6 +18,8 @@ from gradnas.search.bound_net import BoundNet
 from gradnas.search.broadcasts import NoOuterProducts, no_outer_products
 from gradnas.search.checks import check_network, scalar
 from gradnas.search.costs import counted_costs
+from gradnas.spaces.failing import place_of
+from gradnas.spaces.unreached import unreached
 from gradnas.spaces.your_module import ModuleSupernet
 from gradnas.tasks.your_task.calls import TaskCalls, measured
 from gradnas.tasks.your_task.search import (
@@ -32,12 +34,13 @@ from gradnas.tasks.your_task.task import Task
 from gradnas.tasks.your_task.training import ORDER, new_network
 
 
-def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device) -> None:
-    """Try a search out.
+def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device) -> list[str]:
+    """Try a search out, and return what is to be said of choices that did not run.
 
     Raises:
         ValueError: no batch, a model that does not take one, a loss that is no scalar, a measure
-            that is no number, an example that does not fit, a budget that cannot be kept.
+            that is no number, an example that does not fit, a budget that cannot be kept; a choice
+            that cannot run.
     """
     for_weights, for_alphas = task.divided(config.division_of())
     _check_workers(config.data.workers, [for_weights, for_alphas])
@@ -49,8 +52,27 @@ def check_task_search(config: TaskSearchConfig, task: Task, device: torch.device
         for source, stream in ((for_weights, TRAIN_ORDER), (for_alphas, VALID_ORDER)):
             batch = _first_batch(source, config, stream, device)
             _try_out(task, supernet, net, batch, config, device)
+        notes = _check_reached(supernet)
         if config.cost is not None:
             _check_cost(config, task, supernet, device)
+    return notes
+
+
+def _check_reached(supernet: ModuleSupernet) -> list[str]:
+    """After the trial passes. ValueError for a choice that no pass can reach."""
+    never, not_yet = unreached(supernet)
+    if never:
+        what = "a choice" if len(never) == 1 else "choices"
+        raise ValueError(
+            f"{type(supernet.net).__name__} has {what} that no pass reaches: {', '.join(never)}, "
+            "so nothing would decide which operation is taken there: call it in forward, or leave "
+            "it out"
+        )
+    return [
+        f"the choice {text} did not run in a trial of every operation: where it never runs, "
+        "nothing decides which operation is taken there"
+        for text in not_yet
+    ]
 
 
 def steady_notes(config: TaskSearchConfig, task: Task) -> list[str]:
@@ -132,8 +154,11 @@ def _try_out(
                 "; it is called with all of a batch but the last entry, which is the target: a "
                 "loss of (net, batch) calls it as it likes"
             )
+        place = place_of(error, getattr(module, "net", module))
+        at = "" if place is None else f"{place}: "
         raise ValueError(
-            f"the {what} of the task fails on a batch of {in_words(batch)}: {reason(error)}{hint}"
+            f"the {what} of the task fails on a batch of {in_words(batch)}: {at}{reason(error)}"
+            f"{hint}"
         ) from error
     try:
         with cuda_products(config.precision), autocast(config.precision, device):
