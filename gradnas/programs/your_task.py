@@ -37,6 +37,7 @@ from gradnas.search.result import SearchResult
 from gradnas.search.selecting import check_selection
 from gradnas.search.steadying import check_stabilizers
 from gradnas.search.terms import check_terms
+from gradnas.search.verdict import Verdict
 from gradnas.selections import Selection, Strongest
 from gradnas.settings.formats import Guard
 from gradnas.stabilizers import Stabilizer
@@ -91,6 +92,9 @@ class SearchRun(TaskRun):
         state, _ = runs.Run(self.path).load_checkpoint()
         assert state is not None
         live.load_state_dict(state)
+        written = self.results.get("verdict")
+        if written is not None:
+            live.search.take_verdict(_with_decisions(Verdict.from_json(written)))
         return live.search.result()
 
 
@@ -206,6 +210,8 @@ def run_search(
             lambda: searching.start_search(config, folder, task, here, live),
             lambda run: searching.run_search(config, run, task, here, progress, live, on_epoch),
         )
+    if "no_verdict" in results and not progress:  # else it stood there
+        warnings.warn(f"there is no verdict: {results['no_verdict']}", stacklevel=2)
     return SearchRun(run.path, results, config, task)
 
 
@@ -287,6 +293,14 @@ def run_training(
             ),
         )
     return TrainingRun(run.path, results, config)
+
+
+def _with_decisions(verdict: Verdict) -> Verdict:
+    """A verdict from a file, its candidates with the architectures that they are."""
+    candidates = []
+    for own in verdict.candidates:
+        candidates.append(replace(own, decision=Choices.parse(own.text)))
+    return replace(verdict, candidates=tuple(candidates))
 
 
 # -- run folders -----------------------------------------------------------------------------------

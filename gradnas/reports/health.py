@@ -20,7 +20,7 @@ SIGNS = {
     "hessian_eigenvalue": "eigenvalue",
 }
 CAPTION = (
-    "Entropy: of the mixing weights, as a share of that of equal ones, so that 1 is undecided. "
+    "Entropy: of the mixing weights, as a share of that of equal ones, so that 100% is undecided. "
     "Without weights: the share of the operations that are decided which have none; searches by "
     "gradient are known to collapse to these. As 5 epochs ago: the share of the decision that was "
     "the same then. Eigenvalue: the largest one of the Hessian of the validation loss in the "
@@ -37,7 +37,14 @@ def health_section(folder: Folder) -> str:
     if not panels:
         return ""
     sentence = trouble(folder)
-    about = notice(sentence) if sentence is not None else "<p>Nothing was found wrong.</p>"
+    about = "<p>Nothing was found wrong.</p>"
+    if sentence is not None:
+        about = notice(sentence)
+    elif folder.results and "verdict" not in folder.results:
+        about = (
+            "<p>Nothing was found wrong in these signs. There is no verdict: whether what was "
+            "chosen is better than something else was not measured.</p>"
+        )
     caption = CAPTION
     missing = folder.results.get("no_hessian")
     if isinstance(missing, str):
@@ -48,10 +55,11 @@ def health_section(folder: Folder) -> str:
 
 def trouble(folder: Folder) -> str | None:
     """What is wrong with a search, in a sentence: at its end, or after its last epoch."""
-    written = folder.results.get("health")
-    if written is None and not folder.results and folder.metrics.rows:
-        written = folder.metrics.rows[-1].get("health")
-    return _as_sentence(written)
+    found: dict[str, object] = dict(folder.results)
+    if not folder.results and folder.metrics.rows:
+        found = dict(folder.metrics.rows[-1])
+    sentences = [_as_sentence(found.get(key)) for key in ("health", "gap")]
+    return " ".join(text for text in sentences if text is not None) or None
 
 
 def signs(folder: Folder) -> list[str]:
@@ -91,7 +99,7 @@ def _panels(folder: Folder) -> list[Panel]:
     panels = []
     there = [line for line in shares if line.points]
     if there:
-        panels.append(Panel("Shares", there, percent=True, from_zero=True))
+        panels.append(Panel("Shares (%)", there, percent=True, from_zero=True))
     eigenvalues = metrics.series("hessian_eigenvalue")
     if eigenvalues:
         line = Line("", eigenvalues, BLUE)

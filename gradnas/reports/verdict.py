@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradnas.config import counted
 from gradnas.reports.folder import Folder
 from gradnas.reports.parts import escaped, row
+from gradnas.search import verdict_words
 from gradnas.search.verdict import Verdict
 
 CAPTION = (
@@ -35,7 +36,8 @@ def verdict_section(folder: Folder) -> str:
         verdict = Verdict.from_json(written)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    parts = [f"<p>{escaped(verdict.sentence)}</p>", _numbers(verdict)]
+    said = verdict_words.sentence(verdict, typed=True)
+    parts = [f"<p>{escaped(said)}</p>", _numbers(verdict)]
     if verdict.choices:
         parts.append(_choices(verdict))
     caption = CAPTION.format(noun=verdict.measure.noun)

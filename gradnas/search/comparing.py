@@ -64,6 +64,8 @@ class Judge(ABC):
         copying: what making a derived network takes, in passes of the mixture over one example.
         prepared: what was spent before the first architecture is measured, in the same.
         train_size: examples of a step of the weights.
+        of_run: whether the search is that of a program with a run folder, whose user types
+            options and holds no `Search`.
     """
 
     yardstick: Yardstick
@@ -73,6 +75,7 @@ class Judge(ABC):
     copying: float = 0.0
     prepared: float = 0.0
     train_size: int = 0
+    of_run: bool = False
 
     def effort(self, batches: int) -> float:
         """What one architecture takes, in passes of the mixture over one example."""
@@ -146,15 +149,11 @@ def compare(
     if candidates > 1:
         comparison.swaps(None if spare is None else max(int(spare), 0), plan.batches)
     measured_all = comparison.has_all or comparison.num_likeliest >= candidates
-    if limit and limit.share == SHARE:
-        more = f"with candidates={CANDIDATES} they may take {ASKED:.0%}, "
-    else:
-        more = ""
     if limit and not comparison.notes and not (measured_all and len(drawn) >= random):
         comparison.notes.append(
             f"within {limit.share:.0%} of the work of the search {comparison.num_likeliest} of "
             f"{candidates} candidates and {len(drawn)} of {random} random architectures were "
-            f"measured; {more}search.compare measures all"
+            f"measured; {_how_to_measure_more(limit, judge.of_run)}"
         )
     return Verdict(
         measure=judge.yardstick,
@@ -171,6 +170,14 @@ def compare(
         moved=result.moved,
         notes=tuple(comparison.notes),
     )
+
+
+def _how_to_measure_more(limit: Limit, of_run: bool) -> str:
+    asked = f"candidates={CANDIDATES}"
+    if of_run:
+        asked = f"--candidates {CANDIDATES} (in Python {asked})"
+    more = f"with {asked} they may take {ASKED:.0%}, " if limit.share == SHARE else ""
+    return more + ("a longer search allows more" if of_run else "search.compare measures all")
 
 
 class _Comparison:

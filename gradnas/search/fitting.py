@@ -165,10 +165,12 @@ def _epochs(
             lines, verdict = judged()
         if verdict is not None:
             search.take_verdict(verdict)
+            search.health.gap.measure(verdict.measure, verdict.mixture, verdict.derived)
         result = search.result()
         if folder is not None:
             folder.finish(result)
-        for line in [*lines, *health_words.lines(search.health.trouble)]:
+        found = search.health.results()
+        for line in [*lines, *health_words.lines(found.get("health"), found.get("gap"))]:
             bar.say(f"search: {line}")
     return result
 

@@ -20,6 +20,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.runs import Record, State
 from gradnas.search import health_words
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.gap import Gap
 from gradnas.search.passes import Passes
 from gradnas.search.sharpness import LAG, Growth, Sharpness
 from gradnas.search.signals import (
@@ -27,6 +28,7 @@ from gradnas.search.signals import (
     Chance,
     Weightless,
     decided_rows,
+    has_moved,
     relative_entropy,
     weightless,
 )
@@ -84,6 +86,7 @@ class Health:
         sharpness: of its loss in the alphas.
         trouble: what is wrong, in a sentence; None where nothing is.
         news: the same, where it was not so after the epoch before, and there is one to come.
+        gap: between the mixture and the derived network; whoever has measured them tells it.
         stopped: by the guard.
     """
 
@@ -97,6 +100,7 @@ class Health:
         self.stopped: Stop | None = None
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
+        self.gap = Gap()
         self._free = passes.supernet.weightless()
         self._chance = Chance(passes.supernet, self._free, passes.seed)
         self._begin()
@@ -163,6 +167,8 @@ class Health:
             self._kind = kind
             if self.trouble is not None:
                 found["health"] = self.trouble
+            if self.gap.sentence is not None and is_over:
+                found["gap"] = self.gap.sentence
         return found
 
     def _agreement(self) -> float | None:
@@ -183,7 +189,14 @@ class Health:
         if grown is not None:
             return "sharp", health_words.sharp(grown)
         # Within a budget, or with a cost, what has no weights may be what was asked for.
-        if free is not None and not self.has_cost and self._chance.is_unlikely(free.share):
+        # While the alphas go no way, what is strongest is chance and nothing collapses.
+        moved = has_moved(self.passes.relaxation, self._tables())
+        if (
+            free is not None
+            and not self.has_cost
+            and moved
+            and self._chance.is_unlikely(free.share)
+        ):
             return "weightless", health_words.without_weights(free)
         schedule = self.passes.schedule
         if schedule.alphas_wait or self.passes.supernet.fixed:
@@ -215,7 +228,8 @@ class Health:
             return None
         epochs = self.passes.schedule.epochs
         is_over = epochs is None or self.passes.schedule.epoch >= epochs
-        return health_words.undecided(decided, entropy, is_over)
+        every = self.passes.schedule.alpha_every
+        return health_words.undecided(decided, entropy, is_over, every)
 
     # ---- the guard -------------------------------------------------------------------------------
 
@@ -242,6 +256,9 @@ class Health:
         found: Record = {}
         if self.trouble is not None:
             found["health"] = self.trouble
+        # Where the guard has stopped, it is of another decision.
+        if self.gap.sentence is not None and self.guard != "off" and self.stopped is None:
+            found["gap"] = self.gap.sentence
         if self.stopped is not None:
             found["stopped"] = dict(vars(self.stopped))
         if self.guard != "off" and not self.sharpness.series:
@@ -256,6 +273,7 @@ class Health:
             "sharpness": self.sharpness.state_dict(),
             "trouble": self.trouble,
             "kind": self._kind,
+            "gap": self.gap.state_dict(),
             "stopped": None if self.stopped is None else dict(vars(self.stopped)),
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
@@ -279,6 +297,7 @@ class Health:
             self.sharpness.begin_anew()
         self.trouble = state["trouble"]
         self._kind = state["kind"]
+        self.gap.load_state_dict(state.get("gap"))
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         self._first = state["first"]
         self._chosen = [list(chosen) for chosen in state["chosen"]]

@@ -35,23 +35,28 @@ def stopped(grown: Growth, after: int, epochs: int | None) -> str:
 def without_weights(free: Weightless) -> str:
     """More of the decision has no weights than chance would give."""
     return (
-        f"{free.number} of the {free.of} operations that are decided have no weights, which hardly "
-        "any random architecture has: the search may be collapsing; take the decision of an "
+        f"of {free.of} choices between operations with and without weights, {free.number} go to "
+        "one without, which hardly any random architecture has: the search may be collapsing; take "
+        "the decision of an "
         "earlier epoch (metrics.jsonl), or search for fewer epochs, with smaller steps of the "
         "alphas, or with a warm-up in which they wait"
     )
 
 
-def undecided(decided: Decided, entropy: float, is_over: bool) -> str:
+def undecided(decided: Decided, entropy: float, is_over: bool, alpha_every: int) -> str:
     """The alphas go here and there."""
+    more = ""
+    if alpha_every > 1:
+        more = (
+            f"let the alphas take more steps (they take one every {alpha_every}: alpha_every) or "
+        )
     rows = "choice" if decided.of == 1 else "choices"
     nothing = "nothing was decided" if is_over else "nothing is decided so far"
     return (
         f"{nothing}: in {decided.of - decided.rows} of {decided.of} {rows} the steps of "
         "the alphas from epoch to epoch go here and there, and all operations are nearly equal "
         f"(entropy {entropy:.1%} of that of equal ones), so what is strongest may be chance; "
-        "search for more epochs (--epochs), let the alphas take more steps (alpha_every 1) or "
-        "larger ones (--alpha-lr)"
+        f"search for more epochs (--epochs), or {more}with larger steps of the alphas (--alpha-lr)"
     )
 
 
@@ -63,10 +68,12 @@ def unsettled(agreement: float) -> str:
     )
 
 
-def lines(trouble: str | None) -> list[str]:
+def lines(*troubles: str | None) -> list[str]:
     """What is said of it at the end of a search, for a terminal of 80 columns."""
-    text = "" if trouble is None else f"health: {trouble}"
-    return wrapped(text)
+    found = []
+    for trouble in troubles:
+        found += wrapped("" if trouble is None else f"health: {trouble}")
+    return found
 
 
 def _eigenvalues(grown: Growth) -> str:

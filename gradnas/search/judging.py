@@ -74,7 +74,9 @@ class BatchJudge(Judge):
         self.train: Sequence[Any] = []
         with same_randomness(search.passes.params.values()):
             network = search.supernet.derived(decision)
-        number = RECALIBRATION_BATCHES if norms_to_recalibrate(network) else 1
+        # Those of the supernet too: another architecture may have some where this one has none.
+        has_norms = norms_to_recalibrate(network) or norms_to_recalibrate(search.supernet)
+        number = RECALIBRATION_BATCHES if has_norms else 1
         some = list(kept(itertools.islice(train, number)))
         if number > 1:
             self.train = some

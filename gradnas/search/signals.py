@@ -15,6 +15,7 @@ from torch import Tensor
 from gradnas.architectures.base import Architecture
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
+from gradnas.search.result import UNMOVED, largest_change, strengths
 from gradnas.search.verdict import t_95
 from gradnas.spaces.base import Supernet
 
@@ -158,6 +159,22 @@ def decided_rows(relaxation: Relaxation, history: Sequence[Mapping[str, Tensor]]
     if total == 0:
         return None
     return Decided(rows, total, min(_most_by_chance(wins), total // 4))
+
+
+def has_moved(relaxation: Relaxation, history: Sequence[Mapping[str, Tensor]]) -> bool:
+    """Whether the alphas have gone somewhere: by more than a little, and not here and there.
+
+    Args:
+        history: as of `decided_rows`.
+    """
+    start = strengths(relaxation, history[0])
+    if largest_change(start, strengths(relaxation, history[-1])) <= UNMOVED:
+        return False
+    entropy = relative_entropy(relaxation, history[-1])
+    if entropy is None or entropy < NEAR_EQUAL:
+        return True
+    decided = decided_rows(relaxation, history)
+    return decided is not None and decided.rows > decided.chance
 
 
 def _most_by_chance(probabilities: Sequence[float]) -> int:

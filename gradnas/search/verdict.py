@@ -289,9 +289,9 @@ class Verdict(Shown):
         """What it comes to."""
         return verdict_words.sentence(self)
 
-    def lines(self) -> list[str]:
-        """What is said of it in a terminal."""
-        return verdict_words.lines(self)
+    def lines(self, typed: bool = False, option: str = "") -> list[str]:
+        """What is said of it in a terminal; `typed` and `option` as of `verdict_words.lines`."""
+        return verdict_words.lines(self, typed, option)
 
     def __str__(self) -> str:
         return "\n".join([*verdict_words.table(self), *verdict_words.lines(self)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,12 @@ WIDTH = 71  # columns of a line, so that a prefix fits beside it in 80
 NUM_NAMED = 4  # of many choices, a sentence names so many
 
 
-def sentence(verdict: Told) -> str:
-    """What it comes to."""
+def sentence(verdict: Told, typed: bool = False) -> str:
+    """What it comes to.
+
+    Args:
+        typed: for readers of a program's run, who type commands, and not for those of Python.
+    """
     if not verdict.moved:
         return (
             "Nothing was decided: the alphas have hardly moved from where they started, so the "
@@ -21,7 +26,7 @@ def sentence(verdict: Told) -> str:
     parts = [
         _about_choices(verdict),
         _about_gap(verdict),
-        _about_candidates(verdict),
+        _about_candidates(verdict, typed),
         _about_random(verdict),
     ]
     return "; ".join(part for part in parts if part) + "."
@@ -31,13 +36,22 @@ def _about_choices(verdict: Told) -> str:
     undecided = verdict.undecided
     judged = len(verdict.choices) - len(verdict.not_compared)
     if not judged:
-        return "Nothing was compared, so nobody knows what was decided"
-    where = "" if judged == 1 else f"in each of {judged} choices "
-    if verdict.not_compared:
-        where = f"in what was compared ({judged} of {len(verdict.choices)} choices) "
+        return (
+            "No other architecture was compared with the derived one, so nobody knows what was "
+            "decided"
+        )
     than = "than its best alternative by more than the noise"
+    if not undecided and verdict.not_compared:
+        was = "was" if judged == 1 else "were"
+        there = "there" if judged == 1 else "in each"
+        return (
+            f"Of {len(verdict.choices)} choices {judged} {was} compared: decided, what was chosen "
+            f"{there} is better {than}; of the others nobody knows"
+        )
     if not undecided:
+        where = "" if judged == 1 else f"in each of {judged} choices "
         return f"Decided: {where}what was chosen is better {than}"
+    where = ""
     if len(verdict.choices) > 1:
         of = f"in {len(undecided)} of {judged} choices"
         if verdict.not_compared:
@@ -71,17 +85,19 @@ def _about_gap(verdict: Told) -> str:
     )
 
 
-def _about_candidates(verdict: Told) -> str:
+def _about_candidates(verdict: Told, typed: bool) -> str:
     if verdict.likeliest < 2:
         return ""
     best = verdict.best()
     mean = verdict.measure.text(verdict.derived)
     name = verdict.measure.name
     if best.is_better:
+        takes = f"result.derive(candidates={verdict.likeliest}) takes it"
+        if typed:
+            takes = "gradnas train takes it by its text"
         return (
             f"the best of the {verdict.likeliest} likeliest architectures has {name} "
-            f"{verdict.measure.text(best.value)}, the derived one {mean}: "
-            f"result.derive(candidates={verdict.likeliest}) takes it"
+            f"{verdict.measure.text(best.value)}, the derived one {mean}: {takes}"
         )
     return (
         f"none of the {verdict.likeliest} likeliest architectures is clearly better than the "
@@ -105,8 +121,13 @@ def _about_random(verdict: Told) -> str:
     return f"it is {word}better than {number} random {ones} ({shown})"
 
 
-def lines(verdict: Told) -> list[str]:
-    """For a terminal of 80 columns."""
+def lines(verdict: Told, typed: bool = False, option: str = "") -> list[str]:
+    """For a terminal of 80 columns.
+
+    Args:
+        typed: as of `sentence`; then the command that trains a better candidate comes last.
+        option: what that command needs beside the architecture, with a space before it.
+    """
     text = verdict.measure.text
     numbers = []
     if verdict.mixture is not None:
@@ -124,12 +145,16 @@ def lines(verdict: Told) -> list[str]:
     where = f"{verdict.measure.name} on {verdict.examples} held-out {verdict.measure.noun}"
     said = [
         f"{where}: {', '.join(numbers)}",
-        f"verdict: {sentence(verdict)}",
+        f"verdict: {sentence(verdict, typed)}",
         *[f"note: {note}" for note in verdict.notes],
     ]
     found = []
     for text_line in said:
         found += wrapped(text_line)
+    is_better = verdict.moved and verdict.likeliest > 1 and verdict.best().is_better
+    if typed and is_better:
+        # One line however long, so that it can be copied.
+        found.append(f"best candidate: gradnas train {shlex.quote(verdict.best().text)}{option}")
     return found
 
 

@@ -76,6 +76,12 @@ class BatchedHeldOut(Calls[B], SearchTask[S, B], Generic[S, B]):
             record["discretisation_gap"] = mixture[self.measure] - derived[self.measure]
         return record
 
+    @property
+    def yardstick(self) -> Yardstick:
+        # Of another part of the loss it is not known here which way is better.
+        is_share = self.measure == "accuracy"
+        return Yardstick("accuracy", True, 100.0, "%") if is_share else Yardstick()
+
     def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
         by_loss = measure.key != self.measure
 

@@ -58,6 +58,7 @@ class Outcome(ABC, Generic[S]):
                 judge = self.judge(result, measure)
                 if judge is None:
                     return None
+                judge.of_run = True
                 random = min(candidates, RANDOM)
                 limit = judge.limit(search.schedule, share)
                 verdict = compare(search, result, judge, candidates, random, limit)

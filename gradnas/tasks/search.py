@@ -14,6 +14,7 @@ from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.result import SearchResult, result_of
 from gradnas.search.search import Search
+from gradnas.search.verdict import Yardstick
 from gradnas.spaces.base import tables_of
 from gradnas.tasks.costs import cost_record
 from gradnas.tasks.decidedness import Decidedness
@@ -149,6 +150,9 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
             record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
+        yardstick = self.yardstick
+        reached = [record.get(f"{which}_{yardstick.name}") for which in ("valid", "derived_valid")]
+        search.health.gap.measure(yardstick, *reached)
         record |= search.health.finish_epoch(result.decision)
         record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
@@ -157,6 +161,11 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         return record
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """By which mixture and derived network are compared after an epoch."""
+        return Yardstick()
 
     def measured(self, means: Means) -> dict[str, float]:
         """What is said of the mean losses of an epoch."""

@@ -52,7 +52,6 @@ class Sentences(ABC, Generic[S]):
 
     def of_search(self, config: S, results: Record) -> list[str]:
         """What a search says of its results at its end."""
-        del config
         if "undecided" in results:
             sentences = [
                 *no_result_lines(results),
@@ -60,7 +59,8 @@ class Sentences(ABC, Generic[S]):
             ]
         else:
             sentences = [f"genotype: {results['genotype']}"]
-        return sentences + health_lines(results) + verdict_lines(results)
+        option = getattr(config, "task_option", "")
+        return sentences + health_lines(results) + verdict_lines(results, option)
 
     @abstractmethod
     def tested_on(self, results: Record) -> str:
@@ -96,13 +96,18 @@ def no_result_lines(results: Record) -> list[str]:
 def health_lines(results: Record) -> list[str]:
     """What was wrong with a search; nothing where nothing was, or where it was said already."""
     wrong = results.get("health")
-    return [] if wrong == results.get("undecided") else health_words.lines(wrong)
+    said = wrong == results.get("undecided")
+    return health_words.lines(None if said else wrong, results.get("gap"))
 
 
-def verdict_lines(results: Record) -> list[str]:
-    """What is said of the verdict of a search; nothing without one."""
+def verdict_lines(results: Record, option: str = "") -> list[str]:
+    """What is said of the verdict of a search; nothing without one.
+
+    Args:
+        option: what `gradnas train` needs beside an architecture: ` --task my_task.py`, or nothing.
+    """
     if "no_verdict" in results:
         return [f"warning: {results['no_verdict']}"]
     if "verdict" not in results:
         return []
-    return Verdict.from_json(results["verdict"]).lines()
+    return Verdict.from_json(results["verdict"]).lines(typed=True, option=option)

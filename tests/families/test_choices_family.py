@@ -12,6 +12,7 @@ from torch import nn
 from gradnas import Choice, Genotype, runs
 from gradnas.architectures.choices import Choices
 from gradnas.families import CHOICES, FAMILIES, family_of, family_of_space
+from gradnas.families.choices import report
 from gradnas.pictures import choices
 from gradnas.programs.reporting import write_report
 from gradnas.spaces.your_module import ModuleSupernet
@@ -146,6 +147,17 @@ def test_every_architecture_has_one_family():
 def test_choices_have_no_recipe():
     with pytest.raises(ValueError, match="runs/x holds choices of a module of your own"):
         CHOICES.training_after("runs/x", {})
+
+
+def test_nothing_is_decided_that_nobody_has_judged():
+    results = {"genotype": CHOSEN.to_text(), "steps": 3}
+    names = list(CHOSEN)
+    assert report._undecided(results | {"no_verdict": "why"}) == names
+    assert report._undecided({"genotype": CHOSEN.to_text(), "test_loss": 1.0}) == []  # a training
+    judged = [{"name": name, "state": "decided"} for name in names]
+    judged[-1]["state"] = "not compared"
+    verdict = {"undecided": [], "choices": judged}
+    assert report._undecided(results | {"verdict": verdict}) == names[-1:]
 
 
 def test_a_choice_that_the_measurements_do_not_decide_is_marked():

@@ -16,9 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 import gradnas
 from gradnas.architectures.choices import Choices
 from gradnas.gradients.base import leaves
+from gradnas.search.gap import far_behind
 from gradnas.search.health import Health
 from gradnas.search.sharpness import Eigenvalue, growth
 from gradnas.search.signals import Chance, decided_rows, relative_entropy, weightless
+from gradnas.search.verdict import Yardstick
+from gradnas.tasks.sentences import health_lines
 from tests.cases import TwoChoices, loss_on
 
 
@@ -251,8 +254,13 @@ def test_a_collapse_is_said_and_not_within_a_cost():
     search.health.watch("warn")
     skips = Choices({f"c{place}": "skip" for place in range(6)})
     search.health.finish_epoch(skips)
+    assert search.health.news is None  # the alphas have not moved: this is chance
+    with torch.no_grad():
+        for alpha in search.alphas.values():
+            alpha[2] += 2.0
+    search.health.finish_epoch(skips)
     assert search.health.news is not None
-    assert "6 of the 6 operations that are decided have no weights" in search.health.news
+    assert "of 6 choices between operations with and without weights, 6 go to" in search.health.news
     search.health.finish_epoch(skips)
     assert search.health.news is None and search.health.trouble is not None
     cost = gradnas.ExpectedCost(budget_macs=50)
@@ -260,6 +268,32 @@ def test_a_collapse_is_said_and_not_within_a_cost():
     dear.health.watch("warn")
     dear.health.finish_epoch(skips)
     assert dear.health.trouble is None
+
+
+def test_a_gap_is_said_beside_what_else_is_wrong_by_measure_and_direction():
+    pixels = Yardstick("pixels_off", higher_is_better=False)
+    sentence = far_behind(pixels, 20.0, 1.93, 14.33)
+    assert sentence is not None
+    assert sentence.startswith("the derived network (pixels_off 14.33) is far behind the mixture")
+    assert far_behind(pixels, 20.0, 14.33, 1.93) is None  # it is better
+    assert far_behind(pixels, 0.5, 0.01, 0.03) is None  # nearly all that was learnt is kept
+    share = Yardstick("accuracy", True, 100.0, "%")
+    assert far_behind(share, 0.1, 0.88, 0.15) is not None
+    assert far_behind(share, 0.1, 0.88, 0.85) is None
+    likelihood = Yardstick("loglik", higher_is_better=True)
+    assert far_behind(likelihood, -9.0, -2.0, -12.0) is not None
+    assert far_behind(likelihood, -9.0, -2.0, -4.0) is None
+
+    search = gradnas.Search(Chain(), seed=0, epochs=1)
+    search.health.watch("warn")
+    search.schedule.epoch = 1
+    search.health.gap.measure(pixels, 1.93, 14.33)
+    record = search.health.finish_epoch(search.result().decision)
+    assert record["gap"] == search.health.results()["gap"] == far_behind(pixels, None, 1.93, 14.33)
+    again = gradnas.Search(Chain(), seed=0, epochs=1).health
+    again.load_state_dict(search.health.state_dict(), {})
+    assert (again.gap.sentence, again.gap.first) == (record["gap"], 1.93)
+    assert health_lines({"health": "a", "undecided": "a", "gap": "far"}) == ["health: far"]
 
 
 def tables(values: Tensor) -> list[dict[str, Tensor]]:

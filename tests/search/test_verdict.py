@@ -18,7 +18,7 @@ import gradnas
 from gradnas import Choice, Search
 from gradnas.architectures.choices import Choices
 from gradnas.search.comparing import Judge, compare
-from gradnas.search.judging import verdict_after
+from gradnas.search.judging import judge_of_loaders, verdict_after
 from gradnas.search.slices import measured_by_group
 from gradnas.search.verdict import FEWEST_GROUPS, Difference, Scores, Verdict, Yardstick
 from gradnas.search.verdict_limits import Limit, Plan, planned, work_of
@@ -271,6 +271,23 @@ def test_a_verdict_measures_derived_networks_with_recalibrated_statistics():
         mixture = sum(F.cross_entropy(search.supernet(x), y).item() for x, y in valid)
     assert verdict.mixture == pytest.approx(mixture / len(valid), rel=1e-5)
     assert all(value in [c.value for c in verdict.candidates] for value in verdict.random)
+
+
+def test_candidates_with_norms_are_compared_with_a_derived_network_without():
+    torch.manual_seed(0)
+    plain = nn.Linear(WIDTH, 8)
+    model = nn.Sequential(Choice({"plain": plain, "norm": Sees(0)}, name="body"), nn.Linear(8, 2))
+    search = Search(model)
+    search.alphas["body"].data = torch.tensor([5.0, 0.0])
+    judge = judge_of_loaders(search, search.result(), *loaders(), F.cross_entropy, None)
+    verdict = compare(search, search.result(), judge, 2, 0, Limit(0.06, 1e5))
+    assert [own.decision["body"] for own in verdict.candidates] == ["plain", "norm"]
+    assert verdict.notes == ()
+    judge.of_run = True
+    short = compare(search, search.result(), judge, 2, 0, Limit(0.06, 1.0))
+    assert short.sentence.startswith("No other architecture was compared")
+    assert "--candidates 8 (in Python candidates=8)" in short.notes[0]
+    assert "search.compare" not in short.notes[0]
 
 
 @pytest.mark.slow

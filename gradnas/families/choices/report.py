@@ -46,12 +46,12 @@ def shown(folder: Folder) -> str:
     chosen = folder.architecture
     if not isinstance(chosen, Choices):
         return ""
-    undecided = _undecided(folder.results)
+    undecided = _undecided(folder.results) if folder.is_search else []
     known = choices.Known(_operations(folder) or None, _places(folder), _history(folder), undecided)
     svg = in_html(choices.svg(chosen, known))
     text = "A row for each choice of the module; marked: the operation that was decided."
     if undecided:
-        text += " A question mark: what was measured does not show that it is the better one."
+        text += " A question mark: nothing that was measured shows that it is the better one."
     return figure(svg, text + still_open(folder, "They are"))
 
 
@@ -76,10 +76,22 @@ def known_of(space: object, run: Path | None) -> choices.Known:
 
 
 def _undecided(results: Mapping[str, Any]) -> list[str]:
-    """The choices that the verdict of a search calls undecided."""
+    """The choices of a finished search that no measurement shows to be decided.
+
+    Those that its verdict calls undecided or could not compare; without a verdict all of them.
+    """
     verdict = results.get("verdict")
-    named = verdict.get("undecided") if isinstance(verdict, Mapping) else None
-    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    if not isinstance(verdict, Mapping):
+        # Of a training, which has no steps, the choices were given to it.
+        is_search = "steps" in results and isinstance(results.get("genotype"), str)
+        return list(Choices.parse(results["genotype"])) if is_search else []
+    named = verdict.get("undecided")
+    found = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    judged = verdict.get("choices")
+    for choice in judged if isinstance(judged, list) else []:
+        if isinstance(choice, Mapping) and choice.get("state") == "not compared":
+            found.append(str(choice.get("name")))
+    return list(dict.fromkeys(found))
 
 
 def _places(folder: Folder) -> dict[str, list[str]]:

@@ -62,6 +62,10 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             record["discretisation_gap"] = mixture[key] - derived[key]
         return record
 
+    @property
+    def yardstick(self) -> Yardstick:
+        return self.measure.yardstick
+
     def judge(self, result: SearchResult, measure: Measure) -> Judge | None:
         """By the deciding measure; one that adds up over batches says nothing of groups of them.
 

@@ -28,7 +28,7 @@ class TaskSentences(Sentences[TaskSearchConfig]):
         return sentences
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
-        measured = verdict_lines(results)
+        measured = verdict_lines(results, config.task_option)
         sentences = [*self._choices(results), *health_lines(results), *measured]
         key = self.measure.key
         derived = None if measured else results.get(f"derived_valid_{key}")
