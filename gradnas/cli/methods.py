@@ -96,12 +96,18 @@ def _known_class(base: type[T], name: str, option: str) -> type[T]:
     near = [cls for own, cls in known.items() if _plain(own).startswith(wanted)]
     found = exact or near
     if not wanted or len(found) != 1:
-        hint = did_you_mean(name, known)
+        words = [typed_name(own) for own in known]
+        hint = did_you_mean(name, words)
         raise ValueError(
-            f"{option}: no {base.__name__} is called {name!r}{hint}; there are {', '.join(known)}, "
+            f"{option}: no {base.__name__} is called {name!r}{hint}; there are {', '.join(words)}, "
             "or module:Class of your own"
         )
     return found[0]
+
+
+def typed_name(cls: str) -> str:
+    """A class as one types it: `binary-gates` for `BinaryGates`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls).lower()
 
 
 def _plain(name: str) -> str:

@@ -56,6 +56,10 @@ def read_task(text: str) -> GivenTask:
     path, name = _parts(text)
     if path.suffix != ".py":
         raise ValueError(f"a task is a file of Python, MY_TASK.py or MY_TASK.py:NAME, not {text!r}")
+    if not path.exists():
+        beside = path.parent.glob("*.py") if path.parent.is_dir() else ()
+        hint = did_you_mean(path.name, [own.name for own in beside])
+        raise ValueError(f"cannot read {path}: No such file or directory{hint}")
     code = read_file(path)
     module = _run(path)
     found = getattr(module, name, None)

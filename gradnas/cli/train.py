@@ -117,7 +117,8 @@ def _after_search(command: TrainCommand) -> tuple[TrainSettings, Path, runs.Run 
         recipe = TRAINING  # choices from a file: the task says the rest
     recipe, config = recipes.training_of(given.architecture, given.name, given.searched, recipe)
     if given.folder is None:
-        return config, free_folder(f"{Path(given.name).stem}-{recipe}"), None
+        ending = "trained" if recipe == TRAINING else recipe
+        return config, free_folder(f"{Path(given.name).stem}-{ending}"), None
     out = given.folder / TRAIN_FOLDER
     if not recipes.follows(recipe, given.searched.get("data", {})):
         return config, out, None

@@ -146,13 +146,13 @@ def _page(folder: Folder) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(name)}: report of a {what}</title>
+<title>gradnas: {escaped(name)}, report of a {what}</title>
 <style>{CSS}</style>
 </head>
 <body>
 <header>
 <p class="about">{escaped(about)}</p>
-<h1>{escaped(name)}</h1>
+<h1>gradnas: {escaped(name)}</h1>
 </header>
 {above}
 <p class="lead {lead.tone}">{escaped(in_words_of(folder, lead.sentence))}</p>
@@ -228,6 +228,9 @@ def _value(value: Json) -> str:
         return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict) and {"key", "higher_is_better"} <= value.keys():  # a measure
+        way = "more" if value["higher_is_better"] else "less"
+        return f"{value['key']}, {way} is better"
     if isinstance(value, dict):
         return " ".join(f"{key} {_value(item)}" for key, item in value.items() if key != "type")
     if isinstance(value, list):

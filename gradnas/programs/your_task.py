@@ -21,6 +21,7 @@ from gradnas.architectures.choices import Choices
 from gradnas.architectures.registry import load_architecture
 from gradnas.architectures.shown import Shown
 from gradnas.config import from_json, read_object
+from gradnas.config.arguments import refuse_unknown
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.objectives.terms import AlphaTerm
@@ -139,6 +140,7 @@ def run_search(
     resume: bool = False,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
+    **unknown: Any,
 ) -> SearchRun:
     """Search on a task of one's own, with a run folder.
 
@@ -170,6 +172,7 @@ def run_search(
         NonFiniteError: a loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    refuse_unknown(run_search, unknown)
     if resume:
         config = _stopped(TaskSearchConfig, out).with_task(GivenTask(task))
     else:
@@ -233,6 +236,7 @@ def run_training(
     resume: bool = False,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
+    **unknown: Any,
 ) -> TrainingRun:
     """Train the network of a decision from scratch, and test it once.
 
@@ -257,6 +261,7 @@ def run_training(
         NonFiniteError: a loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    refuse_unknown(run_training, unknown)
     folder, decided = _decided(found)
     if out is None:
         if folder is None:

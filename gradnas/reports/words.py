@@ -13,7 +13,6 @@ from gradnas.config import counted
 from gradnas.pictures.canvas import plain
 from gradnas.reports.folder import Folder
 
-FEWEST_RANDOM = 3  # random architectures; fewer have no spread worth the name
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 HAPPENED = {
     "interrupted": "was interrupted and saved",

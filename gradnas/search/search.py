@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed
+from gradnas.config.arguments import refuse_unknown
 from gradnas.gradients import ArchitectureGradient, FirstOrder
 from gradnas.latency import Costs
 from gradnas.modules.synchronised import synchronised_norms
@@ -127,7 +128,9 @@ class Search(Standing):
         terms: Sequence[AlphaTerm] = (),
         stabilizers: Sequence[Stabilizer] = (),
         selection: Selection = Strongest(),
+        **unknown: Any,
     ) -> None:
+        refuse_unknown(Search.__init__, unknown)
         distributed.check_joined()
         check_network(net)
         check_settings(weights, alphas)

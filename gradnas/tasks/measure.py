@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from gradnas.search.verdict import Yardstick
 
+FEWEST_RANDOM = 3  # random architectures; fewer have no spread worth the name
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -28,6 +30,22 @@ class Measure:
     def yardstick(self) -> Yardstick:
         """By which the architectures of a search are compared."""
         return Yardstick(self.key, self.higher_is_better, self.scale, self.unit)
+
+    def compared(self, value: float, mean: float, std: float, number: int) -> str:
+        """How a network does beside so many random ones, in words.
+
+        Args:
+            mean, std: of the random ones, std that of a sample.
+        """
+        if number < FEWEST_RANDOM:
+            return "too few to tell whether the search helped"
+        difference = value - mean if self.higher_is_better else mean - value
+        if abs(difference) <= std:
+            return "no clear difference"
+        word = "better" if difference > 0 else "worse"
+        if abs(difference) < 2 * std:
+            return f"{word}, by less than two standard deviations, which is a hint and no proof"
+        return word
 
     def number(self, value: float) -> str:
         """The number alone, with two decimals: of a spread, for example."""

@@ -10,9 +10,9 @@ from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
 from gradnas.reports.folder import Folder, RandomCells
 from gradnas.reports.parts import escaped, figure, headed, joined
 from gradnas.reports.words import (
-    FEWEST_RANDOM,
     NOTHING_YET,
     Summary,
+    Tone,
     count,
     done_of,
     in_words_of,
@@ -22,7 +22,7 @@ from gradnas.reports.words import (
     subject,
 )
 from gradnas.tasks.base import Words
-from gradnas.tasks.measure import Measure
+from gradnas.tasks.measure import FEWEST_RANDOM, Measure
 
 
 class MeasuredWords(Words):
@@ -77,19 +77,12 @@ class MeasuredWords(Words):
         sentence += measure.text(random.mean)
         if many > 1:
             sentence += f" ± {measure.number(random.std)} (mean ± standard deviation)"
-        if many < FEWEST_RANDOM:
-            return Summary(f"{sentence}, too few to tell whether the search helped.")
-        difference = reached - random.mean
-        if not measure.higher_is_better:
-            difference = -difference
-        if abs(difference) <= random.std:
-            return Summary(f"{sentence}: no clear difference.")
-        verdict = "better" if difference > 0 else "worse"
-        if abs(difference) < 2 * random.std:
-            hint = "by less than two standard deviations, which is a hint and no proof"
-            return Summary(f"{sentence}: {verdict}, {hint}.")
-        tone = "good" if difference > 0 else "bad"
-        return Summary(f"{sentence}: {verdict} than random cells.", tone)
+        compared = measure.compared(reached, random.mean, random.std, many)
+        if compared not in ("better", "worse"):
+            between = "," if many < FEWEST_RANDOM else ":"
+            return Summary(f"{sentence}{between} {compared}.")
+        tone: Tone = "good" if compared == "better" else "bad"
+        return Summary(f"{sentence}: {compared} than random cells.", tone)
 
     def key_numbers(self, folder: Folder) -> list[tuple[str, str]]:
         measure = self.measure
@@ -145,13 +138,18 @@ class MeasuredWords(Words):
         return figure(plot, escaped(text))
 
     def curves(self, folder: Folder) -> str:
+        return joined([part for _, _, part in self.curves_of_runs(folder)])
+
+    def curves_of_runs(self, folder: Folder) -> list[tuple[Folder, str, str]]:
+        """Of the search and of the training, as far as there are: folder, what it is, HTML."""
         parts = []
         if folder.is_search:
-            parts.append(self._curves(folder, "plot-search", "Search"))
-        if folder.training is not None:
+            parts.append((folder, "search", self._curves(folder, "plot-search", "Search")))
+        training = folder.training
+        if training is not None:
             title = "Training from scratch" if folder.is_search else ""
-            parts.append(self._curves(folder.training, "plot-training", title))
-        return joined(parts)
+            parts.append((training, "training", self._curves(training, "plot-training", title)))
+        return parts
 
     def _curves(self, folder: Folder, name: str, title: str) -> str:
         """Loss and measure over the epochs, side by side."""

@@ -57,7 +57,8 @@ def test_methods_by_name_with_their_fields():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("gumble", "did you mean 'GumbelSoftmax'"),
+        ("gumble", "did you mean 'gumbel-softmax'"),
+        ("softmx", "did you mean 'softmax'.*binary-gates"),
         ("s", "no Relaxation is called 's'"),
         ("gumbel:hrad=true", "did you mean 'hard'"),
         ("gumbel:hard=7", "must be true or false"),

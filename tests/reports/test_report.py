@@ -235,7 +235,7 @@ def test_search_with_training(whole):
     assert write_report(run) == run.path / "report.html"
     check(page)
     text = text_of(page)
-    assert text.startswith("digits 1: report of a search")
+    assert text.startswith("gradnas: digits 1, report of a search")
     assert "The searched cell reaches 98.1% on 360 held-out test images; five random cells" in text
     assert "97.5% ± 0.4% (mean ± standard deviation, n = 5): the search helped" in text
     assert "better than five of the five random cells" in text

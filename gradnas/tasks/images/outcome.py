@@ -7,7 +7,6 @@ import math
 from gradnas.config import counted
 from gradnas.reports.folder import Folder, RandomCells
 from gradnas.reports.words import (
-    FEWEST_RANDOM,
     Summary,
     count,
     done_of,
@@ -15,6 +14,7 @@ from gradnas.reports.words import (
     so_far,
     subject,
 )
+from gradnas.tasks.measure import FEWEST_RANDOM
 
 SMALL_TEST = 5000  # images; with fewer, a second decimal of a percentage means nothing
 

@@ -11,7 +11,6 @@ from gradnas.pictures.sheet import BLUE, GREEN, ORANGE, PALE
 from gradnas.reports.folder import Folder, RandomCells
 from gradnas.reports.parts import escaped, figure, headed, joined
 from gradnas.reports.words import (
-    FEWEST_RANDOM,
     NOTHING_YET,
     Summary,
     count,
@@ -20,6 +19,7 @@ from gradnas.reports.words import (
     subject,
 )
 from gradnas.tasks.base import Words
+from gradnas.tasks.measure import FEWEST_RANDOM
 from gradnas.tasks.text.sentences import share_text
 
 

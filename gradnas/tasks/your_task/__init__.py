@@ -42,8 +42,8 @@ def own_task_eval(genotype: Architecture) -> TaskTrainConfig:
     search."""
     if not isinstance(genotype, Choices):
         raise ValueError(
-            f"the recipe {TRAINING} trains the choices of a module of your own, not a "
-            f"{genotype.noun}"
+            f"a task of your own (--task, or the recipe {TRAINING}) trains the choices of its "
+            f"module, not a {genotype.noun}"
         )
     return TaskTrainConfig.of(genotype)
 

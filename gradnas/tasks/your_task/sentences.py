@@ -23,9 +23,24 @@ class TaskSentences(Sentences[TaskSearchConfig]):
 
     def of_training(self, results: Record, random_noun: str) -> list[str]:
         sentences = super().of_training(results, random_noun)
+        if "random_cells" in results:
+            sentences.append(self._compared(results, random_noun))
         for other in self.others:
             sentences.append(f"test {other.key} {other.text(results[f'test_{other.key}'])}")
         return sentences
+
+    def _compared(self, results: Record, random_noun: str) -> str:
+        """What the report says of the trained network beside the random ones."""
+        key = self.measure.key
+        random = results["random_cells"]
+        compared = self.measure.compared(
+            results[f"test_{key}"],
+            random[f"mean_test_{key}"],
+            random[f"std_test_{key}"],
+            len(random[f"test_{self.measure.plural}"]),
+        )
+        than = f" than random {random_noun}s" if compared in ("better", "worse") else ""
+        return f"compared with them: {compared}{than}"
 
     def of_search(self, config: TaskSearchConfig, results: Record) -> list[str]:
         measured = verdict_lines(results, config.task_option)

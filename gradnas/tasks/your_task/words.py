@@ -37,15 +37,14 @@ class TaskWords(Words):
 
     def curves(self, folder: Folder) -> str:
         words = _words(folder)
-        parts = [words.curves(folder)]
         _, *others = measures_of(folder)
-        for first in range(0, len(others), 2):  # two panels fill a line
-            some = others[first : first + 2]
-            keys = [measure.key for measure in some]
-            for own in (folder, folder.child):
-                if own is not None:
-                    what = "search" if own.is_search else "training"
-                    parts.append(words.panels(own, keys, f"plot-{what}-measures-{first}", "", some))
+        parts = []
+        for own, what, part in words.curves_of_runs(folder):
+            parts.append(part)
+            for first in range(0, len(others), 2):  # two panels fill a line
+                some = others[first : first + 2]
+                keys = [measure.key for measure in some]
+                parts.append(words.panels(own, keys, f"plot-{what}-measures-{first}", "", some))
         return joined(parts)
 
     def options(self, folder: Folder) -> str:
