@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from types import CodeType
-from typing import Any
 
 from torch import nn
 
@@ -51,14 +50,15 @@ def _is_named(net: nn.Module, path: str, named: set[str]) -> bool:
     """Whether code names every attribute on the way to a module, or may reach it otherwise."""
     if named & REACHES_ALL:
         return True
-    owner: Any = net
+    owner = net
     for part in path.split("."):
         # What lies in a container is reached by the container.
         if not isinstance(owner, CONTAINERS) and part not in named:
             return False
-        while hasattr(owner, "_orig_mod"):  # of torch.compile
-            owner = owner._orig_mod
-        owner = owner._modules[part]
+        owner = owner._modules.get("_orig_mod") or owner  # which torch.compile has put around it
+        child = owner._modules[part]
+        assert child is not None
+        owner = child
     return True
 
 

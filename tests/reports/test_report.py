@@ -249,6 +249,7 @@ def test_search_with_training(whole):
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == [
         "Cells",
+        "Beside alphas that never learnt",
         "Compared with random cells",
         "Over the epochs",
         "Mixing weights",
