@@ -46,6 +46,8 @@ def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextS
         config = found_by.hand_on(config)
     except ValueError as error:
         return NextStep(f"gradnas report {path}", f"(a page about the search; {error})")
+    kind = kind_of(config)
+    said_of = kind.called(name)
     epochs = f"{config.epochs} epochs" if config.epochs > 1 else "one epoch"
     step = NextStep(f"gradnas train {path}{found_by.task_option}", "")
     sources = searched.get("data", {})
@@ -53,12 +55,14 @@ def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextS
         config = config.located(run.path)
     elif config.data.source != sources.get("source"):
         # The recipe has its own data, which may be elsewhere and large.
-        said = f"({name}: {epochs} on {config.data.source}; how long that takes is not known yet)"
+        source = config.data.source
+        said = f"({said_of}: {epochs} on {source}; how long that takes is not known yet)"
         return NextStep(step.command, said)
     if distributed.world() > 1:
         # A trial of it would wait for the others, which are at their end.
-        return NextStep(step.command, f"({name}: {epochs}; how long that takes is not known yet)")
-    kind = kind_of(config)
+        return NextStep(
+            step.command, f"({said_of}: {epochs}; how long that takes is not known yet)"
+        )
     device = distributed.pick_device(config.device)  # of the training, wherever the search was
     try:
         config, _ = kind.settled(config, data, ())
@@ -67,10 +71,11 @@ def after_search(run: runs.Run, found_by: SearchSettings, data: object) -> NextS
     except OF_A_TRAINING as error:
         # The search is finished and saved, whatever becomes of its training.
         noun = family_of(architecture).noun
-        return f"the {noun} cannot be trained by {name} as it is: {error} ({step.command} ...)"
+        by_it = f"by {name}" if said_of == name else said_of
+        return f"the {noun} cannot be trained {by_it} as it is: {error} ({step.command} ...)"
     how_long = "how long is not known" if seconds is None else f"{about(seconds)} on {device}"
     by = "" if seconds is None else ", by some of its steps"
-    return NextStep(step.command, f"({name}: {epochs}, {how_long}{by})")
+    return NextStep(step.command, f"({said_of}: {epochs}, {how_long}{by})")
 
 
 def training_seconds(config: TrainSettings, data: object, device: torch.device) -> float | None:

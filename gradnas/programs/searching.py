@@ -6,6 +6,7 @@ ends with the same files as one that was not.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from gradnas.progress import Progress
 from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_gradients
 from gradnas.search.epoch import epoch_of
-from gradnas.search.result import result_of, say_what_was_not_decided
+from gradnas.search.result import never_ran, result_of
 from gradnas.search.verdict import Verdict
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
@@ -174,7 +175,11 @@ def _run(
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.
-        say_what_was_not_decided(search.supernet)
+        idle = never_ran(search.supernet)
+        if idle is not None and bar.enabled:
+            bar.say(f"warning: {idle}")
+        elif idle is not None:
+            warnings.warn(idle, stacklevel=2)
         found = result_of(search)  # whether anything was decided, the task says in its own words
         verdict: Verdict | str | None = None
         if is_main and not stopped:

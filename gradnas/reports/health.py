@@ -40,6 +40,11 @@ def health_section(folder: Folder) -> str:
     about = "<p>Nothing was found wrong.</p>"
     if sentence is not None:
         about = notice(sentence)
+    elif "undecided" in folder.results:
+        about = (
+            "<p>Nothing was found wrong in these signs, but nothing was decided either: see "
+            "above.</p>"
+        )
     elif folder.results and "verdict" not in folder.results:
         about = (
             "<p>Nothing was found wrong in these signs. There is no verdict: whether what was "

@@ -176,7 +176,7 @@ def _how_to_measure_more(limit: Limit, of_run: bool) -> str:
     asked = f"candidates={CANDIDATES}"
     if of_run:
         asked = f"--candidates {CANDIDATES} (in Python {asked})"
-    more = f"with {asked} they may take {ASKED:.0%}, " if limit.share == SHARE else ""
+    more = f"with {asked} they may take {ASKED:.0%}, and " if limit.share == SHARE else ""
     return more + ("a longer search allows more" if of_run else "search.compare measures all")
 
 

@@ -247,17 +247,21 @@ def _is_close(table: Mapping[str, float]) -> bool:
     return second > 0.9 * first
 
 
-def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
-    """Warn of choices that no step has called."""
+def never_ran(supernet: Supernet[Any]) -> str | None:
+    """A sentence on choices that no step has called; None where all were."""
     idle = supernet.idle_choices()
     if not idle:
-        return
+        return None
     names = ", ".join(repr(name) for name in idle)
     what = "a choice that never ran" if len(idle) == 1 else "choices that never ran"
-    warnings.warn(
-        f"{what} in this search: {names}; nothing decided which operation is taken there",
-        stacklevel=3,  # the line that asked for the result
-    )
+    return f"{what} in this search: {names}; nothing decided which operation is taken there"
+
+
+def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
+    """Warn of choices that no step has called."""
+    sentence = never_ran(supernet)
+    if sentence is not None:
+        warnings.warn(sentence, stacklevel=3)  # the line that asked for the result
 
 
 def say_that_nothing_was_decided(schedule: Schedule) -> None:

@@ -72,6 +72,10 @@ class Kind(DataPart[T, D], TrainedPart[T], Generic[S, T, D]):
 
     # -- the beginning of a run --
 
+    def called(self, recipe: str) -> str:
+        """What a recipe of a training is called where what follows a search is said."""
+        return recipe
+
     def check_search(self, config: S, data: D, device: torch.device) -> list[str] | None:
         """ValueError, before there is a run folder, for a search that cannot be.
 

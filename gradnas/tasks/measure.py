@@ -48,8 +48,10 @@ class Measure:
         return word
 
     def number(self, value: float) -> str:
-        """The number alone, with two decimals: of a spread, for example."""
-        return f"{self.scale * value:.2f}"
+        """The number alone, with two decimals, or two figures: of a spread, for example."""
+        number = self.scale * value
+        rounded = f"{number:.2f}"
+        return f"{number:.2g}" if number and not float(rounded) else rounded
 
     def text(self, value: float) -> str:
         """The number with its unit: `98.05%`."""

@@ -11,6 +11,7 @@ from torch import nn
 
 import gradnas
 from gradnas import AlphaOptimizer, Choice, ConvCell, MBConvChain, RecurrentCell, Unrolled, runs
+from gradnas.architectures.choices import Choices
 from gradnas.cli import main
 from gradnas.config import read_object
 from gradnas.data import ChunkLengths, DataConfig, TextConfig
@@ -190,10 +191,12 @@ class Recall:
 def test_tasks_of_ones_own(settings, measure, tmp_path):
     task = gradnas.Task(model=own_model, train=own_data(), **settings)
     alphas = AlphaOptimizer(lr=0.01)
-    gradnas.run_search(
+    run = gradnas.run_search(
         task, out=tmp_path / "r", epochs=12, alphas=alphas, progress=False, batch_size=25
     )
     verdict = check(tmp_path / "r")
+    assert run.result.verdict == verdict and run.result.undecided == verdict.undecided
+    assert run.result.best_of(2) == Choices.parse(verdict.best(2).text)
     assert verdict.measure.name == measure
     assert verdict.choices[0].chosen == "sees" and verdict.choices[0].state == "decided"
     assert verdict.has_all and len(verdict.candidates) == 2

@@ -3,12 +3,15 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 import gradnas
 from gradnas.cli.own_task import read_task
+from gradnas.programs import your_task
 from gradnas.programs.reporting import _value
+from gradnas.reports.health import health_section
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task import words
 from gradnas.tasks.your_task.sentences import TaskSentences
@@ -70,7 +73,47 @@ def test_a_name_of_another_library_is_answered_with_what_is_right(tmp_path):
         gradnas.run_training(task, tmp_path, epoch=5)
 
 
+def test_that_there_is_no_verdict_is_a_warning_where_nothing_is_shown(monkeypatch, tmp_path):
+    results = {"no_verdict": "the measure failed"}
+    run = SimpleNamespace(path=tmp_path)
+    monkeypatch.setattr(your_task.searching, "prepared_search", lambda *given: None)
+    monkeypatch.setattr(your_task, "_carried_out", lambda *given: (run, results))
+    pair = {"a": nn.Linear(2, 2), "b": nn.Identity()}
+    data = (torch.ones(4, 2), torch.ones(4, 2))
+    task = gradnas.Task(
+        model=lambda: nn.Sequential(gradnas.Choice(pair)), train=data, loss=F.mse_loss
+    )
+    with pytest.warns(UserWarning, match="there is no verdict: the measure failed"):
+        found = gradnas.run_search(task, out=tmp_path / "r", progress=False, device="cpu")
+    assert found.results == results
+
+
 def test_a_task_file_that_is_not_there_names_the_nearest(tmp_path):
     (tmp_path / "my_task.py").write_text("")
     with pytest.raises(ValueError, match=r"cannot read .*my_tsk\.py.* .did you mean 'my_task\.py'"):
         read_task(str(tmp_path / "my_tsk.py"))
+
+
+def test_a_small_spread_is_not_shown_as_none():
+    assert (PIXELS.number(0.0012), PIXELS.number(0.0), PIXELS.text(1.234)) == (
+        "0.0012",
+        "0.00",
+        "1.23",
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"steps": 1, "verdict": {}}, "Nothing was found wrong.<"),
+        ({"steps": 1, "undecided": "all chance"}, "nothing was decided either"),
+        ({"steps": 1, "no_verdict": "why"}, "There is no verdict"),
+        ({"steps": 1, "health": "a b", "gap": "far"}, "A b. Far."),
+    ],
+)
+def test_health_without_trouble_claims_no_more_than_it_saw(results, said):
+    entropy = [(1, 0.9), (2, 0.8)]
+    series = {"relative_entropy": entropy}
+    metrics = SimpleNamespace(series=lambda key: series.get(key, []), rows=[])
+    folder = SimpleNamespace(is_search=True, results=results, metrics=metrics)
+    assert said in health_section(folder)

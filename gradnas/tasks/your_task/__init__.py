@@ -86,6 +86,9 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
 
     # -- runs --
 
+    def called(self, recipe: str) -> str:
+        return "from scratch" if recipe == TRAINING else recipe
+
     def check_search(self, config: TaskSearchConfig, data: Task, device: torch.device) -> list[str]:
         check_precision(config.precision, device)
         if config.capture and device.type != "cuda":
