@@ -175,11 +175,7 @@ def _run(
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.
-        idle = never_ran(search.supernet)
-        if idle is not None and bar.enabled:
-            bar.say(f"warning: {idle}")
-        elif idle is not None:
-            warnings.warn(idle, stacklevel=2)
+        _say_what_never_ran(bar, task)
         found = result_of(search)  # whether anything was decided, the task says in its own words
         verdict: Verdict | str | None = None
         if is_main and not stopped:
@@ -221,6 +217,14 @@ def _show(bar: Progress, task: Task, epoch: int, record: Record) -> None:
     bar.epoch(epoch, shown)
     for warning in _warnings(task, epoch, record):
         bar.say(f"warning: {warning}")
+
+
+def _say_what_never_ran(bar: Progress, task: Task) -> None:
+    idle = never_ran(task.search.supernet)
+    if idle is not None and bar.enabled:
+        bar.say(f"warning: {idle}")
+    elif idle is not None:
+        warnings.warn(idle, stacklevel=2)
 
 
 def _verdict_record(verdict: Verdict | str | None) -> Record:
