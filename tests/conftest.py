@@ -4,12 +4,17 @@ way."""
 import os
 
 import torch
+from hypothesis import settings
 
 from gradnas.programs import following
 
 torch.set_num_threads(1)
 # How long a training would take is told by one of its steps: more would take as long as the tests.
 following.MOST_STEPS = 1
+
+# No test depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 FEW = 5  # cases of a slow test
 

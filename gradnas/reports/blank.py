@@ -47,7 +47,7 @@ def blank_section(folder: Folder) -> str:
     if not (path / runs.GENOTYPE).exists():
         told = "Not run so far. It costs about half as much as the search, and is shown here then:"
         return (
-            f"<p>{escaped(told)} <code>{escaped(command(folder))}</code></p>\n"
+            f"<p>{escaped(told)}</p>\n<pre>{escaped(command(folder))}</pre>\n"
             f'<p class="caption">{escaped(CAPTION)}</p>'
         )
     return f'{_table(folder, path)}\n<p class="caption">{escaped(CAPTION)}</p>'

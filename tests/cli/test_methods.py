@@ -150,7 +150,7 @@ def test_a_search_whose_alphas_did_not_move_says_so(tmp_path, capsys):
 def test_a_small_rate_of_the_alphas_is_named(tmp_path, capsys):
     options = ("--warmup-epochs", 0, "--epochs", 1, "--batch-size", 256)
     ok("search", "digits", "--out", tmp_path / "a", "--alpha-lr", "1e-5", *options, *SMALL)
-    assert "--alpha-lr, which is 1e-05" in capsys.readouterr().out
+    assert "--alpha-lr, which is 1e-05" in " ".join(capsys.readouterr().out.split())
     ok("search", "digits", "--out", tmp_path / "b", "--alpha-lr", "1", *options, *SMALL)
     assert "nothing was decided" not in capsys.readouterr().out
 
