@@ -16,14 +16,14 @@ following.MOST_STEPS = 1
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-FEW = 5  # cases of a slow test
+FEW = 4  # cases of a slow test
 
 
 def pytest_collection_modifyitems(config, items):
     """Of slow tests of many cases an even part, unless all are asked for.
 
     All of them take half an hour on two cores: `make test-all` (or GRADNAS_ALL_TESTS=1) runs them,
-    `make test` at most `FEW` of each, or an eighth of those that have more.
+    `make test` at most `FEW` of each, or a twelfth of those that have more.
     """
     if os.environ.get("GRADNAS_ALL_TESTS"):
         return
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
             cases.setdefault((item.path, item.originalname), []).append(item)
     left_out = set()
     for same in cases.values():
-        kept = max(FEW, len(same) // 8)
+        kept = max(FEW, len(same) // 12)
         for i, item in enumerate(same):
             if i and i * kept // len(same) == (i - 1) * kept // len(same):
                 left_out.add(item)

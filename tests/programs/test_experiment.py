@@ -196,7 +196,7 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "pieces", names)
 
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_kill_at_random_moments_and_resume(tmp_path):
 
     `benchmarks/campaigns kills` does it a hundred times, for all programs.
     """
-    config = replace(SMALL, epochs=5, batch_size=64, checkpoint_seconds=0.1)
+    config = replace(SMALL, epochs=3, batch_size=64, checkpoint_seconds=0.1)
     search(config, tmp_path / "whole")
     start_search(config, tmp_path / "killed", DIGITS, CPU)
     # The process says when it begins to search, so that the kills fall into the search and not into
