@@ -122,7 +122,7 @@ class OfTrials(Program):
         return False  # the same command goes on
 
     def is_finished(self, folder: Path) -> bool:
-        return (folder / "costs.json").exists()  # which is written last
+        return (folder / "report.html").exists()  # which is written last
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def _begin(command: StudyCommand) -> None:
     with engine_of(command, name, workers, devices, settings, folder) as engine:
         making = runs.made_folder(out)
         with making, runs.locked(out):
+            folder.remove_killed_writes()
             folder.begin(settings)
             if settings_file_is_new(folder):
                 _keep_files(config, folder)

@@ -18,7 +18,7 @@ from typing import Any
 
 from gradnas import runs
 from gradnas.config import JsonObject, from_json, read_object, to_json
-from gradnas.files import strays
+from gradnas.files import remove_strays, strays
 from gradnas.runs.checkpoint import changed_settings
 from gradnas.runs.names import LOCK
 from gradnas.study.plan import StudySettings, phase_of
@@ -111,6 +111,15 @@ class StudyFolder:
                 )
             return
         runs.write_json(self.path / SETTINGS, now)
+
+    def remove_killed_writes(self) -> None:
+        """Remove what killed writes have left; the lock of the folder is held."""
+        remove_strays(self.path, (SETTINGS, EQUAL, COSTS))
+        for folder in (self.path / "plan", self.path / "failed"):
+            if folder.is_dir():
+                # Of any trial, also of one whose file has not come.
+                names = {path.name[1:].rpartition(".")[0] for path in folder.glob(".*.json.*")}
+                remove_strays(folder, names)
 
     def _as_written_now(self) -> StudySettings:
         """The settings with what this version of gradnas adds to the configurations of searches."""

@@ -121,3 +121,13 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "cannot make the folder" in said and "Not a directory" in said
     assert said.count("gradnas: ") == 1 and "Traceback" not in said
+
+
+def test_what_killed_writes_have_left_is_removed_and_nothing_else(study):
+    ours = (".costs.json.90wsd5qn", ".equal.json.0buqwwdo", f"plan/.{TRIAL}.json.pf0h_hzd")
+    others = (".notes.json.90wsd5qn", "plan/.hidden", "results.json")
+    for name in (*ours, *others):
+        (study / name).write_text("{")
+    StudyFolder.open(study).remove_killed_writes()
+    assert not any((study / name).exists() for name in ours)
+    assert all((study / name).exists() for name in others)
