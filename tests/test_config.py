@@ -253,3 +253,11 @@ def test_numbers_with_their_nouns():
         "2 epochs",
         "1,200 epochs",
     ]
+
+
+def test_a_text_in_place_of_an_object_is_said():
+    from gradnas.config import build
+    from gradnas.latency.table import Device
+
+    with pytest.raises(ValueError, match=r"t\.json: device must be an object, not a text"):
+        build(Device, "cpu", "t.json: device")

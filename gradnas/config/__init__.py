@@ -12,6 +12,7 @@ from gradnas.config.text import read_text as read_text
 from gradnas.config.text import shown as shown
 from gradnas.config.text import visible as visible
 from gradnas.config.trees import build as build
+from gradnas.config.trees import decoded as decoded
 from gradnas.config.trees import did_you_mean as did_you_mean
 from gradnas.config.trees import from_json as from_json
 from gradnas.config.trees import load as load

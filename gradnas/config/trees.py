@@ -241,11 +241,18 @@ def _decode_dataclass(cls: Any, data: Json, where: str) -> Any:
     return build(chosen, entries, where)
 
 
+def decoded(cls: type[Any], name: str, data: Json, where: str) -> Any:
+    """The value of one field of a dataclass from its JSON form. Errors are those of `from_json`."""
+    return _decode(typing.get_type_hints(cls)[name], data, f"{where}.{name}")
+
+
 def build(cls: type[T], data: Mapping[str, Json], where: str) -> T:
     """Build dataclass `cls` from field values in JSON form, without a `"type"` entry.
 
     Errors are those of `from_json`.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be an object, not {_kind(data)}")
     fields = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if field.init:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from gradnas.architectures.base import Architecture
 from gradnas.architectures.shown import Shown
-from gradnas.config import JsonObject
+from gradnas.config import JsonObject, build, decoded, shown
 from gradnas.search import verdict_words
 
 FEWEST_GROUPS = 4  # of held-out examples; of fewer nothing can be said about the noise
@@ -312,17 +312,29 @@ class Verdict(Shown):
         Raises:
             ValueError: it is something else.
         """
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        try:
-            fields = {name: value for name, value in obj.items() if name in names}
-            fields["measure"] = Yardstick(**fields["measure"])
-            fields["candidates"] = tuple(Candidate(**own) for own in fields["candidates"])
-            fields["choices"] = tuple(Judged(**own) for own in fields["choices"])
-            fields["random"] = tuple(fields["random"])
-            fields["notes"] = tuple(fields["notes"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"this is no verdict of a search: {error}") from error
+        where = "verdict"
+        fields: dict[str, Any] = {}
+        for entry in dataclasses.fields(cls):
+            if entry.name not in obj:
+                if isinstance(entry.default, (bool, int)):
+                    continue  # a file of before there was such a field
+                raise ValueError(f"this is no verdict of a search: {entry.name!r} is missing")
+            value = obj[entry.name]
+            if entry.name == "measure":
+                value = build(Yardstick, value, f"{where}.measure")
+            elif entry.name in ("candidates", "choices"):
+                part: Any = Candidate if entry.name == "candidates" else Judged
+                value = _built(part, value, f"{where}.{entry.name}")
+            else:
+                value = decoded(cls, entry.name, value, where)
+            fields[entry.name] = value
+        return cls(**fields)
+
+
+def _built(cls: type[Any], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, not {shown(value)}")
+    return tuple(build(cls, own, f"{where}[{k}]") for k, own in enumerate(value))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,8 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,3 +171,16 @@ def test_a_choice_that_the_measurements_do_not_decide_is_marked():
         assert f"✓ {other}" in shown
     every = choices.Known(OFFERED, undecided=list(CHOSEN))
     assert "✓" not in " ".join(texts(choices.figure(CHOSEN, known=every)))
+
+
+@pytest.mark.parametrize("shape", [(3, 14, 2), (3, 3)])
+def test_alphas_of_something_else_are_refused(shape):
+    settings = {"choices": {"body": ["a", "b"]}}
+    folder = SimpleNamespace(
+        path=Path("r"),
+        alphas={"body": torch.zeros(shape)},
+        setting=lambda *keys, kind: settings,
+        names=lambda *keys: settings["choices"]["body"],
+    )
+    with pytest.raises(ValueError, match=r"alphas.safetensors: 'body' has the shape \(3, "):
+        report.mixing(folder)

@@ -20,7 +20,15 @@ from gradnas.architectures.choices import Choices
 from gradnas.search.comparing import Judge, compare
 from gradnas.search.judging import judge_of_loaders, verdict_after
 from gradnas.search.slices import measured_by_group
-from gradnas.search.verdict import FEWEST_GROUPS, Difference, Scores, Verdict, Yardstick
+from gradnas.search.verdict import (
+    FEWEST_GROUPS,
+    Candidate,
+    Difference,
+    Judged,
+    Scores,
+    Verdict,
+    Yardstick,
+)
 from gradnas.search.verdict_limits import Limit, Plan, planned, work_of
 from gradnas.spaces.affordable import likeliest, swaps
 
@@ -562,3 +570,35 @@ def test_what_cannot_be_measured_is_said_and_loses_nothing():
 
     lines, verdict = verdict_after(search, result, *loaders(), loss, (8, 4))
     assert verdict is None and "no evaluation" in lines[0]
+
+
+def a_verdict():
+    judged = Judged("body", "a", 0.4, "b", 0.1, None, "undecided")
+    candidates = (Candidate("body: a", 0.5), Candidate("body: b", 0.4, -0.1, None))
+    return Verdict(Yardstick(), 64, 8, None, 0.5, candidates, 2, (0.3,), (judged,))
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("examples", {}),
+        ("likeliest", [3]),
+        ("derived", "0.5"),
+        ("choices", {"a": 1}),
+        ("random", [None]),
+        ("has_all", 1),
+    ],
+)
+def test_values_of_other_types_are_no_verdict(place, value):
+    whole = a_verdict().to_json()
+    assert Verdict.from_json(whole) == Verdict.from_json(json.loads(json.dumps(whole)))
+    with pytest.raises(ValueError, match=f"verdict.{place}"):
+        Verdict.from_json({**whole, place: value})
+
+
+@pytest.mark.parametrize("key", ["name", "probability", "lead", "state"])
+def test_a_damaged_choice_is_no_verdict(key):
+    whole = a_verdict().to_json()
+    whole["choices"][0][key] = {"x": 1}
+    with pytest.raises(ValueError, match=rf"verdict.choices\[0\].{key}"):
+        Verdict.from_json(whole)

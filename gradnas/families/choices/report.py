@@ -101,10 +101,28 @@ def _places(folder: Folder) -> dict[str, list[str]]:
     return {choice: folder.names("space", "places", choice) for choice in listed}
 
 
+def _alphas(folder: Folder) -> dict[str, Tensor]:
+    """Choice -> its alphas after each epoch.
+
+    Raises:
+        ValueError: they are those of something else than the configuration says.
+    """
+    for choice, alphas_NO in folder.alphas.items():
+        names = _operations(folder).get(choice)
+        number = alphas_NO.shape[-1]
+        if alphas_NO.dim() != 2 or (names is not None and len(names) != number):
+            expected = "a list of operations" if names is None else f"{len(names)} operations"
+            raise ValueError(
+                f"{folder.path / runs.ALPHAS}: {choice!r} has the shape {tuple(alphas_NO.shape)}, "
+                f"where {runs.CONFIG} has {expected} of one choice"
+            )
+    return folder.alphas
+
+
 def _history(folder: Folder) -> dict[str, list[list[float]]]:
     """The probabilities after each epoch."""
     found = {}
-    for choice, alphas_NO in folder.alphas.items():
+    for choice, alphas_NO in _alphas(folder).items():
         found[choice] = folder.relaxation.probabilities(alphas_NO).tolist()
     return found
 
@@ -114,7 +132,7 @@ def mixing(folder: Folder) -> str:
     if not folder.alphas:
         return ""
     mixes = {}
-    for choice, alphas_NO in folder.alphas.items():
+    for choice, alphas_NO in _alphas(folder).items():
         mixes[choice] = folder.relaxation.probabilities(alphas_NO)
     parts = [_table(folder, mixes)]
     pairs = list(mixes.items())
@@ -128,7 +146,7 @@ def mixtures(folder: Folder) -> list[Mixture]:
     """Every choice."""
     chosen = folder.architecture if isinstance(folder.architecture, Choices) else {}
     found = []
-    for choice, alphas_NO in folder.alphas.items():
+    for choice, alphas_NO in _alphas(folder).items():
         values = folder.relaxation.probabilities(alphas_NO[-1]).tolist()
         names = tuple(_names(folder, choice, len(values)))
         decided = chosen.get(choice)
