@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -402,8 +403,8 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def _without_times(out: str) -> str:
-    """What a command prints, without the next one, which says how long it will take."""
-    return out.partition("next: ")[0]
+    """What a command prints, without how long it took and the next one will take."""
+    return re.sub(r"\b\d+\.\d s\b", "", out.partition("next: ")[0])
 
 
 def _says_something_else(before: bytes, after: bytes) -> bool:
