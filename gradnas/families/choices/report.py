@@ -101,7 +101,7 @@ def _places(folder: Folder) -> dict[str, list[str]]:
     return {choice: folder.names("space", "places", choice) for choice in listed}
 
 
-def _alphas(folder: Folder) -> dict[str, Tensor]:
+def _alphas(folder: Folder) -> Mapping[str, Tensor]:
     """Choice -> its alphas after each epoch.
 
     Raises:
