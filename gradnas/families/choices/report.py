@@ -107,8 +107,9 @@ def _alphas(folder: Folder) -> Mapping[str, Tensor]:
     Raises:
         ValueError: they are those of something else than the configuration says.
     """
+    operations = _operations(folder)
     for choice, alphas_NO in folder.alphas.items():
-        names = _operations(folder).get(choice)
+        names = operations.get(choice)
         number = alphas_NO.shape[-1]
         if alphas_NO.dim() != 2 or (names is not None and len(names) != number):
             expected = "a list of operations" if names is None else f"{len(names)} operations"
