@@ -111,14 +111,12 @@ def _about_random(verdict: Told) -> str:
         return ""
     spread = verdict.random_sd
     shown = verdict.measure.text(mean)
-    if spread is not None:
-        shown += f" ± {verdict.measure.text(spread)}"
-    lead = verdict.gain(verdict.derived, mean)
-    is_better = spread is not None and lead > 2.0 * spread
+    if spread is None:
+        return f"beside it one random architecture ({shown}), too few to tell what chance finds"
+    shown += f" ± {verdict.measure.text(spread)}"
+    is_better = verdict.gain(verdict.derived, mean) > 2.0 * spread
     word = "" if is_better else "not clearly "
-    number = len(verdict.random)
-    ones = "one" if number == 1 else "ones"
-    return f"it is {word}better than {number} random {ones} ({shown})"
+    return f"it is {word}better than {len(verdict.random)} random ones ({shown})"
 
 
 def lines(verdict: Told, typed: bool = False, option: str = "") -> list[str]:

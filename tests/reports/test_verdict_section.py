@@ -41,3 +41,10 @@ def test_a_better_candidate_is_taken_by_a_command_or_in_python():
         SimpleNamespace(results={"verdict": verdict.to_json()}, path=Path("r"))
     )
     assert "result.derive" not in section and "gradnas train" in section
+
+
+def test_one_random_architecture_tells_nothing_of_chance():
+    one = Verdict(Yardstick("accuracy", True), 64, 8, None, 0.99, random=(0.45,))
+    assert "one random architecture (0.45), too few to tell" in one.sentence
+    two = Verdict(Yardstick("accuracy", True), 64, 8, None, 0.99, random=(0.45, 0.47))
+    assert "it is better than 2 random ones (0.46 ± " in two.sentence
