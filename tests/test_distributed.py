@@ -273,8 +273,7 @@ def test_averaging_finished_hypergradients_would_be_wrong():
 @pytest.mark.slow
 def test_a_whole_search_and_training_in_two_processes(tmp_path):
     """One writer, and a search that learns."""
-    size = ["--channels", "4", "--cells", "2", "--per-class", "60"]
-    size += ["--threads", "1", "--device", "cpu"]
+    size = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]
     run = Run(tmp_path / "run")
     in_two_processes(
         "-m", "gradnas", "search", "digits", "--out", str(run.path), "--epochs", "2", *size
@@ -286,7 +285,7 @@ def test_a_whole_search_and_training_in_two_processes(tmp_path):
         "train_loss"
     ]
     results = json.loads((run.path / "train" / "results.json").read_text())
-    assert results["test_accuracy"] > 0.15  # of ten classes
+    assert results["test_accuracy"] > 0.7
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def test_fit_prints_the_gap_between_mixture_and_derived_network(capsys):
     train, valid = loaders()
     search = Search(Gap())
     # Long enough for a verdict on all held-out examples.
-    result = search.fit(train, valid, F.cross_entropy, epochs=20)
+    result = search.fit(train, valid, F.cross_entropy, epochs=17)
     lines = capsys.readouterr().err.splitlines()
     (line,) = [text for text in lines if "mixture" in text]
     assert any("result.derive(recalibrate=train_loader)" in text for text in lines)
@@ -180,7 +180,7 @@ def test_fit_prints_the_gap_between_mixture_and_derived_network(capsys):
         derived = [F.cross_entropy(network(x), y).item() for x, y in valid]
     assert f"mixture {sum(mixture) / 2:.4g}" in line
     words = line.split("derived network ")[1]
-    assert float(words.split(",")[0].split(" (")[0]) == pytest.approx(sum(derived) / 2, rel=0.1)
+    assert float(words.split(",")[0].split(" (")[0]) == pytest.approx(sum(derived) / 2, rel=0.05)
 
 
 def test_printing_the_gap_changes_nothing():
