@@ -115,13 +115,11 @@ def prepared(
     w_N = np.ones(len(x_ND))
     if sample_weight is not None:
         w_N = validation._check_sample_weight(
-            sample_weight,
-            x_ND,
-            dtype=np.float64,
-            ensure_non_negative=True,
-            allow_all_zero_weights=False,
+            sample_weight, x_ND, dtype=np.float64, ensure_non_negative=True
         )
         kept_N = w_N > 0
+        if not kept_N.any():
+            raise ValueError("all sample weights are zero: at least one row has to count")
         x_ND = x_ND[kept_N]
         y_NK = y_NK[kept_N]
         w_N = w_N[kept_N]
