@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 import gradnas
 from gradnas import runs
+from gradnas.search.health import Health
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.your_task.search import TaskSearch
 
@@ -277,6 +278,7 @@ PARTS = (
     (TaskSearch, "step", "steps"),
     (TaskSearch, "evaluate", "evaluation"),
     (SearchTask, "verdict", "verdict"),
+    (Health, "finish_epoch", "health"),
     (runs.Run, "append", "run folder"),
     (runs.Run, "save_tensors", "run folder"),
     (runs.Run, "save_checkpoint", "run folder"),
@@ -332,9 +334,14 @@ def whole(case: Case, rounds: int) -> None:
         if name != "steps":
             middle, least, most = statistics.median(own), min(own), max(own)
             print(f"    {name:12} {middle:7.1%}  ({least:.1%} to {most:.1%})")
-    asked = ("run folder", "verdict", "on_epoch")
+    asked = ("run folder", "health", "verdict", "on_epoch")
     together = [sum(parts) for parts in zip(*(shares[name] for name in asked), strict=True)]
-    print(f"    {' + '.join(asked)}: {statistics.median(together):.1%}")
+    searches = [sum(parts) for parts in zip(*shares.values(), strict=True)]  # in steps
+    of_all = [own / whole for own, whole in zip(together, searches, strict=True)]
+    print(
+        f"    {' + '.join(asked)}: {statistics.median(together):.1%} of the steps, "
+        f"{statistics.median(of_all):.1%} of the search"
+    )
 
 
 def profiled(case: Case) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnas import runs
+from gradnas.config import counted
 from gradnas.families import family_of
 from gradnas.pictures.study import ArmPoints, study_plot
 from gradnas.programs.study_truth import truth_table
@@ -103,6 +104,22 @@ def chance_sentences(outcome: Outcome) -> list[str]:
     ]
 
 
+def cost_sentences(outcome: Outcome) -> list[str]:
+    """That costs are not equal, where the number of random architectures was given."""
+    number = outcome.settings.random
+    if number is None:
+        return []
+    costs = [
+        f"{method} {duration(outcome.arm(method).cost)} and {random} search "
+        f"{duration(outcome.arm(random).cost)}"
+        for method, (random, _) in outcome.against.items()
+    ]
+    return [
+        f"{counted(number, 'random architecture')} by --random, whatever the searches cost: this "
+        f"compares at unequal cost ({'; '.join(costs)})"
+    ]
+
+
 def searched_sentences(outcome: Outcome) -> list[str]:
     """What searched networks reach against random ones in the short trainings, before any choice.
 
@@ -135,9 +152,10 @@ def _page(study: StudyFolder) -> str:
     name = study.path.resolve().name
     lead = "; ".join(outcome.sentences) or "No method is compared with random search yet."
     about = (
-        f"Study of {settings.what}: {settings.seeds} searches a method, trainings of "
-        f"{settings.short_epochs} epochs to choose by, {settings.finals} final trainings of "
-        f"{settings.final_epochs} epochs"
+        f"Study of {settings.what}: {counted(settings.seeds, 'search')} a method, trainings of "
+        f"{counted(settings.short_epochs, 'epoch')} to choose by, "
+        f"{counted(settings.finals, 'final training')} of "
+        f"{counted(settings.final_epochs, 'epoch')}"
     )
     notices = []
     for arm in outcome.arms:
@@ -232,7 +250,7 @@ def _label(measure: Measure) -> str:
 
 
 def _said(outcome: Outcome) -> str:
-    lines = [*outcome.sentences, *chance_sentences(outcome)]
+    lines = [*outcome.sentences, *cost_sentences(outcome), *chance_sentences(outcome)]
     lines += [*searched_sentences(outcome), rank_sentence(outcome)]
     note = (
         "Intervals are Welch's; they are about these trainings of these architectures. Another "
@@ -287,6 +305,7 @@ def lines_of(outcome: Outcome) -> Sequence[str]:
         *table_lines(outcome),
         "",
         *outcome.sentences,
+        *cost_sentences(outcome),
         *chance_sentences(outcome),
         *searched_sentences(outcome),
         rank_sentence(outcome),

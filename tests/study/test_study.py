@@ -15,6 +15,7 @@ from in_process import InProcess
 
 from gradnas import runs
 from gradnas.cli import main, study, study_trial
+from gradnas.programs.study_report import lines_of
 from gradnas.study import plan
 from gradnas.study.folder import StudyFolder
 from gradnas.study.outcome import outcome_of, results_of
@@ -151,6 +152,9 @@ def test_status_and_report_of_a_study(finished, capsys):
     assert set(read["results"]["arms"]) == {"default", "gdas", "random"}
     assert main(["study", "report", str(out)]) == 0
     assert str(out / runs.REPORT) in capsys.readouterr().out
+    page = (out / runs.REPORT).read_text()
+    assert "trainings of 1 epoch to choose by, 2 final trainings of 6 epochs" in page
+    assert "3 random architectures by --random" in page and "at unequal cost" in page
 
 
 def test_other_settings_need_another_folder(finished, monkeypatch, capsys):
@@ -262,6 +266,7 @@ def test_the_numbers_of_random_search_follow_from_the_costs(finished, monkeypatc
     # There are six architectures, and no more can be drawn.
     assert equal["numbers"]["default"] == min(4 + shorts["default"], 6)
     assert equal["numbers"]["gdas"] == round(1.5 + shorts["gdas"])
+    assert "unequal cost" not in "".join(lines_of(outcome_of(folder)))
     names = [arm.name for arm in outcome_of(folder).arms]
     same = equal["numbers"]["default"] == equal["numbers"]["gdas"]
     assert names[2:] == (["random"] if same else ["random-as-default", "random-as-gdas"])
