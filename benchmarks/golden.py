@@ -692,8 +692,10 @@ ENVIRONMENT = re.compile(rb"<h2>Environment</h2>.*?(?=<h2|</main>|</body>)", re.
 
 
 def report_content(path: Path) -> bytes:
-    """A report without its environment, and with # for times and memory."""
-    return DURATION.sub(b"#", ENVIRONMENT.sub(b"", path.read_bytes()))
+    """A report without its environment, and with # for times, waiting and memory."""
+    waiting = re.compile(rb"(less than )?\d+% of the time")
+    page = ENVIRONMENT.sub(b"", path.read_bytes())
+    return DURATION.sub(b"#", waiting.sub(b"#", page))
 
 
 TIMED = ("measure.stdout", "estimate.stdout")  # every number in them is a measurement
@@ -712,6 +714,7 @@ def output_content(path: Path, name: str) -> bytes:
         skipped = False
         line = re.sub(r"\d+:\d\d(:\d\d)? left", "# left", line)
         line = re.sub(r"\b\d+(\.\d+)? s;", "# s;", line)
+        line = re.sub(r"^waiting for data: .*", "waiting for data: #", line)
         line = re.sub(r"\babout \d+ (s|min|h|days)\b", "about #", line)  # of the next step
         if path.name in TIMED:
             line = re.sub(r"\d+(\.\d+)?", "#", line)

@@ -17,6 +17,7 @@ from gradnas.cli.lines import line
 from gradnas.config import JsonObject, from_json, read_object, shown
 from gradnas.data.summary import DataSummary
 from gradnas.programs.going_on import CannotGoOn, leave_word
+from gradnas.reports.waiting import waiting_sentence
 from gradnas.runs import Record
 from gradnas.tasks import SEARCH_CONFIGS, TRAIN_CONFIGS
 
@@ -118,6 +119,13 @@ def say_read(summary: DataSummary) -> None:
     if distributed.is_main():
         for sentence in summary.sentences():
             line(sentence, error=True)
+
+
+def say_waiting(run: runs.Run) -> None:
+    """How much of the time of its epochs a finished run has waited for data."""
+    sentence = waiting_sentence(run.path)
+    if sentence is not None:
+        line(sentence)
 
 
 def is_configuration(path: Path) -> bool:

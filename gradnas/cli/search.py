@@ -16,6 +16,7 @@ from gradnas.cli.begin import (
     out_folder,
     say,
     say_read,
+    say_waiting,
     typed,
 )
 from gradnas.cli.commands.resume import ResumeCommand
@@ -254,6 +255,7 @@ def carry_out(
         truths.keep(run, record)
         for sentence in truths.sentences(record):
             line(sentence)
+    say_waiting(run)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     line(f"run folder: {run.path} ({files})")
     if follows:

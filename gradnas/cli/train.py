@@ -19,6 +19,7 @@ from gradnas.cli.begin import (
     out_folder,
     say,
     say_read,
+    say_waiting,
     typed,
 )
 from gradnas.cli.commands.train import TrainCommand
@@ -155,6 +156,7 @@ def carry_out(
     random_noun = family_of_space(config.space).noun
     for sentence in sentences.of_training(results, random_noun):
         line(sentence)
+    say_waiting(run)
     line(f"run folder: {run.path} ({runs.WEIGHTS}, {runs.RESULTS}, {runs.METRICS})")
     for step in kind.after_training(run, config):
         line(step)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,11 +27,8 @@ def load_digits(
     `test_fraction` of each class is the test split. Grey levels 0..16 become 0..255. `image_size`
     other than 8 resizes the whole picture (bilinear, antialiased).
     """
-    extras.need("sklearn", extra="images", what="the set 'digits'")
-    from sklearn.datasets import load_digits as from_scikit_learn
-
-    levels_NF, target_N = from_scikit_learn(return_X_y=True)
-    levels_NHW = np.asarray(levels_NF).reshape(-1, 8, 8)
+    levels_NF, target_N = _levels_and_targets()
+    levels_NHW = levels_NF.reshape(-1, 8, 8)
     pixels_NHW = np.round(levels_NHW * (255 / 16)).astype(np.uint8)
     images_NCHW = torch.from_numpy(pixels_NHW).unsqueeze(1)
     fingerprint = Fingerprint(
@@ -44,7 +44,7 @@ def load_digits(
             images_NCHW.float(), (size, size), mode="bilinear", antialias=True
         )
         images_NCHW = resized_NCHW.round().clamp(0, 255).to(torch.uint8)
-    labels = torch.from_numpy(np.asarray(target_N).astype(np.int64))
+    labels = torch.from_numpy(target_N.astype(np.int64))
 
     # Split before the statistics, which are those of the training images alone.
     whole = MemorySplit(images_NCHW, labels, mean=(0.0,), std=(1.0,))
@@ -64,3 +64,20 @@ def load_digits(
         test=MemorySplit(test.images_NCHW, test.labels, mean, std),
         found=Found(fingerprint, {(8, 8): len(labels)}, len(labels)),
     )
+
+
+def _levels_and_targets() -> tuple[np.ndarray, np.ndarray]:
+    """Grey levels 0..16 of (N, 64) pixels, and the digits (N,)."""
+    extras.need("sklearn", extra="images", what="the set 'digits'")
+    # The file alone: importing the package takes longer than the first steps of a search.
+    package = find_spec("sklearn")
+    assert package is not None
+    for folder in package.submodule_search_locations or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1], rows[:, -1]
+    from sklearn.datasets import load_digits as from_scikit_learn
+
+    levels_NF, target_N = from_scikit_learn(return_X_y=True)
+    return np.asarray(levels_NF), np.asarray(target_N)

@@ -6,11 +6,12 @@ of random numbers (see `augment.random_numbers`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from gradnas.data.ahead import has_free_core, one_ahead
 from gradnas.data.augment import Augment, finish, random_numbers
 from gradnas.data.base import BATCH, Batches, Plan, Split, checked_rows
 from gradnas.randomness import generator_for
@@ -109,6 +110,12 @@ class MemoryBatches(Batches):
         self._std_C = torch.tensor(split.std, device=device)
 
     def _run(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = self._made(epoch, start)
+        # On another device augmentation waits for nothing and nothing for it.
+        beside = self.device.type == "cpu" and has_free_core(self.device)
+        return one_ahead(batches) if beside else batches
+
+    def _made(self, epoch: int, start: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         plan = self.plan
         _, H, W, _ = self._pixels_NHWC.shape
         # The order counts this split's images, and so the labels; the pixels may be those of a

@@ -11,7 +11,8 @@ import struct
 import warnings
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gradnas import extras
 from gradnas.config import Json
+from gradnas.data.ahead import has_free_core, one_ahead
 from gradnas.data.augment import (
     Augment,
     Fit,
@@ -264,7 +266,34 @@ class StreamBatches(Batches):
         self._idle: list[tuple[Wanted, DataLoader]] = []
 
     def _run(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        wanted, loader = self._idle.pop() if self._idle else self._loader()
+        decoded = self._decoded(epoch, start)
+        # Workers decode before they are asked; and are begun where there are no other threads.
+        if self.workers or not has_free_core(self.device):
+            return self._finished(decoded)
+        if self.device.type == "cpu":
+            return one_ahead(self._finished(decoded))
+        # Of another device a single thread asks, since what it asks for may be recorded.
+        return self._finished(one_ahead(decoded))
+
+    def _finished(
+        self, batches: Iterator[list[Tensor]]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Augmented, on the device."""
+        with closing(batches):  # type: ignore[type-var]
+            for batch in batches:
+                if self.device.type == "cuda":
+                    batch = [part if part.is_pinned() else part.pin_memory() for part in batch]
+                # From pinned memory these copies run beside the computation.
+                parts = [part.to(self.device, non_blocking=True) for part in batch]
+                x_BHWC, numbers_B5, y_B = parts
+                yield finish(x_BHWC, numbers_B5, self.augment, self._mean_C, self._std_C), y_B
+
+    def _decoded(self, epoch: int, start: int) -> Generator[list[Tensor], None, None]:
+        """Pixels, random numbers and labels, on the CPU."""
+        try:
+            wanted, loader = self._idle.pop()
+        except IndexError:
+            wanted, loader = self._loader()
         wanted.set(self.plan, epoch, start)
         try:
             with torch.device("cpu"):  # a loader draws its seed where tensors are made by default
@@ -272,10 +301,7 @@ class StreamBatches(Batches):
             for batch in batches:
                 if isinstance(batch, str):
                     raise BadImage(batch)
-                # From pinned memory these copies run beside the computation.
-                parts = [part.to(self.device, non_blocking=True) for part in batch]
-                x_BHWC, numbers_B5, y_B = parts
-                yield finish(x_BHWC, numbers_B5, self.augment, self._mean_C, self._std_C), y_B
+                yield batch
         finally:
             # Also when the reader stops in the middle: the loader then drops what it prefetched.
             self._idle.append((wanted, loader))
@@ -289,7 +315,8 @@ class StreamBatches(Batches):
             collate_fn=as_it_is,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=self.device.type == "cuda",
+            # Without workers the thread that asks the device pins, see `_finished`.
+            pin_memory=self.workers > 0 and self.device.type == "cuda",
             # Without a generator of its own a loader takes numbers from the global one.
             generator=torch.Generator(),
         )

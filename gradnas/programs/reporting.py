@@ -27,6 +27,7 @@ from gradnas.reports.health import health_section
 from gradnas.reports.parts import CSS, escaped, notice, row, section
 from gradnas.reports.truth import truth_section
 from gradnas.reports.verdict import verdict_section
+from gradnas.reports.waiting import share_words, waited
 from gradnas.reports.words import (
     commands,
     duration,
@@ -244,7 +245,8 @@ def _value(value: Json) -> str:
 TIMINGS_CAPTION = (
     "Counted: weights, gradients, optimiser states and what a step keeps for its backward pass. "
     "Measured: the highest so far of the whole process, or of the tensors on a CUDA device. "
-    "An interrupted epoch counts from where it was resumed."
+    "An interrupted epoch counts from where it was resumed. Where much is waiting for data, "
+    "--workers N decodes images that memory does not hold beside the steps."
 )
 
 
@@ -261,7 +263,15 @@ def _timings(folder: Folder) -> str:
     if not rows:
         return ""
     head = row(
-        ("", "epochs", "one epoch (median)", "all epochs", "memory, counted", "memory, measured"),
+        (
+            "",
+            "epochs",
+            "one epoch (median)",
+            "all epochs",
+            "waiting for data",
+            "memory, counted",
+            "memory, measured",
+        ),
         tag="th",
     )
     return (
@@ -275,7 +285,11 @@ def _timings_of(name: str, folders: Sequence[Folder]) -> list[str]:
     seconds = []
     counted = []
     measured = []
+    waiting = []
     for own in folders:
+        told = waited(own.timings)
+        if told is not None:
+            waiting.append(told)
         seconds += [value for _, value in own.timings.series("seconds")]
         counted += [value for _, value in own.metrics.series("peak_memory_mib")]
         measured += [value for _, value in own.timings.series("measured_peak_memory_mib")]
@@ -286,6 +300,7 @@ def _timings_of(name: str, folders: Sequence[Folder]) -> list[str]:
         str(len(seconds)),
         f"{statistics.median(seconds):.3g} s",
         duration(sum(seconds)),
+        share_words(waiting),
         _largest_mib(counted),
         _largest_mib(measured),
     )

@@ -143,11 +143,12 @@ def _run(
         while search.epoch < config.epochs and not stopped and search.health.stopped is None:
             epoch = search.epoch
             began = Moment.now()
+            waited = task.waiting.seconds
             task.start_epoch()
             for sentence in task.select():
                 bar.say(sentence)
             is_first = task.place.at_start
-            for batch in task.batches():
+            for batch in task.waiting.on(task.batches()):
                 # The first step of each epoch also counts the memory that it needs.
                 report = task.counted_step(batch) if is_first else task.step(batch)
                 is_first = False
@@ -165,6 +166,7 @@ def _run(
 
             record = task.finish_epoch(evaluated=not stopped)
             timed = timing(epoch, began, device)
+            timed["waiting_seconds"] = task.waiting.seconds - waited
             if is_main:
                 _keep_epoch(run, task, record, timed)
             _show(bar, task, epoch, record)

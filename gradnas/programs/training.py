@@ -178,9 +178,10 @@ def _train(
         while task.epoch < config.epochs and not stopped:
             epoch = task.epoch
             began = Moment.now()
+            waited = task.waiting.seconds
             task.start_epoch()
             is_first = task.place.at_start
-            for batch in task.batches():
+            for batch in task.waiting.on(task.batches()):
                 # The first step of each epoch also counts the memory that it needs.
                 with synchronised_norms():
                     parts = _counted_step(task, batch) if is_first else task.step(batch)
@@ -199,6 +200,8 @@ def _train(
 
             record = task.finish_epoch()
             timed = timing(epoch, began, device)
+            if task.reads_batches:
+                timed["waiting_seconds"] = task.waiting.seconds - waited
             if is_main:
                 run.append(runs.METRICS, record)
                 run.append(runs.TIMINGS, timed)

@@ -247,8 +247,8 @@ def read_folder(path: Path, searches: Collection[str], trainings: Collection[str
         status=_object(path / runs.STATUS),
         environment=_object(path / runs.ENVIRONMENT),
         results=_object(path / runs.RESULTS),
-        metrics=_records(path / runs.METRICS),
-        timings=_records(path / runs.TIMINGS),
+        metrics=read_records(path / runs.METRICS),
+        timings=read_records(path / runs.TIMINGS),
         child=child,
         random=tuple(random),
         data=_object(path / runs.DATA),
@@ -314,7 +314,8 @@ def _object(path: Path) -> JsonObject:
     return read_object(path) if path.exists() else {}
 
 
-def _records(path: Path) -> Records:
+def read_records(path: Path) -> Records:
+    """The lines of a `.jsonl` file, each of an epoch; ValueError where it is damaged."""
     try:
         rows = runs.Run(path.parent).records(path.name)
     except ValueError as error:  # the errors of JSON and of Unicode are ValueErrors

@@ -105,7 +105,8 @@ class BatchedSearch(BatchedHeldOut[S, B], Generic[S, B]):
         return next(self._valid)
 
     def step(self, batch: B) -> StepReport:
-        valid_batch = self.valid_batch()
+        with self.waiting:
+            valid_batch = self.valid_batch()
         report, train_parts, valid_parts = self.bilevel_step(batch, valid_batch)
         self.train_means.add(train_parts, self.size(batch))
         if valid_parts:
@@ -262,7 +263,7 @@ class BatchedTraining(Calls[B], TrainTask[T, B], Generic[T, B]):
         def losses(batch: B) -> Parts:
             return self.losses(self.outputs(self.network, batch), batch)[1]
 
-        return mean_parts(losses, stream.epoch(0), self.precision)
+        return mean_parts(losses, self.waiting.on(stream.epoch(0)), self.precision)
 
     def results(self) -> Record:
         test = self.test()

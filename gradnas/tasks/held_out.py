@@ -69,7 +69,7 @@ class BatchedHeldOut(Calls[B], SearchTask[S, B], Generic[S, B]):
             return record
         network = self.laid_out(supernet.derived(result.decision))
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
-        recalibrate(network, some, self.outputs)
+        recalibrate(network, self.waiting.on(some), self.outputs)
         derived = self.evaluated(network, batches)
         record |= {f"derived_valid_{name}": value for name, value in derived.items()}
         if mixture is not None:
@@ -118,4 +118,4 @@ class BatchedHeldOut(Calls[B], SearchTask[S, B], Generic[S, B]):
 
         held_out = islice(self.held_out.epoch(0), batches)
         precision = getattr(self.config, "precision", "fp32")
-        return mean_parts(losses, held_out, precision)
+        return mean_parts(losses, self.waiting.on(held_out), precision)

@@ -23,6 +23,7 @@ from gradnas.tasks.foreseen import Foreseen
 from gradnas.tasks.outcome import Outcome, S
 from gradnas.tasks.place import Place
 from gradnas.tasks.resumed import Resumed
+from gradnas.tasks.waiting import Waiting
 
 B = TypeVar("B")  # a batch
 
@@ -37,6 +38,7 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         notes: sentences to say before the first step.
         shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
         place: where it stands in its epoch.
+        waiting: how long it has waited for batches.
     """
 
     shown: Mapping[str, str]
@@ -52,6 +54,7 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.notes: list[str] = []
         self.train_means = Means()
         self.valid_means = Means()
+        self.waiting = Waiting()
         self.memory_mib = 0.0
         self.decidedness = Decidedness(search)
         search.health.watch(getattr(config, "guard", "warn"))

@@ -23,6 +23,7 @@ from gradnas.search.own_state import OwnState
 from gradnas.tasks.evaluation import Means
 from gradnas.tasks.place import Place
 from gradnas.tasks.resumed import Resumed
+from gradnas.tasks.waiting import Waiting
 
 T = TypeVar("T")  # the configuration
 B = TypeVar("B")  # a batch
@@ -37,9 +38,12 @@ class TrainTask(Resumed, Generic[T, B]):
         epoch: the one that runs, or comes next.
         place: where it stands in that epoch.
         has_short_steps: so that some may be made to see how long they take.
+        reads_batches: so that it is known how long it waits for them.
+        waiting: how long it has waited for batches.
     """
 
     has_short_steps = True
+    reads_batches = True
     sums = ("means",)
 
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
@@ -60,6 +64,7 @@ class TrainTask(Resumed, Generic[T, B]):
         self.device = device
         self.epoch = 0
         self.means = Means()
+        self.waiting = Waiting()
         self.memory_mib = 0.0
         self.own_state = OwnState(network, set())
 

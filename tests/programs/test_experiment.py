@@ -127,6 +127,8 @@ def test_metrics_say_everything(finished):
     assert Genotype.load(finished / runs.GENOTYPE).to_text() == records[-1]["genotype"]
     timings = Run.open(finished).records(runs.TIMINGS)
     assert all(t["seconds"] > 0 and t["measured_peak_memory_mib"] > 10 for t in timings)
+    assert all(0 < t["waiting_seconds"] < t["seconds"] for t in timings)
+    assert not any("waiting_seconds" in record for record in records)
 
 
 def test_the_trajectory_holds_a_table_for_each_choice_and_epoch(finished):

@@ -54,7 +54,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             return record
         network = search.supernet.derived(result.decision)
         some = islice(self.train.epoch(epoch), RECALIBRATION_BATCHES)
-        recalibrate(network, some, self.outputs)
+        recalibrate(network, self.waiting.on(some), self.outputs)
         derived = self.evaluated(network, batches)
         record |= {f"derived_valid_{name}": value for name, value in derived.items()}
         if mixture is not None:
@@ -93,5 +93,5 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
 
     def evaluated(self, network: Callable[..., Any], batches: int | None) -> dict[str, float]:
         """Mean loss and measures of a network on what is held out."""
-        held_out = islice(self.held_out.epoch(0), batches)
+        held_out = self.waiting.on(islice(self.held_out.epoch(0), batches))
         return measured(self.task, network, held_out, self.config.precision, self.search.device)

@@ -143,7 +143,8 @@ class TaskSearch(HeldOut):
         return batch
 
     def step(self, batch: Any) -> StepReport:
-        valid_batch = self.valid_batch()
+        with self.waiting:
+            valid_batch = self.valid_batch()
         report, train_parts, valid_parts = self.bilevel_step(batch, valid_batch)
         self.schedule.step()
         self.train_means.add(train_parts, self.size(batch))

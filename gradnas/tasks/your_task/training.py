@@ -148,7 +148,7 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
             shuffle=False,
             workers=self.config.data.workers,
         )
-        batches = _counted(stream.epoch(0), self)
+        batches = _counted(self.waiting.on(stream.epoch(0)), self)
         return measured(self.task, self.network, batches, self.config.precision, self.device)
 
     num_examples = 0  # of the last evaluation
@@ -170,6 +170,7 @@ class OwnTraining(TaskTraining):
     """A training that the user's function does, as a single epoch of a single step."""
 
     has_short_steps = False
+    reads_batches = False  # the trainer does
 
     def __init__(
         self,
