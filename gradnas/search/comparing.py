@@ -150,8 +150,9 @@ def compare(
         comparison.swaps(None if spare is None else max(int(spare), 0), plan.batches)
     measured_all = comparison.has_all or comparison.num_likeliest >= candidates
     if limit and not comparison.notes and not (measured_all and len(drawn) >= random):
+        share = f"{100 * limit.share:g}%"
         comparison.notes.append(
-            f"within {limit.share:.0%} of the work of the search {comparison.num_likeliest} of "
+            f"within {share} of the work of the search {comparison.num_likeliest} of "
             f"{candidates} candidates and {len(drawn)} of {random} random architectures were "
             f"measured; {_how_to_measure_more(limit, judge.of_run)}"
         )

@@ -338,7 +338,7 @@ class Search(Standing):
         middle (an error, a state that was loaded) the call that is repeated goes on to its end.
 
         At the end the derived network is compared with the mixture, with the likeliest candidates
-        and with random architectures, within 6% of the search's work: see `compare`, and
+        and with random architectures, within 4.5% of the search's work: see `compare`, and
         `result.verdict`.
 
         A network in eval mode is put into train mode, except for what you froze: parts that were in

@@ -10,7 +10,7 @@ from typing import Protocol
 from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import FEWEST_GROUPS
 
-SHARE = 0.06  # of the work of the search, that its verdict may take where nobody asked for it
+SHARE = 0.045  # of the work of the search, that its verdict may take where nobody asked for it
 ASKED = 0.1  # where somebody did, with a number of candidates
 CANDIDATES = 8  # the likeliest architectures that are measured where nobody says how many
 FEWEST_EXAMPLES = 256  # that each architecture is measured on, where there are so many

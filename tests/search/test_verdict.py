@@ -29,7 +29,7 @@ from gradnas.search.verdict import (
     Verdict,
     Yardstick,
 )
-from gradnas.search.verdict_limits import Limit, Plan, planned, work_of
+from gradnas.search.verdict_limits import SHARE, Limit, Plan, planned, work_of
 from gradnas.spaces.affordable import likeliest, swaps
 
 WIDTH = 8
@@ -288,11 +288,11 @@ def test_candidates_with_norms_are_compared_with_a_derived_network_without():
     search = Search(model)
     search.alphas["body"].data = torch.tensor([5.0, 0.0])
     judge = judge_of_loaders(search, search.result(), *loaders(), F.cross_entropy, None)
-    verdict = compare(search, search.result(), judge, 2, 0, Limit(0.06, 1e5))
+    verdict = compare(search, search.result(), judge, 2, 0, Limit(SHARE, 1e5))
     assert [own.decision["body"] for own in verdict.candidates] == ["plain", "norm"]
     assert verdict.notes == ()
     judge.of_run = True
-    short = compare(search, search.result(), judge, 2, 0, Limit(0.06, 1.0))
+    short = compare(search, search.result(), judge, 2, 0, Limit(SHARE, 1.0))
     assert short.sentence.startswith("No other architecture was compared")
     assert "--candidates 8 (in Python candidates=8)" in short.notes[0]
     assert "search.compare" not in short.notes[0]

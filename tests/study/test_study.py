@@ -266,7 +266,7 @@ def test_the_numbers_of_random_search_follow_from_the_costs(finished, monkeypatc
     # There are six architectures, and no more can be drawn.
     assert equal["numbers"]["default"] == min(4 + shorts["default"], 6)
     assert equal["numbers"]["gdas"] == round(1.5 + shorts["gdas"])
-    assert "unequal cost" not in "".join(lines_of(outcome_of(folder)))
+    assert "unequal cost" not in "".join(lines_of(outcome_of(StudyFolder.open(out))))
     names = [arm.name for arm in outcome_of(folder).arms]
     same = equal["numbers"]["default"] == equal["numbers"]["gdas"]
     assert names[2:] == (["random"] if same else ["random-as-default", "random-as-gdas"])

@@ -35,7 +35,7 @@ class _OptionsBeforeCosts(RunOptions):
     """Hold out so many images of every class for the alphas."""
     candidates: Whole = None
     """Measure so many of the likeliest architectures at the end, within a tenth of the search's
-    work (else 8, within 6%), to see what was decided; 0 for no verdict."""
+    work (else 8, within 4.5%), to see what was decided; 0 for no verdict."""
     guard: Annotated[Guard | None, arg(help_behavior_hint="")] = None
     """Where the search becomes unhealthy: warn, stop with the last decision that was good, or off,
     which measures nothing that costs time."""

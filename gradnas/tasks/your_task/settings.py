@@ -114,7 +114,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         threads, checkpoint_seconds: as in `gradnas.tasks.images.settings.TrainConfig`.
         candidates: so many of the likeliest architectures are measured at the end, within a tenth
-            of the work of the search; None: 8, within 6% of it; 0: the result is not compared with
+            of the work of the search; None: 8, within 4.5%; 0: the result is not compared with
             anything.
         guard: what follows where the search becomes unhealthy: `"warn"` says so, `"stop"` ends it
             with the last decision that was good, `"off"` measures nothing that costs anything.
