@@ -148,8 +148,7 @@ def run_search(
         task: what is searched.
         out: the run folder, which is made.
         epochs, batch_size, warmup_epochs, alpha_every, train_fraction, max_steps, threads,
-            candidates, guard: as in a configuration file
-            (`gradnas.tasks.your_task.settings.TaskSearchConfig`).
+            candidates, guard: as in `gradnas.tasks.your_task.settings.TaskSearchConfig`.
         relaxation, gradient, terms, stabilizers, selection, alphas, cost, seed, precision: as in
             `Search`.
         weights: settings of SGD; by default those of `WeightOptimizer()`, or the task's own
@@ -157,11 +156,9 @@ def run_search(
         device: cpu, cuda, cuda:N or auto.
         capture: replay the steps from a CUDA graph.
         workers: processes that read a data set.
-        resume: go on with the run in `out`, which was stopped; the other settings are then those of
-            the run, and are not looked at.
-        on_epoch: a function that is told of every epoch when it has ended (`gradnas.runs.Epoch`),
-            for a tracker of your own. What it raises ends the run, which may be resumed; after a
-            kill it may be told of an epoch again.
+        resume: go on with the run in `out`, whose settings hold: the others are not looked at.
+        on_epoch: is told of every epoch at its end (`gradnas.runs.Epoch`), for a tracker of your
+            own; after a kill perhaps again. What it raises ends the run, which may be resumed.
 
     Returns:
         What was found: `choices`, `results`, `result.derive()`.
@@ -202,9 +199,20 @@ def run_search(
             candidates=candidates,
             guard=guard,
         )
+    return _searched(task, config, Path(out), resume, progress, on_epoch)
+
+
+def _searched(
+    task: Task,
+    config: TaskSearchConfig,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    on_epoch: OnEpoch | None,
+) -> SearchRun:
+    """The search of a configuration, begun or gone on with."""
     _check_methods(config)
     here = distributed.joined_device(config.device)
-    folder = Path(out)
     with _own_threads(config.threads, folder, resume):
         live = searching.prepared_search(config, task, here)
         run, results = _carried_out(
@@ -214,7 +222,7 @@ def run_search(
             lambda run: searching.run_search(config, run, task, here, progress, live, on_epoch),
         )
     if "no_verdict" in results and not progress:  # else it stood there
-        warnings.warn(f"there is no verdict: {results['no_verdict']}", stacklevel=2)
+        warnings.warn(f"there is no verdict: {results['no_verdict']}", stacklevel=3)
     return SearchRun(run.path, results, config, task)
 
 
