@@ -31,7 +31,14 @@ from gradnas.search.verdict import (
     Verdict,
     Yardstick,
 )
-from gradnas.search.verdict_limits import ASKED, CANDIDATES, SHARE, Limit, planned, work_of
+from gradnas.search.verdict_limits import (
+    ASKED,
+    CANDIDATES,
+    SHARE,
+    Limit,
+    planned_within,
+    work_of,
+)
 from gradnas.spaces.affordable import cost_of, likeliest, swaps
 from gradnas.spaces.base import Supernet
 
@@ -126,9 +133,9 @@ def compare(
         random: of random ones.
         limit: what this may take; None: whatever it takes.
     """
-    allowed = None if limit is None else limit.passes
     comparison = _Comparison(search, result, judge)
-    plan = planned(judge, candidates + random, allowed)
+    plan, limit = planned_within(judge, candidates + random, limit)
+    allowed = None if limit is None else limit.passes
     scores = comparison.measured(result.decision, plan.batches)
     mixture = judge.mixture(plan.batches)
 

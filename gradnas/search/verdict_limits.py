@@ -105,3 +105,20 @@ def planned(judge: Measured, wanted: int, allowed: float | None) -> Plan:
         if evaluations(batches) >= 1:
             return Plan(batches, min(evaluations(batches), wanted))
     return Plan(1, 1)  # the derived network in any case
+
+
+def planned_within(judge: Measured, wanted: int, limit: Limit | None) -> tuple[Plan, Limit | None]:
+    """The plan of a verdict, and its limit: a larger one, where the usual one compares nothing.
+
+    A verdict that compares the derived network with nothing else says nothing: rather than that, it
+    may take what one may take that was asked for.
+    """
+    plan = planned(judge, wanted, None if limit is None else limit.passes)
+    fewest = min(FEWEST_ARCHITECTURES, wanted)
+    if limit is None or plan.evaluations >= fewest or limit.share >= ASKED:
+        return plan, limit
+    more = Limit(ASKED, limit.passes * ASKED / limit.share)
+    larger = planned(judge, wanted, more.passes)
+    if larger.evaluations < fewest:
+        return plan, limit
+    return Plan(larger.batches, fewest), more

@@ -29,7 +29,16 @@ from gradnas.search.verdict import (
     Verdict,
     Yardstick,
 )
-from gradnas.search.verdict_limits import SHARE, Limit, Plan, planned, work_of
+from gradnas.search.verdict_limits import (
+    ASKED,
+    SHARE,
+    Limit,
+    Plan,
+    planned,
+    planned_within,
+    wanted_of,
+    work_of,
+)
 from gradnas.spaces.affordable import likeliest, swaps
 
 WIDTH = 8
@@ -510,12 +519,31 @@ def test_of_a_short_search_some_architectures_are_measured_on_few_examples():
     assert planned(judge, 12, 100.0) == Plan(2, 1)
 
 
+def test_where_the_usual_share_compares_nothing_a_verdict_may_take_a_tenth():
+    judge = Counted([256] * 4)
+    usual = Limit(SHARE, 600.0)  # two architectures and the mixture take 768
+    assert planned(judge, 12, usual.passes) == Plan(1, 1)
+    plan, limit = planned_within(judge, 12, usual)
+    assert plan == Plan(1, 2) and limit.share == ASKED
+    assert limit.passes == pytest.approx(600.0 * ASKED / SHARE)
+    assert planned_within(judge, 12, Limit(SHARE, 300.0)) == (Plan(1, 1), Limit(SHARE, 300.0))
+    assert planned_within(judge, 12, Limit(ASKED, 600.0)) == (Plan(1, 1), Limit(ASKED, 600.0))
+    assert planned_within(judge, 12, Limit(SHARE, 800.0)) == (Plan(1, 2), Limit(SHARE, 800.0))
+
+
 def test_the_usual_verdict_takes_less_than_one_that_was_asked_for():
-    _, result = searched(candidates=None)
-    _, asked = searched(candidates=8)
-    assert result.choices == asked.choices == {"body": "sees"}
-    assert result.verdict.examples < asked.verdict.examples
-    assert asked.undecided == []
+    model = nn.Sequential(
+        *[Choice({name: nn.Linear(4, 4) for name in "abcde"}, name=f"c{k}") for k in range(6)]
+    )
+    search = Search(model)
+    read = []
+    for candidates in (None, 8):
+        wanted, share = wanted_of(candidates)
+        judge = Counted([64] * 20)
+        compare(search, search.result(), judge, wanted, 4, Limit(share, share * 1e5))
+        assert judge.read <= share * 1e5
+        read.append(judge.read)
+    assert read[0] < read[1]
 
 
 def test_the_work_of_a_search_is_counted_in_passes():
