@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from gradnas.config import did_you_mean
 from gradnas.derivation import best_operation
+from gradnas.laws.engine.mixture import LARGEST, SMALLEST, passed_on
+from gradnas.laws.engine.network import FormulaNetwork
 from gradnas.laws.formula import (
     Edge,
     Formula,
@@ -32,10 +34,6 @@ from gradnas.laws.primitives import (
 from gradnas.modules.draws import Draw
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import Space, Supernet, Weights
-
-# Bounds of what is passed on in the mixture: of what logarithms and divisions see, and of a value.
-SMALLEST = 1e-3
-LARGEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -315,8 +313,8 @@ class EquationSupernet(Supernet[Formulas]):
             if word == "none":
                 absent_KI1 = mix_OKI1[o]
             else:
-                passed_on = _safe(word, input_KIN, a_OKI1[o], b_OKI1[o], table)
-                sum_KIN = sum_KIN + mix_OKI1[o] * passed_on
+                value_KIN = passed_on(word, input_KIN, a_OKI1[o], b_OKI1[o], table)
+                sum_KIN = sum_KIN + mix_OKI1[o] * value_KIN
         return sum_KIN, absent_KI1
 
     def decide(self, relaxation: Relaxation = Softmax()) -> Formulas:
@@ -356,44 +354,6 @@ class EquationSupernet(Supernet[Formulas]):
                 "them to data with gradnas.laws.engine.refit.refit"
             )
         return FormulaNetwork(decision, self.space.table)
-
-
-class FormulaNetwork(nn.Module):
-    """The values of some formulas: `(D, N)` features to `(K, N)`; NaN where a formula is None."""
-
-    def __init__(self, decision: Formulas, table: Mapping[str, Primitive]) -> None:
-        super().__init__()
-        self.formulas = decision.formulas
-        self.table = dict(table)
-
-    def forward(self, x_DN: Tensor) -> Tensor:
-        """The value of each formula at each point."""
-        values: list[Tensor] = []
-        for formula in self.formulas:
-            if formula is None:
-                values.append(torch.full_like(x_DN[0], torch.nan))
-            else:
-                values.append(formula(x_DN.T, self.table))
-        return torch.stack(values)
-
-
-def _safe(word: str, x: Tensor, a: Tensor, b: Tensor, table: Mapping[str, Primitive]) -> Tensor:
-    """What a primitive passes on in the mixture: finite, and without a gradient that overflows."""
-    function, fits_a, fits_b = meaning(word)
-    if function == POWER:
-        # |x|^a by its logarithm, whose gradient by a is bounded.
-        log_x = torch.log(x.abs().clamp(min=SMALLEST, max=LARGEST))
-        return torch.exp((a * log_x).clamp(-7.0, 7.0))
-    z = x
-    if fits_a:
-        z = a * x
-    elif word == "subtract":
-        z = -x
-    if fits_b:
-        z = z + b
-    primitive = table[function]
-    safe = primitive.safe or primitive.function
-    return safe(z).clamp(-LARGEST, LARGEST)
 
 
 def random_formulas(space: EquationGraph, count: int, generator: torch.Generator) -> list[Formula]:

@@ -67,6 +67,13 @@ class Pool:
         ordered = sorted(self.members.values(), key=lambda member: member[0])
         return [item for _, item in ordered[:count]]
 
+    def candidates(self, count: int) -> list[Fitted]:
+        """As many members as were asked for, half by description length, half by error."""
+        half = count // 2
+        by_error = sorted(self.items, key=lambda item: item.loss)
+        members = [*self.best(count - half), *by_error[:half]]
+        return list({id(item): item for item in members if item.formula.nodes}.values())
+
     def unpruned(self, count: int) -> list[Fitted]:
         """The best, but for those that are known to have no shorter form."""
         best = self.best(count)

@@ -18,10 +18,10 @@ from gradnas.laws.engine.atoms import (
     make_atoms,
 )
 from gradnas.laws.engine.data import LawData, Loss
-from gradnas.laws.engine.growth import most_telling
 from gradnas.laws.engine.poles import Box
 from gradnas.laws.engine.reductions import Reduced, reduced
 from gradnas.laws.engine.residuals import is_noise, surrogate_loss
+from gradnas.laws.engine.screening import most_telling
 from gradnas.laws.engine.units import unscaled
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import LawSettings

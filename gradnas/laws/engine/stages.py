@@ -8,16 +8,12 @@ the units of the data, and rounded (`engine/front.py`).
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from gradnas.laws.engine.atoms import (
-    Atoms,
     make_atoms,
     pair_stems,
 )
-from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.front import front_of_laws
 from gradnas.laws.engine.pool import (
     Pool,
@@ -28,24 +24,20 @@ from gradnas.laws.engine.pool import (
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.proposals import propose
 from gradnas.laws.engine.prune import prune
-from gradnas.laws.engine.refit import Fitted, description_length, refit
+from gradnas.laws.engine.refit import refit
 from gradnas.laws.engine.seeds import Field, reduced_formulas, seed_formulas
-from gradnas.laws.engine.sides import Side
-from gradnas.laws.engine.targets import targets
+from gradnas.laws.engine.settled import is_explained, is_noisy, is_settled
+from gradnas.laws.engine.sides import MOST_IN_PAIRS, explore_targets
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import (
     LawProgress,
     Laws,
 )
 
-MOST_IN_PAIRS = 5  # features whose pairs atoms are made of
 FEW = 2  # features up to which enumeration is cheaper than the linear fits
-SIMPLE = 7  # complexity up to which a law that no change improves ends the search,
-LONG = 14  # and where it leaves nothing that can be predicted; a longer one may fit the noise
 # Shares of the work after which a stage starts nothing new; what is left over goes to the next
 # ones.
 GROWTH = 0.5
-NOISE = 1e-8  # share of the target's variance: what is left above it may be noise
 KEPT = 40  # members that are fitted again where there are more rows
 TARGETS = 0.65
 PROPOSALS = 0.9
@@ -113,15 +105,11 @@ class Discovery:
             notes=tuple(self.notes),
             counts=self.counts,
             stopped=work.stopped,
-            candidates=tuple(self.problem.in_units(item.formula) for item in self._others()),
+            candidates=tuple(
+                self.problem.in_units(item.formula)
+                for item in self.pool.candidates(self.candidates)
+            ),
         )
-
-    def _others(self) -> list[Fitted]:
-        """As many members as were asked for, half by description length, half by error."""
-        half = self.candidates // 2
-        by_error = sorted(self.pool.items, key=lambda item: item.loss)
-        members = [*self.pool.best(self.candidates - half), *by_error[:half]]
-        return list({id(item): item for item in members if item.formula.nodes}.values())
 
     def _search(self) -> None:
         settings = self.settings
@@ -132,14 +120,13 @@ class Discovery:
             self._prune(3)
         self._begin()
         # Without noise few rows say as much as many.
-        best = self.pool.best(1)[0]
-        if best.loss > NOISE * self.pool.spread and self.problem.widen():
+        if is_noisy(self.pool) and self.problem.widen():
             self._refit_on_more()
         settled = self.pool.exact
         if settings.enumerate and settings.improve:
-            settled = settled or self._settled()
+            settled = settled or is_settled(self.problem, self.pool)
         if settings.enumerate and settings.effort >= 0.5 and not settled:
-            self._explore_targets()
+            explore_targets(self.problem, self.pool, self._of_targets)
         self.counts["enumerated and grown"] = len(self.pool.losses)
         ended = self.pool.exact or self.problem.work.ended
         if self.problem.features and not settled and not ended:
@@ -150,31 +137,6 @@ class Discovery:
             self._grow(rounds=3 if settings.effort >= 0.5 else 1)
             self._report(0.9, "growth")
             self._prune()
-
-    def _settled(self) -> bool:
-        """Whether the best law has grown in vain and leaves nothing but noise.
-
-        A short law need not leave what looks like noise: that no change of it gains is enough.
-        """
-        if self.pool.settled(SIMPLE):
-            return not self.problem.is_behind(self.pool.best(1)[0].formula)
-        return self.pool.settled(self._longest) and self._is_explained()
-
-    @property
-    def _longest(self) -> int:
-        """Complexity up to which a law that leaves noise ends the search.
-
-        Of few features another law of that length may fit as well and be the right one, and
-        looking for it costs little.
-        """
-        return SIMPLE if len(self.problem.features) <= FEW else LONG
-
-    def _is_explained(self) -> bool:
-        """Whether the best law leaves nothing, or nothing but noise."""
-        best = self.pool.best(1)[0]
-        if best.loss < NOISE * self.pool.spread:
-            return self.pool.exact
-        return best.formula.complexity <= self._longest and self.problem.leaves_noise(best.formula)
 
     # ---- stages ----------------------------------------------------------------------------------
 
@@ -194,17 +156,17 @@ class Discovery:
         many = len(features) > FEW
         if many:
             self._seed(parts, most=2)  # products, and sums that leave nothing
-            if not self._is_explained():
+            if not is_explained(self.problem, self.pool):
                 self._reduce(grows)
         self._enumerate()
         if not grows:
             return
         if not pool.exact:
             self._grow(rounds=1, width=2, share=GROWTH)
-        if not pool.exact and not self._settled():
+        if not pool.exact and not is_settled(self.problem, self.pool):
             if not many:
                 self._reduce(grows)
-            if not self._is_explained():
+            if not is_explained(self.problem, self.pool):
                 self._seed(parts, share=PROPOSALS)
             self._report(0.12, "linear fits")
             self._grow(rounds=1, width=2, share=TARGETS)  # whether the best can
@@ -213,7 +175,7 @@ class Discovery:
             if pool.exact or self.problem.work.over(GROWTH):
                 break
             self._prune(3)
-            if self._settled():
+            if is_settled(self.problem, self.pool):
                 break
             self._grow(rounds=1, width=2, share=GROWTH)
         self._report(0.2, "growth")
@@ -266,7 +228,7 @@ class Discovery:
                 fitted = refit(formulas, self.problem.data, 20, groups=one_group, keep=6)
                 before = pool.length
                 pool.add(fitted)
-                if pool.length < before and self._is_explained():
+                if pool.length < before and is_explained(self.problem, self.pool):
                     break
         if count:
             self.counts["by linear fits"] = self.counts.get("by linear fits", 0) + count
@@ -282,70 +244,6 @@ class Discovery:
         self._make_atoms()
         self._grow(rounds=2, share=GROWTH)
         self._prune(3)
-
-    def _explore_targets(self) -> None:
-        """Every target for one round; those whose laws for y turn out best for more."""
-        problem = self.problem
-        admitted = targets(
-            problem.data,
-            problem.scale_y,
-            problem.functions,
-            self.settings.kinds,
-            problem.features,
-        )
-        sides: list[Side] = []
-        shared: tuple[Atoms, Atoms] | None = None  # of the targets that are defined on all rows
-        for k, target in enumerate(admitted):
-            if self.pool.exact or problem.work.over(TARGETS):
-                break
-            data = target.data
-            on_all_rows = len(data.y_N) == len(problem.data.y_N)
-            if on_all_rows and shared is not None:
-                small, large = shared
-            else:
-                small, large = self._atoms_of(data)
-            if on_all_rows:
-                shared = (small, large)
-            side = Side(target, Pool(data, data.spread), small, large)
-            seed_pool(side.pool, small, large, count=20, steps=8)
-            if self.settings.improve:
-                side.grow(rounds=1)
-            side.length = self._take_back(side)
-            sides.append(side)
-            self._report(0.2 + 0.4 * (k + 1) / len(admitted), target.name)
-        if not self.settings.improve:
-            return
-        sides.sort(key=lambda side: side.length)
-        for side in sides[:3]:
-            if self.pool.exact or problem.work.over(TARGETS):
-                break
-            side.grow(rounds=2)
-            self._take_back(side)
-
-    def _atoms_of(self, data: LawData) -> tuple[Atoms, Atoms]:
-        """Atoms of the features, and of them and their pairs, at the rows of a target."""
-        problem = self.problem
-        stems = [*problem.features, *pair_stems(data, self.paired)]
-        small = make_atoms(problem.words, data, problem.scales, problem.features)
-        large = make_atoms(problem.words, data, problem.scales, stems)
-        return small, large
-
-    def _take_back(self, side: Side) -> float:
-        """Take a target's best laws to the pool of y; the best description length among them."""
-        different: dict[int, Fitted] = {}
-        for item in [*side.pool.best(4), *side.pool.front()[-6:]]:
-            different[id(item)] = item
-        back: list[Formula] = []
-        for item in different.values():
-            if item.formula.nodes:
-                back.append(side.target.back(item.formula))
-        # With and without a constant term beside the outer function.
-        back += [replace(formula, bias=1e-3) for formula in back]
-        data = self.problem.data
-        refitted = refit(back, data, steps=12)
-        self.pool.add(refitted)
-        lengths = [description_length(item, data, self.pool.spread) for item in refitted]
-        return min(lengths, default=math.inf)
 
     def _propose(self) -> None:
         """Supernets, trained and derived, and random graphs; all are refitted."""
@@ -378,6 +276,10 @@ class Discovery:
         for way in ways:
             self.pool.add(way[1:])
             self.pool.mark_pruned(way[-1])  # it has no shorter form
+
+    def _of_targets(self, share: float, name: str) -> None:
+        """Report a target; `share` of them are done."""
+        self._report(0.2 + 0.4 * share, name)
 
     def _report(self, share: float, stage: str) -> None:
         if self.on_progress is not None:
