@@ -18,6 +18,8 @@ from gradnas.laws.engine.growth import (
     best_pairs,
     best_sums,
 )
+from gradnas.laws.engine.problem import Problem
+from gradnas.laws.engine.stages import Discovery
 from gradnas.laws.formula import Formula
 from gradnas.laws.primitives import (
     DEFAULT_WORDS,
@@ -236,6 +238,17 @@ def test_a_row_of_weight_three_counts_as_three_points():
     assert best(merged).description_length == pytest.approx(
         best(whole).description_length, rel=1e-6
     )
+
+
+@pytest.mark.slow
+def test_the_work_allowed_is_about_what_is_done():
+    """Fitting and judging the laws that were found are part of it."""
+    x_ND = table(4, 60)
+    y_N = np.random.default_rng(0).permutation(np.sin(9.0 * x_ND[:, 0]) / x_ND[:, 1])
+    settings = LawSettings(work_seconds=0.5)
+    problem = Problem(x_ND, y_N, np.ones(60), settings, "squared", 0, ["a", "b", "c", "d"])
+    Discovery(problem, None).run()
+    assert 0.3 < problem.work.spent < 1.2
 
 
 @pytest.mark.slow

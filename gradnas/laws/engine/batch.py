@@ -1,7 +1,12 @@
 """Many formulas at once: values and derivatives as one set of tensor operations.
 
-Legend: C formulas, J nodes, E edges of a node, N points, D features, V features and nodes, P fitted
-constants inside the nodes.
+The edges of all formulas are rows of one table, those that can be computed together side by side:
+first what reads features alone, then what reads that, and so on. There are few such levels, however
+many nodes the formulas have, and nothing is computed for the nodes and edges that smaller formulas
+do not have.
+
+Legend: C formulas, J nodes, E edges of a node, N points, D features, V features and all nodes, M
+edges of all formulas, P fitted constants inside the nodes.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradnas.laws.engine.levels import PRODUCT, RATIO, SUM, Level, levels_of
 from gradnas.laws.formula import (
     Edge,
     Formula,
@@ -23,39 +29,31 @@ from gradnas.laws.primitives import (
     Primitive,
 )
 
-SUM = 0
-PRODUCT = 1
-RATIO = 2
 _KINDS = {"sum": SUM, "product": PRODUCT, "ratio": RATIO}
 
 
 @dataclass
-class Slopes:
-    """Derivatives at one node of every formula, each `(C, E, N)`.
-
-    Attributes:
-        by_edge: of the node's value by the value of each edge.
-        by_a, by_b: of the edge's value by its constants.
-        by_input: of the edge's value by its input.
-    """
-
-    by_edge: Tensor
-    by_a: Tensor
-    by_b: Tensor
-    by_input: Tensor
-
-
-@dataclass
 class Values:
-    """What one pass over a batch gives.
+    """What one pass over a batch gives: its values, and what the way back needs.
 
     Attributes:
         node_CJN: value of each node.
-        slopes: node by node, what the way back needs.
+        a_M1, b_M1: the constants of each edge.
+        inputs: level by level, what each edge reads.
+        slope_MN: derivative of each edge's value by its `b`; of plain edges, where it is 1, it is
+            not filled in.
+        by_exponent: derivatives of powers by their exponents, by the place of the first one.
+        by_edge: level by level, edges of it and the derivatives of their nodes' values by theirs;
+            of other edges these are 1.
     """
 
     node_CJN: Tensor
-    slopes: list[Slopes]
+    a_M1: Tensor
+    b_M1: Tensor
+    inputs: list[Tensor]
+    slope_MN: Tensor
+    by_exponent: dict[int, Tensor]
+    by_edge: list[list[tuple[Tensor, Tensor]]]
 
 
 def largest_sizes(formulas: Sequence[Formula]) -> tuple[int, int]:
@@ -70,9 +68,14 @@ def largest_sizes(formulas: Sequence[Formula]) -> tuple[int, int]:
 
 
 class FormulaBatch:
-    """Formulas over the same features, padded to the same numbers of nodes and edges.
+    """Formulas over the same features; their constants are padded to the same numbers.
 
-    A missing edge is the constant that its node does not notice: 0 in a sum, 1 in a product.
+    Attributes:
+        source, function, a, b, free, below: of every edge, `(C, J, E)`; `free`, `(C, 2 J E)`, of
+            all `a` and then all `b`.
+        present: whether there is such an edge.
+        slots: the places of the fitted constants in `free`, `(C, P)`; formulas with fewer of them
+            than others have some that are not used.
     """
 
     def __init__(self, formulas: Sequence[Formula], primitives: Mapping[str, Primitive]) -> None:
@@ -82,8 +85,8 @@ class FormulaBatch:
         self.names = _functions_of(self.formulas)
         code = {name: i for i, name in enumerate(self.names)}
 
-        # Filled in NumPy: single numbers are written far faster than into tensors. A missing edge
-        # stays 0 * feature 0 + 0, and neither of its constants is free (fitted).
+        # Filled in NumPy: single numbers are written far faster than into tensors. Neither constant
+        # of a missing edge is free (fitted).
         count = len(self.formulas)
         J, E = largest_sizes(self.formulas)
         source = np.zeros((count, J, E), dtype=np.int64)
@@ -93,6 +96,7 @@ class FormulaBatch:
         free_a = np.zeros((count, J, E), dtype=bool)
         free_b = np.zeros((count, J, E), dtype=bool)
         below = np.zeros((count, J, E), dtype=bool)
+        present = np.zeros((count, J, E), dtype=bool)
         kind = np.zeros((count, J), dtype=np.int64)
         weight = np.zeros((count, J + 1))
         for c, formula in enumerate(self.formulas):
@@ -100,8 +104,6 @@ class FormulaBatch:
             weight[c, J] = formula.bias
             for j, node in enumerate(formula.nodes):
                 kind[c, j] = _KINDS[node.kind]
-                if node.kind == "product":
-                    b[c, j] = 1.0  # of the missing edges; those that are there follow
                 for e, edge in enumerate(node.edges):
                     place = (c, j, e)
                     source[place] = edge.source
@@ -109,6 +111,7 @@ class FormulaBatch:
                     a[place] = edge.a
                     b[place] = edge.b
                     below[place] = edge.below
+                    present[place] = True
                     free_a[place] = not edge.fixed
                     free_b[place] = edge.b != 0.0
 
@@ -119,30 +122,23 @@ class FormulaBatch:
         self.b = torch.from_numpy(b)
         self.free = torch.from_numpy(free)
         self.below = torch.from_numpy(below)
+        self.present = torch.from_numpy(present)
         self.kind = torch.from_numpy(kind)
         self.weight = torch.from_numpy(weight)
         self.in_output = self.weight != 0.0
         self._index()
 
     def _index(self) -> None:
-        """Which rows go through which function: computed once, used in every pass."""
-        count, J, _ = self.source.shape
-        self.rows = torch.arange(count).unsqueeze(1)
-        self.by_function: list[list[tuple[str, Tensor]]] = []
-        self.by_kind: list[tuple[Tensor, Tensor]] = []
-        self.from_nodes: list[tuple[Tensor, Tensor]] = []
-        for j in range(J):
-            self.by_function.append(self._functions_at(j))
-            kinds = self.kind[:, j]
-            products = (kinds == PRODUCT).nonzero().flatten()
-            ratios = (kinds == RATIO).nonzero().flatten()
-            self.by_kind.append((products, ratios))
-            # The edges that read another node, and that node's place among those of all formulas.
-            source = self.source[:, j]
-            inner = (source >= self.features).reshape(-1).nonzero().flatten()
-            target = (self.rows * J + source - self.features).reshape(-1)[inner]
-            self.from_nodes.append((inner, target))
-
+        """Which edges are computed when, and where their constants stand: once for every pass."""
+        count, J, E = self.source.shape
+        self.place_M, self.levels = levels_of(
+            self.source.numpy(),
+            self.function.numpy(),
+            self.kind.numpy(),
+            self.below.numpy(),
+            self.present.numpy(),
+            self.features,
+        )
         # The fitted constants of every formula, moved to the front: a formula with fewer of them
         # than another has columns that count for nothing. A stable sort keeps their order, all `a`
         # before all `b`, so that a constant's column does not depend on the others of the batch.
@@ -150,18 +146,35 @@ class FormulaBatch:
         width = int(self.free.sum(1).max())
         self.slots = order[:, :width]
         self.slot_used = self.free.gather(1, self.slots)
+        powers = [code for code, name in enumerate(self.names) if name == POWER]
+        function_M = self.function.reshape(-1)[self.place_M]
+        self.is_power_M1 = torch.isin(function_M, torch.tensor(powers)).unsqueeze(1)
+        # Which edges have fitted constants, and the rows of these among the C * P of a Jacobian.
+        row = self.free.cumsum(1) - 1 + width * torch.arange(count).unsqueeze(1)
+        formula_M = self.place_M // (J * E)
+        a_M = self.place_M + formula_M * (J * E)  # places in `free`, whose rows are twice as long
+        b_M = a_M + J * E
+        self.with_a = self.free.reshape(-1)[a_M].nonzero().flatten()
+        self.with_b = self.free.reshape(-1)[b_M].nonzero().flatten()
+        self.row_of_a = row.reshape(-1)[a_M[self.with_a]]
+        self.row_of_b = row.reshape(-1)[b_M[self.with_b]]
 
-    def _functions_at(self, j: int) -> list[tuple[str, Tensor]]:
-        """The functions on the edges of node j, with the places of these edges, `C * E` in all."""
-        flat = self.function[:, j].reshape(-1)
-        groups: list[tuple[str, Tensor]] = []
-        for i, name in enumerate(self.names):
-            if name == "identity":
-                continue
-            index = (flat == i).nonzero().flatten()
-            if len(index):
-                groups.append((name, index))
-        return groups
+    @property
+    def num_edges(self) -> int:
+        """The number of edges of all formulas."""
+        return len(self.place_M)
+
+    @property
+    def num_columns(self) -> int:
+        """The number of columns of all Jacobians: of constants, output weights and biases."""
+        return len(self.formulas) * (self.slots.shape[1] + self.weight.shape[1])
+
+    def rows_of(self, j: int) -> Tensor:
+        """The rows of the edges into node j of the first formula, in their order."""
+        E = self.source.shape[2]
+        row_of = {place: m for m, place in enumerate(self.place_M.tolist())}
+        num_edges = int(self.present[0, j].sum())
+        return torch.tensor([row_of[j * E + e] for e in range(num_edges)], dtype=torch.long)
 
     def select(self, index: Tensor) -> FormulaBatch:
         """The batch of some of the formulas."""
@@ -177,6 +190,7 @@ class FormulaBatch:
         part.b = self.b[index]
         part.free = self.free[index]
         part.below = self.below[index]
+        part.present = self.present[index]
         part.kind = self.kind[index]
         part.weight = self.weight[index]
         part.in_output = self.in_output[index]
@@ -202,123 +216,105 @@ class FormulaBatch:
         a_CJE, b_CJE = self.constants(theta_CP)
         count, J, _ = self.source.shape
         D, N = x_DN.shape
-        # Features first, then nodes as they are computed: an edge reads either by one index.
-        all_CVN = x_DN.new_empty(count, D + J, N)
-        all_CVN[:, :D] = x_DN
-        slopes: list[Slopes] = []
-        for j in range(J):
-            input_CEN = all_CVN[self.rows, self.source[:, j]]
-            value_CEN, by_a, by_b, by_input = self._edges(j, input_CEN, a_CJE[:, j], b_CJE[:, j])
-            node_CN, by_edge = self._join(j, value_CEN)
-            all_CVN[:, D + j] = node_CN
-            slopes.append(Slopes(by_edge, by_a, by_b, by_input))
-        return Values(all_CVN[:, D:], slopes)
+        # Features first, then the nodes of all formulas: an edge reads either by one index.
+        all_VN = x_DN.new_zeros(D + count * J, N)
+        all_VN[:D] = x_DN
+        values = Values(
+            node_CJN=all_VN[D:].view(count, J, N),
+            a_M1=a_CJE.reshape(-1)[self.place_M].unsqueeze(1),
+            b_M1=b_CJE.reshape(-1)[self.place_M].unsqueeze(1),
+            inputs=[],
+            slope_MN=x_DN.new_empty(self.num_edges, N),
+            by_exponent={},
+            by_edge=[],
+        )
+        for level in self.levels:
+            rows = slice(level.first, level.last)
+            input_LN = all_VN[level.source_L]
+            values.inputs.append(input_LN)
+            value_LN = torch.addcmul(values.b_M1[rows], values.a_M1[rows], input_LN)
+            self._apply(level, input_LN, value_LN, values)
+            node_VN = all_VN[D:]
+            node_VN.index_add_(0, level.node_L, value_LN)
+            values.by_edge.append(_join(level, value_LN, node_VN))
+        return values
 
-    def _edges(
-        self, j: int, input_CEN: Tensor, a_CE: Tensor, b_CE: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The values of the edges into node j, and their derivatives by a, by b and by the input.
-
-        All edges are computed as `a x + b`; those with another function are then written over,
-        function by function.
-        """
-        N = input_CEN.shape[-1]
-        a_CE1 = a_CE[:, :, None]
-        value = torch.addcmul(b_CE[:, :, None], a_CE1, input_CEN)
-        by_b = torch.ones_like(value)
-        # Views, C * E rows of N: what is written into them is written into `value` and `by_b`.
-        flat_value = value.view(-1, N)
-        flat_by_b = by_b.view(-1, N)
-        power_by_a: Tensor | None = None
-        for name, index in self.by_function[j]:
+    def _apply(self, level: Level, input_LN: Tensor, value_LN: Tensor, values: Values) -> None:
+        """Write the functions of a level's edges over `a x + b`, and note their slopes."""
+        for code, low, high in level.functions:
+            name = self.names[code]
+            if name == "identity":
+                continue
+            rows = slice(low - level.first, high - level.first)
+            slope = values.slope_MN[low:high]
             if name == POWER:
                 # (x + b)^a: its `a` is an exponent, and what holds for `f(a x + b)` does not.
-                exponent = a_CE.reshape(-1, 1)[index]
-                base = input_CEN.reshape(-1, N)[index] + b_CE.reshape(-1, 1)[index]
+                exponent = values.a_M1[low:high]
+                base = input_LN[rows] + values.b_M1[low:high]
                 out = torch.pow(base, exponent)
-                power_by_a = torch.zeros_like(value)
                 # d (x + b)^a / da is the power times ln(x + b). A negative base has a power for
                 # whole exponents alone; its logarithm would be NaN.
-                power_by_a.view(-1, N)[index] = out * torch.log(base.abs())
-                flat_value[index] = out
-                flat_by_b[index] = exponent * out / base
+                values.by_exponent[low] = out * torch.log(base.abs())
+                slope.copy_(exponent * out / base)
             else:
                 primitive = self.primitives[name]
-                z = flat_value[index]
+                z = value_LN[rows].clone()  # it is written over
                 out = primitive.function(z)
-                flat_value[index] = out
-                flat_by_b[index] = primitive.slope(z, out)
-        # d f(a x + b) / da = x f', and / dx = a f'; of a power by its base it is the same as by b.
-        by_a = input_CEN * by_b
-        by_input = a_CE1 * by_b
-        if power_by_a is not None:
-            powers = (self.function[:, j] == self.names.index(POWER)).unsqueeze(-1)
-            by_a = torch.where(powers, power_by_a, by_a)
-            by_input = torch.where(powers, by_b, by_input)
-        return value, by_a, by_b, by_input
+                slope.copy_(primitive.slope(z, out))
+            value_LN[rows] = out
 
-    def _join(self, j: int, value_CEN: Tensor) -> tuple[Tensor, Tensor]:
-        """The nodes' values from those of their edges, and the derivatives by each edge's value."""
-        by_edge = torch.ones_like(value_CEN)
-        node_CN = value_CEN.sum(1)
-        E = value_CEN.shape[1]
-        products, ratios = self.by_kind[j]
-        if len(products) and E > 1:
-            # The product of the others of each edge: what stands before it times what stands after
-            # it. Dividing the whole product by the edge would fail where an edge is zero.
-            chosen = value_CEN[products]
-            others = torch.ones_like(chosen)
-            running = torch.ones_like(chosen[:, 0])
-            for e in range(E):
-                others[:, e] = running
-                running = running * chosen[:, e]
-            node_CN[products] = running
-            running = torch.ones_like(running)
-            for e in reversed(range(E)):
-                others[:, e] *= running
-                running = running * chosen[:, e]
-            by_edge[products] = others
-        if len(ratios):
-            chosen = value_CEN[ratios]
-            below = self.below[ratios, j].unsqueeze(-1)
-            under = (chosen * below).sum(1)
-            ratio = (chosen * ~below).sum(1) / under
-            node_CN[ratios] = ratio
-            # d(u / v) is du / v for an edge above, and -(u / v) dv / v for one below.
-            # Both share the division by v.
-            slope = torch.where(below, -ratio.unsqueeze(1), torch.ones_like(chosen))
-            by_edge[ratios] = slope / under.unsqueeze(1)
-        return node_CN, by_edge
-
-    def backward(self, values: Values, weight_CJ: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def backward(self, values: Values, weight_CJ: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of `sum_j weight_j node_j` at every point.
 
         Returns:
-            Those by the fitted constants, `(C, P, N)`, and node by node those by each edge's input,
-            `(C, E, N)`.
+            Those by the fitted constants, `(C, P, N)`, and those by each edge's `b`, `(M, N)`.
         """
-        count, J, E = self.source.shape
+        count, J, _ = self.source.shape
         N = values.node_CJN.shape[-1]
         # The derivative by each node's value: its own weight, and what later nodes hand back.
-        adjoint_CJN = weight_CJ.unsqueeze(-1).expand(count, J, N).clone()
-        both = values.node_CJN.new_empty(2, count, J, E, N)
-        inputs: list[Tensor] = [adjoint_CJN] * J  # every place is filled below, from the last one
-        # Backwards: only later nodes read node j, so its adjoint is complete when its turn comes.
-        for j in reversed(range(J)):
-            slopes = values.slopes[j]
-            through = adjoint_CJN[:, j, None] * slopes.by_edge
-            # Into their places: these are the largest tensors of a pass.
-            torch.mul(through, slopes.by_a, out=both[0, :, j])
-            torch.mul(through, slopes.by_b, out=both[1, :, j])
-            inputs[j] = through * slopes.by_input
-            inner, target = self.from_nodes[j]
-            if len(inner):
-                handed_back = inputs[j].view(-1, N)[inner]
-                adjoint_CJN.view(-1, N).index_add_(0, target, handed_back)
-        # Laid out as `theta` is: all `a` of a formula, then all `b`.
-        flat = both.transpose(0, 1).reshape(count, 2 * J * E, N)
-        jacobian = flat[self.rows, self.slots] * self.slot_used.unsqueeze(-1)
-        return jacobian, inputs
+        adjoint_VN = weight_CJ.reshape(-1, 1).expand(count * J, N).clone()
+        by_b_MN = torch.empty_like(values.slope_MN)
+        by_exponent: dict[int, Tensor] = {}
+        # Backwards: only later levels read a node, so its adjoint is complete when its turn comes.
+        for level, by_edge in zip(reversed(self.levels), reversed(values.by_edge), strict=True):
+            own_LN = by_b_MN[level.first : level.last]
+            torch.index_select(adjoint_VN, 0, level.node_L, out=own_LN)
+            for edge_K, slope_KN in by_edge:
+                own_LN[edge_K] *= slope_KN
+            for code, low, high in level.functions:
+                name = self.names[code]
+                if name == POWER:
+                    by_exponent[low] = by_b_MN[low:high] * values.by_exponent[low]
+                if name != "identity":
+                    by_b_MN[low:high] *= values.slope_MN[low:high]
+            if len(level.inner_K):
+                by_input_KN = self.by_input(values, by_b_MN, level.inner_K + level.first)
+                adjoint_VN.index_add_(0, level.inner_node_K, by_input_KN)
+        input_MN = torch.cat([*values.inputs, by_b_MN[:0]])
+        by_a = by_b_MN[self.with_a] * input_MN[self.with_a]
+        for low, rows in by_exponent.items():
+            ends = torch.tensor([low, low + len(rows)])
+            first, last = torch.searchsorted(self.with_a, ends).tolist()
+            by_a[first:last] = rows[self.with_a[first:last] - low]
+        # A column of a formula that has fewer constants than another stays 0.
+        jacobian = by_a.new_zeros(count * self.slots.shape[1], N)
+        jacobian[self.row_of_a] = by_a
+        jacobian[self.row_of_b] = by_b_MN[self.with_b]
+        return jacobian.view(count, -1, N), by_b_MN
+
+    def by_input(self, values: Values, by_b_MN: Tensor, rows: Tensor) -> Tensor:
+        """Derivatives by the inputs of some edges, from those by their `b`."""
+        # Of f(a x + b) it is `a` times that by b; of a power the same.
+        factor_M1 = torch.where(self.is_power_M1, 1.0, values.a_M1)
+        return by_b_MN[rows] * factor_M1[rows]
+
+    def by_edge(self, values: Values) -> Tensor:
+        """The derivatives of the nodes' values by those of their edges, `(M, N)`."""
+        ones_MN = torch.ones_like(values.slope_MN)
+        for level, by_edge in zip(self.levels, values.by_edge, strict=True):
+            for edge_K, slope_KN in by_edge:
+                ones_MN[edge_K + level.first] = slope_KN
+        return ones_MN
 
     def written(self, theta_CP: Tensor, weight_CL: Tensor) -> list[Formula]:
         """The formulas with these constants."""
@@ -341,10 +337,50 @@ class FormulaBatch:
 
 
 def _functions_of(formulas: Sequence[Formula]) -> list[str]:
-    """The functions on the edges, sorted, and `identity`, which stands for a missing edge."""
-    names = {"identity"}
+    """`identity`, and the other functions on the edges, sorted."""
+    names: set[str] = set()
     for formula in formulas:
         for node in formula.nodes:
             for edge in node.edges:
                 names.add(edge.function)
-    return sorted(names)
+    return ["identity", *sorted(names - {"identity"})]
+
+
+def _join(level: Level, value_LN: Tensor, node_VN: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Write the products and ratios of a level over the sums of the same edges.
+
+    Returns:
+        Edges of them, and the derivatives of their nodes' values by those of the edges.
+    """
+    by_edge: list[tuple[Tensor, Tensor]] = []
+    for products in level.products:
+        # The product of the others of each edge: what stands before it times what stands after it.
+        # Dividing the whole product by the edge would fail where an edge is zero.
+        factors = value_LN[products.edge_PE].unbind(1)
+        others = list(factors)
+        running = factors[0]
+        for e in range(1, len(factors)):
+            others[e] = running
+            running = running * factors[e]
+        node_VN[products.node_P] = running
+        running = factors[-1]
+        for e in reversed(range(1, len(factors) - 1)):
+            others[e] = others[e] * running
+            running = running * factors[e]
+        others[0] = running
+        slope = torch.stack(others, dim=1).flatten(0, 1)
+        by_edge.append((products.edge_PE.flatten(), slope))
+    ratios = level.ratios
+    if ratios is not None:
+        value_KN = value_LN[ratios.edge_K]
+        under_RN = value_KN.new_zeros(len(ratios.node_R), value_KN.shape[1])
+        over_RN = torch.zeros_like(under_RN)
+        under_RN.index_add_(0, ratios.ratio_K, value_KN * ratios.below_K1)
+        over_RN.index_add_(0, ratios.ratio_K, value_KN * ~ratios.below_K1)
+        ratio_RN = over_RN / under_RN
+        node_VN[ratios.node_R] = ratio_RN
+        # d(u / v) is du / v for an edge above, and -(u / v) dv / v for one below.
+        # Both share the division by v.
+        slope_KN = torch.where(ratios.below_K1, -ratio_RN[ratios.ratio_K], 1.0)
+        by_edge.append((ratios.edge_K, slope_KN / under_RN[ratios.ratio_K]))
+    return by_edge

@@ -41,17 +41,22 @@ class Work:
     deadline: float = math.inf  # by `time.monotonic()`, where somebody asked for one
     stopped: bool = False  # by the user
 
-    def descent(self, nodes: int, edges: int, points: int) -> None:
-        """One step of a descent over formulas with so many edges in all, at so many points.
+    def descent(self, levels: int, columns: int, points: int) -> None:
+        """Values and normal equations of formulas at some constants, as of one step of a descent.
 
         Args:
-            nodes: of the largest formula; they are gone through one after the other.
+            levels: of edges that can be computed together, which are gone through in turn.
+            columns: of all formulas' Jacobians.
         """
-        self.spent += 1.5e-3 + 6e-4 * nodes + 8e-8 * edges * points
+        self.spent += 2.1e-3 + 4.2e-4 * levels + 8e-8 * columns * points
+
+    def formulas(self, edges: int) -> None:
+        """Reading and writing formulas with so many edges in all."""
+        self.spent += 2e-5 * edges
 
     def pairs(self, products: int, sums: int) -> None:
         """Scores of so many products and sums of two atoms."""
-        self.spent += 5e-3 + 2.5e-8 * products + 1.1e-8 * sums
+        self.spent += 8e-3 + 3.5e-8 * products + 1.6e-8 * sums
 
     def places(self, numbers: int) -> None:
         """Scores of atoms in a place, which are so many numbers in all."""
@@ -59,11 +64,11 @@ class Work:
 
     def atoms(self, count: int) -> None:
         """Making so many atoms."""
-        self.spent += 5e-5 * count
+        self.spent += 7e-5 * count
 
     def library(self, numbers: int) -> None:
         """Making a library of columns, which are so many numbers in all."""
-        self.spent += 0.02 + 1e-7 * numbers
+        self.spent += 0.02 + 1.2e-7 * numbers
 
     def sums(self, pairs: int, numbers: int) -> None:
         """Sums of the best of so many pairs of columns, which are so many numbers in all."""
@@ -75,7 +80,11 @@ class Work:
 
     def logarithms(self, factors: int, firsts: int, numbers: int) -> None:
         """Products of powers with one or two of so many factors."""
-        self.spent += 0.02 + 1e-5 * factors + (8e-8 + 1.1e-9 * firsts) * numbers
+        self.spent += 0.02 + 1e-5 * factors + (9e-8 + 1.3e-9 * firsts) * numbers
+
+    def surrogates(self, count: int, points: int) -> None:
+        """So many kernel ridge regressions, each of so many points."""
+        self.spent += count * (3e-4 + 1.8e-9 * points**3)
 
     @staticmethod
     def supernets(restarts: int, constants: int, points: int) -> float:

@@ -58,26 +58,34 @@ class _Group:
 
     build: Callable[[int, int], Factor]
     column_GN: Tensor
-    costs: list[float]
+    cost_G: Tensor
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Factors by their place in a group, with their columns and costs."""
+    """Factors of some groups, with their columns and costs.
+
+    Attributes:
+        place_G: where each stands among all of the groups.
+    """
 
     D: int
     groups: tuple[_Group, ...]
-    places: tuple[tuple[int, int], ...]
+    place_G: Tensor
     column_GN: Tensor
     cost_G: Tensor
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.place_G)
 
     def factor(self, g: int) -> Factor:
         """One factor, written out."""
-        group, k = self.places[g]
-        return self.groups[group].build(k, self.D)
+        k = int(self.place_G[g])
+        for group in self.groups:
+            if k < len(group.cost_G):
+                return group.build(k, self.D)
+            k -= len(group.cost_G)
+        raise AssertionError(f"there is no factor {g}")
 
 
 def factors(
@@ -171,8 +179,9 @@ def _of_arguments(
     others = [column for column in others if column.atoms not in known]
     arguments = library(data, [*simple, *others])
     written = arguments.columns
+    cost_G = arguments.cost_G
     own_GN = arguments.value_GN * arguments.sizes_G.unsqueeze(1)
-    groups = [_Group(partial(_exponential, written), own_GN, _costs(written, 1.0))]
+    groups = [_Group(partial(_exponential, written), own_GN, cost_G + 1.0)]
     # One more or less than u, in natural units.
     units = [_unit(column, scales_D) for column in written]
     natural_G = torch.tensor(units, dtype=torch.float64) * arguments.sizes_G
@@ -181,7 +190,7 @@ def _of_arguments(
         value_GN = 1.0 + sign * natural_GN
         turned_G = torch.where((value_GN > 0).all(1), 1.0, -1.0).tolist()
         build = partial(_beside_one, written, units, sign, turned_G)
-        groups.append(_Group(build, torch.log(value_GN.abs()), _costs(written, 0.5)))
+        groups.append(_Group(build, torch.log(value_GN.abs()), cost_G + 0.5))
     positive = (arguments.value_GN > 0).all(1).nonzero().flatten().tolist()
     positive = [g for g in positive if written[g].atoms in known][:MOST_CURVED]
     chosen = [written[g] for g in positive]
@@ -198,12 +207,8 @@ def _of_arguments(
             (_tanh, torch.log(torch.tanh(u_GN)), 2.0),
         ]
         for build, column_GN, more in curves:
-            groups.append(_Group(partial(build, chosen, c), column_GN, _costs(chosen, more)))
+            groups.append(_Group(partial(build, chosen, c), column_GN, cost_G[positive] + more))
     return groups
-
-
-def _costs(columns: Sequence[Column], more: float) -> list[float]:
-    return [column.cost + more for column in columns]
 
 
 def _product_of(column: Column) -> Node:
@@ -288,22 +293,15 @@ def columns_of_factors(
             columns.append(value_N)
     groups: list[_Group] = []
     if single:
-        costs = [factor.cost for factor in single]
-        groups.append(_Group(partial(_written, single), torch.stack(columns), costs))
+        cost_G = torch.tensor([factor.cost for factor in single], dtype=torch.float64)
+        groups.append(_Group(partial(_written, single), torch.stack(columns), cost_G))
     if "exp" in functions and "tanh" in functions:
         groups += _of_arguments(data, scales_D, features, functions)
-    places: list[tuple[int, int]] = []
-    costs = []
-    for i, group in enumerate(groups):
-        places += [(i, k) for k in range(len(group.costs))]
-        costs += group.costs
-    if not places:
-        return Factors(D, (), (), data.x_DN.new_zeros(0, len(data.y_N)), data.x_DN.new_zeros(0))
-    column_GN = torch.cat([group.column_GN for group in groups])
+    none_GN = data.x_DN.new_zeros(0, len(data.y_N))
+    column_GN = torch.cat([none_GN, *(group.column_GN for group in groups)])
+    cost_G = torch.cat([none_GN.new_zeros(0), *(group.cost_G for group in groups)])
     finite = torch.isfinite(column_GN).all(1).nonzero().flatten()
-    cost_G = torch.tensor(costs, dtype=torch.float64)
-    kept = tuple(places[g] for g in finite.tolist())
-    return Factors(D, tuple(groups), kept, column_GN[finite], cost_G[finite])
+    return Factors(D, tuple(groups), finite, column_GN[finite], cost_G[finite])
 
 
 def _written(factors: Sequence[Factor], k: int, place: int) -> Factor:

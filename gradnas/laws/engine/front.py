@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
-from gradnas.laws.engine.data import EXACT, mean_loss
+from gradnas.laws.engine.data import EXACT, Work, mean_loss
 from gradnas.laws.engine.digits import rounded
 from gradnas.laws.engine.edits import structure
+from gradnas.laws.engine.levels import depth
 from gradnas.laws.engine.linear import linear_formulas
 from gradnas.laws.engine.poles import has_pole
 from gradnas.laws.engine.pool import Pool
@@ -26,6 +27,9 @@ from gradnas.randomness import generator_for
 FOLDS = 5
 FOLD = 4  # stream of random numbers
 LONGEST_FRONT = 10
+MOST_STEPS = 30  # of refitting the laws on all rows,
+STEPS_OF_FOLD = 6  # and without those of a fold, from there;
+FEWEST_STEPS = 3  # with many rows or long laws
 # A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
 # Such a length stands for twice the negative logarithm of a probability, the scale of their table.
 STRONG = 6.0
@@ -172,7 +176,7 @@ def _linear(problem: Problem, pool: Pool) -> list[Fitted]:
 def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
     """The formulas in the units of the data, refitted on all points."""
     plain = [problem.in_units(item.formula) for item in kept]
-    refitted = refit(plain, problem.all, steps=30)
+    refitted = refit(plain, problem.all, steps=_steps(problem, plain, MOST_STEPS, passes=1))
     in_units: list[Fitted] = []
     for formula, item, fitted in zip(plain, kept, refitted, strict=True):
         # A formula may be undefined at points that the search did not see: then it stays as it was.
@@ -180,6 +184,19 @@ def _in_units(problem: Problem, kept: Sequence[Fitted]) -> list[Fitted]:
             fitted = Fitted(formula, problem.in_units_of_loss(item.loss))
         in_units.append(fitted)
     return in_units
+
+
+def _steps(problem: Problem, formulas: Sequence[Formula], most: int, passes: int) -> int:
+    """How many steps some formulas are refitted by, each of so often.
+
+    They were refitted before: where that takes too long, fewer will do.
+    """
+    one = Work()
+    levels = max((depth(formula) for formula in formulas), default=0)
+    columns = sum(formula.constants for formula in formulas)
+    one.descent(levels, columns, len(problem.all.y_N))
+    allowed = 0.4 * problem.final_work / (passes * one.spent)
+    return int(min(most, max(FEWEST_STEPS, allowed)))
 
 
 def _agreement(pool: Pool, item: Fitted) -> int:
@@ -202,11 +219,12 @@ def _validated(problem: Problem, formulas: Sequence[Formula]) -> list[float]:
     totals = torch.zeros(len(formulas), dtype=torch.float64)
     weight = 0.0
     folds = min(FOLDS, n)
+    steps = _steps(problem, formulas, STEPS_OF_FOLD, passes=folds)
     for fold in range(folds):
         held = order[fold::folds]  # every `folds`-th point of the random order
         rest = order[torch.isin(order, held, invert=True)]
         part = data.rows(held)
-        refitted = refit(formulas, data.rows(rest), steps=6)
+        refitted = refit(formulas, data.rows(rest), steps=steps)
         etas = [item.formula(part.x_DN.T, problem.table) for item in refitted]
         # A mean of means, each by the weight of its fold: folds may differ by a point.
         part_weight = float(data.w_N[held].sum())

@@ -76,8 +76,10 @@ def tangent(fitted: Fitted, data: LawData) -> Tangent:
     basis = output_basis(batch, values)
     eta = (batch.weight.unsqueeze(1) @ basis).squeeze(1)
     curvature, residual = curvature_and_residual(eta, data)
-    jacobian, inputs = batch.backward(values, batch.weight[:, :-1])
+    jacobian, by_b_MN = batch.backward(values, batch.weight[:, :-1])
+    by_edge_MN = batch.by_edge(values)
     node_JN = values.node_CJN[0]
+    rows = [batch.rows_of(j) for j in range(len(fitted.formula.nodes))]
     return Tangent(
         # The gradient divided by the curvature is the step to the minimum of the quadratic model.
         residual_N=(residual / curvature)[0],
@@ -85,8 +87,8 @@ def tangent(fitted: Fitted, data: LawData) -> Tangent:
         jacobian_KN=jacobian[0],
         basis_KN=basis[0],
         node_JN=node_JN,
-        by_edge=[slopes.by_edge[0] for slopes in values.slopes],
-        inputs=[by_input[0] for by_input in inputs],
+        by_edge=[by_edge_MN[own] for own in rows],
+        inputs=[batch.by_input(values, by_b_MN, own) for own in rows],
         x_VN=torch.cat([data.x_DN, node_JN]),
     )
 

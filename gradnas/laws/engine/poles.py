@@ -20,7 +20,8 @@ from gradnas.laws.primitives import Primitive
 
 MARGIN = 0.05  # of a feature's range, on either side of it
 POINTS = 1024  # drawn in the box
-HALVINGS = 60  # of the way between two points where a divisor has different signs
+PARTS = 32  # of the way between two points where a divisor has different signs, and
+CUTS = 12  # how often the part where the sign changes is cut so: 60 halvings, to rounding
 BESIDE = 1e-6  # of the way, on either side of a zero: where the law itself is looked at
 ROUNDS = 12  # of drawing points ever closer to the smallest value of a divisor
 SMALL = 1e-5  # of a divisor's largest value: below it counts as a zero that is touched
@@ -124,15 +125,16 @@ def _around_crossing(
 ) -> Tensor:
     """Two points beside the zero of divisor k on the way between two points, `(2, D)`."""
 
-    def at(share: float) -> Tensor:
-        return (below_D + share * (above_D - below_D)).unsqueeze(0)
-
     low = 0.0
     high = 1.0
-    for _ in range(HALVINGS):
-        middle = 0.5 * (low + high)
-        if float(divisors(formula, at(middle), primitives)[k]) < 0.0:
-            low = middle
-        else:
-            high = middle
-    return torch.cat([at(max(0.0, low - BESIDE)), at(min(1.0, high + BESIDE))])
+    for _ in range(CUTS):
+        share_M = torch.linspace(low, high, PARTS + 1, dtype=torch.float64)
+        way_MD = below_D + share_M.unsqueeze(1) * (above_D - below_D)
+        is_below_M = divisors(formula, way_MD, primitives)[k] < 0.0
+        is_below_M[0] = True
+        is_below_M[-1] = False
+        # The first part over which the sign changes.
+        m = int((~is_below_M).to(torch.int8).argmax())
+        low, high = float(share_M[m - 1]), float(share_M[m])
+    share_2 = torch.tensor([max(0.0, low - BESIDE), min(1.0, high + BESIDE)], dtype=torch.float64)
+    return below_D + share_2.unsqueeze(1) * (above_D - below_D)

@@ -5,6 +5,7 @@ Legend: N rows, D features, F features that are searched.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from gradnas.laws.engine.atoms import (
     allowed_functions,
     make_atoms,
 )
-from gradnas.laws.engine.data import LawData, Loss
+from gradnas.laws.engine.data import LawData, Loss, Work
 from gradnas.laws.engine.poles import Box
 from gradnas.laws.engine.reductions import Reduced, reduced
 from gradnas.laws.engine.residuals import is_noise, surrogate_loss
@@ -33,6 +34,7 @@ from gradnas.randomness import generator_for
 
 MOST_FEATURES = 8  # that structures are looked for in
 POINTS = 100  # that `LawSettings.work_seconds` are meant for; more take longer in proportion
+SEARCH = 0.86  # of what may be done; the rest is for the front of what was found
 WIDER = 3  # times as many rows where there is noise
 TELLS = 10.0  # times the loss of a law: surrogates of a larger one cannot judge it
 WORSE = 1.2  # the same: a law that is worse than a surrogate leaves more than noise
@@ -47,6 +49,7 @@ class Problem:
         all: rows that constants are fitted on in the end, in the units of the data.
         data: rows that structures are looked for on, features and target divided by their largest
             size, `scales` and `scale_y`.
+        final_work: what fitting and judging the laws that were found may take, about.
         box: the ranges of the features in all rows.
         features: those that structures are looked for in.
         notes: sentences about what was left out.
@@ -73,7 +76,11 @@ class Problem:
         x_DN = _tensor(x_ND.T)
         y = _tensor(y_N)
         w = _tensor(w_N)
-        whole = LawData(x_DN, y, w / w.mean(), loss, self.table, points=float(w.sum()))
+        self.work = Work()
+        self.final_work = math.inf
+        whole = LawData(
+            x_DN, y, w / w.mean(), loss, self.table, points=float(w.sum()), work=self.work
+        )
         self.num_rows = len(y)
         order = torch.randperm(len(y), generator=generator_for(seed, SUBSET), device="cpu")
         self.all = whole.rows(order[: 10 * settings.max_points].sort().values)
@@ -90,13 +97,15 @@ class Problem:
             loss,
             self.table,
             points=whole.points,
+            work=self.work,
         )
         self.data = of_size_1.rows(order[: settings.max_points].sort().values)
         self._more = of_size_1.rows(order[: WIDER * settings.max_points].sort().values)
-        self.work = self.data.work
         if settings.work_seconds is not None:
             share_of_points = max(1.0, len(self.data.y_N) / POINTS)
-            self.work.limit = settings.work_seconds * settings.effort * share_of_points
+            allowed = settings.work_seconds * settings.effort * share_of_points
+            self.work.limit = SEARCH * allowed
+            self.final_work = (1.0 - SEARCH) * allowed
         if settings.max_seconds is not None:
             self.work.deadline = time.monotonic() + settings.max_seconds
         self._smaller: Reduced | None = None

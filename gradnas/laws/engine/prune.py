@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from gradnas.laws.engine.batch import largest_sizes
 from gradnas.laws.engine.data import EXACT, LawData, Work
 from gradnas.laws.engine.edits import structure
+from gradnas.laws.engine.levels import depth
 from gradnas.laws.engine.refit import Fitted, description_length, refit
 from gradnas.laws.formula import (
     Edge,
@@ -226,11 +226,10 @@ def prune(
 
 def _work_of(jobs: Sequence[tuple[int, Formula]], data: LawData) -> float:
     """What refitting some formulas takes, about: most of them a few steps, some of them all."""
-    sizes = [largest_sizes([formula]) for _, formula in jobs]
+    levels = max(depth(formula) for _, formula in jobs)
+    columns = sum(formula.constants + len(formula.nodes) for _, formula in jobs)
     work = Work()
-    nodes = max(nodes for nodes, _ in sizes)
-    edges = sum(nodes * edges for nodes, edges in sizes)
-    work.descent(nodes, edges, len(data.y_N))
+    work.descent(levels, columns, len(data.y_N))
     return 0.7 * STEPS * work.spent
 
 

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from gradnas.laws.engine.data import LawData
 from gradnas.laws.engine.library import AWAY, power_of
-from gradnas.laws.engine.residuals import left_out_errors
+from gradnas.laws.engine.residuals import WIDTHS, left_out_errors
 from gradnas.laws.formula import Edge, Formula, Node, as_product, canonical
 
 EXPONENTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0)
 RIDGES = (1e-8, 1e-5, 1e-3, 1e-1)
+FAR = 20.0  # times the error to be reached: other widths of the kernel do not make up for it
 BETTER = 0.85  # of the error so far, that a reduction must reach
 MOST_FEATURES = 6  # among which pairs are looked at
 MOST_POINTS = 150  # that the surrogates are fitted to
@@ -146,7 +147,11 @@ class _State:
         self.factor_N = torch.ones_like(data.y_N)
         # Relative errors count where the target has one sign: its logarithm is smoother.
         self.in_logs = bool((data.y_N > 0).all()) or bool((data.y_N < 0).all())
-        self.error = self._error_of(self.values, self._target(self.factor_N).unsqueeze(1))[0]
+        target_N1 = self._target(self.factor_N).unsqueeze(1)
+        errors = {width: self._errors(self.values, target_N1, (width,))[0] for width in WIDTHS}
+        # The width of the kernel that is looked at first.
+        self.width = min(WIDTHS, key=lambda width: errors[width])
+        self.error = errors[self.width]
 
     def _target(self, factor_N: Tensor) -> Tensor:
         """What the surrogates predict, of variance 1 where relative errors do not count."""
@@ -157,10 +162,21 @@ class _State:
         z_N = z_N - z_N.mean()
         return z_N / z_N.std().clamp(min=1e-200)
 
-    def _error_of(self, values: Sequence[Tensor], z_NP: Tensor) -> list[float]:
+    def _error_of(self, values: Sequence[Tensor], z_NP: Tensor, goal: float) -> list[float]:
+        """Errors of the surrogates; only about where they are far from the `goal`."""
+        errors = self._errors(values, z_NP, (self.width,))
+        if min(errors) > FAR * goal:
+            return errors
+        others = tuple(width for width in WIDTHS if width != self.width)
+        more = self._errors(values, z_NP, others)
+        return [min(pair) for pair in zip(errors, more, strict=True)]
+
+    def _errors(
+        self, values: Sequence[Tensor], z_NP: Tensor, widths: tuple[float, ...]
+    ) -> list[float]:
         x_RN = torch.stack([value_N[:MOST_POINTS] for value_N in values])
-        self.data.work.spent += 6e-3
-        return left_out_errors(x_RN, z_NP, RIDGES).tolist()
+        self.data.work.surrogates(len(widths), x_RN.shape[1])
+        return left_out_errors(x_RN, z_NP, RIDGES, widths=widths).tolist()
 
     def divided(self) -> bool:
         """Divide the target by the best power of a feature, and leave the feature out."""
@@ -174,7 +190,7 @@ class _State:
                 factor_N = self.factor_N * _power(self.values[r], exponent)
                 columns.append(self._target(factor_N))
             rest = [*self.values[:r], *self.values[r + 1 :]]
-            errors = self._error_of(rest, torch.stack(columns, dim=1))
+            errors = self._error_of(rest, torch.stack(columns, dim=1), best[0])
             for exponent, error in zip(exponents, errors, strict=True):
                 best = min(best, (error, r, exponent))
         error, r, exponent = best
@@ -207,7 +223,7 @@ class _State:
             rest = [value for r, value in enumerate(self.values) if r not in (i, j)]
             for pairing in self._pairings(i, j):
                 together_N = self._pair(i, j, pairing)[1]
-                error = self._error_of([*rest, together_N], target_N1)[0]
+                error = self._error_of([*rest, together_N], target_N1, best[0])[0]
                 if error < best[0]:
                     best = (error, i, j, pairing)
         error, i, j, pairing = best

@@ -132,6 +132,7 @@ def state_at(batch: FormulaBatch, theta_CP: Tensor, weight_CL: Tensor, data: Law
 
     For the squared error the output weights are solved for; `weight_CL` is where they come from.
     """
+    data.work.descent(len(batch.levels), batch.num_columns, data.x_DN.shape[1])
     values = batch.forward(data.x_DN, theta_CP)
     basis_CLN = output_basis(batch, values)
     if data.loss == "squared":
@@ -160,7 +161,6 @@ def _descend(
     P = state.theta_CP.shape[1]
     exact = CONVERGED * data.spread
     for _ in range(steps):
-        data.work.descent(batch.source.shape[1], batch.source.numel(), data.x_DN.shape[1])
         diagonal = state.matrix.diagonal(dim1=-2, dim2=-1).clone()
         extra = damping_C.unsqueeze(1) * diagonal
         if data.loss == "squared":
@@ -226,6 +226,7 @@ def refit(
     fitted: dict[int, Fitted] = {}
     for members in _batches(formulas, data.x_DN.shape[1]):
         batch = FormulaBatch([formulas[i] for i in members], data.primitives)
+        data.work.formulas(batch.num_edges)
         damping_C = torch.full((len(members),), 1e-2, dtype=torch.float64)
         if groups is not None and steps > race_steps:
             # Most changes show in a few steps that they lead nowhere; the time goes to the others.

@@ -25,6 +25,7 @@ def left_out_errors(
     values_NP: Tensor,
     ridges: tuple[float, ...] = RIDGES,
     w_N: Tensor | None = None,
+    widths: tuple[float, ...] = WIDTHS,
 ) -> Tensor:
     """The least mean squared error of kernel ridge regressions with each point left out, `(P,)`.
 
@@ -33,13 +34,14 @@ def left_out_errors(
 
     Args:
         w_N: weights of the errors.
+        widths: of the kernel.
     """
     D = len(x_DN)
     standard_DN = x_DN - x_DN.mean(1, keepdim=True)
     standard_DN = standard_DN / standard_DN.std(1, keepdim=True).clamp(min=1e-200)
     distance_NN = torch.cdist(standard_DN.T, standard_DN.T) ** 2
     best_P = values_NP.new_full((values_NP.shape[1],), torch.inf)
-    for width in WIDTHS:
+    for width in widths:
         kernel_NN = torch.exp(-distance_NN / (2.0 * D * width**2))
         size_N, vector_NN = torch.linalg.eigh(kernel_NN)
         size_N = size_N.clamp(min=0.0)

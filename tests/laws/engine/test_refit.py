@@ -15,6 +15,7 @@ from gradnas.laws.engine.graph import (
     EquationGraph,
     random_formulas,
 )
+from gradnas.laws.engine.levels import depth
 from gradnas.laws.engine.prune import prune
 from gradnas.laws.engine.refit import description_length, refit
 from gradnas.laws.engine.units import unscaled
@@ -253,3 +254,17 @@ def test_atoms_are_finite_and_each_signature_is_a_function_of_a_source():
             both = [torch.corrcoef(atoms.value_GN[[g, c]])[0, 1].abs() for c in coarse]
             assert g in coarse or max(both) >= 0.97 - 1e-9
     assert not any(atom.edge.function == "power" and atom.edge.source == 1 for atom in atoms.atoms)
+
+
+def test_nodes_are_computed_level_by_level():
+    """A chain has as many levels as nodes, and nodes side by side have one."""
+    lone = Node("sum", (Edge(0, "exp", 0.5),))
+    chain = Formula(1, (lone, Node("sum", (Edge(1, "sin", 2.0),))), (0.0, 1.0))
+    beside = Formula(1, (lone, Node("sum", (Edge(0, "sin", 2.0),))), (1.0, 1.0))
+    assert [depth(formula) for formula in (chain, beside)] == [2, 1]
+    batch = FormulaBatch([beside, chain], PRIMITIVES)
+    assert [level.last - level.first for level in batch.levels] == [3, 1]
+    x_N = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
+    values = batch.forward(x_N.unsqueeze(0), batch.theta()).node_CJN
+    torch.testing.assert_close(values[0, 1], torch.sin(2.0 * x_N))
+    torch.testing.assert_close(values[1, 1], torch.sin(2.0 * torch.exp(0.5 * x_N)))
