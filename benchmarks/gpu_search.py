@@ -1,19 +1,21 @@
-"""All measurements of the search on a GPU, in one run of bounded length.
+"""All measurements of searches and trainings on a GPU, in one run of bounded length.
 
 It needs no package of the command line.
 
     # on a CUDA device
     python benchmarks/gpu_search.py --data FOLDER_OF_CIFAR10 --out runs/gpu
-    # a dry run
-    python benchmarks/gpu_search.py --device cpu --data digits --channels 4 --cells 3 --batch 8
+    # everything once, tiny, on the CPU: to see that it works
+    python benchmarks/gpu_search.py --dry
     # in the space of NAS-Bench-201, at its full size, with a method of proving_methods.py
     python benchmarks/gpu_search.py --space nas-bench-201 --truth FILE --data FOLDER --method NAME
 
 1. Steps per second: the network as published (NCHW, and channels-last), the fused one, and the
    fused one recorded in a CUDA graph; first and second order; fp32, TF32, bf16. The variants of a
    row take turns.
-2. Kernels of one forward and backward pass, counted by the profiler.
-3. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search
+2. Steps per second of the training of a derived network (DARTS_V2, 20 cells, 36 channels, batch 96,
+   auxiliary head): NCHW, channels-last, TF32, bf16, and captured in CUDA graphs by torch.compile.
+3. Kernels of one forward and backward pass, counted by the profiler.
+4. What 50 epochs of CIFAR-10 (391 steps each) would take, and, as far as the time allows, a search
    of 50 epochs (or as many as fit): genotype, accuracies, minutes; with a truth what the cell
    reaches when it is trained.
 """
@@ -34,15 +36,11 @@ import torch.nn.functional as F
 from launches import Launches, passes
 from proving_methods import METHODS
 from torch import Tensor, nn
+from train_step import images, trainer
 
-from gradnas import (
-    ConvCell,
-    FirstOrder,
-    NasBench201,
-    Search,
-    Unrolled,
-)
+from gradnas import ConvCell, FirstOrder, Genotype, NasBench201, Search, Unrolled
 from gradnas.data import Augment, DataConfig
+from gradnas.families.cells.recipes import cifar10_eval
 from gradnas.families.recipes import search_recipe
 from gradnas.programs import truths
 from gradnas.programs.estimating import estimate_search
@@ -53,7 +51,31 @@ from gradnas.search.capture import CapturedStep
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 VARIANTS = ("plain", "plain channels-last", "fused", "fused, recorded")
 STEPS_PER_EPOCH = 391  # 25,000 images in batches of 64
-
+TRAININGS = (
+    "plain",
+    "channels-last",
+    "channels-last, tf32",
+    "channels-last, bf16",
+    "channels-last, captured",
+    "channels-last, captured, bf16",
+)
+# Parts of the time there is, after which no more steps are begun: the rest is the search's.
+LAST_SEARCH_STEPS = 0.5
+LAST_TRAINING_STEPS = 0.75
+DRY = {
+    "device": "cpu",
+    "data": "digits",
+    "channels": 4,
+    "cells": 3,
+    "batch": 4,
+    "formats": ["fp32"],
+    "steps": 1,
+    "rounds": 1,
+    "epochs": 1,
+    "train_channels": 4,
+    "train_cells": 3,
+    "train_batch": 4,
+}
 
 SPACES: dict[str, type[ConvCell] | type[NasBench201]] = {
     "darts": ConvCell,
@@ -110,24 +132,32 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], float]:
+def measure_steps(options: argparse.Namespace, last: float) -> dict[tuple[str, str, str], float]:
     """(precision, order, variant) -> seconds per step, and the table of steps per second on the
-    way."""
+    way.
+
+    Args:
+        last: the moment after which no row is begun.
+    """
     found: dict[tuple[str, str, str], float] = {}
-    formats = ("fp32", "tf32", "bf16") if options.device.startswith("cuda") else ("fp32", "bf16")
+    formats = ["fp32", "tf32", "bf16"] if options.device.startswith("cuda") else ["fp32", "bf16"]
+    formats = options.formats or formats
     print(
         f"\n| precision | order | {' | '.join(VARIANTS)} | best over plain "
         f"|\n|{'---|' * (len(VARIANTS) + 3)}"
     )
     for precision in formats:
         for order in ORDERS:
+            if time.monotonic() > last:
+                print(f"| {precision} | {order} | not measured: no time left |", flush=True)
+                continue
             times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
             notes: dict[str, str] = {}
             steps: dict[str, Callable[[], Any]] = {}
             for variant in VARIANTS:
                 try:
                     steps[variant] = stepper(variant, order, precision, options)
-                    for _ in range(2):
+                    for _ in range(min(2, options.steps)):
                         steps[variant]()
                     wait(options.device)
                 except (RuntimeError, NonFiniteError) as error:  # must not take the others with it
@@ -155,6 +185,57 @@ def measure_steps(options: argparse.Namespace) -> dict[tuple[str, str, str], flo
             cells.append(f"{plain / best:.1f}x" if plain else "")
             print(f"| {precision} | {order} | {' | '.join(cells)} |", flush=True)
     return found
+
+
+def measure_training(options: argparse.Namespace, last: float) -> None:
+    """Steps per second of the training of DARTS_V2, each variant by itself.
+
+    Args:
+        last: the moment after which no variant is begun.
+    """
+    device = torch.device(options.device)
+    recipe = cifar10_eval(Genotype.named("DARTS_V2"))
+    space = replace(recipe.space, channels=options.train_channels, cells=options.train_cells)
+    config = replace(recipe, space=space, batch_size=options.train_batch)
+    data = images(options.train_batch)
+    print(
+        f"\ntraining of DARTS_V2, C{options.train_channels}, {options.train_cells} cells, batch "
+        f"{options.train_batch}, auxiliary head, drop path:\n\n"
+        "| variant | steps per second | over plain | peak MiB | made ready in |\n"
+        "|---|---|---|---|---|"
+    )
+    plain: float | None = None
+    for variant in TRAININGS:
+        if device.type != "cuda" and ("tf32" in variant or "captured" in variant):
+            print(f"| {variant} | on CUDA alone |", flush=True)
+            continue
+        if time.monotonic() > last:
+            print(f"| {variant} | not measured: no time left |", flush=True)
+            continue
+        began = time.perf_counter()
+        try:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            _, step = trainer(variant, config, data, device)
+            for _ in range(min(3, options.steps)):  # what is compiled is captured at its second
+                step()
+            ready = time.perf_counter() - began
+            rates = []
+            for _ in range(options.rounds):
+                began = time.perf_counter()
+                for _ in range(options.steps):
+                    step()
+                rates.append(options.steps / (time.perf_counter() - began))
+        except (RuntimeError, ValueError) as error:  # must not take the others with it
+            print(f"| {variant} | failed: {str(error).splitlines()[0][:60]} |", flush=True)
+            continue
+        middle = statistics.median(rates)
+        plain = middle if variant == "plain" else plain
+        ratio = "" if plain is None else f"{middle / plain:.2f}x"
+        is_cuda = device.type == "cuda"
+        peak = f"{torch.cuda.max_memory_allocated() / 2**20:.0f}" if is_cuda else ""
+        spread = f"{middle:.2f} ({min(rates):.2f} to {max(rates):.2f})"
+        print(f"| {variant} | {spread} | {ratio} | {peak} | {ready:.1f} s |", flush=True)
 
 
 def count_kernels(options: argparse.Namespace) -> None:
@@ -228,18 +309,26 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--method", choices=METHODS, default="softmax", help="of the search")
     parser.add_argument("--truth", help="of the space: what was found is looked up there")
     parser.add_argument("--out", default="runs/gpu", help="folder of the search")
-    parser.add_argument("--minutes", type=float, default=9.5, help="of the whole program")
+    parser.add_argument("--minutes", type=float, default=8.5, help="of the whole program")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--precision", default="fp32", help="of the search")
+    parser.add_argument("--formats", nargs="+", help="of the search steps; all by default")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, help="8 of darts, 5 a stage of nas-bench-201")
     parser.add_argument("--steps", type=int, default=5, help="in a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--train-channels", type=int, default=36)
+    parser.add_argument("--train-cells", type=int, default=20)
+    parser.add_argument("--train-batch", type=int, default=96)
+    parser.add_argument("--dry", action="store_true", help="everything once, tiny, on the CPU")
     options = parser.parse_args(arguments)
+    if options.dry:
+        vars(options).update(DRY)
     if options.cells is None:
         options.cells = CELLS[options.space]
-    deadline = time.monotonic() + 60 * options.minutes
+    began = time.monotonic()
+    deadline = began + 60 * options.minutes
     cuda = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else "CPU"
     print(
@@ -250,7 +339,7 @@ def main(arguments: list[str]) -> None:
         f"steps per second, median (slowest to fastest) of {options.rounds} rounds of "
         f"{options.steps} steps:"
     )
-    found = measure_steps(options)
+    found = measure_steps(options, began + LAST_SEARCH_STEPS * 60 * options.minutes)
     print()
     for (precision, order, variant), seconds in found.items():
         if variant == VARIANTS[-1]:
@@ -259,6 +348,7 @@ def main(arguments: list[str]) -> None:
                 f"50 epochs, {order} order, {precision}, recorded: {minutes:.1f} minutes without "
                 "evaluation"
             )
+    measure_training(options, began + LAST_TRAINING_STEPS * 60 * options.minutes)
     count_kernels(options)
     if options.data:
         search(options, deadline)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# All measurements of the search on a GPU in one call of at most ten minutes; needs torch 2.9 or newer, and no registry.
+# All measurements on a GPU, of searches and trainings, in one call of at most nine minutes; needs torch 2.9 or newer, and no registry.
 #   benchmarks/gpu_search.sh FOLDER_OF_CIFAR10 [OUT] [options of gpu_search.py, such as --precision tf32]
-#   PYTHON=.venv/bin/python benchmarks/gpu_search.sh digits runs/gpu --device cpu --channels 8 --cells 3 --batch 8 --steps 1 --rounds 1 --epochs 1
+#   PYTHON=.venv/bin/python benchmarks/gpu_search.sh digits runs/gpu --dry      everything once, tiny, on the CPU
 #   benchmarks/gpu_search.sh FOLDER_OF_CIFAR10 runs/gpu --space nas-bench-201 --truth FILE [--method NAME]
 set -eu
 data=${1:?folder with CIFAR-10, or digits}
@@ -9,5 +9,5 @@ out=${2:-runs/gpu}
 [ $# -ge 2 ] && shift 2 || shift $#
 here=$(cd "$(dirname "$0")" && pwd)
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
-PYTHONPATH="$here/..:$here" PYTHONUNBUFFERED=1 exec timeout 600 "${PYTHON:-python3}" "$here/gpu_search.py" \
-    --data "$data" --out "$out" --minutes 9.5 "$@"
+PYTHONPATH="$here/..:$here" PYTHONUNBUFFERED=1 exec timeout 540 "${PYTHON:-python3}" "$here/gpu_search.py" \
+    --data "$data" --out "$out" --minutes 8.5 "$@"

@@ -37,6 +37,9 @@ VARIANTS = {
     "accelerated": {},
     "channels-last, compiled": {"compile": "default"},
     "channels-last, bf16": {"precision": "bf16"},
+    "channels-last, tf32": {"precision": "tf32"},
+    "channels-last, captured": {"compile": "reduce-overhead"},  # in CUDA graphs
+    "channels-last, captured, bf16": {"compile": "reduce-overhead", "precision": "bf16"},
     "channels-last, compiled, bf16": {"compile": "default", "precision": "bf16"},
 }
 

@@ -61,10 +61,27 @@ static inline void store(T* p, V v, Part a) {
 }
 #endif
 
-// Ask for memory that is needed soon: maps are larger than the caches, and each is read in pieces.
-static inline void fetch(const T* p, i64 count) {
-  for (i64 i = 0; i < count; i += 64 / (i64)sizeof(T)) __builtin_prefetch(p + i);
-}
+// Memory that is needed soon, asked for line by line between multiplications: maps are larger than the caches, and a
+// processor that asks for many lines at once waits for them. Nothing is read, so that it may be more than there is.
+struct Ahead {
+  static const i64 LINE = 64 / sizeof(T);
+  const T* at[2] = {0, 0};
+  i64 lines[2] = {0, 0};  // that are left of each
+  void add(const T* p, i64 count) {
+    const int place = lines[0] ? 1 : 0;
+    at[place] = p;
+    lines[place] = (count + LINE - 1) / LINE;
+  }
+  inline void ask() {
+    if (!lines[0]) return;
+    __builtin_prefetch(at[0]);
+    at[0] += LINE;
+    if (--lines[0]) return;
+    at[0] = at[1];
+    lines[0] = lines[1];
+    lines[1] = 0;
+  }
+};
 
 static inline i64 rounded(i64 n) { return (n + L - 1) / L * L; }
 
@@ -209,10 +226,13 @@ static void correlate(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, 
 
 // ---- products ----
 
-template <int NO, int NP> static inline void rows(i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+template <int NO, int NP>
+static inline void rows(i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& given) {
+  Ahead ahead = given;  // in registers
   V acc[NP][NO];
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
   for (i64 i = 0; i < I; i++) {
+    ahead.ask();
     V r[NO];
     UNROLL for (int o = 0; o < NO; o++) r[o] = load(M + i * ldm + o * L);
     UNROLL for (int j = 0; j < NP; j++) {
@@ -221,33 +241,37 @@ template <int NO, int NP> static inline void rows(i64 I, const T* x, i64 ldx, co
     }
   }
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) store(y + j * ldy + o * L, acc[j][o]);
+  given = ahead;
 }
 
-template <int NO> static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+template <int NO>
+static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& ahead) {
   i64 p = 0;
-  for (; p + ROWS <= P; p += ROWS) rows<NO, ROWS>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
-  for (; p + 2 <= P; p += 2) rows<NO, 2>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
-  for (; p < P; p++) rows<NO, 1>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy);
+  for (; p + ROWS <= P; p += ROWS) rows<NO, ROWS>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
+  for (; p + 2 <= P; p += 2) rows<NO, 2>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
+  for (; p < P; p++) rows<NO, 1>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
 }
 
 // How many of `left` vectors are taken at once: three, but not three and one.
 static inline i64 at_once(i64 left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
 
 // y (P, ldm) = x (P, I) M (I, ldm); ldm is a number of whole vectors
-static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy) {
+static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead ahead) {
   for (i64 o = 0; o < ldm;) {
     const i64 n = at_once((ldm - o) / L);
-    if (n == 3) columns<3>(P, I, x, ldx, M + o, ldm, y + o, ldy);
-    else if (n == 2) columns<2>(P, I, x, ldx, M + o, ldm, y + o, ldy);
-    else columns<1>(P, I, x, ldx, M + o, ldm, y + o, ldy);
+    if (n == 3) columns<3>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
+    else if (n == 2) columns<2>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
+    else columns<1>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
     o += n * L;
   }
 }
 
-template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead& given) {
+  Ahead ahead = given;
   V acc[R][N];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) acc[r][n] = V{};
   for (i64 p = 0; p < P; p++) {
+    ahead.ask();
     V v[N];
     UNROLL for (int n = 0; n < N; n++) v[n] = load(y + p * ldy + n * L);
     UNROLL for (int r = 0; r < R; r++) {
@@ -255,25 +279,27 @@ template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y,
       UNROLL for (int n = 0; n < N; n++) acc[r][n] += s * v[n];
     }
   }
+  given = ahead;
   T flat[R * N * L];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) store(flat + (r * N + n) * L, acc[r][n]);
   for (int r = 0; r < R; r++) for (i64 l = 0; l < N * L; l++) out[r * ldy + l] += flat[r * N * L + l];
 }
 
-template <int N> static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+template <int N>
+static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead& ahead) {
   i64 i = 0;
-  for (; i + ROWS <= I; i += ROWS) tile<ROWS, N>(P, x + i, ldx, y, ldy, out + i * ldy);
-  for (; i + 4 <= I; i += 4) tile<4, N>(P, x + i, ldx, y, ldy, out + i * ldy);
-  for (; i < I; i++) tile<1, N>(P, x + i, ldx, y, ldy, out + i * ldy);
+  for (; i + ROWS <= I; i += ROWS) tile<ROWS, N>(P, x + i, ldx, y, ldy, out + i * ldy, ahead);
+  for (; i + 4 <= I; i += 4) tile<4, N>(P, x + i, ldx, y, ldy, out + i * ldy, ahead);
+  for (; i < I; i++) tile<1, N>(P, x + i, ldx, y, ldy, out + i * ldy, ahead);
 }
 
 // out (I, ldy) += x (P, I)^T y (P, ldy)
-static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out) {
+static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead ahead) {
   for (i64 o = 0; o < ldy;) {
     const i64 n = at_once((ldy - o) / L);
-    if (n == 3) tiles<3>(P, I, x, ldx, y + o, ldy, out + o);
-    else if (n == 2) tiles<2>(P, I, x, ldx, y + o, ldy, out + o);
-    else tiles<1>(P, I, x, ldx, y + o, ldy, out + o);
+    if (n == 3) tiles<3>(P, I, x, ldx, y + o, ldy, out + o, ahead);
+    else if (n == 2) tiles<2>(P, I, x, ldx, y + o, ldy, out + o, ahead);
+    else tiles<1>(P, I, x, ldx, y + o, ldy, out + o, ahead);
     o += n * L;
   }
 }
@@ -418,7 +444,14 @@ static void forward(const Size& z, const T* x, const T* scale_, const T* shift_,
         const T* from = d.p + p * z.ldi;
         if (z.halved) { enter_halves(z, b + p, n, x, act, d.p); from = d.p; }
         else if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
-        if (pointwise) { product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo); from = y.p; }
+        if (pointwise) {
+          Ahead ahead;  // where the outcome goes, and what comes next
+          ahead.add(out + (b * per + p) * z.O, n * z.O);
+          if (!z.K) { if (!z.halved) ahead.add(x + (b * per + p + n) * z.I, n * z.I); }
+          else if (b + z.images < last) ahead.add(x + ((b + z.images) * z.H * z.W + p * z.S * z.S) * z.I, n * z.S * z.S * z.I);
+          product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo, ahead);
+          from = y.p;
+        }
         keep(n, z.O, from, z.ldo, out + (b * per + p) * z.O, moments[thread]);
       }
     }
@@ -520,17 +553,22 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
       const bool more = b + z.images < last && !z.halved;
       const i64 next = (b + z.images) * per;
       if (recompute) for (i64 p = 0; p < P; p += 128) {
-        if (more) {
-          fetch(out + (next + p) * z.O, std::min<i64>(128, P - p) * z.O);
-          fetch(grad + (next + p) * ldg, std::min<i64>(128, P - p) * ldg);
-        }
-        cross(std::min<i64>(128, P - p), z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps);
+        const i64 n = std::min<i64>(128, P - p);
+        Ahead ahead;
+        if (more) { ahead.add(out + (next + p) * z.O, n * z.O); ahead.add(grad + (next + p) * ldg, n * ldg); }
+        cross(n, z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps, ahead);
       }
       if (!inner) continue;
       const T* gd = g.p;
       if (pointwise) {
-        for (i64 p = 0; p < P; p += BLOCK)
-          product(std::min(BLOCK, P - p), z.O, g.p + p * z.ldo, z.ldo, M.data(), z.ldi, d.p + p * z.ldi, z.ldi);
+        const i64 area = z.S * z.S;
+        for (i64 p = 0; p < P; p += BLOCK) {
+          const i64 n = std::min(BLOCK, P - p);
+          Ahead ahead;
+          if (gx && !z.halved) ahead.add(gx + (b * per + p) * area * z.I, n * area * z.I);
+          if (more) ahead.add(x + (next + p) * area * z.I, n * area * z.I);
+          product(n, z.O, g.p + p * z.ldo, z.ldo, M.data(), z.ldi, d.p + p * z.ldi, z.ldi, ahead);
+        }
         gd = d.p;
       }
       if (z.halved) { leave_halves(z, b, P, x, act, gd, gx); continue; }
