@@ -75,6 +75,8 @@ DRY = {
     "train_channels": 4,
     "train_cells": 3,
     "train_batch": 4,
+    "max_steps": 2,
+    "minutes": 60.0,
 }
 
 SPACES: dict[str, type[ConvCell] | type[NasBench201]] = {
@@ -286,7 +288,7 @@ def search(options: argparse.Namespace, deadline: float) -> None:
             f"only {epochs} of {options.epochs} epochs fit; the schedules are those of {epochs} "
             "epochs"
         )
-    config = replace(config, epochs=epochs)
+    config = replace(config, epochs=epochs, max_steps=options.max_steps)
     began = time.monotonic()
     run = start_search(config, str(Path(options.out) / "search"), data, device)
     results = run_search(config, run, data, device)
@@ -311,6 +313,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", default="runs/gpu", help="folder of the search")
     parser.add_argument("--minutes", type=float, default=8.5, help="of the whole program")
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--max-steps", type=int, help="of the search")
     parser.add_argument("--precision", default="fp32", help="of the search")
     parser.add_argument("--formats", nargs="+", help="of the search steps; all by default")
     parser.add_argument("--batch", type=int, default=64)

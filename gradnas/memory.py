@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
+import platform
 import re
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,50 @@ def measured_peak_mib(device: torch.device) -> float:
     if sys.platform == "darwin":  # there in bytes, elsewhere in KiB
         return peak / MIB
     return peak / 1024.0
+
+
+# ---- what is freed -------------------------------------------------------------------------------
+
+# Numbers of glibc's `mallopt`.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+NEVER = -1
+# What glibc comes to by itself where large blocks are freed, in bytes.
+LARGEST_MMAP_THRESHOLD = 32 << 20
+LARGEST_TRIM_THRESHOLD = 64 << 20
+OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # variables by which a user decides
+
+
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within, the C library keeps what is freed; at the end it gives it back to the system.
+
+    A step asks for the memory that the one before has freed. If it went back to the system in
+    between, every page would be cleared and mapped anew in every step. Nothing changes where the C
+    library is another than glibc, or the user has settings for it.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    library.mallopt(M_TRIM_THRESHOLD, NEVER)
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        library.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if any(name.startswith(OWN_SETTINGS) for name in os.environ):
+        return None
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    library = ctypes.CDLL(None)
+    has_both = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    return library if has_both else None
 
 
 # ---- what cannot fit -----------------------------------------------------------------------------

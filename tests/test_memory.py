@@ -8,7 +8,7 @@ from torch import nn
 
 from gradnas import memory
 from gradnas.cli import main
-from gradnas.memory import KeptOnMeta, SavedTensors, check_fits, memory_of
+from gradnas.memory import KeptOnMeta, SavedTensors, check_fits, freed_memory_kept, memory_of
 
 CPU = torch.device("cpu")
 
@@ -21,6 +21,43 @@ def test_what_needs_more_than_there_is(monkeypatch):
         check_fits(there + 1, CPU, "a step", "less")
     monkeypatch.setattr(memory, "memory_of", lambda device: None)
     check_fits(1e30, CPU, "a step", "less")  # a device that does not say
+
+
+class Library:
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def mallopt(self, number: int, value: int) -> int:
+        self.asked.append(("mallopt", str(number), str(value)))
+        return 1
+
+    def malloc_trim(self, pad: int) -> int:
+        self.asked.append(("malloc_trim", str(pad)))
+        return 1
+
+
+def test_freed_memory_is_given_back_at_the_end_also_after_an_error(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(memory, "_glibc", lambda: library)
+    with pytest.raises(ValueError, match="stopped"), freed_memory_kept():
+        kept = [("mallopt", "-3", str(2**30)), ("mallopt", "-1", "-1")]
+        assert library.asked == kept
+        raise ValueError("stopped")
+    back = [("mallopt", "-3", str(2**25)), ("mallopt", "-1", str(2**26)), ("malloc_trim", "0")]
+    assert library.asked == kept + back
+
+
+def test_own_settings_of_the_c_library_stay(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert memory._glibc() is None
+            with freed_memory_kept():  # and nothing else
+                pass
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
+    assert memory._glibc() is None
 
 
 def test_a_pass_on_the_meta_device_keeps_what_a_real_one_does():

@@ -6,7 +6,7 @@ Also what is said where a run goes on under other conditions than it began with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from gradnas import distributed, runs
 from gradnas.config import Json, JsonObject, read_object
 from gradnas.environment import differences, environment
+from gradnas.memory import freed_memory_kept
 from gradnas.modules.synchronised import norms_words
 from gradnas.runs import State
 from gradnas.runs.ranks import take_over
@@ -91,13 +92,17 @@ def leave_word(run: runs.Run, status: str, message: str | None = None) -> None:
         run.set_status(status, **more)
 
 
-def at_work(run: runs.Run) -> AbstractContextManager[None]:
+@contextmanager
+def at_work(run: runs.Run) -> Iterator[None]:
     """While this process works in the folder of a run, no other may; of several ranks one writes.
+
+    Memory that a step frees is kept for the next one.
 
     Raises:
         ValueError: another process works there.
     """
-    return runs.locked(run.path) if distributed.is_main() else nullcontext()
+    with runs.locked(run.path) if distributed.is_main() else nullcontext(), freed_memory_kept():
+        yield
 
 
 # ---- going on ------------------------------------------------------------------------------------
