@@ -69,7 +69,7 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
     truth = loaded.truth
     began = time.process_time()
     tried = 0
-    curve: list[float] = []
+    texts: list[str] = []  # what it would have answered after every epoch
     health: Row = {}
     if method.answer is not None:
         torch.set_num_threads(1)
@@ -78,7 +78,7 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
         tried = answer.tried
     else:
         cell, texts, health = _searched(config, data, method.derive)
-        curve = [round(truth.accuracy(text), 3) for text in texts]
+    health["cells"] = texts
     accuracy = truth.accuracy(cell)
     operations = cell.operations  # type: ignore[attr-defined]
     return {
@@ -90,7 +90,7 @@ def row_of(name: str, seed: int, setting: str, args: argparse.Namespace, loaded:
         "percentile": round(truth.percentile(accuracy), 2),
         "regret": round(truth.regret(accuracy), 3),
         "collapsed": not any("conv" in operation for operation in operations),
-        "curve": curve,
+        "curve": [round(truth.accuracy(text), 3) for text in texts],
         "health": health,
         "tried": tried,
         "cpu_seconds": round(time.process_time() - began, 1),

@@ -1,6 +1,7 @@
 """Writes the tables of docs/methods.md: every method, and what it runs with.
 
     python docs/methods.py            try every combination (some minutes), and write both tables
+    python docs/methods.py --only A   try method A (as in tests/cases.py) alone, and keep the rest
     python docs/methods.py --check    exit 1 where the list of methods is not that of the code
 
 The combinations are those of tests/matrix.py, which takes them from tests/cases.py; each makes two
@@ -77,12 +78,24 @@ def list_of_methods() -> str:
 # ---- what runs with what -------------------------------------------------------------------------
 
 
-def outcomes() -> Outcomes:
-    """Of every combination."""
+def outcomes(page: str, only: str | None = None) -> Outcomes:
+    """Of every combination; what is not tried again is what the page says of it.
+
+    Args:
+        only: the method that is tried; None: all of them.
+    """
     import matrix
 
+    if only is not None and only not in matrix.METHODS:
+        raise SystemExit(f"no method is called {only!r}; there are {', '.join(matrix.METHODS)}")
     found = {}
     for method in matrix.METHODS:
+        if only not in (None, method):
+            for where in matrix.WHERE:
+                for gradient in matrix.ALL_GRADIENTS:
+                    said = says(page, method, where, gradient)
+                    found[method, where, gradient] = matrix.RUNS if said is None else said
+            continue
         for where in matrix.WHERE:
             for gradient in matrix.ALL_GRADIENTS:
                 found[method, where, gradient] = matrix.outcome(method, where, gradient)
@@ -168,7 +181,8 @@ def main() -> int:
         if listed != page:
             print(PAGE.relative_to(ROOT))
         return int(listed != page)
-    PAGE.write_text(_put(listed, MATRIX, table(outcomes())), encoding="utf-8")
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
+    PAGE.write_text(_put(listed, MATRIX, table(outcomes(page, only))), encoding="utf-8")
     return 0
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from gradnas.runs import NonFiniteError as NonFiniteError
     from gradnas.search.result import SearchResult as SearchResult
     from gradnas.search.search import Search as Search
+    from gradnas.selections import CandidateSelection as CandidateSelection
     from gradnas.selections import PerturbationSelection as PerturbationSelection
     from gradnas.selections import Selection as Selection
     from gradnas.selections import Strongest as Strongest
@@ -127,6 +128,7 @@ _MODULES = {
     "NonFiniteError": "gradnas.runs",
     "SearchResult": "gradnas.search.result",
     "Search": "gradnas.search.search",
+    "CandidateSelection": "gradnas.selections",
     "PerturbationSelection": "gradnas.selections",
     "Selection": "gradnas.selections",
     "Strongest": "gradnas.selections",

@@ -81,6 +81,7 @@ METHODS = {
     "perturbed alphas": {"stabilizers": (gradnas.PerturbedAlphas(),)},
     "auxiliary skip": {"stabilizers": (gradnas.AuxiliarySkip(),)},
     "operation freezing": {"stabilizers": (gradnas.OperationFreezing(window=1),)},
+    "candidate selection": {"selection": gradnas.CandidateSelection(likeliest=2, random=1)},
     "perturbation selection": {"selection": gradnas.PerturbationSelection(interval=1)},
     "perturbation selection, blank": {
         "selection": gradnas.PerturbationSelection(interval=1, learn_alphas=False)

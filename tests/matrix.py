@@ -99,6 +99,9 @@ def outcome(method: str, where: str, gradient: str) -> str:
                 task.search.schedule.epoch = EPOCHS - 1
                 task.select()
                 task.search.result()
+            if any(task.search.selection.candidates):
+                chosen = task.choose(kind.of(config).measure)
+                assert not isinstance(chosen, str), chosen
     except ValueError as error:
         return str(error)
     return RUNS

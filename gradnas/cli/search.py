@@ -134,6 +134,7 @@ def with_options(config: SearchSettings, command: SearchOptions) -> SearchSettin
         "valid_augment",
         "warmup_epochs",
         "valid_per_class",
+        "cost_image_size",
         "checkpoint_cells",
         "capture",
         "candidates",

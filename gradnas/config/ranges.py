@@ -88,6 +88,7 @@ RANGES: dict[str, Range] = {
     "checkpoint_seconds": Range(0, 10**9),
     # sizes of networks and of what enters them
     "image_size": Range(1, 16_384),
+    "cost_image_size": Range(1, 16_384),
     "num_classes": Range(1, 10**6),
     "in_channels": _WIDTH,
     "max_pixels": Range(1, 10**10),

@@ -24,6 +24,7 @@ from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.progress import Progress
 from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_gradients
+from gradnas.search.chosen import Chosen
 from gradnas.search.epoch import epoch_of
 from gradnas.search.result import never_ran, result_of
 from gradnas.search.verdict import Verdict
@@ -178,6 +179,9 @@ def _run(
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.
         _say_what_never_ran(bar, task)
+        chosen: Chosen | str | None = None
+        if is_main and not stopped:
+            chosen = task.choose(kind_of(config).of(config).measure)
         found = result_of(search)  # whether anything was decided, the task says in its own words
         verdict: Verdict | str | None = None
         if is_main and not stopped:
@@ -185,7 +189,11 @@ def _run(
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
     last = _last_record(run, search.epoch) if is_main else record
+    if isinstance(chosen, Chosen):
+        last |= task.of_decision(found)  # that of the last epoch was another
     results = task.results(found, last) | _verdict_record(verdict)
+    if isinstance(chosen, str):
+        results["no_selection"] = chosen
     results["read"] = kind_of(config).read(data).to_json()
     if is_main:
         run.save_tensors(runs.ALPHAS, task.trajectory)

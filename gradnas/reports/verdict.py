@@ -18,11 +18,30 @@ SHOWN = 12  # candidates
 
 
 def verdict_section(folder: Folder) -> str:
-    """HTML; empty where nobody wanted a verdict.
+    """HTML; empty where nobody wanted a verdict, and no candidates were measured.
 
     Raises:
         ValueError: the results hold something else than a verdict.
     """
+    return "\n".join(part for part in (_selection(folder), _verdict(folder)) if part)
+
+
+def _selection(folder: Folder) -> str:
+    """What was measured to decide, where the selection takes the best of candidates."""
+    missing = folder.results.get("no_selection")
+    if isinstance(missing, str):
+        return f"<p>{escaped(missing[:1].upper() + missing[1:])}.</p>"
+    found = folder.results.get("selection")
+    if not isinstance(found, dict) or not isinstance(found.get("sentence"), str):
+        return ""
+    said = found["sentence"]
+    text = f"{said[:1].upper()}{said[1:]}."
+    if "alphas" in found:
+        text += " The alphas alone decide nothing here, so it rests on what was measured."
+    return f"<p>{escaped(text)}</p>"
+
+
+def _verdict(folder: Folder) -> str:
     written = folder.results.get("verdict")
     missing = folder.results.get("no_verdict")
     if isinstance(missing, str):

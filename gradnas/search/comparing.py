@@ -133,7 +133,7 @@ def compare(
         random: of random ones.
         limit: what this may take; None: whatever it takes.
     """
-    comparison = _Comparison(search, result, judge)
+    comparison = Comparison(search, result, judge)
     plan, limit = planned_within(judge, candidates + random, limit)
     allowed = None if limit is None else limit.passes
     scores = comparison.measured(result.decision, plan.batches)
@@ -188,8 +188,13 @@ def _how_to_measure_more(limit: Limit, of_run: bool) -> str:
     return more + ("a longer search allows more" if of_run else "search.compare measures all")
 
 
-class _Comparison:
-    """The architectures that were measured, the derived one first."""
+class Comparison:
+    """The architectures that were measured, the derived one first.
+
+    Attributes:
+        found: their measures.
+        notes: what could not be measured, and why.
+    """
 
     def __init__(self, search: Compared, result: SearchResult, judge: Judge) -> None:
         self.search = search
@@ -200,6 +205,7 @@ class _Comparison:
         self.found: dict[Architecture, Scores] = {}
         self.num_likeliest = 1
         self.notes: list[str] = []
+        self._around: Architecture | None = None  # where the derived one is not the likeliest
 
     @property
     def budget(self) -> float | None:
@@ -216,7 +222,9 @@ class _Comparison:
         """Measure so many of the likeliest; the derived one is the first."""
         try:
             self.has_all = True
-            for decision in self._listed(likeliest):
+            for place, decision in enumerate(self._listed(likeliest)):
+                if place == 0 and decision != self.derived:
+                    self._around = self.derived  # something else than the alphas took it
                 if decision not in self.found and len(self.found) >= number:
                     self.has_all = False
                     break
@@ -231,7 +239,7 @@ class _Comparison:
         told = {name for name, _ in self._single_changes()}
         count = 0
         try:
-            for decision in self._listed(swaps):
+            for decision in self._listed(swaps, self._around):
                 changed = changed_parts(self.derived.parts(), decision.parts())
                 is_new = len(changed) == 1 and changed[0] not in told
                 if not is_new or decision in self.found:
@@ -244,10 +252,26 @@ class _Comparison:
             if not self.notes:
                 self.notes.append(f"no candidates were compared: {error}")
 
-    def _listed(self, of: Any) -> Iterator[Architecture]:
+    def _listed(self, of: Any, *around: Architecture | None) -> Iterator[Architecture]:
         search = self.search
         costs = None if search.spending is None else search.spending.costs
-        return of(search.supernet, search.relaxation, costs, self.budget)
+        return of(search.supernet, search.relaxation, costs, self.budget, *around)
+
+    def more(self, number: int, batches: int) -> list[Architecture]:
+        """Measure so many random ones that were not measured yet, and keep them as found.
+
+        Raises:
+            ValueError: the supernet draws none.
+        """
+        generator = generator_for(self.search.passes.seed, RANDOM)
+        drawn: list[Architecture] = []
+        for decision in self._drawn(generator):
+            if len(drawn) >= number:
+                break
+            if decision not in self.found:
+                self.measured(decision, batches)
+                drawn.append(decision)
+        return drawn
 
     def random(self, number: int, batches: int) -> list[Scores]:
         """Measure so many random architectures, within the budget if there is one."""

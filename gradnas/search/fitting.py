@@ -16,16 +16,25 @@ from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search import health_words
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.checks import check_gradients
+from gradnas.search.chosen import Chosen, not_chosen
 from gradnas.search.comparing import Compared
 from gradnas.search.epoch import epoch_of
 from gradnas.search.feed import length_of, size_of, supervised, to_device
 from gradnas.search.folder import FitFolder, Losses, Recorded, epoch_record
 from gradnas.search.health import Health, check_guard
-from gradnas.search.judging import as_it_was, can_be_read_again, check_wanted, verdict_after
+from gradnas.search.judging import (
+    as_it_was,
+    can_be_read_again,
+    check_loaders,
+    check_wanted,
+    verdict_after,
+)
 from gradnas.search.modes import Modes
 from gradnas.search.result import Decided, SearchResult, result_of
 from gradnas.search.schedule import Schedule
+from gradnas.search.slices import FAILURES
 from gradnas.search.verdict import Verdict
+from gradnas.search.verdict_words import wrapped
 from gradnas.search.weight_step import WeightStep
 from gradnas.settings.formats import Guard
 
@@ -54,6 +63,14 @@ class Fitted(Compared, Recorded, Decided, Protocol):
 
     def result(self) -> SearchResult:
         """The decision that the alphas stand for now."""
+
+    def choose(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+    ) -> Chosen:
+        """The best of the candidates that its selection asks for."""
 
     def take_verdict(self, verdict: Verdict) -> Verdict:
         """From now to the next step it is that of the results."""
@@ -85,6 +102,8 @@ def fit(
         schedule.steps_per_epoch = per_epoch
     # The length of the search is known only now, and the learning rate depends on it.
     search.weight_step.set_learning_rate()
+    if any(search.selection.candidates):
+        check_loaders(type(search.selection).__name__, train_loader, valid_loader)
     search.modes.train()
     search.health.watch(guard)
     if not resume:
@@ -121,8 +140,17 @@ def _epochs(
     record: Record = {}
 
     def judged() -> tuple[list[str], Verdict | None]:
+        said = []
+        if any(search.selection.candidates):
+            try:
+                best = search.choose(train_loader, valid_loader, loss)
+                said = wrapped(f"selection: {best.sentence}")
+                said += [] if best.undecided is None else wrapped(best.undecided)
+            except FAILURES as error:  # the result of a search must not be lost for it
+                said = wrapped(f"warning: {not_chosen(error)}")
         now = result_of(search)
-        return verdict_after(search, now, train_loader, valid_loader, loss, wanted)
+        told, verdict = verdict_after(search, now, train_loader, valid_loader, loss, wanted)
+        return said + told, verdict
 
     with bar:
         for sentence in [*search.supernet.notes(), *([] if note is None else [note])]:

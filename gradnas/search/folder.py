@@ -26,6 +26,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.runs import Record, State
 from gradnas.runs.ranks import take_over
 from gradnas.search.bound_net import StepReport
+from gradnas.search.chosen import Chosen
 from gradnas.search.health import Health
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
@@ -60,6 +61,7 @@ class Recorded(Protocol):
     precision: Any
     terms: Terms
     selection: Selection
+    chosen: Chosen | None
     health: Health
 
     @property
@@ -247,6 +249,8 @@ class FitFolder:
             results["cost"] = result.cost
         if result.verdict is not None:
             results["verdict"] = result.verdict.to_json()
+        if self.search.chosen is not None:
+            results["selection"] = self.search.chosen.to_json()
         results |= self.search.health.results()
         self.run.save_tensors(runs.ALPHAS, self.trajectory)  # the results hold its digest
         self.run.save_results(results)

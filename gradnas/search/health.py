@@ -20,6 +20,7 @@ from gradnas.architectures.base import Architecture
 from gradnas.runs import Record, State
 from gradnas.search import health_words
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.collapse import Collapse, collapse
 from gradnas.search.gap import Gap
 from gradnas.search.passes import Passes
 from gradnas.search.sharpness import LAG, Growth, Sharpness
@@ -109,6 +110,7 @@ class Health:
         """Take note of epochs from the present one on."""
         self._first = self.passes.schedule.epoch
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
+        self._few: list[bool] = []  # whether that has hardly any weights
         self._alphas = [self._copies()]  # now, and after every epoch
 
     def _copies(self) -> dict[str, Tensor]:
@@ -151,6 +153,7 @@ class Health:
         entropy = relative_entropy(passes.relaxation, self._tables()[-1])
         if entropy is not None:
             found["relative_entropy"] = entropy
+        self._few.append(self._has_few_weights(free))
         agreement = self._agreement()
         if agreement is not None:
             found["agreement"] = agreement
@@ -188,15 +191,10 @@ class Health:
         grown = self.growth()
         if grown is not None:
             return "sharp", health_words.sharp(grown)
-        # Within a budget, or with a cost, what has no weights may be what was asked for.
-        # While the alphas go no way, what is strongest is chance and nothing collapses.
-        moved = has_moved(self.passes.relaxation, self._tables())
-        if (
-            free is not None
-            and not self.has_cost
-            and moved
-            and self._chance.is_unlikely(free.share)
-        ):
+        collapsed = self.collapse()
+        if collapsed is not None:
+            return "collapsed", health_words.collapsed(collapsed)
+        if free is not None and self._few[-1]:
             return "weightless", health_words.without_weights(free)
         schedule = self.passes.schedule
         if schedule.alphas_wait or self.passes.supernet.fixed:
@@ -210,6 +208,22 @@ class Health:
         if is_over and agreement is not None and agreement < MOSTLY:
             return "unsettled", health_words.unsettled(agreement)
         return None, None
+
+    def _has_few_weights(self, free: Weightless | None) -> bool:
+        """Whether hardly any random architecture has so little that has weights."""
+        # Within a budget, or with a cost, what has no weights may be what was asked for.
+        if self.guard == "off" or free is None or self.has_cost:
+            return False
+        # While the alphas go no way, what is strongest is chance and nothing collapses.
+        moved = has_moved(self.passes.relaxation, self._tables())
+        return moved and self._chance.is_unlikely(free.share)
+
+    def collapse(self) -> Collapse | None:
+        """Whether the decision has had hardly any weights for some epochs; None where it has."""
+        schedule = self.passes.schedule
+        if schedule.alphas_wait or self.passes.supernet.fixed:
+            return None
+        return collapse(self._few, self._agreement(), self._first, schedule.warmup_epochs)
 
     def growth(self) -> Growth | None:
         """How the loss has become sharper than it should; None where it has not."""
@@ -240,14 +254,14 @@ class Health:
         twice.
         """
         schedule = self.passes.schedule
-        grown = self.growth()
+        found = self.growth() or self.collapse()
         is_last = schedule.epochs is not None and schedule.epoch >= schedule.epochs
-        if self.guard != "stop" or grown is None or is_last or self.stopped is not None:
+        if self.guard != "stop" or found is None or is_last or self.stopped is not None:
             return False
-        self.stopped = Stop(schedule.epoch, grown.epochs)
-        self.trouble = health_words.stopped(grown, schedule.epoch, schedule.epochs)
+        self.stopped = Stop(schedule.epoch, found.epochs)
+        self.trouble = health_words.stopped(found, schedule.epoch, schedule.epochs)
         with torch.no_grad():
-            for name, alpha in self._alphas[grown.epochs - self._first].items():
+            for name, alpha in self._alphas[found.epochs - self._first].items():
                 self.passes.alphas[name].copy_(alpha)
         return True
 
@@ -277,6 +291,7 @@ class Health:
             "stopped": None if self.stopped is None else dict(vars(self.stopped)),
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
+            "few": list(self._few),
             "alphas": {
                 name: torch.stack([alphas[name] for alphas in self._alphas])
                 for name in self._alphas[-1]
@@ -301,6 +316,8 @@ class Health:
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         self._first = state["first"]
         self._chosen = [list(chosen) for chosen in state["chosen"]]
+        # A state of an earlier version has none: the rule begins with the coming epoch.
+        self._few = list(state.get("few", [False] * len(self._chosen)))
         stacked = dict(state["alphas"])
         for name, places in columns.items():
             stacked[name] = stacked[name][..., places]

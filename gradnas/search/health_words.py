@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradnas.search.collapse import Collapse
 from gradnas.search.sharpness import LAG, Growth
 from gradnas.search.signals import Decided, Weightless
 from gradnas.search.verdict_words import wrapped
@@ -22,13 +23,33 @@ def sharp(grown: Growth) -> str:
     )
 
 
-def stopped(grown: Growth, after: int, epochs: int | None) -> str:
+def stopped(found: Growth | Collapse, after: int, epochs: int | None) -> str:
     """The guard has ended the search."""
     of = "" if epochs is None else f" of {epochs}"
+    why = (
+        f"the search had collapsed: {_since(found)}"
+        if isinstance(found, Collapse)
+        else (f"the validation loss had become sharp in the alphas {_eigenvalues(found)}")
+    )
     return (
-        f"the guard ended the search after epoch {after}{of}, as the validation loss had become "
-        f"sharp in the alphas {_eigenvalues(grown)}; the decision is that after epoch "
-        f"{grown.epochs}"
+        f"the guard ended the search after epoch {after}{of}, as {why}; the decision is that after "
+        f"epoch {found.epochs}"
+    )
+
+
+def collapsed(found: Collapse) -> str:
+    """The decision has had hardly any weights for some epochs."""
+    return (
+        f"the search has collapsed: {_since(found)}; take the decision after epoch {found.epochs} "
+        "(metrics.jsonl), or search with the guard on stop, for fewer epochs, with smaller steps "
+        "of the alphas or with beta decay"
+    )
+
+
+def _since(found: Collapse) -> str:
+    return (
+        f"since epoch {found.since} so much of what is decided has no weights as hardly any random "
+        "architecture has, and it stays so"
     )
 
 

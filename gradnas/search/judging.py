@@ -263,6 +263,17 @@ def can_be_read_again(loader: Iterable[Any]) -> bool:
     return length is not None and length > 0 and not isinstance(loader, Iterator)
 
 
+def check_loaders(who: str, *loaders: Iterable[Any]) -> None:
+    """ValueError for a loader that cannot be read once more; `who` reads it, for the sentence."""
+    for loader in loaders:
+        if not can_be_read_again(loader):
+            kind = type(loader).__name__
+            raise ValueError(
+                f"{who} reads its loaders from their beginning, and a {kind} has no length "
+                "or is used up: give a DataLoader or a list of batches"
+            )
+
+
 def kept(batches: Iterable[Any]) -> Iterator[Any]:
     """The first batches, as many as may be kept; at least one."""
     total = 0

@@ -16,10 +16,12 @@ from gradnas.architectures.shown import Shown
 from gradnas.latency import Costs
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
+from gradnas.search.chosen import Chosen
 from gradnas.search.recalibration import recalibrate as recalibrate_norms
 from gradnas.search.recalibration import run_on_inputs
 from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import Verdict
+from gradnas.selections import Selection
 from gradnas.spaces.affordable import cost_of, likeliest
 from gradnas.spaces.base import Supernet, Weights
 
@@ -174,6 +176,8 @@ class Decided(Protocol):
     start: Mapping[str, Tensor]
     verdict: Verdict | None
     verdict_steps: int
+    chosen: Chosen | None
+    chosen_steps: int
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
         """The most probable architectures within a budget."""
@@ -181,6 +185,8 @@ class Decided(Protocol):
 
 def result_of(search: Decided, budget: float | None = None) -> SearchResult:
     """`Search.result` without its warnings: for looks at a search that goes on."""
+    if budget is None and search.chosen is not None and is_of_now(search.chosen_steps, search):
+        return described(search, search.chosen.decision)
     # The strongest operation of each choice may be too dear, all of them together.
     if budget is not None or (search.cost is not None and search.cost.is_budget):
         return search.results(1, budget)[0]
@@ -191,16 +197,22 @@ def result_of(search: Decided, budget: float | None = None) -> SearchResult:
     return described(search, supernet.decide(search.relaxation))
 
 
+def is_of_now(steps: int, search: Decided) -> bool:
+    """Whether what was measured after so many steps was measured with the weights of now."""
+    return steps == search.schedule.steps
+
+
 def described(search: Decided, decision: Architecture) -> SearchResult:
     """An architecture of a search, with all that a result says of it."""
     supernet = search.supernet
     cost = None if search.costs is None else cost_of(supernet, decision, search.costs)
     now = strengths(search.relaxation, dict(supernet.alphas.items()))
     shown = named_probabilities(now, supernet.operation_names())
-    moved = bool(supernet.fixed) or largest_change(search.start, now) > UNMOVED
+    best = search.chosen if is_of_now(search.chosen_steps, search) else None
+    is_chosen = best is not None and best.decision == decision
+    moved = bool(supernet.fixed) or is_chosen or largest_change(search.start, now) > UNMOVED
     # What was measured before the last step is of other weights.
-    is_of_now = search.verdict_steps == search.schedule.steps
-    verdict = search.verdict if is_of_now else None
+    verdict = search.verdict if is_of_now(search.verdict_steps, search) else None
     return SearchResult(decision, supernet, cost, shown, moved, verdict)
 
 
@@ -262,6 +274,15 @@ def say_what_was_not_decided(supernet: Supernet[Any]) -> None:
     sentence = never_ran(supernet)
     if sentence is not None:
         warnings.warn(sentence, stacklevel=3)  # the line that asked for the result
+
+
+def say_that_nothing_was_measured(selection: Selection) -> None:
+    """Warn where candidates are to be measured, and none were since the last step."""
+    warnings.warn(
+        f"{type(selection).__name__} measures its candidates when the search is over: call "
+        "search.choose(train, valid, loss=...) before search.result(), which is the likeliest now",
+        stacklevel=3,  # the line that asked for the result
+    )
 
 
 def say_that_nothing_was_decided(schedule: Schedule) -> None:

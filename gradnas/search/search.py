@@ -40,6 +40,7 @@ from gradnas.search.checks import (
     check_settings,
     user_name,
 )
+from gradnas.search.chosen import check_candidates
 from gradnas.search.costs import counted_costs, spending_of
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
@@ -95,7 +96,8 @@ class Search(Standing):
         terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
         stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`,
             `OperationFreezing()`.
-        selection: how the decision is had in the end; `PerturbationSelection()` measures.
+        selection: how the decision is had in the end; `PerturbationSelection()` and
+            `CandidateSelection()` measure.
 
     Attributes:
         supernet: the network, with every choice open.
@@ -149,6 +151,7 @@ class Search(Standing):
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed, steadying)
         self.selection = selection
         check_selection(selection, relaxation, cost)
+        check_candidates(selection, self.supernet.keeps_weights)
         self.selecting = selecting_of(selection, self.passes)
         self.params = self.passes.params
         self.alphas = self.passes.alphas

@@ -14,21 +14,26 @@ from gradnas.objectives.cost import ExpectedCost
 from gradnas.relaxations import Relaxation
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss
+from gradnas.search.choosing import best_candidate
+from gradnas.search.chosen import Chosen
 from gradnas.search.comparing import compare
 from gradnas.search.costs import NO_COSTS, Spending
 from gradnas.search.curvature import Curvature
 from gradnas.search.health import Health
-from gradnas.search.judging import as_it_was, can_be_read_again, judge_of_loaders
+from gradnas.search.judging import as_it_was, check_loaders, judge_of_loaders
 from gradnas.search.passes import Passes
 from gradnas.search.result import (
     SearchResult,
     described,
+    is_of_now,
     result_of,
     say_that_nothing_was_decided,
+    say_that_nothing_was_measured,
     say_what_was_not_decided,
 )
 from gradnas.search.schedule import Schedule
 from gradnas.search.verdict import Verdict
+from gradnas.selections import Selection
 from gradnas.spaces.affordable import decide_within
 from gradnas.spaces.base import Supernet
 
@@ -50,6 +55,9 @@ class Standing:
     start: Mapping[str, Tensor]  # the probabilities of its beginning
     verdict: Verdict | None = None  # of the last comparison
     verdict_steps: int = -1  # finished steps at that time
+    selection: Selection
+    chosen: Chosen | None = None  # the best of measured candidates, where they are asked for
+    chosen_steps: int = -1  # finished steps at that time
 
     def expected_cost(self) -> float:
         """The expected cost of the alphas as they stand, without noise.
@@ -79,6 +87,10 @@ class Standing:
             # Adam remembers something of every alpha from its first step on.
             if not self.alpha_optimizer.state and not self.schedule.alphas_wait:
                 say_that_nothing_was_decided(self.schedule)
+            is_over = self.schedule.epoch >= (self.schedule.epochs or 0)
+            has_chosen = is_of_now(self.chosen_steps, self)
+            if any(self.selection.candidates) and is_over and not has_chosen:
+                say_that_nothing_was_measured(self.selection)
         return result_of(self, budget)
 
     def results(self, number: int, budget: float | None = None) -> list[SearchResult]:
@@ -141,17 +153,53 @@ class Standing:
                 f"compare takes at least 1 candidate and 0 random ones, not {candidates} and "
                 f"{random}"
             )
-        for loader in (train_loader, valid_loader):
-            if not can_be_read_again(loader):
-                kind = type(loader).__name__
-                raise ValueError(
-                    f"compare reads its loaders from their beginning, and a {kind} has no length "
-                    "or is used up: give a DataLoader or a list of batches"
-                )
+        check_loaders("compare", train_loader, valid_loader)
         result = self.result()
         with as_it_was(self.passes.seed, [train_loader, valid_loader]):
             judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
             return self.take_verdict(compare(self, result, judge, candidates, random))
+
+    def choose(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+        measure: Any = None,
+    ) -> Chosen:
+        """Measure the candidates that `CandidateSelection` asks for, and take the best of them.
+
+        `fit` does it at its end; in a loop of your own call it before `result()`, which has the
+        best one until the next step.
+
+        Args:
+            train_loader, valid_loader, loss, measure: as of `compare`.
+
+        Raises:
+            ValueError: another selection; a loader that cannot be read once more; fewer than two
+                candidates.
+        """
+        candidates = self.selection.candidates
+        if not any(candidates):
+            name = type(self.selection).__name__
+            raise ValueError(
+                f"{name} measures no candidates: Search(..., selection=CandidateSelection()) does"
+            )
+        check_loaders("choose", train_loader, valid_loader)
+        result = self.result_by_alphas()
+        with as_it_was(self.passes.seed, [train_loader, valid_loader]):
+            judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
+            return self.take_chosen(best_candidate(self, result, judge, candidates))
+
+    def result_by_alphas(self) -> SearchResult:
+        """What the alphas stand for now, whatever was measured; without warnings."""
+        self.chosen = None
+        return result_of(self)
+
+    def take_chosen(self, best: Chosen) -> Chosen:
+        """From now to the next step the best candidate is the decision of the results."""
+        self.chosen = best
+        self.chosen_steps = self.schedule.steps
+        return best
 
     def curvature(self, valid_loss: NetLoss, products: int = 20) -> Curvature:
         """The ends of the spectrum of the Hessian of a loss in the alphas, as they are now.

@@ -18,6 +18,19 @@ class Selection(ABC):  # noqa: B024 (each overrides what it changes)
         """Whether the alphas take steps."""
         return True
 
+    @property
+    def candidates(self) -> tuple[int, int]:
+        """How many candidates are measured when the search is over, of which the best is taken.
+
+        Those that are the likeliest, and random ones; (0, 0): the alphas alone decide.
+        """
+        return 0, 0
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether they are compared by the loss, and not by what the data are measured by."""
+        return True
+
     def epochs_of(self, rounds: int) -> int:
         """The epochs at the end of the search in which so many rounds are made."""
         del rounds

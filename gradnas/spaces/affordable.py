@@ -11,6 +11,8 @@ from gradnas.relaxations import Relaxation
 from gradnas.spaces.base import D, Supernet
 from gradnas.spaces.budget import Ranking
 
+AROUND = 1e6  # the strength of what an architecture has, where those around it are wanted
+
 
 def cost_of(supernet: Supernet[D], decision: D, costs: Costs) -> float:
     """The cost of one architecture."""
@@ -37,21 +39,36 @@ def likeliest(
 
 
 def swaps(
-    supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
+    supernet: Supernet[D],
+    relaxation: Relaxation,
+    costs: Costs | None,
+    budget: float | None,
+    around: D | None = None,
 ) -> Iterator[D]:
     """For every choice the most probable architecture that differs from the best in it alone.
+
+    Args:
+        around: from this one instead of the best.
 
     Raises:
         ValueError: as `likeliest`.
     """
-    ranking, limit = _ranked(supernet, relaxation, costs, budget)
+    ranking, limit = _ranked(supernet, relaxation, costs, budget, around)
     return ranking.swaps(limit)
 
 
 def _ranked(
-    supernet: Supernet[D], relaxation: Relaxation, costs: Costs | None, budget: float | None
+    supernet: Supernet[D],
+    relaxation: Relaxation,
+    costs: Costs | None,
+    budget: float | None,
+    around: D | None = None,
 ) -> tuple[Ranking[D], float]:
     strengths = supernet.strengths(relaxation)
+    if around is not None:
+        # So much stronger than the rest that it is the best; of the rest the order stays.
+        for name, mix in supernet.one_hot_draw(around).mix.items():
+            strengths[name] = strengths[name] + AROUND * (mix > 0).to(strengths[name])
     if costs is None or budget is None:
         return supernet.ranking(supernet.no_costs(), strengths), 1.0
     return supernet.ranking(costs, strengths), budget

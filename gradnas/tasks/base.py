@@ -129,6 +129,8 @@ class Settings:
                 del settings[name]
         if settings.get("selection") == {"type": "Strongest"}:
             del settings["selection"]
+        if settings.get("cost_image_size") is None:
+            settings.pop("cost_image_size", None)  # checkpoints of earlier versions have none
         if settings.get("division") is None:
             settings.pop("division", None)  # checkpoints of earlier versions have none
         if settings.get("accelerated") is False:

@@ -6,6 +6,8 @@ from abc import ABC
 from typing import Generic, TypeVar
 
 from gradnas.runs import Record
+from gradnas.search.choosing import best_candidate
+from gradnas.search.chosen import Chosen, not_chosen
 from gradnas.search.comparing import Judge, compare
 from gradnas.search.judging import as_it_was
 from gradnas.search.result import SearchResult
@@ -16,6 +18,7 @@ from gradnas.search.verdict_limits import wanted_of
 from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.measure import Measure
 
+LOSS = Measure("loss", "losses", higher_is_better=False)
 RANDOM = 4  # architectures that are measured at the end of a search, at most
 
 S = TypeVar("S")  # the configuration
@@ -42,6 +45,27 @@ class Outcome(ABC, Generic[S]):
         """
         del result, measure
         return None
+
+    def choose(self, measure: Measure) -> Chosen | str | None:
+        """Take the best of the candidates that the selection asks for, if it asks for any.
+
+        Returns:
+            A sentence where they could not be measured, None where there are none.
+        """
+        search = self.search
+        selection = search.selection
+        if not any(selection.candidates):
+            return None
+        try:
+            with as_it_was(search.passes.seed, ()):
+                result = search.result_by_alphas()
+                judge = self.judge(result, LOSS if selection.by_loss else measure)
+                if judge is None:
+                    return "nothing measures candidates on such data: the decision is the alphas'"
+                best = best_candidate(search, result, judge, selection.candidates)
+        except FAILURES as error:  # the result of a search must not be lost for it
+            return not_chosen(error)
+        return search.take_chosen(best)
 
     def verdict(self, result: SearchResult, measure: Measure) -> Verdict | str | None:
         """What the search is worth; a sentence where it could not be told, None where unwanted.
@@ -83,6 +107,12 @@ class Outcome(ABC, Generic[S]):
         if result.cost is not None:
             found["cost"] = result.cost
         undecided = self.decidedness.undecided()
+        chosen = self.search.chosen
+        if chosen is not None:
+            found["selection"] = chosen.to_json()
+            if undecided is not None:
+                found["selection"]["alphas"] = undecided
+            undecided = chosen.undecided
         if undecided is not None:
             found["undecided"] = undecided
         found |= self.search.health.results()

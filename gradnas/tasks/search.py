@@ -153,9 +153,7 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
             record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
-        yardstick = self.yardstick
-        reached = [record.get(f"{which}_{yardstick.name}") for which in ("valid", "derived_valid")]
-        search.health.gap.measure(yardstick, *reached)
+        self._measure_gap(record)
         record |= search.health.finish_epoch(result.decision)
         record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
@@ -164,6 +162,17 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         return record
+
+    def of_decision(self, result: SearchResult) -> Record:
+        """The metrics of the last epoch as far as they depend on what was decided after it."""
+        record = {**self.evaluate(result, self.search.epoch - 1), **self.more_metrics(result)}
+        self._measure_gap(record)
+        return record
+
+    def _measure_gap(self, record: Record) -> None:
+        name = self.yardstick.name
+        reached = [record.get(f"{which}_{name}") for which in ("valid", "derived_valid")]
+        self.search.health.gap.measure(self.yardstick, *reached)
 
     @property
     def yardstick(self) -> Yardstick:

@@ -59,6 +59,7 @@ class Sentences(ABC, Generic[S]):
             ]
         else:
             sentences = [f"genotype: {results['genotype']}"]
+        sentences += selection_lines(results)
         option = getattr(config, "task_option", "")
         return sentences + health_lines(results) + verdict_lines(results, option)
 
@@ -93,10 +94,27 @@ def no_result_lines(results: Record) -> list[str]:
     return wrapped(f"no result: {results['undecided']}")
 
 
+def selection_lines(results: Record) -> list[str]:
+    """What was measured to decide, where candidates were."""
+    if "no_selection" in results:
+        return wrapped(f"warning: {results['no_selection']}")
+    selection = results.get("selection")
+    if selection is None:
+        return []
+    lines = wrapped(f"selection: {selection['sentence']}")
+    if "alphas" in selection:
+        lines += wrapped(
+            f"the alphas alone decide nothing here, so it rests on what was measured "
+            f"({selection['alphas']})"
+        )
+    return lines
+
+
 def health_lines(results: Record) -> list[str]:
     """What was wrong with a search; nothing where nothing was, or where it was said already."""
     wrong = results.get("health")
-    said = wrong == results.get("undecided")
+    told = results.get("selection", {})
+    said = wrong in (results.get("undecided"), told.get("alphas"))
     return health_words.lines(None if said else wrong, results.get("gap"))
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import gradnas
 from gradnas.architectures.choices import Choices
 from gradnas.gradients.base import leaves
+from gradnas.search.collapse import Collapse, collapse
 from gradnas.search.gap import far_behind
 from gradnas.search.health import Health
 from gradnas.search.sharpness import Eigenvalue, growth
@@ -268,6 +269,51 @@ def test_a_collapse_is_said_and_not_within_a_cost():
     dear.health.watch("warn")
     dear.health.finish_epoch(skips)
     assert dear.health.trouble is None
+
+
+def test_a_collapse_is_a_decision_without_weights_that_stays():
+    few = [False, True, False, *[True] * 6]
+    assert collapse(few, 1.0, 0, 0) == Collapse(since=4, epochs=3)
+    assert collapse(few, 1.0, 10, 0) == Collapse(since=14, epochs=13)
+    assert collapse(few, 0.7, 0, 0) is None  # it still changes
+    assert collapse(few, None, 0, 0) is None
+    assert collapse(few[:-1], 1.0, 0, 0) is None  # not for long enough
+    assert collapse([*few, False], 1.0, 0, 0) is None
+    assert collapse([True] * 9, 1.0, 0, 0) is None  # no decision of before
+    assert collapse(few, 1.0, 0, 3) is None  # the alphas waited until then
+
+
+@pytest.mark.parametrize("guard", ["warn", "stop"])
+def test_the_guard_takes_the_decision_before_a_collapse(guard):
+    search = gradnas.Search(Chain(), seed=0, epochs=12)
+    search.health.watch(guard)
+    kept = []
+    said = []
+    for epoch in range(11):
+        with torch.no_grad():
+            for alpha in search.alphas.values():
+                alpha[2 if epoch >= 2 else 0] += 2.0
+        kept.append({name: alpha.detach().clone() for name, alpha in search.alphas.items()})
+        search.finish_epoch()
+        search.health.finish_epoch(search.result().decision)
+        said.append(search.health.news or "")
+        if epoch == 5:  # a state holds what the rule needs
+            other = gradnas.Search(Chain(), seed=0, epochs=12)
+            other.health.watch(guard)
+            other.load_state_dict(search.state_dict())
+            search = other
+        if search.health.act():
+            break
+    # Of equal alphas (after epoch 4) the first is taken; the skips are strongest from epoch 5 on.
+    assert "the search has collapsed: since epoch 5" in said[9]
+    assert "take the decision after epoch 4" in said[9]
+    if guard == "warn":
+        assert search.health.stopped is None and len(kept) == 11
+        return
+    assert dict(vars(search.health.stopped)) == {"after": 10, "decision": 4}
+    assert "after epoch 10 of 12, as the search had collapsed" in search.health.trouble
+    for name, alpha in search.alphas.items():
+        assert torch.equal(alpha, kept[3][name])
 
 
 def test_a_gap_is_said_beside_what_else_is_wrong_by_measure_and_direction():

@@ -59,15 +59,18 @@ class _OptionsBeforeCosts(RunOptions):
     """What keeps the weights from letting the search collapse: perturbed-alphas, auxiliary-skip or
     operation-freezing, with fields as in perturbed-alphas:end=0.2; none for none."""
     selection: Method = None
-    """How the decision is had in the end: strongest, or perturbation-selection, which leaves out
-    one operation after the other in the last epochs, with fields as in
-    perturbation-selection:interval=1,learn_alphas=false."""
+    """How the decision is had in the end: strongest; candidate-selection, which measures some
+    likely and some random ones with the weights of the search; or perturbation-selection, which
+    leaves out one operation after the other in the last epochs; with fields as in
+    candidate-selection:random=32 or perturbation-selection:interval=1,learn_alphas=false."""
     reinforce: Whole = None
     """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
     through the network."""
     latency: Table = None
     """Table of latencies (gradnas latency measure, or of a phone), for --budget-ms or
     --target-ms."""
+    cost_image_size: Whole = None
+    """Side in pixels of the images that a budget or a target is for (else that of the data)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ def check_image_search(config: SearchConfig, data: ImageData, device: torch.devi
     if config.cost is not None:
         with warnings.catch_warnings():  # the search says them again
             warnings.simplefilter("ignore")
-            example = example_input(config.cost, data)
+            example = example_input(config, data)
             counted_costs(fresh_supernet(config, data), config.cost, example, torch.device("cpu"))
 
 

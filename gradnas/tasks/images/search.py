@@ -16,7 +16,6 @@ from gradnas import distributed
 from gradnas.data import Augment, ImageData
 from gradnas.gradients import Reinforce
 from gradnas.objectives import CrossEntropy
-from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import seed_for
 from gradnas.runs import Record
 from gradnas.search.bound_net import StepReport
@@ -95,7 +94,7 @@ class ImageSearch(ImageCalls, BatchedSearch[SearchConfig, ImageBatch]):
             device=device,
             precision=config.precision,
             cost=config.cost,
-            example=example_input(config.cost, data),
+            example=example_input(config, data),
         )
         held_out = valid_split.batches(
             max(config.batch_size, SMALLEST_HELD_OUT_BATCH),
@@ -175,9 +174,9 @@ def fresh_supernet(config: SearchConfig, data: ImageData) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def example_input(cost: ExpectedCost | None, data: ImageData) -> Tensor | None:
-    """Images of the data's size, as many as a cost is for."""
-    if cost is None:
+def example_input(config: SearchConfig, data: ImageData) -> Tensor | None:
+    """As many images as the cost of a search is for, of the size that it is for."""
+    if config.cost is None:
         return None
-    shape = (measured_batch(cost), data.in_channels, data.image_size, data.image_size)
-    return torch.zeros(shape)
+    side = config.cost_image_size or data.image_size
+    return torch.zeros(measured_batch(config.cost), data.in_channels, side, side)

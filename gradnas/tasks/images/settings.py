@@ -57,6 +57,8 @@ class SearchConfig(SearchSettings):
         cost: an expected cost in the loss of the alphas, for one image of the data's size
             (milliseconds: for as many images as the latency table was measured with). The run
             folder gets a copy of the table.
+        cost_image_size: side in pixels of the images that the cost is for, where the search runs on
+            smaller ones; None: those of the data.
         max_steps: stop after so many steps, without evaluation (to try a setting out).
         checkpoint_cells: compute the inside of every cell again in backward: less memory, more
             time.
@@ -93,6 +95,7 @@ class SearchConfig(SearchSettings):
     weights: WeightOptimizer = field(default_factory=WeightOptimizer)
     alphas: AlphaOptimizer | None = None
     cost: ExpectedCost | None = None
+    cost_image_size: int | None = None
     precision: Precision = "fp32"
     checkpoint_cells: bool = False
     capture: bool = False

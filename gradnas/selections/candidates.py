@@ -1,0 +1,65 @@
+"""The best of several candidates, measured with the weights of the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gradnas.config import check_numbers
+from gradnas.selections.base import Selection
+
+
+@dataclass(frozen=True)
+class CandidateSelection(Selection):
+    """Of the likeliest architectures and of random ones, the best on the alphas' data.
+
+    When the search is over, each candidate is laid out as a plain network with the weights of the
+    supernet, the statistics of its BatchNorms are estimated anew on train batches, and it is
+    measured on the batches that are held out for the alphas; the best one is the decision. With a
+    budget all candidates keep it. Alphas that say little thus cost little: random candidates stand
+    in for what they do not know.
+
+    Cost: a pass over the held-out batches (as many as are kept, 256 MiB) and 8 train batches for
+    each candidate; no step.
+
+    Args:
+        likeliest: candidates by the alphas, the likeliest first.
+        random: candidates drawn uniformly, within the budget if there is one.
+        criterion: `"loss"`, which is finer on few examples; `"measure"`: what the data are measured
+            by (accuracy, for images).
+
+    Source: candidates with inherited weights and statistics of BatchNorm estimated anew are those
+    of Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV
+    2020 (arXiv 1904.00420), section 3.4. Where it differs: they come from the alphas and from
+    chance, and not from an evolutionary search, and the weights are those of whatever search it
+    was.
+
+    Raises:
+        ValueError: fewer than two candidates in all, another criterion; in a search, a supernet
+            whose weights do not fit derived networks (`PartialChannels`).
+    """
+
+    likeliest: int = 16
+    random: int = 16
+    criterion: Literal["loss", "measure"] = "loss"
+
+    def __post_init__(self) -> None:
+        for name in ("likeliest", "random"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
+        if self.likeliest + self.random < 2:
+            raise ValueError(
+                "CandidateSelection compares at least two candidates: raise likeliest or random"
+            )
+        if self.criterion not in ("loss", "measure"):
+            raise ValueError(f"criterion must be 'loss' or 'measure', not {self.criterion!r}")
+        check_numbers(self)
+
+    @property
+    def candidates(self) -> tuple[int, int]:
+        return self.likeliest, self.random
+
+    @property
+    def by_loss(self) -> bool:
+        return self.criterion == "loss"
