@@ -26,11 +26,11 @@ from gradnas.runs import OnEpoch, Record
 from gradnas.search.checks import check_gradients
 from gradnas.search.chosen import Chosen
 from gradnas.search.epoch import epoch_of
-from gradnas.search.result import never_ran, result_of
+from gradnas.search.result import SearchResult, never_ran, result_of
 from gradnas.search.verdict import Verdict
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings
-from gradnas.tasks.search import SearchTask
+from gradnas.tasks.search import SearchTask, metrics_of
 
 Task = SearchTask[Any, Any]
 
@@ -179,26 +179,30 @@ def _run(
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.
         _say_what_never_ran(bar, task)
-        chosen: Chosen | str | None = None
-        if is_main and not stopped:
-            chosen = task.choose(kind_of(config).of(config).measure)
+        measure = kind_of(config).of(config).measure
+        is_judged = is_main and not stopped
+        chosen = task.choose(measure) if is_judged else None
         found = result_of(search)  # whether anything was decided, the task says in its own words
-        verdict: Verdict | str | None = None
-        if is_main and not stopped:
-            verdict = task.verdict(found, kind_of(config).of(config).measure)
+        verdict = task.verdict(found, measure) if is_judged else None
 
     # Of a search that was stopped after its last epoch, the file has the metrics.
     last = _last_record(run, search.epoch) if is_main else record
-    if isinstance(chosen, Chosen):
-        last |= task.of_decision(found)  # that of the last epoch was another
-    results = task.results(found, last) | _verdict_record(verdict)
-    if isinstance(chosen, str):
-        results["no_selection"] = chosen
+    results = _results(task, found, last, chosen) | _verdict_record(verdict)
     results["read"] = kind_of(config).read(data).to_json()
     if is_main:
         run.save_tensors(runs.ALPHAS, task.trajectory)
         _write_found(config, run, found.decision, results)
         run.set_status("finished")
+    return results
+
+
+def _results(task: Task, found: SearchResult, last: Record, chosen: Chosen | str | None) -> Record:
+    """The results of a search; `chosen`: the best candidate, or why there is none."""
+    if isinstance(chosen, Chosen):
+        last = last | metrics_of(task, found)  # that of the last epoch was another
+    results = task.results(found, last)
+    if isinstance(chosen, str):
+        results["no_selection"] = chosen
     return results
 
 

@@ -140,14 +140,7 @@ def _epochs(
     record: Record = {}
 
     def judged() -> tuple[list[str], Verdict | None]:
-        said = []
-        if any(search.selection.candidates):
-            try:
-                best = search.choose(train_loader, valid_loader, loss)
-                said = wrapped(f"selection: {best.sentence}")
-                said += [] if best.undecided is None else wrapped(best.undecided)
-            except FAILURES as error:  # the result of a search must not be lost for it
-                said = wrapped(f"warning: {not_chosen(error)}")
+        said = _chosen_lines(search, train_loader, valid_loader, loss)
         now = result_of(search)
         told, verdict = verdict_after(search, now, train_loader, valid_loader, loss, wanted)
         return said + told, verdict
@@ -201,6 +194,23 @@ def _epochs(
         for line in [*lines, *health_words.lines(found.get("health"), found.get("gap"))]:
             bar.say(f"search: {line}")
     return result
+
+
+def _chosen_lines(
+    search: Fitted,
+    train_loader: Iterable[Any],
+    valid_loader: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor],
+) -> list[str]:
+    """Take the best candidate, where the selection asks for some, and what is to be said of it."""
+    if not any(search.selection.candidates):
+        return []
+    try:
+        best = search.choose(train_loader, valid_loader, loss)
+    except FAILURES as error:  # the result of a search must not be lost for it
+        return wrapped(f"warning: {not_chosen(error)}")
+    said = wrapped(f"selection: {best.sentence}")
+    return said if best.undecided is None else said + wrapped(best.undecided)
 
 
 def mean_loss(

@@ -74,6 +74,12 @@ def _chosen(supernet: Supernet, decision: Architecture) -> list[str]:
     return chosen
 
 
+def _copies(passes: Passes) -> dict[str, Tensor]:
+    """All that learns as alphas, on the CPU."""
+    alphas = passes.alphas.items()
+    return {name: alpha.detach().to("cpu", copy=True) for name, alpha in alphas}
+
+
 class Health:
     """The health of a search.
 
@@ -89,6 +95,7 @@ class Health:
         news: the same, where it was not so after the epoch before, and there is one to come.
         gap: between the mixture and the derived network; whoever has measured them tells it.
         stopped: by the guard.
+        collapsed: after the last epoch; None where it was not.
     """
 
     def __init__(self, passes: Passes, has_cost: bool) -> None:
@@ -99,6 +106,7 @@ class Health:
         self.sharpness = Sharpness(passes)
         self.trouble: str | None = None
         self.stopped: Stop | None = None
+        self.collapsed: Collapse | None = None
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
         self.gap = Gap()
@@ -111,12 +119,7 @@ class Health:
         self._first = self.passes.schedule.epoch
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
         self._few: list[bool] = []  # whether that has hardly any weights
-        self._alphas = [self._copies()]  # now, and after every epoch
-
-    def _copies(self) -> dict[str, Tensor]:
-        """All that learns as alphas, on the CPU."""
-        alphas = self.passes.alphas.items()
-        return {name: alpha.detach().to("cpu", copy=True) for name, alpha in alphas}
+        self._alphas = [_copies(self.passes)]  # now, and after every epoch
 
     def _tables(self) -> list[dict[str, Tensor]]:
         """The alphas of operations at the beginning, and after every epoch."""
@@ -145,7 +148,7 @@ class Health:
         """
         passes = self.passes
         self._chosen.append(_chosen(passes.supernet, decision))
-        self._alphas.append(self._copies())
+        self._alphas.append(_copies(passes))
         found: Record = {}
         free = weightless(passes.supernet, decision, self._free)
         if free is not None:
@@ -153,8 +156,11 @@ class Health:
         entropy = relative_entropy(passes.relaxation, self._tables()[-1])
         if entropy is not None:
             found["relative_entropy"] = entropy
-        self._few.append(self._has_few_weights(free))
         agreement = self._agreement()
+        self._few.append(self.guard != "off" and self._has_few_weights(free))
+        waits = passes.schedule.alphas_wait or bool(passes.supernet.fixed)
+        warmup = passes.schedule.warmup_epochs
+        self.collapsed = None if waits else collapse(self._few, agreement, self._first, warmup)
         if agreement is not None:
             found["agreement"] = agreement
         measured = self.sharpness.finish_epoch()
@@ -191,9 +197,8 @@ class Health:
         grown = self.growth()
         if grown is not None:
             return "sharp", health_words.sharp(grown)
-        collapsed = self.collapse()
-        if collapsed is not None:
-            return "collapsed", health_words.collapsed(collapsed)
+        if self.collapsed is not None:
+            return "collapsed", health_words.collapsed(self.collapsed)
         if free is not None and self._few[-1]:
             return "weightless", health_words.without_weights(free)
         schedule = self.passes.schedule
@@ -212,18 +217,11 @@ class Health:
     def _has_few_weights(self, free: Weightless | None) -> bool:
         """Whether hardly any random architecture has so little that has weights."""
         # Within a budget, or with a cost, what has no weights may be what was asked for.
-        if self.guard == "off" or free is None or self.has_cost:
+        if free is None or self.has_cost:
             return False
         # While the alphas go no way, what is strongest is chance and nothing collapses.
         moved = has_moved(self.passes.relaxation, self._tables())
         return moved and self._chance.is_unlikely(free.share)
-
-    def collapse(self) -> Collapse | None:
-        """Whether the decision has had hardly any weights for some epochs; None where it has."""
-        schedule = self.passes.schedule
-        if schedule.alphas_wait or self.passes.supernet.fixed:
-            return None
-        return collapse(self._few, self._agreement(), self._first, schedule.warmup_epochs)
 
     def growth(self) -> Growth | None:
         """How the loss has become sharper than it should; None where it has not."""
@@ -254,7 +252,7 @@ class Health:
         twice.
         """
         schedule = self.passes.schedule
-        found = self.growth() or self.collapse()
+        found = self.growth() or self.collapsed
         is_last = schedule.epochs is not None and schedule.epoch >= schedule.epochs
         if self.guard != "stop" or found is None or is_last or self.stopped is not None:
             return False

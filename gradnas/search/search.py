@@ -40,7 +40,6 @@ from gradnas.search.checks import (
     check_settings,
     user_name,
 )
-from gradnas.search.chosen import check_candidates
 from gradnas.search.costs import counted_costs, spending_of
 from gradnas.search.feed import Feed, Sizes, T, V
 from gradnas.search.fitting import fit
@@ -151,7 +150,6 @@ class Search(Standing):
         self.passes = Passes(self.supernet, relaxation, self.schedule, precision, seed, steadying)
         self.selection = selection
         check_selection(selection, relaxation, cost)
-        check_candidates(selection, self.supernet.keeps_weights)
         self.selecting = selecting_of(selection, self.passes)
         self.params = self.passes.params
         self.alphas = self.passes.alphas

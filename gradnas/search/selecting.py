@@ -18,6 +18,7 @@ from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.runs import State
 from gradnas.search.bound_net import BoundNet
+from gradnas.search.chosen import check_candidates
 from gradnas.search.passes import Passes
 from gradnas.search.schedule import Schedule
 from gradnas.selections import PerturbationSelection, Selection
@@ -199,7 +200,12 @@ def check_selection(
 
 
 def selecting_of(selection: Selection, passes: Passes) -> Selecting | None:
-    """A selection at work; None where the alphas alone decide."""
+    """A selection at work; None where the alphas alone decide, or candidates at the end.
+
+    Raises:
+        ValueError: candidates that cannot have the weights of the search.
+    """
+    check_candidates(selection, passes.supernet.keeps_weights)
     if not isinstance(selection, PerturbationSelection):
         return None
     return Selecting(selection, passes.supernet, passes, passes.schedule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -153,7 +153,7 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
             record[f"entropy_{name}"] = entropy
         record |= cost_record(search, result)
         record |= self.more_metrics(result)
-        self._measure_gap(record)
+        measure_gap(self, record)
         record |= search.health.finish_epoch(result.decision)
         record["genotype"] = result.decision.to_text()
         record["peak_memory_mib"] = self.memory_mib
@@ -162,17 +162,6 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         return record
-
-    def of_decision(self, result: SearchResult) -> Record:
-        """The metrics of the last epoch as far as they depend on what was decided after it."""
-        record = {**self.evaluate(result, self.search.epoch - 1), **self.more_metrics(result)}
-        self._measure_gap(record)
-        return record
-
-    def _measure_gap(self, record: Record) -> None:
-        name = self.yardstick.name
-        reached = [record.get(f"{which}_{name}") for which in ("valid", "derived_valid")]
-        self.search.health.gap.measure(self.yardstick, *reached)
 
     @property
     def yardstick(self) -> Yardstick:
@@ -188,6 +177,20 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self, result: SearchResult, epoch: int, batches: int | None = None
     ) -> dict[str, float]:
         """Held-out metrics after an epoch; `batches` limits them, to see how long one takes."""
+
+
+def metrics_of(task: SearchTask[Any, Any], result: SearchResult) -> Record:
+    """The metrics of the last epoch as far as they depend on what was decided after it."""
+    record = {**task.evaluate(result, task.search.epoch - 1), **task.more_metrics(result)}
+    measure_gap(task, record)
+    return record
+
+
+def measure_gap(task: SearchTask[Any, Any], record: Record) -> None:
+    """Tell the health what the mixture and the derived network reach, where that was measured."""
+    name = task.yardstick.name
+    reached = [record.get(f"{which}_{name}") for which in ("valid", "derived_valid")]
+    task.search.health.gap.measure(task.yardstick, *reached)
 
 
 def _prefixed(name: str, values: Mapping[str, float]) -> dict[str, float]:
