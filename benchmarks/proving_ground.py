@@ -43,7 +43,8 @@ from gradnas import Truth
 from gradnas.architectures.registry import load_architecture
 from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.runs import GENOTYPE, METRICS
-from gradnas.search.sharpness import WAITING, Eigenvalue, growth
+from gradnas.search.collapse import Collapse, collapse
+from gradnas.search.sharpness import LAG, WAITING, Eigenvalue, growth
 from gradnas.tasks.images.settings import SearchConfig
 
 HERE = Path(__file__).parent
@@ -113,7 +114,9 @@ def _searched(config: SearchConfig, data: Any, derive: Any) -> tuple[Any, list[s
         found = load_architecture(run.path / GENOTYPE)
         if derive is not None:
             found = derive(task)
-    return found, texts, _health_of(records, task.search.health.sharpness.series)
+        known = task.search.health
+        health = _health_of(records, known.sharpness.series) | {"few": list(known.few)}
+    return found, texts, health
 
 
 def _health_of(records: Sequence[Row], eigenvalues: Iterable[Sequence[float]]) -> Row:
@@ -238,28 +241,45 @@ def stopped(row: Row) -> tuple[int, int] | None:
     for after in range(1, row["epochs"]):
         # Measured before the first step of the epoch that begins then.
         known = [one for one in series if one.epochs < after]
-        grown = growth(known, waiting)
-        if grown is not None:
-            return after, grown.epochs
+        found = growth(known, waiting) or _collapse(row, after, config.warmup_epochs)
+        if found is not None:
+            return after, found.epochs
     return None
+
+
+def _collapse(row: Row, after: int, warmup_epochs: int) -> Collapse | None:
+    """Whether a search had collapsed by an epoch; None in rows that do not tell."""
+    few = row["health"].get("few", [])[:after]
+    if len(few) < after or after <= LAG:
+        return None
+    now, before = (_operations(row["health"]["cells"][k]) for k in (after - 1, after - 1 - LAG))
+    same = sum(own == other for own, other in zip(now, before, strict=True))
+    return collapse(few, same / len(now), 0, warmup_epochs)
+
+
+def _operations(cell: str) -> list[str]:
+    """Of a cell's text, edge by edge."""
+    return [part for part in cell.split("|") if "~" in part]
 
 
 def guard_table(rows: Sequence[Row], setting: str) -> str:
     """What the guard says of the searches of a setting, and what it would have ended with."""
     lines = [
-        "| method | seed | at the end | stopped after | decision of epoch | accuracy then |",
-        "|---|---|---|---|---|---|",
+        "| method | seed | at the end | first word | stopped after | decision of epoch | then |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (row["method"], row["seed"])):
-        has_eigenvalues = bool(row.get("health", {}).get("eigenvalues"))
-        if row["setting"] != setting or not has_eigenvalues or not row["curve"]:
+        health = row.get("health", {})
+        is_told = bool(health.get("eigenvalues")) or "few" in health
+        if row["setting"] != setting or not is_told or not row["curve"]:
             continue
         found = stopped(row)
         said = ("", "", "")
         if found is not None:
             after, epochs = found
             said = (str(after), str(epochs), f"{row['curve'][epochs - 1]:.2f}")
-        cells = (row["method"], str(row["seed"]), f"{row['accuracy']:.2f}", *said)
+        first = str(health["first"][0]) if "first" in health else ""
+        cells = (row["method"], str(row["seed"]), f"{row['accuracy']:.2f}", first, *said)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

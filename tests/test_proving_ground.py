@@ -75,6 +75,11 @@ def test_where_the_guard_would_have_stopped():
     # 1 / 1.4 is below 0.75. That around 10 is known when the 13th epoch has ended.
     assert ground.stopped(own) == (13, 5)
     line = ground.guard_table([own], "small").splitlines()[2]
-    assert line == "| softmax | 0 | 54.30 | 13 | 5 | 90.40 |"
+    assert line == "| softmax | 0 | 54.30 |  | 13 | 5 | 90.40 |"
     own["health"]["eigenvalues"] = [[epochs, 1.0] for epochs in range(15)]
     assert ground.stopped(own) is None
+    # Hardly any weights from epoch 7 on, and the cell stays from epoch 9 on: known after epoch 14.
+    skips = "|skip_connect~0|+|skip_connect~0|none~1|"
+    cells = ["|nor_conv_3x3~0|+|none~0|none~1|"] * 6 + ["|none~0|+|none~0|none~1|"] * 2
+    own["health"] |= {"few": [False] * 6 + [True] * 14, "cells": cells + [skips] * 12}
+    assert ground.stopped(own) == (14, 6)

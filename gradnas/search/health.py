@@ -95,6 +95,7 @@ class Health:
         news: the same, where it was not so after the epoch before, and there is one to come.
         gap: between the mixture and the derived network; whoever has measured them tells it.
         stopped: by the guard.
+        few: whether the decision had hardly any weights, after every epoch that was taken note of.
         collapsed: after the last epoch; None where it was not.
     """
 
@@ -118,7 +119,7 @@ class Health:
         """Take note of epochs from the present one on."""
         self._first = self.passes.schedule.epoch
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
-        self._few: list[bool] = []  # whether that has hardly any weights
+        self.few: list[bool] = []  # whether that has hardly any weights
         self._alphas = [_copies(self.passes)]  # now, and after every epoch
 
     def _tables(self) -> list[dict[str, Tensor]]:
@@ -157,10 +158,10 @@ class Health:
         if entropy is not None:
             found["relative_entropy"] = entropy
         agreement = self._agreement()
-        self._few.append(self.guard != "off" and self._has_few_weights(free))
+        self.few.append(self.guard != "off" and self._has_few_weights(free))
         waits = passes.schedule.alphas_wait or bool(passes.supernet.fixed)
         warmup = passes.schedule.warmup_epochs
-        self.collapsed = None if waits else collapse(self._few, agreement, self._first, warmup)
+        self.collapsed = None if waits else collapse(self.few, agreement, self._first, warmup)
         if agreement is not None:
             found["agreement"] = agreement
         measured = self.sharpness.finish_epoch()
@@ -199,7 +200,7 @@ class Health:
             return "sharp", health_words.sharp(grown)
         if self.collapsed is not None:
             return "collapsed", health_words.collapsed(self.collapsed)
-        if free is not None and self._few[-1]:
+        if free is not None and self.few[-1]:
             return "weightless", health_words.without_weights(free)
         schedule = self.passes.schedule
         if schedule.alphas_wait or self.passes.supernet.fixed:
@@ -289,7 +290,7 @@ class Health:
             "stopped": None if self.stopped is None else dict(vars(self.stopped)),
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
-            "few": list(self._few),
+            "few": list(self.few),
             "alphas": {
                 name: torch.stack([alphas[name] for alphas in self._alphas])
                 for name in self._alphas[-1]
@@ -315,7 +316,7 @@ class Health:
         self._first = state["first"]
         self._chosen = [list(chosen) for chosen in state["chosen"]]
         # A state of an earlier version has none: the rule begins with the coming epoch.
-        self._few = list(state.get("few", [False] * len(self._chosen)))
+        self.few = list(state.get("few", [False] * len(self._chosen)))
         stacked = dict(state["alphas"])
         for name, places in columns.items():
             stacked[name] = stacked[name][..., places]
