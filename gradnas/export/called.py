@@ -115,15 +115,17 @@ def _program_of(
     """The program, and why its batch has a fixed size; empty where it has not."""
     why = "how a batch of another size looks is not known: its batches come from a loader"
     if other is not None:
-        batch = torch.export.Dim("batch")
-        args = _axes(call.inputs, other.inputs, batch)
-        named = _axes(call.named, other.named, batch)
         try:
-            # By name: torch knows the inputs in the order of the signature.
-            by_name = inspect.signature(network.forward).bind(*args, **named).arguments
-            return _exported(network, call, dict(by_name)), ""
+            return _exported(network, call, _shapes_of_batches(network, call, other)), ""
+        except _OfOneSize as error:
+            why = str(error)
         except FAILURES as error:
             why = _first_line(error)
+            if "specialized it to be a constant" in str(error):
+                why = (
+                    "its forward takes the number of examples for a constant, as len(x) does, "
+                    "where x.shape[0] leaves it open"
+                )
     try:
         return _exported(network, call, None), why
     except FAILURES as error:
@@ -172,6 +174,30 @@ def _is_plain(value: Any) -> bool:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class _OfOneSize(Exception):
+    """Why a network is called with batches of one size alone."""
+
+
+def _shapes_of_batches(network: nn.Module, call: Call, other: Call) -> dict[str, Any]:
+    """Which axes of what goes in a batch lies along.
+
+    Raises:
+        _OfOneSize: it lies along none.
+    """
+    forms = [pytree.tree_structure((own.inputs, own.named)) for own in (call, other)]
+    if forms[0] != forms[1]:
+        raise _OfOneSize("a batch of another size has another number of tensors in its lists")
+    batch = torch.export.Dim("batch")
+    args = _axes(call.inputs, other.inputs, batch)
+    named = _axes(call.named, other.named, batch)
+    if batch not in pytree.tree_leaves((args, named)):
+        raise _OfOneSize(
+            "it is first called with tensors of the same shapes for two and for three examples"
+        )
+    # By name: torch knows the inputs in the order of the signature.
+    return dict(inspect.signature(network.forward).bind(*args, **named).arguments)
 
 
 def _axes(one: Any, other: Any, batch: Any) -> Any:

@@ -119,14 +119,17 @@ def _onnx_bytes(
 
 @contextlib.contextmanager
 def quiet() -> Generator[None, None, None]:
-    """Without what torch's exporters say of themselves: their deprecated calls, and that
-    torchvision is absent."""
+    """Without what torch's exporters say of themselves: their deprecated calls, that torchvision
+    is absent, and the whole graph of what cannot be exported."""
 
     def matters(record: logging.LogRecord) -> bool:
         return "torchvision is not installed" not in record.getMessage()
 
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     logger.addFilter(matters)
+    of_shapes = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = of_shapes.level
+    of_shapes.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -136,3 +139,4 @@ def quiet() -> Generator[None, None, None]:
             yield
     finally:
         logger.removeFilter(matters)
+        of_shapes.setLevel(level)

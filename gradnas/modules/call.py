@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gradnas.modules.nesting import items_of
+
+MOST_PARTS = 4  # of a container, that are told
+
 
 class Call:
     """The arguments of one call of a network: `gradnas.Call(ids, attention_mask=mask)`.
@@ -12,7 +16,12 @@ class Call:
     Args:
         inputs: the positional ones: tensors, or whatever the network takes.
         named: the named ones.
+
+    Attributes:
+        examples: how many examples it is of; None where nobody knows.
     """
+
+    examples: int | None = None
 
     def __init__(self, *inputs: Any, **named: Any) -> None:
         self.inputs = inputs
@@ -35,7 +44,9 @@ class Call:
         """The call with `function` of every argument."""
         inputs = [function(value) for value in self.inputs]
         named = {name: function(value) for name, value in self.named.items()}
-        return Call(*inputs, **named)
+        call = Call(*inputs, **named)
+        call.examples = self.examples
+        return call
 
     def __repr__(self) -> str:
         words = [_described(value) for value in self.inputs]
@@ -44,7 +55,19 @@ class Call:
 
 
 def _described(value: Any) -> str:
+    """Of tensors the shapes, of containers what is in them, as far as they are short."""
     shape = getattr(value, "shape", None)
-    if shape is None:
+    if shape is not None:
+        return f"{type(value).__name__.lower()} of shape {tuple(shape)}"
+    items = items_of(value)
+    if items is None:
         return repr(value)
-    return f"{type(value).__name__.lower()} of shape {tuple(shape)}"
+    parts = [_described(item) for _, item in items[:MOST_PARTS]]
+    more = len(items) - len(parts)
+    if more > 0:
+        parts.append(f"{more} more")
+    if type(value) in (tuple, list):
+        opening, closing = ("[", "]") if type(value) is list else ("(", ")")
+        return f"{opening}{', '.join(parts)}{closing}"
+    named = [f"{key}: {part}" for (key, _), part in zip(items, parts, strict=False)]
+    return f"{type(value).__name__}({', '.join([*named, *parts[len(items) :]])})"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradnas.modules.draws import Draw
 from gradnas.modules.slots import Placed, holding
+from gradnas.search.evaluating import Evaluating
 from gradnas.search.recomputation import checkpoints_of_pass, in_forward
 from gradnas.spaces.base import Supernet
 from gradnas.spaces.your_module import method_of
@@ -62,7 +63,7 @@ class BoundNet:
         # A loss that calls the user's own variable instead of `net` would get other weights; so
         # would what is checkpointed, in the network or in the loss, when it runs again.
         with _told_what_to_mix(self._supernet), checkpoints_of_pass(self._placed):
-            return loss(self)
+            return Evaluating()(lambda: loss(self))
 
     @property
     def draw(self) -> Draw:

@@ -121,6 +121,8 @@ def size_of(batch: Any) -> int | None:
     """Examples in a batch: the length of the first tensor in it; None where it holds none."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.dim() else None
+    if isinstance(batch, PackedSequence):  # whose first tensor holds all steps of all sequences
+        return int(batch.batch_sizes[0])
     items: Iterable[Any] = ()
     if isinstance(batch, Mapping):
         items = batch.values()

@@ -19,6 +19,7 @@ from gradnas.randomness import seed_for, seeded
 from gradnas.search.bound_net import BoundNet, PlainNet
 from gradnas.search.comparing import Compared, Judge, compare
 from gradnas.search.effort import copying_seconds, effort_of
+from gradnas.search.evaluating import Evaluating
 from gradnas.search.feed import inputs_and_target, length_of, size_of, to_device
 from gradnas.search.forms import takes_network
 from gradnas.search.reading import own_generators
@@ -172,22 +173,23 @@ def judge_of_loaders(
         name = getattr(function, "__name__", type(function).__name__).lower()
         yardstick = Yardstick(name, higher_is_better=function is measure)
     whole_batch = takes_network(function)
+    of_score, of_run = Evaluating(), Evaluating()
 
     def score(net: Any, batch: Any) -> Grouped:
         size = size_of(batch) or 1
         if whole_batch:
-            return [(float(function(net, batch)), float(size))]
+            return [(float(of_score(lambda: function(net, batch))), float(size))]
         inputs, target = inputs_and_target(batch)
 
         def value(outputs: Any, target: Any) -> float:
             return float(function(outputs, target))
 
-        return measured_by_group(value, net(*inputs), target, size)
+        return measured_by_group(value, of_run(lambda: net(*inputs)), target, size)
 
     def run(net: Any, batch: Any) -> Any:
         if takes_network(loss):
-            return loss(net, batch)
-        return net(*inputs_and_target(batch)[0])
+            return of_run(lambda: loss(net, batch))
+        return of_run(lambda: net(*inputs_and_target(batch)[0]))
 
     return BatchJudge(
         search,

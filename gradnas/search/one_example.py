@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from gradnas.modules.call import Call
 
@@ -31,14 +32,21 @@ def batch_of(net: nn.Module, call: Call) -> int | str:
     Returns:
         Their number; or why it cannot be told, as a part of a sentence.
     """
+    if call.examples == 1:
+        return 1
     sizes = set()
     for value in (*call.inputs, *call.named.values()):
         for leaf in _leaves(value):
             if isinstance(leaf, Tensor):
-                if leaf.is_nested or leaf.layout is not torch.strided:
+                is_plain = not leaf.is_nested and leaf.layout is torch.strided
+                if not is_plain and leaf.dim() and leaf.size(0) != 1:
                     return "its tensors are no plain ones"
                 if leaf.dim():
-                    sizes.add(len(leaf))
+                    sizes.add(leaf.size(0))
+            elif isinstance(leaf, PackedSequence):
+                if leaf.batch_sizes[0] != 1:
+                    return "its sequences are packed"
+                sizes.add(1)
             elif not isinstance(leaf, (int, float, complex, str, bytes, bool, type(None))):
                 return f"a {type(leaf).__name__} does not tell how many examples it holds"
     if not sizes:
@@ -77,7 +85,7 @@ def _leaves(value: Any) -> Iterator[Any]:
     """What stands in nested containers."""
     if isinstance(value, Mapping):
         items: Any = value.values()
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)) and not isinstance(value, PackedSequence):
         items = value
     else:
         yield value

@@ -31,7 +31,7 @@ from gradnas.tasks.your_task.sentences import TaskSentences
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.summary import fingerprint_of, summary_of
 from gradnas.tasks.your_task.task import Task
-from gradnas.tasks.your_task.training import OwnTraining, TaskTraining
+from gradnas.tasks.your_task.training import OwnTraining, TaskTraining, new_network
 from gradnas.tasks.your_task.words import TaskWords
 
 TRAINING = "own-task-eval"
@@ -140,7 +140,9 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     # -- after a training --
 
     def untrained(self, run: runs.Run, config: TaskTrainConfig) -> nn.Module:
-        return config.space.network(config.genotype)
+        # As before its training: what no file of weights holds (a random projection that is not
+        # persistent) is drawn again.
+        return new_network(config)
 
     def evaluate(
         self,

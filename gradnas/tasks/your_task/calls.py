@@ -13,11 +13,12 @@ from gradnas.modules.call import Call
 from gradnas.precision import Precision, autocast, cuda_products
 from gradnas.search.bound_net import PlainNet
 from gradnas.search.broadcasts import NoOuterProducts
-from gradnas.search.feed import size_of
+from gradnas.search.evaluating import detached
 from gradnas.search.judging import Grouped
 from gradnas.search.slices import measured_by_group
 from gradnas.tasks.calls import Calls, Parts
 from gradnas.tasks.evaluation import Means
+from gradnas.tasks.your_task.counting import examples_at
 from gradnas.tasks.your_task.measures import Score
 from gradnas.tasks.your_task.task import Task
 
@@ -29,12 +30,13 @@ class TaskCalls(Calls[Any]):
 
     def outputs(self, net: Callable[..., Any], batch: Any) -> Any:
         """Those of the network; where the loss takes the network itself, the loss."""
-        if self.task.loss_takes_network:
+        task = self.task
+        if task.loss_takes_network:
             if isinstance(net, nn.Module):  # a loss may call net.method(name, ...)
                 net = PlainNet(net)
-            return self.task.loss(net, batch)
-        call, _ = self.task.parts(batch)
-        return call.on(net)
+            return task.evaluating(lambda: task.loss(net, batch))
+        call, _ = task.parts(batch)
+        return task.evaluating(lambda: call.on(net))
 
     def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
         loss = outputs
@@ -51,7 +53,7 @@ class TaskCalls(Calls[Any]):
 def examples_in(task: Task, batch: Any) -> int:
     """The number of examples in a batch."""
     if task.size is None:
-        return size_of(batch) or 1
+        return examples_at(task.path_of_examples, batch)
     size = task.size(batch)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size(batch) of the task must be a whole number above 0, not {size!r}")
@@ -109,14 +111,16 @@ def grouped(task: Task, score: Score | None, network: Any, batch: Any) -> Groupe
     size = examples_in(task, batch)
     function = task.loss if score is None else score.given
     by_network = task.loss_takes_network if score is None else score.takes_network
+    evaluating = task.evaluating if score is None else score.evaluating
     if by_network or task.loss_takes_network:
-        return [(float(function(network, batch)), float(size))]
+        return [(float(evaluating(lambda: function(network, batch))), float(size))]
     call, target = task.parts(batch)
 
     def value(outputs: Any, target: Any) -> float:
         return float(function(outputs, target))
 
-    return measured_by_group(value, call.on(network), target, size)
+    outputs = task.evaluating(lambda: call.on(network))
+    return measured_by_group(value, outputs, target, size)
 
 
 def _outputs_and_target(task: Task, name: str, outputs: Any, batch: Any) -> tuple[Any, Any]:
@@ -165,7 +169,7 @@ def call_on(task: Task, batch: Any) -> Call:
         task.loss(_StandIn(), batch)
     except _Called as found:
         if found.call is not None:
-            return found.call
+            return found.call.mapped(detached)  # a loss may ask for gradients by its inputs
         raise ValueError(
             f"the loss of the task calls net.method({found.method!r}, ...), which does not tell "
             "what the network itself is called with: give Task(example=gradnas.Call(...))"
@@ -191,4 +195,7 @@ def example_call(task: Task, number: int = 1) -> Call:
             "give "
             "Task(example=...), the inputs of the model"
         )
-    return call_on(task, batch)
+    call = call_on(task, batch)
+    if task.path_of_examples is not None:  # else the first dimensions of its tensors tell it
+        call.examples = examples_in(task, batch)
+    return call

@@ -83,6 +83,8 @@ def _calls_of_data(task: Task) -> _Calls | None:
         compared = [_of(task, held_out, n) for n in (COMPARED_EXAMPLES, EXPORTED_EXAMPLES)]
     except _NotInExample:
         return None
+    if task.example is not None and other is not None and repr(call) == repr(other):
+        return None  # the loss calls it first with something that is no batch
     return _Calls(call, other, compared)
 
 

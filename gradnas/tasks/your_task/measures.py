@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.search.evaluating import Evaluating
 from gradnas.search.forms import takes_network
 from gradnas.tasks.measure import Measure
 
@@ -89,10 +90,12 @@ class Score:
         measure: name, direction and words.
         adds_up: an object that sees every batch and tells at the end, and not a function whose
             values are averaged.
+        evaluating: calls of it.
     """
 
     def __init__(self, name: str, given: Any) -> None:
         self.name = name
+        self.evaluating = Evaluating()
         higher = not isinstance(given, Lower)
         self.given: Any = given.measure if isinstance(given, Lower) else given
         if isinstance(self.given, type):
@@ -140,12 +143,12 @@ class Meter:
         """Take a batch: `(outputs, target)` or `(net, batch)`, with its number of examples."""
         given = self.score.given
         if self.score.adds_up:
-            given.update(first, second)
+            self.score.evaluating(lambda: given.update(first, second))
             return
         if isinstance(given, Accuracy):
             value, size = given.counted(first, second)
         else:
-            value = given(first, second)
+            value = self.score.evaluating(lambda: given(first, second))
         self.total += size * self._number(value)
         self.count += size
 

@@ -174,7 +174,7 @@ class TaskSearchConfig(TaskSettings, SearchSettings):
             raise ValueError("--image-size is for images; a task of your own has example=")
         task = self.data.load()
         call = example_call(task, wanted.batch_size)
-        size = size_of([*call.inputs, *call.named.values()]) or 1
+        size = call.examples or size_of([*call.inputs, *call.named.values()]) or 1
         with seeded(self.seed):
             supernet = self.space.supernet(seed=self.seed)
         return Timed(

@@ -24,6 +24,7 @@ from gradnas.randomness import seed_for, seeded
 from gradnas.search.feed import length_of, to_device
 from gradnas.search.reading import digest, own_generators
 from gradnas.tasks.examples import Examples
+from gradnas.tasks.your_task.counting import Known
 
 Collate = Callable[[list[Any]], Any]
 
@@ -101,6 +102,10 @@ class Source(ABC):
         """A batch of the first `number` examples; None where a loader makes the batches."""
 
     @abstractmethod
+    def known(self) -> Known:
+        """Small batches whose numbers of examples are known, as far as there are any."""
+
+    @abstractmethod
     def halves(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """A random part and the rest. ValueError for a loader."""
 
@@ -146,6 +151,12 @@ class DatasetSource(Source):
         number = min(number, len(self.examples))
         with seeded(0):
             return self.examples.batch(self.examples.rows[:number])
+
+    def known(self) -> Known:
+        if self.is_tensors:  # each has a row for every example
+            return ()
+        numbers = [min(number, self.size) for number in (2, 3)]
+        return [(self.some(number), number) for number in numbers]
 
     def halves(self, fraction: float, seed: int) -> tuple[Source, Source]:
         first, rest = self.examples.halves(fraction, seed)
@@ -237,6 +248,17 @@ class LoaderSource(Source):
 
     def some(self, number: int) -> None:
         del number
+
+    def known(self) -> Known:
+        """Of torch's loader the data set is asked, as it asks it for its batches."""
+        loader = self.make(2)
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            return ()
+        if loader.batch_size is None:  # batches by a rule of its own
+            return ()
+        with seeded(0):
+            rows = [loader.dataset[row] for row in islice(loader.sampler, 3)]
+            return [(loader.collate_fn(rows[:n]), n) for n in range(2, len(rows) + 1)]
 
     def halves(self, fraction: float, seed: int) -> tuple[Source, Source]:
         raise ValueError(

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.modules.call import Call
+from gradnas.search.evaluating import Evaluating
 from gradnas.search.forms import takes_network
 from gradnas.spaces.your_module import choices_in
 from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
+from gradnas.tasks.your_task.counting import Path, path_of_examples
 from gradnas.tasks.your_task.measures import LOSS, Score, scores_of
 from gradnas.tasks.your_task.sources import Source, source_of
 
@@ -44,8 +46,8 @@ class Task:
         example: what the model is called with, to count costs and to export: a tensor, a tuple or a
             `gradnas.Call`, of one example. By default the first one of the training data.
         collate: from a list of examples of a data set to a batch.
-        size: the number of examples in a batch, for means; by default the length of its first
-            tensor.
+        size: the number of examples in a batch, for means; by default what has as many entries in
+            batches of two and of three of the training data, else the length of the first tensor.
         optimizer: `params -> torch.optim.Optimizer` for the weights, in search and training; by
             default SGD with a cosine.
         schedule: `(optimizer, steps) -> scheduler` of torch for it, which takes a step after every
@@ -98,6 +100,11 @@ class Task:
         return takes_network(self.loss)
 
     @cached_property
+    def evaluating(self) -> Evaluating:
+        """Calls of the loss, or of the network, where nothing learns."""
+        return Evaluating()
+
+    @cached_property
     def scores(self) -> tuple[Score, ...]:
         """The measures, the deciding one first."""
         return scores_of(self.measures)
@@ -108,6 +115,11 @@ class Task:
         return tuple(score.measure for score in self.scores) or (LOSS,)
 
     # -- data --
+
+    @cached_property
+    def path_of_examples(self) -> Path | None:
+        """What in a batch has an entry for each example, where that is not its first tensor."""
+        return path_of_examples(self.train_data.known())
 
     @cached_property
     def train_data(self) -> Source:

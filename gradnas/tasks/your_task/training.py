@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from gradnas import distributed
 from gradnas.optimizers import WeightOptimizer
 from gradnas.precision import autocast, cuda_products
-from gradnas.randomness import seed_all, seed_for, seeded
+from gradnas.randomness import (
+    generators_kept,
+    random_state,
+    seed_all,
+    seed_for,
+    seeded,
+    set_random_state,
+)
 from gradnas.runs import Record, State
 from gradnas.search.checks import scalar
 from gradnas.search.modes import Modes
@@ -31,6 +38,7 @@ from gradnas.tasks.your_task.task import Task
 INIT = 81
 ORDER = 82
 NOISE = 83
+DRAWN = 84
 
 
 class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
@@ -139,7 +147,11 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
         return {key: value for key, value in record.items() if key.startswith(("train_", "valid_"))}
 
     def evaluated(self, source: Source) -> dict[str, float]:
-        """Mean loss and measures of the network, in eval mode."""
+        """Mean loss and measures of the network, in eval mode.
+
+        What it draws then (a sample of a latent variable) is the same in every evaluation, so that
+        `gradnas evaluate` tells what the training has told.
+        """
         self.network.eval()
         stream = source.stream(
             self.config.batch_size,
@@ -149,7 +161,12 @@ class TaskTraining(TaskCalls, TrainTask[TaskTrainConfig, Any]):
             workers=self.config.data.workers,
         )
         batches = _counted(self.waiting.on(stream.epoch(0)), self)
-        return measured(self.task, self.network, batches, self.config.precision, self.device)
+        before = random_state(self.device)
+        with generators_kept():
+            seed_all(seed_for(self.config.seed, DRAWN))
+            found = measured(self.task, self.network, batches, self.config.precision, self.device)
+        set_random_state(before, self.device)
+        return found
 
     num_examples = 0  # of the last evaluation
 
