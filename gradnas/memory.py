@@ -10,7 +10,7 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,17 @@ import torch
 from torch import Tensor
 
 MIB = 1024.0 * 1024.0
+
+
+def plain_parts(tensor: Tensor) -> Sequence[Tensor]:
+    """The tensors with a storage that a tensor is made of: of a sparse one places and values."""
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor,)
 
 
 class _Kept:
@@ -50,21 +61,23 @@ class SavedTensors:
 
     def add(self, tensor: Tensor) -> None:
         """Count a kept tensor."""
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr()
-        self._references[key] = self._references.get(key, 0) + 1
-        if self._references[key] == 1:
-            self.live_bytes += storage.nbytes()
-            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        for part in plain_parts(tensor):
+            storage = part.untyped_storage()
+            key = storage.data_ptr()
+            self._references[key] = self._references.get(key, 0) + 1
+            if self._references[key] == 1:
+                self.live_bytes += storage.nbytes()
+                self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def remove(self, tensor: Tensor) -> None:
         """No longer count it."""
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr()
-        self._references[key] -= 1
-        if self._references[key] == 0:
-            del self._references[key]
-            self.live_bytes -= storage.nbytes()
+        for part in plain_parts(tensor):
+            storage = part.untyped_storage()
+            key = storage.data_ptr()
+            self._references[key] -= 1
+            if self._references[key] == 0:
+                del self._references[key]
+                self.live_bytes -= storage.nbytes()
 
     def __enter__(self) -> SavedTensors:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(
@@ -251,10 +264,11 @@ class KeptOnMeta:
         self._hooks: Any = None
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._seen:
-            self._seen[storage._cdata] = storage
-            self.bytes += storage.nbytes()
+        for part in plain_parts(tensor):
+            storage = part.untyped_storage()
+            if storage._cdata not in self._seen:
+                self._seen[storage._cdata] = storage
+                self.bytes += storage.nbytes()
         return tensor
 
     def __enter__(self) -> KeptOnMeta:

@@ -6,6 +6,7 @@ seen from two calls with different numbers of examples.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import io
@@ -135,7 +136,8 @@ def _program_of(
 
 
 def _exported(network: nn.Module, call: Call, shapes: Any) -> torch.export.ExportedProgram:
-    with quiet():
+    # Of what it cannot export torch prints the whole graph.
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
         return torch.export.export(network, call.inputs, call.named, dynamic_shapes=shapes)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.memory import plain_parts
 from gradnas.randomness import random_state, set_random_state
 
 
@@ -132,9 +133,10 @@ def digest(batch: Any) -> str:
 def _feed(value: Any, sha: Any) -> None:
     if isinstance(value, Tensor):
         sha.update(str((tuple(value.shape), value.dtype)).encode())
-        if value.layout == torch.strided:
-            plain = value.detach().cpu().contiguous().reshape(-1)
-            sha.update(plain.view(torch.uint8).numpy().tobytes())
+        for part in plain_parts(value):
+            if part.layout == torch.strided:
+                plain = part.detach().cpu().contiguous().reshape(-1)
+                sha.update(plain.view(torch.uint8).numpy().tobytes())
     elif isinstance(value, Mapping):
         for key, item in value.items():
             sha.update(str(key).encode())

@@ -335,7 +335,7 @@ class ExampleKind(Kind[S, T, ExampleData]):
         say: Callable[[str], None] = unspoken,
     ) -> list[Path]:
         del source  # that of the published families alone
-        network = self.load_trained(run, config).to(torch.float32)
+        network = self.load_trained(run, config).float()  # and not `to`, which takes complex apart
         if path.suffix == ".py":
             raise ValueError(
                 f"a {type(network).__name__} cannot be written as source: keep its class, and "

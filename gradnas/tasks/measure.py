@@ -48,8 +48,13 @@ class Measure:
         return word
 
     def number(self, value: float) -> str:
-        """The number alone, with two decimals, or two figures: of a spread, for example."""
+        """The number alone, with two decimals, or two figures: of a spread, for example.
+
+        A small one without a unit, such as an error of 0.0151, has three figures.
+        """
         number = self.scale * value
+        if not self.unit and 0.0 < abs(number) < 0.1:
+            return f"{number:.3g}"
         rounded = f"{number:.2f}"
         return f"{number:.2g}" if number and not float(rounded) else rounded
 

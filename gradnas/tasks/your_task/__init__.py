@@ -175,7 +175,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
     ) -> list[Path]:
         del source  # that of the published families alone
         task = config.data.load()
-        network = self.load_trained(run, config).to(torch.float32)
+        network = self.load_trained(run, config).float()  # and not `to`, which takes complex apart
         return export_task(network, task, path, config.genotype, say)
 
 
