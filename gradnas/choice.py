@@ -143,12 +143,13 @@ class Choice(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         draw = current()
         if draw is None:
-            # A checkpointed segment that is recomputed in backward has left the search's forward
-            # pass: equal weights would then be silently wrong.
+            # A segment that is recomputed in backward has left the search's forward pass: equal
+            # weights would then be silently wrong. (What torch checkpoints is told the draw.)
             if torch._C._current_graph_task_id() != -1:
                 raise OutsideSearch(
-                    f"Choice {self.name!r} was run inside backward, outside its search: activation "
-                    "checkpointing around a Choice is not supported"
+                    f"Choice {self.name!r} was run inside backward, where nothing says what it "
+                    "mixes: for activation checkpointing use torch.utils.checkpoint, in the "
+                    "network or in the loss of the search"
                 )
             if self.was_searched:
                 draw = _draw_of_owner(self)

@@ -528,17 +528,6 @@ class CheckpointedFirst(nn.Module):
         return self.head(checkpoint(self.scaled, x, use_reentrant=False))
 
 
-class CheckpointedChoice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Linear(WIDTH, WIDTH)
-        self.body = Choice({"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}, name="body")
-        self.head = head()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(checkpoint(self.body, self.stem(x), use_reentrant=False))
-
-
 class RunAgain(torch.autograd.Function):
     """A recomputation of one's own."""
 
@@ -733,7 +722,6 @@ AWKWARD = [
     Awkward("encoder_layer_eval", encoder_layer_eval, sequences, no_second=ONCE),
     Awkward("checkpointed", Checkpointed),
     Awkward("checkpointed_first", CheckpointedFirst),
-    Awkward("checkpointed_choice", CheckpointedChoice, refused="checkpointing around a Choice"),
     Awkward("recomputed", Recomputed, refused="'net.part'.*run again in backward"),
     Awkward("data_parallel", data_parallel, refused="DataParallel.*torchrun"),
     Awkward("in_threads", InThreads, refused="thread"),

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def write_called(
         else:
             data = program_bytes(program, about)
     except FAILURES as error:
-        raise ValueError(f"torch cannot write {path.name}: {_first_line(error)}") from error
+        raise ValueError(f"torch cannot write {path.name}: {_first_line(_cause(error))}") from error
     any_batch = not fixed_because
     calls = [own for own in held_out if any_batch or _shapes(own) == _shapes(call)]
     difference = None
@@ -173,8 +174,15 @@ def _is_plain(value: Any) -> bool:
     return type(value) in (tuple, list, dict) and all(_is_plain(item) for _, item in items)
 
 
+def _cause(error: BaseException) -> BaseException:
+    """What torch's exporters wrap in errors that say what comes next, and not what was wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()  # without colours
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

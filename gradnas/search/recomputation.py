@@ -3,14 +3,14 @@
 A checkpointed part of a network runs a second time, in backward. A search evaluates its losses with
 weights that the network holds during the forward pass alone: the second run would find the
 network's own weights, and the gradient would be that of no loss at all. So what
-`torch.utils.checkpoint` runs again is given the tensors of its pass; any other module of the
-network that is found running in backward is refused by name.
+`torch.utils.checkpoint` runs again is given the tensors of its pass, and what its choices mixed;
+any other module of the network that is found running in backward is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from gradnas.modules.draws import OutsideSearch
+from gradnas.modules.draws import OutsideSearch, current, using
 from gradnas.modules.slots import Placed, holding, modules_of, with_copied_buffers
 from gradnas.probing import bound_in_backward, is_bound
 
@@ -31,13 +31,18 @@ WITHOUT_REENTRANT = "_checkpoint_without_reentrant_generator"
 
 
 def _again(placed: Placed | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which in backward finds the network with the tensors of its forward pass."""
+    """`function`, which in backward finds the network with the tensors of its forward pass.
+
+    And its choices with what they mix there: backward runs outside of the pass that said it.
+    """
+    draw = current()
 
     def run(*args: Any, **named: Any) -> Any:
         if not _in_backward():
             return function(*args, **named)
         # What is run again may hold checkpointed parts of its own, for a later moment of backward.
-        with bound_in_backward(), checkpoints_of_pass(placed):
+        told = nullcontext() if draw is None else using(draw)
+        with bound_in_backward(), checkpoints_of_pass(placed), told:
             if placed is None:  # the network's own, which are still in it
                 return function(*args, **named)
             # BatchNorm writes into the buffers that it is given: the second time, into copies.
