@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gradnas.modules.inplace import tensors_of
 from gradnas.modules.nesting import mapped
 
 T = TypeVar("T")
@@ -47,7 +48,9 @@ class Evaluating:
 
 
 def detached(value: T) -> T:
-    """A nesting whose tensors have no graph behind them."""
+    """A nesting whose tensors have no graph behind them; the same one where none has."""
+    if not any(tensor.requires_grad for tensor in tensors_of(value)):
+        return value
 
     def leaf(leaves: Sequence[Any], where: str) -> Any:
         del where
