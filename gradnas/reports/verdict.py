@@ -8,8 +8,7 @@ from gradnas.reports.parts import escaped, row
 from gradnas.search import verdict_words
 from gradnas.search.verdict import Verdict
 
-CAPTION = (
-    "All with the weights of the search, BatchNorm recalibrated, on the same held-out {noun}. "
+LEAD = (
     "Lead: how much better what was chosen is than the best alternative that was measured in its "
     "place, all else the same; noise: half the width of a 95% interval of that difference. A "
     "choice is decided where the lead is larger than the noise."
@@ -59,12 +58,23 @@ def _verdict(folder: Folder) -> str:
     parts = [f"<p>{escaped(said)}</p>", _numbers(verdict)]
     if verdict.choices:
         parts.append(_choices(verdict))
-    caption = CAPTION.format(noun=verdict.measure.noun)
+    caption = _caption(verdict)
     notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in verdict.notes)
     parts.append(f'<p class="caption">{escaped(caption)} {escaped(notes)}</p>')
     if verdict.likeliest > 1:
         parts.append(_candidates(verdict))
     return "\n".join(parts)
+
+
+def _caption(verdict: Verdict) -> str:
+    """How it was measured, and what the columns of the choices say, where they are shown."""
+    recalibrated = ", BatchNorm recalibrated" if verdict.recalibrated else ""
+    text = (
+        f"All with the weights of the search{recalibrated}, on the same held-out "
+        f"{verdict.measure.noun}."
+    )
+    compared = any(choice.alternative is not None for choice in verdict.choices)
+    return f"{text} {LEAD}" if compared else text
 
 
 def _numbers(verdict: Verdict) -> str:

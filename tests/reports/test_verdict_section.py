@@ -48,3 +48,16 @@ def test_one_random_architecture_tells_nothing_of_chance():
     assert "one random architecture (0.45), too few to tell" in one.sentence
     two = Verdict(Yardstick("accuracy", True), 64, 8, None, 0.99, random=(0.45, 0.47))
     assert "it is better than 2 random ones (0.46 ± " in two.sentence
+
+
+def caption_of(**settings) -> str:
+    results = {"verdict": Verdict(Yardstick(), 64, 8, None, 0.5, **settings).to_json()}
+    section = verdict_section(SimpleNamespace(results=results, path=Path("r")))
+    return section.partition('class="caption">')[2]
+
+
+def test_the_caption_tells_of_batchnorm_and_of_leads_where_there_are_any():
+    bare = caption_of(choices=(judged("x", "not compared"),))
+    assert "BatchNorm" not in bare and "Lead" not in bare
+    compared = caption_of(choices=(judged("x", "decided"),), recalibrated=True)
+    assert "BatchNorm recalibrated" in compared and "Lead: how much better" in compared
