@@ -199,11 +199,18 @@ def _run(
 def _results(task: Task, found: SearchResult, last: Record, chosen: Chosen | str | None) -> Record:
     """The results of a search; `chosen`: the best candidate, or why there is none."""
     if isinstance(chosen, Chosen):
-        last = last | metrics_of(task, found)  # that of the last epoch was another
+        # Those of the last epoch are of another decision.
+        stay = {key: value for key, value in last.items() if not _is_of_derived(key)}
+        last = stay | metrics_of(task, found)
     results = task.results(found, last)
     if isinstance(chosen, str):
         results["no_selection"] = chosen
     return results
+
+
+def _is_of_derived(key: str) -> bool:
+    """Whether a metric of an epoch is of the network that was derived after it."""
+    return key.startswith("derived_") or key == "discretisation_gap"
 
 
 def _bar(config: SearchSettings, task: Task, enabled: bool) -> Progress:

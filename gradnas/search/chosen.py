@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gradnas import distributed
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject
 from gradnas.search.verdict import Yardstick
@@ -85,6 +86,16 @@ def check_candidates(selection: Selection, keeps_weights: bool) -> None:
             f"{type(selection).__name__} measures candidates with the weights of the search, and "
             "those of PartialChannels do not fit derived networks: use Strongest(), or another "
             "relaxation"
+        )
+
+
+def check_alone(selection: Selection) -> None:
+    """ValueError in a loop over several processes, each of which would decide for itself."""
+    if any(selection.candidates) and distributed.world() > 1:
+        raise ValueError(
+            f"{type(selection).__name__} in a loop of your own over several processes would take "
+            "another decision in each, as each measures its own examples: use gradnas search, "
+            "where the first process measures, or Strongest()"
         )
 
 

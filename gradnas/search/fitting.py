@@ -16,7 +16,7 @@ from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search import health_words
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.checks import check_gradients
-from gradnas.search.chosen import Chosen, not_chosen
+from gradnas.search.chosen import Chosen, check_alone, not_chosen
 from gradnas.search.comparing import Compared
 from gradnas.search.epoch import epoch_of
 from gradnas.search.feed import length_of, size_of, supervised, to_device
@@ -103,6 +103,7 @@ def fit(
     # The length of the search is known only now, and the learning rate depends on it.
     search.weight_step.set_learning_rate()
     if any(search.selection.candidates):
+        check_alone(search.selection)
         check_loaders(type(search.selection).__name__, train_loader, valid_loader)
     search.modes.train()
     search.health.watch(guard)

@@ -15,7 +15,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.choosing import best_candidate
-from gradnas.search.chosen import Chosen
+from gradnas.search.chosen import Chosen, check_alone
 from gradnas.search.comparing import compare
 from gradnas.search.costs import NO_COSTS, Spending
 from gradnas.search.curvature import Curvature
@@ -176,7 +176,7 @@ class Standing:
 
         Raises:
             ValueError: another selection; a loader that cannot be read once more; fewer than two
-                candidates.
+                candidates; several processes.
         """
         candidates = self.selection.candidates
         if not any(candidates):
@@ -184,6 +184,7 @@ class Standing:
             raise ValueError(
                 f"{name} measures no candidates: Search(..., selection=CandidateSelection()) does"
             )
+        check_alone(self.selection)
         check_loaders("choose", train_loader, valid_loader)
         result = self.result_by_alphas()
         with as_it_was(self.passes.seed, [train_loader, valid_loader]):

@@ -16,8 +16,8 @@ class CandidateSelection(Selection):
     When the search is over, each candidate is laid out as a plain network with the weights of the
     supernet, the statistics of its BatchNorms are estimated anew on train batches, and it is
     measured on the batches that are held out for the alphas; the best one is the decision. With a
-    budget all candidates keep it. Alphas that say little thus cost little: random candidates stand
-    in for what they do not know.
+    budget all candidates keep it. It is as good as these weights are: of a search of some hundred
+    steps they may order architectures worse than its alphas do, and favour those with few weights.
 
     Cost: a pass over the held-out batches (as many as are kept, 256 MiB) and 8 train batches for
     each candidate; no step.

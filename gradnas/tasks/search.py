@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from gradnas import distributed
 from gradnas.data.base import batch_notes
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.runs import Record, State
@@ -180,8 +181,14 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
 
 
 def metrics_of(task: SearchTask[Any, Any], result: SearchResult) -> Record:
-    """The metrics of the last epoch as far as they depend on what was decided after it."""
-    record = {**task.evaluate(result, task.search.epoch - 1), **task.more_metrics(result)}
+    """The metrics of the last epoch as far as they depend on what was decided after it.
+
+    Of several processes the first alone calls this, and an evaluation would wait for the others:
+    there it says nothing of what the derived network reaches.
+    """
+    record: Record = {**task.more_metrics(result)}
+    if distributed.world() == 1:
+        record |= task.evaluate(result, task.search.epoch - 1)
     measure_gap(task, record)
     return record
 

@@ -18,6 +18,7 @@ from gradnas.data import DataConfig
 from gradnas.families.recipes import search_recipe
 from gradnas.programs.searching import run_search, start_search
 from gradnas.reports.verdict import verdict_section
+from gradnas.search.chosen import check_alone
 from gradnas.tasks import kind_of
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.search import example_input
@@ -124,7 +125,7 @@ def test_a_loop_of_ones_own_is_told_to_choose_until_the_next_step():
         assert search.result().decision == search.chosen.decision
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_what_cannot_be_measured_is_refused(monkeypatch):
     data = loader(0.0)
     with pytest.raises(ValueError, match="Strongest measures no candidates"):
         still(selection=Strongest()).choose(data, data, F.mse_loss)
@@ -132,6 +133,11 @@ def test_what_cannot_be_measured_is_refused():
         still(selection=CandidateSelection()).choose(iter(data), data, F.mse_loss)
     with pytest.raises(ValueError, match="CandidateSelection reads its loaders"):
         still(selection=CandidateSelection()).fit(data, iter(data), F.mse_loss, 1)
+    monkeypatch.setattr(gradnas.distributed, "world", lambda: 2)
+    with pytest.raises(ValueError, match="would take another decision in each"):
+        check_alone(CandidateSelection())
+    check_alone(Strongest())
+    monkeypatch.undo()
     net = gradnas.NasBench201(channels=4, cells=1).supernet()
     with pytest.raises(ValueError, match="those of PartialChannels do not fit derived networks"):
         Search(net, PartialChannels(2), selection=CandidateSelection())
