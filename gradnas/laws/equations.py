@@ -28,7 +28,13 @@ from gradnas.laws.grouped import OF_ONE_GROUP, one_group, with_groups
 from gradnas.laws.outputs import Classes, Numbers, Output
 from gradnas.laws.primitives import Primitive
 from gradnas.laws.robust import AskedLoss
-from gradnas.laws.rows import check_target_values, checked_features, feature_names, prepared
+from gradnas.laws.rows import (
+    check_labels,
+    check_target_values,
+    checked_features,
+    feature_names,
+    prepared,
+)
 from gradnas.laws.wishes import Given, Wishes
 
 if TYPE_CHECKING:
@@ -313,6 +319,8 @@ class EquationClassifier(ClassifierMixin, EquationEstimator):
             ValueError: as of `EquationRegressor`; one class alone.
         """
         self._notes = []
+        if y is not None:
+            check_labels(y)
         x_ND, y_N = checked_features(self, X, reset=True, y=y)
         check_classification_targets(y_N)
         name = _names_of_target(y, 1)[0]

@@ -5,6 +5,7 @@ Legend: N rows, D features, K outputs.
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,9 +65,11 @@ class FittedLaws:
         size = len(self.fronts[k].front)
         if len(self.fronts) > 1:
             raise ValueError("law= chooses from one front, but there are several outputs")
+        if isinstance(law, bool) or not isinstance(law, numbers.Integral):
+            raise ValueError(f"law is a row of the front, 0 to {size - 1}, not {law!r}")
         if not -size <= law < size:
             raise ValueError(f"there is no law {law}: the front has {size}, counted from 0")
-        return law % size
+        return int(law) % size
 
     def law(self, k: int, law: int | None = None) -> Law:
         """One law of the front of output k."""
@@ -91,10 +94,20 @@ class FittedLaws:
         """An expression in the features as text; arguments as of `line`."""
         return law_text.text(expression, self.digits(expression, digits), self.names)
 
+    def in_latex(self, expression: Expr, digits: int | None) -> str:
+        """An expression in the features as LaTeX; arguments as of `line`."""
+        return law_text.latex(expression, self.digits(expression, digits), self.names)
+
     def digits(self, expression: Expr, digits: int | None) -> dict[float, int] | None:
         """How many digits each constant of an expression is written with; None: all."""
         if digits is None:
             return None
+        is_whole = isinstance(digits, numbers.Integral) and not isinstance(digits, bool)
+        if not is_whole or not 1 <= digits <= law_text.MOST_DIGITS:
+            raise ValueError(
+                f"digits is a whole number from 1 to {law_text.MOST_DIGITS}, or None for all of "
+                f"them, not {digits!r}"
+            )
         return law_text.digits_needed(expression, self.names, self.rows_ND, digits)
 
     def expressions(self, law: int | None) -> tuple[Expr, ...]:

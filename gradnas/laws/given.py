@@ -82,8 +82,13 @@ def read_form(form: str | Expr, features: Sequence[str]) -> Form:
     symbols: dict[str, Term] = {}
     for mine, name in zip(own, features, strict=True):
         symbols[mine] = sympy.Symbol(name)
+    by_text = dict(symbols)
+    ambiguous: dict[str, str] = {}
+    for name in features:
         if name.isidentifier() and not keyword.iskeyword(name):
             symbols[name] = sympy.Symbol(name)
+            if by_text.get(name, symbols[name]) != symbols[name]:
+                ambiguous[name] = by_text[name].name
     if isinstance(form, str):
         expression = _Reader(form, symbols).expression()
     elif isinstance(form, sympy.Expr):
@@ -95,6 +100,12 @@ def read_form(form: str | Expr, features: Sequence[str]) -> Form:
         raise ValueError(
             f"form is a text such as 'a*x1/(b + x1) + c', or a sympy expression, not {form!r}"
         )
+    for name, other in ambiguous.items():
+        if isinstance(form, str) and sympy.Symbol(name) in expression.free_symbols:
+            raise ValueError(
+                f"the form {form} holds {name}, which is a column, and how the text of a law "
+                f"writes the column {other!r}: rename one of them"
+            )
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         raise ValueError(f"the form {form} has no finite value")
     constants: list[str] = []

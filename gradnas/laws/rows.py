@@ -80,6 +80,27 @@ def check_target_values(y: Any) -> None:
         )
 
 
+def check_labels(y: Any) -> None:
+    """Refuse class labels that are missing, or of which some are text and others are not.
+
+    Raises:
+        ValueError: such labels, with the first row.
+    """
+    labels = np.asarray(y, dtype=object).reshape(-1)
+    words = [isinstance(label, str) for label in labels]
+    for row, label in enumerate(labels):
+        # NaN and NaT are not equal to themselves; what pandas has for them cannot be compared.
+        is_missing = label is None or type(label).__name__ == "NAType" or bool(label != label)
+        if is_missing:
+            raise ValueError(f"Input y contains NaN or None, first in row {row}; drop these rows")
+    if any(words) and not all(words):
+        row = words.index(not words[0])
+        raise ValueError(
+            f"y has labels that are text and labels that are not, such as {labels[0]!r} and, in "
+            f"row {row}, {labels[row]!r}: make them all text"
+        )
+
+
 def _check_kind(values: Any, name: str) -> None:
     """Refuse what NumPy would turn into other numbers without a word."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
@@ -88,6 +109,8 @@ def _check_kind(values: Any, name: str) -> None:
             f"{name} is a masked array with masked values, first in row {row}: drop or fill them "
             "(its numbers below the mask would be taken)"
         )
+    if getattr(values, "requires_grad", False):
+        raise ValueError(f"{name} is a tensor that requires grad: give its numbers, .detach()")
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if kind in "mM" and kind:
         what = "differences of times" if kind == "m" else "dates"

@@ -130,8 +130,7 @@ class ShownLaws(LawSources):
     def latex_line(self, output: int, digits: int | None = None) -> str:
         """The chosen law of one front as LaTeX, without its left side and the link."""
         fitted = self._fitted("latex_line")
-        expression = fitted.formula(output, fitted.chosen(output))
-        return law_text.latex(expression, fitted.digits(expression, digits))
+        return fitted.in_latex(fitted.formula(output, fitted.chosen(output)), digits)
 
     def legend(self) -> list[str]:
         """A line for each feature that `text` writes under another name, used or not."""
@@ -146,9 +145,7 @@ class ShownLaws(LawSources):
             law: row of the Pareto front; by default the chosen one.
         """
         fitted = self._fitted("latex")
-        lines: list[str] = []
-        for expression in fitted.expressions(law):
-            lines.append(law_text.latex(expression, fitted.digits(expression, digits)))
+        lines = [fitted.in_latex(expression, digits) for expression in fitted.expressions(law)]
         return "\n".join(lines)
 
     def to_python(self, law: int | None = None) -> str:

@@ -21,18 +21,29 @@ if TYPE_CHECKING:
 C99CodePrinter: Any = _C99CodePrinter
 StrPrinter: Any = _StrPrinter
 
-# Words that the languages keep for themselves, and names that the sources use.
+# Words that the languages keep for themselves (C++ too, which C is compiled as), names that the
+# sources use, and macros of <math.h> and of compilers.
 C_TEXT = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
 volatile while law out y0 y1 yn j0 j1 jn pow exp log sin cos tan asin acos atan sinh cosh tanh sqrt
-cbrt fabs fmax fmin floor ceil erf erfc gamma tgamma main NAN INFINITY I
+cbrt fabs fmax fmin floor ceil erf erfc gamma tgamma main hypot expm1 log1p exp2 log2 log10 fma
+asinh acosh atanh
+alignas alignof bool constexpr false nullptr static_assert thread_local true typeof typeof_unqual
+and bitand bitor catch class compl concept const_cast decltype delete dynamic_cast explicit export
+friend mutable namespace new noexcept not operator or private protected public reinterpret_cast
+requires static_cast template this throw try typeid typename using virtual wchar_t xor
+NAN INFINITY I HUGE_VAL HUGE_VALF HUGE_VALL SNAN SNANF SNANL MAXFLOAT HUGE DOMAIN SING OVERFLOW
+UNDERFLOW PLOSS TLOSS X_TLOSS MATH_ERRNO MATH_ERREXCEPT math_errhandling linux unix i386 near far
+M_E M_LOG2E M_LOG10E M_LN2 M_LN10 M_PI M_PI_2 M_PI_4 M_1_PI M_2_PI M_2_SQRTPI M_SQRT2 M_SQRT1_2
+FP_NAN FP_INFINITE FP_ZERO FP_SUBNORMAL FP_NORMAL FP_FAST_FMA FP_FAST_FMAF FP_FAST_FMAL FP_ILOGB0
+FP_ILOGBNAN
 """
 JULIA_TEXT = """
 baremodule begin break catch const continue do else elseif end export false finally for function
 global if import in isa let local macro module mutable outer public quote return struct true try
 type using where while law pi im exp log sin cos tan asin acos atan sinh cosh tanh sqrt abs sign max
-min floor ceil erf float
+min floor ceil erf float asinh acosh atanh Real
 """
 C_WORDS = frozenset(C_TEXT.split())
 JULIA_WORDS = frozenset(JULIA_TEXT.split())
@@ -239,8 +250,7 @@ class LawSources(ABC):
                 r"\midrule",
             ]
             for place, law in enumerate(laws.front):
-                expression = fitted.formula(k, place)
-                formula = law_text.latex(expression, fitted.digits(expression, digits))
+                formula = fitted.in_latex(fitted.formula(k, place), digits)
                 cells = [
                     r"$\star$" if place == fitted.chosen(k) else "",
                     str(law.complexity),

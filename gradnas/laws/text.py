@@ -30,31 +30,11 @@ NotPrinted: Any = vars(codeprinter)["PrintMethodNotImplementedError"]
 
 MOST_DIGITS = 17  # that a double has
 
-GREEK = frozenset(
-    (
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-    )
-)
+GREEK_TEXT = """
+alpha beta gamma delta epsilon zeta eta theta kappa lambda mu
+nu xi pi rho sigma tau phi chi psi omega
+"""
+GREEK = frozenset(GREEK_TEXT.split())
 
 
 def number(value: float | sympy.Float, digits: int | None = None) -> str:
@@ -119,12 +99,13 @@ class _Python(NumPyPrinter):
 class _Latex(LatexPrinter):
     digits: Digits = None
 
-    def __init__(self, digits: Digits, dots: bool) -> None:
+    def __init__(self, digits: Digits, dots: bool, names: Mapping[str, str]) -> None:
         settings: dict[str, object] = {"ln_notation": True, "inv_trig_style": "full"}
         if dots:
             settings["mul_symbol"] = "dot"
         super().__init__(settings)
         self.digits = digits
+        self.names = names
 
     def _print_Float(self, expr: sympy.Float) -> str:
         shown = number(expr, _digits_of(float(expr), self.digits))
@@ -133,7 +114,7 @@ class _Latex(LatexPrinter):
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
         del style
-        return latex_name(expr.name)
+        return self.names.get(expr.name) or latex_name(expr.name)
 
     def _print_Max(self, expr: sympy.Max, exp: str | None = None) -> str:
         assert exp is None  # `_print_Pow` writes the powers of functions
@@ -177,7 +158,7 @@ def text_of(expression: Expr, names: Sequence[str], written: Mapping[str, str]) 
     return printer.doprint(expression)
 
 
-def latex(expression: Expr, digits: Digits = None) -> str:
+def latex(expression: Expr, digits: Digits = None, names: Sequence[str] = ()) -> str:
     """LaTeX, for mathematics mode.
 
     Names of one letter, of the form `x1` and of Greek letters are set as variables, others upright
@@ -185,9 +166,14 @@ def latex(expression: Expr, digits: Digits = None) -> str:
 
     Args:
         digits: as of `text`.
+        names: of all features, which are set so that no two look alike.
     """
-    has_words = any("mathrm" in latex_name(str(symbol)) for symbol in expression.free_symbols)
-    return _Latex(digits, dots=has_words).doprint(expression)
+    own = dict(zip(names, latex_names(names), strict=True))
+    has_words = False
+    for symbol in expression.free_symbols:
+        name = str(symbol)
+        has_words |= "mathrm" in (own.get(name) or latex_name(name))
+    return _Latex(digits, dots=has_words, names=own).doprint(expression)
 
 
 def digits_needed(
@@ -280,6 +266,24 @@ def legend(names: Sequence[str], used: Iterable[str]) -> list[str]:
         if own != name and name in used:
             lines.append(f"where {own} is the column {name!r}")
     return lines
+
+
+def latex_names(names: Sequence[str]) -> list[str]:
+    """Names of columns for mathematics mode, all different: `x1` beside `x_1` is set as it is."""
+    different: dict[str, str] = {}
+    for name in names:
+        written = latex_name(name)
+        if _looks(written) in different:
+            written = rf"\mathrm{{{_escaped(name)}}}"
+        while _looks(written) in different:
+            written += "'"
+        different[_looks(written)] = written
+    return list(different.values())
+
+
+def _looks(written: str) -> str:
+    """The same for letters that look alike, such as the micro sign and the Greek letter."""
+    return unicodedata.normalize("NFKC", written)
 
 
 def latex_name(name: str) -> str:

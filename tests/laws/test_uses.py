@@ -19,6 +19,7 @@ from gradnas.laws.formula import Edge, Formula, Node
 from gradnas.laws.law import Law
 from gradnas.laws.primitives import PRIMITIVES, WORDS
 from gradnas.laws.progress import LawBar
+from gradnas.laws.sources import C_WORDS, ascii_names
 from gradnas.laws.symbolic import neat, to_sympy
 
 Regressor = gradnas.EquationRegressor
@@ -437,3 +438,56 @@ def test_formulas_of_a_supernet_are_a_network(tmp_path):
         torch.testing.assert_close(value_N, formula(x_DN.T), equal_nan=True)
     result.save(tmp_path / "formulas.json")
     assert (tmp_path / "formulas.json").exists()
+
+
+def test_no_two_columns_look_alike_in_latex():
+    names = ["x1", "x_1", "N", "N_", "a b", "a\nb", "beta"]
+    written = law_text.latex_names(names)
+    assert len(set(written)) == len(names)
+    assert written[0] == "x_{1}" and written[1] == r"\mathrm{x\_1}" and written[6] == r"\beta"
+    one, other = sympy.symbols("x1 x_1")
+    assert law_text.latex(one - other, None, names) == r"x_{1} - \mathrm{x\_1}"
+
+
+def test_a_name_that_is_two_columns_in_a_form_is_refused():
+    """`text` writes the column `N` as `N_`, for sympy has an `N` of its own."""
+    rows = np.random.default_rng(0).uniform(1, 2, (20, 2))
+    frame = pd.DataFrame(rows, columns=["N", "N_"])
+    target = 2 * rows[:, 0] / rows[:, 1]
+    with pytest.raises(ValueError, match=r"holds N_, which is a column, and how .* column 'N'"):
+        Regressor(form="a*N/N_").fit(frame, target)
+    law = Regressor(form="a*N/x").fit(frame, target)  # nothing is ambiguous here
+    with pytest.raises(ValueError, match="digits is a whole number from 1 to 17"):
+        law.text(digits=0)
+    with pytest.raises(ValueError, match="law is a row of the front, 0 to 0, not '0'"):
+        law.predict(frame, law="0")
+
+
+def test_names_that_are_macros_of_c_get_others():
+    assert ascii_names(["M_PI", "unix", "NAN", "class", "mass"], C_WORDS) == [
+        "M_PI_",
+        "unix_",
+        "NAN_",
+        "class_",
+        "mass",
+    ]
+
+
+def test_a_tensor_that_requires_grad_is_refused():
+    x = torch.rand(10, 1, requires_grad=True)
+    with pytest.raises(ValueError, match="X is a tensor that requires grad"):
+        Regressor().fit(x, np.arange(10.0))
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (None, "NaN or None, first in row 3"),
+        (np.nan, "NaN or None, first in row 3"),
+        (1, "'a' and, in row 3, 1: make them all text"),
+    ],
+)
+def test_labels_that_are_no_classes(label, message):
+    labels = ["a", "b", "a", label, "b", "a", "b", "a"]
+    with pytest.raises(ValueError, match=message):
+        gradnas.EquationClassifier().fit(np.arange(8.0)[:, None], labels)
