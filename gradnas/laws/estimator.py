@@ -232,6 +232,12 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
             raise ValueError(f"effort must be a number above 0, not {self.effort!r}")
         changes: dict[str, Any] = {"effort": settings.effort * float(self.effort)}
         if self.max_seconds is not None:
+            is_number = isinstance(self.max_seconds, numbers.Real)
+            if isinstance(self.max_seconds, bool) or not is_number:
+                raise ValueError(
+                    "max_seconds must be a number above 0, or None for no limit, not "
+                    f"{self.max_seconds!r}"
+                )
             changes["max_seconds"] = self.max_seconds
         if self.primitives is not None:
             changes["primitives"] = tuple(self.primitives)

@@ -491,3 +491,8 @@ def test_labels_that_are_no_classes(label, message):
     labels = ["a", "b", "a", label, "b", "a", "b", "a"]
     with pytest.raises(ValueError, match=message):
         gradnas.EquationClassifier().fit(np.arange(8.0)[:, None], labels)
+
+
+def test_a_limit_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"max_seconds must be a number above 0, .* not '5'"):
+        Regressor(max_seconds="5").fit(np.arange(8.0)[:, None], np.arange(8.0))
