@@ -30,9 +30,10 @@ LONGEST_FRONT = 10
 MOST_STEPS = 30  # of refitting the laws on all rows,
 STEPS_OF_FOLD = 6  # and without those of a fold, from there;
 FEWEST_STEPS = 3  # with many rows or long laws
-# A difference of description lengths below this is no strong evidence (Kass and Raftery, 1995).
-# Such a length stands for twice the negative logarithm of a probability, the scale of their table.
-STRONG = 6.0
+# Below this, a difference of description lengths is no very strong evidence (Kass, Raftery, 1995).
+# Such a length stands for twice the negative logarithm of a probability, the scale of their table;
+# "strong", 6, is not enough where many structures were tried.
+STRONG = 10.0
 OF_LINEAR = 14.0  # the same between a linear law and one of about a thousand structures
 WORSE = 1.05  # times the error of a simpler law in cross-validation: more speaks against a law
 SHOWN = 0.05  # of the error of every law without a pole: less shows that there is one
