@@ -117,6 +117,8 @@ def _refined(
     loss: LossFunction = Logistic() if settings.output == "probability" else Squared()
     model = FormulaModel(formulas[0], table, settings.output_weights, settings.output_bias)
     theta_P = model.start_P
+    if not len(theta_P):  # a graph of plain operations, whose output is their sum
+        refine = "none"
     if refine == "sgd":
         theta_P = _by_sgd(model, theta_P, rows, loss, training, updates)
     fit = fit_from(model, rows, loss, theta_P[None], 0)

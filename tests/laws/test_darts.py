@@ -102,6 +102,15 @@ def test_a_found_graph_is_fitted_to_other_rows():
     assert other.laws_[0].front[0].formula.bias == 0.0
 
 
+@pytest.mark.parametrize("refine", ["least_squares", "sgd", "none"])
+def test_a_graph_of_plain_operations_has_no_constants_to_fit(refine):
+    target = x[:, 0] + x[:, 1]
+    law = small(primitives=["add"], nodes=1, refine=refine).fit(x, target)
+    assert law.text() == "y = x1 + x2"
+    assert law.score(x, target) == 1.0
+    assert law.refit(x, 2 * target).text() == "y = x1 + x2"
+
+
 def test_classes_have_one_softmax():
     labels = np.array(["low", "middle", "high"])[np.digitize(x[:, 0], [1.3, 2.2])]
     law = gradnas.DARTSClassifier(primitives=WORDS, epochs=5, random_state=0).fit(x, labels)
