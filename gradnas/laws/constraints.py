@@ -143,12 +143,15 @@ def checked_constraints(constraints: Sequence[Constraint], names: Sequence[str])
     Raises:
         ValueError: see above.
     """
+    are = (
+        "constraints are a list such as [gradnas.Constraint.increasing('x1'), "
+        "gradnas.Constraint.positive()], not "
+    )
+    if not isinstance(constraints, (list, tuple)):
+        raise ValueError(f"{are}{constraints!r}")
     for constraint in constraints:
         if not isinstance(constraint, Constraint):
-            raise ValueError(
-                "constraints are a list such as [gradnas.Constraint.increasing('x1'), "
-                f"gradnas.Constraint.positive()], not of {constraint!r}"
-            )
+            raise ValueError(f"{are}of {constraint!r}")
         used = [*constraint.where, *([] if constraint.feature is None else [constraint.feature])]
         for name in used:
             if name not in names:

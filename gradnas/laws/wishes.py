@@ -87,8 +87,6 @@ class Wishes:
                 "probabilities and counts have the loss of their likelihood: leave loss as it is, "
                 "or take output='real'"
             )
-        if isinstance(self.constraints, Constraint | str):
-            raise ValueError("constraints are a list, also of one")
         checked_constraints(self.constraints, names)
         if link != "squared" and self.constraints:
             raise ValueError("constraints go with output='real' alone")

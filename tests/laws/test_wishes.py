@@ -193,6 +193,12 @@ def test_constraints_are_kept():
     assert any("nothing is proven" in note for note in rising.notes_)
 
 
+@pytest.mark.parametrize("constraints", [None, Constraint.positive(), "positive", [None]])
+def test_what_is_no_list_of_constraints_is_refused(constraints):
+    with pytest.raises(ValueError, match="constraints are a list such as"):
+        Regressor(constraints=constraints).fit(x, x[:, 0])
+
+
 def test_constraints_that_cannot_be_kept_are_said():
     # A cosine of the whole range rises and falls, whatever its factor is.
     with pytest.raises(ValueError, match="cannot keep the constraints"):
