@@ -96,22 +96,24 @@ def searched(how, gradient, relaxation=SOFTMAX, in_loss=None):
     return [*search.alphas.values(), *search.params.values(), norm.running_mean]
 
 
+def are_alike(found, expected):
+    """The same alphas and weights to rounding. The last entry, running statistics, may differ."""
+    for one, other in zip(found[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("how", ["plain", "reentrant", "function", "sequential"])
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_checkpointing_a_part_without_a_choice_changes_no_gradient(how, gradient):
     expected = searched(None, gradient)
     found = searched(how, gradient)
     # Running statistics see a batch twice in the step of the weights, as in plain training.
-    for one, other in zip(found[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(found, expected)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_a_part_with_a_choice_may_be_checkpointed(gradient):
-    for one, other in zip(
-        searched("choice", gradient)[:-1], searched(None, gradient)[:-1], strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(searched("choice", gradient), searched(None, gradient))
 
 
 @pytest.mark.parametrize("mode", ["full", "recompute", "two"])
@@ -119,16 +121,14 @@ def test_samples_of_a_checkpointed_choice_are_those_of_its_pass(mode):
     relaxation = gradnas.BinaryGates(mode=mode)
     expected = searched(None, gradnas.FirstOrder(), relaxation)
     found = searched("choice", gradnas.FirstOrder(), relaxation)
-    for one, other in zip(found[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(found, expected)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=name_of)
 def test_checkpointed_parts_may_be_nested(gradient):
     expected = searched("nested plain", gradient)
     found = searched("nested", gradient)
-    for one, other in zip(found[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(found, expected)
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
@@ -136,8 +136,7 @@ def test_checkpointed_parts_may_be_nested(gradient):
 def test_a_loss_may_checkpoint_the_whole_network(gradient, use_reentrant):
     expected = searched(None, gradient)
     found = searched(None, gradient, in_loss=use_reentrant)
-    for one, other in zip(found[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(found, expected)
 
 
 @pytest.mark.parametrize("mode", ["full", "recompute", "two"])
@@ -145,8 +144,7 @@ def test_probes_that_run_in_backward_are_no_recomputation(mode):
     relaxation = gradnas.BinaryGates(mode=mode)
     expected = searched(None, gradnas.FirstOrder(), relaxation)
     found = searched("plain", gradnas.FirstOrder(), relaxation)
-    for one, other in zip(found[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    are_alike(found, expected)
 
 
 class Recomputed(torch.autograd.Function):
