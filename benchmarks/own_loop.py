@@ -25,7 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +360,7 @@ def profiled(case: Case) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--epochs", type=int, help="of a run; else as the case has them")
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
@@ -368,6 +369,8 @@ def main() -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"torch {torch.__version__}, 1 thread, load average {load:.1f}")
     for name, case in CASES.items():
+        if options.epochs is not None:
+            case = replace(case, epochs=options.epochs)
         if options.only in (None, name):
             if options.profile:
                 profiled(case)

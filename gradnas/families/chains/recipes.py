@@ -126,9 +126,8 @@ def nas_bench_macro_cifar10() -> SearchConfig:
 def nas_bench_macro_small() -> SearchConfig:
     """Mixtures in the space of NAS-Bench-Macro for a CPU: 1,800 images of CIFAR-10 at 16 pixels, 8
     epochs, within some minutes of one core."""
-    # The alphas decide, though their entropies stay near those of equal operations: the best of
-    # measured chains (CandidateSelection) was worse, as weights that learnt for so few steps favour
-    # what has few of them (benchmarks/RESULTS.md).
+    # The alphas decide, though their entropies stay near those of equal operations: weights that
+    # learnt for so few steps favour what has few of them, so measuring chains by them misleads.
     config = nas_bench_macro_cifar10()
     return replace(
         config,
