@@ -151,8 +151,9 @@ def _page(study: StudyFolder) -> str:
     settings = study.settings
     name = study.path.resolve().name
     lead = "; ".join(outcome.sentences) or "No method is compared with random search yet."
+    searches = "1 search" if settings.seeds == 1 else f"{settings.seeds} searches"
     about = (
-        f"Study of {settings.what}: {counted(settings.seeds, 'search')} a method, trainings of "
+        f"Study of {settings.what}: {searches} a method, trainings of "
         f"{counted(settings.short_epochs, 'epoch')} to choose by, "
         f"{counted(settings.finals, 'final training')} of "
         f"{counted(settings.final_epochs, 'epoch')}"

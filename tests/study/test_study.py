@@ -153,6 +153,7 @@ def test_status_and_report_of_a_study(finished, capsys):
     assert main(["study", "report", str(out)]) == 0
     assert str(out / runs.REPORT) in capsys.readouterr().out
     page = (out / runs.REPORT).read_text()
+    assert ": 2 searches a method, trainings of" in page
     assert "trainings of 1 epoch to choose by, 2 final trainings of 6 epochs" in page
     assert "3 random architectures by --random" in page and "at unequal cost" in page
 
