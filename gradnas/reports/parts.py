@@ -89,6 +89,9 @@ th, td { padding: 3px 16px 3px 0; border-bottom: 1px solid #e9edf1; text-align: 
 vertical-align: top;
   overflow-wrap: anywhere; }
 th { font-weight: 400; color: #52606d; white-space: nowrap; }
+/* Of many columns none gets so narrow that its words are cut. */
+table.wide th { white-space: normal; }
+table.wide th, table.wide td { overflow-wrap: break-word; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 28px; }
 .pair h3 { margin-top: 0; }
 .pair table, table.wide, table.commands { width: 100%; }
