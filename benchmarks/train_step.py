@@ -7,8 +7,9 @@
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
 of medians of CPU seconds (of wall seconds on CUDA). `saved` is what autograd keeps at its peak (not
-known inside a compiled graph). Data and augmentation are on the device: a step is crop, flip,
-cutout, normalise, forward, backward, SGD.
+known inside a compiled graph). Freed memory stays with the process for all variants, as in `gradnas
+train`; with `--return-memory` the C library gives it back, as in a loop of one's own. Data and
+augmentation are on the device: a step is crop, flip, cutout, normalise, forward, backward, SGD.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -27,7 +29,7 @@ from gradnas import Chain, Genotype
 from gradnas.data import ImageData, MemorySplit
 from gradnas.families.cells.recipes import cifar10_eval
 from gradnas.families.chains.recipes import proxyless_cifar10_eval
-from gradnas.memory import MIB, SavedTensors
+from gradnas.memory import MIB, SavedTensors, freed_memory_kept
 from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.images.training import ImageTraining
 
@@ -104,8 +106,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:3])
+    parser.add_argument("--return-memory", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    with nullcontext() if options.return_memory else freed_memory_kept():
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """All variants in turns, and their table."""
     device = torch.device(options.device)
     config = configuration(options)
     data = images(options.batch)
@@ -140,7 +149,8 @@ def main(arguments: list[str]) -> None:
         f"{options.genotype}, C{options.channels}, {options.cells} cells, auxiliary head, drop path"
     )
     print(
-        f"{options.chain or cells}, batch {options.batch}, {name}, torch {torch.__version__}; "
+        f"{options.chain or cells}, batch {options.batch}, {name}, torch {torch.__version__}, "
+        f"freed memory {'returned' if options.return_memory else 'kept'}; "
         f"seconds are min / median / max of n = {options.repeats}\n"
     )
     print("| variant | CPU s | wall s | ratio | saved MiB |\n|---|---|---|---|---|")

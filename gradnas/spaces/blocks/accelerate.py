@@ -14,27 +14,33 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
+from gradnas.spaces.blocks.cell import fits, run_cell
 from gradnas.spaces.blocks.kernels import Last
 from gradnas.spaces.blocks.recognise import (
+    Cell,
+    Replaced,
     Run,
+    cell_of,
     is_known_sequence,
     pool_stride,
     reduction_of,
+    reduction_weights,
     runs_of,
 )
 from gradnas.spaces.blocks.run import pooled, run_stages
 from gradnas.spaces.cells.conv_network import ConvCellNetwork, drop_path, kept_paths
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
+from gradnas.spaces.chains.mbconv_network import MBConv, Residual
 from gradnas.spaces.hooks import has_hooks
 from gradnas.spaces.native import is_transformed
 from gradnas.spaces.operations import FactorizedReduce
 
-# (id and version of a map, stride) -> the map, and its pool
-Pools = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
+# (id and version of a map, stride) -> the map, and its pool; with stride 0 itself, as it left the
+# cell that read it last
+Shared = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
 
 
 def accelerate(network: nn.Module) -> Accelerated:
@@ -75,7 +81,7 @@ class Accelerated:
         """Within, whatever calls the network, or a part of it, has the kernels."""
         replaced = []
         cells = []
-        pools: Pools = {}
+        shared: Shared = {}
         try:
             for module in self.network.modules():
                 forward: Any = None
@@ -85,12 +91,15 @@ class Accelerated:
                     forward = _in_sequence
                 elif type(module) is FactorizedReduce:
                     forward = _in_reduction
+                elif type(module) is Residual:
+                    forward = _in_residual
                 elif type(module) is ConvCellNetwork and "_added" not in module.__dict__:
-                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, pools)
+                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, shared)
                     cells.append(module)
+                    forward = functools.partial(_in_cell, shared)
                 if forward is not None:
                     # Not by an assignment, which registers what is assigned.
-                    module.__dict__["forward"] = functools.partial(forward, module)
+                    module.__dict__["forward"] = Replaced(forward, module)
                     replaced.append(module)
             yield
         finally:
@@ -98,7 +107,7 @@ class Accelerated:
                 del module.__dict__["forward"]
             for module in cells:
                 del module.__dict__["_added"]
-            pools.clear()
+            shared.clear()
 
     def __repr__(self) -> str:
         lines = []
@@ -179,17 +188,77 @@ def _in_reduction(module: FactorizedReduce, x: Any) -> Any:
         run = reduction_of(module)
     y = None
     if run is not None:
-        even, odd, *affine = run.weights
-        # Each fills its own channels from its own pixels.
-        pixels = even.shape[1]
-        both = [F.pad(even, (0, 0, 0, 0, 0, pixels)), F.pad(odd, (0, 0, 0, 0, pixels, 0))]
-        y = _computed(run, (torch.cat(both), *affine), x)
+        y = _computed(run, reduction_weights(run), x)
     return FactorizedReduce.forward(module, x) if y is None else y
+
+
+def _in_residual(module: Residual, x: Any) -> Any:
+    """A block of a chain with its shortcut."""
+    operation = module.operation
+    forward = operation.__dict__.get("forward")
+    is_known = type(operation) is MBConv and (forward is None or type(forward) is Replaced)
+    if module.shortcut and is_known and not has_hooks(operation) and not _is_followed():
+        layers: tuple[nn.Module, ...] = tuple(operation._modules.values())  # type: ignore[assignment]
+        runs = runs_of(layers)
+        if len(runs) == 1 and runs[0].last - runs[0].first == len(layers):
+            y = _computed(runs[0], runs[0].weights, x, shortcut=True)
+            if y is not None:
+                return y
+    return Residual.forward(module, x)
+
+
+def _in_cell(
+    shared: Shared,
+    cell: ConvCellNetwork,
+    before: Any,
+    last: Any,
+    drop_probability: float | Tensor = 0.0,
+) -> Any:
+    """A cell, as a whole where all of it is known."""
+    y = None
+    if type(before) is Tensor and type(last) is Tensor and last.is_cpu and not _is_followed():
+        known = cell_of(cell)
+        if known is not None and fits(known.plan, before, last, known.weights):
+            y = _whole_cell(shared, cell, known, before, last, drop_probability)
+    return ConvCellNetwork.forward(cell, before, last, drop_probability) if y is None else y
+
+
+def _whole_cell(
+    shared: Shared,
+    cell: ConvCellNetwork,
+    known: Cell,
+    before: Tensor,
+    last: Tensor,
+    drop_probability: float | Tensor,
+) -> Tensor:
+    is_dropping = cell.training and (isinstance(drop_probability, Tensor) or drop_probability > 0.0)
+    factors: list[Tensor | None] = []
+    for operation in cell.operations:
+        is_dropped = is_dropping and type(operation) is not nn.Identity
+        factors.append(kept_paths(last, drop_probability).flatten() if is_dropped else None)
+    _, before = shared.get(_place(before, 0), (before, before))
+    y, again, statistics = run_cell(known.plan, factors, before, last, known.weights)
+    if not last.is_inference():
+        shared[_place(last, 0)] = (last, again)
+    _keep(known.norms, statistics)
+    return y
+
+
+def _place(x: Tensor, stride: int) -> tuple[int, int, int]:
+    return id(x), -1 if x.is_inference() else x._version, stride
+
+
+def _keep(norms: Sequence[nn.BatchNorm2d], statistics: Sequence[Tensor]) -> None:
+    """What every BatchNorm saw goes into its running statistics."""
+    updates: Updates = []
+    for norm, kept_2C in zip(norms, statistics, strict=True):
+        updates.append(Update(norm, *kept_2C.unbind()))
+    update_running_statistics(updates)
 
 
 def _added_in_cell(
     cell: ConvCellNetwork,
-    pools: Pools,
+    shared: Shared,
     total: Tensor | None,
     k: int,
     x: Tensor,
@@ -198,13 +267,15 @@ def _added_in_cell(
     """An operation of a cell, its dropped paths and the sum of the node, as one."""
     operation = cell.operations[k]
     if type(operation) is nn.MaxPool2d and not cell.is_own(k) and not _is_followed():
-        y = _pooled(operation, x, pools)
+        y = _pooled(operation, x, shared)
         if y is not None:
             if drop_probability is not None:
                 y = drop_path(y, drop_probability)
             return y if total is None else total + y
     layers = tuple(operation._modules.values())
+    forward = operation.__dict__.get("forward")
     is_known = type(operation) is nn.Sequential and not has_hooks(operation) and not cell.is_own(k)
+    is_known = is_known and (forward is None or type(forward) is Replaced)
     # On another device nothing is drawn here: it has random numbers of its own.
     if is_known and x.is_cpu and not _is_followed():
         runs = runs_of(layers)  # type: ignore[arg-type]
@@ -220,18 +291,18 @@ def _added_in_cell(
     return ConvCellNetwork._added(cell, total, k, x, drop_probability)
 
 
-def _pooled(operation: nn.MaxPool2d, x: Tensor, pools: Pools) -> Tensor | None:
+def _pooled(operation: nn.MaxPool2d, x: Tensor, shared: Shared) -> Tensor | None:
     """The pool of a state of a cell, computed once for all operations that take it."""
     stride = pool_stride(operation)
     if stride is None or type(x) is not Tensor or x.is_inference():
         return None
-    place = (id(x), x._version, stride)
-    if place not in pools:
+    place = _place(x, stride)
+    if place not in shared:
         y = pooled(x, stride)
         if y is None:
             return None
-        pools[place] = (x, y)  # with x, so that nothing else gets its place
-    return pools[place][1]
+        shared[place] = (x, y)  # with x, so that nothing else gets its place
+    return shared[place][1]
 
 
 def _computed(
@@ -240,23 +311,23 @@ def _computed(
     x: Any,
     factor_B: Tensor | None = None,
     other: Tensor | None = None,
+    shortcut: bool = False,
 ) -> Tensor | None:
     """The output of a run, whose BatchNorms keep what they saw; None where it has to be called.
 
     Args:
         factor_B: what the output is multiplied by.
         other: what is added then.
+        shortcut: whether x is.
     """
     if type(x) is not Tensor:
         return None
-    computed = run_stages(run.stages, Last(run.last_act, factor_B), x, weights, other)
+    last = Last(run.last_act, factor_B)
+    computed = run_stages(run.stages, last, x, weights, other, shortcut)
     if computed is None:
         return None
     y, statistics = computed
-    updates: Updates = []
-    for norm, (mean_C, var_C) in zip(run.norms, statistics, strict=True):
-        updates.append(Update(norm, mean_C, var_C))
-    update_running_statistics(updates)
+    _keep(run.norms, statistics)
     return y
 
 

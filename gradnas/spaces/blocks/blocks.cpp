@@ -4,6 +4,7 @@
 // A stage is: scale and shift (of the BatchNorm before it), activation, depthwise convolution, pointwise convolution; each
 // may be missing. A stride without a depthwise convolution is a factorized reduction (`halved`). A few images at a time stay in the second-level cache from the first of these to the last.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -83,6 +84,13 @@ struct Ahead {
   }
 };
 
+// sums += v, number by number
+static inline void add(double* sums, V v) {
+  T flat[L];
+  store(flat, v);
+  for (i64 l = 0; l < L; l++) sums[l] += flat[l];
+}
+
 static inline i64 rounded(i64 n) { return (n + L - 1) / L * L; }
 
 // Scratch on the border of a cache line, of zeros where it is new. It is kept from call to call, one for each thread and
@@ -132,9 +140,21 @@ static inline V gate(V v, V grad, i64 act) {  // the derivative at v, times grad
   return grad;
 }
 
+// Memory on the border of a cache line, as whole vectors are read from it.
+template <typename N> struct Aligned {
+  typedef N value_type;
+  Aligned() = default;
+  template <typename M> Aligned(const Aligned<M>&) {}
+  N* allocate(size_t n) { return (N*)::operator new(n * sizeof(N), std::align_val_t(64)); }
+  void deallocate(N* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+  template <typename M> bool operator==(const Aligned<M>&) const { return true; }
+  template <typename M> bool operator!=(const Aligned<M>&) const { return false; }
+};
+typedef std::vector<T, Aligned<T>> Numbers;
+
 // Vectors of channels, filled up with zeros to whole vectors.
-static std::vector<T> padded(const T* v, i64 C) {
-  std::vector<T> out(rounded(C), T(0));
+static Numbers padded(const T* v, i64 C) {
+  Numbers out(rounded(C), T(0));
   if (v) std::copy(v, v + C, out.begin());
   return out;
 }
@@ -207,7 +227,7 @@ static void correlate_rows(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 s
         acc[ky * K + kx] += d * load(p + (ky * D * Wp + kx * D) * L);
     }
   }
-  for (int t = 0; t < NY * K; t++) for (i64 l = 0; l < L; l++) sums[t * L + l] += acc[t][l];
+  for (int t = 0; t < NY * K; t++) add(sums + t * L, acc[t]);
 }
 
 template <int K, int D, int S>
@@ -342,6 +362,8 @@ static void keep(i64 P, i64 C, const T* from, i64 ld, T* z, Moments& moments) {
 struct Size {
   i64 B, H, W, I, O, S, K, D, pad, Wp, Hp, Ho, Wo, ldi, ldo, vectors, images;
   i64 halved = 0;  // the width of a map whose even and odd pixels are read side by side
+  // of a full convolution of few channels: its input, whose patches of pixels are read as one pixel
+  struct { i64 H, W, C, S, K; } patch = {0, 0, 0, 0, 0};
   Size(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) : B(B), H(H), W(W), I(I), O(O), S(S), K(K), D(D) {
     pad = K ? D * (K / 2) : 0;
     Wp = W + 2 * pad; Hp = H + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
@@ -353,7 +375,7 @@ struct Size {
 };
 
 // weights (I, K, K) of whole vectors of channels, as they are and turned by half a turn
-static void taps(const Size& z, const T* weight, std::vector<T>& straight, std::vector<T>& turned) {
+static void taps(const Size& z, const T* weight, Numbers& straight, Numbers& turned) {
   const i64 kk = z.K * z.K;
   straight.assign(z.ldi * kk, T(0));
   turned.assign(z.ldi * kk, T(0));
@@ -405,6 +427,27 @@ static void enter_halves(const Size& z, i64 first, i64 count, const T* x, i64 ac
   }
 }
 
+// ---- patches of K x K pixels of all channels, side by side ----
+
+static void enter_patches(const Size& z, i64 first, i64 count, const T* x, T* d) {
+  const auto& from = z.patch;
+  const i64 Ho = (from.H - 1) / from.S + 1, Wo = (from.W - 1) / from.S + 1, run = from.K * from.C;
+  for (i64 p = 0; p < count; p++) {
+    const i64 at = first + p, row = at / Wo, b = row / Ho;
+    const i64 top = row % Ho * from.S - from.K / 2, left = at % Wo * from.S - from.K / 2;
+    const i64 begin = std::max<i64>(0, -left), end = std::min(from.K, from.W - left);
+    T* to = d + p * z.ldi;
+    for (i64 k = 0; k < from.K; k++, to += run) {
+      const i64 h = top + k;
+      if (h < 0 || h >= from.H) { std::fill(to, to + run, T(0)); continue; }
+      const T* line = x + ((b * from.H + h) * from.W + left) * from.C;
+      for (i64 i = 0; i < begin * from.C; i++) to[i] = 0;
+      for (i64 i = begin * from.C; i < end * from.C; i++) to[i] = line[i];
+      for (i64 i = end * from.C; i < run; i++) to[i] = 0;
+    }
+  }
+}
+
 static void leave_halves(const Size& z, i64 first, i64 count, const T* x, i64 act, const T* gd, T* gx) {
   const i64 C = z.I / 2, Wo = z.halved / 2;
   for (i64 p = 0; p < count; p++) {
@@ -421,10 +464,11 @@ static void leave_halves(const Size& z, i64 first, i64 count, const T* x, i64 ac
   }
 }
 
-static void forward(const Size& z, const T* x, const T* scale_, const T* shift_, i64 act, const T* depthwise,
-    const T* pointwise, T* out, double* mean, double* var, int threads) {
-  std::vector<T> straight, turned, M;
-  const std::vector<T> scale = padded(scale_, z.I), shift = padded(shift_, z.I);
+static void forward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
+    const T* gamma, const T* beta, double eps, T* out, T* norm, T* kept, int threads) {
+  const T *scale_ = norm_x, *shift_ = norm_x ? norm_x + z.I : 0;
+  Numbers straight, turned, M;
+  const Numbers scale = padded(scale_, z.I), shift = padded(shift_, z.I);
   const T *a = scale_ ? scale.data() : 0, *s = shift.data();
   if (z.K) taps(z, depthwise, straight, turned);
   if (pointwise) {
@@ -443,11 +487,12 @@ static void forward(const Size& z, const T* x, const T* scale_, const T* shift_,
         const i64 n = std::min(BLOCK, P - p);
         const T* from = d.p + p * z.ldi;
         if (z.halved) { enter_halves(z, b + p, n, x, act, d.p); from = d.p; }
+        else if (z.patch.K) { enter_patches(z, b + p, n, x, d.p); from = d.p; }
         else if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
         if (pointwise) {
           Ahead ahead;  // where the outcome goes, and what comes next
           ahead.add(out + (b * per + p) * z.O, n * z.O);
-          if (!z.K) { if (!z.halved) ahead.add(x + (b * per + p + n) * z.I, n * z.I); }
+          if (!z.K) { if (!z.halved && !z.patch.K) ahead.add(x + (b * per + p + n) * z.I, n * z.I); }
           else if (b + z.images < last) ahead.add(x + ((b + z.images) * z.H * z.W + p * z.S * z.S) * z.I, n * z.S * z.S * z.I);
           product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo, ahead);
           from = y.p;
@@ -460,46 +505,78 @@ static void forward(const Size& z, const T* x, const T* scale_, const T* shift_,
     moments[0].add(moments[t].count, moments[t].mean.data(), moments[t].squares.data(), 0, z.O);
     moments[0].count += moments[t].count;
   }
-  for (i64 o = 0; o < z.O; o++) { mean[o] = moments[0].mean[o]; var[o] = moments[0].squares[o] / moments[0].count; }
+  const double count = moments[0].count;
+  for (i64 o = 0; o < z.O; o++) {
+    const double mean = moments[0].mean[o], inverse = 1 / std::sqrt(moments[0].squares[o] / count + eps);
+    const T rounded_scale = T(gamma ? inverse * gamma[o] : inverse);
+    norm[o] = rounded_scale;
+    // From the rounded scale: what is computed is scale z + shift, whose mean should be beta.
+    norm[z.O + o] = T((beta ? double(beta[o]) : 0.0) - mean * rounded_scale);
+    norm[2 * z.O + o] = T(mean);
+    norm[3 * z.O + o] = T(inverse);
+    kept[o] = T(mean);
+    kept[z.O + o] = T(moments[0].squares[o] / (count - 1));
+  }
 }
 
 // What the gradient of a BatchNorm's input is made of, for each channel: y = scale z + shift, (z - mean) inverse is
 // normalised; m1 and m2 are the means of the gradient and of its product with the normalised value.
-struct Norm { std::vector<T> scale, shift, mean, inverse, m1, m2; };
+struct Norm { Numbers scale, shift, mean, inverse, m1, m2; };
 
-static Norm norm_of(i64 C, const T* n, const T* means) {  // (scale, shift, mean, inverse), each (C,); (m1, m2)
-  return Norm{padded(n, C), padded(n + C, C), padded(n + 2 * C, C), padded(n + 3 * C, C),
-              padded(means, C), padded(means ? means + C : 0, C)};
+// n holds (scale, shift, mean, inverse), each (C,); sums those of which m1 and m2 are the means over `pixels`
+static Norm norm_of(i64 C, const T* n, const double* sums = 0, double pixels = 1) {
+  Norm found{padded(n, C), padded(n + C, C), padded(n + 2 * C, C), padded(n + 3 * C, C), padded(0, C), padded(0, C)};
+  if (sums) for (i64 c = 0; c < C; c++) { found.m1[c] = T(sums[c] / pixels); found.m2[c] = T(sums[C + c] / pixels); }
+  return found;
 }
 
 static void spread(i64 Ho, i64 Wo, i64 S, i64 Wp, const T* g, i64 ld, T* to) {
   for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) store(to + (h * Wp + w) * S * L, load(g + (h * Wo + w) * ld));
 }
 
+// Where a piece of pixels ends that begins at `first`: at `last`, or before it with its image where images have factors.
+static inline i64 at_most(i64 first, i64 last, const T* factor, i64 per_image) {
+  return factor ? std::min(last, (first / per_image + 1) * per_image) : last;
+}
+
 // g (P, ld) = the gradient before a BatchNorm, of P pixels from `at` on
 static void cross_norm(i64 P, i64 C, i64 ld, i64 at, const T* z, const Norm& norm, i64 act, const T* factor, i64 per_image,
     const T* grad, i64 ldg, T* g) {
-  for (i64 first = 0; first < P; first += BLOCK) for (i64 c = 0; c < C; c += L) {
-    const Part part(C - c);
-    const i64 last = std::min(P, first + BLOCK);
-    const V scale = load(&norm.scale[c]), shift = load(&norm.shift[c]), mean = load(&norm.mean[c]);
-    const V inverse = load(&norm.inverse[c]), m1 = load(&norm.m1[c]), m2 = load(&norm.m2[c]);
-    for (i64 p = first; p < last; p++) {
-      const V v = load(z + (at + p) * C + c, part);
-      V e = load(grad + (at + p) * ldg + c, part);
-      if (act) e = gate(v * scale + shift, e, act);
-      if (factor) e *= factor[(at + p) / per_image];
-      store(g + p * ld + c, scale * ((e - m1) - (v - mean) * inverse * m2));
+  for (i64 first = 0, last; first < P; first = last) {
+    last = at_most(at + first, std::min(at + P, at + first + BLOCK), factor, per_image) - at;
+    const T share = factor ? factor[(at + first) / per_image] : T(1);
+    for (i64 c = 0; c < C; c += L) {
+      const Part part(C - c);
+      const V scale = load(&norm.scale[c]), shift = load(&norm.shift[c]), mean = load(&norm.mean[c]);
+      const V inverse = load(&norm.inverse[c]), m1 = load(&norm.m1[c]), m2 = load(&norm.m2[c]);
+      for (i64 p = first; p < last; p++) {
+        const V v = load(z + (at + p) * C + c, part);
+        V e = load(grad + (at + p) * ldg + c, part);
+        if (act) e = gate(v * scale + shift, e, act);
+        e *= share;
+        store(g + p * ld + c, scale * ((e - m1) - (v - mean) * inverse * m2));
+      }
     }
   }
 }
 
-// gx = the gradient `inside` after the activation's derivative, of L channels, or the first n of them; and its sums
-static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 act, const T* inside, i64 step, T* gx,
-    double* s1, double* s2) {
+// What other operations give to the gradient of the same map: `base`, whose pixels are ld from each other, and, with
+// `more`, what the gradient holds.
+struct Others { const T* base; i64 ld; bool more; };
+
+// gx = the gradient `inside` after the activation's derivative, of L channels, or the first n of them, and others; its
+// sums, without what gx held
+static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 act, const T* inside, i64 step,
+    const Others& others, i64 at, T* gx, double* s1, double* s2) {
   const Part part(n);
+  const T* base = others.base ? others.base + at * others.ld + c : 0;
   if (!norm) {
-    for (i64 p = 0; p < P; p++) store(gx + p * C, gate(load(x + p * C, part), load(inside + p * step), act), part);
+    for (i64 p = 0; p < P; p++) {
+      V e = gate(load(x + p * C, part), load(inside + p * step), act);
+      if (base) e += load(base + p * others.ld, part);
+      if (others.more) e += load(gx + p * C, part);
+      store(gx + p * C, e, part);
+    }
     return;
   }
   const V scale = load(&norm->scale[c]), shift = load(&norm->shift[c]), mean = load(&norm->mean[c]), inverse = load(&norm->inverse[c]);
@@ -508,23 +585,26 @@ static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 
     V sum = {}, sum_normal = {};
     for (i64 p = first; p < last; p++) {
       const V value = load(x + p * C, part);
-      const V e = gate(value * scale + shift, load(inside + p * step), act);
-      store(gx + p * C, e, part);
+      V e = gate(value * scale + shift, load(inside + p * step), act);
+      if (base) e += load(base + p * others.ld, part);
       sum += e;
       sum_normal += e * ((value - mean) * inverse);
+      if (others.more) e += load(gx + p * C, part);
+      store(gx + p * C, e, part);
     }
-    for (i64 l = 0; l < L; l++) { s1[c + l] += sum[l]; s2[c + l] += sum_normal[l]; }
+    add(s1 + c, sum);
+    add(s2 + c, sum_normal);
   }
 }
 
 static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
-    const T* out, const T* norm_z, const T* means_z, i64 act_z, const T* factor, i64 per_image, const T* grad, i64 ldg,
-    T* gx, T* gdepthwise, T* gpointwise, double* sums_x, int threads) {
+    const T* out, const T* norm_z, const double* sums_z, i64 act_z, const T* factor, i64 per_image, const T* grad, i64 ldg,
+    const Others& others, T* gx, T* gdepthwise, T* gpointwise, double* sums_x, int threads) {
   const i64 kk = z.K * z.K, per = z.Ho * z.Wo;
-  std::vector<T> straight, turned, M;
-  const Norm nz = norm_of(z.O, norm_z, means_z);
+  Numbers straight, turned, M;
+  const Norm nz = norm_of(z.O, norm_z, sums_z, double(z.B * per));
   Norm nx;
-  if (norm_x) nx = norm_of(z.I, norm_x, 0);
+  if (norm_x) nx = norm_of(z.I, norm_x);
   const T *a = norm_x ? nx.scale.data() : 0, *s = norm_x ? nx.shift.data() : 0;
   if (z.K) taps(z, depthwise, straight, turned);
   const bool inner = gx || gdepthwise;  // whether the gradient of what enters the pointwise convolution is needed
@@ -549,6 +629,7 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
       const bool recompute = pointwise && gpointwise;
       if (z.K && (recompute || inner)) enter(z, b, count, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
       else if (z.halved && recompute) enter_halves(z, b, P, x, act, d.p);
+      else if (z.patch.K && recompute) enter_patches(z, b, P, x, d.p);
       else if (!z.K && recompute) enter_pixels(P, z.I, z.ldi, x + b * per * z.I, a, s, act, d.p);
       const bool more = b + z.images < last && !z.halved;
       const i64 next = (b + z.images) * per;
@@ -589,8 +670,8 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
           step = L;
         }
         if (!gx) continue;
-        const i64 first = (b + k) * z.H * z.W * z.I + c;
-        leave(pixels, z.I, n, c, x + first, norm_x ? &nx : 0, act, inside, step, gx + first, s1, s2);
+        const i64 at = (b + k) * z.H * z.W, first = at * z.I + c;
+        leave(pixels, z.I, n, c, x + first, norm_x ? &nx : 0, act, inside, step, others, at, gx + first, s1, s2);
       }
     }
   }
@@ -607,6 +688,11 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
 
 // Without a depthwise convolution pixels are taken as they come, in pieces that stay in the cache.
 static Size size_of(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) {
+  if (K && !D) {
+    Size patches(B * ((H - 1) / S + 1) * ((W - 1) / S + 1), 1, 1, K * K * I, O, 1, 0, 1);
+    patches.patch = {H, W, I, S, K};
+    return patches;
+  }
   if (K) return Size(B, H, W, I, O, S, K, D);
   if (S == 1) return Size(B * H * W, 1, 1, I, O, 1, 0, 1);
   Size halves(B * (H / 2) * (W / 2), 1, 1, 2 * I, O, 1, 0, 1);
@@ -629,6 +715,92 @@ static inline V largest(const T* x, const Window& a, i64 W, i64 C, Part part) {
   return top;
 }
 
+// ---- what leaves the last BatchNorms, and how its gradient comes back ----
+
+template <int N> static void combined(i64 P, i64 C, i64 per_image, const T* const* z, const i64* ld, const T* const* norms,
+    const i64* acts, const T* const* factors, T* y, i64 ldy, int threads) {
+  Numbers scales[N], shifts[N];
+  const T* any = 0;  // a factor, if there is one
+  for (int k = 0; k < N; k++) {
+    if (norms[k]) { scales[k] = padded(norms[k], C); shifts[k] = padded(norms[k] + C, C); }
+    else { scales[k].assign(rounded(C), T(1)); shifts[k].assign(rounded(C), T(0)); }
+    if (factors[k]) any = factors[k];
+  }
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    const i64 end = P * (thread + 1) / threads;
+    for (i64 first = P * thread / threads, last; first < end; first = last) {
+      last = at_most(first, std::min(end, first + BLOCK), any, per_image);
+      T share[N];
+      for (int k = 0; k < N; k++) share[k] = factors[k] ? factors[k][first / per_image] : T(1);
+      for (i64 c = 0; c < C; c += L) {
+        const Part part(C - c);
+        V a[N], b[N];
+        const T* from[N];  // and more that no store can change
+        i64 step[N], act[N];
+        UNROLL for (int k = 0; k < N; k++) {
+          a[k] = load(&scales[k][c]); b[k] = load(&shifts[k][c]);
+          from[k] = z[k] + c; step[k] = ld[k]; act[k] = acts[k];
+        }
+        for (i64 p = first; p < last; p++) {
+          V sum = {};
+          UNROLL for (int k = 0; k < N; k++) {
+            const V v = activate(load(from[k] + p * step[k], part) * a[k] + b[k], act[k]) * share[k];
+            sum = k ? sum + v : v;
+          }
+          store(y + p * ldy + c, sum, part);
+        }
+      }
+    }
+  }
+}
+
+template <int N> static void summed(i64 P, i64 C, i64 per_image, const T* const* z, const T* const* norms, const i64* acts,
+    const T* const* factors, const T* grad, i64 ldg, double* sums, int threads) {
+  Norm n[N];
+  const T* any = 0;
+  for (int k = 0; k < N; k++) {
+    n[k] = norm_of(C, norms[k]);
+    if (factors[k]) any = factors[k];
+  }
+  const i64 ld = rounded(C);
+  std::vector<double> parts(threads * N * 2 * ld, 0.0);
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    double* own = &parts[thread * N * 2 * ld];
+    const i64 end = P * (thread + 1) / threads;
+    for (i64 first = P * thread / threads, last; first < end; first = last) {
+      last = at_most(first, std::min(end, first + SHORT), any, per_image);
+      T share[N];
+      for (int k = 0; k < N; k++) share[k] = factors[k] ? factors[k][first / per_image] : T(1);
+      for (i64 c = 0; c < C; c += L) {
+        const Part part(C - c);
+        V sum[N], normal[N], scale[N], shift[N], mean[N], inverse[N];
+        UNROLL for (int k = 0; k < N; k++) {
+          sum[k] = normal[k] = V{};
+          scale[k] = load(&n[k].scale[c]); shift[k] = load(&n[k].shift[c]);
+          mean[k] = load(&n[k].mean[c]); inverse[k] = load(&n[k].inverse[c]);
+        }
+        for (i64 p = first; p < last; p++) {
+          const V g = load(grad + p * ldg + c, part);
+          UNROLL for (int k = 0; k < N; k++) {
+            const V v = load(z[k] + p * C + c, part);
+            const V e = (acts[k] ? gate(v * scale[k] + shift[k], g, acts[k]) : g) * share[k];
+            sum[k] += e;
+            normal[k] += e * ((v - mean[k]) * inverse[k]);
+          }
+        }
+        UNROLL for (int k = 0; k < N; k++) { add(own + 2 * k * ld + c, sum[k]); add(own + (2 * k + 1) * ld + c, normal[k]); }
+      }
+    }
+  }
+  for (i64 i = 0; i < 2 * N; i++) for (i64 c = 0; c < C; c++) {
+    double sum = 0;
+    for (i64 t = 0; t < threads; t++) sum += parts[(t * 2 * N + i) * ld + c];
+    sums[i * C + c] = sum;
+  }
+}
+
 extern "C" {
 void pool(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, T* y, i64 threads) {
   const i64 Ho = (H - 1) / S + 1, Wo = (W - 1) / S + 1;
@@ -642,13 +814,14 @@ void pool(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, T* y, i64 threads) {
   }
 }
 
-void pool_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* grad, T* gx, i64 threads) {
+// with `more` what gx holds stays in the sum
+void pool_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* grad, i64 more, T* gx, i64 threads) {
   const i64 Ho = (H - 1) / S + 1, Wo = (W - 1) / S + 1;
   #pragma omp parallel for num_threads(int(threads)) schedule(static)
   for (i64 b = 0; b < B; b++) {
     const T* xb = x + b * H * W * C;
     T* to = gx + b * H * W * C;
-    std::memset(to, 0, H * W * C * sizeof(T));
+    if (!more) std::memset(to, 0, H * W * C * sizeof(T));
     for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) {
       const Window a = window(h, w, H, W, S);
       for (i64 c = 0; c < C; c += L) {
@@ -668,70 +841,36 @@ void pool_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* grad,
   }
 }
 
-void stage_forward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* scale, const T* shift,
-    i64 act, const T* depthwise, const T* pointwise, T* z, double* mean, double* var, i64 threads) {
-  forward(size_of(B, H, W, I, O, S, K, D), x, scale, shift, act, depthwise, pointwise, z, mean, var, int(threads));
+void stage_forward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* norm_x,
+    i64 act, const T* depthwise, const T* pointwise, const T* gamma, const T* beta, double eps, T* z, T* norm, T* kept, i64 threads) {
+  forward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, gamma, beta, eps, z, norm, kept, int(threads));
 }
 
 void stage_backward(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D, const T* x, const T* norm_x, i64 act,
-    const T* depthwise, const T* pointwise, const T* z, const T* norm_z, const T* means_z, i64 act_z, const T* factor, const T* grad, i64 ldg,
-    T* gx, T* gdepthwise, T* gpointwise, double* sums_x, i64 threads) {
-  backward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, z, norm_z, means_z, act_z, factor, ((H - 1) / S + 1) * ((W - 1) / S + 1),
-           grad, ldg, gx, gdepthwise, gpointwise, sums_x, int(threads));
+    const T* depthwise, const T* pointwise, const T* z, const T* norm_z, const double* sums_z, i64 act_z, const T* factor, const T* grad, i64 ldg,
+    const T* base, i64 ldb, i64 more, T* gx, T* gdepthwise, T* gpointwise, T* gbeta_gamma, double* sums_x, i64 threads) {
+  for (i64 i = 0; i < 2 * O; i++) gbeta_gamma[i] = T(sums_z[i]);
+  backward(size_of(B, H, W, I, O, S, K, D), x, norm_x, act, depthwise, pointwise, z, norm_z, sums_z, act_z, factor, ((H - 1) / S + 1) * ((W - 1) / S + 1),
+           grad, ldg, Others{base, ldb, more != 0}, gx, gdepthwise, gpointwise, sums_x, int(threads));
 }
 
-// y = factor[image] * act(scale z + shift) + other; without a factor 1, without another 0
-void apply(i64 P, i64 C, const T* z, const T* scale_, const T* shift_, i64 act, const T* factor, i64 per_image,
-    const T* other, T* y, i64 threads) {
-  const std::vector<T> scale = padded(scale_, C), shift = padded(shift_, C);
-  const i64 blocks = (P + BLOCK - 1) / BLOCK;
-  #pragma omp parallel for num_threads(int(threads)) schedule(static)
-  for (i64 block = 0; block < blocks; block++) for (i64 c = 0; c < C; c += L) {
-    const Part part(C - c);
-    const i64 last = std::min(P, (block + 1) * BLOCK);
-    const V a = load(&scale[c]), b = load(&shift[c]);
-    for (i64 p = block * BLOCK; p < last; p++) {
-      V v = activate(load(z + p * C + c, part) * a + b, act);
-      if (factor) v *= factor[p / per_image];
-      if (other) v += load(other + p * C + c, part);
-      store(y + p * C + c, v, part);
-    }
+// y (P, C), whose pixels are ldy from each other, = sum over terms of factor[image] * act(scale z + shift). A term has no
+// scale and shift where norms[k] is null, factor 1 where factors[k] is; its pixels are ld[k] from each other.
+void combine(i64 P, i64 C, i64 per_image, i64 num, const T* const* z, const i64* ld, const T* const* norms, const i64* acts,
+    const T* const* factors, T* y, i64 ldy, i64 threads) {
+  switch (num) {
+    case 1: return combined<1>(P, C, per_image, z, ld, norms, acts, factors, y, ldy, int(threads));
+    case 2: return combined<2>(P, C, per_image, z, ld, norms, acts, factors, y, ldy, int(threads));
+    case 3: return combined<3>(P, C, per_image, z, ld, norms, acts, factors, y, ldy, int(threads));
+    default: return combined<4>(P, C, per_image, z, ld, norms, acts, factors, y, ldy, int(threads));
   }
 }
 
-// sums (2, C) over pixels: of the gradient of the BatchNorm's output, and of its product with the normalised value
-void gradient_sums(i64 P, i64 C, const T* z, const T* norm, i64 act, const T* factor, i64 per_image, const T* grad, i64 ldg, double* sums, i64 threads) {
-  const Norm n = norm_of(C, norm, 0);
-  const i64 chunk = SHORT;
-  const i64 ld = rounded(C);
-  std::vector<double> parts(threads * 2 * ld, 0.0);
-  #pragma omp parallel for num_threads(int(threads)) schedule(static)
-  for (i64 thread = 0; thread < threads; thread++) {
-    double *s1 = &parts[thread * 2 * ld], *s2 = s1 + ld;
-    const i64 last = P * (thread + 1) / threads;
-    for (i64 first = P * thread / threads; first < last; first += chunk) {
-      const i64 end = std::min(first + chunk, last);
-      for (i64 c = 0; c < C; c += L) {
-        const Part count(C - c);
-        const V scale = load(&n.scale[c]), shift = load(&n.shift[c]), mean = load(&n.mean[c]), inverse = load(&n.inverse[c]);
-        V sum[2] = {V{}, V{}}, normal[2] = {V{}, V{}};
-        for (i64 p = first; p < end; p++) {
-          const V v = load(z + p * C + c, count);
-          V e = load(grad + p * ldg + c, count);
-          if (act) e = gate(v * scale + shift, e, act);
-          if (factor) e *= factor[p / per_image];
-          sum[p & 1] += e;
-          normal[p & 1] += e * ((v - mean) * inverse);
-        }
-        const V all = sum[0] + sum[1], all_normal = normal[0] + normal[1];
-        for (i64 l = 0; l < L; l++) { s1[c + l] += all[l]; s2[c + l] += all_normal[l]; }
-      }
-    }
-  }
-  for (i64 i = 0; i < 2; i++) for (i64 c = 0; c < C; c++) {
-    double sum = 0;
-    for (i64 t = 0; t < threads; t++) sum += parts[(t * 2 + i) * ld + c];
-    sums[i * C + c] = sum;
-  }
+// sums (num, 2, C) over pixels, for each of one or two terms that share a gradient: of the gradient of the BatchNorm's
+// output, and of its product with the normalised value
+void gradient_sums(i64 P, i64 C, i64 per_image, i64 num, const T* const* z, const T* const* norms, const i64* acts,
+    const T* const* factors, const T* grad, i64 ldg, double* sums, i64 threads) {
+  if (num == 1) return summed<1>(P, C, per_image, z, norms, acts, factors, grad, ldg, sums, int(threads));
+  summed<2>(P, C, per_image, z, norms, acts, factors, grad, ldg, sums, int(threads));
 }
 }

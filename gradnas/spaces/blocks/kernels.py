@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from gradnas.spaces.native import address, library
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
 
+MOST_FULL_CHANNELS = 4  # of the input of a full convolution
+MOST_TERMS = 4  # of a sum that is computed at once
 KERNEL_WIDTHS = (3, 5, 7)  # those that are compiled
 DILATIONS = (1, 2)
 STRIDES = (1, 2)
@@ -45,6 +48,9 @@ class Stage(NamedTuple):
             no BatchNorm before it.
         pointwise: whether there is a pointwise convolution.
         affine: whether the BatchNorm has scale and shift.
+        full: whether the one convolution is a full one, of `width` and `stride`: of few channels,
+            for a first stage whose input needs no gradient. It counts as pointwise, with the
+            weight `(O, I, K, K)`, and there is nothing before it.
     """
 
     act: int
@@ -54,6 +60,22 @@ class Stage(NamedTuple):
     pointwise: bool
     affine: bool
     eps: float
+    full: bool = False
+
+
+class Weights(NamedTuple):
+    """Of one stage; None for what it does not have.
+
+    Attributes:
+        depthwise: `(I, 1, K, K)`.
+        pointwise: `(O, I, 1, 1)`; of a full convolution `(O, I, K, K)`, in channels-last memory.
+        scale, shift: of the BatchNorm, `(O,)`.
+    """
+
+    depthwise: Tensor | None
+    pointwise: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
 
 
 class Last(NamedTuple):
@@ -61,6 +83,37 @@ class Last(NamedTuple):
 
     act: int = NONE
     factor_B: Tensor | None = None
+
+
+NOTHING = Last()
+
+
+class Term(NamedTuple):
+    """One of the terms of a sum: `factor * act(scale map + shift)`.
+
+    Attributes:
+        norm_4C: of the BatchNorm before: scale, shift, mean, 1 / sqrt(variance + eps); None
+            without one.
+    """
+
+    map_BCHW: Tensor
+    norm_4C: Tensor | None = None
+    last: Last = NOTHING
+
+
+class Others(NamedTuple):
+    """What other operations give to the gradient of the same map.
+
+    Attributes:
+        base: is added; `pixel_step` says how it lies.
+        into: a gradient so far, in channels-last memory, to which all is added.
+    """
+
+    base: Tensor | None = None
+    into: Tensor | None = None
+
+
+NO_OTHERS = Others()
 
 
 def is_halving(stage: Stage) -> bool:
@@ -95,65 +148,72 @@ class Kernels:
         stage: Stage,
         x_BIHW: Tensor,
         norm_4I: Tensor | None,
-        depthwise: Tensor | None,
-        pointwise: Tensor | None,
+        weights: Weights,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What enters the BatchNorm, `(B, O, H, W)`, with its mean and variance, `(O,)` in float64.
+        """What enters the BatchNorm, `(B, O, H, W)`, its norm, `(4, O)`, and what it keeps.
+
+        That is `(2, O)`: mean and variance, with the number of pixels less one below.
 
         Args:
             norm_4I: of the BatchNorm before: scale, shift, mean, 1 / sqrt(variance + eps).
-            depthwise: `(I, 1, K, K)`.
-            pointwise: `(O, I, 1, 1)`.
+            weights: side by side.
         """
-        sizes, size_z = self._sizes(stage, x_BIHW, pointwise)
+        _, _, scale, shift = weights
+        sizes, size_z = self._sizes(stage, x_BIHW, weights.pointwise)
         z_BOHW = self.new_map(size_z)
-        mean_O = _float64(size_z[1])
-        var_O = _float64(size_z[1])
-        scale = shift = None
-        if norm_4I is not None:
-            scale, shift, _, _ = norm_4I.unbind()
+        outputs = size_z[1]
+        norm_4O = torch.empty((4, outputs), dtype=self._dtype, device="cpu")
+        kept_2O = torch.empty((2, outputs), dtype=self._dtype, device="cpu")
         channels = x_BIHW.shape[1]
         self._call(
             "stage_forward",
             *sizes,
             self._map(x_BIHW),
-            self._plain(scale, (channels,)),
-            self._plain(shift, (channels,)),
+            self._plain(norm_4I, (4, channels)),
             stage.act,
-            *self._weights(stage, channels, depthwise, pointwise),
-            _pointer(z_BOHW.data_ptr()),
-            _pointer(mean_O.data_ptr()),
-            _pointer(var_O.data_ptr()),
+            *self._weights(stage, channels, weights),
+            self._plain(scale, (outputs,)),
+            self._plain(shift, (outputs,)),
+            ctypes.c_double(stage.eps),
+            *(_own(t) for t in (z_BOHW, norm_4O, kept_2O)),
         )
-        return z_BOHW, mean_O, var_O
+        return z_BOHW, norm_4O, kept_2O
 
     def stage_backward(
         self,
         stage: Stage,
         x_BIHW: Tensor,
         norm_4I: Tensor | None,
-        depthwise: Tensor | None,
-        pointwise: Tensor | None,
+        weights: Weights,
         z_BOHW: Tensor,
         norm_4O: Tensor,
-        means_2O: Tensor,
+        sums_2O: Tensor,
         last: Last,
         grad_BOHW: Tensor,
         needs: tuple[bool, bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of x (before its activation), of both weights, and `gradient_sums` of x's.
+        others: Others = NO_OTHERS,
+    ) -> tuple[Tensor | None, Weights, Tensor | None]:
+        """Gradients of x (before its activation), of the weights, and `gradient_sums` of x's.
 
         Args:
-            means_2O: `gradient_sums` of z, divided by the number of pixels.
+            sums_2O: `gradient_sums` of z.
             last: what is after z's BatchNorm, which the gradient has not crossed yet.
             grad_BOHW: of what left z's BatchNorm or `last`; `pixel_step` says how it lies.
-            needs: which of the first three are wanted. Without the first there are no sums.
+            needs: which are wanted: of x and of both convolutions. Without the first there are no
+                sums.
+            others: what is added to the gradient of x; its `base` is in the sums, and what `into`
+                holds is not.
         """
-        sizes, size_z = self._sizes(stage, x_BIHW, pointwise)
+        sizes, size_z = self._sizes(stage, x_BIHW, weights.pointwise)
         channels = x_BIHW.shape[1]
-        grad_x = self.new_map(tuple(x_BIHW.shape)) if needs[0] else None
-        grad_depthwise = self._new(depthwise) if needs[1] else None
-        grad_pointwise = self._new(pointwise) if needs[2] else None
+        size_x = tuple(x_BIHW.shape)
+        base, into = others
+        if stage.full or is_halving(stage):
+            assert base is None and into is None and not (stage.full and needs[0])
+        grad_x = (self.new_map(size_x) if into is None else into) if needs[0] else None
+        grad_depthwise = self._new(weights.depthwise) if needs[1] else None
+        grad_pointwise = self._new(weights.pointwise) if needs[2] else None
+        grad_2O = torch.empty((2, size_z[1]), dtype=self._dtype, device="cpu")  # of shift and scale
         sums_2I = _float64(2, channels) if needs[0] and norm_4I is not None else None
         self._call(
             "stage_backward",
@@ -161,56 +221,75 @@ class Kernels:
             self._map(x_BIHW),
             self._plain(norm_4I, (4, channels)),
             stage.act,
-            *self._weights(stage, channels, depthwise, pointwise),
+            *self._weights(stage, channels, weights),
             self._map(z_BOHW, size_z),
             self._plain(norm_4O, (4, size_z[1])),
-            self._plain(means_2O, (2, size_z[1])),
+            self._sums(sums_2O, size_z[1]),
             last.act,
             self._plain(last.factor_B, (size_z[0],)),
             *self._grad(grad_BOHW, size_z),
-            *(_own(t) for t in (grad_x, grad_depthwise, grad_pointwise, sums_2I)),
+            *((None, 0) if base is None else self._grad(base, size_x)),
+            into is not None,
+            None if grad_x is None else self._map(grad_x, size_x),
+            *(_own(t) for t in (grad_depthwise, grad_pointwise, grad_2O, sums_2I)),
         )
-        return grad_x, grad_depthwise, grad_pointwise, sums_2I
+        shift, scale = grad_2O.unbind()
+        return grad_x, Weights(grad_depthwise, grad_pointwise, scale, shift), sums_2I
 
-    def apply(
-        self, z_BCHW: Tensor, norm_4C: Tensor, last: Last, other_BCHW: Tensor | None = None
-    ) -> Tensor:
-        """`factor * act(scale z + shift) + other`."""
-        B, C, H, W = z_BCHW.shape
-        size = tuple(z_BCHW.shape)
-        y_BCHW = self.new_map(size)
-        scale, shift, _, _ = norm_4C.unbind()
-        self._call(
-            "apply",
-            B * H * W,
-            C,
-            self._map(z_BCHW),
-            *(self._plain(t, (C,)) for t in (scale, shift)),
-            last.act,
-            self._plain(last.factor_B, (B,)),
-            H * W,
-            None if other_BCHW is None else self._map(other_BCHW, size),
-            _pointer(y_BCHW.data_ptr()),
-        )
+    def combine(self, terms: Sequence[Term], out_BCHW: Tensor | None = None) -> Tensor:
+        """The sum of terms of one size.
+
+        Args:
+            out_BCHW: where it is written; `pixel_step` says how it lies.
+        """
+        size = tuple(terms[0].map_BCHW.shape)
+        B, C, H, W = size
+        y_BCHW = self.new_map(size) if out_BCHW is None else out_BCHW
+        rest = list(terms)
+        while rest:
+            some = rest[:MOST_TERMS]
+            rest = rest[MOST_TERMS:]
+            maps = [self._grad(term.map_BCHW, size) for term in some]
+            self._call(
+                "combine",
+                B * H * W,
+                C,
+                H * W,
+                len(some),
+                _pointers([place for place, _ in maps]),
+                _integers([step for _, step in maps]),
+                _pointers([self._plain(term.norm_4C, (4, C)) for term in some]),
+                _integers([term.last.act for term in some]),
+                _pointers([self._plain(term.last.factor_B, (B,)) for term in some]),
+                *self._grad(y_BCHW, size),
+            )
+            if rest:
+                rest.insert(0, Term(y_BCHW))  # every number is read before it is written
         return y_BCHW
 
-    def gradient_sums(self, z_BCHW: Tensor, norm_4C: Tensor, last: Last, grad: Tensor) -> Tensor:
-        """Sums over pixels, `(2, C)` in float64: of the gradient, and of it times normalised z."""
-        B, C, H, W = z_BCHW.shape
-        sums_2C = _float64(2, C)
+    def gradient_sums(self, terms: Sequence[Term], grad: Tensor) -> list[Tensor]:
+        """Sums over pixels, `(2, C)` in float64: of the gradient, and of it times normalised z.
+
+        Of one or two terms with a BatchNorm whose sum has this gradient, for each.
+        """
+        assert 1 <= len(terms) <= 2
+        size = tuple(grad.shape)
+        B, C, H, W = size
+        sums_N2C = _float64(len(terms), 2, C)
         self._call(
             "gradient_sums",
             B * H * W,
             C,
-            self._map(z_BCHW),
-            self._plain(norm_4C, (4, C)),
-            last.act,
-            self._plain(last.factor_B, (B,)),
             H * W,
-            *self._grad(grad, tuple(z_BCHW.shape)),
-            _pointer(sums_2C.data_ptr()),
+            len(terms),
+            _pointers([self._map(term.map_BCHW, size) for term in terms]),
+            _pointers([self._plain(term.norm_4C, (4, C)) for term in terms]),
+            _integers([term.last.act for term in terms]),
+            _pointers([self._plain(term.last.factor_B, (B,)) for term in terms]),
+            *self._grad(grad, size),
+            _pointer(sums_N2C.data_ptr()),
         )
-        return sums_2C
+        return list(sums_N2C.unbind())
 
     def pool(self, x_BCHW: Tensor, stride: int) -> Tensor:
         """The largest of 3x3 pixels, with a border of one."""
@@ -220,14 +299,21 @@ class Kernels:
         self._call("pool", B, H, W, C, stride, self._map(x_BCHW), written)
         return y_BCHW
 
-    def pool_backward(self, x_BCHW: Tensor, stride: int, grad: Tensor) -> Tensor:
-        """Gradient of `pool`; it goes to the first of the largest."""
+    def pool_backward(
+        self, x_BCHW: Tensor, stride: int, grad: Tensor, into: Tensor | None = None
+    ) -> Tensor:
+        """Gradient of `pool`; it goes to the first of the largest.
+
+        Args:
+            into: a gradient of x so far, to which it is added.
+        """
         B, C, H, W = x_BCHW.shape
+        size_x = tuple(x_BCHW.shape)
         size = (B, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
-        grad_x = self.new_map(tuple(x_BCHW.shape))
+        grad_x = self.new_map(size_x) if into is None else into
         read = (self._map(x_BCHW), self._map(grad, size))
-        written = _pointer(grad_x.data_ptr())
-        self._call("pool_backward", B, H, W, C, stride, *read, written)
+        written = self._map(grad_x, size_x)
+        self._call("pool_backward", B, H, W, C, stride, *read, into is not None, written)
         return grad_x
 
     def new_map(self, size: tuple[int, ...]) -> Tensor:
@@ -249,16 +335,25 @@ class Kernels:
             assert stage.pointwise and H % 2 == 0 and W % 2 == 0
         outputs = channels if pointwise is None else pointwise.shape[0]
         size_z = (B, outputs, (H - 1) // stage.stride + 1, (W - 1) // stage.stride + 1)
-        sizes = (B, H, W, channels, outputs, stage.stride, stage.width, stage.dilation)
+        dilation = 0 if stage.full else stage.dilation
+        sizes = (B, H, W, channels, outputs, stage.stride, stage.width, dilation)
         return sizes, size_z
 
     def _weights(
-        self, stage: Stage, channels: int, depthwise: Tensor | None, pointwise: Tensor | None
+        self, stage: Stage, channels: int, weights: Weights
     ) -> list[ctypes.c_void_p | None]:
-        assert (depthwise is None) == (stage.width == 0)
-        assert (pointwise is None) == (not stage.pointwise)
+        depthwise, pointwise, _, _ = weights
         width = stage.width
+        assert (depthwise is None) == (width == 0 or stage.full)
+        assert (pointwise is None) == (not stage.pointwise)
         outputs = 0 if pointwise is None else pointwise.shape[0]
+        if stage.full:
+            assert stage.act == NONE
+            layout = torch.channels_last  # a patch has the channels of a pixel together
+            weight = address(
+                "weights", pointwise, self._dtype, (outputs, channels, width, width), layout
+            )
+            return [None, _pointer(weight)]
         inputs = 2 * channels if is_halving(stage) else channels
         return [
             self._plain(depthwise, (channels, 1, width, width)),
@@ -269,21 +364,26 @@ class Kernels:
         size = tuple(x.shape) if size is None else size
         return _pointer(address("a map", x, self._dtype, size, torch.channels_last))
 
+    def _sums(self, sums: Tensor, channels: int) -> ctypes.c_void_p:
+        return _pointer(address("sums", sums, torch.float64, (2, channels)))
+
     def _plain(self, t: Tensor | None, shape: tuple[int, ...]) -> ctypes.c_void_p | None:
         if t is None:
             return None
         return _pointer(address("a vector or weights", t, self._dtype, shape))
 
     def _grad(self, grad: Tensor, size: tuple[int, ...]) -> tuple[ctypes.c_void_p, int]:
-        """Where a gradient lies, and how far its pixels are from each other."""
+        """Where a map or its gradient lies, and how far its pixels are from each other."""
         step = pixel_step(grad)
         if step is None or grad.dtype != self._dtype or grad.shape != size or not grad.is_cpu:
-            raise ValueError(f"a kernel needs a gradient as {self._dtype} of the shape {size}")
+            what = f"a map or a gradient as {self._dtype} of the shape {size}"
+            raise ValueError(f"a kernel needs {what}")
         return _pointer(grad.data_ptr()), step
 
     def _new(self, like: Tensor | None) -> Tensor:
         assert like is not None
-        return torch.empty(like.shape, dtype=self._dtype, device="cpu")
+        layout = torch.preserve_format  # a full convolution's is in channels-last memory
+        return torch.empty_like(like, dtype=self._dtype, device="cpu", memory_format=layout)
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Arguments are integers, and addresses as ctypes has them; None is a null pointer."""
@@ -322,6 +422,14 @@ def _float64(*shape: int) -> Tensor:
 
 
 _pointer = ctypes.c_void_p
+
+
+def _pointers(places: Sequence[ctypes.c_void_p | None]) -> Any:
+    return (ctypes.c_void_p * len(places))(*[None if p is None else p.value for p in places])
+
+
+def _integers(numbers: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
 def _own(t: Tensor | None) -> ctypes.c_void_p | None:

@@ -9,15 +9,20 @@ is called. All of it is looked up in every pass, as users change modules wheneve
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradnas.spaces.blocks.cell import Operation, Plan
 from gradnas.spaces.blocks.kernels import (
     DILATIONS,
     KERNEL_WIDTHS,
+    MOST_FULL_CHANNELS,
     NONE,
     RELU,
     RELU6,
@@ -25,7 +30,13 @@ from gradnas.spaces.blocks.kernels import (
     Stage,
 )
 from gradnas.spaces.cells.builtin import is_called_plainly
+from gradnas.spaces.cells.conv_network import ConvCellNetwork
+from gradnas.spaces.hooks import has_hooks
 from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce
+
+
+class Replaced(functools.partial):
+    """A `forward` that `accelerate` put in the place of a class's own."""
 
 
 class Run(NamedTuple):
@@ -78,6 +89,10 @@ def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
         depthwise = _depthwise(layers, at, channels)
         at += depthwise is not None
         pointwise = _pointwise(layers, at, _outputs(depthwise, channels))
+        full = None
+        if not stages and act == NONE and depthwise is None and pointwise is None:
+            full = _full(layers, at)
+            pointwise = full
         at += pointwise is not None
         norm = _norm(layers, at, _outputs(pointwise, _outputs(depthwise, channels)))
         has_convolution = depthwise is not None or pointwise is not None
@@ -95,11 +110,22 @@ def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
             weights += [norm.weight, norm.bias]
         norms.append(norm)
         channels = norm.num_features
-        width = 0 if depthwise is None else depthwise.kernel_size[0]
-        stride = 1 if depthwise is None else depthwise.stride[0]
-        dilation = 1 if depthwise is None else depthwise.dilation[0]
-        has_pointwise = pointwise is not None
-        stages.append(Stage(act, width, stride, dilation, has_pointwise, affine, norm.eps))
+        wide = depthwise if full is None else full
+        width = 0 if wide is None else wide.kernel_size[0]
+        stride = 1 if wide is None else wide.stride[0]
+        dilation = 1 if wide is None else wide.dilation[0]
+        stages.append(
+            Stage(
+                act,
+                width,
+                stride,
+                dilation,
+                pointwise is not None,
+                affine,
+                norm.eps,
+                full is not None,
+            )
+        )
         last = at + 1
     if not stages:
         return None
@@ -123,6 +149,98 @@ def reduction_of(module: nn.Module) -> Run | None:
         weights += [norm.weight, norm.bias]
     stage = Stage(RELU, 0, 2, 1, True, affine, norm.eps)
     return Run(0, 1, (stage,), NONE, tuple(weights), (norm,))
+
+
+def reduction_weights(run: Run) -> list[Tensor]:
+    """The weights of a factorized reduction as its kernel has them."""
+    even, odd, *affine = run.weights
+    # Each fills its own channels from its own pixels.
+    pixels = even.shape[1]
+    both = [F.pad(even, (0, 0, 0, 0, 0, pixels)), F.pad(odd, (0, 0, 0, 0, pixels, 0))]
+    return [torch.cat(both), *affine]
+
+
+class Cell(NamedTuple):
+    """A cell that is computed as a whole; weights and norms are those of all runs, in order."""
+
+    plan: Plan
+    weights: list[Tensor]
+    norms: list[nn.BatchNorm2d]
+
+
+def cell_of(cell: ConvCellNetwork) -> Cell | None:
+    """What a cell computes, if all of it is known."""
+    found = Cell(Plan((((), 0), ((), 0)), (), cell.concat, cell._channels), [], [])
+    is_concatenated_once = len(set(cell.concat)) == len(cell.concat) and min(cell.concat) >= 2
+    if cell.drops_nodes or not is_concatenated_once:
+        return None
+    inputs = []
+    for module in (cell.preprocess0, cell.preprocess1):
+        run = _whole_run(module)
+        if run is None:
+            return None
+        inputs.append(_added_to(found, module, run))
+    nodes = []
+    first = 0
+    for count in cell.inputs_per_node:
+        node = []
+        for k in range(first, first + count):
+            operation = _operation(found, cell, k)
+            if operation is None:
+                return None
+            node.append(operation)
+        nodes.append(tuple(node))
+        first += count
+    plan = found.plan._replace(inputs=(inputs[0], inputs[1]), nodes=tuple(nodes))
+    return found._replace(plan=plan)
+
+
+def _operation(found: Cell, cell: ConvCellNetwork, k: int) -> Operation | None:
+    module = cell.operations[k]
+    source = cell.predecessors[k]
+    stride = cell._strides[k]
+    if cell.is_own(k):
+        return None
+    if type(module) is nn.Identity:
+        is_known = stride == 1 and is_called_plainly(module)
+        return Operation(source, "identity") if is_known else None
+    if type(module) is nn.MaxPool2d:
+        is_known = pool_stride(module) == stride
+        return Operation(source, "maximum", stride=stride) if is_known else None
+    run = _whole_run(module)
+    if run is None:
+        return None
+    whole_stride = 1
+    for stage in run.stages:
+        whole_stride *= stage.stride
+    if whole_stride != stride:
+        return None
+    stages, count = _added_to(found, module, run)
+    return Operation(source, "run", stages, num_weights=count)
+
+
+def _whole_run(module: nn.Module) -> Run | None:
+    """The run that a module of a cell is, if it is one run and nothing else."""
+    forward = module.__dict__.get("forward")
+    if has_hooks(module) or not (forward is None or type(forward) is Replaced):
+        return None
+    if type(module) is FactorizedReduce:
+        return reduction_of(module)
+    if type(module) is not nn.Sequential:
+        return None
+    layers: tuple[nn.Module, ...] = tuple(module._modules.values())  # type: ignore[assignment]
+    run = _run_from(layers, 0) if layers else None
+    if run is None or run.last != len(layers) or run.last_act != NONE or run.stages[0].full:
+        return None
+    return run
+
+
+def _added_to(found: Cell, module: nn.Module, run: Run) -> tuple[tuple[Stage, ...], int]:
+    is_reduction = type(module) is FactorizedReduce
+    weights = reduction_weights(run) if is_reduction else list(run.weights)
+    found.weights.extend(weights)
+    found.norms.extend(run.norms)
+    return run.stages, len(weights)
 
 
 _POOL = itemgetter("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
@@ -204,6 +322,27 @@ def _pointwise(layers: Sequence[nn.Module], at: int, channels: int | None) -> nn
     if not _has_weight_alone(layer, (outputs, inputs, 1, 1)):
         return None
     return layer if inputs == (channels or inputs) else None
+
+
+def _full(layers: Sequence[nn.Module], at: int) -> nn.Conv2d | None:
+    """A full convolution of an image's channels, as stems have it."""
+    if at >= len(layers):
+        return None
+    layer = layers[at]
+    if type(layer) is not nn.Conv2d:
+        return None
+    stride, padding, dilation, groups, mode, inputs, outputs = _CONVOLUTION(layer.__dict__)
+    width = layer.kernel_size[0]
+    if width not in KERNEL_WIDTHS or inputs > MOST_FULL_CHANNELS:
+        return None
+    if not _has_weight_alone(layer, (outputs, inputs, width, width)):
+        return None
+    step = stride[0]
+    border = width // 2
+    settings = (stride, padding, dilation, groups, mode)
+    has_kernel = step in STRIDES
+    wanted = ((step, step), (border, border), (1, 1), 1, "zeros")
+    return layer if has_kernel and settings == wanted else None
 
 
 _KEPT = ("running_mean", "running_var", "num_batches_tracked")

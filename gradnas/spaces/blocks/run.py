@@ -16,11 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.blocks.kernels import (
+    NO_OTHERS,
     NONE,
     RELU,
     Kernels,
     Last,
+    Others,
     Stage,
+    Term,
+    Weights,
     is_halving,
     kernels,
     pixel_step,
@@ -30,29 +34,22 @@ from gradnas.spaces.native import differentiable, has_memory
 Stages = tuple[Stage, ...]
 
 
-class Weights(NamedTuple):
-    """Of one stage; None for what it does not have."""
-
-    depthwise: Tensor | None
-    pointwise: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
-
-
 def run_stages(
     stages: Stages,
     last: Last,
     x_BCHW: Tensor,
     weights: Sequence[Tensor],
     other_BCHW: Tensor | None = None,
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
-    """The output, and for each BatchNorm mean and variance as it keeps them, in float64.
+    shortcut: bool = False,
+) -> tuple[Tensor, list[Tensor]] | None:
+    """The output, and for each BatchNorm mean and variance as it keeps them, `(2, C)`.
 
     None where there are no kernels for these tensors, or a BatchNorm sees a single pixel.
 
     Args:
         weights: of all stages, in the order of `Weights`, without what is missing.
         other_BCHW: is added to the output.
+        shortcut: whether the input is added to the output.
     """
     more = [t for t in (last.factor_B, other_BCHW) if t is not None]
     if x_BCHW.ndim != 4 or not has_memory(x_BCHW, *weights, *more):
@@ -61,27 +58,42 @@ def run_stages(
     if any(t.dtype != dtype for t in (*weights, *more)) or kernels(dtype) is None:
         return None
     B, C, H, W = x_BCHW.shape
-    if _channels(stages[0], weights) != C:  # for torch to refuse
+    if num_inputs(stages, weights) != C:  # for torch to refuse
         return None
-    for stage in stages:
-        H = (H - 1) // stage.stride + 1
-        W = (W - 1) // stage.stride + 1
+    if stages[0].full and x_BCHW.requires_grad:
+        return None
+    H, W = size_after(stages, H, W)
     if B * H * W == 1:  # for torch to refuse
         return None
+    size = (B, num_outputs(stages, weights), H, W)
+    if shortcut and x_BCHW.shape != size:
+        return None
     if other_BCHW is not None:
-        size = (B, num_outputs(stages, weights), H, W)
         if other_BCHW.shape != size:
             return None
-        other_BCHW = _channels_last(other_BCHW)
+        other_BCHW = channels_last(other_BCHW)
     # Before the operation, so that autograd sees a copy that is made here.
-    x_BCHW = _channels_last(x_BCHW)
-    y_BCHW, *statistics = _Run.apply(stages, last, other_BCHW, x_BCHW, *weights)
-    return y_BCHW, list(zip(statistics[::2], statistics[1::2], strict=True))
+    x_BCHW = channels_last(x_BCHW)
+    y_BCHW, *statistics = _Run.apply(stages, last, shortcut, other_BCHW, x_BCHW, *weights)
+    return y_BCHW, statistics
+
+
+def size_after(stages: Stages, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the map that leaves them."""
+    for stage in stages:
+        height = (height - 1) // stage.stride + 1
+        width = (width - 1) // stage.stride + 1
+    return height, width
+
+
+def num_inputs(stages: Stages, weights: Sequence[Tensor]) -> int:
+    """Channels of the input."""
+    return _channels(stages[0], weights)
 
 
 def _channels(stage: Stage, weights: Sequence[Tensor]) -> int:
     """How many a stage reads."""
-    if stage.width:
+    if stage.width and not stage.full:
         return weights[0].shape[0]
     return weights[0].shape[1] // (2 if is_halving(stage) else 1)
 
@@ -91,7 +103,7 @@ def by_stage(stages: Stages, weights: Sequence[Tensor]) -> list[Weights]:
     remaining = iter(weights)
     found = []
     for stage in stages:
-        depthwise = next(remaining) if stage.width else None
+        depthwise = next(remaining) if stage.width and not stage.full else None
         pointwise = next(remaining) if stage.pointwise else None
         scale = next(remaining) if stage.affine else None
         shift = next(remaining) if stage.affine else None
@@ -125,17 +137,111 @@ def plain_run(stages: Stages, last: Last, x_BCHW: Tensor, *weights: Tensor) -> t
             )
         if is_halving(stage):
             x_BCHW = torch.cat([x_BCHW[:, :, ::2, ::2], x_BCHW[:, :, 1::2, 1::2]], dim=1)
-        if w.pointwise is not None:
+        if stage.full:
+            x_BCHW = F.conv2d(x_BCHW, w.pointwise, None, stage.stride, stage.width // 2)
+        elif w.pointwise is not None:
             x_BCHW = F.conv2d(x_BCHW, w.pointwise)
         x_BCHW = F.batch_norm(x_BCHW, None, None, w.scale, w.shift, training=True, eps=stage.eps)
     y_BCHW = activate(x_BCHW, last.act)
     return (y_BCHW if last.factor_B is None else y_BCHW * last.factor_B.view(-1, 1, 1, 1),)
 
 
-class _Run(torch.autograd.Function):
-    """Arguments: stages, what is last, what is added, x, weights.
+class Computed(NamedTuple):
+    """What forward leaves of a run.
 
-    Gives the output, and two statistics for each stage.
+    Attributes:
+        maps: the input, and what enters each BatchNorm.
+        norms: `(4, C)` of each BatchNorm (`Term.norm_4C`).
+        statistics: mean and variance of each, as it keeps them, `(2, C)`.
+    """
+
+    maps: list[Tensor]
+    norms: list[Tensor]
+    statistics: list[Tensor]
+
+
+def forward_stages(
+    native: Kernels,
+    stages: Stages,
+    x_BCHW: Tensor,
+    weights: Sequence[Tensor],
+    norm_4C: Tensor | None = None,
+) -> Computed:
+    """Up to what enters the last BatchNorm.
+
+    Args:
+        norm_4C: of a BatchNorm before the first stage, which x has not crossed yet.
+    """
+    found = Computed([x_BCHW], [], [])
+    for stage, w in zip(stages, by_stage(stages, weights), strict=True):
+        z, norm_4C, kept_2C = native.stage(stage, found.maps[-1], norm_4C, _side_by_side(w))
+        found.maps.append(z)
+        found.norms.append(norm_4C)
+        found.statistics.append(kept_2C)
+    return found
+
+
+class Gradients(NamedTuple):
+    """Of a run: of x, of all weights (None where not wanted), and `gradient_sums` of x's."""
+
+    x_BCHW: Tensor | None
+    weights: list[Tensor | None]
+    sums_2C: Tensor | None
+
+
+def backward_stages(
+    native: Kernels,
+    stages: Stages,
+    maps: Sequence[Tensor],
+    norms: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    last: Last,
+    grad: Tensor,
+    sums_2C: Tensor,
+    needs: Sequence[bool],
+    norm_4C: Tensor | None = None,
+    others: Others = NO_OTHERS,
+) -> Gradients:
+    """Back to the input.
+
+    Args:
+        last: what follows the last BatchNorm, which the gradient has not crossed yet.
+        sums_2C: `gradient_sums` of the last BatchNorm.
+        needs: whether the gradient of the input is wanted, and that of each weight.
+        norm_4C: as in `forward_stages`.
+    """
+    by_number = by_stage(stages, weights)
+    needs_weights = _needs_by_stage(stages, needs[1:])
+    own_grads: list[Tensor | None] = []
+    reached: Tensor | None = grad
+    sums: Tensor | None = sums_2C
+    for number in reversed(range(len(stages))):
+        stage = stages[number]
+        assert reached is not None and sums is not None
+        w = _side_by_side(by_number[number])
+        reached, own, sums = native.stage_backward(
+            stage,
+            maps[number],
+            norms[number - 1] if number else norm_4C,
+            w,
+            maps[number + 1],
+            norms[number],
+            sums,
+            last if number == len(stages) - 1 else Last(),
+            reached,
+            # Below the first stage that has to go on nothing is asked for.
+            (number > 0 or needs[0], *needs_weights[number]),
+            NO_OTHERS if number else others,
+        )
+        own_grads = [g for t, g in zip(w, own, strict=True) if t is not None] + own_grads
+    asked = [g if need else None for g, need in zip(own_grads, needs[1:], strict=True)]
+    return Gradients(reached, asked, sums)
+
+
+class _Run(torch.autograd.Function):
+    """Arguments: stages, what is last, whether x is added, what is added, x, weights.
+
+    Gives the output, and what the BatchNorm of each stage keeps.
     """
 
     @staticmethod
@@ -143,94 +249,63 @@ class _Run(torch.autograd.Function):
         ctx: Any,
         stages: Stages,
         last: Last,
+        shortcut: bool,
         other_BCHW: Tensor | None,
         x_BCHW: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        native = _kernels(x_BCHW)
-        norm_4C: Tensor | None = None
-        maps = [x_BCHW]
-        norms = []
-        statistics = []
-        for stage, w in zip(stages, by_stage(stages, weights), strict=True):
-            depthwise, pointwise = _side_by_side(w)
-            z, mean_C, var_C = native.stage(stage, maps[-1], norm_4C, depthwise, pointwise)
-            pixels = z.numel() // z.shape[1]
-            norm_4C = _norm(mean_C, var_C, stage, w, x_BCHW.dtype)
-            maps.append(z)
-            norms.append(norm_4C)
-            statistics += [mean_C, var_C * (pixels / (pixels - 1))]  # as BatchNorm keeps it
-        assert norm_4C is not None
-        y_BCHW = native.apply(maps[-1], norm_4C, last, other_BCHW)
-        ctx.spec = (stages, last)
-        ctx.save_for_backward(*maps, *norms, *weights)
-        ctx.mark_non_differentiable(*statistics)
+        native = kernels_for(x_BCHW)
+        found = forward_stages(native, stages, x_BCHW, weights)
+        terms = [Term(found.maps[-1], found.norms[-1], last)]
+        if other_BCHW is not None:
+            terms.append(Term(other_BCHW))
+        if shortcut:
+            terms.append(Term(x_BCHW))
+        y_BCHW = native.combine(terms)
+        ctx.spec = (stages, last, shortcut)
+        ctx.save_for_backward(*found.maps, *found.norms, *weights)
+        ctx.mark_non_differentiable(*found.statistics)
         ctx.set_materialize_grads(False)
-        return y_BCHW, *statistics
+        return y_BCHW, *found.statistics
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         grad = grads[0]
-        stages, last = ctx.spec
+        stages, last, shortcut = ctx.spec
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
-        grad_other = grad if ctx.needs_input_grad[2] else None
+        grad_other = grad if ctx.needs_input_grad[3] else None
         num = len(stages)
         saved = ctx.saved_tensors
         maps, norms, weights = saved[: num + 1], saved[num + 1 : 2 * num + 1], saved[2 * num + 1 :]
-        needs = ctx.needs_input_grad[3:]
+        needs = ctx.needs_input_grad[4:]
         if torch.is_grad_enabled() or not has_memory(grad, *saved) or grad.dtype != maps[0].dtype:
-            plain = functools.partial(plain_run, stages, last)
+            plain = functools.partial(_plain_with_shortcut, stages, last, shortcut)
             found = differentiable(plain, (maps[0], *weights), needs, [grad])
-            return None, None, grad_other, *found
-        native = _kernels(grad)
+            return None, None, None, grad_other, *found
+        native = kernels_for(grad)
         if pixel_step(grad) is None:
-            grad = _channels_last(grad)
-        sums_2C: Tensor | None = native.gradient_sums(maps[-1], norms[-1], last, grad)
-        by_number = by_stage(stages, weights)
-        needs_weights = _needs_by_stage(stages, needs[1:])
-        own_grads: list[Tensor | None] = []
-        for number in reversed(range(num)):
-            stage = stages[number]
-            z = maps[number + 1]
-            assert grad is not None and sums_2C is not None
-            means_2C = (sums_2C / (z.numel() // z.shape[1])).to(z.dtype)
-            depthwise, pointwise = _side_by_side(by_number[number])
-            # Below the first stage that has to go on nothing is asked for.
-            goes_on = number > 0 or needs[0]
-            needs_own = needs_weights[number]
-            own: list[Tensor | None] = []
-            grad, grad_depthwise, grad_pointwise, sums_below = native.stage_backward(
-                stage,
-                maps[number],
-                norms[number - 1] if number else None,
-                depthwise,
-                pointwise,
-                z,
-                norms[number],
-                means_2C,
-                last if number == num - 1 else Last(),
-                grad,
-                (goes_on, *needs_own),
-            )
-            if stage.width:
-                own.append(grad_depthwise)
-            if stage.pointwise:
-                own.append(grad_pointwise)
-            if stage.affine:
-                shift_C, scale_C = sums_2C.to(z.dtype)
-                own += [scale_C, shift_C]
-            own_grads = own + own_grads
-            sums_2C = sums_below
-        asked = [g if need else None for g, need in zip(own_grads, needs[1:], strict=True)]
-        return None, None, grad_other, grad, *asked
+            grad = channels_last(grad)
+        (sums_2C,) = native.gradient_sums([Term(maps[-1], norms[-1], last)], grad)
+        others = Others(grad) if shortcut and needs[0] else NO_OTHERS
+        own = backward_stages(
+            native, stages, maps, norms, weights, last, grad, sums_2C, needs, others=others
+        )
+        return None, None, None, grad_other, own.x_BCHW, *own.weights
+
+
+def _plain_with_shortcut(
+    stages: Stages, last: Last, shortcut: bool, x_BCHW: Tensor, *weights: Tensor
+) -> tuple[Tensor]:
+    (y_BCHW,) = plain_run(stages, last, x_BCHW, *weights)
+    return (x_BCHW + y_BCHW if shortcut else y_BCHW,)
 
 
 def pooled(x_BCHW: Tensor, stride: int) -> Tensor | None:
     """The largest of 3x3 pixels; None where there are no kernels for this tensor."""
     if x_BCHW.ndim != 4 or not has_memory(x_BCHW) or kernels(x_BCHW.dtype) is None:
         return None
-    return _Pool.apply(stride, _channels_last(x_BCHW))
+    return _Pool.apply(stride, channels_last(x_BCHW))
 
 
 class _Pool(torch.autograd.Function):
@@ -240,7 +315,7 @@ class _Pool(torch.autograd.Function):
     def forward(ctx: Any, stride: int, x_BCHW: Tensor) -> Tensor:
         ctx.stride = stride
         ctx.save_for_backward(x_BCHW)
-        return _kernels(x_BCHW).pool(x_BCHW, stride)
+        return kernels_for(x_BCHW).pool(x_BCHW, stride)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
@@ -252,36 +327,33 @@ class _Pool(torch.autograd.Function):
                 return (F.max_pool2d(x_BCHW, 3, ctx.stride, 1),)
 
             return None, *differentiable(plain, (x_BCHW,), ctx.needs_input_grad[1:], grads)
-        return None, _kernels(grad).pool_backward(x_BCHW, ctx.stride, _channels_last(grad))
+        return None, kernels_for(grad).pool_backward(x_BCHW, ctx.stride, channels_last(grad))
 
 
-def _kernels(like: Tensor) -> Kernels:
+def kernels_for(like: Tensor) -> Kernels:
+    """The functions for its dtype, which the caller knows to be there."""
     native = kernels(like.dtype)
-    assert native is not None  # looked for by the caller
+    assert native is not None
     return native
 
 
-def _channels_last(x_BCHW: Tensor) -> Tensor:
+def channels_last(x_BCHW: Tensor) -> Tensor:
+    """The map in channels-last memory."""
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
-def _side_by_side(w: Weights) -> tuple[Tensor | None, Tensor | None]:
-    """Both weights as the kernels read them; a weight may lie in channels-last memory."""
-    depthwise = None if w.depthwise is None else w.depthwise.contiguous()
-    pointwise = None if w.pointwise is None else w.pointwise.contiguous()
-    return depthwise, pointwise
-
-
-def _norm(mean_C: Tensor, var_C: Tensor, stage: Stage, w: Weights, dtype: torch.dtype) -> Tensor:
-    """Scale, shift, mean and 1 / sqrt(variance + eps) of a BatchNorm, `(4, C)`."""
-    inverse_C = (var_C + stage.eps).rsqrt()
-    scale_C = inverse_C if w.scale is None else inverse_C * w.scale
-    scale_C = scale_C.to(dtype)
-    # From the rounded scale: the kernel computes scale z + shift, whose mean should be the shift.
-    shift_C = -mean_C * scale_C
-    if w.shift is not None:
-        shift_C = shift_C + w.shift
-    return torch.stack([scale_C, shift_C.to(dtype), mean_C.to(dtype), inverse_C.to(dtype)])
+def _side_by_side(w: Weights) -> Weights:
+    """As the kernels read them; a weight may lie in channels-last memory."""
+    depthwise, pointwise, scale, shift = w
+    if pointwise is not None:
+        is_full = pointwise.shape[2] > 1
+        layout = torch.channels_last if is_full else torch.contiguous_format
+        pointwise = pointwise.contiguous(memory_format=layout)
+    if depthwise is not None:
+        depthwise = depthwise.contiguous()
+    if scale is not None and shift is not None:
+        return Weights(depthwise, pointwise, scale.contiguous(), shift.contiguous())
+    return Weights(depthwise, pointwise, None, None)
 
 
 def _needs_by_stage(stages: Stages, needs: Sequence[bool]) -> list[tuple[bool, bool]]:
@@ -289,7 +361,7 @@ def _needs_by_stage(stages: Stages, needs: Sequence[bool]) -> list[tuple[bool, b
     remaining = iter(needs)
     found = []
     for stage in stages:
-        depthwise = next(remaining) if stage.width else False
+        depthwise = next(remaining) if stage.width and not stage.full else False
         pointwise = next(remaining) if stage.pointwise else False
         if stage.affine:
             next(remaining)
