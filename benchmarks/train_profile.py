@@ -52,7 +52,7 @@ def work_of(name: str, arguments: tuple[Any, ...]) -> tuple[str, float, float]:
     if name.startswith("stage_"):
         B, H, W, I, O, S, K, D = arguments[:8]  # noqa: E741
         is_full = K > 0 and D == 0
-        has_pointwise = arguments[13 if name == "stage_forward" else 12] is not None
+        has_pointwise = arguments[12] is not None
         inputs = 2 * I if K == 0 and S == 2 else I
         pixels = B * ((H - 1) // S + 1) * ((W - 1) // S + 1)
         operations = 2 * pixels * (I * K * K + (inputs * O if has_pointwise else 0))

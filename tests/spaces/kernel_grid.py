@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.blocks.kernels import Last, Stage
+from gradnas.spaces.blocks.kernels import RELU6, Last, Others, Stage, Term, Weights
+from gradnas.spaces.blocks.kernels import kernels as block_kernels
 from gradnas.spaces.blocks.run import plain_run, pooled, run_stages
 from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
@@ -200,6 +201,82 @@ def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -
                 same_roughly(a, b)
 
 
+def stems(dtype: torch.dtype) -> None:
+    """Full convolutions of few channels, of an input that needs no gradient."""
+    for (B, H, W), C, K, S in cases((*SIZES[1:], (3, 8, 7)), (1, 3, 4), (3, 5, 7), (1, 2)):
+        first = Stage(0, K, S, 1, True, True, 1e-5, full=True)
+        second = Stage(1, 0, 1, 1, True, True, 1e-5)
+        shapes = [(17, C, K, K), (17,), (17,), (5, 17, 1, 1), (5,), (5,)]
+        weights = [torch.randn(s, dtype=dtype).requires_grad_() for s in shapes]
+        x = new_map((B, C, H, W), dtype)
+        ran = run_stages((first, second), Last(), x, weights)
+        if ran is None:  # a single pixel
+            continue
+        expected = plain_run((first, second), Last(), x, *weights)[0]
+        same(ran[0].detach(), expected.detach(), dtype)
+        head = new_map(tuple(expected.shape), dtype)
+        found = torch.autograd.grad(ran[0], weights, head)
+        for a, b in zip(found, torch.autograd.grad(expected, weights, head), strict=True):
+            same_roughly(a, b)
+
+
+def joined(dtype: torch.dtype) -> None:
+    """Sums of several maps, and gradients that are added to what others gave."""
+    native = block_kernels(dtype)
+    assert native is not None
+    for (B, H, W), C, num in cases((*SIZES, (3, 9, 8)), (1, 16, 17, 40), (1, 2, 3, 4, 6)):
+        terms = []
+        expected = torch.zeros(B, C, H, W, dtype=torch.float64)
+        for k in range(num):
+            x = new_map((B, C + 3, H, W), dtype)[:, 1 : C + 1]
+            norm = torch.randn(4, C, dtype=dtype) if k % 2 == 0 else None
+            factor = torch.rand(B, dtype=dtype) if k % 3 == 0 else None
+            terms.append(Term(x, norm, Last(RELU6 if k == 1 else 0, factor)))
+            value = x.double()
+            if norm is not None:
+                value = value * norm[0].double().view(-1, 1, 1) + norm[1].double().view(-1, 1, 1)
+            value = value.clamp(0, 6) if k == 1 else value
+            expected += value if factor is None else value * factor.double().view(-1, 1, 1, 1)
+        same(native.combine(terms), expected, dtype)
+        wide = new_map((B, C + 7, H, W), dtype)
+        kept = wide.clone()
+        native.combine(terms, wide[:, 2 : C + 2])
+        same(wide[:, 2 : C + 2], expected, dtype)
+        assert torch.equal(wide[:, :2], kept[:, :2]) and torch.equal(
+            wide[:, C + 2 :], kept[:, C + 2 :]
+        )
+
+        grad = new_map((B, C + 2, H, W), dtype)[:, 2:]
+        z = [new_map((B, C, H, W), dtype) for _ in range(2)]
+        norm = torch.rand(4, C, dtype=dtype)
+        two = [Term(z[0], norm, Last(0, torch.rand(B, dtype=dtype))), Term(z[1], norm)]
+        for term, found in zip(two, native.gradient_sums(two, grad), strict=True):
+            same(found, native.gradient_sums([term], grad)[0], dtype)
+        for K in (0, 3):
+            stage = Stage(1, K, 1, 1, True, True, 1e-5)
+            shapes = (C, 1, K, K), (C, C, 1, 1)
+            depthwise = torch.randn(shapes[0], dtype=dtype) if K else None
+            weights = Weights(depthwise, torch.randn(shapes[1], dtype=dtype), norm[0], norm[1])
+            base = new_map((B, C + 1, H, W), dtype)[:, 1:]
+            into = new_map((B, C, H, W), dtype)
+            before = None if K else norm
+            arguments = (stage, z[0], before, weights, z[1], norm, torch.rand(2, C).double())
+            alone, _, sums = native.stage_backward(*arguments, Last(), grad, (True, bool(K), True))
+            together = alone.double() + base.double() + into.double()
+            found, _, more = native.stage_backward(
+                *arguments, Last(), grad, (True, bool(K), True), Others(base, into)
+            )
+            assert found is into
+            same(found, together, dtype)
+            if not K:
+                same(more[0], sums[0] + base.double().sum((0, 2, 3)), torch.float32)
+        for stride in (1, 2):
+            into = new_map((B, C, H, W), dtype)
+            head = new_map((B, C, (H - 1) // stride + 1, (W - 1) // stride + 1), dtype)
+            together = into.double() + native.pool_backward(z[0], stride, head).double()
+            same(native.pool_backward(z[0], stride, head, into), together, dtype)
+
+
 def same_roughly(found: Tensor, expected: Tensor) -> None:
     global checked
     checked += 1
@@ -276,7 +353,9 @@ if __name__ == "__main__":
         print(dtype, flush=True)
     # Of one dtype: the numbers of both are compared by test_accelerate.py.
     torch.set_num_threads(1)
-    stages(torch.float32)
+    for part in (stages, stems, joined):
+        part(torch.float32)
     torch.set_num_threads(2)
     stages(torch.float32, channels=(17,))
+    joined(torch.float32)
     print(checked, "results are right")

@@ -6,12 +6,15 @@ Legend: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import random
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,10 +22,14 @@ from torch.utils.checkpoint import checkpoint
 import gradnas
 from gradnas import Genotype
 from gradnas.spaces import ConvCell, MBConvChain
+from gradnas.spaces.blocks import accelerate as accelerating
 from gradnas.spaces.blocks import kernels as block_kernels
 from gradnas.spaces.blocks import run as runs
+from gradnas.spaces.blocks.cell import run_cell
+from gradnas.spaces.cells.conv_network import ConvCellNetwork
 from gradnas.spaces.chains.mbconv_network import MBConv
 from gradnas.spaces.native import compiler
+from gradnas.spaces.operations import OPERATIONS as BUILT_IN
 from gradnas.spaces.operations import FactorizedReduce, dil_conv, relu_conv_bn, sep_conv
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -102,6 +109,9 @@ def both(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor
 def check_same(net: nn.Module, x: Tensor, tolerance: float = 1e-10) -> None:
     plain, fast = both(net, x)
     for name, expected in plain.items():
+        if expected is None:  # nothing depends on it
+            assert fast[name] is None, name
+            continue
         error = (fast[name].double() - expected.double()).norm()
         assert error <= tolerance * (1 + expected.double().norm()), (name, error)
 
@@ -192,6 +202,196 @@ def test_whole_networks(calls):
     choice = space.random_decision(torch.Generator().manual_seed(0))
     chain = space.network(choice, num_classes=3).double()
     check_same(chain, x, 1e-9)
+
+
+# ---- cells as a whole ----------------------------------------------------------------------------
+
+OPERATIONS = ("max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3")
+
+
+@pytest.fixture
+def whole(monkeypatch) -> list[Any]:
+    """The plans of the cells that were computed as a whole."""
+    plans: list[Any] = []
+
+    def counted(plan, *arguments):
+        plans.append(plan)
+        return run_cell(plan, *arguments)
+
+    monkeypatch.setattr(accelerating, "run_cell", counted)
+    return plans
+
+
+class Cells(nn.Module):
+    """Cells after each other that read two maps, with dropped paths."""
+
+    def __init__(self, *cells: ConvCellNetwork, drop: float) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+        self.drop = drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(7)  # the same paths are dropped
+        before = last = x
+        for cell in self.cells:
+            before, last = last, cell(before, last, self.drop)
+        return last
+
+
+def random_cells(seed: int, channels: int, num_nodes: int, concat: list[int]) -> list[Any]:
+    """A normal cell, a reduction cell, and a normal cell after it, of random operations."""
+    draw = random.Random(seed)
+
+    def edges() -> list[tuple[str, int]]:
+        return [
+            (draw.choice(OPERATIONS), draw.randrange(2 + node))
+            for node in range(num_nodes)
+            for _ in range(2)
+        ]
+
+    found = []
+    inputs = (3, 3)
+    for reduction, after in ((False, False), (True, False), (False, True)):
+        found.append(ConvCellNetwork(edges(), concat, inputs, channels, reduction, after, BUILT_IN))
+        inputs = (inputs[1], channels * len(concat))
+    return found
+
+
+@pytest.mark.slow
+@needs_compiler
+@given(
+    seed=st.integers(0, 10_000),
+    channels=st.sampled_from((2, 6, 18)),
+    B=st.integers(1, 3),
+    side=st.sampled_from((4, 6)),
+    concat=st.sampled_from(([2, 3, 4], [4, 3], [3])),
+    drop=st.sampled_from((0.0, 0.4)),
+)
+@settings(
+    deadline=None,
+    max_examples=40 if os.environ.get("GRADNAS_ALL_TESTS") else 4,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_cells_as_a_whole(whole, seed, channels, B, side, concat, drop):
+    torch.manual_seed(seed)
+    net = moved(Cells(*random_cells(seed, channels, 3, concat), drop=drop)).double()
+    whole.clear()
+    check_same(net, torch.randn(B, 3, side, side, dtype=torch.float64), 1e-9)
+    assert len(whole) == 3
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_second_derivatives_of_a_cell(whole):
+    torch.manual_seed(0)
+    edges = [("sep_conv_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("skip_connect", 0)]
+    cell = ConvCellNetwork(edges, [2, 3], (2, 2), 2, False, False, BUILT_IN).double()
+    net = moved(Cells(cell, copy.deepcopy(cell), drop=0.0))
+    net.cells[1].preprocess1 = relu_conv_bn(4, 2, True).double()
+    own = copy.deepcopy(net)
+    norms = []
+    for call, module in ((net, net), (gradnas.accelerate(own), own)):
+        x = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        x.requires_grad_()
+        weights = list(module.parameters())
+        grads = torch.autograd.grad(call(x).pow(3).sum(), [x, *weights], create_graph=True)
+        norms.append(torch.autograd.grad(sum(g.square().sum() for g in grads), [x, *weights]))
+    assert len(whole) == 2
+    for a, b in zip(*norms, strict=True):
+        assert (a - b).norm() <= 1e-8 * (1 + a.norm())
+
+
+def hooked_operation(cell: ConvCellNetwork) -> None:
+    cell.operations[0].register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def hooked_layer(cell: ConvCellNetwork) -> None:
+    cell.preprocess1[1].register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def operation_with_own_forward(cell: ConvCellNetwork) -> None:
+    forward = cell.operations[0].forward
+    cell.operations[0].forward = lambda x: 2 * forward(x)
+
+
+def input_with_own_forward(cell: ConvCellNetwork) -> None:
+    forward = cell.preprocess0.forward
+    cell.preprocess0.forward = lambda x: 2 * forward(x)
+
+
+def frozen_norm(cell: ConvCellNetwork) -> None:
+    cell.operations[2][3].eval()
+
+
+def other_operation(cell: ConvCellNetwork) -> None:
+    cell.operations[3] = nn.AvgPool2d(3, 1, 1)
+
+
+CHANGES_OF_A_CELL = (
+    hooked_operation,
+    hooked_layer,
+    operation_with_own_forward,
+    input_with_own_forward,
+    frozen_norm,
+    other_operation,
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", CHANGES_OF_A_CELL)
+def test_a_changed_cell_is_computed_piece_by_piece(change, whole):
+    torch.manual_seed(0)
+    edges = [("sep_conv_3x3", 0), ("max_pool_3x3", 1), ("dil_conv_3x3", 2), ("skip_connect", 0)]
+    net = Cells(ConvCellNetwork(edges, [2, 3], (3, 3), 4, False, False, BUILT_IN), drop=0.3)
+    fast = gradnas.accelerate(net)
+    x = torch.randn(2, 3, 6, 6)
+    fast(x)
+    assert len(whole) == 1
+    change(net.cells[0])
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-5, atol=1e-5)
+    assert len(whole) == 1
+
+
+@needs_compiler
+def test_a_cell_whose_output_is_changed_in_place_is_that_of_the_plain_one(whole):
+    """The output is nothing that backward reads, and the second input may have further readers."""
+    torch.manual_seed(0)
+    edges = [("sep_conv_3x3", 0), ("skip_connect", 1), ("sep_conv_3x3", 2), ("skip_connect", 2)]
+    cell = ConvCellNetwork(edges, [2, 3], (3, 3), 3, False, False, BUILT_IN)
+
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = 2 * x
+            return self.cell(x, x).mul_(3).add_(1) + x.mean()
+
+    check_same(Changing().double(), torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    assert len(whole) == 1
+
+
+# ---- what is known and what is not ---------------------------------------------------------------
+
+
+@needs_compiler
+def test_stems_of_few_channels(calls):
+    """Taken where their input needs no gradient."""
+    torch.manual_seed(0)
+    for channels, outputs, stride in ((3, 17, 1), (1, 8, 2), (4, 3, 1), (5, 3, 1)):
+        conv = nn.Conv2d(channels, outputs, 3, stride, 1, bias=False)
+        net = nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()).double()
+        fast = gradnas.accelerate(net)
+        x = torch.randn(2, channels, 7, 6, dtype=torch.float64)
+        calls.clear()
+        (found,) = torch.autograd.grad(fast(x).square().sum(), [conv.weight])
+        assert len(calls) == (0 if channels == 5 else 4)
+        (expected,) = torch.autograd.grad(net(x).square().sum(), [conv.weight])
+        assert (found - expected).norm() <= 1e-10 * (1 + expected.norm())
+        calls.clear()
+        assert torch.equal(fast(x.requires_grad_()), net(x)) and not calls
 
 
 @needs_compiler

@@ -369,7 +369,7 @@ struct Size {
     Wp = W + 2 * pad; Hp = H + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
     ldi = rounded(I); ldo = rounded(O); vectors = ldi / L;
     // of small maps several at a time, so that sums run over enough pixels
-    images = std::max<i64>(1, std::min(256 / (Ho * Wo), 1300 / (Hp * Wp)));
+    images = std::max<i64>(1, std::min((K ? 256 : 128) / (Ho * Wo), 1300 / (Hp * Wp)));
   }
   i64 bordered() const { return Hp * Wp * L; }
 };
@@ -401,15 +401,10 @@ static void enter(const Size& z, i64 b, i64 count, const T* x, const T* scale, c
 
 // the same without a depthwise convolution, of `count` pixels
 static void enter_pixels(i64 count, i64 C, i64 ld, const T* x, const T* scale, const T* shift, i64 act, T* d) {
-  for (i64 c = 0; c < C; c += L) {
-    const Part part(C - c);
-    V a = {}, b = {};
-    if (scale) { a = load(scale + c); b = load(shift + c); }
-    for (i64 p = 0; p < count; p++) {
-      V v = load(x + p * C + c, part);
-      if (scale) v = v * a + b;
-      store(d + p * ld + c, activate(v, act));
-    }
+  for (i64 p = 0; p < count; p++) for (i64 c = 0; c < C; c += L) {
+    V v = load(x + p * C + c, Part(C - c));
+    if (scale) v = v * load(scale + c) + load(shift + c);
+    store(d + p * ld + c, activate(v, act));
   }
 }
 
@@ -564,6 +559,19 @@ static void cross_norm(i64 P, i64 C, i64 ld, i64 at, const T* z, const Norm& nor
 // `more`, what the gradient holds.
 struct Others { const T* base; i64 ld; bool more; };
 
+// gx = the gradient `inside` after the activation's derivative, of pixels as they come, and others
+static void leave_pixels(i64 P, i64 C, const T* x, i64 act, const T* inside, i64 step, const Others& others, i64 at, T* gx) {
+  const T* base = others.base ? others.base + at * others.ld : 0;
+  const bool more = others.more;
+  for (i64 p = 0; p < P; p++) for (i64 c = 0; c < C; c += L) {
+    const Part part(C - c);
+    V e = gate(load(x + p * C + c, part), load(inside + p * step + c), act);
+    if (base) e += load(base + p * others.ld + c, part);
+    if (more) e += load(gx + p * C + c, part);
+    store(gx + p * C + c, e, part);
+  }
+}
+
 // gx = the gradient `inside` after the activation's derivative, of L channels, or the first n of them, and others; its
 // sums, without what gx held
 static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 act, const T* inside, i64 step,
@@ -653,6 +661,10 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
         gd = d.p;
       }
       if (z.halved) { leave_halves(z, b, P, x, act, gd, gx); continue; }
+      if (!z.K && !norm_x) {
+        if (gx) leave_pixels(P, z.I, x + b * per * z.I, act, gd, z.ldi, others, b * per, gx + b * per * z.I);
+        continue;
+      }
       const i64 together = z.K ? 1 : count, pixels = together * z.H * z.W;
       for (i64 k = 0; k < count; k += together) for (i64 v = 0; v < z.vectors; v++) {
         const i64 c = v * L, n = std::min(L, z.I - c);
