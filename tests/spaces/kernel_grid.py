@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.blocks.kernels import RELU6, Last, Others, Stage, Term, Weights
 from gradnas.spaces.blocks.kernels import kernels as block_kernels
 from gradnas.spaces.blocks.run import plain_run, pooled, run_stages
+from gradnas.spaces.blocks.stage import RELU6, Last, Others, Stage, Term, Weights
 from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.native_search import run_search_cell

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
 from gradnas.spaces.blocks.cell import fits, run_cell
-from gradnas.spaces.blocks.kernels import Last
 from gradnas.spaces.blocks.recognise import (
     Cell,
     Replaced,
@@ -31,6 +30,7 @@ from gradnas.spaces.blocks.recognise import (
     runs_of,
 )
 from gradnas.spaces.blocks.run import pooled, run_stages
+from gradnas.spaces.blocks.stage import Last
 from gradnas.spaces.cells.conv_network import ConvCellNetwork, drop_path, kept_paths
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
 from gradnas.spaces.chains.mbconv_network import MBConv, Residual

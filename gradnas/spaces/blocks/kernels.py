@@ -17,108 +17,28 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradnas.spaces.blocks.stage import (
+    DILATIONS,
+    KERNEL_WIDTHS,
+    MOST_TERMS,
+    NO_OTHERS,
+    NONE,
+    STRIDES,
+    Last,
+    Others,
+    Stage,
+    Term,
+    Weights,
+    is_halving,
+)
 from gradnas.spaces.native import address, library
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
-
-MOST_FULL_CHANNELS = 4  # of the input of a full convolution
-MOST_TERMS = 4  # of a sum that is computed at once
-KERNEL_WIDTHS = (3, 5, 7)  # those that are compiled
-DILATIONS = (1, 2)
-STRIDES = (1, 2)
-
-NONE = 0
-RELU = 1
-RELU6 = 2
-
-
-class Stage(NamedTuple):
-    """The layers up to a BatchNorm, and the BatchNorm's `eps`.
-
-    Attributes:
-        act: the activation before the convolutions: NONE, RELU or RELU6.
-        width: K of the depthwise convolution; 0 without one.
-        stride: of the depthwise convolution. Without one, a stride of 2 reads pixels 0, 2, ... of
-            both sides and, as further channels, pixels 1, 3, ...: both sides are even, and there is
-            no BatchNorm before it.
-        pointwise: whether there is a pointwise convolution.
-        affine: whether the BatchNorm has scale and shift.
-        full: whether the one convolution is a full one, of `width` and `stride`: of few channels,
-            for a first stage whose input needs no gradient. It counts as pointwise, with the
-            weight `(O, I, K, K)`, and there is nothing before it.
-    """
-
-    act: int
-    width: int
-    stride: int
-    dilation: int
-    pointwise: bool
-    affine: bool
-    eps: float
-    full: bool = False
-
-
-class Weights(NamedTuple):
-    """Of one stage; None for what it does not have.
-
-    Attributes:
-        depthwise: `(I, 1, K, K)`.
-        pointwise: `(O, I, 1, 1)`; of a full convolution `(O, I, K, K)`, in channels-last memory.
-        scale, shift: of the BatchNorm, `(O,)`.
-    """
-
-    depthwise: Tensor | None
-    pointwise: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
-
-
-class Last(NamedTuple):
-    """What follows the last BatchNorm: an activation, and a factor for each image."""
-
-    act: int = NONE
-    factor_B: Tensor | None = None
-
-
-NOTHING = Last()
-
-
-class Term(NamedTuple):
-    """One of the terms of a sum: `factor * act(scale map + shift)`.
-
-    Attributes:
-        norm_4C: of the BatchNorm before: scale, shift, mean, 1 / sqrt(variance + eps); None
-            without one.
-    """
-
-    map_BCHW: Tensor
-    norm_4C: Tensor | None = None
-    last: Last = NOTHING
-
-
-class Others(NamedTuple):
-    """What other operations give to the gradient of the same map.
-
-    Attributes:
-        base: is added; `pixel_step` says how it lies.
-        into: a gradient so far, in channels-last memory, to which all is added.
-    """
-
-    base: Tensor | None = None
-    into: Tensor | None = None
-
-
-NO_OTHERS = Others()
-
-
-def is_halving(stage: Stage) -> bool:
-    """Whether it reads even and odd pixels side by side."""
-    return stage.width == 0 and stage.stride == 2
 
 
 @functools.cache
@@ -224,7 +144,7 @@ class Kernels:
             *self._weights(stage, channels, weights),
             self._map(z_BOHW, size_z),
             self._plain(norm_4O, (4, size_z[1])),
-            self._sums(sums_2O, size_z[1]),
+            self._plain(sums_2O, (2, size_z[1]), torch.float64),
             last.act,
             self._plain(last.factor_B, (size_z[0],)),
             *self._grad(grad_BOHW, size_z),
@@ -348,7 +268,7 @@ class Kernels:
         assert (pointwise is None) == (not stage.pointwise)
         outputs = 0 if pointwise is None else pointwise.shape[0]
         if stage.full:
-            assert stage.act == NONE
+            assert stage.act == NONE and pointwise is not None
             layout = torch.channels_last  # a patch has the channels of a pixel together
             weight = address(
                 "weights", pointwise, self._dtype, (outputs, channels, width, width), layout
@@ -364,13 +284,12 @@ class Kernels:
         size = tuple(x.shape) if size is None else size
         return _pointer(address("a map", x, self._dtype, size, torch.channels_last))
 
-    def _sums(self, sums: Tensor, channels: int) -> ctypes.c_void_p:
-        return _pointer(address("sums", sums, torch.float64, (2, channels)))
-
-    def _plain(self, t: Tensor | None, shape: tuple[int, ...]) -> ctypes.c_void_p | None:
+    def _plain(
+        self, t: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> ctypes.c_void_p | None:
         if t is None:
             return None
-        return _pointer(address("a vector or weights", t, self._dtype, shape))
+        return _pointer(address("a vector or weights", t, dtype or self._dtype, shape))
 
     def _grad(self, grad: Tensor, size: tuple[int, ...]) -> tuple[ctypes.c_void_p, int]:
         """Where a map or its gradient lies, and how far its pixels are from each other."""

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.spaces.blocks.cell import Operation, Plan
-from gradnas.spaces.blocks.kernels import (
+from gradnas.spaces.blocks.cell_passes import Operation, Plan
+from gradnas.spaces.blocks.stage import (
     DILATIONS,
     KERNEL_WIDTHS,
     MOST_FULL_CHANNELS,

@@ -15,19 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.blocks.kernels import (
+from gradnas.spaces.blocks.kernels import Kernels, kernels, pixel_step
+from gradnas.spaces.blocks.stage import (
     NO_OTHERS,
     NONE,
     RELU,
-    Kernels,
     Last,
     Others,
     Stage,
     Term,
     Weights,
     is_halving,
-    kernels,
-    pixel_step,
 )
 from gradnas.spaces.native import differentiable, has_memory
 
@@ -137,7 +135,7 @@ def plain_run(stages: Stages, last: Last, x_BCHW: Tensor, *weights: Tensor) -> t
             )
         if is_halving(stage):
             x_BCHW = torch.cat([x_BCHW[:, :, ::2, ::2], x_BCHW[:, :, 1::2, 1::2]], dim=1)
-        if stage.full:
+        if stage.full and w.pointwise is not None:
             x_BCHW = F.conv2d(x_BCHW, w.pointwise, None, stage.stride, stage.width // 2)
         elif w.pointwise is not None:
             x_BCHW = F.conv2d(x_BCHW, w.pointwise)
