@@ -9,7 +9,8 @@
         --orders first
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
-of medians. Memory is measured in a process of its own for each variant: `saved` is what autograd
+of medians. Freed memory stays with the process for all variants, as in `gradnas search`; with
+`--return-memory` the C library gives it back, as in a loop of one's own. Memory is measured in a process of its own for each variant: `saved` is what autograd
 keeps at its peak, `process` the highest resident size, less what it was before the first step.
 """
 
@@ -23,13 +24,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
-from gradnas.memory import MIB, SavedTensors, measured_peak_mib
+from gradnas.memory import MIB, SavedTensors, freed_memory_kept, measured_peak_mib
 from gradnas.spaces.cells.kernels import kernels
 
 VARIANTS = ("plain", "plain channels-last", "fused")
@@ -113,6 +115,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--orders", nargs="+", choices=list(ORDERS), default=list(ORDERS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--return-memory", action="store_true")
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument(
         "--memory-of", nargs=2, metavar=("VARIANT", "ORDER"), help=argparse.SUPPRESS
@@ -128,11 +131,13 @@ def main(arguments: list[str]) -> None:
         memories = {
             (o, v): in_subprocess(v, o, arguments) for o in options.orders for v in options.variants
         }
-    times = measure_times(options)
+    with nullcontext() if options.return_memory else freed_memory_kept():
+        times = measure_times(options)
     print(
         f"batch {options.batch}, C{options.channels}, {options.cells} cells, "
         f"{options.side}x{options.side}, "
-        f"{options.threads} thread(s), torch {torch.__version__}, compiled kernels: "
+        f"{options.threads} thread(s), torch {torch.__version__}, freed memory "
+        f"{'returned' if options.return_memory else 'kept'}, compiled kernels: "
         f"{'yes' if kernels(torch.zeros(1, 16, 4, 4)) else 'no'}; seconds are min / median / max "
         "of "
         f"n = {options.repeats}"

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <algorithm>
+#include <new>
 #include <vector>
 typedef int64_t i64;
 typedef REAL T;
@@ -12,6 +13,18 @@ template <int L> struct Vec { typedef T type __attribute__((vector_size(L * size
 #define STORE(p, v) (*(V*)(p) = (v))
 #define UNROLL _Pragma("GCC unroll 32")
 static const int WIDE = 64 / sizeof(T), SMALL = WIDE / 2;
+
+// Numbers on the border of a cache line: half of the loads of whole vectors would cross one.
+template <typename N> struct Aligned {
+  typedef N value_type;
+  Aligned() = default;
+  template <typename M> Aligned(const Aligned<M>&) {}
+  N* allocate(size_t n) { return (N*)::operator new(n * sizeof(N), std::align_val_t(64)); }
+  void deallocate(N* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+  template <typename M> bool operator==(const Aligned<M>&) const { return true; }
+  template <typename M> bool operator!=(const Aligned<M>&) const { return false; }
+};
+typedef std::vector<T, Aligned<T>> Numbers;
 
 // Ask for memory that is needed soon: the maps are far larger than the caches, and each is read in pieces.
 static inline void fetch(const T* p, i64 count) {
@@ -94,7 +107,7 @@ template <int L> static void forward(i64 B, i64 H, i64 W, i64 C, i64 S, const T*
   const i64 Wp = W + 2 * pad, Hp = H + 2 * pad;
   #pragma omp parallel num_threads(threads)
   {
-    std::vector<T> scratch(Hp * Wp * L + 64, T(0)), kernel(64 * L);
+    Numbers scratch(Hp * Wp * L + 64, T(0)), kernel(64 * L);
     T* u = scratch.data();
     #pragma omp for schedule(static)
     for (i64 b = 0; b < B; b++) for (i64 c = 0; c < C; c += L) {
@@ -121,7 +134,7 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     double *ws = &weight_sums[thread * total], *s1 = &sums[thread * 2 * C], *s2 = s1 + C;
-    std::vector<T> su(Hp * Wp * L + 64, T(0)), sg(Hp * Wp * L + 64, T(0)), si(H * W * L), kernel(64 * L);
+    Numbers su(Hp * Wp * L + 64, T(0)), sg(Hp * Wp * L + 64, T(0)), si(H * W * L), kernel(64 * L);
     for (i64 b = B * thread / threads; b < B * (thread + 1) / threads; b++) for (i64 c = 0; c < C; c += L) {
       const T* xb = x + b * H * W * C + c;
       T* u = su.data();
@@ -158,7 +171,7 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
   if (!scale) return;
   for (int t = 1; t < threads; t++) for (i64 i = 0; i < 2 * C; i++) sums[i] += sums[t * 2 * C + i];
   const i64 P = B * H * W;
-  std::vector<T> m1(C), m2(C);
+  Numbers m1(C), m2(C);
   for (i64 c = 0; c < C; c++) { m1[c] = sums[c] / P; m2[c] = sums[C + c] / P; }
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 p = 0; p < P; p++) for (i64 c = 0; c < C; c += L) {
@@ -188,7 +201,7 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
   const i64 block = 64;  // its y stays in the nearest cache while one map after the other is read
   #pragma omp parallel num_threads(threads)
   {
-    std::vector<T> positive(relu ? block * I : 0);
+    Numbers positive(relu ? block * I : 0);
     #pragma omp for schedule(static)
     for (i64 first = 0; first < P; first += block) {
       const i64 count = std::min(P - first, block);
@@ -247,7 +260,7 @@ template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const
   const i64 chunk = A <= WIDE ? 256 : 128;
   std::vector<double> parts(threads * A * O, 0.0), means(threads * A, 0.0);
   std::vector<i64> counts(threads, 0);
-  std::vector<T> zeros(std::max(A, O), T(0));
+  Numbers zeros(std::max(A, O), T(0));
   const bool copy = relu || mx || mean;
   if (!mx) mx = zeros.data();
   if (!my) my = zeros.data();
@@ -261,7 +274,7 @@ template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     double *part = &parts[thread * A * O], *m = &means[thread * A];
-    std::vector<T> centred(chunk * A), own(A);
+    Numbers centred(chunk * A), own(A);
     std::vector<double> exact(A);
     const i64 last = P * (thread + 1) / threads;
     for (i64 p0 = P * thread / threads; p0 < last; p0 += chunk) {
