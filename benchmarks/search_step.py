@@ -10,8 +10,9 @@
 
 The variants take turns in one process, so that a busy machine slows all of them alike; ratios are
 of medians. Freed memory stays with the process for all variants, as in `gradnas search`; with
-`--return-memory` the C library gives it back, as in a loop of one's own. Memory is measured in a process of its own for each variant: `saved` is what autograd
-keeps at its peak, `process` the highest resident size, less what it was before the first step.
+`--return-memory` the C library gives it back, as in a loop of one's own. Memory is measured in a
+process of its own for each variant: `saved` is what autograd keeps at its peak, `process` the
+highest resident size, less what it was before the first step.
 """
 
 from __future__ import annotations
