@@ -60,6 +60,26 @@ def full_precision() -> Iterator[None]:
         _full.reset(token)
 
 
+def precision_notes(precision: str, device: torch.device) -> list[str]:
+    """What is to be said before the first step: where bf16 is slower than float32."""
+    if precision != "bf16" or device.type != "cpu" or multiplies_bf16() is not False:
+        return []
+    return [
+        "this processor has no products in bf16 (neither AVX-512 BF16 nor AMX): precision='bf16' "
+        "rounds as it would elsewhere, and is slower here than 'fp32'"
+    ]
+
+
+def multiplies_bf16() -> bool | None:
+    """Whether this CPU has products in bf16; None where torch does not say."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [capabilities[name] for name in _BF16 if name in capabilities]
+    return any(known) if known else None
+
+
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16")
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bf16 where asked for; for forward passes and losses."""
     casts = precision == "bf16" and not _full.get()

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradnas import distributed
 from gradnas.data.base import batch_notes
 from gradnas.memory import SavedTensors, step_mib
+from gradnas.precision import precision_notes
 from gradnas.runs import Record, State
 from gradnas.search.bound_net import BoundNet, StepReport
 from gradnas.search.result import SearchResult, result_of
@@ -65,7 +66,9 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
     def first_notes(self) -> list[str]:
         """What is to be said before the first step."""
         train = getattr(self, "train", None)
-        return self.notes + batch_notes(weights=train, alphas=getattr(self, "valid", None))
+        precision = getattr(self.config, "precision", "fp32")
+        notes = self.notes + precision_notes(precision, self.search.device)
+        return notes + batch_notes(weights=train, alphas=getattr(self, "valid", None))
 
     # -- position and state --
 

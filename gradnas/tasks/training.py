@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradnas import distributed
 from gradnas.data.base import batch_notes
+from gradnas.precision import precision_notes
 from gradnas.randomness import (
     other_random_state,
     random_state,
@@ -70,7 +71,8 @@ class TrainTask(Resumed, Generic[T, B]):
 
     def first_notes(self) -> list[str]:
         """What is to be said before the first step."""
-        return batch_notes(training=getattr(self, "train", None))
+        notes = precision_notes(getattr(self.config, "precision", "fp32"), self.device)
+        return notes + batch_notes(training=getattr(self, "train", None))
 
     # -- position and state --
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from gradnas import Chain, ConvCell, Genotype, MBConvChain, RecurrentCell
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.train import _accelerated
 from gradnas.config import from_json, to_json
+from gradnas.precision import precision_notes
 from gradnas.tasks.images.settings import TrainConfig
 from gradnas.tasks.text.settings import TextTrainConfig
 
@@ -68,3 +70,20 @@ def test_plain_is_no_setting_of_text():
         _accelerated(command, RECURRENT)
     assert _accelerated(command, CELLS) == {"accelerated": False}
     assert _accelerated(TrainCommand(what="DARTS_V2"), CELLS) == {}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "is_said"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"bf16": True}, False),
+        ({}, False),  # torch does not say
+    ],
+)
+def test_that_bf16_is_slow_here_is_said(capabilities, is_said, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    notes = precision_notes("bf16", torch.device("cpu"))
+    assert [("no products in bf16" in note) for note in notes] == ([True] if is_said else [])
+    assert not precision_notes("fp32", torch.device("cpu"))
+    assert not precision_notes("bf16", torch.device("cuda"))
