@@ -9,8 +9,9 @@ take turns, block by block, and which begins changes; counted is CPU time of the
 that both must come to the same losses in float64.
 
 Then the same module as a task through `gradnas.run_search`: the share of its CPU time that goes
-into steps, into the evaluation after each epoch, into the run folder, into the verdict and into an
-`on_epoch` that does nothing.
+into steps, into the evaluation after each epoch, into the run folder, into the health (with the
+eigenvalues that are measured within steps), into the verdict, into the picture of the decision, and
+into an `on_epoch` that does nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ from torch import Tensor, nn
 
 import gradnas
 from gradnas import runs
+from gradnas.programs import searching
 from gradnas.search.health import Health
-from gradnas.tasks.search import SearchTask
+from gradnas.search.sharpness import Sharpness
+from gradnas.tasks.outcome import Outcome
+from gradnas.tasks.your_task.held_out import HeldOut
 from gradnas.tasks.your_task.search import TaskSearch
 
 CLASSES = 10
@@ -239,45 +243,56 @@ def compared(case: Case, rounds: int) -> None:
 
 
 class Clock:
-    """CPU seconds within named parts; the outermost one counts."""
+    """CPU seconds within named parts; of one within another the inner one counts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._inside = False
+        self._inside: list[str] = []
+        self._since = 0.0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        if self._inside:
-            yield
-            return
-        self._inside = True
-        began = time.process_time()
+        self._count()
+        self._inside.append(name)
         try:
             yield
         finally:
-            self._inside = False
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
+            self._count()
+            self._inside.pop()
+
+    def _count(self) -> None:
+        """What has passed since the last call belongs to the part that is entered."""
+        now = time.process_time()
+        if self._inside:
+            name = self._inside[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
 
     @contextmanager
-    def on(self, cls: type, method: str, name: str) -> Iterator[None]:
-        """Within: calls of a method count as that part."""
-        plain = getattr(cls, method)
+    def on(self, holder: Any, function: str, name: str) -> Iterator[None]:
+        """Within: calls of a method, or of a function of a module, count as that part."""
+        before = vars(holder)[function]
+        plain = getattr(holder, function)
 
         def timed(*args: Any, **named: Any) -> Any:
             with self.part(name):
                 return plain(*args, **named)
 
-        setattr(cls, method, timed)
+        setattr(holder, function, timed)
         try:
             yield
         finally:
-            setattr(cls, method, plain)
+            setattr(holder, function, before)
 
 
-PARTS = (
+PARTS: tuple[tuple[Any, str, str], ...] = (
     (TaskSearch, "step", "steps"),
-    (TaskSearch, "evaluate", "evaluation"),
-    (SearchTask, "verdict", "verdict"),
+    (searching, "_write_found", "picture"),
+    (Sharpness, "measure", "health"),  # within steps
+    (runs.Run, "create", "run folder"),
+    (runs.Keeper, "save", "run folder"),
+    (HeldOut, "evaluate", "evaluation"),
+    (Outcome, "verdict", "verdict"),
     (Health, "finish_epoch", "health"),
     (runs.Run, "append", "run folder"),
     (runs.Run, "save_tensors", "run folder"),

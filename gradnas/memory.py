@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.modules.slots import modules_of
+
 MIB = 1024.0 * 1024.0
 
 
@@ -34,15 +36,35 @@ def plain_parts(tensor: Tensor) -> Sequence[Tensor]:
 class _Kept:
     """A tensor that autograd keeps for backward; its bytes count until it is let go."""
 
-    __slots__ = ("count", "tensor")
+    __slots__ = ("count", "key", "num_bytes", "others", "tensor")
 
     def __init__(self, tensor: Tensor, count: SavedTensors) -> None:
+        # A step that runs a thousand small operators makes a thousand of these.
         self.tensor = tensor
         self.count = count
-        count.add(tensor)
+        first = tensor
+        self.others: list[_Kept] = []
+        if tensor.layout is not torch.strided:
+            first, *rest = plain_parts(tensor)
+            self.others = [_Kept(part, count) for part in rest]
+        storage = first.untyped_storage()
+        self.key = key = storage.data_ptr()
+        self.num_bytes = num_bytes = storage.nbytes()
+        number = count.references.get(key, 0)
+        count.references[key] = number + 1
+        if number == 0:
+            count.live_bytes += num_bytes
+            if count.live_bytes > count.peak_bytes:
+                count.peak_bytes = count.live_bytes
 
     def __del__(self) -> None:
-        self.count.remove(self.tensor)
+        count = self.count
+        number = count.references[self.key] - 1
+        if number:
+            count.references[self.key] = number
+        else:
+            del count.references[self.key]
+            count.live_bytes -= self.num_bytes
 
 
 class SavedTensors:
@@ -51,33 +73,16 @@ class SavedTensors:
     `live_bytes` are those of the moment, `peak_bytes` the most there were. Storages that several
     nodes keep count once. Unlike the size of the process, the figure is the same in every run on
     every device, so it may stand in the metrics of a reproducible run.
+
+    Attributes:
+        references: where a storage begins -> how many of what is kept lie in it.
     """
 
     def __init__(self) -> None:
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._references: dict[int, int] = {}
+        self.references: dict[int, int] = {}
         self._hooks: Any = None
-
-    def add(self, tensor: Tensor) -> None:
-        """Count a kept tensor."""
-        for part in plain_parts(tensor):
-            storage = part.untyped_storage()
-            key = storage.data_ptr()
-            self._references[key] = self._references.get(key, 0) + 1
-            if self._references[key] == 1:
-                self.live_bytes += storage.nbytes()
-                self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-
-    def remove(self, tensor: Tensor) -> None:
-        """No longer count it."""
-        for part in plain_parts(tensor):
-            storage = part.untyped_storage()
-            key = storage.data_ptr()
-            self._references[key] -= 1
-            if self._references[key] == 0:
-                del self._references[key]
-                self.live_bytes -= storage.nbytes()
 
     def __enter__(self) -> SavedTensors:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(
@@ -106,8 +111,13 @@ def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
 
 
 def module_bytes(module: torch.nn.Module) -> int:
-    """Bytes of parameters and buffers."""
-    return _bytes([*module.parameters(), *module.buffers()])
+    """Bytes of parameters and buffers, each counted once."""
+    own: dict[int, Tensor] = {}
+    for inner in modules_of(module):
+        for tensor in (*inner._parameters.values(), *inner._buffers.values()):
+            if tensor is not None:
+                own[id(tensor)] = tensor
+    return _bytes(own.values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

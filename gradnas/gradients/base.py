@@ -185,7 +185,9 @@ class ArchitectureGradient(ABC):
 
 def leaves(tensors: Mapping[str, Tensor], requires_grad: bool = True) -> Tensors:
     """The same values as fresh graph leaves."""
-    return {name: t.detach().requires_grad_(requires_grad) for name, t in tensors.items()}
+    if not requires_grad:
+        return {name: t.detach() for name, t in tensors.items()}
+    return {name: t.detach().requires_grad_() for name, t in tensors.items()}
 
 
 def grad(loss: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) -> list[Tensor]:

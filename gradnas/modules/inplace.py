@@ -7,6 +7,7 @@ in place, it does to the input too, in a derived network but not in a mixture.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,17 +32,27 @@ class Inputs:
         self._stores = [] if self._is_bare else list(_stores_of(values))
         self._stored = [_stored_in(store) for store in self._stores]
 
+    @property
+    def only(self) -> tuple[Tensor | None, int]:
+        """The one tensor that is given, and its version; None where there is anything else."""
+        if self._is_bare and len(self._states) == 1 and isinstance(self._states[0], int):
+            return self.tensors[0], self._states[0]
+        return None, 0
+
     def are_unchanged(self) -> bool:
         """Whether an operation has left them, their containers and what keeps tensors as it was."""
-        now = self.tensors if self._is_bare else list(tensors_of(self._values))
-        for tensor, state, found in zip(self.tensors, self._states, now, strict=False):
+        for tensor, state in zip(self.tensors, self._states, strict=True):
             if isinstance(state, int):
                 same = tensor._version == state
             else:
                 same = torch.equal(tensor, state)
-            if not same or found is not tensor:
+            if not same:
                 return False
-        return len(now) == len(self.tensors) and self._written() is None
+        if self._is_bare:
+            return True
+        now = list(tensors_of(self._values))
+        are_there = len(now) == len(self.tensors) and all(map(operator.is_, now, self.tensors))
+        return are_there and self._written() is None
 
     def _written(self) -> Any:
         """The object that keeps other tensors than it did; None if there is none."""

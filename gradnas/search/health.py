@@ -23,14 +23,12 @@ from gradnas.search.bound_net import NetLoss
 from gradnas.search.collapse import Collapse, collapse
 from gradnas.search.gap import Gap
 from gradnas.search.passes import Passes
-from gradnas.search.sharpness import LAG, Growth, Sharpness
+from gradnas.search.sharpness import ASKED, LAG, SHARE, Growth, Sharpness
 from gradnas.search.signals import (
     NEAR_EQUAL,
     Chance,
+    Way,
     Weightless,
-    decided_rows,
-    has_moved,
-    relative_entropy,
     weightless,
 )
 from gradnas.settings.formats import Guard
@@ -61,7 +59,7 @@ class Stop:
 def _chosen(supernet: Supernet, decision: Architecture) -> list[str]:
     """What was decided, operation by operation, each with where it stands."""
     try:
-        active = supernet.one_hot_draw(decision).active
+        active = supernet.columns_of(decision)
     except ValueError:  # a supernet of a user's own need not say
         return [f"{place} {what}" for place, what in decision.parts().items()]
     names = supernet.operation_names()
@@ -121,16 +119,20 @@ class Health:
         self._chosen: list[list[str]] = []  # what was decided after every epoch, edge by edge
         self.few: list[bool] = []  # whether that has hardly any weights
         self._alphas = [_copies(self.passes)]  # now, and after every epoch
+        self._follow()
 
-    def _tables(self) -> list[dict[str, Tensor]]:
-        """The alphas of operations at the beginning, and after every epoch."""
-        names = list(self.passes.supernet.alphas)
-        return [{name: alphas[name] for name in names} for alphas in self._alphas]
+    def _follow(self) -> None:
+        """Follow the way of the alphas of operations, from what is known of it."""
+        self._way = Way(self.passes.relaxation, map(self._of_operations, self._alphas))
+
+    def _of_operations(self, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: alphas[name] for name in self.passes.supernet.alphas}
 
     def watch(self, guard: Guard) -> None:
         """From now on measure, and act as the guard says."""
         check_guard(guard)
         self.guard = guard
+        self.sharpness.share = ASKED if guard == "stop" else SHARE
         # Epochs of a loop of the user's own were not taken note of.
         if not self._chosen or self._first + len(self._chosen) != self.passes.schedule.epoch:
             self._begin()
@@ -150,11 +152,12 @@ class Health:
         passes = self.passes
         self._chosen.append(_chosen(passes.supernet, decision))
         self._alphas.append(_copies(passes))
+        self._way.add(self._of_operations(self._alphas[-1]))
         found: Record = {}
         free = weightless(passes.supernet, decision, self._free)
         if free is not None:
             found["weightless_share"] = free.share
-        entropy = relative_entropy(passes.relaxation, self._tables()[-1])
+        entropy = self._way.last.entropy
         if entropy is not None:
             found["relative_entropy"] = entropy
         agreement = self._agreement()
@@ -207,8 +210,9 @@ class Health:
             return None, None  # nothing is decided by the alphas
         epochs = schedule.epochs
         is_late = epochs is not None and schedule.epoch >= (epochs + schedule.warmup_epochs) / 2
-        if is_late and self.undecided is not None:
-            return "undecided", self.undecided
+        undecided = self.undecided if is_late else None
+        if undecided is not None:
+            return "undecided", undecided
         # Before the end it may well change, and so it may soon after a warm-up.
         is_over = epochs is not None and schedule.epoch >= epochs > schedule.warmup_epochs + LAG
         if is_over and agreement is not None and agreement < MOSTLY:
@@ -221,8 +225,7 @@ class Health:
         if free is None or self.has_cost:
             return False
         # While the alphas go no way, what is strongest is chance and nothing collapses.
-        moved = has_moved(self.passes.relaxation, self._tables())
-        return moved and self._chance.is_unlikely(free.share)
+        return self._way.has_moved and self._chance.is_unlikely(free.share)
 
     def growth(self) -> Growth | None:
         """How the loss has become sharper than it should; None where it has not."""
@@ -231,12 +234,10 @@ class Health:
     @property
     def undecided(self) -> str | None:
         """A sentence where the alphas go no way, so that nothing is decided; else None."""
-        relaxation = self.passes.relaxation
-        history = self._tables()
-        entropy = relative_entropy(relaxation, history[-1])
+        entropy = self._way.last.entropy
         if entropy is None or entropy < NEAR_EQUAL:
             return None
-        decided = decided_rows(relaxation, history)
+        decided = self._way.decided
         if decided is None or decided.rows > decided.chance:
             return None
         epochs = self.passes.schedule.epochs
@@ -323,3 +324,4 @@ class Health:
         self._alphas = []
         for place in range(len(self._chosen) + 1):
             self._alphas.append({name: own[place] for name, own in stacked.items()})
+        self._follow()

@@ -8,8 +8,8 @@ from gradnas.search.signals import Decided, Weightless
 from gradnas.search.verdict_words import wrapped
 
 TOO_SHORT = (
-    "the search was too short for it: a measurement may take a twentieth of the steps since the "
-    "last one, and none was settled"
+    "the search was too short for it: a measurement may take 3% of the steps since the last one "
+    "(5% with guard 'stop'), and none was settled"
 )
 
 

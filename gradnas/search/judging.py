@@ -51,6 +51,8 @@ class BatchJudge(Judge):
         run: calls a network on a batch.
         score: the measure of every group of a batch.
         laid_out: the network in the memory format in which it runs.
+        known: what the mixture of now gives on the first held-out batches, where it has just been
+            measured: it is not run on these again.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class BatchJudge(Judge):
         run: Callable[[Any, Any], Any],
         score: Callable[[Any, Any], Grouped],
         laid_out: Callable[[nn.Module], nn.Module] = lambda network: network,
+        known: Sequence[Any] = (),
     ) -> None:
         self.search = search
+        self.known = known
         self.run = run
         self.size = size
         self.score = score
@@ -127,6 +131,8 @@ class BatchJudge(Judge):
         search = self.search
         if not search.relaxation.trains_mixtures:
             return None
+        if len(self.known) >= batches:
+            return self._scores(_Given(self.known), batches)
         net = BoundNet(search.supernet, search.evaluation_draw(), None)
         with same_randomness(search.passes.params.values()), in_eval_mode(search.supernet):
             return self._scores(net, batches)
@@ -154,6 +160,17 @@ class BatchJudge(Judge):
             values += [value for value, _ in groups]
             weights += [weight for _, weight in groups]
         return self.scores(values, weights)
+
+
+class _Given:
+    """In the place of a network whose outputs are known, call by call."""
+
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        self._coming = iter(outputs)
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        del inputs, named
+        return next(self._coming)
 
 
 def judge_of_loaders(

@@ -8,6 +8,7 @@ gradient begin with the same state, and leave it as it was.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,14 @@ from gradnas.search.own_values import (
 
 # Layers of these packages keep nothing of a pass but in their buffers.
 KNOWN = ("torch.", "gradnas.")
+
+
+@functools.lru_cache(maxsize=1024)
+def is_own(kind: type) -> bool:
+    """Whether a class of modules is the user's; every pass asks of every module."""
+    return not kind.__module__.startswith(KNOWN)
+
+
 WATCHED = 3  # steps in which it is looked for; what a network does in these it does in all
 MOST_BYTES = 256 * 2**20  # of frozen weights that are copied to see whether a pass writes them
 KEPT = (*CONTAINERS, *GENERATORS)
@@ -95,7 +104,7 @@ class OwnState:
 
     def _named(self) -> Iterator[tuple[str, nn.Module]]:
         for path, module in self.net.named_modules():
-            if not type(module).__module__.startswith(KNOWN):
+            if is_own(type(module)):
                 yield path, module
 
     def state_dict(self) -> State:
@@ -116,7 +125,7 @@ class OwnState:
 
     def _own_modules(self) -> Iterator[nn.Module]:
         for module in modules_of(self.net):
-            if not type(module).__module__.startswith(KNOWN):
+            if is_own(type(module)):
                 yield module
 
     def frozen(self) -> dict[int, Tensor]:

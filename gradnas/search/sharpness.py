@@ -30,7 +30,10 @@ from gradnas.search.sampling import ALPHA_NOISE
 from gradnas.search.slices import FAILURES
 
 DIRECTION = 6  # stream of random numbers: where power iteration begins
-SHARE = 0.05  # of the steps since the last measurement that one may cost
+# Of the steps since the last measurement that one may cost: where somebody asked for it, as for a
+# guard that ends a search by it, and where nobody did
+ASKED = 0.05
+SHARE = 0.03
 FEWEST_PRODUCTS = 2  # of one alone nothing can be said that is exact
 MOST_PRODUCTS = 20
 # In steps of the first order, as measured by benchmarks/health_cost.py
@@ -75,6 +78,7 @@ class Sharpness:
         passes: of the search.
 
     Attributes:
+        share: of the steps, that measurements may cost.
         measured: in the present epoch, before its first step of the alphas; None: not.
         reason: why there can be none; None where nothing is known against it.
         series: of those whose residual is small, an earlier epoch first.
@@ -82,6 +86,7 @@ class Sharpness:
 
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
+        self.share = ASKED
         self.measured: Curvature | None = None
         self.reason: str | None = None
         self.series: list[Eigenvalue] = []
@@ -138,7 +143,7 @@ class Sharpness:
         """The products that may be made now."""
         if self.measured is not None or self.reason is not None:
             return 0
-        payable = SHARE * (self.passes.schedule.steps - self._paid)
+        payable = self.share * (self.passes.schedule.steps - self._paid)
         payable /= self.passes.supernet.steps_of_product
         if payable < OF_FEWEST - 1e-9:
             return 0

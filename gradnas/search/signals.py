@@ -6,21 +6,24 @@ Legend: N finished epochs with alphas that moved, R rows (decisions), O operatio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradnas.architectures.base import Architecture
+from gradnas.modules.draws import Active
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
-from gradnas.search.result import UNMOVED, largest_change, strengths
+from gradnas.search.result import UNMOVED, largest_change
 from gradnas.search.verdict import t_95
 from gradnas.spaces.base import Supernet
 
 DRAWS = 7  # stream of random numbers: random architectures
 NUM_RANDOM = 200  # that a decision is compared with
+AT_ONCE = 20  # of them: of most decisions a few tell
 UNLIKELY = 0.05  # as chance: a share of the random ones
 NEAR_EQUAL = 0.98  # of the entropy of equal weights, above which alphas have decided little
 FEWEST_EPOCHS = 4  # in which alphas moved; of fewer nothing can be said about noise
@@ -48,16 +51,26 @@ def weightless(
     """
     if not tables:
         return None
+    return _counted(supernet.columns_of(decision), _rows(tables))
+
+
+def _rows(tables: Mapping[str, Tensor]) -> dict[str, list[list[bool]]]:
+    """Of every edge, which operations have no weights."""
+    return {name: torch.atleast_2d(free).tolist() for name, free in tables.items()}
+
+
+def _counted(
+    chosen: Mapping[str, Active], free: Mapping[str, list[list[bool]]]
+) -> Weightless | None:
     number = 0
     total = 0
-    for name, rows in supernet.one_hot_draw(decision).active.items():
-        if name not in tables:
+    for name, rows in chosen.items():
+        if name not in free:
             continue
-        free_EO = torch.atleast_2d(tables[name])
         for edge, columns in enumerate(rows):
             for column in columns:
                 total += 1
-                number += int(free_EO[edge, column])
+                number += free[name][edge][column]
     return Weightless(number, total) if total else None
 
 
@@ -70,27 +83,34 @@ class Chance:
 
     def __init__(self, supernet: Supernet, tables: Mapping[str, Tensor], seed: int) -> None:
         self.supernet = supernet
-        self.tables = tables
         self.seed = seed
-        self._shares: list[float] | None = None
+        self._free = _rows(tables)
+        self._shares: list[float] = []  # of operations without weights, of those drawn so far
+        self._drawn = 0
+        self._state: Tensor | None = None  # of the random numbers that the others come from
 
-    @property
-    def shares(self) -> list[float]:
-        """Of operations without weights, of every random architecture."""
-        if self._shares is None:
-            generator = generator_for(self.seed, DRAWS)
-            self._shares = []
-            for _ in range(NUM_RANDOM):
-                decision = self.supernet.random_decision(generator)
-                own = weightless(self.supernet, decision, self.tables)
-                if own is not None:
-                    self._shares.append(own.share)
-        return self._shares
+    def _draw(self) -> None:
+        """Some more random architectures."""
+        generator = generator_for(self.seed, DRAWS)
+        if self._state is not None:
+            generator.set_state(self._state)
+        for _ in range(AT_ONCE):
+            decision = self.supernet.random_decision(generator)
+            own = _counted(self.supernet.columns_of(decision), self._free)
+            if own is not None:
+                self._shares.append(own.share)
+        self._drawn += AT_ONCE
+        self._state = generator.get_state()
 
     def is_unlikely(self, share: float) -> bool:
         """Whether hardly any random architecture has so much without weights."""
-        as_many = sum(own >= share for own in self.shares)
-        return bool(self.shares) and as_many <= UNLIKELY * len(self.shares)
+        while True:
+            as_many = sum(own >= share for own in self._shares)
+            if as_many > UNLIKELY * NUM_RANDOM:
+                return False  # whatever the others have
+            if self._drawn >= NUM_RANDOM:
+                return bool(self._shares) and as_many <= UNLIKELY * len(self._shares)
+            self._draw()
 
 
 # ---- whether the alphas decide -------------------------------------------------------------------
@@ -101,13 +121,7 @@ def relative_entropy(relaxation: Relaxation, tables: Mapping[str, Tensor]) -> fl
 
     None where no row has more than one operation.
     """
-    shares = []
-    for alpha in tables.values():
-        if alpha.shape[-1] > 1:
-            p_RO = _rows(relaxation, alpha)
-            p_RO = p_RO / p_RO.sum(-1, keepdim=True)  # of a sigmoid they are no distribution
-            shares.append(torch.special.entr(p_RO).sum(-1) / math.log(p_RO.shape[-1]))
-    return float(torch.cat(shares).mean()) if shares else None
+    return Snapshot(relaxation, tables).entropy
 
 
 class Decided(NamedTuple):
@@ -136,17 +150,105 @@ def decided_rows(relaxation: Relaxation, history: Sequence[Mapping[str, Tensor]]
     Returns:
         None where they moved in too few epochs to tell.
     """
-    moved = [k for k in range(1, len(history)) if _differ(history[k - 1], history[k])]
-    if len(moved) < FEWEST_EPOCHS:
-        return None
+    return Way(relaxation, history).decided
+
+
+class Snapshot:
+    """The alphas at one moment, and what follows from them alone.
+
+    Args:
+        tables: of operations.
+    """
+
+    def __init__(self, relaxation: Relaxation, tables: Mapping[str, Tensor]) -> None:
+        self.relaxation = relaxation
+        self.tables = tables
+
+    @cached_property
+    def strengths(self) -> dict[str, Tensor]:
+        """Those of the operations in float64, `(R, O)`."""
+        found = {}
+        for name, alpha in self.tables.items():
+            p = self.relaxation.probabilities(alpha.double())
+            found[name] = torch.atleast_2d(p)
+        return found
+
+    @cached_property
+    def logits(self) -> dict[str, Tensor]:
+        """Their logarithms, less the mean of each row, `(R, O)`."""
+        found = {}
+        for name, p_RO in self.strengths.items():
+            log_RO = p_RO.clamp_min(1e-12).log()
+            found[name] = log_RO - log_RO.mean(-1, keepdim=True)
+        return found
+
+    @cached_property
+    def entropy(self) -> float | None:
+        """As `relative_entropy` says it."""
+        shares = []
+        for p_RO in self.strengths.values():
+            if p_RO.shape[-1] > 1:
+                p_RO = p_RO / p_RO.sum(-1, keepdim=True)  # of a sigmoid they are no distribution
+                shares.append(torch.special.entr(p_RO).sum(-1) / math.log(p_RO.shape[-1]))
+        return float(torch.cat(shares).mean()) if shares else None
+
+
+class Way:
+    """The alphas of a search at its beginning and after every epoch.
+
+    What is computed of one moment is kept: else every epoch of a long search would cost more than
+    the one before.
+    """
+
+    def __init__(
+        self, relaxation: Relaxation, history: Iterable[Mapping[str, Tensor]] = ()
+    ) -> None:
+        self.relaxation = relaxation
+        self._all: list[Snapshot] = []
+        self._moved: list[int] = []  # epochs in which they did
+        for tables in history:
+            self.add(tables)
+
+    def add(self, tables: Mapping[str, Tensor]) -> None:
+        """Take note of the alphas of now."""
+        if self._all and _differ(self.last.tables, tables):
+            self._moved.append(len(self._all))
+        self._all.append(Snapshot(self.relaxation, tables))
+        self.__dict__.pop("decided", None)
+
+    @property
+    def last(self) -> Snapshot:
+        """That of now."""
+        return self._all[-1]
+
+    @cached_property
+    def decided(self) -> Decided | None:
+        """As `decided_rows` says it."""
+        if len(self._moved) < FEWEST_EPOCHS:
+            return None
+        some = [self._all[k] for k in (self._moved[0] - 1, *self._moved)]
+        return _going_one_way(self.last.tables, some)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether they have gone somewhere: by more than a little, and not here and there."""
+        if largest_change(self._all[0].strengths, self.last.strengths) <= UNMOVED:
+            return False
+        entropy = self.last.entropy
+        if entropy is None or entropy < NEAR_EQUAL:
+            return True
+        return self.decided is not None and self.decided.rows > self.decided.chance
+
+
+def _going_one_way(tables: Mapping[str, Tensor], some: Sequence[Snapshot]) -> Decided | None:
+    """The rows of the tables of now that go one way through some moments, the last of them now."""
     rows = 0
     total = 0
     wins = []  # of each row: how probable it is that noise makes one of its operations win
-    for name, last in history[-1].items():
+    for name, last in tables.items():
         if last.shape[-1] < 2:
             continue
-        logits = [_logits(relaxation, history[k][name]) for k in (moved[0] - 1, *moved)]
-        logits_NRO = torch.stack(logits)
+        logits_NRO = torch.stack([snapshot.logits[name] for snapshot in some])
         top_R1 = logits_NRO[-1].argmax(-1, keepdim=True)
         index_NR1 = top_R1.expand(len(logits_NRO), -1, -1)
         lead_NR = logits_NRO.gather(-1, index_NR1).squeeze(-1)  # the mean over a row is 0
@@ -159,22 +261,6 @@ def decided_rows(relaxation: Relaxation, history: Sequence[Mapping[str, Tensor]]
     if total == 0:
         return None
     return Decided(rows, total, min(_most_by_chance(wins), total // 4))
-
-
-def has_moved(relaxation: Relaxation, history: Sequence[Mapping[str, Tensor]]) -> bool:
-    """Whether the alphas have gone somewhere: by more than a little, and not here and there.
-
-    Args:
-        history: as of `decided_rows`.
-    """
-    start = strengths(relaxation, history[0])
-    if largest_change(start, strengths(relaxation, history[-1])) <= UNMOVED:
-        return False
-    entropy = relative_entropy(relaxation, history[-1])
-    if entropy is None or entropy < NEAR_EQUAL:
-        return True
-    decided = decided_rows(relaxation, history)
-    return decided is not None and decided.rows > decided.chance
 
 
 def _most_by_chance(probabilities: Sequence[float]) -> int:
@@ -196,14 +282,3 @@ def _most_by_chance(probabilities: Sequence[float]) -> int:
 
 def _differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return any(not torch.equal(table, other[name]) for name, table in one.items())
-
-
-def _rows(relaxation: Relaxation, alpha: Tensor) -> Tensor:
-    """The strengths in float64, `(R, O)`."""
-    return torch.atleast_2d(relaxation.probabilities(alpha.double()))
-
-
-def _logits(relaxation: Relaxation, alpha: Tensor) -> Tensor:
-    """Their logarithms, less the mean of each row."""
-    log_RO = _rows(relaxation, alpha).clamp_min(1e-12).log()
-    return log_RO - log_RO.mean(-1, keepdim=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gradnas.objectives.cost import CostState
 from gradnas.randomness import random_state, set_random_state
 from gradnas.search.alpha_step import AlphaStep
-from gradnas.search.own_state import KNOWN, PutBack
+from gradnas.search.own_state import PutBack, is_own
 
 Attributes = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Undo:
         for module in self.passes.supernet.modules():
             if module._buffers:
                 self._buffer_holders.append(module._buffers)
-            if not type(module).__module__.startswith(KNOWN):
+            if is_own(type(module)):
                 self._own_modules.append(module)
 
         self._buffers: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []

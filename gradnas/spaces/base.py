@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnas.config import JsonObject
-from gradnas.modules.draws import Draw, OutsideSearch
+from gradnas.modules.draws import Active, Draw, OutsideSearch
 from gradnas.precision import HALF
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.costs import D
@@ -113,6 +113,10 @@ class Supernet(OpenChoices[D], ABC):
             f"{type(self).__name__} does not say which operations an architecture has: "
             "no one_hot_draw()"
         )
+
+    def columns_of(self, decision: D, /) -> Mapping[str, Active]:
+        """The operations of one architecture, as `one_hot_draw(decision).active`."""
+        return self.one_hot_draw(decision).active
 
     def dense_draw(self) -> Draw:
         """The mixture of the alphas, without noise and with every operation active.

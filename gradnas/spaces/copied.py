@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from types import CellType, FunctionType
 from typing import Any
@@ -39,6 +40,11 @@ def copied(net: nn.Module) -> nn.Module:
         ValueError: it holds what Python cannot copy; the attribute is named.
     """
     memo: dict[int, Any] = {}
+    for module in net.modules():
+        # Every module has a dozen of them, which take most of the time of a copy.
+        for value in vars(module).values():
+            if type(value) in (dict, OrderedDict) and not value:
+                memo[id(value)] = type(value)()
     try:
         network = _deepcopied(net, memo)
     except (TypeError, RuntimeError, NotImplementedError) as error:

@@ -16,7 +16,7 @@ from gradnas.config import JsonObject, did_you_mean, to_json
 from gradnas.derivation import Picks, best_operation
 from gradnas.latency import Costs, CostView
 from gradnas.latency.registered import registered
-from gradnas.modules.draws import Additions, Draw, using
+from gradnas.modules.draws import Active, Additions, Draw, using
 from gradnas.modules.inplace import watching
 from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
@@ -201,12 +201,19 @@ class ModuleSupernet(OpenModule[Choices]):
         Choices that cannot be reached have weight 0 everywhere.
         """
         indices: dict[str, list[int | None]] = {}
-        for name, operation in decision.items():
-            indices[name] = [self.names[name].index(operation)]
-        for name in self.names:
-            if name not in indices:
-                indices[name] = [None]
+        for name, (columns,) in self.columns_of(decision).items():
+            indices[name] = [*columns] or [None]
         return Draw.one_hot(indices, {name: alpha.detach() for name, alpha in self.alphas.items()})
+
+    def columns_of(self, decision: Mapping[str, str], /) -> dict[str, Active]:
+        """Without the tensors of a draw."""
+        found: dict[str, Active] = {}
+        for name, operation in decision.items():
+            found[name] = ((self.names[name].index(operation),),)
+        for name in self.names:
+            if name not in found:
+                found[name] = ((),)
+        return found
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
         """Choices that were decided for an `nn.Identity` or a `Skip`."""
@@ -388,8 +395,9 @@ def reached_choices(net: nn.Module, best: Mapping[str, str]) -> set[str]:
             names.add(module.name)
             visit(module.operations[best[module.name]])
         else:
-            for child in module.children():
-                visit(child)
+            for child in module._modules.values():
+                if child is not None:
+                    visit(child)
 
     visit(net)
     return names

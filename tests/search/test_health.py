@@ -415,7 +415,7 @@ def test_fit_tells_it_and_nothing_else_changes():
         assert torch.equal(alpha, other.alphas[name])
     for name, p in search.params.items():
         assert torch.equal(p, other.params[name])
-    assert search.health.sharpness._paid == 60 and "hessian_eigenvalue" not in seen[0]
+    assert search.health.sharpness._paid == 100 and "hessian_eigenvalue" not in seen[0]
     for with_, bare in zip(seen, without, strict=True):
         for key in ("hessian_eigenvalue", "hessian_residual", "health"):
             assert key not in bare

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
+from gradnas import distributed
 from gradnas.latency.counts import in_eval_mode
+from gradnas.randomness import other_random_state, random_state
 from gradnas.search.bound_net import BoundNet
 from gradnas.search.comparing import Judge
 from gradnas.search.judging import BatchJudge
@@ -18,6 +20,7 @@ from gradnas.tasks.held_out import RECALIBRATION_BATCHES
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
 from gradnas.tasks.your_task.calls import TaskCalls, grouped, measured
+from gradnas.tasks.your_task.remembered import Remembered, equal_states
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 from gradnas.tasks.your_task.sources import Stream
 
@@ -33,6 +36,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
     measure: Measure
     train: Stream
     held_out: Stream
+    _known: tuple[int, list[Any]] | None = None  # steps at that time, and outputs
 
     def evaluate(
         self, result: SearchResult, epoch: int, batches: int | None = None
@@ -48,7 +52,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         if search.relaxation.trains_mixtures:
             with in_eval_mode(search.supernet):  # and back, with what the user has frozen
                 net = BoundNet(search.supernet, search.evaluation_draw(), None)
-                mixture = self.evaluated(net, batches)
+                mixture = self.remembering(net, batches)
             record |= {f"valid_{name}": value for name, value in mixture.items()}
         if not search.supernet.keeps_weights:
             return record
@@ -61,6 +65,29 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             key = self.measure.key
             record["discretisation_gap"] = mixture[key] - derived[key]
         return record
+
+    def remembering(self, net: BoundNet, batches: int | None) -> dict[str, float]:
+        """As `evaluated`; after the last epoch its outputs are kept for the verdict."""
+        self._known = None
+        is_last = self.search.epoch >= self.config.epochs and batches is None
+        if not is_last or self.task.loss_takes_network or distributed.world() > 1:
+            return self.evaluated(net, batches)
+        before = random_state(self.search.device), other_random_state()
+        kept = Remembered(net)
+        found = self.evaluated(kept, None)
+        after = random_state(self.search.device), other_random_state()
+        # One that draws random numbers, or keeps something of its own, may give others next time.
+        is_steady = equal_states(before, after) and not self.search.passes.own_state.state_dict()
+        if is_steady and kept.is_whole and len(kept.outputs) == self.held_out.length:
+            self._known = (self.search.steps, kept.outputs)
+        return found
+
+    def known_outputs(self) -> Sequence[Any]:
+        """Of the mixture on all held-out batches, where it has just been measured; else none."""
+        search = self.search
+        if self._known is None or self._known[0] != search.steps or search.health.stopped:
+            return ()
+        return self._known[1]
 
     @property
     def yardstick(self) -> Yardstick:
@@ -82,6 +109,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             size=self.size,
             run=self.outputs,
             score=partial(grouped, self.task, scores[0] if decides else None),
+            known=self.known_outputs(),
         )
 
     def worth(self, net: BoundNet, by_loss: bool) -> float:
