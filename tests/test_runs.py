@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from gradnas import runs
 from gradnas.runs import Interrupted, Keeper, Run
@@ -180,6 +181,15 @@ def test_an_unfinished_last_line_of_metrics_is_passed_over(run):
 def test_tensors_survive_and_damage_is_named(run):
     run.save_tensors(runs.ALPHAS, {"a": torch.arange(4.0).reshape(2, 2).T})
     assert torch.equal(run.load_tensors(runs.ALPHAS)["a"], torch.arange(4.0).reshape(2, 2).T)
+    # The same bytes by both ways of the library, that of types which numpy lacks too.
+    shared = torch.arange(3.0)
+    tensors = {"b": shared, "a": shared.double(), "c": torch.ones((), dtype=torch.int64)}
+    run.save_tensors(runs.ALPHAS, tensors, {"format": "x"})
+    written = {name: tensor.clone() for name, tensor in tensors.items()}
+    assert (run.path / runs.ALPHAS).read_bytes() == save(written, {"format": "x"})
+    half = shared.bfloat16()
+    run.save_tensors(runs.ALPHAS, {"half": half, "again": half})
+    assert torch.equal(run.load_tensors(runs.ALPHAS)["again"], half)
     os.truncate(run.path / runs.ALPHAS, 9)
     with pytest.raises(ValueError, match=r"alphas\.safetensors is not a readable"):
         run.load_tensors(runs.ALPHAS)

@@ -16,11 +16,19 @@ from torch.utils.data import DataLoader, TensorDataset
 import gradnas
 from gradnas.architectures.choices import Choices
 from gradnas.gradients.base import leaves
+from gradnas.randomness import generator_for
 from gradnas.search.collapse import Collapse, collapse
 from gradnas.search.gap import far_behind
 from gradnas.search.health import Health
 from gradnas.search.sharpness import Eigenvalue, growth
-from gradnas.search.signals import Chance, decided_rows, relative_entropy, weightless
+from gradnas.search.signals import (
+    DRAWS,
+    NUM_RANDOM,
+    Chance,
+    decided_rows,
+    relative_entropy,
+    weightless,
+)
 from gradnas.search.verdict import Yardstick
 from gradnas.tasks.sentences import health_lines
 from tests.cases import TwoChoices, loss_on
@@ -245,6 +253,18 @@ def test_a_collapse_is_what_chance_hardly_gives():
     chance = Chance(supernet, supernet.weightless(), 0)
     assert chance.is_unlikely(1.0) and chance.is_unlikely(5 / 6)
     assert not chance.is_unlikely(0.5)
+    # As all 200 say, although a few are drawn where these are enough.
+    generator = generator_for(0, DRAWS)
+    shares = []
+    for _ in range(NUM_RANDOM):
+        own = weightless(supernet, supernet.random_decision(generator), supernet.weightless())
+        shares.append(own.share)
+    for asked in range(7):
+        few = Chance(supernet, supernet.weightless(), 0)
+        as_many = sum(share >= asked / 6 for share in shares)
+        assert few.is_unlikely(asked / 6) == (as_many <= 0.05 * NUM_RANDOM)
+    decision = supernet.random_decision(generator)
+    assert supernet.columns_of(decision) == supernet.one_hot_draw(decision).active
     supernet = gradnas.Search(Chain(1), seed=0).supernet
     single = Chance(supernet, supernet.weightless(), 0)
     assert not single.is_unlikely(1.0)  # a third of all

@@ -1,0 +1,59 @@
+"""What a mixture gave at its last evaluation is not computed again for the verdict."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gradnas
+from gradnas.tasks.your_task.held_out import HeldOut
+
+DRAW = torch.Generator().manual_seed(0)
+DATA = torch.randn(48, 4, generator=DRAW), torch.randint(3, (48,), generator=DRAW)
+
+
+class Net(nn.Module):
+    def __init__(self, is_random: bool) -> None:
+        super().__init__()
+        self.choice = gradnas.Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3, bias=False)})
+        self.is_random = is_random
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.choice(x + 0.1 * torch.randn(4) if self.is_random else x)
+
+
+def spoiling(outputs: Tensor, target: Tensor) -> Tensor:
+    """A loss that changes in place what it is given."""
+    loss = F.cross_entropy(outputs, target)
+    if not outputs.requires_grad:
+        outputs.zero_()
+    return loss
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_the_verdict_is_the_same_whether_outputs_were_kept_or_not(is_random, tmp_path, monkeypatch):
+    known = []
+    asked = HeldOut.known_outputs
+
+    def noted(self):
+        known.append(len(asked(self)))
+        return asked(self)
+
+    task = gradnas.Task(model=lambda: Net(is_random), train=DATA, loss=spoiling)
+    written = []
+    for outputs in (noted, lambda self: ()):
+        monkeypatch.setattr(HeldOut, "known_outputs", outputs)
+        run = gradnas.run_search(
+            task,
+            out=tmp_path / str(len(written)),
+            epochs=6,
+            batch_size=8,
+            device="cpu",
+            progress=False,
+        )
+        written.append((run.path / "results.json").read_bytes())
+    assert written[0] == written[1]
+    # One that draws random numbers may give something else next time.
+    assert known == [0 if is_random else 3]
