@@ -6,9 +6,11 @@ import contextlib
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from gradnas.cli.groups import grouped
 from gradnas.cli.lines import line
 
 T = TypeVar("T")
@@ -18,10 +20,24 @@ WIDE = "10000"  # columns, for a box whose lines are not broken
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
+class _Shown(io.StringIO):
+    """What is printed, of the form that standard output would have got."""
+
+    encoding = "ascii"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place = sys.stdout
+        self.encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+
+    def isatty(self) -> bool:
+        return self._place.isatty()
+
+
 def one_sentence(parse: Callable[[], T], arguments: Sequence[str]) -> T:
     """What `parse` gives; where it ends with a box about mistyped words, a sentence in its place.
 
-    Help goes to standard output and is left as it is.
+    Help goes to standard output, its options in groups.
 
     Args:
         arguments: that it parses.
@@ -33,11 +49,13 @@ def one_sentence(parse: Callable[[], T], arguments: Sequence[str]) -> T:
     box = io.StringIO()
     try:
         if HELP.intersection(arguments):  # as wide as the terminal
+            shown = _Shown()
             try:
-                with contextlib.redirect_stderr(io.StringIO()):
+                with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(shown):
                     return parse()
             except SystemExit as end:
                 if end.code != 2:
+                    print(grouped(shown.getvalue()), end="")
                     raise
         os.environ["COLUMNS"] = WIDE
         with contextlib.redirect_stderr(box):

@@ -12,7 +12,7 @@ from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules
 from gradnas.config import read_object
 from gradnas.programs.watching import Seen, follow
-from gradnas.reports.terminal import BLOCKS
+from gradnas.reports.terminal import BLOCKS, narrow
 
 NARROWEST = 40  # below it lines are cut by the terminal
 
@@ -71,11 +71,11 @@ def _in_lines(command: WatchCommand) -> Seen:
         if seen.folder.path != watched:  # the first, or the training after its search
             watched = seen.folder.path
             told = 0
-            line(seen.title)
+            line(narrow(seen.title))
         new = seen.epoch_lines(told)
         told = len(seen.folder.metrics.rows)
         for text in new:
-            line(text)
+            line(narrow(text))
         sys.stdout.flush()
     assert seen is not None
     return seen

@@ -118,6 +118,27 @@ def epoch_line(title: str, record: Record, epochs: int, left: float | None) -> s
     return visible(text if left is None else f"{text}  {clock(left)} left")
 
 
+def narrow(text: str, width: int = 80) -> str:
+    """A line as several, none wider than `width` unless a single word is; the others indented.
+
+    What belongs together (a measure and its value) is parted from the rest by two spaces.
+    """
+    if len(text) <= width:
+        return text
+    inside = "\N{NO-BREAK SPACE}"  # between words that stay together
+    parts = text.split("  ")
+    if len(parts) > 1:
+        parts = [part.replace(" ", inside) if len(part) < width - 4 else part for part in parts]
+    lines = textwrap.wrap(
+        "  ".join(parts),
+        width,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace(inside, " ")
+
+
 def shown_keys(rows: Sequence[Record]) -> list[str]:
     """The measures of the epochs: losses and what else is measured."""
     keys: dict[str, None] = {}

@@ -17,6 +17,7 @@ from cases import SHARED_DATA
 
 from gradnas import Genotype, runs
 from gradnas.cli import main
+from gradnas.cli.groups import OTHERS
 
 TINY = (
     "--epochs",
@@ -230,6 +231,22 @@ def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0 and "usage: gradnas" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["search", "study", "train", "discover"])
+def test_the_help_of_many_options_has_them_in_groups(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    rows = capsys.readouterr().out.splitlines()
+    boxes = [row for row in rows if row.startswith("╭")]
+    assert len(boxes) > 5 and all(len(row) == 80 for row in rows if row[:1] in tuple("╭│╰"))
+    assert not any(OTHERS in row or "─ options" in row for row in boxes)
+    # Every option is there once, that of the run folder in the last box.
+    options = [row.split()[1] for row in rows if row.startswith("│ --")]
+    assert len(options) == len(set(options)) and "--seed" in options
+    at = next(k for k, row in enumerate(rows) if row.startswith("│ --out"))
+    assert "run folder and output" in [row for row in rows[:at] if row.startswith("╭")][-1]
 
 
 def test_without_a_command_it_says_what_one_can_do(capsys):

@@ -18,7 +18,7 @@ from gradnas import runs
 from gradnas.cli import main
 from gradnas.programs import watching
 from gradnas.reports.folder import Mixture
-from gradnas.reports.terminal import BLOCKS, Pace, blocks
+from gradnas.reports.terminal import BLOCKS, Pace, blocks, narrow
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -79,12 +79,19 @@ def test_a_finished_run_shows_its_measures_and_its_choices_and_is_over_at_once(r
 
     assert main(["watch", str(run)]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in told[1:4]] == [
+    assert max(map(len, told[:-1])) <= 80
+    first = [line for line in told if not line.startswith("    ")]  # the others go on with them
+    assert [line.split("  ")[0] for line in first[1:4]] == [
         "search: epoch 1/3",
         "search: epoch 2/3",
         "search: epoch 3/3",
     ]
-    assert told[4].startswith(f"{run}: ") and len(told) == 5
+    assert first[4].startswith(f"{run}: ") and len(first) == 5
+    # Nothing is lost, and a measure stays with its value.
+    whole = watching.look(run).epoch_lines(2)[0]
+    broken = narrow(whole)
+    assert "  ".join(part.strip() for part in broken.splitlines()) == whole
+    assert narrow("a path /" + 90 * "x") == "a path\n    /" + 90 * "x"
 
 
 def test_what_is_shown_goes_with_the_run_and_ends_with_it(run, monkeypatch, capsys):
