@@ -124,7 +124,7 @@ ELSEWHERE = {
     ("study", "workers"): "the study",
 }
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_OPTION = re.compile(r"│ -.*?--([\w-]+)")
+_OPTION = re.compile(r"│ -(?:.*? -)??-([\w-]+)")
 
 
 def grouped(text: str) -> str:

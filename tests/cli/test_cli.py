@@ -245,7 +245,7 @@ def test_the_help_of_many_options_has_them_in_groups(command, capsys, monkeypatc
     # Every option is there once, that of the run folder in the last box.
     options = [row.split()[1] for row in rows if row.startswith("│ --")]
     assert len(options) == len(set(options)) and "--seed" in options
-    at = next(k for k, row in enumerate(rows) if row.startswith("│ --out"))
+    at = next(k for k, row in enumerate(rows) if row.startswith("│ --out "))
     assert "run folder and output" in [row for row in rows[:at] if row.startswith("╭")][-1]
 
 
