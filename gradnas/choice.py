@@ -197,7 +197,7 @@ class Choice(nn.Module):
         # A compiler sees no memory, and has its own rules for it.
         given = None if torch.compiler.is_compiling() else Inputs(args, kwargs)
         if not self.has_skip:
-            return self._outputs_without_skip(columns, given, args, kwargs)
+            return _outputs_without_skip(self, columns, given, args, kwargs)
         # What a skip gives depends on what the others give.
         names = list(operations)
         skips: dict[int, Skip] = {}
@@ -223,30 +223,6 @@ class Choice(nn.Module):
             if column in skips:
                 found[column] = output(column)
         return [found[column] for column in columns]
-
-    def _outputs_without_skip(
-        self,
-        columns: Sequence[int],
-        given: Inputs | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> list[Any]:
-        # As `_output` of each, without a call for it: on small maps this is most of what a search
-        # takes beside a loop by hand.
-        pairs = list(self._own_operations.items())
-        tensor, version = (None, 0) if given is None else given.only
-        known = self.gives_input
-        outputs = []
-        for column in columns:
-            key, operation = pairs[column]
-            if tensor is None or (key, operation.training) not in known:
-                outputs.append(self._output(key, operation, given, args, kwargs))
-                continue
-            outputs.append(operation(*args, **kwargs))
-            if tensor._version != version:
-                assert given is not None
-                given.refuse(operation, f"Choice {self.name!r}: operation {key!r}")
-        return outputs
 
     @torch.no_grad()
     def _tried(
@@ -301,6 +277,31 @@ class Choice(nn.Module):
         """What an error calls this place and these operations."""
         names = self.names
         return f"Choice {self.name!r}", [names[index] for index in active]
+
+
+def _outputs_without_skip(
+    choice: Choice,
+    columns: Sequence[int],
+    given: Inputs | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> list[Any]:
+    # As `_output` of each, without a call for it: on small maps this is most of what a search
+    # takes beside a loop by hand.
+    pairs = list(choice._own_operations.items())
+    tensor, version = (None, 0) if given is None else given.only
+    known = choice.gives_input
+    outputs = []
+    for column in columns:
+        key, operation = pairs[column]
+        if tensor is None or (key, operation.training) not in known:
+            outputs.append(choice._output(key, operation, given, args, kwargs))
+            continue
+        outputs.append(operation(*args, **kwargs))
+        if tensor._version != version:
+            assert given is not None
+            given.refuse(operation, f"Choice {choice.name!r}: operation {key!r}")
+    return outputs
 
 
 def _is_name(name: object) -> bool:

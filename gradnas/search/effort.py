@@ -81,7 +81,8 @@ def copying_seconds(net: nn.Module) -> float:
 def effort_of(call: Callable[[], object]) -> Effort:
     """Count what a call does."""
     flops = FlopCounterMode(display=False)
-    flops.mod_tracker = _NoModules()
+    nothing: Any = _NoModules()
+    flops.mod_tracker = nothing
     counting = _Counting()
     with flops, counting:
         call()

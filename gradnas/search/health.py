@@ -123,10 +123,9 @@ class Health:
 
     def _follow(self) -> None:
         """Follow the way of the alphas of operations, from what is known of it."""
-        self._way = Way(self.passes.relaxation, map(self._of_operations, self._alphas))
-
-    def _of_operations(self, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: alphas[name] for name in self.passes.supernet.alphas}
+        names = list(self.passes.supernet.alphas)
+        history = [{name: alphas[name] for name in names} for alphas in self._alphas]
+        self._way = Way(self.passes.relaxation, history)
 
     def watch(self, guard: Guard) -> None:
         """From now on measure, and act as the guard says."""
@@ -152,7 +151,7 @@ class Health:
         passes = self.passes
         self._chosen.append(_chosen(passes.supernet, decision))
         self._alphas.append(_copies(passes))
-        self._way.add(self._of_operations(self._alphas[-1]))
+        self._way.add({name: self._alphas[-1][name] for name in passes.supernet.alphas})
         found: Record = {}
         free = weightless(passes.supernet, decision, self._free)
         if free is not None:

@@ -200,9 +200,8 @@ class ModuleSupernet(OpenModule[Choices]):
 
         Choices that cannot be reached have weight 0 everywhere.
         """
-        indices: dict[str, list[int | None]] = {}
-        for name, (columns,) in self.columns_of(decision).items():
-            indices[name] = [*columns] or [None]
+        rows = self.columns_of(decision)
+        indices = {name: [*columns] or [None] for name, (columns,) in rows.items()}
         return Draw.one_hot(indices, {name: alpha.detach() for name, alpha in self.alphas.items()})
 
     def columns_of(self, decision: Mapping[str, str], /) -> dict[str, Active]:
@@ -211,8 +210,7 @@ class ModuleSupernet(OpenModule[Choices]):
         for name, operation in decision.items():
             found[name] = ((self.names[name].index(operation),),)
         for name in self.names:
-            if name not in found:
-                found[name] = ((),)
+            found.setdefault(name, ((),))
         return found
 
     def skip_count(self, decision: Mapping[str, str]) -> int:
