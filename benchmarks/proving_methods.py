@@ -18,6 +18,7 @@ from gradnas import (
     AuxiliarySkip,
     BetaDecay,
     BinaryGates,
+    CandidateSelection,
     Dirichlet,
     GumbelSoftmax,
     NasBench201,
@@ -231,9 +232,21 @@ METHODS: dict[str, Method] = {
         "DrNAS (Chen et al., ICLR 2021): not progressive, pull by weight decay",
         lambda config: with_relaxation(config, Dirichlet()),
     ),
+    "beta-decay-candidates": Method(
+        "beta-DARTS, of the 16 likeliest cells and 16 random ones the best with shared weights",
+        lambda config: replace(
+            config, terms=(BetaDecay(end=25.0),), selection=CandidateSelection()
+        ),
+    ),
     "darts-pt": Method(
         "DARTS-PT (Wang et al., ICLR 2021): a round in each of the last epochs",
         lambda config: perturbation(config, learn_alphas=True),
+    ),
+    "beta-decay-pt": Method(
+        "the alphas of beta-DARTS, decided by the rounds of DARTS-PT in the last epochs",
+        lambda config: replace(
+            perturbation(config, learn_alphas=True), terms=(BetaDecay(end=25.0),)
+        ),
     ),
     "darts-pt-blank": Method(
         "DARTS-PT with alphas that never learn",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from gradnas.search.search import Search as Search
     from gradnas.selections import CandidateSelection as CandidateSelection
     from gradnas.selections import PerturbationSelection as PerturbationSelection
+    from gradnas.selections import ScoreSelection as ScoreSelection
     from gradnas.selections import Selection as Selection
     from gradnas.selections import Strongest as Strongest
     from gradnas.spaces import DARTS_OPERATIONS as DARTS_OPERATIONS
@@ -130,6 +131,7 @@ _MODULES = {
     "Search": "gradnas.search.search",
     "CandidateSelection": "gradnas.selections",
     "PerturbationSelection": "gradnas.selections",
+    "ScoreSelection": "gradnas.selections",
     "Selection": "gradnas.selections",
     "Strongest": "gradnas.selections",
     "DARTS_OPERATIONS": "gradnas.spaces",

@@ -82,6 +82,7 @@ METHODS = {
     "auxiliary skip": {"stabilizers": (gradnas.AuxiliarySkip(),)},
     "operation freezing": {"stabilizers": (gradnas.OperationFreezing(window=1),)},
     "candidate selection": {"selection": gradnas.CandidateSelection(likeliest=2, random=1)},
+    "score selection": {"selection": gradnas.ScoreSelection(likeliest=2, random=1, repeats=1)},
     "perturbation selection": {"selection": gradnas.PerturbationSelection(interval=1)},
     "perturbation selection, blank": {
         "selection": gradnas.PerturbationSelection(interval=1, learn_alphas=False)

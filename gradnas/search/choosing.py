@@ -1,4 +1,4 @@
-"""Measuring candidates and taking the best, as `CandidateSelection` asks for."""
+"""Measuring candidates and taking the best: `CandidateSelection` and `ScoreSelection`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def best_candidate(
         random_sd=statistics.stdev(of_random) if len(of_random) > 1 else None,
         clear=_clear(found, best, measure),
         examples=round(sum(own.weights)),
+        where=judge.where,
     )
 
 

@@ -22,7 +22,8 @@ class Chosen:
         first: the measure of the likeliest one; None where no likeliest was asked for.
         random_mean, random_sd: of the random ones; None of too few.
         clear: so many of the others are worse by more than the noise of the comparison.
-        examples: held-out ones.
+        examples: that it was measured on.
+        where: what these are.
     """
 
     decision: Architecture
@@ -35,6 +36,7 @@ class Chosen:
     random_sd: float | None
     clear: int
     examples: int
+    where: str
 
     @property
     def others(self) -> int:
@@ -47,10 +49,10 @@ class Chosen:
         if self.clear:
             return None
         return (
-            f"nothing was decided: by {self.measure.name} on {self.examples} held-out "
-            f"{self.measure.noun} none of the {self.others} other candidates is worse than the "
+            f"nothing was decided: by {self.measure.name} on {self.examples} "
+            f"{self.where} none of the {self.others} other candidates is worse than the "
             "best by more than the noise, so what was taken is chance; search for more epochs, or "
-            "hold out more examples"
+            "measure on more of them"
         )
 
     def to_json(self) -> JsonObject:
@@ -73,9 +75,9 @@ class Chosen:
             beside.append(f"the random ones {text(self.random_mean)}{spread}")
         return (
             f"the best of {self.likeliest + self.random} candidates ({' and '.join(kinds)}) by "
-            f"{self.measure.name} on {self.examples} held-out {self.measure.noun} with the weights "
-            f"of the search: {text(self.value)} ({', '.join(beside)}); {self.clear} of the "
-            f"{self.others} others are worse by more than the noise"
+            f"{self.measure.name} on {self.examples} {self.where}: {text(self.value)} "
+            f"({', '.join(beside)}); {self.clear} of the {self.others} others "
+            "are worse by more than the noise"
         )
 
 

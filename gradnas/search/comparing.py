@@ -45,6 +45,7 @@ from gradnas.spaces.base import Supernet
 RANDOM = 3  # stream of random numbers: which random architectures are measured
 WORST = 1e30
 MOST_DRAWS = 200  # of random architectures, to find some within a budget
+MORE_DRAWS = 20  # for each of many that are wanted
 
 
 class Compared(Protocol):
@@ -71,18 +72,29 @@ class Judge(ABC):
         copying: what making a derived network takes, in passes of the mixture over one example.
         prepared: what was spent before the first architecture is measured, in the same.
         train_size: examples of a step of the weights.
+        where: what a measure is of, behind the number of its examples.
         of_run: whether the search is that of a program with a run folder, whose user types
             options and holds no `Search`.
     """
 
     yardstick: Yardstick
     sizes: Sequence[int]
+    where: str = "held-out examples with the weights of the search"
     extra: int = 0
     share: float = 1.0
     copying: float = 0.0
     prepared: float = 0.0
     train_size: int = 0
     of_run: bool = False
+
+    def by_score(self, drawings: int) -> Judge:
+        """One that scores networks which were never trained, for so many drawings of weights.
+
+        Raises:
+            ValueError: nothing scores the networks of such data.
+        """
+        del drawings
+        raise ValueError("nothing scores networks without a training on such data")
 
     def effort(self, batches: int) -> float:
         """What one architecture takes, in passes of the mixture over one example."""
@@ -265,7 +277,7 @@ class Comparison:
         """
         generator = generator_for(self.search.passes.seed, RANDOM)
         drawn: list[Architecture] = []
-        for decision in self._drawn(generator):
+        for decision in self._drawn(generator, max(MOST_DRAWS, MORE_DRAWS * number)):
             if len(drawn) >= number:
                 break
             if decision not in self.found:
@@ -289,10 +301,10 @@ class Comparison:
             )
         return found
 
-    def _drawn(self, generator: Any) -> Iterator[Architecture]:
+    def _drawn(self, generator: Any, draws: int = MOST_DRAWS) -> Iterator[Architecture]:
         supernet = self.search.supernet
         spending = self.search.spending
-        for _ in range(MOST_DRAWS):
+        for _ in range(draws):
             decision = supernet.random_decision(generator)
             if (
                 self.budget is None

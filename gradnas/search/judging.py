@@ -25,6 +25,7 @@ from gradnas.search.forms import takes_network
 from gradnas.search.reading import own_generators
 from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
 from gradnas.search.result import SearchResult
+from gradnas.search.scoring import ScoreJudge
 from gradnas.search.slices import FAILURES, measured_by_group
 from gradnas.search.verdict import Scores, Verdict, Yardstick
 from gradnas.search.verdict_limits import FEWEST_EXAMPLES, wanted_of
@@ -75,6 +76,7 @@ class BatchJudge(Judge):
         self.score = score
         self.laid_out = laid_out
         self.yardstick = yardstick
+        self.where = f"held-out {yardstick.noun} with the weights of the search"
         self.valid = list(kept(valid))
         self.train: Sequence[Any] = []
         with same_randomness(search.passes.params.values()):
@@ -91,6 +93,15 @@ class BatchJudge(Judge):
         self.sizes = [size(batch) for batch in self.valid]
         self.extra_sizes = [size(batch) for batch in self.train]
         self.extra = sum(self.extra_sizes)
+
+    def by_score(self, drawings: int) -> Judge:
+        if not self.valid:
+            raise ValueError("there are no held-out examples to score candidates on")
+
+        def run(network: Any, batch: Any) -> Any:
+            return self.run(PlainNet(network), batch)
+
+        return ScoreJudge(self.search, drawings, self.valid[0], run, self.laid_out)
 
     def read_before(self, batches: int) -> int:
         return sum(self.extra_sizes[: self._num_before(batches)])

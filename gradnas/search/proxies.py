@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from gradnas.config import check_numbers
 from gradnas.randomness import seed_for, seeded
 
+SEEN = (nn.ReLU, nn.ReLU6)  # positive or zero: whether a unit is active
+
 
 @dataclass(frozen=True)
 class Swap:
@@ -35,7 +37,7 @@ class Swap:
 
     Source: Peng, Song, Fayek, Ciesielski, Chang, "SWAP-NAS", ICLR 2024 (arXiv 2403.04161), eq. 3, 4
     and 6, with the settings of the authors' code (16 examples, 32 drawings). Where it differs: only
-    ReLUs that are modules are seen, and not those of factorized reductions.
+    ReLUs (and ReLU6) that are modules are seen, and not those of factorized reductions.
 
     Raises:
         ValueError: fewer repeats than 1, one of mean and spread alone; at a call, more than 62
@@ -54,31 +56,36 @@ class Swap:
             raise ValueError("mean and spread belong together: give both, or none")
         check_numbers(self)
 
-    @torch.no_grad()
     def score(self, network: nn.Module, call: Callable[[nn.Module], object]) -> float:
         """Of a network, which is afterwards as it was; the larger the better.
 
         Args:
             call: runs it on S examples.
         """
+        scores = self.scores(network, call)
+        score = sum(scores) / len(scores)
+        if self.mean is not None and self.spread is not None:
+            thousands = sum(p.numel() for p in network.parameters()) / 1000.0
+            score *= math.exp(-((thousands - self.mean) ** 2) / self.spread)
+        return score
+
+    @torch.no_grad()
+    def scores(self, network: nn.Module, call: Callable[[nn.Module], object]) -> list[float]:
+        """For each drawing of the weights the number of patterns, whatever the size."""
         state = {name: value.clone() for name, value in network.state_dict().items()}
         modes = [(module, module.training) for module in network.modules()]
-        total = 0.0
+        found = []
         try:
             network.train()
             for repeat in range(self.repeats):
                 with seeded(seed_for(self.seed, repeat)):
                     _draw_weights(network)
-                    total += distinct_columns(_signs(network, call))
+                    found.append(float(distinct_columns(_signs(network, call))))
         finally:
             network.load_state_dict(state)
             for module, mode in modes:
                 module.training = mode
-        score = total / self.repeats
-        if self.mean is not None and self.spread is not None:
-            thousands = sum(p.numel() for p in network.parameters()) / 1000.0
-            score *= math.exp(-((thousands - self.mean) ** 2) / self.spread)
-        return score
+        return found
 
 
 def _draw_weights(network: nn.Module) -> None:
@@ -102,7 +109,7 @@ def _signs(network: nn.Module, call: Callable[[nn.Module], object]) -> Tensor:
 
     hooks = []
     for module in network.modules():
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, SEEN):
             hooks.append(module.register_forward_hook(take))
     try:
         call(network)
@@ -111,8 +118,8 @@ def _signs(network: nn.Module, call: Callable[[nn.Module], object]) -> Tensor:
             hook.remove()
     if not seen:
         raise ValueError(
-            f"Swap counts the patterns of nn.ReLU modules on maps, and {type(network).__name__} "
-            "runs none"
+            f"Swap counts the patterns of nn.ReLU and nn.ReLU6 modules on maps, and "
+            f"{type(network).__name__} runs none"
         )
     return torch.cat(seen, dim=1)
 

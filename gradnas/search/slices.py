@@ -43,7 +43,7 @@ def measured_by_group(
     found = []
     try:
         for first, last in groups:
-            part = function(_rows(outputs, first, last), _rows(target, first, last))
+            part = function(some_rows(outputs, first, last), some_rows(target, first, last))
             found.append((part, size * (last - first) / groups[-1][1]))
     except FAILURES:  # it takes whole batches alone
         return [(whole, float(size))]
@@ -70,7 +70,9 @@ def _groups(outputs: Any, target: Any) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def _rows(value: Any, first: int, last: int) -> Any:
+def some_rows(value: Any, first: int, last: int) -> Any:
+    """Those from `first` up to `last` of every tensor in it, which may be fewer."""
+
     def some(leaves: Sequence[Any], where: str) -> Any:
         del where
         leaf = leaves[0]

@@ -16,7 +16,7 @@ from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.choosing import best_candidate
 from gradnas.search.chosen import Chosen, check_alone
-from gradnas.search.comparing import compare
+from gradnas.search.comparing import Judge, compare
 from gradnas.search.costs import NO_COSTS, Spending
 from gradnas.search.curvature import Curvature
 from gradnas.search.health import Health
@@ -166,10 +166,10 @@ class Standing:
         loss: Callable[[Any, Any], Tensor],
         measure: Any = None,
     ) -> Chosen:
-        """Measure the candidates that `CandidateSelection` asks for, and take the best of them.
+        """Measure the candidates that the selection asks for, and take the best of them.
 
-        `fit` does it at its end; in a loop of your own call it before `result()`, which has the
-        best one until the next step.
+        It is `CandidateSelection` or `ScoreSelection`. `fit` does it at its end; in a loop of your
+        own call it before `result()`, which has the best one until the next step.
 
         Args:
             train_loader, valid_loader, loss, measure: as of `compare`.
@@ -188,7 +188,9 @@ class Standing:
         check_loaders("choose", train_loader, valid_loader)
         result = self.result_by_alphas()
         with as_it_was(self.passes.seed, [train_loader, valid_loader]):
-            judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
+            judge: Judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
+            if self.selection.drawings:
+                judge = judge.by_score(self.selection.drawings)
             return self.take_chosen(best_candidate(self, result, judge, candidates))
 
     def result_by_alphas(self) -> SearchResult:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradnas.config import check_numbers
-from gradnas.selections.base import Selection
+from gradnas.selections.base import Selection, check_number_of_candidates
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,7 @@ class CandidateSelection(Selection):
     criterion: Literal["loss", "measure"] = "loss"
 
     def __post_init__(self) -> None:
-        for name in ("likeliest", "random"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
-        if self.likeliest + self.random < 2:
-            raise ValueError(
-                "CandidateSelection compares at least two candidates: raise likeliest or random"
-            )
+        check_number_of_candidates(self)
         if self.criterion not in ("loss", "measure"):
             raise ValueError(f"criterion must be 'loss' or 'measure', not {self.criterion!r}")
         check_numbers(self)

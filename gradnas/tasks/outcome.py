@@ -62,6 +62,8 @@ class Outcome(ABC, Generic[S]):
                 judge = self.judge(result, LOSS if selection.by_loss else measure)
                 if judge is None:
                     return "nothing measures candidates on such data: the decision is the alphas'"
+                if selection.drawings:
+                    judge = judge.by_score(selection.drawings)
                 best = best_candidate(search, result, judge, selection.candidates)
         except FAILURES as error:  # the result of a search must not be lost for it
             return not_chosen(error)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradnas
-from gradnas import CandidateSelection, PartialChannels, Search, Strongest
+from gradnas import CandidateSelection, PartialChannels, ScoreSelection, Search, Strongest
 from gradnas.data import DataConfig
 from gradnas.families.recipes import search_recipe
 from gradnas.programs.searching import run_search, start_search
 from gradnas.reports.verdict import verdict_section
 from gradnas.search.chosen import check_alone
+from gradnas.search.proxies import Swap
 from gradnas.tasks import kind_of
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.search import example_input
@@ -147,6 +148,54 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
         CandidateSelection(likeliest=1.5)
     with pytest.raises(ValueError, match="criterion must be"):
         CandidateSelection(criterion="accuracy")
+
+
+class Maps(nn.Module):
+    """A choice of maps with many patterns, few, and none at all."""
+
+    def __init__(self, activation: type[nn.Module] = nn.ReLU6) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        made = {
+            "none": nn.Identity(),
+            "narrow": nn.Sequential(nn.Conv2d(4, 1, 1), activation(), nn.Conv2d(1, 4, 1)),
+            "wide": nn.Sequential(nn.Conv2d(4, 16, 1), activation(), nn.Conv2d(16, 4, 1)),
+        }
+        self.block = gradnas.Choice(made, name="block")
+        self.head = nn.Sequential(activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.head(self.block(self.stem(x_BCHW)))
+
+
+def images() -> DataLoader:
+    x_BCHW = torch.randn(40, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(x_BCHW, torch.arange(40) % 4), 20)
+
+
+def test_the_best_score_of_all_candidates_is_taken():
+    data = images()
+    search = Search(Maps(), seed=3, selection=ScoreSelection(likeliest=1, random=2))
+    result = search.fit(data, data, F.cross_entropy, epochs=1, progress=False)
+    best = search.chosen
+    assert result.choices == {"block": "wide"}
+    assert best.likeliest + best.random == 3 and best.clear == 2 and best.undecided is None
+    # As scored without the search, on the first 16 held-out images; no training of it matters.
+    network = result.derive()
+    few = next(iter(data))[0][:16]
+    assert best.value == Swap(repeats=4, seed=3).score(network, lambda net: net(few))
+    assert "SWAP score on 4 drawings of the weights, none of them trained" in best.sentence
+    untrained = Search(Maps(), seed=3, selection=ScoreSelection(likeliest=0, random=3), epochs=1)
+    assert untrained.choose(data, data, F.cross_entropy).value == best.value
+
+
+def test_what_has_no_pattern_to_count_is_refused():
+    with pytest.raises(ValueError, match=r"ScoreSelection counts patterns .* and Maps has none"):
+        Search(Maps(nn.Tanh), selection=ScoreSelection())
+    with pytest.raises(ValueError, match="at least two candidates"):
+        ScoreSelection(likeliest=0, random=1)
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
+        ScoreSelection(repeats=0)
 
 
 @pytest.mark.slow

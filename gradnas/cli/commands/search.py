@@ -60,9 +60,10 @@ class _OptionsBeforeCosts(RunOptions):
     operation-freezing, with fields as in perturbed-alphas:end=0.2; none for none."""
     selection: Method = None
     """How the decision is had in the end: strongest; candidate-selection, which measures some
-    likely and some random ones with the weights of the search; or perturbation-selection, which
-    leaves out one operation after the other in the last epochs; with fields as in
-    candidate-selection:random=32 or perturbation-selection:interval=1,learn_alphas=false."""
+    likely and some random ones with the weights of the search; score-selection, which scores such
+    ones without a training; or perturbation-selection, which leaves out one operation after the
+    other in the last epochs; with fields as in candidate-selection:random=32 or
+    perturbation-selection:interval=1,learn_alphas=false."""
     reinforce: Whole = None
     """Learn the alphas from the losses of so many sampled networks a step, not by a gradient
     through the network."""

@@ -1,0 +1,75 @@
+"""Architectures scored without a training, as `ScoreSelection` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from gradnas.architectures.base import Architecture
+from gradnas.gradients.base import same_randomness
+from gradnas.randomness import seed_for, seeded
+from gradnas.search.comparing import Compared, Judge
+from gradnas.search.proxies import SEEN, Swap
+from gradnas.search.slices import some_rows
+from gradnas.search.verdict import Scores, Yardstick
+from gradnas.selections import Selection
+from gradnas.spaces.base import Supernet
+
+EXAMPLES = 16  # of the authors' code
+DRAWN = 5  # stream of random numbers, beside those of `comparing` and `selecting`
+
+
+class ScoreJudge(Judge):
+    """A judge by SWAP: the groups of a score are the drawings of the weights.
+
+    Args:
+        batch: of held-out examples, of which the first 16 are read.
+        run: calls a network on a batch.
+        laid_out: the network in the memory format in which it runs.
+    """
+
+    where = "drawings of the weights, none of them trained"
+    yardstick = Yardstick("SWAP score", higher_is_better=True, noun="drawings of the weights")
+
+    def __init__(
+        self,
+        search: Compared,
+        drawings: int,
+        batch: Any,
+        run: Callable[[Any, Any], Any],
+        laid_out: Callable[[nn.Module], nn.Module],
+    ) -> None:
+        self.search = search
+        self.proxy = Swap(repeats=drawings, seed=search.passes.seed)
+        self.batch = some_rows(batch, 0, EXAMPLES)
+        self.run = run
+        self.laid_out = laid_out
+        self.sizes = [drawings]
+
+    def mixture(self, batches: int) -> Scores | None:
+        """None: there is no score of a mixture."""
+        del batches
+
+    def architecture(self, decision: Architecture, batches: int) -> Scores:
+        search = self.search
+        # Layers whose weights the score does not draw have the same in every candidate.
+        with (
+            same_randomness(search.passes.params.values()),
+            seeded(seed_for(search.passes.seed, DRAWN)),
+        ):
+            network = self.laid_out(search.supernet.derived(decision, "fresh"))
+            found = self.proxy.scores(network, lambda net: self.run(net, self.batch))
+        del batches
+        return self.scores(found, [1.0] * len(found))
+
+
+def check_scored(selection: Selection, supernet: Supernet[Any]) -> None:
+    """ValueError where nothing can be counted in the networks of a supernet."""
+    if selection.drawings and not any(isinstance(part, SEEN) for part in supernet.modules()):
+        raise ValueError(
+            f"{type(selection).__name__} counts patterns of activation of nn.ReLU and nn.ReLU6 on "
+            f"maps, and {type(supernet.searched).__name__} has none: use CandidateSelection() or "
+            "Strongest()"
+        )
