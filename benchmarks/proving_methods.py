@@ -18,7 +18,6 @@ from gradnas import (
     AuxiliarySkip,
     BetaDecay,
     BinaryGates,
-    CandidateSelection,
     Dirichlet,
     GumbelSoftmax,
     NasBench201,
@@ -27,6 +26,7 @@ from gradnas import (
     PerturbationSelection,
     PerturbedAlphas,
     Relaxation,
+    ScoreSelection,
     Sigmoid,
     Stabilizer,
     Unrolled,
@@ -224,6 +224,18 @@ METHODS: dict[str, Method] = {
         "beta-DARTS (Ye et al., CVPR 2022): lambda to 25, as of 50 epochs",
         lambda config: replace(config, terms=(BetaDecay(end=25.0),)),
     ),
+    "beta-decay-scores": Method(
+        "beta-DARTS, of the 64 likeliest cells the best by SWAP (Peng et al., ICLR 2024)",
+        lambda config: replace(
+            config,
+            terms=(BetaDecay(end=25.0),),
+            selection=ScoreSelection(likeliest=64, random=0),
+        ),
+    ),
+    "scores": Method(
+        "of 64 random cells the best by SWAP; the search plays no part",
+        lambda config: replace(config, selection=ScoreSelection(likeliest=0, random=64), epochs=1),
+    ),
     "partial-channels": Method(
         "PC-DARTS (Xu et al., ICLR 2020): k = 4 with edge normalisation; batch and rate as plain",
         partial_channels,
@@ -232,21 +244,9 @@ METHODS: dict[str, Method] = {
         "DrNAS (Chen et al., ICLR 2021): not progressive, pull by weight decay",
         lambda config: with_relaxation(config, Dirichlet()),
     ),
-    "beta-decay-candidates": Method(
-        "beta-DARTS, of the 16 likeliest cells and 16 random ones the best with shared weights",
-        lambda config: replace(
-            config, terms=(BetaDecay(end=25.0),), selection=CandidateSelection()
-        ),
-    ),
     "darts-pt": Method(
         "DARTS-PT (Wang et al., ICLR 2021): a round in each of the last epochs",
         lambda config: perturbation(config, learn_alphas=True),
-    ),
-    "beta-decay-pt": Method(
-        "the alphas of beta-DARTS, decided by the rounds of DARTS-PT in the last epochs",
-        lambda config: replace(
-            perturbation(config, learn_alphas=True), terms=(BetaDecay(end=25.0),)
-        ),
     ),
     "darts-pt-blank": Method(
         "DARTS-PT with alphas that never learn",
