@@ -8,24 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 
 from gradnas.config import check_numbers
 from gradnas.randomness import seed_for, seeded
 
-SEEN = (nn.ReLU, nn.ReLU6)  # positive or zero: whether a unit is active
+RELUS = {F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 
 @dataclass(frozen=True)
 class Swap:
     """The number of different patterns of activation: SWAP.
 
-    The signs of the outputs of all ReLUs with maps as inputs, for S examples, are a table of zeros
-    and ones of S rows and V columns, one for each unit; the score is the number of distinct
-    columns, at most the smaller of V and 2^S. It is the mean over `repeats` drawings of the weights
-    from N(0, 1), with the statistics of the batch in every BatchNorm.
+    The signs of the outputs of all ReLUs with maps as inputs (of a network that has none, of all
+    its ReLUs), for S examples, are a table of zeros and ones of S rows and V columns, one for each
+    unit; the score is the number of distinct columns, at most the smaller of V and 2^S. It is the
+    mean over `repeats` drawings of the weights from N(0, 1), with the statistics of the batch in
+    every BatchNorm.
 
     Cost: `repeats` forward passes of a few examples.
 
@@ -36,8 +42,8 @@ class Swap:
         seed: of the weights.
 
     Source: Peng, Song, Fayek, Ciesielski, Chang, "SWAP-NAS", ICLR 2024 (arXiv 2403.04161), eq. 3, 4
-    and 6, with the settings of the authors' code (16 examples, 32 drawings). Where it differs: only
-    ReLUs (and ReLU6) that are modules are seen, and not those of factorized reductions.
+    and 6, with the settings of the authors' code (16 examples, 32 drawings). Where it differs: a
+    ReLU6 counts as well, and what is called as a function.
 
     Raises:
         ValueError: fewer repeats than 1, one of mean and spread alone; at a call, more than 62
@@ -90,38 +96,50 @@ class Swap:
 
 def _draw_weights(network: nn.Module) -> None:
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (_ConvNd, nn.Linear)):
             module.weight.normal_()
             if module.bias is not None:
                 module.bias.zero_()
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, _BatchNorm):
             module.reset_parameters()
+
+
+class _Signs(TorchFunctionMode):
+    """Sees every ReLU that runs, of a module or called as a function.
+
+    Attributes:
+        of_maps, of_others: whether each unit is active for each example, `(S, V)`, of each ReLU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_maps: list[Tensor] = []
+        self.of_others: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        del types
+        output = func(*args, **(kwargs or {}))
+        if func in RELUS or (func is F.hardtanh and not (output < 0).any()):
+            seen = self.of_maps if output.dim() == 4 else self.of_others
+            seen.append((output > 0).flatten(1))
+        return output
 
 
 def _signs(network: nn.Module, call: Callable[[nn.Module], object]) -> Tensor:
     """Whether each unit is active for each example, `(S, V)`."""
-    seen: list[Tensor] = []
-
-    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        del module
-        if inputs[0].dim() == 4:
-            seen.append((output > 0).flatten(1))
-
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, SEEN):
-            hooks.append(module.register_forward_hook(take))
-    try:
+    with _Signs() as seen:
         call(network)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not seen:
+    if not seen.of_maps and not seen.of_others:
         raise ValueError(
-            f"Swap counts the patterns of nn.ReLU and nn.ReLU6 modules on maps, and "
-            f"{type(network).__name__} runs none"
+            f"Swap counts the patterns of ReLU and ReLU6, and {type(network).__name__} runs none"
         )
-    return torch.cat(seen, dim=1)
+    return torch.cat(seen.of_maps or seen.of_others, dim=1)
 
 
 def distinct_columns(signs_SV: Tensor) -> int:

@@ -11,11 +11,9 @@ from gradnas.architectures.base import Architecture
 from gradnas.gradients.base import same_randomness
 from gradnas.randomness import seed_for, seeded
 from gradnas.search.comparing import Compared, Judge
-from gradnas.search.proxies import SEEN, Swap
+from gradnas.search.proxies import Swap
 from gradnas.search.slices import some_rows
 from gradnas.search.verdict import Scores, Yardstick
-from gradnas.selections import Selection
-from gradnas.spaces.base import Supernet
 
 EXAMPLES = 16  # of the authors' code
 DRAWN = 5  # stream of random numbers, beside those of `comparing` and `selecting`
@@ -63,13 +61,3 @@ class ScoreJudge(Judge):
             found = self.proxy.scores(network, lambda net: self.run(net, self.batch))
         del batches
         return self.scores(found, [1.0] * len(found))
-
-
-def check_scored(selection: Selection, supernet: Supernet[Any]) -> None:
-    """ValueError where nothing can be counted in the networks of a supernet."""
-    if selection.drawings and not any(isinstance(part, SEEN) for part in supernet.modules()):
-        raise ValueError(
-            f"{type(selection).__name__} counts patterns of activation of nn.ReLU and nn.ReLU6 on "
-            f"maps, and {type(supernet.searched).__name__} has none: use CandidateSelection() or "
-            "Strongest()"
-        )

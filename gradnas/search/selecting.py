@@ -21,7 +21,6 @@ from gradnas.search.bound_net import BoundNet
 from gradnas.search.chosen import check_candidates
 from gradnas.search.passes import Passes
 from gradnas.search.schedule import Schedule
-from gradnas.search.scoring import check_scored
 from gradnas.selections import PerturbationSelection, Selection
 from gradnas.spaces.base import Supernet
 
@@ -204,10 +203,9 @@ def selecting_of(selection: Selection, passes: Passes) -> Selecting | None:
     """A selection at work; None where the alphas alone decide, or candidates at the end.
 
     Raises:
-        ValueError: candidates that cannot have the weights of the search, or that nothing scores.
+        ValueError: candidates that cannot have the weights of the search.
     """
     check_candidates(selection, passes.supernet.keeps_weights)
-    check_scored(selection, passes.supernet)
     if not isinstance(selection, PerturbationSelection):
         return None
     return Selecting(selection, passes.supernet, passes, passes.schedule)

@@ -20,7 +20,7 @@ class ScoreSelection(Selection):
     the alphas may order architectures as whole trainings do. The alphas decide no more than which
     candidates are the likeliest; with `likeliest=0` the search itself plays no part.
 
-    What it cannot see: anything but patterns of ReLUs on maps. It favours large maps, many channels
+    What it cannot see: anything but patterns of ReLUs. It favours large maps, many channels
     and convolutions, whatever the data have to say; in spaces in which more is not better, without
     a budget, or with other activations, measure with `CandidateSelection`.
 
@@ -36,8 +36,9 @@ class ScoreSelection(Selection):
     evolutionary search, and their size does not weigh.
 
     Raises:
-        ValueError: fewer than two candidates in all, fewer repeats than 1; in a search, networks
-            without a ReLU, and `PartialChannels`.
+        ValueError: fewer than two candidates in all, fewer repeats than 1; in a search,
+            `PartialChannels`; at its end, networks without a ReLU (a run that is over keeps the
+            decision of its alphas, and says so).
     """
 
     likeliest: int = 32

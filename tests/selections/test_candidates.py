@@ -189,9 +189,28 @@ def test_the_best_score_of_all_candidates_is_taken():
     assert untrained.choose(data, data, F.cross_entropy).value == best.value
 
 
+class Called(nn.Module):
+    """A ReLU that is no module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+def test_a_score_sees_relus_that_are_called_as_functions():
+    data = images()
+    scores = []
+    for activation in (nn.ReLU, Called):
+        selection = ScoreSelection(likeliest=0, random=3)
+        search = Search(Maps(activation), seed=3, selection=selection, epochs=1)
+        scores.append(search.choose(data, data, F.cross_entropy).value)
+    assert scores[0] == scores[1]
+
+
 def test_what_has_no_pattern_to_count_is_refused():
-    with pytest.raises(ValueError, match=r"ScoreSelection counts patterns .* and Maps has none"):
-        Search(Maps(nn.Tanh), selection=ScoreSelection())
+    data = images()
+    search = Search(Maps(nn.Tanh), selection=ScoreSelection(), epochs=1)
+    with pytest.raises(ValueError, match=r"counts the patterns of ReLU and ReLU6, and Maps runs"):
+        search.choose(data, data, F.cross_entropy)
     with pytest.raises(ValueError, match="at least two candidates"):
         ScoreSelection(likeliest=0, random=1)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
