@@ -1,6 +1,7 @@
 """Tasks of known truth: does a search find what was planted, and does its verdict say how surely?
 
     python benchmarks/planted.py [--seeds 10] [--task series|graph|blind] [--rows 400] [--epochs 20]
+    python benchmarks/planted.py --beta-decay 25          with the term of beta-DARTS
 
 Three tasks, each with one operation (in the last, two) that sees what decides the class, beside
 operations that see nothing of it. Everything is at its default but the number of epochs. For each
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradnas
-from gradnas import Choice
+from gradnas import BetaDecay, Choice
+from gradnas.objectives import AlphaTerm
 
 ROWS = 400  # for the weights, and as many for the alphas
 EPOCHS = 20
@@ -175,7 +177,7 @@ TASKS = {
 
 
 def search_once(
-    task: Planted, seed: int, rows: int, epochs: int
+    task: Planted, seed: int, rows: int, epochs: int, terms: Sequence[AlphaTerm] = ()
 ) -> tuple[gradnas.SearchResult, float, float]:
     """The result of one seed; CPU seconds without a verdict, and of the verdict."""
     generator = torch.Generator().manual_seed(seed)
@@ -184,7 +186,7 @@ def search_once(
         data = TensorDataset(*task.data(rows, generator))
         loaders.append(DataLoader(data, BATCH, shuffle=True, generator=generator))
     torch.manual_seed(seed)
-    search = gradnas.Search(task.model(), seed=seed)
+    search = gradnas.Search(task.model(), seed=seed, terms=terms)
     began = time.process_time()
     settings = {"loss": F.cross_entropy, "epochs": epochs, "progress": False}
     search.fit(*loaders, **settings, candidates=0)
@@ -207,8 +209,10 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default=None)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--beta-decay", type=float, help="the end of its weight; else no term")
     parser.add_argument("--show", action="store_true", help="print every result")
     settings = parser.parse_args()
+    terms = [] if settings.beta_decay is None else [BetaDecay(end=settings.beta_decay)]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print("task    found   undecided where not   undecided where found   CPU s    verdict")
@@ -220,7 +224,9 @@ def main() -> None:
         searching = 0.0
         judging = 0.0
         for seed in range(settings.seeds):
-            result, seconds, own_seconds = search_once(task, seed, settings.rows, settings.epochs)
+            result, seconds, own_seconds = search_once(
+                task, seed, settings.rows, settings.epochs, terms
+            )
             is_right = dict(result.choices) == task.truth
             found += is_right
             said[is_right] += bool(result.undecided)
