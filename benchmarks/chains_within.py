@@ -132,7 +132,7 @@ def _within(
         return found
 
     with as_it_was(search.passes.seed, ()):
-        result = search.result_by_alphas()
+        result = search.results(1, budget=budget * 1e6)[0]
         judge = task.judge(result, LOSS)
         score = judge.by_score(selection.drawings)
         chosen = best_candidate(search, result, score, selection.candidates)

@@ -91,6 +91,7 @@ def outcome(method: str, where: str, gradient: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             task = kind.search_task(config, loaded, CPU)
+            task.check_scores()
             task.start_epoch()
             for one in itertools.islice(task.batches(), 2):
                 report = task.step(one)

@@ -45,6 +45,7 @@ def prepared_search(config: SearchSettings, data: object, device: torch.device) 
     kind = kind_of(config)
     notes = kind.check_search(config, data, device)
     task = kind.search_task(config, data, device)
+    task.check_scores()
     task.notes = [*task.notes, *(notes or [])]
     return task
 

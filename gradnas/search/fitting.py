@@ -64,6 +64,13 @@ class Fitted(Compared, Recorded, Decided, Protocol):
     def result(self) -> SearchResult:
         """The decision that the alphas stand for now."""
 
+    def check_scores(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+    ) -> None: ...
+
     def choose(
         self,
         train_loader: Iterable[Any],
@@ -105,6 +112,7 @@ def fit(
     if any(search.selection.candidates):
         check_alone(search.selection)
         check_loaders(type(search.selection).__name__, train_loader, valid_loader)
+        search.check_scores(train_loader, valid_loader, loss)
     search.modes.train()
     search.health.watch(guard)
     if not resume:

@@ -193,6 +193,19 @@ class Standing:
                 judge = judge.by_score(self.selection.drawings)
             return self.take_chosen(best_candidate(self, result, judge, candidates))
 
+    def check_scores(
+        self,
+        train_loader: Iterable[Any],
+        valid_loader: Iterable[Any],
+        loss: Callable[[Any, Any], Tensor],
+    ) -> None:
+        """ValueError where the selection scores networks without a training, and cannot these."""
+        if self.selection.drawings:
+            result = self.result_by_alphas()
+            with as_it_was(self.passes.seed, [train_loader, valid_loader]):
+                judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, None)
+                judge.by_score(1).architecture(result.decision, 1)
+
     def result_by_alphas(self) -> SearchResult:
         """What the alphas stand for now, whatever was measured; without warnings."""
         self.chosen = None

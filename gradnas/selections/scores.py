@@ -37,8 +37,7 @@ class ScoreSelection(Selection):
 
     Raises:
         ValueError: fewer than two candidates in all, fewer repeats than 1; in a search,
-            `PartialChannels`; at its end, networks without a ReLU (a run that is over keeps the
-            decision of its alphas, and says so).
+            `PartialChannels`, texts, and networks in which no ReLU runs.
     """
 
     likeliest: int = 32

@@ -19,6 +19,7 @@ from gradnas.tasks.decidedness import Decidedness
 from gradnas.tasks.measure import Measure
 
 LOSS = Measure("loss", "losses", higher_is_better=False)
+NOT_MEASURED = "nothing measures candidates on such data"
 RANDOM = 4  # architectures that are measured at the end of a search, at most
 
 S = TypeVar("S")  # the configuration
@@ -46,6 +47,17 @@ class Outcome(ABC, Generic[S]):
         del result, measure
         return None
 
+    def check_scores(self) -> None:
+        """ValueError where the selection scores networks without a training, and cannot these."""
+        search = self.search
+        if search.selection.drawings:
+            with as_it_was(search.passes.seed, ()):
+                result = search.result_by_alphas()
+                judge = self.judge(result, LOSS)
+                if judge is None:
+                    raise ValueError(NOT_MEASURED)
+                judge.by_score(1).architecture(result.decision, 1)
+
     def choose(self, measure: Measure) -> Chosen | str | None:
         """Take the best of the candidates that the selection asks for, if it asks for any.
 
@@ -61,7 +73,7 @@ class Outcome(ABC, Generic[S]):
                 result = search.result_by_alphas()
                 judge = self.judge(result, LOSS if selection.by_loss else measure)
                 if judge is None:
-                    return "nothing measures candidates on such data: the decision is the alphas'"
+                    return f"{NOT_MEASURED}: the decision is the alphas'"
                 if selection.drawings:
                     judge = judge.by_score(selection.drawings)
                 best = best_candidate(search, result, judge, selection.candidates)

@@ -23,6 +23,7 @@ from gradnas.search.proxies import Swap
 from gradnas.tasks import kind_of
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.search import example_input
+from gradnas.tasks.text.settings import TextSearchConfig
 
 CHOICES = {"a": 3.0, "b": 1.0, "c": -2.0}
 
@@ -211,10 +212,16 @@ def test_what_has_no_pattern_to_count_is_refused():
     search = Search(Maps(nn.Tanh), selection=ScoreSelection(), epochs=1)
     with pytest.raises(ValueError, match=r"counts the patterns of ReLU and ReLU6, and Maps runs"):
         search.choose(data, data, F.cross_entropy)
+    search = Search(Maps(nn.Tanh), selection=ScoreSelection())
+    with pytest.raises(ValueError, match="and Maps runs none"):  # before anything is searched
+        search.fit(data, data, F.cross_entropy, epochs=1)
+    assert search.steps == 0
     with pytest.raises(ValueError, match="at least two candidates"):
         ScoreSelection(likeliest=0, random=1)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         ScoreSelection(repeats=0)
+    with pytest.raises(ValueError, match="texts are read in chunks"):
+        TextSearchConfig(selection=ScoreSelection())
 
 
 @pytest.mark.slow

@@ -84,6 +84,12 @@ class TextSearchConfig(SearchSettings):
                 f"batch_size must be at least 2, not {self.batch_size}: the search cell normalises "
                 "over it"
             )
+        if self.selection.drawings:
+            raise ValueError(
+                f"{type(self.selection).__name__} counts patterns of activation of examples that "
+                "stand for themselves, and texts are read in chunks, one after the other: use "
+                "CandidateSelection() or Strongest()"
+            )
 
     def division_for(self, data: Corpus, seed: int) -> Division:
         del data, seed
