@@ -96,6 +96,10 @@ class Judge(ABC):
         del drawings
         raise ValueError("nothing scores networks without a training on such data")
 
+    def check(self, decision: Architecture) -> None:
+        """ValueError where an architecture cannot be measured; a judge by itself can any."""
+        del decision
+
     def effort(self, batches: int) -> float:
         """What one architecture takes, in passes of the mixture over one example."""
         num_examples = sum(self.sizes[:batches]) + self.read_before(batches)

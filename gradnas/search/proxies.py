@@ -20,6 +20,11 @@ from torch.overrides import TorchFunctionMode
 from gradnas.config import check_numbers
 from gradnas.randomness import seed_for, seeded
 
+
+class NoPatternsError(ValueError):
+    """A network in which no ReLU runs."""
+
+
 RELUS = {F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 
@@ -136,7 +141,7 @@ def _signs(network: nn.Module, call: Callable[[nn.Module], object]) -> Tensor:
     with _Signs() as seen:
         call(network)
     if not seen.of_maps and not seen.of_others:
-        raise ValueError(
+        raise NoPatternsError(
             f"Swap counts the patterns of ReLU and ReLU6, and {type(network).__name__} runs none"
         )
     return torch.cat(seen.of_maps or seen.of_others, dim=1)

@@ -9,13 +9,14 @@ from torch import nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.gradients.base import same_randomness
-from gradnas.randomness import seed_for, seeded
+from gradnas.randomness import generator_for, seed_for, seeded
 from gradnas.search.comparing import Compared, Judge
-from gradnas.search.proxies import Swap
+from gradnas.search.proxies import NoPatternsError, Swap
 from gradnas.search.slices import some_rows
 from gradnas.search.verdict import Scores, Yardstick
 
 EXAMPLES = 16  # of the authors' code
+FEW = 8  # random architectures, to see whether there is anything to score
 DRAWN = 5  # stream of random numbers, beside those of `comparing` and `selecting`
 
 
@@ -50,7 +51,28 @@ class ScoreJudge(Judge):
         """None: there is no score of a mixture."""
         del batches
 
+    def check(self, decision: Architecture) -> None:
+        """ValueError where no ReLU runs in an architecture, nor in a few random ones."""
+        generator = generator_for(self.search.passes.seed, DRAWN)
+        random = (self.search.supernet.random_decision(generator) for _ in range(FEW))
+        for one in [decision, *random]:
+            try:
+                self._scores(one, Swap(repeats=1, seed=self.search.passes.seed))
+            except NoPatternsError as error:
+                none = error
+            else:
+                return
+        raise none
+
     def architecture(self, decision: Architecture, batches: int) -> Scores:
+        del batches
+        try:
+            found = self._scores(decision, self.proxy)
+        except NoPatternsError:  # others have some
+            found = [0.0] * self.proxy.repeats
+        return self.scores(found, [1.0] * len(found))
+
+    def _scores(self, decision: Architecture, proxy: Swap) -> list[float]:
         search = self.search
         # Layers whose weights the score does not draw have the same in every candidate.
         with (
@@ -58,6 +80,4 @@ class ScoreJudge(Judge):
             seeded(seed_for(search.passes.seed, DRAWN)),
         ):
             network = self.laid_out(search.supernet.derived(decision, "fresh"))
-            found = self.proxy.scores(network, lambda net: self.run(net, self.batch))
-        del batches
-        return self.scores(found, [1.0] * len(found))
+            return proxy.scores(network, lambda net: self.run(net, self.batch))

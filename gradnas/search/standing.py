@@ -191,6 +191,7 @@ class Standing:
             judge: Judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, measure)
             if self.selection.drawings:
                 judge = judge.by_score(self.selection.drawings)
+                judge.check(result.decision)
             return self.take_chosen(best_candidate(self, result, judge, candidates))
 
     def check_scores(
@@ -204,7 +205,7 @@ class Standing:
             result = self.result_by_alphas()
             with as_it_was(self.passes.seed, [train_loader, valid_loader]):
                 judge = judge_of_loaders(self, result, train_loader, valid_loader, loss, None)
-                judge.by_score(1).architecture(result.decision, 1)
+                judge.by_score(1).check(result.decision)
 
     def result_by_alphas(self) -> SearchResult:
         """What the alphas stand for now, whatever was measured; without warnings."""

@@ -56,7 +56,7 @@ class Outcome(ABC, Generic[S]):
                 judge = self.judge(result, LOSS)
                 if judge is None:
                     raise ValueError(NOT_MEASURED)
-                judge.by_score(1).architecture(result.decision, 1)
+                judge.by_score(1).check(result.decision)
 
     def choose(self, measure: Measure) -> Chosen | str | None:
         """Take the best of the candidates that the selection asks for, if it asks for any.
