@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from gradnas import Chain, ConvCell, Genotype, MBConvChain, RecurrentCell
 from gradnas.cli.commands.train import TrainCommand
 from gradnas.cli.train import _accelerated
 from gradnas.config import from_json, to_json
+from gradnas.data import Augment, DataConfig
 from gradnas.precision import precision_notes
-from gradnas.tasks.images.settings import TrainConfig
+from gradnas.tasks.images.checks import check_image_search, check_image_training
+from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 from gradnas.tasks.text.settings import TextTrainConfig
 
 CELLS = TrainConfig(ConvCell(channels=4, cells=3), Genotype.named("DARTS_V2"))
@@ -87,3 +90,17 @@ def test_that_bf16_is_slow_here_is_said(capabilities, is_said, monkeypatch):
     assert [("no products in bf16" in note) for note in notes] == ([True] if is_said else [])
     assert not precision_notes("fp32", torch.device("cpu"))
     assert not precision_notes("bf16", torch.device("cuda"))
+
+
+def test_a_cutout_that_leaves_nothing_to_see_is_refused():
+    augment = Augment(cutout=16)
+    config = replace(CELLS, auxiliary=False, data=DataConfig(source="digits", augment=augment))
+    data = config.load()
+    with pytest.raises(ValueError, match="16 pixels hides 100% of the training images, which have"):
+        check_image_training(config, data)
+    with pytest.raises(ValueError, match="or a cutout below 8"):
+        search = SearchConfig(ConvCell(channels=4, cells=3), data=config.data)
+        check_image_search(search, data, torch.device("cpu"))
+    # Some images have always been hidden by a square of about their size.
+    smaller = replace(config, data=replace(config.data, augment=Augment(cutout=10)))
+    check_image_training(smaller, data)

@@ -110,6 +110,7 @@ def check_image_search(config: SearchConfig, data: ImageData, device: torch.devi
 
     Nothing is computed but shapes.
     """
+    _check_cutout(config.data.augment.cutout, data)
     train, _ = divided(config, data)
     # Of the supernet that runs here, with all its operations; one path of it keeps less.
     is_whole = config.relaxation.trains_mixtures and not config.checkpoint_cells
@@ -130,6 +131,19 @@ def check_image_search(config: SearchConfig, data: ImageData, device: torch.devi
             counted_costs(fresh_supernet(config, data), config.cost, example, torch.device("cpu"))
 
 
+def _check_cutout(cutout: int, data: ImageData) -> None:
+    """ValueError where it leaves nothing to see of a quarter of the images or more."""
+    side = data.image_size
+    # The square hides an image where its centre is one of these rows and one of these columns.
+    share = min(max(cutout - side + 1, 0) / side, 1.0) ** 2
+    if share >= 0.25:
+        raise ValueError(
+            f"a cutout of {cutout} pixels hides {share:.0%} of the training images, which have "
+            f"{side}x{side}, as a whole: take a recipe for small images, such as digits-eval, or a "
+            f"cutout below {side}"
+        )
+
+
 def _meta_supernet(config: SearchConfig, data: ImageData) -> nn.Module:
     try:
         with torch.device("meta"):
@@ -147,6 +161,7 @@ def check_image_training(
 
     Nothing is computed but shapes.
     """
+    _check_cutout(config.data.augment.cutout, data)
     num_train = len(data.train)
     if data.validation is None:
         num_train -= int(config.valid_fraction * num_train)
