@@ -195,6 +195,7 @@ def call(monkeypatch, *arguments: str) -> int:
 SEARCH = (
     *("search", "nas-bench-201-small", "--data", "digits", "--channels", "2", "--epochs", "2"),
     *("--per-class", "5", "--image-size", "8", "--candidates", "0", "--batch-size", "25"),
+    *("--selection", "strongest"),
 )
 
 
