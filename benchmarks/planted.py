@@ -2,6 +2,7 @@
 
     python benchmarks/planted.py [--seeds 10] [--task series|graph|blind] [--rows 400] [--epochs 20]
     python benchmarks/planted.py --beta-decay 25          with the term of beta-DARTS
+    python benchmarks/planted.py --perturbation           decided by the rounds of DARTS-PT
 
 Three tasks, each with one operation (in the last, two) that sees what decides the class, beside
 operations that see nothing of it. Everything is at its default but the number of epochs. For each
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradnas
-from gradnas import BetaDecay, Choice
+from gradnas import BetaDecay, Choice, PerturbationSelection, Selection, Strongest
 from gradnas.objectives import AlphaTerm
 
 ROWS = 400  # for the weights, and as many for the alphas
@@ -177,7 +178,12 @@ TASKS = {
 
 
 def search_once(
-    task: Planted, seed: int, rows: int, epochs: int, terms: Sequence[AlphaTerm] = ()
+    task: Planted,
+    seed: int,
+    rows: int,
+    epochs: int,
+    terms: Sequence[AlphaTerm] = (),
+    selection: Selection = Strongest(),  # noqa: B008 (frozen)
 ) -> tuple[gradnas.SearchResult, float, float]:
     """The result of one seed; CPU seconds without a verdict, and of the verdict."""
     generator = torch.Generator().manual_seed(seed)
@@ -186,7 +192,7 @@ def search_once(
         data = TensorDataset(*task.data(rows, generator))
         loaders.append(DataLoader(data, BATCH, shuffle=True, generator=generator))
     torch.manual_seed(seed)
-    search = gradnas.Search(task.model(), seed=seed, terms=terms)
+    search = gradnas.Search(task.model(), seed=seed, terms=terms, selection=selection)
     began = time.process_time()
     settings = {"loss": F.cross_entropy, "epochs": epochs, "progress": False}
     search.fit(*loaders, **settings, candidates=0)
@@ -210,9 +216,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--beta-decay", type=float, help="the end of its weight; else no term")
+    parser.add_argument("--perturbation", action="store_true")
     parser.add_argument("--show", action="store_true", help="print every result")
     settings = parser.parse_args()
     terms = [] if settings.beta_decay is None else [BetaDecay(end=settings.beta_decay)]
+    selection = PerturbationSelection(interval=1) if settings.perturbation else Strongest()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print("task    found   undecided where not   undecided where found   CPU s    verdict")
@@ -225,7 +233,7 @@ def main() -> None:
         judging = 0.0
         for seed in range(settings.seeds):
             result, seconds, own_seconds = search_once(
-                task, seed, settings.rows, settings.epochs, terms
+                task, seed, settings.rows, settings.epochs, terms, selection
             )
             is_right = dict(result.choices) == task.truth
             found += is_right
