@@ -39,6 +39,7 @@ from gradnas.search.verdict_limits import (
     planned_within,
     work_of,
 )
+from gradnas.selections import Selection
 from gradnas.spaces.affordable import cost_of, likeliest, swaps
 from gradnas.spaces.base import Supernet
 
@@ -56,6 +57,7 @@ class Compared(Protocol):
     schedule: Schedule
     passes: Passes
     cost: ExpectedCost | None
+    selection: Selection
     spending: Spending | None
 
     def evaluation_draw(self) -> Draw: ...
@@ -352,7 +354,10 @@ class Comparison:
             best = min(leads, key=lambda other: leads[other].value)
             # Of several alternatives the one that comes closest, given the noise, decides.
             closest = min(leads.values(), key=lambda lead: lead.value - lead.noise)
-            state: State = "decided" if closest.is_clear else "undecided"
+            state: State = "undecided"
+            if closest.is_clear:
+                # What was taken because it is the best on these examples is the best on them.
+                state = "not confirmed" if self.search.selection.asks_held_out else "decided"
             if -leads[best].value > leads[best].noise:
                 state = "contradicted"
             noise = None if leads[best].noise == float("inf") else leads[best].noise

@@ -26,7 +26,7 @@ SAME_END = 1e-3  # of an example: ends of groups are sums of fractions
 # degrees of freedom; beyond these it is 1.96 + 2.5 / df, to 1%.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
-State = Literal["decided", "undecided", "contradicted", "not compared"]
+State = Literal["decided", "undecided", "contradicted", "not compared", "not confirmed"]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ class Judged:
         lead: how much better the chosen is than it; negative where it is worse.
         noise: of that difference; None where it is not known.
         state: `decided`: better by more than the noise. `undecided`: not. `contradicted`: the
-            alternative is better by more than the noise. `not compared`: none was measured.
+            alternative is better by more than the noise. `not compared`: none was measured. `not
+            confirmed`: better by more than the noise on the examples by which it was taken.
     """
 
     name: str

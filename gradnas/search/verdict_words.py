@@ -41,6 +41,18 @@ def _about_choices(verdict: Told) -> str:
             "decided"
         )
     than = "than its best alternative by more than the noise"
+    unconfirmed = [c.name for c in verdict.choices if c.state == "not confirmed"]
+    if unconfirmed:
+        text = "Not confirmed: what was chosen "
+        if len(verdict.choices) > 1:
+            text += f"in {len(unconfirmed)} of {judged} choices "
+        text += (
+            "was taken by measuring on the same held-out examples, which cannot confirm it: train "
+            "it beside a few random ones"
+        )
+        if undecided:
+            text += f"; undecided: in {_listed(undecided)} it is not better {than}"
+        return text
     if not undecided and verdict.not_compared:
         was = "was" if judged == 1 else "were"
         there = "there" if judged == 1 else "in each"

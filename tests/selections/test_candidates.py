@@ -103,6 +103,30 @@ def test_without_random_candidates_the_alphas_say_which_are_measured():
     assert search.choose(data, data, F.mse_loss).first == best.first  # once more, the same
 
 
+@pytest.mark.parametrize(
+    ("selection", "states"),
+    [
+        (Strongest(), {"decided"}),
+        (CandidateSelection(likeliest=2, random=7), {"not confirmed"}),
+        (gradnas.PerturbationSelection(interval=1), {"not confirmed"}),
+    ],
+)
+def test_what_was_taken_by_held_out_examples_is_not_confirmed_by_them(selection, states):
+    search = still(selection=selection)
+    with torch.no_grad():  # the alphas would take what is best
+        for alpha in search.alphas.values():
+            alpha.copy_(torch.tensor([0.0, 2.0, 0.0]))
+    data = loader(2.0)
+    result = search.fit(data, data, F.mse_loss, epochs=4, progress=False, candidates=0)
+    verdict = search.compare(data, data, F.mse_loss, candidates=9, random=0)
+    assert set(result.choices.values()) == {"b"}
+    assert {choice.state for choice in verdict.choices} == states and not verdict.undecided
+    said = verdict.sentence
+    assert said.startswith(
+        "Decided" if "decided" in states else "Not confirmed: what was chosen in"
+    )
+
+
 def test_candidates_that_do_not_differ_decide_nothing():
     class Same(Sums):
         def forward(self, x_B1: Tensor) -> Tensor:
