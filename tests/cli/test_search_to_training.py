@@ -249,7 +249,7 @@ def test_one_image_left_over_joins_the_batch_before(what, tmp_path):
         recipe = ("--recipe", "proxyless-imagenet-eval", "--image-size", 8, "--workers", 0)
         ok("train", "proxyless_gpu", *recipe, "--data", folder, "--out", run, *more)
     else:
-        small = ("--recipe", "cifar10-eval", "--channels", 2, "--cells", 3, "--image-size", 4)
+        small = ("--recipe", "digits-eval", "--channels", 2, "--cells", 3, "--image-size", 4)
         ok("train", what, *small, "--data", folder, "--out", run, *more)
     assert runs.Run(run).status()["status"] == "finished"
 
@@ -258,7 +258,7 @@ def test_one_image_left_over_on_each_of_two_ranks(tmp_path):
     folder = write_images(tmp_path / "images", (4, 4), number=10)
     (folder / "train" / "cat" / "9.png").unlink()  # 19 are left
     run = tmp_path / "r"
-    small = ("--recipe", "cifar10-eval", "--channels", "2", "--cells", "3", "--batch-size", "8")
+    small = ("--recipe", "digits-eval", "--channels", "2", "--cells", "3", "--batch-size", "8")
     more = ("--epochs", "1", "--threads", "1", "--device", "cpu", "--out", str(run))
     command = ("-m", "gradnas", "train", "DARTS_V2", "--data", str(folder))
     in_two_processes(*command, *small, *more)
