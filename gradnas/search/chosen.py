@@ -82,12 +82,11 @@ class Chosen:
 
 
 def check_candidates(selection: Selection, keeps_weights: bool) -> None:
-    """ValueError where candidates cannot have the weights of the search."""
+    """ValueError where a search lays out no networks beside itself."""
     if any(selection.candidates) and not keeps_weights:
         raise ValueError(
-            f"{type(selection).__name__} measures candidates with the weights of the search, and "
-            "those of PartialChannels do not fit derived networks: use Strongest(), or another "
-            "relaxation"
+            f"{type(selection).__name__} measures derived networks beside the search, and the "
+            "weights of PartialChannels do not fit any: use Strongest(), or another relaxation"
         )
 
 

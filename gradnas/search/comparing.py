@@ -18,6 +18,7 @@ from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import ExpectedCost
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
+from gradnas.search.chosen import Chosen
 from gradnas.search.costs import Spending
 from gradnas.search.passes import Passes
 from gradnas.search.result import SearchResult
@@ -58,6 +59,7 @@ class Compared(Protocol):
     passes: Passes
     cost: ExpectedCost | None
     selection: Selection
+    chosen: Chosen | None
     spending: Spending | None
 
     def evaluation_draw(self) -> Draw: ...
@@ -74,20 +76,23 @@ class Judge(ABC):
         copying: what making a derived network takes, in passes of the mixture over one example.
         prepared: what was spent before the first architecture is measured, in the same.
         train_size: examples of a step of the weights.
-        where: what a measure is of, behind the number of its examples.
         of_run: whether the search is that of a program with a run folder, whose user types
             options and holds no `Search`.
     """
 
     yardstick: Yardstick
     sizes: Sequence[int]
-    where: str = "held-out examples with the weights of the search"
     extra: int = 0
     share: float = 1.0
     copying: float = 0.0
     prepared: float = 0.0
     train_size: int = 0
     of_run: bool = False
+
+    @property
+    def where(self) -> str:
+        """What a measure is of, behind the number of its examples."""
+        return f"held-out {self.yardstick.noun} with the weights of the search"
 
     def by_score(self, drawings: int) -> Judge:
         """One that scores networks which were never trained, for so many drawings of weights.
@@ -319,6 +324,16 @@ class Comparison:
             ):
                 yield decision
 
+    @property
+    def _was_measured(self) -> bool:
+        """Whether the derived one was taken by measuring on the held-out examples."""
+        search = self.search
+        if search.selection.measures:
+            return True
+        chosen = search.chosen
+        is_chosen = chosen is not None and chosen.decision == self.derived
+        return is_chosen and not search.selection.drawings
+
     # ---- what follows ----------------------------------------------------------------------------
 
     def _difference(self, one: Architecture, other: Architecture) -> Difference:
@@ -357,7 +372,7 @@ class Comparison:
             state: State = "undecided"
             if closest.is_clear:
                 # What was taken because it is the best on these examples is the best on them.
-                state = "not confirmed" if self.search.selection.asks_held_out else "decided"
+                state = "not confirmed" if self._was_measured else "decided"
             if -leads[best].value > leads[best].noise:
                 state = "contradicted"
             noise = None if leads[best].noise == float("inf") else leads[best].noise

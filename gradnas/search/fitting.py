@@ -69,7 +69,8 @@ class Fitted(Compared, Recorded, Decided, Protocol):
         train_loader: Iterable[Any],
         valid_loader: Iterable[Any],
         loss: Callable[[Any, Any], Tensor],
-    ) -> None: ...
+    ) -> None:
+        """ValueError where its selection scores networks without a training, and cannot these."""
 
     def choose(
         self,

@@ -76,7 +76,6 @@ class BatchJudge(Judge):
         self.score = score
         self.laid_out = laid_out
         self.yardstick = yardstick
-        self.where = f"held-out {yardstick.noun} with the weights of the search"
         self.valid = list(kept(valid))
         self.train: Sequence[Any] = []
         with same_randomness(search.passes.params.values()):

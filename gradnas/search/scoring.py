@@ -29,7 +29,6 @@ class ScoreJudge(Judge):
         laid_out: the network in the memory format in which it runs.
     """
 
-    where = "drawings of the weights, none of them trained"
     yardstick = Yardstick("SWAP score", higher_is_better=True, noun="drawings of the weights")
 
     def __init__(
@@ -46,6 +45,10 @@ class ScoreJudge(Judge):
         self.run = run
         self.laid_out = laid_out
         self.sizes = [drawings]
+
+    @property
+    def where(self) -> str:
+        return f"{self.yardstick.noun}, none of them trained"
 
     def mixture(self, batches: int) -> Scores | None:
         """None: there is no score of a mixture."""

@@ -37,14 +37,6 @@ class Selection(ABC):  # noqa: B024 (each overrides what it changes)
         """Of weights, for which they are scored without a training; 0: they have the search's."""
         return 0
 
-    @property
-    def asks_held_out(self) -> bool:
-        """Whether the decision is taken by measuring on held-out examples.
-
-        Then the same examples cannot confirm it.
-        """
-        return self.measures or (any(self.candidates) and not self.drawings)
-
     def epochs_of(self, rounds: int) -> int:
         """The epochs at the end of the search in which so many rounds are made."""
         del rounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from gradnas.search.proxies import Swap
 from gradnas.tasks import kind_of
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.search import example_input
+from gradnas.tasks.text.judging import TextJudge
 from gradnas.tasks.text.settings import TextSearchConfig
 
 CHOICES = {"a": 3.0, "b": 1.0, "c": -2.0}
@@ -127,6 +129,21 @@ def test_what_was_taken_by_held_out_examples_is_not_confirmed_by_them(selection,
     )
 
 
+def test_what_the_alphas_took_can_be_confirmed_whatever_was_asked_for():
+    search = still(selection=CandidateSelection(likeliest=2, random=7), epochs=1)
+    with torch.no_grad():
+        for alpha in search.alphas.values():
+            alpha.copy_(torch.tensor([0.0, 2.0, 0.0]))
+    data = loader(2.0)
+    verdict = search.compare(data, data, F.mse_loss, candidates=9, random=0)  # nothing was chosen
+    assert {choice.state for choice in verdict.choices} == {"decided"}
+
+
+def test_what_a_measure_is_of_is_said_in_the_words_of_its_data():
+    judge = TextJudge.__new__(TextJudge)
+    assert judge.where == "held-out tokens with the weights of the search"
+
+
 def test_candidates_that_do_not_differ_decide_nothing():
     class Same(Sums):
         def forward(self, x_B1: Tensor) -> Tensor:
@@ -165,7 +182,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     check_alone(Strongest())
     monkeypatch.undo()
     net = gradnas.NasBench201(channels=4, cells=1).supernet()
-    with pytest.raises(ValueError, match="those of PartialChannels do not fit derived networks"):
+    with pytest.raises(ValueError, match="weights of PartialChannels do not fit any"):
         Search(net, PartialChannels(2), selection=CandidateSelection())
     with pytest.raises(ValueError, match="at least two candidates"):
         CandidateSelection(likeliest=1, random=0)
@@ -178,7 +195,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
 class Maps(nn.Module):
     """A choice of maps with many patterns, few, and none at all."""
 
-    def __init__(self, activation: type[nn.Module] = nn.ReLU6) -> None:
+    def __init__(self, activation: Callable[[], nn.Module] = nn.ReLU6) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, 4, 3, padding=1)
         made = {
@@ -236,6 +253,10 @@ def test_what_has_no_pattern_to_count_is_refused():
     search = Search(Maps(nn.Tanh), selection=ScoreSelection(), epochs=1)
     with pytest.raises(ValueError, match=r"counts the patterns of ReLU and ReLU6, and Maps runs"):
         search.choose(data, data, F.cross_entropy)
+    for activation in (nn.Hardtanh, lambda: nn.Hardtanh(min_val=-2.0)):  # no case of a ReLU
+        search = Search(Maps(activation), selection=ScoreSelection(), epochs=1)
+        with pytest.raises(ValueError, match="and Maps runs none"):
+            search.choose(data, data, F.cross_entropy)
     search = Search(Maps(nn.Tanh), selection=ScoreSelection())
     with pytest.raises(ValueError, match="and Maps runs none"):  # before anything is searched
         search.fit(data, data, F.cross_entropy, epochs=1)
