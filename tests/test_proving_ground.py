@@ -58,6 +58,10 @@ def test_the_table():
     assert lines[3].startswith("| b | 1 | 54.30 | 54.30 | 50.0 | 1 of 1 |")
     assert lines[4].startswith("| one random cell | exact | 92.00 ± 2.00 |")
     assert not any("| c |" in line for line in lines)
+    rows += [row("softmax", 0, 89.0), row("softmax", 1, 90.0), row("softmax", 2, 20.0)]
+    beside = ground.table(rows, "small", truth).splitlines()
+    assert beside[2].endswith("| 1.00 | +1.50 ± 0.71 |")  # of the seeds that both have
+    assert [line.endswith("| 1.00 |  |") for line in beside[3:5]] == [True, True]
 
 
 @pytest.mark.parametrize("name", list(methods.METHODS))

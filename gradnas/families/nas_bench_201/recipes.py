@@ -54,7 +54,7 @@ def nas_bench_201_cifar10_gdas() -> SearchConfig:
 def nas_bench_201_small() -> SearchConfig:
     """DARTS-PT in the space of NAS-Bench-201 for a CPU: 8 channels, one cell a stage, 8,000 images
     of CIFAR-10 at 16 pixels, 25 epochs, within some minutes of one core."""
-    # No setting of a paper: of ten methods, four seeds each, this decision was the best by the
+    # No setting of a paper: of eleven methods, four seeds each, this decision was the best by the
     # truth, and the steadiest (benchmarks/proving_ground.jsonl).
     config = nas_bench_201_cifar10()
     return replace(
