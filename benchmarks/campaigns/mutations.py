@@ -1,4 +1,4 @@
-"""Files that are read, damaged in every way, and the commands that read them.
+"""Mutations: files that are damaged in every way, and what the commands make of them.
 
 Right is a refusal in one sentence, or the outcome of the file as it was. A text that still is JSON
 but says something else may lead to another outcome: that is counted by itself. Of tensors (the
@@ -15,231 +15,19 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import forks
 import programs
+from damage import mutated
 from kept import Kept, Log
+from readings import READINGS, Reading
 from remembered import remember
 
-WRONG_VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0,
-    1.5,
-    10**40,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "../../etc/passwd",
-    "\x1b[31m",
-    [],
-    {},
-    [[]],
-    {"type": []},
-)
-DEEP = "[" * 200_000
 ROUNDS = (12, 50, 150)  # mutations of every file before any has more
 CASE_SECONDS = 120  # a case takes less than one; what takes longer hangs
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A file of a run folder and the commands that read it, each with the folder put in for RUN.
-
-    Attributes:
-        program: whose folder it is.
-        is_stopped: the folder is of a run that was stopped after its last epoch.
-        is_open: the file is the user's own, and what says something else is another file.
-        without: patterns of what the folder lacks, which the commands then make.
-    """
-
-    file: str
-    program: str
-    commands: tuple[tuple[str, ...], ...]
-    is_stopped: bool = False
-    is_open: bool = False
-    without: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """A name for it, in lists and for the seeds of its cases."""
-        verbs = ", ".join(command[0] for command in self.commands)
-        return f"{self.file} ({self.program}: {verbs})"
-
-    @property
-    def is_of_tensors(self) -> bool:
-        return Path(self.file).suffix in (".pt", ".safetensors")
-
-
-RESUME = ("resume", "RUN")
-REPORT = ("report", "RUN")
-WATCH = ("watch", "RUN")
-EVALUATE = ("evaluate", "RUN")
-GENERATE = ("generate", "RUN", "--tokens", "5")
-DRAW = ("draw", "RUN", "-o", "x.svg")
-SHORT = ("--epochs", "1", "--max-steps", "1")
-TRAIN = ("train", "RUN", *SHORT, "--channels", "2", "--cells", "2")
-OWN_TASK = ("--task", "my_task.py")
-SHOW_TABLE = ("latency", "show", "RUN/table.json")
-FIT_TABLE = ("latency", "fit", "RUN/table.json")
-STUDY = ("study", "my_task.py", *programs.SHORT_STUDY, "--out", "RUN")
-STATUS = ("study", "status", "RUN")
-STUDY_REPORT = ("study", "report", "RUN")
-LOOK = ("data", "show", "-o", "RUN/sheet.svg")
-READ_TEXT = ("data", "show", "RUN/text", "-o", "RUN/sheet.txt")
-DISCOVER = ("discover", "RUN/t.csv", "--target", "y", *programs.SHORT_LAW, "--out", "RUN/law")
-READINGS = (
-    Reading("checkpoint.pt", "search", (RESUME,), is_stopped=True),
-    Reading("checkpoint.pt", "text-train", (RESUME,), is_stopped=True),
-    Reading("config.json", "search", (RESUME, REPORT, WATCH), is_stopped=True),
-    Reading("config.json", "search", (TRAIN, DRAW)),
-    Reading("config.json", "train", (EVALUATE, REPORT)),
-    Reading("config.json", "text-train", (EVALUATE, GENERATE)),
-    Reading("config.json", "task-search", ((*RESUME, *OWN_TASK), REPORT), is_stopped=True),
-    Reading("config.json", "task-train", ((*EVALUATE, *OWN_TASK), REPORT, WATCH)),
-    Reading("config.json", "fit", (REPORT, WATCH)),
-    Reading("config.json", "discover", (RESUME, REPORT), is_stopped=True),
-    Reading("environment.json", "search", (RESUME, REPORT), is_stopped=True),
-    Reading("status.json", "search", (RESUME, REPORT, WATCH), is_stopped=True),
-    Reading("data.json", "search", (RESUME, REPORT), is_stopped=True),
-    Reading("data.json", "search", (TRAIN,)),
-    Reading("data.json", "task-search", ((*RESUME, *OWN_TASK),), is_stopped=True),
-    Reading("images.json", "search", (RESUME,), is_stopped=True),
-    Reading("images.json", "search", (TRAIN,)),
-    Reading("metrics.jsonl", "search", (RESUME, REPORT, WATCH), is_stopped=True),
-    Reading("timings.jsonl", "search", (REPORT, WATCH)),
-    Reading("alphas.safetensors", "search", (REPORT, WATCH)),
-    Reading("weights.safetensors", "train", (EVALUATE,)),
-    Reading("weights.safetensors", "text-train", (GENERATE,)),
-    Reading("results.json", "train", (EVALUATE, REPORT)),
-    Reading("results.json", "search", (REPORT, WATCH)),
-    Reading("results.json", "task-search", (REPORT, WATCH)),
-    Reading("results.json", "task-train", ((*EVALUATE, *OWN_TASK), REPORT)),
-    Reading("genotype.json", "search", (DRAW, REPORT, TRAIN, WATCH)),
-    Reading("genotype.json", "task-search", (DRAW, (*TRAIN[:2], *SHORT, *OWN_TASK))),
-    Reading("vocabulary.json", "text-train", (GENERATE, EVALUATE)),
-    Reading("table.json", "table", (SHOW_TABLE, FIT_TABLE)),
-    Reading("genotype.json", "chain-search", (DRAW, REPORT, WATCH)),
-    Reading("latency.json", "chain-search", (RESUME, REPORT), is_stopped=True),
-    Reading("study.json", "study", (STUDY, STATUS, STUDY_REPORT)),
-    Reading("equal.json", "study", (STATUS, STUDY_REPORT, STUDY)),
-    Reading("trials/search-default-0/results.json", "study", (STUDY, STATUS)),
-    Reading("truth.csv", "truth", ((*REPORT, "--truth", "RUN/truth.csv"),), is_open=True),
-    Reading("truth.npz", "truth", ((*REPORT, "--truth", "RUN/truth.npz"),)),
-    Reading("truth.json", "truth", (REPORT,)),
-    Reading("t.csv", "inputs", (DISCOVER,), is_open=True),
-    Reading("pictures/train/b/0.png", "inputs", ((*LOOK, "RUN/pictures"),), is_open=True),
-    Reading("images/train.parquet", "inputs", ((*LOOK, "RUN/images"),), is_open=True),
-    Reading("text/train.txt", "inputs", (READ_TEXT,), is_open=True),
-)
-
-
-# ---- what is done to a file ----------------------------------------------------------------------
-
-
-def mutated(data: bytes, numbers: random.Random, is_json: bool) -> tuple[str, bytes]:
-    """What was done, and the bytes after it."""
-    ways: list[Callable[[bytes, random.Random], bytes]] = [_one_bit, _one_bit, _bits, _cut, _slice]
-    ways += [_noise, _zeros, _twice, _nothing]
-    if is_json:
-        ways += [_value, _value, _value, _key, _deep]
-    way = numbers.choice(ways)
-    return way.__name__.strip("_"), way(data, numbers)
-
-
-def _one_bit(data: bytes, numbers: random.Random) -> bytes:
-    place = numbers.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ 1 << numbers.randrange(8)]) + data[place + 1 :]
-
-
-def _bits(data: bytes, numbers: random.Random) -> bytes:
-    for _ in range(numbers.randint(2, 20)):
-        data = _one_bit(data, numbers)
-    return data
-
-
-def _cut(data: bytes, numbers: random.Random) -> bytes:
-    return data[: numbers.randrange(len(data))]
-
-
-def _slice(data: bytes, numbers: random.Random) -> bytes:
-    first, last = sorted(numbers.randrange(len(data)) for _ in range(2))
-    return data[:first] + data[last:]
-
-
-def _noise(data: bytes, numbers: random.Random) -> bytes:
-    place = numbers.randrange(len(data))
-    return data[:place] + numbers.randbytes(40) + data[place + 40 :]
-
-
-def _zeros(data: bytes, numbers: random.Random) -> bytes:
-    place = numbers.randrange(len(data))
-    return data[:place] + bytes(min(512, len(data) - place)) + data[place + 512 :]
-
-
-def _twice(data: bytes, numbers: random.Random) -> bytes:
-    return data + data
-
-
-def _nothing(data: bytes, numbers: random.Random) -> bytes:
-    return b""
-
-
-def _deep(data: bytes, numbers: random.Random) -> bytes:
-    return DEEP.encode()
-
-
-def _value(data: bytes, numbers: random.Random) -> bytes:
-    """A value somewhere in the tree is replaced by one of another kind."""
-    return _with_one_changed(data, numbers, lambda holder, key: _put(holder, key, numbers))
-
-
-def _put(holder: Any, key: Any, numbers: random.Random) -> None:
-    holder[key] = numbers.choice(WRONG_VALUES)
-
-
-def _key(data: bytes, numbers: random.Random) -> bytes:
-    """An entry is gone, or stands under another name."""
-
-    def change(holder: Any, key: Any) -> None:
-        value = holder.pop(key)
-        if isinstance(holder, dict) and numbers.random() < 0.5:
-            holder[f"{key}x"] = value
-
-    return _with_one_changed(data, numbers, change)
-
-
-def _with_one_changed(
-    data: bytes, numbers: random.Random, change: Callable[[Any, Any], None]
-) -> bytes:
-    lines = data.decode().splitlines(keepends=True)
-    # Of a .jsonl file one line; any other JSON is one tree.
-    is_of_lines = len(lines) > 1 and lines[0].rstrip().endswith("}")
-    k = numbers.randrange(len(lines)) if is_of_lines else 0
-    tree = json.loads(lines[k] if is_of_lines else data)
-    places: list[tuple[Any, Any]] = []
-    ahead = [tree]
-    while ahead:
-        value = ahead.pop()
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        places += [(value, key) for key in keys]
-        ahead += [value[key] for key in keys if isinstance(value[key], (dict, list))]
-    change(*numbers.choice(places))
-    text = json.dumps(tree) if is_of_lines else json.dumps(tree, indent=2)
-    if is_of_lines:
-        lines[k] = f"{text}\n"
-        return "".join(lines).encode()
-    return f"{text}\n".encode()
-
-
-# ---- the campaign --------------------------------------------------------------------------------
 
 
 class Mutations:
