@@ -13,7 +13,8 @@ from gradnas.config import did_you_mean
 from gradnas.spaces.base import Supernet, Weights
 from gradnas.spaces.chosen import with_chosen
 from gradnas.spaces.copied import copied
-from gradnas.spaces.your_module import OpenModule, choices_in
+from gradnas.spaces.module_choices import choices_in
+from gradnas.spaces.your_module import OpenModule
 
 
 def derive(

@@ -16,11 +16,8 @@ from gradnas.modules.skip import Skip
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.spaces.base import NetworkSpace
 from gradnas.spaces.chosen import with_chosen
-from gradnas.spaces.your_module import (
-    ModuleSupernet,
-    choices_in,
-    reached_choices,
-)
+from gradnas.spaces.module_choices import choices_in, reached_choices
+from gradnas.spaces.your_module import ModuleSupernet
 
 CHOICES = "choices"  # entry of a configuration file: the operations that a report names
 

@@ -8,7 +8,8 @@ from types import CodeType
 
 from torch import nn
 
-from gradnas.spaces.your_module import ModuleSupernet, places_in
+from gradnas.spaces.module_choices import places_in
+from gradnas.spaces.your_module import ModuleSupernet
 
 CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 # By these, code reaches modules whose names it does not write.

@@ -160,7 +160,7 @@ def test_random_modules_keep_their_budgets_and_the_best_is_found(net, share, qua
 
 
 def reached_by(net: nn.Module, supernet: ModuleSupernet, picks: dict[str, int]) -> set[str]:
-    from gradnas.spaces.your_module import reached_choices
+    from gradnas.spaces.module_choices import reached_choices
 
     chosen = {name: supernet.names[name][column] for name, column in picks.items()}
     return reached_choices(net, chosen)

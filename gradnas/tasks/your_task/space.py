@@ -17,8 +17,8 @@ from gradnas.config import JsonObject, build, to_json
 from gradnas.gradients.base import same_randomness
 from gradnas.latency.counts import in_eval_mode
 from gradnas.modules.call import Call
+from gradnas.spaces.module_choices import choices_in, places_in
 from gradnas.spaces.module_space import CHOICES, ModuleSpace
-from gradnas.spaces.your_module import choices_in, places_in
 from gradnas.tasks.your_task.calls import example_call
 from gradnas.tasks.your_task.given import GivenTask, not_here
 

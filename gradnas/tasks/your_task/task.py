@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradnas.modules.call import Call
 from gradnas.search.evaluating import Evaluating
 from gradnas.search.forms import takes_network
-from gradnas.spaces.your_module import choices_in
+from gradnas.spaces.module_choices import choices_in
 from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.your_task.counting import Path, path_of_examples
