@@ -19,9 +19,10 @@ from gradnas.programs.reporting import write_report
 from gradnas.programs.your_task import run_search, run_training
 from gradnas.search.forms import takes_network
 from gradnas.tasks.your_task.calls import call_on, example_call, measured
+from gradnas.tasks.your_task.collating import collated
 from gradnas.tasks.your_task.measures import Score, direction_notes
 from gradnas.tasks.your_task.settings import TaskSearchConfig
-from gradnas.tasks.your_task.sources import collated, source_of
+from gradnas.tasks.your_task.sources import source_of
 
 CPU = torch.device("cpu")
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))

@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from torch.utils.data._utils.collate import collate as collate_by
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gradnas import distributed
 from gradnas.data.base import Plan
@@ -24,35 +22,10 @@ from gradnas.randomness import seed_for, seeded
 from gradnas.search.feed import length_of, to_device
 from gradnas.search.reading import digest, own_generators
 from gradnas.tasks.examples import Examples
+from gradnas.tasks.your_task.collating import collated
 from gradnas.tasks.your_task.counting import Known
 
 Collate = Callable[[list[Any]], Any]
-
-
-def _none_of(batch: list[Any], *, collate_fn_map: Any = None) -> None:
-    """None for a batch of nothing but None: an optional entry that no example has."""
-    del collate_fn_map
-    if any(entry is not None for entry in batch):
-        raise TypeError("an entry is None in some examples and not in others")
-
-
-COLLATED: dict[Any, Any] = {**default_collate_fn_map, type(None): _none_of}
-
-
-def collated(examples: list[Any]) -> Any:
-    """Examples as a batch, as torch's `default_collate` makes it; what all have as None stays None.
-
-    Raises:
-        ValueError: they do not fit together.
-    """
-    try:
-        return collate_by(examples, collate_fn_map=COLLATED)
-    except (TypeError, RuntimeError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"examples do not make a batch: {lines[0]}; give a function that makes one of a list "
-            "of examples, Task(collate=...)"
-        ) from error
 
 
 class Stream(Protocol):
