@@ -11,7 +11,8 @@ from gradnas.search.verdict import Verdict
 LEAD = (
     "Lead: how much better what was chosen is than the best alternative that was measured in its "
     "place, all else the same; noise: half the width of a 95% interval of that difference. A "
-    "choice is decided where the lead is larger than the noise."
+    "choice is decided where the lead is larger than the noise; what was taken because it measured "
+    "best on these very examples is not confirmed by them."
 )
 SHOWN = 12  # candidates
 

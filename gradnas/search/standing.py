@@ -133,8 +133,9 @@ class Standing:
 
         All have the weights that the search has now, BatchNorm recalibrated on train batches, and
         are measured on the same held-out batches (at most 50). A choice is decided where the best
-        alternative, with all else the same, is worse by more than the noise of that comparison.
-        Within a budget, if the search has one. Nothing of the search changes.
+        alternative, with all else the same, is worse by more than the noise of that comparison;
+        what the selection took by measuring on held-out examples they do not confirm. Within a
+        budget, if the search has one. Nothing of the search changes.
 
         Args:
             train_loader, valid_loader: as of `fit`; they are read from their beginning.
