@@ -9,6 +9,7 @@ import copy
 import os
 import pickle
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -371,6 +372,83 @@ def test_a_cell_whose_output_is_changed_in_place_is_that_of_the_plain_one(whole)
 
     check_same(Changing().double(), torch.randn(2, 3, 4, 4, dtype=torch.float64))
     assert len(whole) == 1
+
+
+class Calling(nn.Module):
+    """Two cells that read one map, the first of them called in some way."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1)
+        edges = [("sep_conv_3x3", 0), ("max_pool_3x3", 1)]
+        self.first = ConvCellNetwork(edges, [2], (3, 3), 3, False, False, BUILT_IN)
+        self.second = copy.deepcopy(self.first)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.second(x, self.call(self.first, x))
+
+
+def without_gradients(cell: ConvCellNetwork, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return cell(x, x)
+
+
+def computed_again(cell: ConvCellNetwork, x: Tensor) -> Tensor:
+    return checkpoint(cell, x, x, use_reentrant=True)
+
+
+def after_inference(cell: ConvCellNetwork, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        cell(x, x)
+    return cell(x, x)
+
+
+@needs_compiler
+@pytest.mark.parametrize("call", [without_gradients, computed_again, after_inference])
+def test_a_map_that_a_cell_read_keeps_its_history(call, whole):
+    """The next cell reads it as it left the cell before, unless that lost what made it."""
+    torch.manual_seed(0)
+    check_same(Calling(call).double(), torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    assert len(whole) >= 2
+
+
+@needs_compiler
+def test_cells_that_read_one_leaf_have_graphs_of_their_own(whole):
+    torch.manual_seed(0)
+    net = Calling(None).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    grads = []
+    for context in (nullcontext(), gradnas.accelerate(net).at_work()):
+        with context:
+            first = net.first(x, x).square().sum()
+            second = net.second(x, x).square().sum()
+            grads.append(torch.autograd.grad(second, x) + torch.autograd.grad(first, x))
+    assert len(whole) == 2
+    for expected, found in zip(*grads, strict=True):
+        assert (expected - found).norm() <= 1e-10 * expected.norm()
+
+
+@needs_compiler
+def test_what_no_loss_reaches_has_no_gradients(calls):
+    """None and not zeros, which weight decay would move: of a cell piece by piece too."""
+    torch.manual_seed(0)
+    net = Calling(lambda cell, x: cell(x, x)).double()
+    net.second = ConvCellNetwork([("skip_connect", 0)] * 2, [2], (3, 3), 3, False, False, BUILT_IN)
+    hooked_layer(net.first)
+    check_same(net.double(), torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    assert "pool" in calls
+
+
+def test_a_pool_of_other_channels_is_refused_as_in_the_plain_cell():
+    cell = Calling(None).first
+    cell.preprocess1 = nn.Identity()
+    x = torch.randn(2, 1, 4, 4)
+    wide = x.expand(2, 3, 4, 4)
+    for call in (cell, gradnas.accelerate(cell)):
+        with pytest.raises(ValueError, match="'max_pool_3x3' of node 2 on state 1 gives the shape"):
+            call(wide, x)
 
 
 # ---- what is known and what is not ---------------------------------------------------------------

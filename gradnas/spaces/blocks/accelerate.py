@@ -38,9 +38,8 @@ from gradnas.spaces.hooks import has_hooks
 from gradnas.spaces.native import is_transformed
 from gradnas.spaces.operations import FactorizedReduce
 
-# (id and version of a map, stride) -> the map, and its pool; with stride 0 itself, as it left the
-# cell that read it last
-Shared = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
+# (id and version of a state of a cell, stride) -> the state, and its pool
+Pools = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
 
 
 def accelerate(network: nn.Module) -> Accelerated:
@@ -81,7 +80,7 @@ class Accelerated:
         """Within, whatever calls the network, or a part of it, has the kernels."""
         replaced = []
         cells = []
-        shared: Shared = {}
+        passed = _Passed()
         try:
             for module in self.network.modules():
                 forward: Any = None
@@ -94,9 +93,10 @@ class Accelerated:
                 elif type(module) is Residual:
                     forward = _in_residual
                 elif type(module) is ConvCellNetwork and "_added" not in module.__dict__:
-                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, shared)
+                    pools: Pools = {}
+                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, pools)
                     cells.append(module)
-                    forward = functools.partial(_in_cell, shared)
+                    forward = functools.partial(_in_cell, passed, pools)
                 if forward is not None:
                     # Not by an assignment, which registers what is assigned.
                     module.__dict__["forward"] = Replaced(forward, module)
@@ -107,7 +107,6 @@ class Accelerated:
                 del module.__dict__["forward"]
             for module in cells:
                 del module.__dict__["_added"]
-            shared.clear()
 
     def __repr__(self) -> str:
         lines = []
@@ -207,24 +206,53 @@ def _in_residual(module: Residual, x: Any) -> Any:
     return Residual.forward(module, x)
 
 
+class _Passed:
+    """The second input of the cell that was computed last, and as it left that cell.
+
+    Where the next cell reads the latter, both gradients of the map meet in a kernel. Only of a map
+    that operations made and with gradients: of a leaf, the graphs of two cells have nothing in
+    common, and the backward pass of one would free the other; without gradients (`no_grad`, the
+    first pass of a checkpoint) what leaves the cell has lost its history.
+    """
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._again: Tensor | None = None
+        self._version = 0
+
+    def of(self, before: Tensor) -> Tensor:
+        """What a cell reads for its first input."""
+        is_kept = before is self._last and before._version == self._version
+        return self._again if is_kept and self._again is not None else before
+
+    def keep(self, last: Tensor, again: Tensor) -> None:
+        if torch.is_grad_enabled() and last.grad_fn is not None:
+            self._last = last
+            self._again = again
+            self._version = last._version
+
+
 def _in_cell(
-    shared: Shared,
+    passed: _Passed,
+    pools: Pools,
     cell: ConvCellNetwork,
     before: Any,
     last: Any,
     drop_probability: float | Tensor = 0.0,
 ) -> Any:
     """A cell, as a whole where all of it is known."""
-    y = None
     if type(before) is Tensor and type(last) is Tensor and last.is_cpu and not _is_followed():
         known = cell_of(cell)
         if known is not None and fits(known.plan, before, last, known.weights):
-            y = _whole_cell(shared, cell, known, before, last, drop_probability)
-    return ConvCellNetwork.forward(cell, before, last, drop_probability) if y is None else y
+            return _whole_cell(passed, cell, known, before, last, drop_probability)
+    try:
+        return ConvCellNetwork.forward(cell, before, last, drop_probability)
+    finally:
+        pools.clear()
 
 
 def _whole_cell(
-    shared: Shared,
+    passed: _Passed,
     cell: ConvCellNetwork,
     known: Cell,
     before: Tensor,
@@ -236,16 +264,10 @@ def _whole_cell(
     for operation in cell.operations:
         is_dropped = is_dropping and type(operation) is not nn.Identity
         factors.append(kept_paths(last, drop_probability).flatten() if is_dropped else None)
-    _, before = shared.get(_place(before, 0), (before, before))
-    y, again, statistics = run_cell(known.plan, factors, before, last, known.weights)
-    if not last.is_inference():
-        shared[_place(last, 0)] = (last, again)
+    y, again, statistics = run_cell(known.plan, factors, passed.of(before), last, known.weights)
+    passed.keep(last, again)
     _keep(known.norms, statistics)
     return y
-
-
-def _place(x: Tensor, stride: int) -> tuple[int, int, int]:
-    return id(x), -1 if x.is_inference() else x._version, stride
 
 
 def _keep(norms: Sequence[nn.BatchNorm2d], statistics: Sequence[Tensor]) -> None:
@@ -258,7 +280,7 @@ def _keep(norms: Sequence[nn.BatchNorm2d], statistics: Sequence[Tensor]) -> None
 
 def _added_in_cell(
     cell: ConvCellNetwork,
-    shared: Shared,
+    pools: Pools,
     total: Tensor | None,
     k: int,
     x: Tensor,
@@ -267,8 +289,9 @@ def _added_in_cell(
     """An operation of a cell, its dropped paths and the sum of the node, as one."""
     operation = cell.operations[k]
     if type(operation) is nn.MaxPool2d and not cell.is_own(k) and not _is_followed():
-        y = _pooled(operation, x, shared)
+        y = _pooled(operation, x, pools)
         if y is not None:
+            cell._check(k, x, y)
             if drop_probability is not None:
                 y = drop_path(y, drop_probability)
             return y if total is None else total + y
@@ -286,23 +309,24 @@ def _added_in_cell(
                 factor = kept_paths(x, drop_probability).flatten()
             y = _computed(runs[0], runs[0].weights, x, factor, total)
             if y is not None:
+                cell._check(k, x, y)
                 return y
             torch.set_rng_state(state)  # the paths are drawn again
     return ConvCellNetwork._added(cell, total, k, x, drop_probability)
 
 
-def _pooled(operation: nn.MaxPool2d, x: Tensor, shared: Shared) -> Tensor | None:
+def _pooled(operation: nn.MaxPool2d, x: Tensor, pools: Pools) -> Tensor | None:
     """The pool of a state of a cell, computed once for all operations that take it."""
     stride = pool_stride(operation)
     if stride is None or type(x) is not Tensor or x.is_inference():
         return None
-    place = _place(x, stride)
-    if place not in shared:
+    place = (id(x), x._version, stride)
+    if place not in pools:
         y = pooled(x, stride)
         if y is None:
             return None
-        shared[place] = (x, y)  # with x, so that nothing else gets its place
-    return shared[place][1]
+        pools[place] = (x, y)  # with x, so that nothing else gets its place
+    return pools[place][1]
 
 
 def _computed(

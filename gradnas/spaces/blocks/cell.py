@@ -164,11 +164,11 @@ class _Cell(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         grad, grad_last = grads
+        if grad is None:
+            return None, None, None, None, grad_last, *(None for _ in range(ctx.num_weights))
         saved = ctx.saved_tensors
         weights, kept = saved[: ctx.num_weights], saved[ctx.num_weights :]
         needs = ctx.needs_input_grad[3:]
-        if grad is None:
-            return None, None, None, None, grad_last, *(None for _ in weights)
         before, last = (kept[ran.maps[0]] for ran in ctx.ran[:2])
         given = [g for g in (grad, grad_last) if g is not None]
         is_plain = has_memory(*given, *saved) and all(g.dtype == last.dtype for g in given)

@@ -313,12 +313,15 @@ class _Pool(torch.autograd.Function):
     def forward(ctx: Any, stride: int, x_BCHW: Tensor) -> Tensor:
         ctx.stride = stride
         ctx.save_for_backward(x_BCHW)
+        ctx.set_materialize_grads(False)
         return kernels_for(x_BCHW).pool(x_BCHW, stride)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple:
-        (x_BCHW,) = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         (grad,) = grads
+        if grad is None:
+            return None, None
+        (x_BCHW,) = ctx.saved_tensors
         if torch.is_grad_enabled() or not has_memory(grad, x_BCHW) or grad.dtype != x_BCHW.dtype:
 
             def plain(x_BCHW: Tensor) -> tuple[Tensor]:
