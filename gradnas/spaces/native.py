@@ -19,6 +19,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -163,10 +164,18 @@ def _more_options() -> list[str]:
 
 def _stem(source: Path, options: list[str], path: str) -> Path:
     """Where compiled files are kept: a name for everything that their bytes depend on."""
-    text = source.read_text(encoding="utf-8")
-    made_of = "\n".join([text, *options, path, _machine()])
+    made_of = "\n".join([*_texts(source), *options, path, _machine()])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
     return _cache_folder() / "gradnas" / f"{source.stem}-{key}"
+
+
+def _texts(source: Path) -> list[str]:
+    """Of a file and of those that it includes by a path from its own folder."""
+    text = source.read_text(encoding="utf-8")
+    found = [text]
+    for name in re.findall(r'^ *# *include *"(.+)"', text, re.MULTILINE):
+        found += _texts(source.parent / name)
+    return found
 
 
 class NoHome(Exception):

@@ -235,6 +235,20 @@ def test_a_cut_file_in_the_cache_is_made_again(source, tmp_path):
     assert again.read_bytes() == whole
 
 
+def test_what_a_source_includes_belongs_to_the_name_of_its_compiled_file(source, tmp_path):
+    """Else a new version would run on the old one's kernels."""
+    source.write_text('#include "one.hpp"\n#include <cmath>\n' + SOURCE)
+    (tmp_path / "one.hpp").write_text('#include "two.hpp"\n')
+    names = set()
+    for text in ("// a\n", "// b\n", "// a\n"):
+        (tmp_path / "two.hpp").write_text(text)
+        names.add(native._stem(source, ["-O3"], "g++"))
+    assert len(names) == 2
+    spaces = Path(native.__file__).parent
+    for name in ("blocks/blocks.cpp", "cells/stencils.cpp"):
+        assert len(native._texts(spaces / name)) == 2
+
+
 @pytest.mark.parametrize("named", ["", "relative"])
 def test_a_cache_that_is_no_absolute_path_counts_as_not_set(named, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", named)

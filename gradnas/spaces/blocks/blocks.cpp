@@ -2,14 +2,13 @@
 // or double, and describes every function. A map is (B, H, W, C) in memory, with any number of channels.
 //
 // A stage is: scale and shift (of the BatchNorm before it), activation, depthwise convolution, pointwise convolution; each
-// may be missing. A stride without a depthwise convolution is a factorized reduction (`halved`). A few images at a time stay in the second-level cache from the first of these to the last.
+// may be missing. A stride without a depthwise convolution is a factorized reduction (`halved`). A few images at a time
+// stay in the second-level cache from the first of these to the last.
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <new>
-#include <vector>
+#include "../numbers.hpp"
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define BYTES 64
@@ -24,8 +23,6 @@
 #define BYTES 16
 #define ROWS 4
 #endif
-typedef int64_t i64;
-typedef REAL T;
 typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 #define UNROLL _Pragma("GCC unroll 64")
 static const i64 L = BYTES / sizeof(T);
@@ -139,18 +136,6 @@ static inline V gate(V v, V grad, i64 act) {  // the derivative at v, times grad
   if (act == 2) grad = v >= six ? zero : grad;
   return grad;
 }
-
-// Memory on the border of a cache line, as whole vectors are read from it.
-template <typename N> struct Aligned {
-  typedef N value_type;
-  Aligned() = default;
-  template <typename M> Aligned(const Aligned<M>&) {}
-  N* allocate(size_t n) { return (N*)::operator new(n * sizeof(N), std::align_val_t(64)); }
-  void deallocate(N* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
-  template <typename M> bool operator==(const Aligned<M>&) const { return true; }
-  template <typename M> bool operator!=(const Aligned<M>&) const { return false; }
-};
-typedef std::vector<T, Aligned<T>> Numbers;
 
 // Vectors of channels, filled up with zeros to whole vectors.
 static Numbers padded(const T* v, i64 C) {

@@ -1,30 +1,14 @@
 // Channels-last kernels of the fused cell for the CPU; stencils.py compiles this file at first use, with -DREAL=float or
 // double, and describes every function. A map is (B, H, W, C) in memory. L is the number of values in a vector.
-#include <cstdint>
 #include <cstring>
 #include <algorithm>
-#include <new>
-#include <vector>
-typedef int64_t i64;
-typedef REAL T;
+#include "../numbers.hpp"
 template <int L> struct Vec { typedef T type __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias)); };
 #define V typename Vec<L>::type
 #define LOAD(p) (*(const V*)(p))
 #define STORE(p, v) (*(V*)(p) = (v))
 #define UNROLL _Pragma("GCC unroll 32")
 static const int WIDE = 64 / sizeof(T), SMALL = WIDE / 2;
-
-// Numbers on the border of a cache line: half of the loads of whole vectors would cross one.
-template <typename N> struct Aligned {
-  typedef N value_type;
-  Aligned() = default;
-  template <typename M> Aligned(const Aligned<M>&) {}
-  N* allocate(size_t n) { return (N*)::operator new(n * sizeof(N), std::align_val_t(64)); }
-  void deallocate(N* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
-  template <typename M> bool operator==(const Aligned<M>&) const { return true; }
-  template <typename M> bool operator!=(const Aligned<M>&) const { return false; }
-};
-typedef std::vector<T, Aligned<T>> Numbers;
 
 // Ask for memory that is needed soon: the maps are far larger than the caches, and each is read in pieces.
 static inline void fetch(const T* p, i64 count) {
