@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,3 +60,31 @@ def test_the_verdict_is_the_same_whether_outputs_were_kept_or_not(is_random, tmp
     assert written[0] == written[1]
     # One that draws random numbers may give something else next time.
     assert known == [0 if is_random else 3]
+
+
+class Drawn:
+    """Held-out batches whose order is drawn from numbers that nobody else knows."""
+
+    def __init__(self) -> None:
+        self.numbers = random.Random(0)
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self):
+        rows = list(range(48))
+        self.numbers.shuffle(rows)
+        for own in (rows[:16], rows[16:32], rows[32:]):
+            yield DATA[0][own], DATA[1][own]
+
+
+def test_of_data_that_are_others_each_time_no_outputs_are_kept(tmp_path):
+    task = gradnas.Task(model=lambda: Net(False), train=DATA, valid=Drawn(), loss=F.cross_entropy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = gradnas.run_search(
+            task, out=tmp_path / "run", epochs=6, batch_size=8, device="cpu", progress=False
+        )
+    # All examples, in whichever order: the mixture that the last epoch has measured.
+    mixture = run.results["verdict"]["mixture"]
+    assert mixture == pytest.approx(run.results["valid_loss"], rel=1e-5)

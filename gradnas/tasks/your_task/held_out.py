@@ -70,7 +70,9 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         """As `evaluated`; after the last epoch its outputs are kept for the verdict."""
         self._known = None
         is_last = self.search.epoch >= self.config.epochs and batches is None
-        if not is_last or self.task.loss_takes_network or distributed.world() > 1:
+        # Other data may be others when the verdict reads them, and these outputs not of them.
+        is_fit = self.held_out.is_tensors and not self.task.loss_takes_network
+        if not is_last or not is_fit or distributed.world() > 1:
             return self.evaluated(net, batches)
         before = random_state(self.search.device), other_random_state()
         kept = Remembered(net)

@@ -33,10 +33,14 @@ class Stream(Protocol):
 
     Attributes:
         length: batches of an epoch; None where it is not known.
+        is_tensors: rows of tensors, so that an epoch is the same whenever it is read.
     """
 
     @property
     def length(self) -> int | None: ...
+
+    @property
+    def is_tensors(self) -> bool: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """What is left of an epoch after `start` batches."""
@@ -145,8 +149,9 @@ class DatasetStream:
         self.examples = examples
         self.plan = plan
         self.device = device
+        self.is_tensors = examples.is_tensors
         # Rows of tensors are taken at once; a process of its own would only copy them.
-        self.workers = 0 if examples.is_tensors else workers
+        self.workers = 0 if self.is_tensors else workers
 
     @property
     def length(self) -> int:
@@ -242,6 +247,8 @@ class LoaderSource(Source):
 
 class LoaderStream:
     """The batches of a loader, epoch after epoch."""
+
+    is_tensors = False
 
     def __init__(
         self, make: Callable[[], Iterable[Any]], what: str, seed: int, device: torch.device
