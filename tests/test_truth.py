@@ -81,6 +81,81 @@ def test_codes_of_digits_are_texts(tmp_path):
         read.accuracy(chain)  # its text is another, and no space says what a code means
 
 
+def csv(path, names, *columns):
+    rows = [",".join(str(entry) for entry in row) for row in zip(*columns, strict=True)]
+    path.write_text("\n".join([names, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "final"),
+    [
+        ("id,params,cell,cifar100,note", "cifar100"),
+        ("latency_ms,flops,arch,mine,note", "mine"),
+        ("number,valid_12,architecture,test_200,note", "test_200"),
+        ("seed,gpu,cell,top1,note", "top1"),
+        ("cifar10-valid,cifar10-valid-std,cell,cifar10,note", "cifar10"),
+    ],
+)
+def test_costs_and_numbers_of_rows_are_no_accuracies(names, final, tmp_path):
+    path = csv(tmp_path / "t.csv", names, [0, 1, 2], [7, 5, 6], TEXTS, [10, 54, 93], ["a", "", "c"])
+    read = Truth.load(path)
+    assert (read.final, list(read.texts), read.best) == (final, TEXTS, 93.0)
+    npz = write(
+        tmp_path / "t.npz",
+        **dict(zip(names.split(",")[:4], ([0, 1, 2], [7, 5, 6], TEXTS, [10, 54, 93]), strict=True)),
+    )
+    assert Truth.load(npz).final == final
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "words"),
+    [
+        ("cell,pixel3,edgegpu", ([3, 4, 5], [6, 7, 8]), "which of pixel3, edgegpu is the accuracy"),
+        ("cell,params", ([3, 4, 5],), "there is none among cell, params"),
+        ("cell,mine", ([300, 4, 5],), "there is none among cell, mine"),
+        ("cell,accuracy", ([90, 9000, 91],), "'accuracy' is 9000 in row 2"),
+        ("cell,accuracy", ([-1, 90, 91],), "'accuracy' is -1 in row 1"),
+        (
+            "cell,accuracy,other",
+            ([90, "", 91], [1, 2, 3]),
+            r"'accuracy' of \|skip.* is no number: ''",
+        ),
+        ("cell,accuracy", (["90%", "91%", "92%"],), "is no number: '90%'"),
+        ("cell,accuracy,short", ([90, 91, 92], [1, "", 3]), "'short' of .* is no number: ''"),
+    ],
+)
+def test_what_is_no_accuracy_is_refused(names, columns, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        Truth.load(csv(tmp_path / "t.csv", names, TEXTS, *columns))
+
+
+def test_codes_beside_other_texts_are_the_architectures(tmp_path):
+    path = csv(
+        tmp_path / "t.csv", "dataset,chain,acc", ["a", "a"], ["00000000", "00000012"], [80, 91]
+    )
+    assert list(Truth.load(path).texts) == ["00000000", "00000012"]
+
+
+def test_one_cell_written_in_two_ways_stands_twice():
+    space = NasBench201(nodes=3)
+    texts = ["|none~0|+|none~0|skip_connect~1|", "|none~0|+|skip_connect~1|none~0|"]
+    known = Truth(texts, {"accuracy": np.array([50.0, 60.0])}, "accuracy")
+    with pytest.raises(ValueError, match=r"none~0\|skip.* are one architecture"):
+        known.of(space)
+
+
+def test_of_a_space_with_fewer_operations_only_its_cells_count():
+    known = truth(accuracy=[10.0, 54.0, 93.0])
+    fewer = NasBench201(nodes=2, operations=("none", "skip_connect"))
+    part = truths.truth_within(known, fewer)
+    assert (len(part), part.best, part.percentile(54.0)) == (2, 54.0, 100.0)
+    assert truths.truth_within(known, SPACE) is known
+    more = NasBench201(nodes=2, operations=(*SPACE.names, "avg_pool_3x3"))
+    with pytest.raises(ValueError, match=r"has 3 architectures .* not all: '\|avg_pool_3x3~0\|'"):
+        truths.truth_within(known, more)
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
@@ -243,6 +318,13 @@ def test_a_truth_of_another_space_is_refused_before_anything_is_done(tmp_path, m
     out = tmp_path / "run"
     assert call(monkeypatch, *SEARCH, "--out", str(out), "--truth", str(path)) == 2
     assert "is not the truth of this NasBench201" in capsys.readouterr().err
+    names = "cell,cifar10,cifar100"
+    csv(tmp_path / "two.csv", names, [DenseCell.of(["none"] * 6).to_text()], [90], [70])
+    assert truths.truth_of(f"{tmp_path / 'two.csv'}:cifar100").best == 70.0
+    assert call(monkeypatch, *SEARCH, "--truth", f"{tmp_path / 'two.csv'}:cifar") == 2
+    assert "no column 'cifar'" in capsys.readouterr().err
+    assert call(monkeypatch, *SEARCH, "--truth", f"{tmp_path / 'two.csv'}:cifar10") == 2
+    assert "has 1 architectures of this space, but not all" in capsys.readouterr().err
     assert call(monkeypatch, *SEARCH, "--truth", str(tmp_path / "none.npz")) == 2
     assert "--truth: cannot read" in capsys.readouterr().err
     assert not out.exists()

@@ -1,4 +1,9 @@
-"""The options of a command in groups, as its help shows them."""
+"""The options of a command in groups, as its help shows them.
+
+tyro draws one box for the options of a dataclass, and others only for nested ones, whose names
+become prefixes, and for options of which at most one may be given. So the groups are made of what
+it has drawn.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "data": (
         "data",
+        "kind",
         "other-data",
+        "other-task",
         "image-size",
         "fit",
         "test-fraction",
@@ -93,6 +100,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "cluster",
         "devices",
     ),
+    "the measurement": ("warmup", "repeats", "clock", "channels-last"),
     "training": (
         "epochs",
         "batch-size",
@@ -114,7 +122,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "compile",
         "local-batch-norm",
     ),
-    "run folder and output": ("out", "tensorboard", "estimate", "format", "help"),
+    "the text": ("prompt", "tokens", "temperature"),
+    "run folder and output": ("out", "normalised", "tensorboard", "estimate", "format", "help"),
 }
 OTHERS = "other options"
 # In commands with a form of their own: (usage begins with, option) -> heading.

@@ -39,7 +39,7 @@ Imports = Annotated[
     str | None, arg(name="import", metavar="MODULE[,MODULE]", help_behavior_hint="")
 ]
 TaskFile = Annotated[str | None, arg(metavar="MY_TASK.py[:NAME]", help_behavior_hint="")]
-Truth = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+Truth = Annotated[Path | None, arg(metavar="FILE[:COLUMN]", help_behavior_hint="")]
 Run = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 
 

@@ -75,8 +75,7 @@ def search(command: SearchCommand) -> None:
     out = out_folder(command.out)
     truth = None
     if command.truth is not None:
-        truth = truths.truth_of(command.truth)
-        truths.check_truth(truth, config.space)
+        truth = truths.truth_within(truths.truth_of(command.truth), config.space)
     data = config.load()
     if out is None:
         out = free_folder(_stem(command.recipe))
@@ -251,16 +250,27 @@ def carry_out(
     for sentence in kind_of(config).sentences.of_search(config, results):
         line(sentence)
     if truth is not None:
-        cost = truths.cost_of_search(run, config, data, device)
-        record = truths.look_up(run, truth, config.space, cost)
-        truths.keep(run, record)
-        for sentence in truths.sentences(record):
-            line(sentence)
+        _look_up(run, truth, config, data, device)
     say_waiting(run)
     files = ", ".join([runs.GENOTYPE, runs.PICTURE, runs.METRICS, runs.ALPHAS])
     line(f"run folder: {run.path} ({files})")
     if follows:
         line(after_search(run, config, data))
+
+
+def _look_up(
+    run: runs.Run, truth: Truth, config: SearchSettings, data: object, device: torch.device
+) -> None:
+    """Keep in the folder what a truth says of a search that is over, and say it."""
+    cost = truths.cost_of_search(run, config, data, device)
+    try:
+        record = truths.look_up(run, truth, config.space, cost)
+    except ValueError as error:  # the search itself went well
+        line(f"truth: {error}")
+        return
+    truths.keep(run, record)
+    for sentence in truths.sentences(record):
+        line(sentence)
 
 
 def _searched(

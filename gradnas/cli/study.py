@@ -33,7 +33,7 @@ from gradnas.programs.studying import (
     training_of,
     training_recipe,
 )
-from gradnas.programs.truths import check_truth, truth_of
+from gradnas.programs.truths import truth_of, truth_within
 from gradnas.randomness import generator_for
 from gradnas.relaxations import Relaxation
 from gradnas.study.folder import StudyFolder
@@ -90,8 +90,7 @@ def _begin(command: StudyCommand) -> None:
     config, task = _config(command)
     truth = None
     if command.truth is not None:
-        truth = truth_of(command.truth)
-        check_truth(truth, config.space)
+        truth = truth_within(truth_of(command.truth), config.space)
     out = Path(command.out) if command.out is not None else free_folder(f"{_stem(command)}-study")
     folder = StudyFolder(out)
     folder.check_free()

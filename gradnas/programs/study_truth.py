@@ -11,7 +11,7 @@ from typing import Any
 
 from gradnas import runs
 from gradnas.config import JsonObject, from_json, read_object
-from gradnas.programs.truths import VERSION, check_truth
+from gradnas.programs.truths import VERSION, truth_within
 from gradnas.reports.parts import escaped, row
 from gradnas.spaces.base import Space
 from gradnas.study.folder import StudyFolder
@@ -42,7 +42,7 @@ def look_up_study(study: StudyFolder, truth: Truth) -> JsonObject:
     """
     outcome = outcome_of(study)
     space = _space_of(study)
-    check_truth(truth, space)
+    truth = truth_within(truth, space)
     arms = [_arm(arm, truth, space) for arm in outcome.arms if arm.candidates]
     numbers = {len(arm.candidates) for arm in outcome.arms if arm.name.startswith(RANDOM)}
     random = [asdict(truth.best_of_random(n)) for n in sorted(numbers - {0})]

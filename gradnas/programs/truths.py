@@ -26,24 +26,34 @@ from gradnas.truth import Random, Truth
 VERSION = 1
 SHORT_EPOCHS = 12  # of a short training, as in NAS-Bench-201
 NUMBERS = (1, 10, 100)  # of random architectures that are shown in any case
+TRIED = 100  # random architectures that must be in a truth
 TIMED = 3  # random networks whose steps tell what a short training takes
 
 
-def check_truth(truth: Truth, space: Any) -> None:
-    """ValueError unless the truth is that of a space, as far as some architectures tell.
+def truth_within(truth: Truth, space: Any) -> Truth:
+    """The part of a truth that is of a space, which is all of the space as far as can be told.
 
     Raises:
-        ValueError: an architecture of the space that it has not; no truth can be of such a space.
+        ValueError: it is the truth of another space, or an architecture of this one is not in it;
+            no truth can be of such a space.
     """
     draw = getattr(space, "random_decision", None)
-    if draw is None:
+    if draw is None or not hasattr(space, "decision"):
         raise ValueError(
             f"--truth is for the spaces of gradnas, not for a {type(space).__name__}: look up its "
             "results by gradnas.Truth"
         )
+    part = truth.of(space)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        truth.row(draw(generator), space)
+    for _ in range(TRIED):
+        architecture = draw(generator)
+        if not part.has(architecture, space):
+            raise ValueError(
+                f"{truth.source} has {len(part):,} architectures of this space, but not all: "
+                f"{architecture.to_text()!r:.200} is missing, and the search may find what is not "
+                "in it"
+            )
+    return part
 
 
 def look_up(
@@ -167,7 +177,7 @@ def look_up_again(run: runs.Run, truth: Truth) -> JsonObject:
     if "genotype" in config:
         raise ValueError(f"{run.path} is a training: --truth is for searches")
     space: Any = from_json(Space, config.get("space"), f"{where}: space")  # type: ignore[type-abstract]
-    check_truth(truth, space)
+    truth = truth_within(truth, space)
     before = kept(run)
     record = look_up(run, truth, space, None if before is None else before.get("equal_cost"))
     keep(run, record)
@@ -198,8 +208,11 @@ def random_words(record: JsonObject) -> list[str]:
 
 
 def truth_of(path: Path | str) -> Truth:
-    """Read a file of the truth for an option; errors name the option."""
+    """Read a file of the truth for an option, `FILE` or `FILE:COLUMN`; errors name the option."""
+    file, sign, column = str(path).rpartition(":")
     try:
+        if sign and Path(file).suffix and not Path(path).exists():
+            return Truth.load(file, final=column)
         return Truth.load(path)
     except ValueError as error:
         raise ValueError(f"--truth: {error}") from error

@@ -6,18 +6,21 @@ import errno
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
+import typing
 
 import pytest
 import torch
 from cases import SHARED_DATA
 
 from gradnas import Genotype, runs
-from gradnas.cli import main
+from gradnas.cli import groups, main
 from gradnas.cli.groups import OTHERS
+from gradnas.cli.main import AnyCommand
 
 TINY = (
     "--epochs",
@@ -247,6 +250,32 @@ def test_the_help_of_many_options_has_them_in_groups(command, capsys, monkeypatc
     assert len(options) == len(set(options)) and "--seed" in options
     at = next(k for k, row in enumerate(rows) if row.startswith("│ --out "))
     assert "run folder and output" in [row for row in rows[:at] if row.startswith("╭")][-1]
+
+
+ALL_COMMANDS = (
+    *("search", "resume", "train", "evaluate", "generate", "draw", "report", "watch", "export"),
+    *("latency measure", "latency fit", "latency show", "data", "discover", "study", "recipes"),
+)
+
+
+def test_every_option_of_every_command_has_a_group(capsys, monkeypatch):
+    monkeypatch.setattr(groups, "FEWEST", 0)
+    monkeypatch.setenv("COLUMNS", "80")
+    seen = set()
+    for command in ALL_COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        said = capsys.readouterr().out
+        assert f"usage: gradnas {command}" in said
+        others = said.partition(f"─ {OTHERS} ")[2]
+        assert not others, f"{command}: {others}"
+        seen.update(re.findall(r"--(?:no-)?([a-z][a-z-]+)", said))
+    names = {name for own in groups.GROUPS.values() for name in own}
+    assert names <= seen  # no group names an option that is no more
+    commands = {command.split()[0] for command in ALL_COMMANDS}
+    assert commands == {
+        typing.get_args(annotated)[1].name for annotated in typing.get_args(AnyCommand)
+    }
 
 
 def test_without_a_command_it_says_what_one_can_do(capsys):

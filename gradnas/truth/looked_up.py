@@ -5,24 +5,13 @@ With such a file a search is measured without a training: by the accuracy of wha
 far that is from the best (regret), by the share of architectures that are no better (percentile),
 and beside the best of random ones.
 
-A file is a `.npz` of numpy, without pickle, or a `.csv` with a line of names. It has one column of
-texts, the architectures in the text form of their space (or its short code; in a `.csv` where all
-columns look like numbers that is the first), and columns of numbers of the same length, higher is
-better in those that are accuracies:
-
-- what an architecture reaches: the column `accuracy`, else `test_accuracy`, else the first column
-  of numbers;
-- what it reaches in a short training, by which random ones may be compared: the column `short`,
-  else the first whose name begins with `valid`; a file need not have one.
-
-Accuracies are in percent; where all are at most 1 they are taken as shares.
+`files` says how a file looks that has it.
 
 Legend: N architectures of the file.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,11 +22,7 @@ import numpy as np
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import did_you_mean
-from gradnas.files import read_file
-
-FINAL = ("accuracy", "test_accuracy")
-SHORT = "short"
-MOST_BYTES = 1 << 30  # of one array in an .npz
+from gradnas.truth.files import read_columns
 
 
 class Known(Protocol):
@@ -117,7 +102,7 @@ class Truth:
 
     @classmethod
     def load(cls, path: Path | str, final: str | None = None, short: str | None = None) -> Truth:
-        """Read a file; see the top of this module for its form.
+        """Read a file; see the top of `files` for its form.
 
         Args:
             final, short: names of columns, in place of those that are found by their names.
@@ -125,31 +110,8 @@ class Truth:
         Raises:
             ValueError: it cannot be read or has another form; the sentence names the file.
         """
-        path = Path(path)
-        readers = {".npz": _npz_columns, ".csv": _csv_columns}
-        if path.suffix.lower() not in readers:
-            raise ValueError(f"{path}: a truth is a .npz or a .csv file")
-        columns = readers[path.suffix.lower()](path)
-        texts = {name: values for name, values in columns.items() if values.dtype.kind == "U"}
-        numbers = {name: values for name, values in columns.items() if name not in texts}
-        if len(texts) != 1:
-            raise ValueError(
-                f"{path}: a truth has one column of texts, the architectures, not {len(texts)} "
-                f"({', '.join(texts) or 'its columns are numbers'})"
-            )
-        if not numbers:
-            raise ValueError(f"{path}: a truth has a column of numbers, the accuracies")
-        if final is None:
-            final = next((name for name in FINAL if name in numbers), next(iter(numbers)))
-        if short is None:
-            of_valid = [name for name in numbers if name.startswith("valid") and name != final]
-            short = SHORT if SHORT in numbers else next(iter(of_valid), None)
-        (architectures,) = texts.values()
-        for name in (final, short):
-            if name in numbers and np.abs(numbers[name]).max(initial=0.0) <= 1.0:
-                numbers[name] = 100.0 * numbers[name]
-        stripped = [str(text).strip() for text in architectures]
-        return cls(stripped, numbers, final, short, str(path))
+        texts, columns, final, short = read_columns(Path(path), final, short)
+        return cls(texts, columns, final, short, str(path))
 
     # ---- looking up ------------------------------------------------------------------------------
 
@@ -185,22 +147,44 @@ class Truth:
             return False
         return True
 
+    def of(self, space: Known) -> Truth:
+        """The part that is of a space, which may offer fewer operations than the file knows.
+
+        Raises:
+            ValueError: none of it is; an architecture stands twice, in two ways to write it.
+        """
+        places = set(self._rows_in(space).values())
+        if len(places) == len(self):
+            return self
+        chosen = np.asarray([row in places for row in range(len(self))])
+        return self._part(lambda: chosen, "what this space offers")
+
     def _rows_in(self, space: Known) -> dict[Any, int]:
-        """The architectures of the file, as those of a space."""
+        """The architectures of the file that a space has."""
         known = self._read.get(id(space))
-        if known is None:
-            rows: dict[Any, int] = {}
-            for row, text in enumerate(self.texts):
-                try:
-                    rows[space.decision(text)] = row
-                except ValueError as error:
-                    raise ValueError(
-                        f"{self.source} is not the truth of this {type(space).__name__}: "
-                        f"{text!r:.100} is none of its architectures"
-                    ) from error
-            known = (space, rows)  # with the space, so that no other has its id
-            self._read[id(space)] = known
-        return known[1]
+        if known is not None:
+            return known[1]
+        rows: dict[Any, int] = {}
+        refused: ValueError | None = None
+        for row, text in enumerate(self.texts):
+            try:
+                decision = space.decision(text)
+            except ValueError as error:
+                refused = refused or error
+                continue
+            first = rows.setdefault(decision, row)
+            if first != row:
+                raise ValueError(
+                    f"{self.source}: {self.texts[first]!r:.100} and {text!r:.100} are one "
+                    "architecture, which stands twice"
+                )
+        if not rows:
+            raise ValueError(
+                f"{self.source} is not the truth of this {type(space).__name__}: "
+                f"{self.texts[0]!r:.100} is none of its architectures"
+            ) from refused
+        self._read[id(space)] = (space, rows)  # with the space, so that no other has its id
+        return rows
 
     # ---- measures --------------------------------------------------------------------------------
 
@@ -273,74 +257,3 @@ class Truth:
         texts = [self.texts[place] for place in places.tolist()]
         source = f"{self.source} ({what})"
         return replace(self, texts=texts, columns=columns, source=source, _read={})
-
-
-# ---- files ---------------------------------------------------------------------------------------
-
-
-def _npz_columns(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file; nothing in it is run."""
-    import zipfile
-
-    data = io.BytesIO(read_file(path))
-    columns: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(data) as archive:
-            large = [e.filename for e in archive.infolist() if e.file_size > MOST_BYTES]
-        if not large:
-            data.seek(0)
-            with np.load(data, allow_pickle=False) as file:
-                columns = {name: _as_text(file[name]) for name in file.files}
-    except Exception as error:  # whatever the readers meet in a damaged file
-        reason = str(error) or type(error).__name__
-        wrong = "is no .npz file" if isinstance(error, zipfile.BadZipFile) else "cannot be read"
-        raise ValueError(f"{path} {wrong}: {reason}") from error
-    if large:
-        raise ValueError(f"{path}: {large[0]} is larger than 1 GiB")
-    for name, values in columns.items():
-        if values.dtype.kind not in "Uiufb":
-            raise ValueError(f"{path}: the column {name!r} has the type {values.dtype}")
-        if values.ndim != 1:
-            raise ValueError(f"{path}: the column {name!r} has the shape {values.shape}")
-    return columns
-
-
-def _as_text(values: np.ndarray) -> np.ndarray:
-    """Bytes as text, all else as it is."""
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
-
-
-def _csv_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a table of text; those that are numbers throughout become numbers."""
-    import csv
-
-    try:
-        text = read_file(path).decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as text: {error}") from error
-    rows = [row for row in rows if row]
-    if len(rows) < 2:
-        raise ValueError(f"{path}: a truth has a line of names and a line for each architecture")
-    names = [name.strip() for name in rows[0]]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two columns have one name: {', '.join(names)}")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(names):
-            raise ValueError(
-                f"{path}: line {number} has {len(row)} entries, the line of names {len(names)}"
-            )
-    columns = {}
-    for place, name in enumerate(names):
-        columns[name] = _numbers_or_texts([row[place].strip() for row in rows[1:]])
-    if not any(values.dtype.kind == "U" for values in columns.values()):
-        # Codes of digits: `00001111` is a chain, and not the number 1111.
-        columns[names[0]] = np.asarray([row[0].strip() for row in rows[1:]], dtype=np.str_)
-    return columns
-
-
-def _numbers_or_texts(entries: list[str]) -> np.ndarray:
-    try:
-        return np.asarray([float(entry) for entry in entries])
-    except ValueError:
-        return np.asarray(entries, dtype=np.str_)
