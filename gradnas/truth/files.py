@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +130,7 @@ def _is_of_validation(name: str) -> bool:
     return bool(_OF_VALIDATION.intersection(_words(name)))
 
 
-def _in_percent(
-    name: str, values: np.ndarray, architectures: Sequence[object], path: Path
-) -> np.ndarray:
+def _in_percent(name: str, values: np.ndarray, architectures: np.ndarray, path: Path) -> np.ndarray:
     """The accuracies of a column, in percent; ValueError for what is none."""
     if values.dtype.kind == "U":
         for text, architecture in zip(values, architectures, strict=True):
