@@ -260,6 +260,22 @@ def _of_cgroup() -> int | None:
     return None
 
 
+def memory_left() -> int | None:
+    """Bytes that processes may still take without swapping; None where that cannot be told."""
+    found = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # not Linux
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+        if match:
+            found.append(int(match[1]) * 1024)
+    limit = _of_cgroup()
+    if limit is not None:
+        for name in ("memory.current", "memory/memory.usage_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(limit - int((Path("/sys/fs/cgroup") / name).read_text("ascii")))
+    return max(0, min(found)) if found else None
+
+
 class KeptOnMeta:
     """Counts, within this context, what autograd would keep of a pass on the meta device.
 

@@ -10,6 +10,7 @@ from gradnas.cli.methods import import_modules
 from gradnas.cli.own_task import with_given
 from gradnas.config import from_json, read_object
 from gradnas.data.located import expanded
+from gradnas.engines.base import end_with_parent
 from gradnas.modules.synchronised import keep_norms_local
 from gradnas.pictures.canvas import check_installed
 from gradnas.programs import event_files
@@ -21,6 +22,7 @@ from gradnas.tasks.base import SearchSettings
 
 def resume(command: ResumeCommand, *, follows: bool = True) -> None:
     """Go on with a run; `follows` as of `search.carry_out`."""
+    end_with_parent()  # one of several networks that are trained side by side
     import_modules(command.imports)
     keep_norms_local(bool(command.local_batch_norm))
     run = runs.Run.open(command.folder)

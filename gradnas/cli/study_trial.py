@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from gradnas.cli.lines import line
 from gradnas.cli.methods import import_modules
 from gradnas.cli.own_task import with_given
 from gradnas.cli.resume import resume
-from gradnas.engines.base import ENDS_WITH
+from gradnas.engines.base import end_with_parent
 from gradnas.programs.studying import read_trial
 from gradnas.study.folder import StudyFolder
 from gradnas.tasks.base import SearchSettings
@@ -31,7 +28,7 @@ def trial(folder: Path, task: str | None, imports: str | None) -> None:
     Raises:
         ValueError: it cannot be, and why.
     """
-    _end_with_parent()
+    end_with_parent()
     import_modules(imports)
     study = StudyFolder.open(folder.parent.parent)
     name = folder.name
@@ -64,22 +61,3 @@ def _work(
         search.carry_out(config, folder, data, device, new=True, follows=False)
     else:
         train.carry_out(config, folder, data, device, new=True)
-
-
-def _end_with_parent() -> None:
-    """Save and stop when the process that started this one is gone.
-
-    A study that is killed, or a worker of an engine, would leave trials behind that nobody waits
-    for, and that hold their folders.
-    """
-    started_by = os.environ.get(ENDS_WITH, "")
-    if not started_by.isdigit():
-        return
-    parent = int(started_by)
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=look, daemon=True).start()

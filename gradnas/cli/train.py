@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from gradnas.cli.methods import import_option
 from gradnas.cli.own_task import with_given
 from gradnas.cli.search import go_on
 from gradnas.config import from_json, read_object
+from gradnas.engines.base import python
 from gradnas.families import family_of_space, recipes
 from gradnas.modules.synchronised import keep_norms_local
 from gradnas.programs import event_files
@@ -138,6 +140,13 @@ def carry_out(
 ) -> None:
     """Train in a new folder, or go on in one; then say what came out, and what may follow."""
     threads_notes = set_threads(config.threads, None if new else runs.Run(out))
+    options = config.task_option + import_option(config)
+
+    def commands(scratch: Path) -> Callable[[Path], tuple[str, ...]]:
+        del scratch
+        more = ["--device", str(device), *shlex.split(options)]
+        return lambda folder: python("-m", "gradnas", "resume", str(folder), *more)
+
     task = prepared_training(config, data, device)
     with working_in(out, new=new):
         run = begin(out, new, lambda: start_training(config, out, data, device, task))
@@ -146,8 +155,10 @@ def carry_out(
         with event_files.written(run, config.space, wanted=tensorboard, say=say) as on_epoch:
             results = guarded(
                 run,
-                lambda: train(config, run, data, device, task=task, on_epoch=on_epoch),
-                config.task_option + import_option(config),
+                lambda: train(
+                    config, run, data, device, task=task, on_epoch=on_epoch, commands=commands
+                ),
+                options,
             )
     if not distributed.is_main():
         return

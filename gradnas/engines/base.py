@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -112,7 +113,7 @@ def carry_out(
 ) -> int:
     """Run the command of a job to its end; returns its exit code, negative for a signal.
 
-    The command ends when this process does (`gradnas study trial` looks after that).
+    The command ends when this process does (`end_with_parent` looks after that).
 
     Args:
         inherited: the environment without that of the job.
@@ -136,6 +137,25 @@ def carry_out(
     except BaseException:
         end(process)
         raise
+
+
+def end_with_parent() -> None:
+    """Save and stop when the process that started this one is gone.
+
+    A program that is killed, or a worker of an engine, would leave runs behind that nobody waits
+    for, and that hold their folders. Nothing happens in a process that no engine has started.
+    """
+    started_by = os.environ.get(ENDS_WITH, "")
+    if not started_by.isdigit():
+        return
+    parent = int(started_by)
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def opened_log(job: Job) -> BinaryIO:

@@ -12,7 +12,6 @@ engine, finds what is done by the names of the trials, and repeats nothing.
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,8 +19,9 @@ from typing import Any
 from gradnas import runs
 from gradnas.architectures.base import Architecture
 from gradnas.config import JsonObject, from_json, read_object, to_json
-from gradnas.engines.base import STOPPED, Ended, Engine, Job
+from gradnas.engines.base import Ended, Engine, Job
 from gradnas.families import recipes
+from gradnas.programs.jobs import TRIES, end_in_words, was_killed, why_failed
 from gradnas.programs.study_random import make_equal
 from gradnas.randomness import generator_for
 from gradnas.study import outcome, plan
@@ -31,7 +31,6 @@ from gradnas.tasks import SEARCH_CONFIGS, kind_of
 from gradnas.tasks.base import SearchSettings, TrainSettings
 
 SHORTER = 6  # DARTS: 100 of 600 epochs to choose by, or 300 of 3,600 on text
-TRIES = 3  # of a trial that was killed; it goes on each time
 HEARTBEAT = 1.0  # seconds
 
 Say = Callable[[str], None]
@@ -186,11 +185,11 @@ class Study:
             self.say(f"{name}: finished")
             return True
         self._tries[name] = self._tries.get(name, 0) + 1
-        was_killed = ended.code is None or ended.code < 0 or ended.code in STOPPED
-        if was_killed and self._tries[name] < TRIES:
-            self.say(f"{name}: {_end_in_words(ended)}; it goes on")
+        if was_killed(ended) and self._tries[name] < TRIES:
+            self.say(f"{name}: {end_in_words(ended)}; it goes on")
             return False
-        sentence = self._why(ended)
+        trial = self.folder.trial(name)
+        sentence = why_failed(ended, trial.run, trial.log)
         self.folder.trial(name).fail(sentence)
         self._failed += 1
         self.say(f"{name}: failed: {sentence}")
@@ -201,41 +200,12 @@ class Study:
             )
         return True
 
-    def _why(self, ended: Ended) -> str:
-        """Why a trial failed: what its run says, else the last line that it printed."""
-        status = self.folder.trial(ended.name).run.status()
-        message = status.get("message")
-        if status.get("status") == "failed" and isinstance(message, str) and message:
-            return message
-        if ended.code is None or ended.code < 0:
-            return f"{_end_in_words(ended)}, {TRIES} times"
-        log = self.folder.trial(ended.name).log
-        lines = []
-        if log.exists():
-            text = log.read_text(encoding="utf-8", errors="replace")
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1].removeprefix("gradnas: ") if lines else _end_in_words(ended)
-
     def write_outcome(self) -> outcome.Outcome:
         """Write the results and the costs into the folder."""
         found = outcome.outcome_of(self.folder)
         runs.write_json(self.folder.path / runs.RESULTS, outcome.results_of(found))
         runs.write_json(self.folder.path / COSTS, outcome.costs_of(self.folder, found))
         return found
-
-
-def _end_in_words(ended: Ended) -> str:
-    if ended.code is None:
-        return ended.why
-    if ended.code < 0:
-        number = -ended.code
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        more = " (out of memory, perhaps)" if number == 9 else ""
-        return f"its process was killed by {name}{more}"
-    return f"its process ended with exit code {ended.code}"
 
 
 # ---- configurations ------------------------------------------------------------------------------

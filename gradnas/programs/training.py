@@ -6,7 +6,8 @@ The test data are read once, after the last epoch.
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from gradnas import distributed, runs
-from gradnas.config import read_object, to_json
+from gradnas.config import from_json, read_object, to_json
 from gradnas.environment import Moment
 from gradnas.families import family_of, family_of_space
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.modules.synchronised import synchronised_norms
 from gradnas.pictures.canvas import check_installed
+from gradnas.programs import side_by_side
 from gradnas.programs.data_of_run import check_data, keep_data
 from gradnas.programs.going_on import at_work, conditions, note_kernels, take_up
 from gradnas.programs.searching import timing
@@ -104,6 +106,7 @@ def train(
     network: nn.Module | None = None,
     task: Task | None = None,
     on_epoch: OnEpoch | None = None,
+    commands: side_by_side.Commands | None = None,
 ) -> Record:
     """Run a training to its end, from where its folder stands; writes metrics, weights and results.
 
@@ -112,12 +115,15 @@ def train(
         task: of `prepared_training`; None makes one.
         on_epoch: is told of every epoch when it has ended, on the first of several ranks; not of
             those of random architectures.
+        commands: with which other processes go on with the random architectures; None: they are
+            trained in this one, one after another.
 
     Returns:
         The results: losses and measures of the test, weight counts.
 
     Raises:
-        ValueError: another process works in the folder; a checkpoint of other settings.
+        ValueError: another process works in the folder; a checkpoint of other settings; a random
+            architecture whose process has failed, and which.
         NonFiniteError: the loss became NaN; the last checkpoint is kept.
         runs.Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
@@ -135,7 +141,7 @@ def train(
             run.save_tensors(runs.WEIGHTS, weights, {"format": "gradnas-weights"})
             run.save_results(results)
         if config.random_cells:
-            results["random_cells"] = train_random(config, run, data, device, progress)
+            results["random_cells"] = train_random(config, run, data, device, progress, commands)
             if distributed.is_main():
                 run.save_results(results)
         if distributed.is_main():
@@ -225,11 +231,17 @@ def _counted_step(task: Task, batch: object) -> dict[str, Tensor]:
 
 
 def train_random(
-    config: TrainSettings, run: runs.Run, data: object, device: torch.device, progress: bool
+    config: TrainSettings,
+    run: runs.Run,
+    data: object,
+    device: torch.device,
+    progress: bool,
+    commands: side_by_side.Commands | None = None,
 ) -> Record:
     """Train architectures drawn at random in the same way, each in a folder `random/K` of the run.
 
-    Those already finished are not trained again.
+    Those already finished are not trained again. On a CPU with free cores several are trained at
+    once, each in a process of its own.
 
     Returns:
         What they reached: values, their mean and standard deviation, the architectures as text.
@@ -238,27 +250,108 @@ def train_random(
     measure = kind.measure
     values: list[float] = []
     texts: list[str] = []
-    for k in range(config.random_cells):
-        architecture = kind.random_architecture(config, generator_for(config.seed, RANDOM, k))
-        own = replace(config, genotype=architecture, random_cells=0)
-        folder = run.path / "random" / str(k)
-        child = runs.Run(folder)
-        is_begun = (folder / runs.CONFIG).exists()
-        if is_begun and child.status().get("status") == "finished":
-            results = read_object(folder / runs.RESULTS)
-        else:
-            noun = family_of_space(config.space).noun
-            title = f"random {noun} {k + 1}/{config.random_cells}"
-            task = prepared_training(own, data, device)
-            if distributed.is_main() and not is_begun:
-                start_training(own, folder, data, device, task)
-            distributed.barrier()
-            results = train(own, child, data, device, progress, title, task=task)
-        values.append(results[f"test_{measure.key}"])
-        texts.append(architecture.to_text())
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and distributed.world() == 1:
+        threads = side_by_side.threads_of_each(config.threads, config.random_cells)
+    with side_by_side.as_many_threads(threads):
+        networks = [_Random.of(config, run, data, device, k) for k in range(config.random_cells)]
+        if commands is not None:
+            _side_by_side(networks, config, run, device, progress, commands, threads)
+        for own in networks:
+            results = own.results(progress)
+            values.append(results[f"test_{measure.key}"])
+            texts.append(own.config.genotype.to_text())
     return {
         f"test_{measure.plural}": values,
         f"mean_test_{measure.key}": statistics.fmean(values),
         f"std_test_{measure.key}": statistics.stdev(values) if len(values) > 1 else 0.0,
         "genotypes": texts,
     }
+
+
+@dataclass(frozen=True)
+class _Random:
+    """One of the random networks."""
+
+    title: str
+    config: TrainSettings
+    run: runs.Run
+    data: object
+    device: torch.device
+
+    @staticmethod
+    def of(
+        config: TrainSettings, run: runs.Run, data: object, device: torch.device, k: int
+    ) -> _Random:
+        architecture = kind_of(config).random_architecture(
+            config, generator_for(config.seed, RANDOM, k)
+        )
+        return _Random(
+            f"random {family_of_space(config.space).noun} {k + 1}/{config.random_cells}",
+            replace(config, genotype=architecture, random_cells=0),
+            runs.Run(run.path / "random" / str(k)),
+            data,
+            device,
+        )
+
+    @property
+    def is_begun(self) -> bool:
+        return (self.run.path / runs.CONFIG).exists()
+
+    @property
+    def planned(self) -> side_by_side.Planned:
+        """For another process."""
+        return side_by_side.Planned(self.title, self.run, self.begin)
+
+    def begin(self, task: Task | None = None) -> None:
+        """Make its folder; where there is one, say there where the data of the run are now."""
+        if not self.is_begun:
+            start_training(self.config, self.run.path, self.data, self.device, task)
+            return
+        path = self.run.path / runs.CONFIG
+        before = read_object(path)
+        config: Any = self.config
+        begun: Any = from_json(type(config), before, str(path)).located(self.run.path)
+        if begun.data != config.data:
+            runs.write_json(path, before | {"data": to_json(config.data)})
+
+    def results(self, progress: bool) -> Record:
+        """What it reached; it is trained here where no other process has done so."""
+        if self.is_begun and self.planned.is_finished:
+            return read_object(self.run.path / runs.RESULTS)
+        task = prepared_training(self.config, self.data, self.device)
+        if distributed.is_main():
+            self.begin(task)
+        distributed.barrier()
+        return train(self.config, self.run, self.data, self.device, progress, self.title, task=task)
+
+
+def _side_by_side(
+    networks: list[_Random],
+    config: TrainSettings,
+    run: runs.Run,
+    device: torch.device,
+    progress: bool,
+    commands: side_by_side.Commands,
+    threads: int,
+) -> None:
+    """Train them in processes of their own, if that is worth it and can be."""
+    left = sum(not own.planned.is_finished for own in networks)
+    seconds = sum(record.get("seconds", 0.0) for record in run.records(runs.TIMINGS))
+    at_once = side_by_side.processes(left, threads, seconds, device)
+    if at_once < 2:
+        return
+    noun = family_of_space(config.space).noun
+    try:
+        side_by_side.carry_out(
+            [own.planned for own in networks],
+            config.epochs,
+            commands,
+            at_once,
+            threads,
+            f"{len(networks)} random {noun}s, {at_once} at a time",
+            progress and distributed.is_main(),
+        )
+    except side_by_side.NotByItself as error:
+        if progress:
+            print(f"random {noun}s are trained one after another: {error}", file=sys.stderr)

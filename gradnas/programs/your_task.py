@@ -30,6 +30,7 @@ from gradnas.precision import Precision
 from gradnas.programs import searching, training
 from gradnas.programs.going_on import begin, leave_word, set_threads, working_in
 from gradnas.programs.reporting import write_report
+from gradnas.programs.side_by_side import handing_on
 from gradnas.programs.trained import TRAIN_FOLDER
 from gradnas.relaxations import Relaxation, Softmax
 from gradnas.runs import OnEpoch, Record
@@ -47,6 +48,8 @@ from gradnas.tasks.your_task.given import GivenTask
 from gradnas.tasks.your_task.settings import TaskSearchConfig, TaskTrainConfig
 from gradnas.tasks.your_task.space import choices_of
 from gradnas.tasks.your_task.task import Task
+
+HANDED_ON = "gradnas.programs.handed_on"  # goes on with a training in another process
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,8 @@ def run_training(
         lr: learning rate of SGD at the start, by default 0.025; None for a task with an optimiser
             of its own.
         random: so many networks with choices drawn at random are trained in the same way, for
-            comparison; within the budget of the search, if it had one.
+            comparison; within the budget of the search, if it had one. On a CPU with free cores
+            several are trained at once, in processes that get a copy of the task.
         seed, device, precision, workers, max_steps, threads, resume, on_epoch: as in `run_search`.
 
     Returns:
@@ -302,7 +306,14 @@ def run_training(
             resume,
             lambda: training.start_training(config, place, task, here, live),
             lambda run: training.train(
-                config, run, task, here, progress, task=live, on_epoch=on_epoch
+                config,
+                run,
+                task,
+                here,
+                progress,
+                task=live,
+                on_epoch=on_epoch,
+                commands=handing_on(task, HANDED_ON),
             ),
         )
     return TrainingRun(run.path, results, config)
