@@ -486,6 +486,72 @@ def test_nothing_is_left_in_the_module():
     assert {name: sorted(vars(module)) for name, module in net.named_modules()} == before
 
 
+class Flat(nn.Module):
+    """As many write it: what lies in channels-last memory has no such view."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(input=x)
+        return y.view(len(y), -1)
+
+
+@needs_compiler
+def test_maps_lie_in_memory_as_the_layers_give_them(calls):
+    for body in (
+        sep_conv(4, 3, 1, True),
+        nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.BatchNorm2d(4)),
+    ):
+        channels = body[1].in_channels if len(body) > 2 else 1
+        x = torch.randn(2, channels, 6, 6)
+        for form in (torch.contiguous_format, torch.channels_last):
+            for of_weights in (torch.contiguous_format, torch.channels_last):
+                net = copy.deepcopy(body).to(memory_format=of_weights)
+                fast = gradnas.accelerate(copy.deepcopy(net))
+                given = x.contiguous(memory_format=form)
+                calls.clear()
+                y = fast(given)
+                expected = net(given)
+                assert calls and y.is_contiguous() == expected.is_contiguous()
+                torch.testing.assert_close(y, expected)
+    net = Flat(sep_conv(4, 3, 1, True))
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    calls.clear()
+    y = gradnas.accelerate(copy.deepcopy(net))(x)
+    assert calls
+    torch.testing.assert_close(y, net(x))
+
+
+def test_a_copy_that_is_made_during_a_call_is_a_plain_one():
+    net = nn.Sequential(sep_conv(4, 3, 1, True), FactorizedReduce(4, 4, True))
+    edges = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+    cell = ConvCellNetwork(edges, [2], (2, 2), 2, False, False, BUILT_IN)
+    for module, shape in ((net, (2, 4, 6, 6)), (cell, None)):
+        with gradnas.accelerate(module).at_work():
+            copies = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
+        for copied in copies:
+            for part in copied.modules():
+                for name in ("forward", "_added"):
+                    own = vars(part).get(name)
+                    assert own is None or own.__func__ is getattr(type(part), name)
+            if shape is not None:
+                x = torch.randn(shape)
+                torch.testing.assert_close(copied(x), copy.deepcopy(module)(x))
+
+
+class Backwards(nn.Sequential):
+    def __iter__(self):
+        return reversed(list(self._modules.values()))
+
+
+def test_a_sequence_in_another_order_is_called():
+    net = Backwards(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), nn.ReLU())
+    x = torch.randn(2, 4, 5, 5)
+    assert torch.equal(gradnas.accelerate(copy.deepcopy(net))(x), net(x))
+
+
 class Changed(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         return 2.0 * super().forward(input)

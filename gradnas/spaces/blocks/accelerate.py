@@ -29,7 +29,7 @@ from gradnas.spaces.blocks.recognise import (
     reduction_weights,
     runs_of,
 )
-from gradnas.spaces.blocks.run import pooled, run_stages
+from gradnas.spaces.blocks.run import lies_channels_last, pooled, run_stages
 from gradnas.spaces.blocks.stage import Last
 from gradnas.spaces.cells.conv_network import ConvCellNetwork, drop_path, kept_paths
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
@@ -53,7 +53,9 @@ def accelerate(network: nn.Module) -> Accelerated:
     BatchNorm, on other devices than the CPU, under autocast, `torch.func`, `torch.compile` and
     without a C++ compiler; second derivatives are computed on torch's operations.
 
-    Not for calls from several threads at once.
+    Not for calls from several threads at once. What a sequence reads that begins with an activation
+    is kept for backward, so a later `x += ...` on it, which the plain network allows, is an error of
+    torch's (`RuntimeError`: modified by an inplace operation).
 
         fast = gradnas.accelerate(network)
         loss = F.cross_entropy(fast(images), labels)  # optimiser and checkpoints: of network
@@ -94,12 +96,14 @@ class Accelerated:
                     forward = _in_residual
                 elif type(module) is ConvCellNetwork and "_added" not in module.__dict__:
                     pools: Pools = {}
-                    module.__dict__["_added"] = functools.partial(_added_in_cell, module, pools)
+                    module.__dict__["_added"] = Replaced(_added_in_cell, module, pools)
+                    module.__dict__["_added"].of(module, "_added")
                     cells.append(module)
                     forward = functools.partial(_in_cell, passed, pools)
                 if forward is not None:
                     # Not by an assignment, which registers what is assigned.
                     module.__dict__["forward"] = Replaced(forward, module)
+                    module.__dict__["forward"].of(module, "forward")
                     replaced.append(module)
             yield
         finally:
@@ -166,16 +170,22 @@ def _has_norm(sequence: nn.Module) -> bool:
     return any(type(layer) is nn.BatchNorm2d for layer in sequence._modules.values())
 
 
-def _in_sequence(sequence: nn.Module, x: Any) -> Any:
+def _in_sequence(sequence: nn.Module, input: Any) -> Any:
     """What `nn.Sequential.forward` does, with runs of known layers computed together."""
     layers: tuple[nn.Module, ...] = tuple(sequence._modules.values())  # type: ignore[assignment]
     if _is_followed():
-        return _called(layers, x)
+        return _called(layers, input)
+    x = input
     at = 0
     for run in runs_of(layers):
         x = _called(layers[at : run.first], x)
         y = _computed(run, run.weights, x)
-        x = _called(layers[run.first : run.last], x) if y is None else y
+        if y is None:
+            x = _called(layers[run.first : run.last], x)
+        else:
+            # As the layers would give it: who takes a `view` depends on how it lies in memory.
+            is_last = any(lies_channels_last(t) for t in (x, *run.weights))
+            x = y if is_last else y.contiguous()
         at = run.last
     return _called(layers[at:], x)
 

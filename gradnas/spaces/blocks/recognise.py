@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,22 @@ from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce
 
 
 class Replaced(functools.partial):
-    """A `forward` that `accelerate` put in the place of a class's own."""
+    """A method that `accelerate` put in the place of a class's own, for the time of a call.
+
+    A copy that is made of the module in this time (a teacher, averaged weights) is a plain one.
+    """
+
+    def of(self, module: nn.Module, name: str) -> None:
+        """Say whose method it is."""
+        self.module = module
+        self.name = name
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _own_method, (self.module, self.name)
+
+
+def _own_method(module: nn.Module, name: str) -> Any:
+    return getattr(type(module), name).__get__(module)
 
 
 class Run(NamedTuple):
@@ -70,7 +85,8 @@ def is_known_sequence(module: nn.Module) -> bool:
         return False
     kind = type(module)
     # What hooks a sequence itself has do not matter: they see what goes in and out as before.
-    return kind.forward is nn.Sequential.forward and kind.__call__ is nn.Module.__call__
+    methods = ("forward", "__iter__", "__call__")
+    return all(getattr(kind, name) is getattr(nn.Sequential, name) for name in methods)
 
 
 def _run_from(layers: Sequence[nn.Module], first: int) -> Run | None:
@@ -359,6 +375,8 @@ def _norm(layers: Sequence[nn.Module], at: int, channels: int | None) -> nn.Batc
     if not own["training"] or not own["track_running_stats"] or own["num_features"] != channels:
         return None
     if not isinstance(own["momentum"], (int, float)):  # None: the average over all batches
+        return None
+    if not own["eps"] > 0.0:  # for torch to refuse
         return None
     scale = own["_parameters"].get("weight")
     shift = own["_parameters"].get("bias")

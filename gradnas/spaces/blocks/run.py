@@ -343,6 +343,13 @@ def channels_last(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
+def lies_channels_last(t: Tensor) -> bool:
+    """Whether torch's convolutions see a map or a weight in channels-last memory."""
+    if t.ndim != 4 or t.shape[1:].numel() == 1:
+        return False
+    return t.stride(1) == 1 and t.stride(3) >= t.shape[1]
+
+
 def _side_by_side(w: Weights) -> Weights:
     """As the kernels read them; a weight may lie in channels-last memory."""
     depthwise, pointwise, scale, shift = w
