@@ -53,9 +53,9 @@ def accelerate(network: nn.Module) -> Accelerated:
     BatchNorm, on other devices than the CPU, under autocast, `torch.func`, `torch.compile` and
     without a C++ compiler; second derivatives are computed on torch's operations.
 
-    Not for calls from several threads at once. What a sequence reads that begins with an activation
-    is kept for backward, so a later `x += ...` on it, which the plain network allows, is an error of
-    torch's (`RuntimeError`: modified by an inplace operation).
+    Not for calls from several threads at once. What goes into a sequence that begins with an
+    activation is kept for backward: a later `x += ...` on it, which the plain network allows, is an
+    error of torch's (`RuntimeError`: modified by an inplace operation).
 
         fast = gradnas.accelerate(network)
         loss = F.cross_entropy(fast(images), labels)  # optimiser and checkpoints: of network
