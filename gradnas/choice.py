@@ -54,6 +54,7 @@ class Choice(nn.Module):
 
     _owner: weakref.ref[Any] | None = None
     was_searched = False
+    _searched_names: tuple[str, ...] | None = None
 
     def __init__(self, operations: Mapping[str, nn.Module], name: str | None = None) -> None:
         super().__init__()
@@ -98,6 +99,7 @@ class Choice(nn.Module):
         """From now on, without a draw, it mixes as `owner` says."""
         self._owner = weakref.ref(owner)
         self.was_searched = True
+        self._searched_names = self.names
 
     @property
     def owner(self) -> Owner | None:
@@ -173,6 +175,11 @@ class Choice(nn.Module):
         """What `draw` says, and the way back for the gradients of what it probes."""
         active = draw.active[name][0]
         mix_O = draw.mix[name]
+        if self._searched_names is not None and self.names != self._searched_names:
+            raise ValueError(
+                f"Choice {self.name!r} had the operations {', '.join(self._searched_names)} when "
+                f"Search(...) was made, and has {', '.join(self.names)} now: make a Search anew"
+            )
         outputs = self._outputs(active, args, kwargs)
         weights = mix_O.unbind()  # one node of the graph, and not one for each operation
         own_weights = [weights[index] for index in active]

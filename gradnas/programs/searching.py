@@ -176,6 +176,7 @@ def _run(
             search.health.act()  # before a tracker, which may end the run: the state is whole
             if is_main and on_epoch is not None:
                 keeper.tell(on_epoch, told)
+                task.forget()
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.

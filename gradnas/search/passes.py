@@ -90,6 +90,11 @@ class Passes(Sampling):
         self._watched_from: int | None = None
         if not self.params:
             raise ValueError("the network has no trainable weights besides its alphas")
+        self._met = set(learning)  # what learns, and what lies beside it, as in a plain list
+        for slot in slots_of(supernet):
+            tensor = slot.tensor
+            if not slot.is_buffer and tensor is not None and tensor.requires_grad:
+                self._met.add(id(tensor))
 
     def weigh(self, sizes: Sizes) -> None:
         """Set `factors` for losses that are means over so many examples on this rank."""
@@ -133,6 +138,8 @@ class Passes(Sampling):
         calls are compared with each other, and must see the same sample.
         """
 
+        self.check_learning()
+
         def evaluate(params: Tensors, alphas: Tensors) -> Tensor:
             with self.autocast(), self.probing(params, alphas) as tensors:
                 tables = self._of_tables(alphas)
@@ -141,6 +148,26 @@ class Passes(Sampling):
                 return BoundNet(self.supernet, draw, tensors).in_loss(loss)
 
         return evaluate
+
+    def _came_later(self, tensor: Tensor) -> ValueError:
+        """What an optimiser that was made before knows nothing of."""
+        found = [name for name, p in self.supernet.named_parameters() if p is tensor]
+        where = found[0].removeprefix("net.") if found else "of a list or an attribute"
+        return ValueError(
+            f"the weight {where} was put into the network, or freed to learn, after Search(...) "
+            "was made, and would not learn: do it before, and make a Search anew"
+        )
+
+    def check_learning(self) -> None:
+        """ValueError where a weight that learns was frozen since."""
+        for name, p in self.learning.items():
+            if not p.requires_grad:
+                where = name.removeprefix("net.")
+                raise ValueError(
+                    f"the weight {where} was frozen (requires_grad) after Search(...) was made, "
+                    "which counts on its gradient: freeze it before, or give weights= an optimiser "
+                    "with a learning rate of 0 for it from then on"
+                )
 
     @property
     def is_watched(self) -> bool:
@@ -167,9 +194,14 @@ class Passes(Sampling):
         # BatchNorm in training writes into the buffers that it is given: into copies.
         slots = slots_of(self.supernet)
         buffers: dict[int, Tensor] = {}
-        for holder, key, is_buffer in slots:
-            if is_buffer and holder[key] is not None:
-                buffers[id(holder[key])] = holder[key]
+        for slot in slots:
+            tensor = slot.holder[slot.key]
+            if tensor is None:
+                continue
+            if slot.is_buffer:
+                buffers[id(tensor)] = tensor
+            elif tensor.requires_grad and id(tensor) not in self._met:
+                raise self._came_later(tensor)
         is_watched = self.is_watched
         frozen = self.own_state.frozen() if is_watched else self.own_state.written
         copied = self._copies(buffers | frozen)

@@ -71,6 +71,7 @@ class WeightStep:
 
         Updates running statistics, and nothing else.
         """
+        self.passes.check_learning()
         # Constants here: a graph up to the alphas would be built for nothing.
         tables = {name: alpha.detach() for name, alpha in self.passes.alphas.items()}
         draw = self.passes.weight_path(tables, self.passes.noise(WEIGHT_NOISE))

@@ -167,6 +167,12 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.valid_means = Means()
         return record
 
+    def forget(self) -> None:
+        """Code of the user's has run since the last epoch, and may have changed anything.
+
+        What was kept of passes of that epoch, so as not to make them again, is no longer used.
+        """
+
     @property
     def yardstick(self) -> Yardstick:
         """By which mixture and derived network are compared after an epoch."""

@@ -258,3 +258,90 @@ def test_a_compiled_part(backend, gradient):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
     assert torch.allclose(*grads, rtol=1e-3)
     compiled.step(mean_square, mean_square)
+
+
+# ---- a network that is changed after Search(...) was made ----------------------------------------
+
+
+def of_two() -> nn.Sequential:
+    choice = gradnas.Choice({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}, name="c")
+    return nn.Sequential(nn.Linear(4, 4), choice, nn.Linear(4, 3))
+
+
+def other_operation(net: nn.Sequential) -> None:
+    net[1].operations["a"] = nn.Linear(4, 4)
+
+
+def other_layer(net: nn.Sequential) -> None:
+    net[0] = nn.Linear(4, 4)
+
+
+def other_tensors(net: nn.Sequential) -> None:
+    net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}, assign=True)
+
+
+def one_operation_more(net: nn.Sequential) -> None:
+    net[1].operations["z"] = nn.Identity()
+
+
+def one_operation_less(net: nn.Sequential) -> None:
+    del net[1].operations["b"]
+
+
+def other_order(net: nn.Sequential) -> None:
+    net[1].operations = nn.ModuleDict(dict(reversed(net[1].operations.items())))
+
+
+def frozen_since(net: nn.Sequential) -> None:
+    net[0].weight.requires_grad_(False)
+
+
+def freed_since(net: nn.Sequential) -> None:
+    net[0].bias.requires_grad_(True)
+
+
+@pytest.mark.parametrize("gradient", [gradnas.FirstOrder(), gradnas.Unrolled()])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_operation, r"the weight 1\.operations\.a\.weight was put into the network"),
+        (other_layer, r"the weight 0\.weight was put into the network"),
+        (other_tensors, r"the weight 0\.weight was put into the network"),
+        (one_operation_more, "had the operations a, b when .* has a, b, z now"),
+        (one_operation_less, "had the operations a, b when .* has a now"),
+        (other_order, "had the operations a, b when .* has b, a now"),
+        (frozen_since, r"the weight 0\.weight was frozen"),
+        (freed_since, r"the weight 0\.bias was put into the network, or freed"),
+    ],
+)
+def test_what_would_not_learn_is_refused(change, words, gradient):
+    net = of_two()
+    net[0].bias.requires_grad_(False)
+    search = gradnas.Search(net, gradient=gradient)
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+
+    def loss(own):
+        return F.cross_entropy(own(x), y)
+
+    search.step(loss, loss)
+    change(net)
+    with pytest.raises(ValueError, match=words):
+        search.step(loss, loss)
+
+
+def test_other_values_in_the_same_weights_are_taken():
+    net = of_two()
+    search = gradnas.Search(net)
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+
+    def loss(own):
+        return F.cross_entropy(own(x), y)
+
+    search.step(loss, loss)
+    net.load_state_dict({k: torch.zeros_like(v) for k, v in net.state_dict().items()})
+    reports = search.step(loss, loss)
+    assert reports.train_loss.item() == pytest.approx(torch.tensor(3.0).log().item())
+    net[2].bias.data.fill_(1.0)
+    assert not net[2].bias.equal(torch.zeros(3))
+    search.step(loss, loss)
+    assert (net[2].bias > 0.5).all()

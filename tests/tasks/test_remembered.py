@@ -95,3 +95,28 @@ def test_of_data_that_are_others_each_time_no_outputs_are_kept(tmp_path, monkeyp
             task, out=tmp_path / "run", epochs=6, batch_size=8, device="cpu", progress=False
         )
     assert known == [0]
+
+
+def test_what_a_tracker_changes_is_measured_anew(tmp_path, monkeypatch):
+    """Averaged weights for the evaluation, for example; in place, as `.data`, which nobody sees."""
+    net = Net(False)
+    data = tuple(tensor.clone() for tensor in DATA)
+
+    def change(epoch: gradnas.runs.Epoch) -> None:
+        for p in net.parameters():
+            p.data.mul_(0.5)
+        data[0].numpy()[:] += 1.0
+
+    task = gradnas.Task(model=lambda: net, train=DATA, valid=data, loss=F.cross_entropy)
+    written = []
+    for outputs in (HeldOut.known_outputs, lambda self: ()):
+        monkeypatch.setattr(HeldOut, "known_outputs", outputs)
+        out = tmp_path / str(len(written))
+        torch.manual_seed(0)
+        net.__init__(False)
+        data[0].copy_(DATA[0])
+        run = gradnas.run_search(
+            task, out=out, epochs=6, batch_size=8, device="cpu", progress=False, on_epoch=change
+        )
+        written.append(run.results["verdict"])
+    assert written[0] == written[1]

@@ -84,6 +84,9 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             self._known = (self.search.steps, kept.outputs)
         return found
 
+    def forget(self) -> None:
+        self._known = None
+
     def known_outputs(self) -> Sequence[Any]:
         """Of the mixture on all held-out batches, where it has just been measured; else none."""
         search = self.search
