@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gradnas.config import JsonObject, build, did_you_mean
@@ -12,15 +12,28 @@ from gradnas.spaces.operations import OPERATIONS, Factory
 S = TypeVar("S")  # a space: a dataclass with the field `operations`
 
 
+def is_ordered(value: object) -> bool:
+    """Whether these may be names in the order of alpha's columns.
+
+    Not those of a set: its order is another in every process, and so the columns would be.
+    """
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, set, frozenset))
+
+
 def factories_of(operations: Mapping[str, Factory] | Sequence[str]) -> dict[str, Factory]:
     """Operation name -> factory; ValueError for an unknown name or what is no factory."""
     factories: dict[str, Factory] = {}
     if isinstance(operations, Mapping):
         factories.update(operations)
     else:
+        if not is_ordered(operations):
+            raise ValueError(
+                "operations are a list of names, in the order of alpha's columns, or a dictionary "
+                f"from names to factories, not {operations!r:.80}"
+            )
         for name in operations:
-            if name not in OPERATIONS:
-                raise ValueError(f"unknown operation {name!r}{did_you_mean(name, OPERATIONS)}")
+            if not isinstance(name, str) or name not in OPERATIONS:
+                raise ValueError(f"unknown operation {name!r}{did_you_mean(str(name), OPERATIONS)}")
             factories[name] = OPERATIONS[name]
     for name, factory in factories.items():
         # A dot would split the name of a module in a state dict.

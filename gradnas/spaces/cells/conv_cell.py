@@ -19,7 +19,7 @@ from gradnas.spaces.cells.conv_network import ConvNetwork
 from gradnas.spaces.cells.robust import ROBUST_SPACES
 from gradnas.spaces.cells.shape import KINDS, CellKind, CellShape, Sets
 from gradnas.spaces.cells.supernet import ConvSupernet
-from gradnas.spaces.factories import factories_of, names_for_json, space_of_operations
+from gradnas.spaces.factories import factories_of, is_ordered, names_for_json, space_of_operations
 from gradnas.spaces.operations import OPERATIONS, Factory
 
 # The candidates of DARTS; their order is that of alpha's columns and breaks ties.
@@ -237,7 +237,20 @@ def _columns_of_edges(
         )
     columns: dict[CellKind, Sets] = {}
     for kind in KINDS:
-        rows = [tuple(names) for names in given[kind]]
+        if not is_ordered(given[kind]):
+            raise ValueError(
+                f"edge_operations: the {kind} cell needs a list of the operations of every edge, "
+                f"not {given[kind]!r:.80}"
+            )
+        rows: list[tuple[str, ...]] = []
+        for row, given_names in enumerate(given[kind]):
+            names = list(given_names) if is_ordered(given_names) else [None]
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError(
+                    f"edge_operations: edge {row} of the {kind} cell needs a list of names, in "
+                    f"the order of alpha's columns, not {given_names!r:.80}"
+                )
+            rows.append(tuple(names))
         if len(rows) != num_edges:
             raise ValueError(
                 f"edge_operations: the {kind} cell has {num_edges} edges, and {len(rows)} of them "

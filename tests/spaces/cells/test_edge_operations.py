@@ -149,11 +149,24 @@ def test_a_genotype_of_other_edges_is_refused():
         ({"normal": [(SKIP, SKIP)] * 2, "reduce": [(SKIP, SEP3)] * 2}, "offers an operation twice"),
         ({"normal": [("none",)] * 2, "reduce": [(SKIP,)] * 2}, "besides 'none'"),
         ({"normal": [(SKIP,), (SKIP, SEP3)], "reduce": [(SKIP, SEP3)] * 2}, "1 to 2 operations"),
+        ({"normal": [{SKIP, SEP3}] * 2, "reduce": [(SKIP, SEP3)] * 2}, "a list of names, in the"),
+        ({"normal": [SKIP] * 2, "reduce": [(SKIP, SEP3)] * 2}, "not 'skip_connect'"),
+        ({"normal": [None] * 2, "reduce": [(SKIP, SEP3)] * 2}, "edge 0 of the normal .* not None"),
+        ({"normal": [[[SKIP]]] * 2, "reduce": [(SKIP, SEP3)] * 2}, "a list of names, in the"),
+        ({"normal": None, "reduce": [(SKIP, SEP3)] * 2}, "the normal cell needs a list of"),
     ],
 )
 def test_wrong_sets_are_refused(sets, words):
     with pytest.raises(ValueError, match=words):
         gradnas.ConvCell(nodes=1, edge_operations=sets)
+
+
+@pytest.mark.parametrize("names", [{SKIP, SEP3}, frozenset({SKIP}), SEP3, 3, [3], [[SKIP]]])
+@pytest.mark.parametrize("space", [gradnas.ConvCell, gradnas.NasBench201])
+def test_operations_have_an_order(space, names):
+    with pytest.raises(ValueError, match=r"in the order of alpha's columns|unknown operation"):
+        space(operations=names)
+    assert space(operations={SKIP: 0, SEP3: 0}.keys()).names == (SKIP, SEP3)
 
 
 def test_noise_is_of_the_output_size_and_gives_no_gradient():
