@@ -12,7 +12,8 @@ LEAD = (
     "Lead: how much better what was chosen is than the best alternative that was measured in its "
     "place, all else the same; noise: half the width of a 95% interval of that difference. A "
     "choice is decided where the lead is larger than the noise; what was taken because it measured "
-    "best on these very examples is not confirmed by them."
+    "best on these very examples, or is measured on what the weights have learned from, is not "
+    "confirmed by them."
 )
 SHOWN = 12  # candidates
 
@@ -71,7 +72,7 @@ def _caption(verdict: Verdict) -> str:
     """How it was measured, and what the columns of the choices say, where they are shown."""
     recalibrated = ", BatchNorm recalibrated" if verdict.recalibrated else ""
     text = (
-        f"All with the weights of the search{recalibrated}, on the same held-out "
+        f"All with the weights of the search{recalibrated}, on the same {verdict.kind} "
         f"{verdict.measure.noun}."
     )
     compared = any(choice.alternative is not None for choice in verdict.choices)
@@ -92,8 +93,8 @@ def _numbers(verdict: Verdict) -> str:
         spread = verdict.random_sd
         shown = text(mean) + ("" if spread is None else f" ± {text(spread)}")
         rows.append(row((counted(len(verdict.random), "random architecture"), shown)))
-    held_out = f"{verdict.examples:,} held-out {verdict.measure.noun}"
-    rows.append(row(("measured on", held_out)))
+    measured_on = f"{verdict.examples:,} {verdict.kind} {verdict.measure.noun}"
+    rows.append(row(("measured on", measured_on)))
     return f"<table>{''.join(rows)}</table>"
 
 

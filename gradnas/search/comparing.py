@@ -78,6 +78,7 @@ class Judge(ABC):
         train_size: examples of a step of the weights.
         of_run: whether the search is that of a program with a run folder, whose user types
             options and holds no `Search`.
+        held_out: whether the weights have not learned from what is measured on.
     """
 
     yardstick: Yardstick
@@ -88,6 +89,7 @@ class Judge(ABC):
     prepared: float = 0.0
     train_size: int = 0
     of_run: bool = False
+    held_out: bool = True
 
     @property
     def where(self) -> str:
@@ -200,6 +202,8 @@ def compare(
         recalibrated=judge.extra > 0,
         moved=result.moved,
         notes=tuple(comparison.notes),
+        held_out=judge.held_out,
+        taken=comparison.was_taken,
     )
 
 
@@ -325,7 +329,7 @@ class Comparison:
                 yield decision
 
     @property
-    def _was_measured(self) -> bool:
+    def was_taken(self) -> bool:
         """Whether the derived one was taken by measuring on the held-out examples."""
         search = self.search
         if search.selection.measures:
@@ -372,7 +376,8 @@ class Comparison:
             state: State = "undecided"
             if closest.is_clear:
                 # What was taken because it is the best on these examples is the best on them.
-                state = "not confirmed" if self._was_measured else "decided"
+                can_confirm = self.judge.held_out and not self.was_taken
+                state = "decided" if can_confirm else "not confirmed"
             if -leads[best].value > leads[best].noise:
                 state = "contradicted"
             noise = None if leads[best].noise == float("inf") else leads[best].noise

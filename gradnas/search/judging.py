@@ -26,6 +26,7 @@ from gradnas.search.reading import own_generators
 from gradnas.search.recalibration import norms_to_recalibrate, recalibrate
 from gradnas.search.result import SearchResult
 from gradnas.search.scoring import ScoreJudge
+from gradnas.search.sharing import share_examples
 from gradnas.search.slices import FAILURES, measured_by_group
 from gradnas.search.verdict import Scores, Verdict, Yardstick
 from gradnas.search.verdict_limits import FEWEST_EXAMPLES, wanted_of
@@ -54,6 +55,7 @@ class BatchJudge(Judge):
         laid_out: the network in the memory format in which it runs.
         known: what the mixture of now gives on the first held-out batches, where it has just been
             measured: it is not run on these again.
+        held_out: whether the weights have not learned from what is measured on.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class BatchJudge(Judge):
         score: Callable[[Any, Any], Grouped],
         laid_out: Callable[[nn.Module], nn.Module] = lambda network: network,
         known: Sequence[Any] = (),
+        held_out: bool = True,
     ) -> None:
         self.search = search
         self.known = known
+        self.held_out = held_out
         self.run = run
         self.size = size
         self.score = score
@@ -227,6 +231,7 @@ def judge_of_loaders(
         size=lambda batch: size_of(batch) or 1,
         run=run,
         score=score,
+        held_out=not share_examples(train_loader, valid_loader),
     )
 
 

@@ -183,7 +183,8 @@ class Judged:
         noise: of that difference; None where it is not known.
         state: `decided`: better by more than the noise. `undecided`: not. `contradicted`: the
             alternative is better by more than the noise. `not compared`: none was measured. `not
-            confirmed`: better by more than the noise on the examples by which it was taken.
+            confirmed`: better by more than the noise on the examples by which it was taken, or from
+            which the weights have learned.
     """
 
     name: str
@@ -213,6 +214,8 @@ class Verdict(Shown):
         recalibrated: whether the networks have BatchNorm statistics that were estimated anew.
         moved: whether the alphas have moved from where they started.
         notes: what was not done, and why.
+        held_out: whether the weights have not learned from the examples.
+        taken: whether the derived network was taken by measuring on them.
     """
 
     measure: Yardstick
@@ -228,8 +231,15 @@ class Verdict(Shown):
     recalibrated: bool = False
     moved: bool = True
     notes: tuple[str, ...] = ()
+    held_out: bool = True
+    taken: bool = False
 
     # ---- what follows from it --------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """Of the examples: `held-out`, or `training`."""
+        return "held-out" if self.held_out else "training"
 
     @property
     def undecided(self) -> list[str]:

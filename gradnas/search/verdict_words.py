@@ -49,6 +49,9 @@ def _about_choices(verdict: Told) -> str:
         text += (
             "was taken by measuring on the same held-out examples, which cannot confirm it: train "
             "it beside a few random ones"
+            if verdict.held_out
+            else "is better on examples that the weights have learned from, which cannot confirm "
+            "it: give other validation data"
         )
         if undecided:
             text += f"; undecided: in {_listed(undecided)} it is not better {than}"
@@ -128,7 +131,12 @@ def _about_random(verdict: Told) -> str:
     shown += f" ± {verdict.measure.text(spread)}"
     is_better = verdict.gain(verdict.derived, mean) > 2.0 * spread
     word = "" if is_better else "not clearly "
-    return f"it is {word}better than {len(verdict.random)} random ones ({shown})"
+    where = ""
+    if is_better and not verdict.held_out:
+        where = "on what the weights have learned from "
+    elif is_better and verdict.taken:
+        where = "on the examples that it was taken by "
+    return f"{where}it is {word}better than {len(verdict.random)} random ones ({shown})"
 
 
 def lines(verdict: Told, typed: bool = False, option: str = "") -> list[str]:
@@ -152,7 +160,7 @@ def lines(verdict: Told, typed: bool = False, option: str = "") -> list[str]:
     if mean is not None:
         spread = verdict.random_sd
         numbers.append(f"random {text(mean)}" + ("" if spread is None else f" ± {text(spread)}"))
-    where = f"{verdict.measure.name} on {verdict.examples} held-out {verdict.measure.noun}"
+    where = f"{verdict.measure.name} on {verdict.examples} {verdict.kind} {verdict.measure.noun}"
     said = [
         f"{where}: {', '.join(numbers)}",
         f"verdict: {sentence(verdict, typed)}",

@@ -52,9 +52,9 @@ class Plus(nn.Module):
         return x + self.value
 
 
-def loader(target: float, number: int = 40) -> DataLoader:
+def loader(target: float, number: int = 40, seed: int = 0) -> DataLoader:
     x_B1 = torch.linspace(-1.0, 1.0, number).unsqueeze(1)
-    noise_B1 = 0.01 * torch.randn(number, 1, generator=torch.Generator().manual_seed(0))
+    noise_B1 = 0.01 * torch.randn(number, 1, generator=torch.Generator().manual_seed(seed))
     return DataLoader(TensorDataset(x_B1, x_B1 + target + noise_B1), 10)
 
 
@@ -120,7 +120,9 @@ def test_what_was_taken_by_held_out_examples_is_not_confirmed_by_them(selection,
             alpha.copy_(torch.tensor([0.0, 2.0, 0.0]))
     data = loader(2.0)
     result = search.fit(data, data, F.mse_loss, epochs=4, progress=False, candidates=0)
-    verdict = search.compare(data, data, F.mse_loss, candidates=9, random=0)
+    others = loader(2.0, seed=1)
+    verdict = search.compare(data, others, F.mse_loss, candidates=9, random=0)
+    assert verdict.held_out and verdict.taken == ("decided" not in states)
     assert set(result.choices.values()) == {"b"}
     assert {choice.state for choice in verdict.choices} == states and not verdict.undecided
     said = verdict.sentence
@@ -135,8 +137,14 @@ def test_what_the_alphas_took_can_be_confirmed_whatever_was_asked_for():
         for alpha in search.alphas.values():
             alpha.copy_(torch.tensor([0.0, 2.0, 0.0]))
     data = loader(2.0)
-    verdict = search.compare(data, data, F.mse_loss, candidates=9, random=0)  # nothing was chosen
+    others = loader(2.0, seed=1)
+    verdict = search.compare(data, others, F.mse_loss, candidates=9, random=0)  # nothing was chosen
     assert {choice.state for choice in verdict.choices} == {"decided"}
+    # On what the weights have learned from (which these have not) it cannot be.
+    verdict = search.compare(data, data, F.mse_loss, candidates=9, random=0)
+    assert {choice.state for choice in verdict.choices} == {"not confirmed"}
+    assert "on examples that the weights have learned from, which cannot" in verdict.sentence
+    assert "on 40 training examples" in verdict.lines()[0]
 
 
 def test_what_a_measure_is_of_is_said_in_the_words_of_its_data():

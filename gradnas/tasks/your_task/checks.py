@@ -81,6 +81,12 @@ def steady_notes(config: TaskSearchConfig, task: Task) -> list[str]:
     for source in (task.train_data, task.valid_data):
         if source is not None:
             notes.append(source.check_steady(seed_for(config.seed, TRAIN_ORDER)))
+    if task.validates_on_training:
+        notes.append(
+            "validation data of the task are training data: the alphas learn from examples that "
+            "the weights know, and nothing is held out to judge the result by; leave valid= out "
+            "(the training data are halved then), or give others"
+        )
     return [note for note in notes if note is not None]
 
 

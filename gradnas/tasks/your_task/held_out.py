@@ -115,6 +115,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
             run=self.outputs,
             score=partial(grouped, self.task, scores[0] if decides else None),
             known=self.known_outputs(),
+            held_out=not self.task.validates_on_training,
         )
 
     def worth(self, net: BoundNet, by_loss: bool) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gradnas.modules.call import Call
 from gradnas.search.evaluating import Evaluating
 from gradnas.search.forms import takes_network
+from gradnas.search.sharing import share_examples
 from gradnas.spaces.module_choices import choices_in
 from gradnas.tasks.division import Division
 from gradnas.tasks.measure import Measure
@@ -132,6 +133,11 @@ class Task:
         if self.valid is None:
             return None
         return source_of(self.valid, "valid", self.collate)
+
+    @cached_property
+    def validates_on_training(self) -> bool:
+        """Whether validation examples are training examples, as far as that shows."""
+        return share_examples(self.train, self.valid)
 
     @cached_property
     def test_data(self) -> Source | None:
