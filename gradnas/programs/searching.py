@@ -111,6 +111,7 @@ def run_search(
     located = config.located(run.path)
     if task is None:
         task = kind.search_task(located, data, device)
+    task.is_told = on_epoch is not None
     with at_work(run):
         return _run(located, run, task, data, device, progress, on_epoch)
 
@@ -176,7 +177,6 @@ def _run(
             search.health.act()  # before a tracker, which may end the run: the state is whole
             if is_main and on_epoch is not None:
                 keeper.tell(on_epoch, told)
-                task.forget()
             keeper.after_step()
         keeper.save()
         # Nothing of the state changes by it: a run that is killed here makes it again.

@@ -41,8 +41,10 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         shown: which metrics the line of an epoch shows, in words short enough for 80 columns.
         place: where it stands in its epoch.
         waiting: how long it has waited for batches.
+        is_told: whether code of the user's is told of every epoch: it may then change anything.
     """
 
+    is_told = False
     shown: Mapping[str, str]
     sums = ("train_means", "valid_means")
     if TYPE_CHECKING:  # an attribute, of whatever kind of place a subclass has
@@ -166,12 +168,6 @@ class SearchTask(Resumed, Foreseen[B], Outcome[S], Generic[S, B]):
         self.train_means = Means()
         self.valid_means = Means()
         return record
-
-    def forget(self) -> None:
-        """Code of the user's has run since the last epoch, and may have changed anything.
-
-        What was kept of passes of that epoch, so as not to make them again, is no longer used.
-        """
 
     @property
     def yardstick(self) -> Yardstick:

@@ -12,7 +12,7 @@ Legend: N architectures of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -156,8 +156,8 @@ class Truth:
         places = set(self._rows_in(space).values())
         if len(places) == len(self):
             return self
-        chosen = np.asarray([row in places for row in range(len(self))])
-        return self._part(lambda: chosen, "what this space offers")
+        chosen_N = np.asarray([row in places for row in range(len(self))])
+        return _part(self, chosen_N, "what this space offers")
 
     def _rows_in(self, space: Known) -> dict[Any, int]:
         """The architectures of the file that a space has."""
@@ -247,13 +247,15 @@ class Truth:
         if column not in self.columns:
             hint = did_you_mean(column, self.columns)
             raise ValueError(f"{self.source} has no column {column!r}{hint}")
-        return self._part(lambda: self.columns[column] <= limit, f"{column} up to {limit:g}")
+        return _part(self, self.columns[column] <= limit, f"{column} up to {limit:g}")
 
-    def _part(self, chosen: Callable[[], np.ndarray], what: str) -> Truth:
-        places = np.flatnonzero(chosen())
-        if not len(places):
-            raise ValueError(f"{self.source}: there is nothing with {what}")
-        columns = {name: values[places] for name, values in self.columns.items()}
-        texts = [self.texts[place] for place in places.tolist()]
-        source = f"{self.source} ({what})"
-        return replace(self, texts=texts, columns=columns, source=source, _read={})
+
+def _part(truth: Truth, chosen_N: np.ndarray, what: str) -> Truth:
+    """The rows that are chosen."""
+    places = np.flatnonzero(chosen_N)
+    if not len(places):
+        raise ValueError(f"{truth.source}: there is nothing with {what}")
+    columns = {name: values[places] for name, values in truth.columns.items()}
+    texts = [truth.texts[place] for place in places.tolist()]
+    source = f"{truth.source} ({what})"
+    return replace(truth, texts=texts, columns=columns, source=source, _read={})

@@ -72,7 +72,7 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         is_last = self.search.epoch >= self.config.epochs and batches is None
         # Other data may be others when the verdict reads them, and these outputs not of them.
         is_fit = self.held_out.is_tensors and not self.task.loss_takes_network
-        if not is_last or not is_fit or distributed.world() > 1:
+        if not is_last or not is_fit or self.is_told or distributed.world() > 1:
             return self.evaluated(net, batches)
         before = random_state(self.search.device), other_random_state()
         kept = Remembered(net)
@@ -83,9 +83,6 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
         if is_steady and kept.is_whole and len(kept.outputs) == self.held_out.length:
             self._known = (self.search.steps, kept.outputs)
         return found
-
-    def forget(self) -> None:
-        self._known = None
 
     def known_outputs(self) -> Sequence[Any]:
         """Of the mixture on all held-out batches, where it has just been measured; else none."""
