@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import gradnas
 from gradnas import ConvCell, Genotype, GumbelSoftmax, PerturbedAlphas, Unrolled
 from gradnas.architectures.choices import Choices
 from gradnas.config import counted, did_you_mean, from_json, load, to_json
@@ -261,3 +262,20 @@ def test_a_text_in_place_of_an_object_is_said():
 
     with pytest.raises(ValueError, match=r"t\.json: device must be an object, not a text"):
         build(Device, "cpu", "t.json: device")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: gradnas.GumbelSoftmax(hard="no"), "hard must be True or False, not 'no'"),
+        (lambda: gradnas.GumbelSoftmax(hard=None), "hard must be True or False"),
+        (lambda: gradnas.PerturbationSelection(learn_alphas="false"), "learn_alphas must be True"),
+        (lambda: gradnas.PartialChannels(2, edge_normalisation="yes"), "edge_normalisation must"),
+        (lambda: gradnas.OperationFreezing(threshold=2.0), "threshold is a cosine, from -1 to 1"),
+        (lambda: gradnas.OperationFreezing(threshold="x"), "threshold is a cosine"),
+        (lambda: gradnas.OperationFreezing(threshold=float("nan")), "threshold is a cosine"),
+    ],
+)
+def test_switches_and_cosines_are_what_they_are(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -141,7 +141,8 @@ RANGES: dict[str, Range] = {
 def check_numbers(value: object, spelt: Callable[[str], str] = str) -> None:
     """Refuse a dataclass with a number in a field that cannot be one of it.
 
-    Fields of no name in `RANGES` may hold any whole number of 64 bits and any finite number.
+    Fields of no name in `RANGES` may hold any whole number of 64 bits and any finite number; a
+    field that is True or False by default is one of these: a text such as "no" would count as True.
 
     Args:
         spelt: how the sentence writes the name of a field: as an option, for example.
@@ -152,11 +153,18 @@ def check_numbers(value: object, spelt: Callable[[str], str] = str) -> None:
     fields = dataclasses.fields(value)  # type: ignore[arg-type]
     for field in fields:
         held = getattr(value, field.name)
+        if isinstance(field.default, bool) and not _is_switch(held):
+            name = spelt(field.name)
+            raise ValueError(f"{name} must be True or False, not {shown(held)}")
         for number in held if isinstance(held, tuple) else (held,):
             # Another type is the business of whoever reads the field.
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
             _check(number, field.name, spelt(field.name))
+
+
+def _is_switch(held: object) -> bool:
+    return not isinstance(held, float) and any(held is own for own in (True, False, 0, 1))
 
 
 def _check(number: float, name: str, spelt: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gradnas.gradients import ArchitectureGradient, Reinforce
+from gradnas.objectives import ExpectedCost
 from gradnas.optimizers import AlphaOptimizer, WeightOptimizer
 from gradnas.relaxations import Relaxation
 from gradnas.search.rewards import check_samples
@@ -72,6 +73,23 @@ def refuse_wrapped(net: nn.Module) -> None:
                 "cannot follow: give the plain module (it is in .module), and for several devices "
                 "start one process for each with torchrun; the search averages over them itself"
             )
+
+
+def check_methods(
+    relaxation: object, gradient: object, terms: object, stabilizers: object, cost: object
+) -> None:
+    """ValueError where one of these is another thing: its class, its name, one without a list."""
+    for what, given, kind, such in (
+        ("relaxation", relaxation, Relaxation, "Softmax()"),
+        ("gradient", gradient, ArchitectureGradient, "FirstOrder()"),
+    ):
+        if not isinstance(given, kind):
+            raise ValueError(f"{what} must be an object such as {such}, not {given!r}")
+    for what, given in (("terms", terms), ("stabilizers", stabilizers)):
+        if not isinstance(given, Iterable):
+            raise ValueError(f"{what} must be a list of them, {what}=[...], not {given!r}")
+    if cost is not None and not isinstance(cost, ExpectedCost):
+        raise ValueError(f"cost must be an ExpectedCost, such as with a budget, not {cost!r}")
 
 
 def check_combination(

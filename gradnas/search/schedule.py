@@ -46,6 +46,8 @@ class Schedule:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
+            if number is not None and number != int(number):
+                raise ValueError(f"{name} must be a whole number, not {number}")
 
     def check_alphas_move(self, epochs: int | None) -> None:
         """ValueError where a search of this length ends before the alphas take their first step."""

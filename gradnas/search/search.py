@@ -36,6 +36,7 @@ from gradnas.search.checks import (
     check_combination,
     check_gradients,
     check_hooks,
+    check_methods,
     check_network,
     check_settings,
     user_name,
@@ -135,6 +136,7 @@ class Search(Standing):
         distributed.check_joined()
         check_network(net)
         check_settings(weights, alphas)
+        check_methods(relaxation, gradient, terms, stabilizers, cost)
         self.supernet: Supernet = net if isinstance(net, Supernet) else ModuleSupernet(net, seed)
         self.schedule = Schedule(epochs, warmup_epochs, alpha_every, steps_per_epoch)
         steadying = Steadying(stabilizers, relaxation, self.schedule)

@@ -46,8 +46,9 @@ class OperationFreezing(Stabilizer):
     frozen have no decay and no momentum (in older versions of torch the authors' kept both).
 
     Raises:
-        ValueError: a window below 1, another form; in a search, a space whose operations have no
-            weights, or a gradient that does not differentiate the validation loss.
+        ValueError: a window below 1, another form, a threshold that is no cosine; in a search, a
+            space whose operations have no weights, or a gradient that does not differentiate the
+            validation loss.
     """
 
     form: Literal["released", "formula"] = "released"
@@ -59,6 +60,12 @@ class OperationFreezing(Stabilizer):
             raise ValueError(f"form must be 'released' or 'formula', not {self.form!r}")
         if not isinstance(self.window, int) or self.window < 1:
             raise ValueError(f"window must be a whole number of at least 1, not {self.window!r}")
+        is_number = isinstance(self.threshold, (int, float)) or self.threshold is None
+        if not is_number or not -1.0 <= self.least <= 1.0:
+            raise ValueError(
+                "threshold is a cosine, from -1 to 1, below which an operation freezes, not "
+                f"{self.threshold!r}"
+            )
         check_numbers(self)
 
     @property

@@ -345,3 +345,23 @@ def test_other_values_in_the_same_weights_are_taken():
     assert not net[2].bias.equal(torch.zeros(3))
     search.step(loss, loss)
     assert (net[2].bias > 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"relaxation": gradnas.Softmax}, "relaxation must be an object such as Softmax()"),
+        ({"relaxation": "softmax"}, "relaxation must be an object .* not 'softmax'"),
+        ({"relaxation": None}, "relaxation must be an object"),
+        ({"gradient": FirstOrder}, "gradient must be an object such as FirstOrder()"),
+        ({"gradient": "first-order"}, "gradient must be an object"),
+        ({"terms": gradnas.BetaDecay()}, "terms must be a list of them"),
+        ({"terms": None}, "terms must be a list of them"),
+        ({"stabilizers": gradnas.AuxiliarySkip()}, "stabilizers must be a list of them"),
+        ({"cost": "1e6"}, "cost must be an ExpectedCost"),
+        ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
+    ],
+)
+def test_what_is_no_method_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        gradnas.Search(of_two(), **settings)
