@@ -271,9 +271,9 @@ def test_a_text_in_place_of_an_object_is_said():
         (lambda: gradnas.GumbelSoftmax(hard=None), "hard must be True or False"),
         (lambda: gradnas.PerturbationSelection(learn_alphas="false"), "learn_alphas must be True"),
         (lambda: gradnas.PartialChannels(2, edge_normalisation="yes"), "edge_normalisation must"),
-        (lambda: gradnas.OperationFreezing(threshold=2.0), "threshold is a cosine, from -1 to 1"),
-        (lambda: gradnas.OperationFreezing(threshold="x"), "threshold is a cosine"),
-        (lambda: gradnas.OperationFreezing(threshold=float("nan")), "threshold is a cosine"),
+        (lambda: gradnas.OperationFreezing(threshold=2.5), "a mean of cosines .* from -2 to 2"),
+        (lambda: gradnas.OperationFreezing(threshold="x"), "a mean of cosines"),
+        (lambda: gradnas.OperationFreezing(threshold=float("nan")), "a mean of cosines"),
     ],
 )
 def test_switches_and_cosines_are_what_they_are(make, words):

@@ -46,7 +46,7 @@ class OperationFreezing(Stabilizer):
     frozen have no decay and no momentum (in older versions of torch the authors' kept both).
 
     Raises:
-        ValueError: a window below 1, another form, a threshold that is no cosine; in a search, a
+        ValueError: a window below 1, another form, a threshold beyond cosines; in a search, a
             space whose operations have no weights, or a gradient that does not differentiate the
             validation loss.
     """
@@ -61,9 +61,10 @@ class OperationFreezing(Stabilizer):
         if not isinstance(self.window, int) or self.window < 1:
             raise ValueError(f"window must be a whole number of at least 1, not {self.window!r}")
         is_number = isinstance(self.threshold, (int, float)) or self.threshold is None
-        if not is_number or not -1.0 <= self.least <= 1.0:
+        # The mean of the released form is that of one value more than it divides by.
+        if not is_number or not -2.0 <= self.least <= 2.0:
             raise ValueError(
-                "threshold is a cosine, from -1 to 1, below which an operation freezes, not "
+                "threshold is what a mean of cosines is compared with, from -2 to 2, not "
                 f"{self.threshold!r}"
             )
         check_numbers(self)
