@@ -110,7 +110,7 @@ class Health:
         self.news: str | None = None
         self.gap = Gap()
         self._free = passes.supernet.weightless()
-        self._chance = Chance(passes.supernet, self._free, passes.seed)
+        self._chance = Chance(passes.supernet, self._free)
         self._begin()
 
     def _begin(self) -> None:
