@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -123,14 +124,27 @@ def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+_alone: ContextVar[bool] = ContextVar("gradnas_alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within, this process works for itself: it asks the others nothing, who need not take part."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 def world() -> int:
     """Number of processes."""
-    return dist.get_world_size() if _joined() else 1
+    return dist.get_world_size() if _joined() and not _alone.get() else 1
 
 
 def rank() -> int:
     """Index of this process, from 0."""
-    return dist.get_rank() if _joined() else 0
+    return dist.get_rank() if _joined() and not _alone.get() else 0
 
 
 def is_main() -> bool:

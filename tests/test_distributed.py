@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from cases import GRADIENTS, name_of
 from torch import nn
 
+import gradnas
 from gradnas import (
     AlphaOptimizer,
     BinaryGates,
@@ -319,3 +320,24 @@ def test_a_single_process_needs_no_group():
     distributed.start(torch.device("cpu"))
     assert distributed.world() == 1
     distributed.stop()
+
+
+def test_one_of_several_processes_may_ask_for_the_result(tmp_path, monkeypatch):
+    """As in `if rank == 0: print(run.result)`: nobody else takes part."""
+    x = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+
+    def model() -> nn.Module:
+        ops = {"a": nn.Linear(3, 2), "b": nn.Linear(3, 2, bias=False)}
+        return nn.Sequential(gradnas.Choice(ops, name="c"))
+
+    task = gradnas.Task(model=model, train=(x, torch.arange(16) % 2), loss=F.cross_entropy)
+    out = tmp_path / "run"
+    run = gradnas.run_search(task, out=out, epochs=1, batch_size=4, device="cpu", progress=False)
+    monkeypatch.setattr(distributed, "_joined", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    assert (distributed.world(), distributed.rank()) == (2, 1)
+    with distributed.alone():
+        assert (distributed.world(), distributed.rank(), distributed.is_main()) == (1, 0, True)
+    assert run.result.choices == run.choices
+    assert distributed.world() == 2

@@ -89,13 +89,17 @@ class SearchRun(TaskRun):
 
     @cached_property
     def result(self) -> SearchResult:
-        """The decision with the supernet's weights, on the CPU: `result.derive()` and the rest."""
-        live = kind_of(self.config).search_task(
-            self.config.located(self.path), self.task, torch.device("cpu")
-        )
-        state, _ = runs.Run(self.path).load_checkpoint()
-        assert state is not None
-        live.load_state_dict(state)
+        """The decision with the supernet's weights, on the CPU: `result.derive()` and the rest.
+
+        Of several processes each may ask for it, or one alone.
+        """
+        with distributed.alone():
+            live = kind_of(self.config).search_task(
+                self.config.located(self.path), self.task, torch.device("cpu")
+            )
+            state, _ = runs.Run(self.path).load_checkpoint()
+            assert state is not None
+            live.load_state_dict(state)
         written = self.results.get("verdict")
         if written is not None:
             live.search.take_verdict(_with_decisions(Verdict.from_json(written)))
