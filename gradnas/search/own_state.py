@@ -12,7 +12,7 @@ import functools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class OwnState:
     Attributes:
         written: frozen weights that a forward pass changes: probing passes get copies, as of
             buffers.
+        rewritten: tensors in plain attributes (module and name) that a pass writes what they held.
         uses_numpy, uses_python: whether a pass draws from their global generators.
     """
 
@@ -70,6 +71,7 @@ class OwnState:
         self.net = net
         self.learning = learning
         self.written: dict[int, Tensor] = {}
+        self.rewritten: set[tuple[int, str]] = set()
         self.uses_numpy = False
         self.uses_python = False
         self._start = {path: remembered(vars(module)) for path, module in self._named()}
@@ -157,15 +159,15 @@ class OwnState:
         """
         before = []
         put_back = self.numbers(watched)
-        tensors: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+        tensors: list[tuple[nn.Module, str, Tensor, _Before]] = []
         for module in self._own_modules():
             attributes = vars(module)
             before.append((attributes, dict(attributes)))
             for name, value in attributes.items():
                 if isinstance(value, KEPT) and name not in OF_TORCH:
                     put_back += list(_ways_back(value))
-                elif watched and type(value) is Tensor and value.layout is torch.strided:
-                    tensors.append((module, name, value, value.detach().clone()))
+                elif type(value) is Tensor and value.layout is torch.strided:
+                    tensors.append((module, name, value, _Before.of(value, watched)))
         try:
             yield
         finally:
@@ -175,15 +177,43 @@ class OwnState:
                     attributes.update(held)
             for back in put_back:
                 back()
-        for module, name, tensor, copy in tensors:
-            if not _same(tensor, copy):
-                tensor.detach().copy_(copy)
+        for module, name, tensor, before_it in tensors:
+            is_changed = before_it.is_changed(tensor)
+            if is_changed and before_it.copy is not None and before_it.puts_back(tensor):
+                self.rewritten.add((id(module), name))  # with what was in it
+            elif is_changed and (id(module), name) not in self.rewritten:
                 raise ValueError(
                     f"{type(module).__name__} keeps a tensor in its plain attribute {name!r} and "
                     "changes it in place in forward: a search runs more passes than batches, and "
                     f"puts buffers back after those that only probe: self.register_buffer({name!r}"
                     ", ..., persistent=False)"
                 )
+
+
+class _Before(NamedTuple):
+    """A tensor before a pass: its version, and a copy where it is watched."""
+
+    version: int
+    copy: Tensor | None
+
+    @classmethod
+    def of(cls, tensor: Tensor, watched: bool) -> _Before:
+        version = 0 if tensor.is_inference() else tensor._version
+        return cls(version, tensor.detach().clone() if watched else None)
+
+    def is_changed(self, tensor: Tensor) -> bool:
+        """Whether a pass has written into it; `.data` is only seen with a copy."""
+        if not tensor.is_inference() and tensor._version != self.version:
+            return True
+        return self.copy is not None and not _same(tensor, self.copy)
+
+    def puts_back(self, tensor: Tensor) -> bool:
+        """Whether it holds what it held; if not, it does afterwards."""
+        assert self.copy is not None
+        if _same(tensor, self.copy):
+            return True
+        tensor.detach().copy_(self.copy)
+        return False
 
 
 def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:

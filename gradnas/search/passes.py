@@ -151,12 +151,23 @@ class Passes(Sampling):
 
     def _came_later(self, tensor: Tensor) -> ValueError:
         """What an optimiser that was made before knows nothing of."""
-        found = [name for name, p in self.supernet.named_parameters() if p is tensor]
-        where = found[0].removeprefix("net.") if found else "of a list or an attribute"
         return ValueError(
-            f"the weight {where} was put into the network, or freed to learn, after Search(...) "
-            "was made, and would not learn: do it before, and make a Search anew"
+            f"the weight {self._place(tensor)} was put into the network, or freed to learn, after "
+            "Search(...) was made, and would not learn: do it before, and make a Search anew"
         )
+
+    def _written_late(self, tensor: Tensor) -> ValueError:
+        """What a pass has changed that only probes, after those that were watched."""
+        return ValueError(
+            f"forward changes the weight {self._place(tensor)}, which does not learn, and has not "
+            f"done so in the first {WATCHED} steps: a search runs more passes than batches, and "
+            "puts buffers back after those that only probe: make it a buffer "
+            "(register_buffer), or let it be changed from the first step on"
+        )
+
+    def _place(self, tensor: Tensor) -> str:
+        found = [name for name, p in self.supernet.named_parameters() if p is tensor]
+        return found[0].removeprefix("net.") if found else "of a list or an attribute"
 
     def check_learning(self) -> None:
         """ValueError where a weight that learns was frozen since."""
@@ -194,13 +205,16 @@ class Passes(Sampling):
         # BatchNorm in training writes into the buffers that it is given: into copies.
         slots = slots_of(self.supernet)
         buffers: dict[int, Tensor] = {}
+        still: list[tuple[Tensor, int]] = []  # weights that do not learn, and their versions
         for slot in slots:
             tensor = slot.holder[slot.key]
             if tensor is None:
                 continue
             if slot.is_buffer:
                 buffers[id(tensor)] = tensor
-            elif tensor.requires_grad and id(tensor) not in self._met:
+            elif not tensor.requires_grad and not tensor.is_inference():
+                still.append((tensor, tensor._version))
+            elif id(tensor) not in self._met:
                 raise self._came_later(tensor)
         is_watched = self.is_watched
         frozen = self.own_state.frozen() if is_watched else self.own_state.written
@@ -209,6 +223,9 @@ class Passes(Sampling):
             yield placed(slots, instead | copied)
         if is_watched:
             self.own_state.look(copied)
+        for tensor, version in still:
+            if tensor._version != version:
+                raise self._written_late(tensor)
 
     def _copies(self, tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:
         if self.device.type != "cuda":

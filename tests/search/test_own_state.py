@@ -243,3 +243,82 @@ def test_a_search_that_goes_on_is_the_same(kind, tmp_path):
         again.step(loss_on(number), loss_on(10 + number))
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(again.supernet.state_dict()[name], tensor), name
+
+
+class LateTeacher(nn.Module):
+    """A teacher that begins to follow its student in forward after some batches."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.student = nn.Linear(4, 4)
+        self.teacher = nn.Linear(4, 4).requires_grad_(False)
+        self.choice = Choice({"a": nn.Linear(4, 4), "b": nn.Tanh()}, name="c")
+        self.start = start
+        self.batches = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += 1
+        if self.batches > self.start:
+            with torch.no_grad():
+                self.teacher.bias.add_(1.0)
+        return self.choice(self.student(x)) + 0.0 * self.teacher(x)
+
+
+@pytest.mark.parametrize("gradient", [FirstOrder(), Unrolled()])
+@pytest.mark.parametrize("start", [0, 2, 6])
+def test_what_changes_frozen_weights_late_is_refused(start, gradient):
+    net = LateTeacher(start)
+    bias = net.teacher.bias.clone()
+    search = Search(net, gradient=gradient)
+    x = torch.randn(4, 4)
+
+    def loss(own):
+        return own(x).square().mean()
+
+    for step in range(8):
+        if step < 6 or start < 6:
+            search.step(loss, loss)
+        else:
+            with pytest.raises(ValueError, match=r"forward changes the weight teacher\.bias"):
+                search.step(loss, loss)
+            return
+    torch.testing.assert_close(net.teacher.bias, bias + 8 - start)
+
+
+class LateQueue(Base):
+    """A tensor that is no buffer: written with what it holds, or after some batches with more."""
+
+    def __init__(self, start: int | None) -> None:
+        super().__init__()
+        self.queue = torch.zeros(4)
+        self.start = start
+        self.batches = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += 1
+        self.queue.clamp_(min=0.0)
+        if self.start is not None and self.batches > self.start:
+            self.queue[0] = 1.0
+        return self.head(self.body(x) + self.queue)
+
+
+def test_a_tensor_that_is_written_with_what_it_holds_is_left():
+    scratch = Search(LateQueue(None), seed=0)
+    for step in range(8):
+        scratch.step(loss_on(step), loss_on(step + 1))
+
+
+class LateWithoutClamp(LateQueue):
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += 1
+        if self.start is not None and self.batches > self.start:
+            self.queue[0] = 1.0
+        return self.head(self.body(x) + self.queue)
+
+
+def test_a_queue_that_is_filled_late_is_refused():
+    search = Search(LateWithoutClamp(6), seed=0)
+    with pytest.raises(ValueError, match=r"keeps a tensor .* 'queue' .*register_buffer"):
+        for step in range(8):
+            search.step(loss_on(step), loss_on(step + 1))
+    assert search.steps == 6
