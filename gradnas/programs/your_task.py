@@ -89,10 +89,7 @@ class SearchRun(TaskRun):
 
     @cached_property
     def result(self) -> SearchResult:
-        """The decision with the supernet's weights, on the CPU: `result.derive()` and the rest.
-
-        Of several processes each may ask for it, or one alone.
-        """
+        """The decision with the supernet's weights, on the CPU; of several processes one may ask."""
         with distributed.alone():
             live = kind_of(self.config).search_task(
                 self.config.located(self.path), self.task, torch.device("cpu")
