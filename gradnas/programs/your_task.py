@@ -89,7 +89,7 @@ class SearchRun(TaskRun):
 
     @cached_property
     def result(self) -> SearchResult:
-        """The decision with the supernet's weights, on the CPU; of several processes one may ask."""
+        """The decision with the supernet's weights, on the CPU; one process alone may ask."""
         with distributed.alone():
             live = kind_of(self.config).search_task(
                 self.config.located(self.path), self.task, torch.device("cpu")

@@ -64,8 +64,9 @@ class SearchResult(Shown):
         """The choices whose alternative is as good, as far as anybody can tell.
 
         With a verdict those whose alternative is not measurably worse, or not in the way of the
-        alphas; what was not compared, or is not confirmed, `verdict.choices` says. Without one nothing was measured: those whose probability is within a tenth of the
-        next, and all of them where the alphas have not moved.
+        alphas; what was not compared, or is not confirmed, `verdict.choices` says. Without one
+        nothing was measured: those whose probability is within a tenth of the next, and all of
+        them where the alphas have not moved.
         """
         if self.verdict is not None:
             return self.verdict.undecided
