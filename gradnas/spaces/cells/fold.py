@@ -40,6 +40,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradnas.spaces.cells.fold_algebra import Sums, fold_gradients, folded
 from gradnas.spaces.cells.kernels import (
     EPS,
     channels_last,
@@ -162,19 +163,9 @@ class _Fold(torch.autograd.Function):
         channels = maps[0].shape[1]
         map_mean_NC = _rows(means, channels)
         V_KII = torch.stack(covariances) if K else W_KOI  # without convolutions (0, C, C) as well
-
-        # Of what enters the BatchNorms the variance follows from them: diag(W V W^T).
-        var_KO = ((W_KOI @ V_KII) * W_KOI).sum(2)
-        var_NC = torch.cat([var_KO, _rows(pool_variances, channels)])
-        r_NC = (var_NC + EPS).rsqrt()
-
-        # (1) without a centred copy of any map: what the means give is subtracted as a bias.
-        # Rounded as the kernel will: what is subtracted must be the mean of what it adds up.
-        scale_KO = a_N[:K, None] * r_NC[:K]
-        M_KIO = _rounded((scale_KO[:, :, None] * W_KOI).transpose(1, 2), maps[0])
-        factors_TC = _rounded(a_N[K : K + T, None] * r_NC[K:], maps[0])
-        bias_C = -(map_mean_NC[:K, None, :] @ M_KIO).sum((0, 1))
-        bias_C = bias_C - (map_mean_NC[K:] * factors_TC).sum(0)
+        var_TC = _rows(pool_variances, channels)
+        found = folded(W_KOI, a_N[: K + T], map_mean_NC, V_KII, var_TC, maps[0])
+        M_KIO, factors_TC, bias_C, r_NC = found.M_KIO, found.factors_TC, found.bias_C, found.r_NC
         scaled = list(zip(maps[K : K + T], factors_TC, strict=True))
         # What is only scaled has one factor for all channels, and no mean to subtract.
         ones_C = torch.ones_like(bias_C)
@@ -184,9 +175,8 @@ class _Fold(torch.autograd.Function):
 
         ctx.num_pools = num_pools
         ctx.save_for_backward(mix_N, weight_KOI, *maps, map_mean_NC, V_KII, r_NC)
-        mean_KO = (W_KOI @ map_mean_NC[:K, :, None]).squeeze(2)
-        mean_NC = torch.cat([mean_KO, map_mean_NC[K:]])
-        var_NC = var_NC * unbiased(pixels)  # as BatchNorm keeps it
+        mean_NC = found.mean_NC
+        var_NC = found.var_NC * unbiased(pixels)  # as BatchNorm keeps it
         ctx.mark_non_differentiable(mean_NC, var_NC)
         return y_BCHW, mean_NC, var_NC
 
@@ -212,45 +202,22 @@ class _Fold(torch.autograd.Function):
         W_KOI = weight_KOI.double()
         a_N = mix_N.double()
         sum_C = native.sums(grad)
-        mean_C = sum_C / pixels
-
-        # A_k = X_k^T g = D_k^T (g - mean(g)). The kernel subtracts the rounded mean, and so takes
-        # P (rounded - mean) m_k^T too much, which is added again. For a pool only the diagonal is
-        # needed: the sum of q g, less mean times sum.
-        near_C = _rounded(mean_C, grad)
-        subtracted_C = near_C.to(grad.dtype)
-        crosses = [native.cross(d, grad, mean_y=subtracted_C) for d in maps[:K]]
-        A_KOI = torch.stack(crosses).transpose(1, 2) if K else W_KOI
-        A_KOI = A_KOI + pixels * (near_C - mean_C)[:, None] * map_mean_NC[:K, None, :]
-        pool_As: list[Tensor] = []
-        for q, mean in zip(maps[K : K + T], map_mean_NC[K:], strict=True):
-            pool_As.append(native.sums(grad, q) - mean * sum_C)
-
-        # sum_i A_io W_oi, of (2) and (3); a pool's W is 1.
-        AW_KO = (A_KOI * W_KOI).sum(2)
-        AW_NC = torch.cat([AW_KO, _rows(pool_As, len(sum_C))])
+        # For a product x^T (g - near) over the pixels, near the rounded mean of g; for a pool only
+        # the diagonal is needed: the sum of q g.
+        near_C = (sum_C / pixels).to(grad.dtype)
+        crosses = [native.cross(d, grad, mean_y=near_C) for d in maps[:K]]
+        cross_KIO = torch.stack(crosses) if K else W_KOI
+        along_TC = _rows([native.sums(grad, q) for q in maps[K : K + T]], len(sum_C))
+        sums = Sums(pixels, sum_C, near_C, cross_KIO, along_TC)
+        found = fold_gradients(
+            W_KOI, a_N[: K + T], map_mean_NC, V_KII, r_NC, sums, needs_weight, grad
+        )
         grad_mix = torch.zeros_like(a_N)
-        grad_mix[: K + T] = (AW_NC * r_NC).sum(1)  # (2)
-        scale_NC = a_N[: K + T, None] * r_NC
-        # (3): -1/2 r^3 a (sum_i A_io W_oi), as scale is a r.
-        slope_NC = -0.5 * r_NC.square() * scale_NC * AW_NC
-
+        grad_mix[: K + T] = found.mix_N
         grad_weight = None
-        if needs_weight:  # (4)
-            grad_weight = scale_NC[:K, :, None] * A_KOI
-            grad_weight = grad_weight + 2.0 * slope_NC[:K, :, None] * (W_KOI @ V_KII)
-            grad_weight = grad_weight.to(weight_KOI.dtype)
-
-        # (5) as one call of the kernel for each map: two products, of g and of D, and a bias for
-        # the means of both. Rounded first, for the reason that `forward` gives.
-        M_KOI = _rounded(scale_NC[:K, :, None] * W_KOI, grad)
-        S_KII = (2.0 / pixels) * (W_KOI.transpose(1, 2) @ (slope_NC[:K, :, None] * W_KOI))
-        S_KII = _rounded(S_KII, grad)
-        bias_KI = -(mean_C @ M_KOI) - (map_mean_NC[:K, None, :] @ S_KII).squeeze(1)
-        both_K2OI = torch.stack([M_KOI, S_KII], dim=1).to(grad.dtype)
-        # From here on for the pools alone, whose S_k is the diagonal 2/P s.
-        slope_NC = _rounded((2.0 / pixels) * slope_NC, grad)
-        scale_NC = _rounded(scale_NC, grad)
+        if found.weight_KOI is not None:
+            grad_weight = found.weight_KOI.to(weight_KOI.dtype)
+        both_K2OI = torch.stack([found.M_KOI, found.S_KII], dim=1).to(grad.dtype)
         grad_maps: list[Tensor | None] = []
         for n, (x_BCHW, needs_map) in enumerate(zip(maps, needs_maps, strict=True)):
             is_scaled_only = n >= K + T
@@ -262,11 +229,10 @@ class _Fold(torch.autograd.Function):
                 grad_map = grad * mix_N[n]
             elif n < K:
                 both_2OI = both_K2OI[n]
-                grad_map = native.sum_products([grad, x_BCHW], both_2OI, bias_O=bias_KI[n])
+                grad_map = native.sum_products([grad, x_BCHW], both_2OI, bias_O=found.bias_KI[n])
             else:
-                bias_C = -(scale_NC[n] * mean_C + slope_NC[n] * map_mean_NC[n])
-                pairs = [(grad, scale_NC[n]), (x_BCHW, slope_NC[n])]
-                grad_map = native.sum_products([], W_KOI, pairs, bias_C)
+                pairs = [(grad, found.scale_TC[n - K]), (x_BCHW, found.slope_TC[n - K])]
+                grad_map = native.sum_products([], W_KOI, pairs, found.bias_TC[n - K])
             grad_maps.append(grad_map)
         return None, None, grad_mix.to(mix_N.dtype), grad_weight, *grad_maps
 
@@ -276,8 +242,3 @@ def _rows(vectors: list[Tensor], channels: int) -> Tensor:
     if not vectors:
         return torch.zeros(0, channels, dtype=torch.float64, device="cpu")
     return torch.stack(vectors)
-
-
-def _rounded(t: Tensor, like: Tensor) -> Tensor:
-    """In float64, to numbers of the other's precision."""
-    return t.to(like.dtype).double()

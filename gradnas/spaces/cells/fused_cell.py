@@ -44,6 +44,7 @@ from gradnas.spaces.cells.running import (
     updates_of,
 )
 from gradnas.spaces.cells.shape import INPUTS
+from gradnas.spaces.cells.stages import stages_of
 from gradnas.spaces.cells.stencils import (
     DEPTHWISE,
     LAST_NORM,
@@ -59,6 +60,8 @@ from gradnas.spaces.cells.stencils import (
     relu_depthwise,
     relu_pointwise,
 )
+from gradnas.spaces.cells.whole_cell import fits, run_nodes
+from gradnas.spaces.cells.whole_plan import halves_of, plan_of, side_by_side, weights_of
 from gradnas.spaces.edge_operations import is_zero
 from gradnas.spaces.native import is_transformed
 from gradnas.spaces.operations import FactorizedReduce
@@ -151,6 +154,9 @@ class FusedCell(EdgeCell):
             _prepare(self.preprocess0, before_BCHW, updates),
             _prepare(self.preprocess1, last_BCHW, updates),
         ]
+        nodes_whole = self._whole(states, mix_EO, rows, updates)
+        if nodes_whole is not None:
+            return torch.cat(nodes_whole, dim=1)
         # Each source hands its maps to the nodes after it, and a node is added up when its turn as
         # a source comes: by then all that enters it is there.
         nodes = [_Node() for _ in range(self.shape.nodes)]
@@ -163,6 +169,23 @@ class FusedCell(EdgeCell):
             self._leave(source, channels_last(self.seen(states[source])), nodes, rows, updates)
         update_running_statistics(updates)
         return torch.cat(states[INPUTS:], dim=1)
+
+    def _whole(
+        self, states: list[Tensor], mix_EO: Tensor, rows: Rows, updates: Updates
+    ) -> tuple[Tensor, ...] | None:
+        """The nodes as one operation, where that is possible; `updates` are made then."""
+        x_BCHW = states[0]
+        if not self.training or self.seen(x_BCHW) is not x_BCHW:
+            return None
+        plan = plan_of(stages_of(self, rows, _is_even(x_BCHW)), self.reduction)
+        if plan is None:
+            return None
+        weights = weights_of(plan)
+        if not fits(plan, states, mix_EO, weights):
+            return None
+        nodes, own = run_nodes(plan, states, mix_EO, weights)
+        update_running_statistics([*updates, *own])
+        return nodes
 
     def _forward_grouped(
         self,
@@ -241,11 +264,12 @@ class FusedCell(EdgeCell):
                     # the fold would subtract their mean from each. An odd map is for the module to
                     # refuse.
                     if halves is None:
-                        even_BCHW, odd_BCHW = _halves(x_BCHW)
+                        even_BCHW, odd_BCHW = halves_of(x_BCHW)
                         halves = (torch.relu(even_BCHW), torch.relu(odd_BCHW))
                     reduction, _ = layers
                     assert isinstance(reduction, FactorizedReduce)
-                    for weight, half_BCHW in zip(_side_by_side(reduction), halves, strict=True):
+                    wide = side_by_side(reduction.conv_even.weight, reduction.conv_odd.weight)
+                    for weight, half_BCHW in zip(wide, halves, strict=True):
                         product = _Product(row, column, weight, reduction.bn, half_BCHW)
                         node.reductions.append(product)
                 elif kind == "identity":
@@ -325,7 +349,7 @@ class FusedCell(EdgeCell):
 def _joined(seen: Updates, num_convolutions: int, num_reductions: int) -> Updates:
     """What the BatchNorms saw, with the two halves of each factorized reduction joined.
 
-    Each half fills its own channels and leaves zeros in the other's (`_side_by_side`), so the sums
+    Each half fills its own channels and leaves zeros in the other's (`side_by_side`), so the sums
     of the two are the statistics of both together.
     """
     first = num_convolutions
@@ -340,31 +364,13 @@ def _is_even(x_BCHW: Tensor) -> bool:
     return x_BCHW.shape[2] % 2 == 0 and x_BCHW.shape[3] % 2 == 0
 
 
-def _halves(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels that the two convolutions of a factorized reduction see."""
-    even_BCHW = channels_last(x_BCHW[:, :, ::2, ::2])
-    odd_BCHW = channels_last(x_BCHW[:, :, 1::2, 1::2])
-    return even_BCHW, odd_BCHW
-
-
-def _side_by_side(reduction: FactorizedReduce) -> tuple[Tensor, Tensor]:
-    """Its two convolutions as two that add up, `(O, I)` each.
-
-    The rows of the channels that the other one gives are zero. So a reduction is two products of
-    the fold, and its BatchNorm that of their sum.
-    """
-    even = reduction.conv_even.weight.flatten(1)
-    odd = reduction.conv_odd.weight.flatten(1)
-    return F.pad(even, (0, 0, 0, len(odd))), F.pad(odd, (0, 0, len(even), 0))
-
-
 def _prepare(module: nn.Module, x_BCHW: Tensor, updates: Updates) -> Tensor:
     """An input of the cell: ReLU, pointwise convolution (or factorized reduction), BatchNorm."""
     norm: nn.Module
     if is_known_reduction(module) and _is_even(x_BCHW):
         assert isinstance(module, FactorizedReduce)
         norm = module.bn
-        even_BCHW, odd_BCHW = _halves(x_BCHW)
+        even_BCHW, odd_BCHW = halves_of(x_BCHW)
         z_even_BCHW = relu_pointwise(even_BCHW, module.conv_even.weight)
         z_odd_BCHW = relu_pointwise(odd_BCHW, module.conv_odd.weight)
         z_BCHW = torch.cat([z_even_BCHW, z_odd_BCHW], dim=1)

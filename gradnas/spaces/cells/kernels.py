@@ -75,6 +75,12 @@ def channels_last(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
+def size_after(x_BCHW: Tensor, stride: int) -> Size:
+    """The size that a stride leaves of a map."""
+    B, C, H, W = x_BCHW.shape
+    return B, C, (H - 1) // stride + 1, (W - 1) // stride + 1
+
+
 def num_pixels(x_BCHW: Tensor) -> int:
     """B * H * W."""
     return x_BCHW.numel() // x_BCHW.shape[1]
@@ -88,7 +94,7 @@ def unbiased(pixels: int) -> float:
 class Kernels:
     """The compiled functions; maps are `(B, C, H, W)`, channels-last, of the library's dtype.
 
-    Every tensor that is given is checked before its address is handed over (`_Places`).
+    Every tensor that is given is checked before its address is handed over (`Places`).
 
     Raises:
         ValueError: a tensor is not what the function takes it for.
@@ -97,7 +103,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._library = library
         self._dtype = dtype
-        self._places = _Places(dtype)
+        self._places = Places(dtype)
 
     # ---- depthwise convolutions ------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ class Kernels:
         weights = [w.contiguous() for w in weights]
         outputs = [self._strided(x_BCHW, stride) for _ in weights]
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        written = _own(outputs)
+        written = places_of_own(outputs)
         self._call("depthwise_forward", *spec, written)
         return outputs
 
@@ -134,12 +140,12 @@ class Kernels:
         """
         weights = [w.contiguous() for w in weights]
         grads = [channels_last(g) for g in grads]
-        grad_x = self._new_map(self._size(x_BCHW, 1))
+        grad_x = self._new_map(size_after(x_BCHW, 1))
         grad_weights = [torch.empty_like(w) for w in weights] if with_weights else []
         spec = self._spec(x_BCHW, stride, normal, weights, dilations)
-        read = self._places.of_maps(grads, self._size(x_BCHW, stride))
-        written = _own(grad_weights) if with_weights else None
-        self._call("depthwise_backward", *spec, read, _pointer(grad_x.data_ptr()), written)
+        read = self._places.of_maps(grads, size_after(x_BCHW, stride))
+        written = places_of_own(grad_weights) if with_weights else None
+        self._call("depthwise_backward", *spec, read, pointer(grad_x.data_ptr()), written)
         return grad_x, grad_weights
 
     # ---- products and sums over pixels -----------------------------------------------------------
@@ -189,7 +195,7 @@ class Kernels:
             self._places.of_maps(maps, size),
             self._places.of_plain(coefficients, (len(maps), O)),
             self._places.of_plain(bias, (O,)),
-            _pointer(y.data_ptr()),
+            pointer(y.data_ptr()),
         )
         return y
 
@@ -204,7 +210,7 @@ class Kernels:
         """Sum over pixels of `(x - mean_x)^T (y - mean_y)`, `(I, O)` in float64; `relu`: of x's."""
         B, channels_in, H, W = x.shape
         channels_out = y.shape[1]
-        out_IO = _float64(channels_in, channels_out)
+        out_IO = float64(channels_in, channels_out)
         self._call(
             "cross",
             num_pixels(x),
@@ -216,7 +222,7 @@ class Kernels:
             self._places.of_map(y, (B, channels_out, H, W)),
             None if mean_y is None else self._places.of_plain(mean_y, (channels_out,)),
             None,
-            _pointer(out_IO.data_ptr()),
+            pointer(out_IO.data_ptr()),
         )
         return out_IO
 
@@ -224,29 +230,29 @@ class Kernels:
         """Mean `(C,)` and covariance `(C, C)` over pixels, in float64."""
         C = x_BCHW.shape[1]
         pixels = num_pixels(x_BCHW)
-        mean_C = _float64(C)
-        sum_CC = _float64(C, C)
+        mean_C = float64(C)
+        sum_CC = float64(C, C)
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
         # The same kernel as `cross`: given a place for the mean, it centres x by its own.
-        written = (_pointer(mean_C.data_ptr()), _pointer(sum_CC.data_ptr()))
+        written = (pointer(mean_C.data_ptr()), pointer(sum_CC.data_ptr()))
         self._call("cross", pixels, C, C, x, 0, None, x, None, *written)
         return mean_C, sum_CC / pixels
 
     def sums(self, x_BCHW: Tensor, times: Tensor | None = None) -> Tensor:
         """Sum over pixels, `(C,)` in float64: of x, or of `x * times`."""
         C = x_BCHW.shape[1]
-        out_C = _float64(C)
+        out_C = float64(C)
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
         factor = None if times is None else self._places.of_map(times, x_BCHW.shape)
-        self._call("sums", num_pixels(x_BCHW), C, x, factor, _pointer(out_C.data_ptr()))
+        self._call("sums", num_pixels(x_BCHW), C, x, factor, pointer(out_C.data_ptr()))
         return out_C
 
     def moments(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over pixels, each `(C,)` in float64."""
         C = x_BCHW.shape[1]
-        mean_C = _float64(C)
-        var_C = _float64(C)
-        written = (_pointer(mean_C.data_ptr()), _pointer(var_C.data_ptr()))
+        mean_C = float64(C)
+        var_C = float64(C)
+        written = (pointer(mean_C.data_ptr()), pointer(var_C.data_ptr()))
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
         self._call("moments", num_pixels(x_BCHW), C, x, *written)
         return mean_C, var_C
@@ -259,33 +265,40 @@ class Kernels:
         largest = self._strided(x_BCHW, stride)
         average = self._strided(x_BCHW, stride)
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
-        written = [_pointer(pooled.data_ptr()) for pooled in (largest, average)]
+        written = [pointer(pooled.data_ptr()) for pooled in (largest, average)]
         self._call("pools", B, H, W, C, stride, x, *written)
         return largest, average
 
     def pools_backward(
-        self, x_BCHW: Tensor, stride: int, grad_largest: Tensor, grad_average: Tensor
+        self,
+        x_BCHW: Tensor,
+        stride: int,
+        grad_largest: Tensor | None,
+        grad_average: Tensor | None,
+        into: Tensor | None = None,
     ) -> Tensor:
-        """Gradient of `pools`; that of a maximum goes to its first pixel."""
+        """Gradient of `pools`; that of a maximum goes to its first pixel.
+
+        Args:
+            into: a gradient so far, to which it is added.
+        """
         B, C, H, W = x_BCHW.shape
-        grad_x = self._new_map(self._size(x_BCHW, 1))
+        grad_x = self._new_map(size_after(x_BCHW, 1)) if into is None else into
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
-        size = self._size(x_BCHW, stride)
-        read = [self._places.of_map(grad, size) for grad in (grad_largest, grad_average)]
-        written = _pointer(grad_x.data_ptr())
-        self._call("pools_backward", B, H, W, C, stride, x, *read, written)
+        size = size_after(x_BCHW, stride)
+        read = []
+        for grad in (grad_largest, grad_average):
+            read.append(None if grad is None else self._places.of_map(grad, size))
+        written = self._places.of_map(grad_x, x_BCHW.shape)
+        adds = int(into is not None)
+        self._call("pools_backward", B, H, W, C, stride, x, *read, adds, written)
         return grad_x
 
     # ---- calls -----------------------------------------------------------------------------------
 
-    def _size(self, x_BCHW: Tensor, stride: int) -> Size:
-        """The size that a stride leaves of a map."""
-        B, C, H, W = x_BCHW.shape
-        return B, C, (H - 1) // stride + 1, (W - 1) // stride + 1
-
     def _strided(self, x_BCHW: Tensor, stride: int) -> Tensor:
         """Room for a map of the size that a stride leaves."""
-        return self._new_map(self._size(x_BCHW, stride))
+        return self._new_map(size_after(x_BCHW, stride))
 
     def _new_map(self, size: Size) -> Tensor:
         # Not on the default device, which a program may have set to another one.
@@ -302,34 +315,43 @@ class Kernels:
     ) -> tuple:
         """The arguments with which both depthwise kernels begin, up to the weights."""
         for weight, dilation in zip(weights, dilations, strict=True):
-            has_kernel = weight.shape[2] in KERNEL_WIDTHS and dilation in DILATIONS
-            if weight.dtype != self._dtype or not has_kernel:
-                raise ValueError(
-                    f"no kernel for weights {tuple(weight.shape)}, {weight.dtype}, "
-                    f"dilation {dilation}"
-                )
+            check_kernel(weight, dilation, self._dtype)
         B, C, H, W = x.shape
         scale = None
         shift = None
         if normal is not None:
             scale, shift = (self._places.of_plain(t, (C,)) for t in normal)
-        numbers = (len(weights), _integers([w.shape[2] for w in weights]), _integers(dilations))
+        numbers = (len(weights), integers([w.shape[2] for w in weights]), integers(dilations))
         map_x = self._places.of_map(x, x.shape)
         read = self._places.of_weights(weights, C)
         return B, H, W, C, stride, map_x, scale, shift, *numbers, read
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """Arguments are integers, and addresses as ctypes has them; None is a null pointer.
-
-        A tensor is none of these: ctypes refuses it.
-        """
-        values: list[Any] = []
-        for a in arguments:
-            values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
-        getattr(self._library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
+        call(self._library, name, *arguments)
 
 
-class _Places:
+def check_kernel(weight: Tensor, dilation: int, dtype: torch.dtype) -> None:
+    """ValueError where no depthwise convolution was compiled for a weight."""
+    has_kernel = weight.shape[2] in KERNEL_WIDTHS and dilation in DILATIONS
+    if weight.dtype != dtype or not has_kernel:
+        raise ValueError(
+            f"no kernel for weights {tuple(weight.shape)}, {weight.dtype}, dilation {dilation}"
+        )
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
+    """Run a function with as many threads as torch has.
+
+    Arguments are integers, and addresses and other numbers as ctypes has them; None is a null
+    pointer. A tensor is none of these: ctypes refuses it.
+    """
+    values: list[Any] = []
+    for a in arguments:
+        values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
+    getattr(library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
+
+
+class Places:
     """Where tensors lie, as ctypes has it, after a check that they are what a function expects.
 
     Raises:
@@ -341,16 +363,16 @@ class _Places:
 
     def of_map(self, t: Tensor, size: tuple[int, ...]) -> ctypes.c_void_p:
         """The address of a map."""
-        return _pointer(address("a map", t, self._dtype, size, torch.channels_last))
+        return pointer(address("a map", t, self._dtype, size, torch.channels_last))
 
     def of_maps(self, maps: Sequence[Tensor], size: tuple[int, ...]) -> ctypes.Array:
         """The addresses of maps of one size."""
         places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
-        return _pointers(places)
+        return pointers(places)
 
     def of_plain(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
         """The address of a vector or of matrices."""
-        return _pointer(address("a vector or a matrix", t, self._dtype, shape))
+        return pointer(address("a vector or a matrix", t, self._dtype, shape))
 
     def of_weights(self, weights: Sequence[Tensor], channels: int) -> ctypes.Array:
         """The addresses of depthwise weights `(C, 1, K, K)`."""
@@ -359,27 +381,27 @@ class _Places:
             width = w.shape[2]
             size = (channels, 1, width, width)
             places.append(address("a depthwise weight", w, self._dtype, size))
-        return _pointers(places)
+        return pointers(places)
 
 
-def _own(tensors: Sequence[Tensor]) -> ctypes.Array:
+def places_of_own(tensors: Sequence[Tensor]) -> ctypes.Array:
     """The addresses of tensors that were made here for a function to write into."""
-    return _pointers([t.data_ptr() for t in tensors])
+    return pointers([t.data_ptr() for t in tensors])
 
 
-def _float64(*shape: int) -> Tensor:
+def float64(*shape: int) -> Tensor:
     """Room for sums."""
     return torch.empty(shape, dtype=torch.float64, device="cpu")
 
 
-_pointer = ctypes.c_void_p
+pointer = ctypes.c_void_p
 
 
-def _pointers(places: Sequence[int]) -> ctypes.Array:
+def pointers(places: Sequence[int | None]) -> ctypes.Array:
     # At least one place, as there is no array of none.
-    pointers = ctypes.c_void_p * max(1, len(places))
-    return pointers(*places)
+    kind = ctypes.c_void_p * max(1, len(places))
+    return kind(*places)
 
 
-def _integers(values: Sequence[int]) -> ctypes.Array:
+def integers(values: Sequence[int]) -> ctypes.Array:
     return (ctypes.c_int64 * len(values))(*values)

@@ -1,87 +1,8 @@
-// Channels-last kernels of the fused cell for the CPU; stencils.py compiles this file at first use, with -DREAL=float or
+// Channels-last kernels of the fused cell for the CPU; kernels.py compiles this file at first use, with -DREAL=float or
 // double, and describes every function. A map is (B, H, W, C) in memory. L is the number of values in a vector.
 #include <cstring>
 #include <algorithm>
-#include "../numbers.hpp"
-template <int L> struct Vec { typedef T type __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias)); };
-#define V typename Vec<L>::type
-#define LOAD(p) (*(const V*)(p))
-#define STORE(p, v) (*(V*)(p) = (v))
-#define UNROLL _Pragma("GCC unroll 32")
-static const int WIDE = 64 / sizeof(T), SMALL = WIDE / 2;
-
-// Ask for memory that is needed soon: the maps are far larger than the caches, and each is read in pieces.
-static inline void fetch(const T* p, i64 count) {
-  for (i64 i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
-}
-
-// ---- one image, L channels of it, in a scratch with a border of `pad` pixels ----
-
-template <int L> static void fill(T* u, const T* x, i64 H, i64 W, i64 C, i64 pad, const T* scale, const T* shift) {
-  const i64 Wp = W + 2 * pad;
-  const V zero = {}; V a = zero, b = zero;
-  if (scale) { a = LOAD(scale); b = LOAD(shift); }
-  for (i64 h = 0; h < H; h++) for (i64 w = 0; w < W; w++) {
-    V v = LOAD(x + (h * W + w) * C);
-    if (scale) v = v * a + b;
-    STORE(u + ((h + pad) * Wp + w + pad) * L, v < zero ? zero : v);  // not max: NaN must stay NaN
-  }
-}
-
-// out[h, w] (+)= sum over taps of u[h * S + ky * D, w * S + kx * D] * k[ky, kx], N neighbouring pixels at once
-template <int L, int K, int D, int S, int N, bool ADD>
-static inline void pixels(const T* u, i64 Wp, const T* k, T* out, i64 step) {
-  V acc[N];
-  UNROLL for (int j = 0; j < N; j++) { if (ADD) acc[j] = LOAD(out + j * step); else acc[j] = V{}; }
-  for (int ky = 0; ky < K; ky++) UNROLL for (int kx = 0; kx < K; kx++) {
-    const V t = LOAD(k + (ky * K + kx) * L);
-    const T* p = u + (ky * D * Wp + kx * D) * L;
-    UNROLL for (int j = 0; j < N; j++) acc[j] += t * LOAD(p + j * S * L);
-  }
-  UNROLL for (int j = 0; j < N; j++) STORE(out + j * step, acc[j]);
-}
-
-template <int L, int K, int D, int S, bool ADD>
-static void convolve(const T* u, i64 Wp, i64 pad, const T* k, T* out, i64 Ho, i64 Wo, i64 step) {
-  const T* from = u + (pad - D * (K / 2)) * (Wp + 1) * L;
-  for (i64 h = 0; h < Ho; h++) {
-    const T* row = from + h * S * Wp * L; T* to = out + h * Wo * step; i64 w = 0;
-    for (; w + 8 <= Wo; w += 8) pixels<L, K, D, S, 8, ADD>(row + w * S * L, Wp, k, to + w * step, step);
-    for (; w + 4 <= Wo; w += 4) pixels<L, K, D, S, 4, ADD>(row + w * S * L, Wp, k, to + w * step, step);
-    for (; w < Wo; w++) pixels<L, K, D, S, 1, ADD>(row + w * S * L, Wp, k, to + w * step, step);
-  }
-}
-
-// sums[ky, kx] += sum over pixels of g[h, w] * u[h * S + ky * D, w * S + kx * D]
-template <int L, int K, int D, int S>
-static void correlate(const T* u, i64 Wp, i64 pad, const T* g, i64 Ho, i64 Wo, i64 step, double* sums) {
-  const T* from = u + (pad - D * (K / 2)) * (Wp + 1) * L;
-  const int N = 2;  // pixels at once: neighbouring taps share what they load
-  V acc[K * K];
-  UNROLL for (int t = 0; t < K * K; t++) acc[t] = V{};
-  for (i64 h = 0; h < Ho; h++) {
-    i64 w = 0;
-    for (; w + N <= Wo; w += N) {
-      V d[N];
-      UNROLL for (int j = 0; j < N; j++) d[j] = LOAD(g + (h * Wo + w + j) * step);
-      const T* p = from + (h * S * Wp + w * S) * L;
-      UNROLL for (int ky = 0; ky < K; ky++) UNROLL for (int kx = 0; kx < K; kx++) UNROLL for (int j = 0; j < N; j++)
-        acc[ky * K + kx] += d[j] * LOAD(p + (ky * D * Wp + kx * D + j * S) * L);
-    }
-    for (; w < Wo; w++) {
-      const V d = LOAD(g + (h * Wo + w) * step);
-      const T* p = from + (h * S * Wp + w * S) * L;
-      UNROLL for (int ky = 0; ky < K; ky++) UNROLL for (int kx = 0; kx < K; kx++)
-        acc[ky * K + kx] += d * LOAD(p + (ky * D * Wp + kx * D) * L);
-    }
-  }
-  for (int t = 0; t < K * K; t++) for (int c = 0; c < L; c++) sums[c * K * K + t] += acc[t][c];
-}
-
-// the compiled widths and dilations
-#define BY_KERNEL(k, d, call) \
-  if ((k) == 3 && (d) == 1) { const int K = 3, D = 1; call; } else if ((k) == 3) { const int K = 3, D = 2; call; } \
-  else if ((d) == 1) { const int K = 5, D = 1; call; } else { const int K = 5, D = 2; call; }
+#include "stencils.hpp"
 
 template <int L> static void forward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* scale, const T* shift,
     i64 n, const i64* width, const i64* dilation, const T* const* weight, T* const* out, int threads) {
@@ -89,19 +10,20 @@ template <int L> static void forward(i64 B, i64 H, i64 W, i64 C, i64 S, const T*
   i64 pad = 0;
   for (i64 i = 0; i < n; i++) pad = std::max(pad, dilation[i] * (width[i] / 2));
   const i64 Wp = W + 2 * pad, Hp = H + 2 * pad;
+  std::vector<Numbers> spread;
+  for (i64 i = 0; i < n; i++) spread.push_back(taps<L>(weight[i], C, width[i] * width[i], false));
   #pragma omp parallel num_threads(threads)
   {
-    Numbers scratch(Hp * Wp * L + 64, T(0)), kernel(64 * L);
+    Numbers scratch(Hp * Wp * L + 64, T(0));
     T* u = scratch.data();
     #pragma omp for schedule(static)
     for (i64 b = 0; b < B; b++) for (i64 c = 0; c < C; c += L) {
       fill<L>(u, x + b * H * W * C + c, H, W, C, pad, scale ? scale + c : 0, scale ? shift + c : 0);
       for (i64 i = 0; i < n; i++) {
-        const i64 kk = width[i] * width[i];
-        for (i64 t = 0; t < kk; t++) for (int l = 0; l < L; l++) kernel[t * L + l] = weight[i][(c + l) * kk + t];
+        const T* kernel = &spread[i][width[i] * width[i] * c];
         T* o = out[i] + b * Ho * Wo * C + c;
-        if (S == 1) BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, false>(u, Wp, pad, kernel.data(), o, Ho, Wo, C)))
-        else BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 2, false>(u, Wp, pad, kernel.data(), o, Ho, Wo, C)))
+        if (S == 1) BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, false>(u, Wp, pad, kernel, o, Ho, Wo, C)))
+        else BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 2, false>(u, Wp, pad, kernel, o, Ho, Wo, C)))
       }
     }
   }
@@ -114,11 +36,13 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
   std::vector<i64> start;
   for (i64 i = 0; i < n; i++) { pad = std::max(pad, dilation[i] * (width[i] / 2)); start.push_back(total); total += width[i] * width[i] * C; }
   const i64 Wp = W + 2 * pad, Hp = H + 2 * pad;
+  std::vector<Numbers> spread;
+  for (i64 i = 0; i < n; i++) spread.push_back(taps<L>(weight[i], C, width[i] * width[i], true));
   std::vector<double> weight_sums(threads * total, 0.0), sums(threads * 2 * C, 0.0);
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     double *ws = &weight_sums[thread * total], *s1 = &sums[thread * 2 * C], *s2 = s1 + C;
-    Numbers su(Hp * Wp * L + 64, T(0)), sg(Hp * Wp * L + 64, T(0)), si(H * W * L), kernel(64 * L);
+    Numbers su(Hp * Wp * L + 64, T(0)), sg(Hp * Wp * L + 64, T(0)), si(H * W * L);
     for (i64 b = B * thread / threads; b < B * (thread + 1) / threads; b++) for (i64 c = 0; c < C; c += L) {
       const T* xb = x + b * H * W * C + c;
       T* u = su.data();
@@ -129,14 +53,13 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
         const T* gb = g[i] + b * Ho * Wo * C + c;
         if (gweight) {
           double* to = ws + start[i] + c * kk;
-          if (S == 1) BY_KERNEL(width[i], dilation[i], (correlate<L, K, D, 1>(u, Wp, pad, gb, Ho, Wo, C, to)))
-          else BY_KERNEL(width[i], dilation[i], (correlate<L, K, D, 2>(u, Wp, pad, gb, Ho, Wo, C, to)))
+          if (S == 1) BY_KERNEL(width[i], dilation[i], (correlate<L, K, D, 1>(u, 0, Wp, pad, gb, {0, Wo * C, C}, 1, Ho, Wo, to)))
+          else BY_KERNEL(width[i], dilation[i], (correlate<L, K, D, 2>(u, 0, Wp, pad, gb, {0, Wo * C, C}, 1, Ho, Wo, to)))
         }
         // the transposed convolution: the flipped kernel over g with a border (and S - 1 zeros between its pixels)
         for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++)
           STORE(&sg[((h * S + pad) * Wp + w * S + pad) * L], LOAD(gb + (h * Wo + w) * C));
-        for (i64 t = 0; t < kk; t++) for (int l = 0; l < L; l++) kernel[(kk - 1 - t) * L + l] = weight[i][(c + l) * kk + t];
-        BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, true>(sg.data(), Wp, pad, kernel.data(), si.data(), H, W, L)))
+        BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, true>(sg.data(), Wp, pad, &spread[i][kk * c], si.data(), H, W, L)))
       }
       const V zero = {}; V a = zero, s = zero, q = zero;
       if (scale) a = LOAD(scale + c);
@@ -150,8 +73,7 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
       if (scale) for (int l = 0; l < L; l++) { s1[c + l] += s[l]; s2[c + l] += q[l]; }
     }
   }
-  for (int t = 1; t < threads; t++) for (i64 i = 0; i < total; i++) weight_sums[i] += weight_sums[t * total + i];
-  if (gweight) for (i64 i = 0; i < n; i++) for (i64 k = 0; k < width[i] * width[i] * C; k++) gweight[i][k] = weight_sums[start[i] + k];
+  if (gweight) for (i64 i = 0; i < n; i++) untapped<L>(&weight_sums[start[i]], threads, total, C, width[i] * width[i], gweight[i]);
   if (!scale) return;
   for (int t = 1; t < threads; t++) for (i64 i = 0; i < 2 * C; i++) sums[i] += sums[t * 2 * C + i];
   const i64 P = B * H * W;
@@ -219,26 +141,8 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
 
 // ---- sums over pixels ----
 
-// tile of out[a, b] += sum over p of x[p, a] * (y[p, b] - my[b]): R rows a, N vectors b
-template <int L, int R, int N>
-static inline void tile(i64 count, i64 A, i64 O, const T* ahead, const T* x, const T* y, const T* my, double* out) {
-  V acc[R][N], mean[N];
-  UNROLL for (int n = 0; n < N; n++) mean[n] = LOAD(my + n * L);
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) acc[r][n] = V{};
-  for (i64 p = 0; p < count; p++) {
-    if (ahead) fetch(ahead + p * A, A);
-    V v[N];
-    UNROLL for (int n = 0; n < N; n++) v[n] = LOAD(y + p * O + n * L) - mean[n];
-    UNROLL for (int r = 0; r < R; r++) { const T s = x[p * A + r]; UNROLL for (int n = 0; n < N; n++) acc[r][n] += s * v[n]; }
-  }
-  T flat[R * N * L];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) STORE(flat + (r * N + n) * L, acc[r][n]);
-  for (int r = 0; r < R; r++) for (int l = 0; l < N * L; l++) out[r * O + l] += flat[r * N * L + l];
-}
-
 // out[a, b] = sum over p of (x[p, a] - mx[a]) * (y[p, b] - my[b]), x after its ReLU where `relu`.
-// Where `mean` is given, y is x: mean gets its mean, and that is subtracted; chunks are centred by themselves and
-// combined by the rule of Chan, Golub and LeVeque, so one pass over x is enough and no digits are lost.
+// Where `mean` is given, y is x: mean gets its mean, and that is subtracted (as in `add_covariance`).
 template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const T* x, bool relu, const T* mx,
     const T* y, const T* my, double* mean, double* out, int threads) {
   const i64 chunk = A <= WIDE ? 256 : 128;
@@ -248,13 +152,6 @@ template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const
   const bool copy = relu || mx || mean;
   if (!mx) mx = zeros.data();
   if (!my) my = zeros.data();
-  auto combine = [&](double* to, double* mto, i64 nto, const double* m, i64 n) {  // the shift of the two means
-    const double f = double(nto) * n / (nto + n);
-    std::vector<double> d(A);
-    for (i64 a = 0; a < A; a++) d[a] = m[a] - mto[a];
-    for (i64 a = 0; a < A; a++) for (i64 b = 0; b < A; b++) to[a * A + b] += f * d[a] * d[b];
-    for (i64 a = 0; a < A; a++) mto[a] += d[a] * n / (nto + n);
-  };
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     double *part = &parts[thread * A * O], *m = &means[thread * A];
@@ -265,9 +162,7 @@ template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const
       const i64 count = std::min(chunk, last - p0);
       const T* xc = x + p0 * A;
       if (mean) for (i64 a = 0; a < A; a += L) {
-        V s[4] = {V{}, V{}, V{}, V{}};
-        for (i64 p = 0; p < count; p++) s[p & 3] += LOAD(xc + p * A + a);
-        const V all = ((s[0] + s[1]) + (s[2] + s[3])) / T(count);
+        const V all = mean_of<L>(xc + a, count, A);
         STORE(&own[a], all);
         for (int l = 0; l < L; l++) exact[a + l] = all[l];
       }
@@ -280,13 +175,13 @@ template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const
       const T* yc = mean ? centred.data() : y + p0 * O;
       for (i64 b = 0; b < O; b += L * N) for (i64 a = 0; a < A; a += R)
         tile<L, R, N>(count, A, O, a || b ? 0 : xc + chunk * A, (copy ? centred.data() : xc) + a, yc + b, my + b, part + a * O + b);
-      if (mean) combine(part, m, counts[thread], exact.data(), count);
+      if (mean) shift_of_means(A, part, m, counts[thread], exact.data(), count);
       counts[thread] += count;
     }
   }
   for (int t = 1; t < threads; t++) {
     for (i64 i = 0; i < A * O; i++) parts[i] += parts[t * A * O + i];
-    if (mean && counts[t]) { combine(&parts[0], &means[0], counts[0], &means[t * A], counts[t]); counts[0] += counts[t]; }
+    if (mean && counts[t]) { shift_of_means(A, &parts[0], &means[0], counts[0], &means[t * A], counts[t]); counts[0] += counts[t]; }
   }
   std::copy(parts.begin(), parts.begin() + A * O, out);
   if (mean) std::copy(means.begin(), means.begin() + A, mean);
@@ -297,30 +192,17 @@ template <int L> static void channel_moments(i64 P, i64 C, const T* x, double* m
   const i64 chunk = 256;
   std::vector<double> means(threads * C, 0.0), squares(threads * C, 0.0);
   std::vector<i64> counts(threads, 0);
-  auto combine = [&](double& m, double& q, i64 n, double mc, double qc, i64 nc) {
-    const double d = mc - m;
-    q += qc + d * d * double(n) * nc / (n + nc);
-    m += d * nc / (n + nc);
-  };
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     const i64 last = P * (thread + 1) / threads;
     for (i64 p0 = P * thread / threads; p0 < last; p0 += chunk) {
       const i64 count = std::min(chunk, last - p0);
-      for (i64 c = 0; c < C; c += L) {
-        V s[4] = {V{}, V{}, V{}, V{}}, q[4] = {V{}, V{}, V{}, V{}};
-        for (i64 p = 0; p < count; p++) s[p & 3] += LOAD(x + (p0 + p) * C + c);
-        const V m = ((s[0] + s[1]) + (s[2] + s[3])) / T(count);
-        for (i64 p = 0; p < count; p++) { const V d = LOAD(x + (p0 + p) * C + c) - m; q[p & 3] += d * d; }
-        const V all = (q[0] + q[1]) + (q[2] + q[3]);
-        for (int l = 0; l < L; l++)
-          combine(means[thread * C + c + l], squares[thread * C + c + l], counts[thread], m[l], all[l], count);
-      }
+      add_moments<L>(count, C, x + p0 * C, &means[thread * C], &squares[thread * C], counts[thread]);
       counts[thread] += count;
     }
   }
   for (int t = 1; t < threads; t++) if (counts[t]) {
-    for (i64 c = 0; c < C; c++) combine(means[c], squares[c], counts[0], means[t * C + c], squares[t * C + c], counts[t]);
+    for (i64 c = 0; c < C; c++) meet(means[c], squares[c], counts[0], means[t * C + c], squares[t * C + c], counts[t]);
     counts[0] += counts[t];
   }
   for (i64 c = 0; c < C; c++) { mean[c] = means[c]; var[c] = squares[c] / P; }
@@ -372,11 +254,11 @@ template <int L> static void pool(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x,
 }
 
 template <int L> static void pool_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* glargest,
-    const T* gaverage, T* gx, int threads) {
+    const T* gaverage, bool add, T* gx, int threads) {
   const i64 Ho = (H - 1) / S + 1, Wo = (W - 1) / S + 1;
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 b = 0; b < B; b++) {
-    std::memset(gx + b * H * W * C, 0, H * W * C * sizeof(T));
+    if (!add) std::memset(gx + b * H * W * C, 0, H * W * C * sizeof(T));
     for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) {
       const i64 h0 = std::max<i64>(0, h * S - 1), h1 = std::min(H, h * S + 2), w0 = std::max<i64>(0, w * S - 1), w1 = std::min(W, w * S + 2);
       const T inverse = T(1) / T((h1 - h0) * (w1 - w0));
@@ -438,7 +320,8 @@ void moments(i64 P, i64 C, const T* x, double* mean, double* var, i64 threads) {
 void pools(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, T* largest, T* average, i64 threads) {
   BY_LANES(C, (pool<L>(B, H, W, C, S, x, largest, average, threads)))
 }
-void pools_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* glargest, const T* gaverage, T* gx, i64 threads) {
-  BY_LANES(C, (pool_backward<L>(B, H, W, C, S, x, glargest, gaverage, gx, threads)))
+void pools_backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T* x, const T* glargest, const T* gaverage, i64 add,
+    T* gx, i64 threads) {
+  BY_LANES(C, (pool_backward<L>(B, H, W, C, S, x, glargest, gaverage, add, gx, threads)))
 }
 }
