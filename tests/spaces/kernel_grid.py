@@ -23,7 +23,10 @@ from torch import Tensor
 from gradnas.spaces.blocks.kernels import kernels as block_kernels
 from gradnas.spaces.blocks.run import plain_run, pooled, run_stages
 from gradnas.spaces.blocks.stage import RELU6, Last, Others, Stage, Term, Weights
-from gradnas.spaces.cells.kernels import Kernels, channels_last, kernels
+from gradnas.spaces.cells.kernels import Kernels, kernels
+from gradnas.spaces.cells.places import channels_last
+from gradnas.spaces.cells.source_kernels import Convolution, Entered, source_kernels
+from gradnas.spaces.cells.stencils import depthwise as plain_depthwise
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, derived_cell, search_cell
@@ -152,6 +155,80 @@ def neighbours(dtype: torch.dtype) -> None:
             same(a, b, dtype)
         (expected_x,) = torch.autograd.grad([largest, average], x, heads[:2])
         same(native.pools_backward(x.detach(), stride, *heads[:2]), expected_x, dtype)
+
+
+# ---- whole cells ---------------------------------------------------------------------------------
+
+
+def sources(dtype: torch.dtype) -> None:
+    """All that leaves a source and all that enters a node, both ways."""
+    native = source_kernels(dtype)
+    assert native is not None
+    sizes = ((1, 2, 3), (2, 5, 9), (1, 13, 4), (7, 4, 4), (3, 17, 16))
+    for (B, H, W), C, S in cases(sizes, CHANNELS, (1, 2)):
+        x = new_map((B, C, H, W), dtype).requires_grad_()
+        convolutions = []
+        for K, K2 in ((3, 3), (5, 3), (3, 5), (3, 0), (5, 0)):
+            depthwise = torch.randn(C, 1, K, K, dtype=dtype).requires_grad_()
+            pointwise = second = None
+            if K2:
+                pointwise = (torch.randn(C, C, 1, 1, dtype=dtype) / C**0.5).requires_grad_()
+                second = torch.randn(C, 1, K2, K2, dtype=dtype).requires_grad_()
+            convolutions.append(Convolution(depthwise, 1 if K2 else 2, pointwise, second))
+        expected = []
+        for c in convolutions:
+            D = plain_depthwise(x.relu(), c.depthwise, c.dilation, S)
+            if c.pointwise is not None and c.second is not None:
+                z = F.conv2d(D, c.pointwise)
+                if z.numel() == C:
+                    break
+                D = plain_depthwise(F.batch_norm(z, None, None, training=True).relu(), c.second, 1)
+            expected.append(D)
+        if len(expected) < len(convolutions):  # a single pixel has no variance
+            continue
+        with torch.no_grad():
+            left = native.leave(x, convolutions, S)
+        for k, (found, D) in enumerate(zip(left.maps, expected, strict=True)):
+            same(found, D.detach(), dtype)
+            rows = rows_of(D.detach())
+            same(left.mean_KC[k], rows.mean(0), dtype)
+            centred = rows - rows.mean(0)
+            same(left.covariance_KCC[k], centred.t() @ centred / len(rows), dtype)
+        size = expected[0].shape
+        entered, heads = [], []
+        for D in expected:
+            g = new_map(tuple(size), dtype)
+            M, S_CC = (torch.randn(C, C, dtype=torch.float64) / C**0.5 for _ in range(2))
+            bias = torch.randn(C, dtype=torch.float64)
+            entered.append(Entered(g, M, S_CC, bias))
+            e = rows_of(g) @ M + rows_of(D.detach()) @ S_CC + bias
+            heads.append(e.to(dtype).reshape(B, *size[2:], C).permute(0, 3, 1, 2))
+        weights = [w for c in convolutions for w in (c.depthwise, c.pointwise, c.second)]
+        wanted = [x, *(w for w in weights if w is not None)]
+        grads = torch.autograd.grad(expected, wanted, heads)
+        arguments = (left.maps, left.products, left.normal_K2C, entered)
+        with torch.no_grad():
+            grad_x, found = native.leave_backward(x, convolutions, S, *arguments, True, True)
+            assert grad_x is not None
+            flat = [g for own in found for g in own if g is not None]
+            for a, b in zip([grad_x, *flat], grads, strict=True):
+                same_roughly(a, b)
+            into = new_map((B, C, H, W), dtype)
+            together = into + grad_x
+            native.leave_backward(x, convolutions, S, *arguments, True, False, into)
+            same(into, together, dtype)
+            nothing, again = native.leave_backward(x, convolutions, S, *arguments, False, True)
+            assert nothing is None
+            for a, b in zip(again, found, strict=True):
+                assert all(c is None or torch.equal(c, d) for c, d in zip(a, b, strict=True))
+        g = entered[0].grad_BCHW
+        for maps, others in ((left.maps, []), (left.maps[:1], left.maps), ([], left.maps[:2])):
+            total, near, crosses, along = native.enter_backward(g, maps, others)
+            same(total, rows_of(g).sum(0), dtype)
+            for one, cross in zip(maps, crosses, strict=True):
+                same(cross, rows_of(one).t() @ (rows_of(g) - near.double()), dtype)
+            for one, sums in zip(others, along, strict=True):
+                same(sums, (rows_of(one) * rows_of(g)).sum(0), dtype)
 
 
 # ---- accelerated blocks --------------------------------------------------------------------------
@@ -345,10 +422,10 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64)[: 2 if ALL else 1]:
         torch.set_num_threads(1)
-        for part in (products, sums, neighbours, recurrence, tokens):
+        for part in (products, sums, neighbours, sources, recurrence, tokens):
             part(dtype)
         torch.set_num_threads(2)
-        for part in (sums, recurrence):
+        for part in (sums, sources, recurrence):
             part(dtype)
         print(dtype, flush=True)
     # Of one dtype: the numbers of both are compared by test_accelerate.py.

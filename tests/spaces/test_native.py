@@ -17,7 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradnas import Genotype, RecurrentCell
 from gradnas.spaces import native
-from gradnas.spaces.cells.kernels import channels_last, kernels
+from gradnas.spaces.cells.kernels import kernels
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.cells.stencils import pools, relu_pointwise
 from gradnas.spaces.native import address, has_memory, library
 from gradnas.spaces.recurrent.kernels import native_kernels
@@ -245,8 +246,12 @@ def test_what_a_source_includes_belongs_to_the_name_of_its_compiled_file(source,
         names.add(native._stem(source, ["-O3"], "g++"))
     assert len(names) == 2
     spaces = Path(native.__file__).parent
-    for name in ("blocks/blocks.cpp", "cells/stencils.cpp"):
-        assert len(native._texts(spaces / name)) == 2
+    for name, number in (
+        ("blocks/blocks.cpp", 2),
+        ("cells/stencils.cpp", 3),
+        ("cells/sources.cpp", 3),
+    ):
+        assert len(native._texts(spaces / name)) == number
 
 
 @pytest.mark.parametrize("named", ["", "relative"])
@@ -319,7 +324,7 @@ def test_no_kernel_reads_or_writes_outside_of_its_tensors(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     assert "results are right" in run.stdout
-    # Two files in one or two dtypes, one in float32 alone
-    built = 5 if os.environ.get("GRADNAS_ALL_TESTS") else 3
+    # Three files in one or two dtypes, one in float32 alone
+    built = 7 if os.environ.get("GRADNAS_ALL_TESTS") else 4
     assert len(list((tmp_path / "gradnas").iterdir())) == built
     assert native_kernels(D) is not None

@@ -20,7 +20,8 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from gradnas.spaces.cells.kernels import EPS, KERNEL_WIDTHS
+from gradnas.spaces.cells.kernels import EPS
+from gradnas.spaces.cells.places import KERNEL_WIDTHS
 from gradnas.spaces.operations import DilatedConv2d, FactorizedReduce
 
 Kind = Literal["separable", "dilated", "maximum", "average", "reduction", "identity"]

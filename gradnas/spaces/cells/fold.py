@@ -41,14 +41,8 @@ import torch
 from torch import Tensor
 
 from gradnas.spaces.cells.fold_algebra import Sums, fold_gradients, folded
-from gradnas.spaces.cells.kernels import (
-    EPS,
-    channels_last,
-    compiled,
-    kernels,
-    num_pixels,
-    unbiased,
-)
+from gradnas.spaces.cells.kernels import EPS, compiled, kernels, num_pixels, unbiased
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.native import differentiable, has_memory
 
 # Per channel the mean, and the variance with P - 1 in the denominator, as BatchNorm keeps it

@@ -34,7 +34,7 @@ from gradnas.spaces.cells.builtin import (
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fold import Running, fold_mix
 from gradnas.spaces.cells.grouped_cell import grouped_nodes
-from gradnas.spaces.cells.kernels import channels_last
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.cells.running import (
     Statistics,
     Update,

@@ -25,18 +25,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.spaces.native import address, has_memory, library
+from gradnas.spaces.cells.places import (
+    Places,
+    Size,
+    call,
+    channels_last,
+    check_kernel,
+    float64,
+    integers,
+    places_of_own,
+    pointer,
+    size_after,
+)
+from gradnas.spaces.native import has_memory, library
 
 SOURCE = Path(__file__).with_name("stencils.cpp")
 EPS = 1e-5  # of nn.BatchNorm2d
 
-# The depthwise convolutions that are compiled; the dilation is a template parameter of theirs.
-KERNEL_WIDTHS = (3, 5)
-DILATIONS = (1, 2)
 _LANES = {torch.float32: 8, torch.float64: 4}  # the least vector: channels must be a multiple
 
 Normal = tuple[Tensor, Tensor]  # (scale, shift) of a normalisation, each `(C,)`
-Size = tuple[int, int, int, int]  # of a map: B, C, H, W
 
 
 def kernels(*maps: Tensor) -> Kernels | None:
@@ -68,17 +76,6 @@ def compiled(like: Tensor) -> Kernels:
     native = _of_dtype(like.dtype)
     assert native is not None
     return native
-
-
-def channels_last(x_BCHW: Tensor) -> Tensor:
-    """The same values with the channels of a pixel next to each other."""
-    return x_BCHW.contiguous(memory_format=torch.channels_last)
-
-
-def size_after(x_BCHW: Tensor, stride: int) -> Size:
-    """The size that a stride leaves of a map."""
-    B, C, H, W = x_BCHW.shape
-    return B, C, (H - 1) // stride + 1, (W - 1) // stride + 1
 
 
 def num_pixels(x_BCHW: Tensor) -> int:
@@ -221,7 +218,6 @@ class Kernels:
             None if mean_x is None else self._places.of_plain(mean_x, (channels_in,)),
             self._places.of_map(y, (B, channels_out, H, W)),
             None if mean_y is None else self._places.of_plain(mean_y, (channels_out,)),
-            None,
             pointer(out_IO.data_ptr()),
         )
         return out_IO
@@ -233,9 +229,8 @@ class Kernels:
         mean_C = float64(C)
         sum_CC = float64(C, C)
         x = self._places.of_map(x_BCHW, x_BCHW.shape)
-        # The same kernel as `cross`: given a place for the mean, it centres x by its own.
         written = (pointer(mean_C.data_ptr()), pointer(sum_CC.data_ptr()))
-        self._call("cross", pixels, C, C, x, 0, None, x, None, *written)
+        self._call("covariance", pixels, C, x, *written)
         return mean_C, sum_CC / pixels
 
     def sums(self, x_BCHW: Tensor, times: Tensor | None = None) -> Tensor:
@@ -328,80 +323,3 @@ class Kernels:
 
     def _call(self, name: str, *arguments: Any) -> None:
         call(self._library, name, *arguments)
-
-
-def check_kernel(weight: Tensor, dilation: int, dtype: torch.dtype) -> None:
-    """ValueError where no depthwise convolution was compiled for a weight."""
-    has_kernel = weight.shape[2] in KERNEL_WIDTHS and dilation in DILATIONS
-    if weight.dtype != dtype or not has_kernel:
-        raise ValueError(
-            f"no kernel for weights {tuple(weight.shape)}, {weight.dtype}, dilation {dilation}"
-        )
-
-
-def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
-    """Run a function with as many threads as torch has.
-
-    Arguments are integers, and addresses and other numbers as ctypes has them; None is a null
-    pointer. A tensor is none of these: ctypes refuses it.
-    """
-    values: list[Any] = []
-    for a in arguments:
-        values.append(ctypes.c_int64(a) if isinstance(a, int) else a)
-    getattr(library, name)(*values, ctypes.c_int64(torch.get_num_threads()))
-
-
-class Places:
-    """Where tensors lie, as ctypes has it, after a check that they are what a function expects.
-
-    Raises:
-        ValueError: they are not (`native.address`).
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def of_map(self, t: Tensor, size: tuple[int, ...]) -> ctypes.c_void_p:
-        """The address of a map."""
-        return pointer(address("a map", t, self._dtype, size, torch.channels_last))
-
-    def of_maps(self, maps: Sequence[Tensor], size: tuple[int, ...]) -> ctypes.Array:
-        """The addresses of maps of one size."""
-        places = [address("a map", t, self._dtype, size, torch.channels_last) for t in maps]
-        return pointers(places)
-
-    def of_plain(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
-        """The address of a vector or of matrices."""
-        return pointer(address("a vector or a matrix", t, self._dtype, shape))
-
-    def of_weights(self, weights: Sequence[Tensor], channels: int) -> ctypes.Array:
-        """The addresses of depthwise weights `(C, 1, K, K)`."""
-        places = []
-        for w in weights:
-            width = w.shape[2]
-            size = (channels, 1, width, width)
-            places.append(address("a depthwise weight", w, self._dtype, size))
-        return pointers(places)
-
-
-def places_of_own(tensors: Sequence[Tensor]) -> ctypes.Array:
-    """The addresses of tensors that were made here for a function to write into."""
-    return pointers([t.data_ptr() for t in tensors])
-
-
-def float64(*shape: int) -> Tensor:
-    """Room for sums."""
-    return torch.empty(shape, dtype=torch.float64, device="cpu")
-
-
-pointer = ctypes.c_void_p
-
-
-def pointers(places: Sequence[int | None]) -> ctypes.Array:
-    # At least one place, as there is no array of none.
-    kind = ctypes.c_void_p * max(1, len(places))
-    return kind(*places)
-
-
-def integers(values: Sequence[int]) -> ctypes.Array:
-    return (ctypes.c_int64 * len(values))(*values)

@@ -22,15 +22,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradnas.spaces.cells.kernels import (
-    EPS,
+from gradnas.spaces.cells.kernels import EPS, num_pixels
+from gradnas.spaces.cells.places import (
     Places,
     Size,
     call,
     check_kernel,
     float64,
     integers,
-    num_pixels,
     places_of_own,
     pointer,
     pointers,

@@ -7,40 +7,72 @@
 #include <algorithm>
 #include "stencils.hpp"
 
-// y = bias + a A + b B for NP pixels and NO vectors of channels; b and bias may be missing
-template <int L, int NO, int NP>
-static inline void put(i64 C, const T* a, const T* A, const T* b, const T* B, const T* bias, T* y, i64 step, i64 block) {
+// y = bias + a A + b B for NP pixels and NO vectors of channels; b and bias may be missing. CC: the number of channels, where it
+// is known: then every pixel has a fixed place.
+template <int L, int NO, int NP, int CC>
+static inline void put(i64 channels, const T* a, const T* A, const T* b, const T* B, const T* bias, T* y, i64 step, i64 block) {
+  const i64 C = CC ? CC : channels;
   V acc[NP][NO];
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
-  for (i64 i = 0; i < C; i++) {
-    V r[NO];
-    UNROLL for (int o = 0; o < NO; o++) r[o] = LOAD(A + i * C + o * L);
-    UNROLL for (int j = 0; j < NP; j++) { const T s = a[j * C + i]; UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o]; }
-  }
-  if (b) for (i64 i = 0; i < C; i++) {
-    V r[NO];
-    UNROLL for (int o = 0; o < NO; o++) r[o] = LOAD(B + i * C + o * L);
-    UNROLL for (int j = 0; j < NP; j++) { const T s = b[j * C + i]; UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o]; }
-  }
+  auto add = [&](const T* x, const T* M) __attribute__((always_inline)) {
+    _Pragma("GCC unroll 8") for (i64 i = 0; i < C; i++) {
+      V r[NO];
+      UNROLL for (int o = 0; o < NO; o++) r[o] = LOAD(M + i * C + o * L);
+      UNROLL for (int j = 0; j < NP; j++) { const T s = x[j * C + i]; UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o]; }
+    }
+  };
+  add(a, A);
+  if (b) add(b, B);
   UNROLL for (int o = 0; o < NO; o++) {
-    const V add = bias ? LOAD(bias + o * L) : V{};  // last: it cancels much of the products
-    UNROLL for (int j = 0; j < NP; j++) STORE(y + j * step + o * block, acc[j][o] + add);
+    const V last = bias ? LOAD(bias + o * L) : V{};  // it cancels much of the products
+    UNROLL for (int j = 0; j < NP; j++) STORE(y + j * step + o * block, acc[j][o] + last);
   }
 }
 
 // the same for pixels after each other; step and block: from pixel to pixel and from vector to vector of y
-template <int L, int NO>
-static void put_row(i64 count, i64 C, const T* a, const T* A, const T* b, const T* B, const T* bias, T* y, i64 step, i64 block) {
+template <int L, int NO, int CC>
+static void put_some(i64 count, i64 C, const T* a, const T* A, const T* b, const T* B, const T* bias, T* y, i64 step, i64 block) {
   const int most = NO == 1 ? 16 : 8;
   for (i64 c = 0; c < C; c += L * NO) {
     const T *Bc = b ? B + c : 0, *add = bias ? bias + c : 0;
     T* to = y + c / L * block;
     i64 p = 0;
-    #define PUT(NP) put<L, NO, NP>(C, a + p * C, A + c, b ? b + p * C : 0, Bc, add, to + p * step, step, block)
+    #define PUT(NP) put<L, NO, NP, CC>(C, a + p * C, A + c, b ? b + p * C : 0, Bc, add, to + p * step, step, block)
     for (; p + most <= count; p += most) PUT(most);
     for (; p + 8 <= count; p += 8) PUT(8);
     for (; p + 4 <= count; p += 4) PUT(4);
     for (; p < count; p++) PUT(1);
+  }
+}
+
+template <int L, int NO>
+static void put_row(i64 count, i64 C, const T* a, const T* A, const T* b, const T* B, const T* bias, T* y, i64 step, i64 block) {
+  if (NO == 1 && C == 16) put_some<L, NO, 16>(count, C, a, A, b, B, bias, y, step, block);
+  else put_some<L, NO, 0>(count, C, a, A, b, B, bias, y, step, block);
+}
+
+// The transposed convolution of stride 2, from e without zeros between its pixels: of the output the pixels of one parity in
+// each direction, which see the taps of one parity. kernel: flipped. out[h, w] (+)= sum of e[(h + ky D - r) / 2, ...] k[ky, kx]
+template <int L, int K, int D, bool ADD> static void spread(const T* e, i64 Wp, i64 pad, const T* kernel, T* out, i64 H, i64 W) {
+  const int N = 4, r = D * (K / 2);
+  for (i64 h = 0; h < H; h++) for (i64 first = 0; first < 2; first++) {
+    const i64 count = (W - first + 1) / 2;
+    for (i64 w = 0; w < count; w += N) {
+      const i64 some = std::min<i64>(N, count - w);
+      V acc[N];
+      UNROLL for (int j = 0; j < N; j++) acc[j] = ADD && j < some ? LOAD(out + (h * W + first + 2 * (w + j)) * L) : V{};
+      for (int ky = 0; ky < K; ky++) {
+        if ((h + ky * D - r) % 2) continue;
+        const T* row = e + ((h + ky * D - r) / 2 + pad) * Wp * L;
+        for (int kx = 0; kx < K; kx++) {
+          if ((first + kx * D - r) % 2) continue;
+          const V t = LOAD(kernel + (ky * K + kx) * L);
+          const T* p = row + ((first + kx * D - r) / 2 + pad + w) * L;
+          UNROLL for (int j = 0; j < N; j++) acc[j] += t * LOAD(p + j * L);
+        }
+      }
+      for (int j = 0; j < some; j++) STORE(out + (h * W + first + 2 * (w + j)) * L, acc[j]);
+    }
   }
 }
 
@@ -83,13 +115,14 @@ static void convolve_all(const Shape& s, i64 count, const T* u, i64 width, i64 d
   }
 }
 
-// sums for the gradient of a depthwise weight; e: the gradient of the output, as it lies in a scratch of the shape
+// sums for the gradient of a depthwise weight; e: the gradient of the output, in a scratch of the shape t
 template <int L>
-static void correlate_all(const Shape& s, i64 count, const T* u, const T* e, i64 width, i64 dilation, double* sums) {
+static void correlate_all(const Shape& s, const Shape& t, i64 count, const T* u, const T* e, i64 width, i64 dilation,
+    double* sums) {
   const i64 blocks = s.C / L, kk = width * width, image = blocks * s.area;
-  const Places at = {image, s.S * s.Wp * L, s.S * L};
+  const Places at = {blocks * t.area, t.Wp * L, L};
   for (i64 k = 0; k < blocks; k++) {
-    const T *from = u + k * s.area, *g = e + k * s.area + s.pad * (s.Wp + 1) * L;
+    const T *from = u + k * s.area, *g = e + k * t.area + t.pad * (t.Wp + 1) * L;
     double* to = sums + k * kk * L;
     if (s.S == 1) BY_KERNEL(width, dilation, (correlate<L, K, D, 1>(from, image, s.Wp, s.pad, g, at, count, s.Ho, s.Wo, to)))
     else BY_KERNEL(width, dilation, (correlate<L, K, D, 2>(from, image, s.Wp, s.pad, g, at, count, s.Ho, s.Wo, to)))
@@ -112,15 +145,15 @@ template <int L, int NO, int R> static void leave(i64 B, i64 H, i64 W, i64 C, i6
   }
   std::vector<double> means(threads * n * C, 0.0), squares(threads * n * C, 0.0), sums(threads * n * C, 0.0),
       products(threads * n * C * C, 0.0);
-  const Numbers zeros(C, T(0));
-  auto covary = [&](i64 thread, i64 i, i64 count, i64 before, const T* from, T* centred, T* own) {
+  auto covary = [&](i64 thread, i64 i, i64 count, i64 before, const T* from, Centring<L>& room) {
     for (i64 p = 0; p < count; p += chunk)
-      add_covariance<L, R, NO>(std::min(chunk, count - p), C, from + p * C, centred, own, zeros.data(),
-          &products[(thread * n + i) * C * C], &sums[(thread * n + i) * C], before + p);
+      add_covariance<L>(std::min(chunk, count - p), C, from + p * C, room, &products[(thread * n + i) * C * C],
+          &sums[(thread * n + i) * C], before + p);
   };
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    Numbers u(s.scratch(), T(0)), d(s.images * pixels * C), centred(chunk * C), own(C);
+    Numbers u(s.scratch(), T(0)), d(s.images * pixels * C);
+    Centring<L> room(chunk, C);
     i64 before = 0;
     for (i64 group = s.begin(thread, threads); group < s.begin(thread + 1, threads); group++) {
       const i64 b = group * s.images, images = s.count(group), count = images * pixels;
@@ -128,7 +161,7 @@ template <int L, int NO, int R> static void leave(i64 B, i64 H, i64 W, i64 C, i6
       for (i64 i = 0; i < n; i++) {
         T *to = matrix[i] ? d.data() : out[i] + b * pixels * C;
         convolve_all<L>(s, images, u.data(), width[i], dilation[i], first[i].data(), to);
-        if (!matrix[i]) { covary(thread, i, count, before, to, centred.data(), own.data()); continue; }
+        if (!matrix[i]) { covary(thread, i, count, before, to, room); continue; }
         for (i64 p = 0; p < count; p += chunk) {
           const i64 some = std::min(chunk, count - p);
           T* zp = z[i] + (b * pixels + p) * C;
@@ -158,30 +191,33 @@ template <int L, int NO, int R> static void leave(i64 B, i64 H, i64 W, i64 C, i6
   const Shape s2(B, s.Ho, s.Wo, C, 1, 2, L);
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    Numbers u(s2.scratch(), T(0)), centred(chunk * C), own(C);
+    Numbers u(s2.scratch(), T(0));
+    Centring<L> room(chunk, C);
     for (i64 i = 0; i < n; i++) if (matrix[i]) {
       i64 before = 0;
       for (i64 group = s2.begin(thread, threads); group < s2.begin(thread + 1, threads); group++) {
         const i64 at = group * s2.images * pixels * C, images = s2.count(group), count = images * pixels;
         fill_all<L>(s2, images, u.data(), z[i] + at, normal + 2 * i * C, normal + (2 * i + 1) * C);
         convolve_all<L>(s2, images, u.data(), width2[i], 1, again[i].data(), out[i] + at);
-        covary(thread, i, count, before, out[i] + at, centred.data(), own.data());
+        covary(thread, i, count, before, out[i] + at, room);
         before += count;
       }
     }
   }
   auto part2 = [&](i64 t) { return (std::min(B, s2.begin(t + 1, threads) * s2.images) - std::min(B, s2.begin(t, threads) * s2.images)) * pixels; };
+  std::vector<double> d(C);
   for (i64 i = 0; i < n; i++) {
     auto by = [&](i64 t) { return matrix[i] ? part2(t) : part(t); };
     i64 known = by(0);
     for (int t = 1; t < threads; t++) if (by(t)) {
       double *to = &products[i * C * C], *more = &products[(t * n + i) * C * C];
       for (i64 k = 0; k < C * C; k++) to[k] += more[k];
-      shift_of_means(C, to, &sums[i * C], known, &sums[(t * n + i) * C], by(t));
+      shift_of_means(C, to, &sums[i * C], known, &sums[(t * n + i) * C], by(t), d.data());
       known += by(t);
     }
     std::copy(&sums[i * C], &sums[i * C] + C, mean + i * C);
     for (i64 k = 0; k < C * C; k++) covariance[i * C * C + k] = products[i * C * C + k] / P;
+    mirror(C, covariance + i * C * C);
   }
 }
 
@@ -194,7 +230,7 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
     const i64* width, const i64* dilation, const T* const* weight, const T* const* matrix, const i64* width2,
     const T* const* second, const T* normal, const T* const* z, const T* const* out, const T* const* g, const T* M, const T* Sq,
     const T* bias, T* const* work, int add, T* gx, T* const* gweight, double* gmatrix, T* const* gsecond, int threads) {
-  const Shape s(B, H, W, C, S, widest(n, width, dilation), L), s2(B, s.Ho, s.Wo, C, 1, 2, L);
+  const Shape s(B, H, W, C, S, widest(n, width, dilation), L), s2(B, s.Ho, s.Wo, C, 1, 2, L), se(B, s.Ho, s.Wo, C, 1, s.pad, L);
   const i64 pixels = s.pixels(), P = B * pixels, blocks = C / L, chunk = C <= WIDE ? 256 : 128;
   const bool learns = gweight != 0;
   std::vector<Numbers> first, back, again;
@@ -210,11 +246,11 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
   }
   std::vector<double> sums(threads * n * 2 * C, 0.0), of_first(learns ? threads * total : 0, 0.0),
       of_second(learns ? threads * total2 : 0, 0.0), of_matrix(learns ? threads * num_products * C * C : 0, 0.0);
-  auto form = [&](const Shape& to, i64 i, i64 b, i64 images, T* e) {  // e_i, with borders (and zeros between its pixels)
+  auto form = [&](const Shape& to, i64 i, i64 b, i64 images, T* e) {  // e_i, with borders
     for (i64 k = 0; k < images; k++) for (i64 h = 0; h < s.Ho; h++) {
       const i64 at = ((b + k) * pixels + h * s.Wo) * C;
       put_row<L, NO>(s.Wo, C, g[i] + at, M + i * C * C, out[i] + at, Sq + i * C * C, bias + i * C,
-          e + k * blocks * to.area + ((h * to.S + to.pad) * to.Wp + to.pad) * L, to.S * L, to.area);
+          e + k * blocks * to.area + ((h + to.pad) * to.Wp + to.pad) * L, L, to.area);
     }
   };
   // the halves after the BatchNorm between
@@ -222,15 +258,15 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
   for (i64 thread = 0; thread < threads; thread++) {
     if (!num_products) continue;
     Numbers e(s2.scratch(), T(0)), u(learns ? s2.scratch() : 0, T(0));
-    for (i64 i = 0; i < n; i++) if (matrix[i]) {
-      const T *scale = normal + 2 * i * C, *shift = scale + C;
-      double *s1 = &sums[(thread * n + i) * 2 * C], *sq = s1 + C;
-      for (i64 group = s2.begin(thread, threads); group < s2.begin(thread + 1, threads); group++) {
-        const i64 b = group * s2.images, images = s2.count(group), at = b * pixels * C;
+    for (i64 group = s2.begin(thread, threads); group < s2.begin(thread + 1, threads); group++) {
+      const i64 b = group * s2.images, images = s2.count(group), at = b * pixels * C;
+      for (i64 i = 0; i < n; i++) if (matrix[i]) {
+        const T *scale = normal + 2 * i * C, *shift = scale + C;
+        double *s1 = &sums[(thread * n + i) * 2 * C], *sq = s1 + C;
         form(s2, i, b, images, e.data());
         if (learns) {
           fill_all<L>(s2, images, u.data(), z[i] + at, scale, shift);
-          correlate_all<L>(s2, images, u.data(), e.data(), width2[i], 1, &of_second[thread * total2 + start2[i]]);
+          correlate_all<L>(s2, s2, images, u.data(), e.data(), width2[i], 1, &of_second[thread * total2 + start2[i]]);
         }
         convolve_all<L>(s2, images, e.data(), width2[i], 1, again[i].data(), work[i] + at);
         for (i64 c = 0; c < C; c += L) {
@@ -258,7 +294,7 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
   // what comes before it, and the dilated convolutions
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    Numbers e(s.scratch(), T(0)), u(learns ? s.scratch() : 0, T(0)), sum(gx ? s.images * H * W * C : 0), dz(s.images * pixels * C),
+    Numbers e(s.images * blocks * se.area + 64, T(0)), u(learns ? s.scratch() : 0, T(0)), sum(gx ? s.images * H * W * C : 0), dz(s.images * pixels * C),
         d(learns ? s.images * pixels * C : 0);
     const Numbers zeros(C, T(0));
     for (i64 group = s.begin(thread, threads); group < s.begin(thread + 1, threads); group++) {
@@ -267,7 +303,7 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
       i64 product = 0;
       for (i64 i = 0; i < n; i++) {
         const i64 kk = width[i] * width[i];
-        if (!matrix[i]) form(s, i, b, images, e.data());
+        if (!matrix[i]) form(se, i, b, images, e.data());
         else {
           const T *scale = normal + 2 * i * C, *shift = scale + C, *t = &m1[i * C], *q = &m2[i * C];
           for (i64 c = 0; c < C; c += L) {
@@ -286,14 +322,16 @@ template <int L, int NO, int R> static void leave_backward(i64 B, i64 H, i64 W, 
           // `matrix` is given as the forward product has it, (in, out); this one is with its transpose, which follows it
           for (i64 k = 0; k < images; k++) for (i64 h = 0; h < s.Ho; h++)
             put_row<L, NO>(s.Wo, C, &dz[(k * pixels + h * s.Wo) * C], matrix[i] + C * C, 0, 0, 0,
-                e.data() + k * blocks * s.area + ((h * S + s.pad) * s.Wp + s.pad) * L, S * L, s.area);
+                e.data() + k * blocks * se.area + ((h + se.pad) * se.Wp + se.pad) * L, L, se.area);
         }
-        if (learns) correlate_all<L>(s, images, u.data(), e.data(), width[i], dilation[i], &of_first[thread * total + start[i]]);
+        if (learns) correlate_all<L>(s, se, images, u.data(), e.data(), width[i], dilation[i], &of_first[thread * total + start[i]]);
         if (gx) for (i64 k = 0; k < images * blocks; k++) {
           T* to = &sum[k * H * W * L];
-          const T *from = e.data() + k * s.area, *w = &back[i][k % blocks * kk * L];
-          if (i) BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, true>(from, s.Wp, s.pad, w, to, H, W, L)))
-          else BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, false>(from, s.Wp, s.pad, w, to, H, W, L)))
+          const T *from = e.data() + k * se.area, *w = &back[i][k % blocks * kk * L];
+          #define SPREAD(ADD) \
+            if (S == 1) BY_KERNEL(width[i], dilation[i], (convolve<L, K, D, 1, ADD>(from, se.Wp, se.pad, w, to, H, W, L))) \
+            else BY_KERNEL(width[i], dilation[i], (spread<L, K, D, ADD>(from, se.Wp, se.pad, w, to, H, W)))
+          if (i) { SPREAD(true) } else { SPREAD(false) }
         }
       }
       if (gx) for (i64 k = 0; k < images * blocks; k++) for (i64 p = 0; p < H * W; p++) {

@@ -90,16 +90,29 @@ template <int L> static void backward(i64 B, i64 H, i64 W, i64 C, i64 S, const T
 
 // y += x M for NP pixels and NO vectors of output channels; the product is summed up by itself, so that a large y or bias
 // costs it no digits
-template <int L, int NO, int NP>
-static inline void rows(i64 I, i64 O, const T* x, const T* M, T* y) {
+template <int L, int NO, int NP, int II>  // II: I, where it is known
+static inline void rows(i64 inputs, i64 O, const T* x, const T* M, T* y) {
+  const i64 I = II ? II : inputs;
   V acc[NP][NO];
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
-  for (i64 i = 0; i < I; i++) {
+  _Pragma("GCC unroll 8") for (i64 i = 0; i < I; i++) {
     V r[NO];
     UNROLL for (int o = 0; o < NO; o++) r[o] = LOAD(M + i * O + o * L);
     UNROLL for (int j = 0; j < NP; j++) { const T s = x[j * I + i]; UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o]; }
   }
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) STORE(y + j * O + o * L, LOAD(y + j * O + o * L) + acc[j][o]);
+}
+
+template <int L, int NO, int II>
+static void some_rows(i64 count, i64 I, i64 O, const T* x, const T* next, const T* M, T* y) {
+  for (i64 o = 0; o < O; o += L * NO) {
+    i64 p = 0;
+    for (; p + 8 <= count; p += 8) {
+      if (!o) fetch(next + p * I, 8 * I);
+      rows<L, NO, 8, II>(I, O, x + p * I, M + o, y + p * O + o);
+    }
+    for (; p < count; p++) rows<L, NO, 1, II>(I, O, x + p * I, M + o, y + p * O + o);
+  }
 }
 
 template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const T* const* x, const T* M, bool relu,
@@ -122,14 +135,8 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
           from = positive.data();
         }
         const T* next = k + 1 < n ? x[k + 1] + first * I : x[0] + (first + block) * I;
-        for (i64 o = 0; o < O; o += L * NO) {
-          i64 p = 0;
-          for (; p + 8 <= count; p += 8) {
-            if (!o) fetch(next + p * I, 8 * I);
-            rows<L, NO, 8>(I, O, from + p * I, Mk + o, to + p * O + o);
-          }
-          for (; p < count; p++) rows<L, NO, 1>(I, O, from + p * I, Mk + o, to + p * O + o);
-        }
+        #define ROWS(II) some_rows<L, NO, II>(count, I, O, from, next, Mk, to)
+        if (I == 16) ROWS(16); else if (I == 64) ROWS(64); else ROWS(0);
       }
       for (i64 p = 0; p < count; p++) for (i64 o = 0; o < O; o += L)  // last: its terms cancel much of the products
         STORE(to + p * O + o, LOAD(to + p * O + o) + LOAD(bias + o));
@@ -141,50 +148,54 @@ template <int L, int NO> static void products(i64 P, i64 I, i64 O, i64 n, const 
 
 // ---- sums over pixels ----
 
-// out[a, b] = sum over p of (x[p, a] - mx[a]) * (y[p, b] - my[b]), x after its ReLU where `relu`.
-// Where `mean` is given, y is x: mean gets its mean, and that is subtracted (as in `add_covariance`).
+// out[a, b] = sum over p of (x[p, a] - mx[a]) * (y[p, b] - my[b]), x after its ReLU where `relu`
 template <int L, int R, int N> static void cross_sums(i64 P, i64 A, i64 O, const T* x, bool relu, const T* mx,
-    const T* y, const T* my, double* mean, double* out, int threads) {
+    const T* y, const T* my, double* out, int threads) {
   const i64 chunk = A <= WIDE ? 256 : 128;
-  std::vector<double> parts(threads * A * O, 0.0), means(threads * A, 0.0);
-  std::vector<i64> counts(threads, 0);
-  Numbers zeros(std::max(A, O), T(0));
-  const bool copy = relu || mx || mean;
+  std::vector<double> parts(threads * A * O, 0.0);
+  const Numbers zeros(std::max(A, O), T(0));
+  const bool copy = relu || mx;
   if (!mx) mx = zeros.data();
   if (!my) my = zeros.data();
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    double *part = &parts[thread * A * O], *m = &means[thread * A];
-    Numbers centred(chunk * A), own(A);
-    std::vector<double> exact(A);
+    double *part = &parts[thread * A * O];
+    Numbers centred(copy ? chunk * A : 0);
     const i64 last = P * (thread + 1) / threads;
     for (i64 p0 = P * thread / threads; p0 < last; p0 += chunk) {
       const i64 count = std::min(chunk, last - p0);
       const T* xc = x + p0 * A;
-      if (mean) for (i64 a = 0; a < A; a += L) {
-        const V all = mean_of<L>(xc + a, count, A);
-        STORE(&own[a], all);
-        for (int l = 0; l < L; l++) exact[a + l] = all[l];
-      }
-      const T* centre = mean ? own.data() : mx;
       if (copy) for (i64 p = 0; p < count; p++) for (i64 a = 0; a < A; a += L) {
         V v = LOAD(xc + p * A + a);
         if (relu) v = v < V{} ? V{} : v;
-        STORE(&centred[p * A + a], v - LOAD(centre + a));
+        STORE(&centred[p * A + a], v - LOAD(mx + a));
       }
-      const T* yc = mean ? centred.data() : y + p0 * O;
       for (i64 b = 0; b < O; b += L * N) for (i64 a = 0; a < A; a += R)
-        tile<L, R, N>(count, A, O, a || b ? 0 : xc + chunk * A, (copy ? centred.data() : xc) + a, yc + b, my + b, part + a * O + b);
-      if (mean) shift_of_means(A, part, m, counts[thread], exact.data(), count);
-      counts[thread] += count;
+        tile<L, R, N>(count, A, O, a || b ? 0 : xc + chunk * A, (copy ? centred.data() : xc) + a, y + p0 * O + b, my + b, part + a * O + b);
     }
   }
-  for (int t = 1; t < threads; t++) {
-    for (i64 i = 0; i < A * O; i++) parts[i] += parts[t * A * O + i];
-    if (mean && counts[t]) { shift_of_means(A, &parts[0], &means[0], counts[0], &means[t * A], counts[t]); counts[0] += counts[t]; }
-  }
+  for (int t = 1; t < threads; t++) for (i64 i = 0; i < A * O; i++) parts[i] += parts[t * A * O + i];
   std::copy(parts.begin(), parts.begin() + A * O, out);
-  if (mean) std::copy(means.begin(), means.begin() + A, mean);
+}
+
+// mean (C) and sums of products (C, C) of what is centred by it
+template <int L> static void covariances(i64 P, i64 C, const T* x, double* mean, double* out, int threads) {
+  const i64 chunk = C <= WIDE ? 256 : 128;
+  std::vector<double> parts(threads * C * C, 0.0), means(threads * C, 0.0), d(C);
+  auto first = [&](i64 t) { return P * t / threads; };
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (i64 thread = 0; thread < threads; thread++) {
+    Centring<L> room(chunk, C);
+    for (i64 p = first(thread); p < first(thread + 1); p += chunk)
+      add_covariance<L>(std::min(chunk, first(thread + 1) - p), C, x + p * C, room, &parts[thread * C * C], &means[thread * C], p - first(thread));
+  }
+  for (int t = 1; t < threads; t++) if (first(t + 1) > first(t)) {
+    for (i64 i = 0; i < C * C; i++) parts[i] += parts[t * C * C + i];
+    shift_of_means(C, &parts[0], &means[0], first(t), &means[t * C], first(t + 1) - first(t), d.data());
+  }
+  std::copy(parts.begin(), parts.begin() + C * C, out);
+  std::copy(means.begin(), means.begin() + C, mean);
+  mirror(C, out);
 }
 
 // mean and variance (over P) of every channel in one pass, combined as above
@@ -303,13 +314,15 @@ void sum_products(i64 P, i64 I, i64 O, i64 n, const T* const* x, const T* M, i64
   if (O % (2 * WIDE) == 0) products<WIDE, 2>(P, I, O, n, x, M, relu, gate, nq, q, coefficient, bias, y, threads);
   else BY_LANES(O, (products<L, 1>(P, I, O, n, x, M, relu, gate, nq, q, coefficient, bias, y, threads)))
 }
-void cross(i64 P, i64 A, i64 O, const T* x, i64 relu, const T* mx, const T* y, const T* my, double* mean, double* out,
-    i64 threads) {
+void cross(i64 P, i64 A, i64 O, const T* x, i64 relu, const T* mx, const T* y, const T* my, double* out, i64 threads) {
   // x is read number by number, but what has to be copied (centred, after its ReLU) is copied in whole vectors
-  const bool fills = A % WIDE == 0 || !(relu || mx || mean);
-  if (A % 8 == 0 && fills && O % (2 * WIDE) == 0) cross_sums<WIDE, 8, 2>(P, A, O, x, relu, mx, y, my, mean, out, threads);
-  else if (A % WIDE == 0 && O % WIDE == 0) cross_sums<WIDE, WIDE, 1>(P, A, O, x, relu, mx, y, my, mean, out, threads);
-  else cross_sums<SMALL, SMALL, 1>(P, A, O, x, relu, mx, y, my, mean, out, threads);
+  const bool fills = A % WIDE == 0 || !(relu || mx);
+  if (A % 8 == 0 && fills && O % (2 * WIDE) == 0) cross_sums<WIDE, 8, 2>(P, A, O, x, relu, mx, y, my, out, threads);
+  else if (A % WIDE == 0 && O % WIDE == 0) cross_sums<WIDE, WIDE, 1>(P, A, O, x, relu, mx, y, my, out, threads);
+  else cross_sums<SMALL, SMALL, 1>(P, A, O, x, relu, mx, y, my, out, threads);
+}
+void covariance(i64 P, i64 C, const T* x, double* mean, double* out, i64 threads) {
+  BY_LANES(C, (covariances<L>(P, C, x, mean, out, threads)))
 }
 void sums(i64 P, i64 C, const T* x, const T* y, double* out, i64 threads) {
   BY_LANES(C, (channel_sums<L>(P, C, x, y, out, threads)))

@@ -121,12 +121,12 @@ static inline void tile(i64 count, i64 A, i64 O, const T* ahead, const T* x, con
   for (int r = 0; r < R; r++) for (int l = 0; l < N * L; l++) out[r * O + l] += flat[r * N * L + l];
 }
 
-// The means of n and of more pixels meet: what is added to the sum of products of what was centred by each of them
-static void shift_of_means(i64 A, double* out, double* mean, i64 n, const double* more, i64 num_more) {
+// The means of n and of more pixels meet: what is added to the sum of products of what was centred by each of them. Only
+// where b >= a, but for what is left of a vector. d: scratch.
+static void shift_of_means(i64 A, double* out, double* mean, i64 n, const double* more, i64 num_more, double* d) {
   const double f = double(n) * num_more / (n + num_more);
-  std::vector<double> d(A);
   for (i64 a = 0; a < A; a++) d[a] = more[a] - mean[a];
-  for (i64 a = 0; a < A; a++) { const double s = f * d[a]; for (i64 b = 0; b < A; b++) out[a * A + b] += s * d[b]; }
+  if (n) for (i64 a = 0; a < A; a++) { const double s = f * d[a]; for (i64 b = a / 8 * 8; b < A; b++) out[a * A + b] += s * d[b]; }
   for (i64 a = 0; a < A; a++) mean[a] += d[a] * num_more / (n + num_more);
 }
 
@@ -137,18 +137,29 @@ template <int L> static inline V mean_of(const T* x, i64 count, i64 C) {
 }
 
 // out[a, b] += sum over count pixels (of one chunk) of what is centred by its own mean, and mean follows: the rule of Chan,
-// Golub and LeVeque, so one pass over x is enough and no digits are lost. n: pixels so far; centred, own: scratch.
-template <int L, int R, int N>
-static void add_covariance(i64 count, i64 C, const T* x, T* centred, T* own, const T* zeros, double* out, double* mean, i64 n) {
+// Golub and LeVeque, so one pass over x is enough and no digits are lost. n: pixels so far. Tiles with b < a alone are left
+// out: `mirror` fills them.
+template <int L> struct Centring {
+  Numbers centred, own, zeros;
+  std::vector<double> exact, d;
+  Centring(i64 chunk, i64 C) : centred(chunk * C), own(C), zeros(C, T(0)), exact(C), d(C) {}
+};
+template <int L>
+static void add_covariance(i64 count, i64 C, const T* x, Centring<L>& room, double* out, double* mean, i64 n) {
+  T *centred = room.centred.data(), *own = room.own.data();
   for (i64 c = 0; c < C; c += L) {
     const V m = mean_of<L>(x + c, count, C);
     STORE(own + c, m);
     for (i64 p = 0; p < count; p++) STORE(centred + p * C + c, LOAD(x + p * C + c) - m);
   }
-  for (i64 b = 0; b < C; b += L * N) for (i64 a = 0; a < C; a += R)
-    tile<L, R, N>(count, C, C, a || b ? 0 : x + count * C, centred + a, centred + b, zeros, out + a * C + b);
-  std::vector<double> exact(own, own + C);
-  shift_of_means(C, out, mean, n, exact.data(), count);
+  for (i64 b = 0; b < C; b += L) for (i64 a = 0; a <= b; a += L)
+    tile<L, L, 1>(count, C, C, a || b ? 0 : x + count * C, centred + a, centred + b, room.zeros.data(), out + a * C + b);
+  std::copy(own, own + C, room.exact.begin());
+  shift_of_means(C, out, mean, n, room.exact.data(), count, room.d.data());
+}
+
+static void mirror(i64 C, double* out) {
+  for (i64 a = 0; a < C; a++) for (i64 b = 0; b < a; b++) out[a * C + b] = out[b * C + a];
 }
 
 // means and sums of squares, as above, of channels alone

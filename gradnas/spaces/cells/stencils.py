@@ -18,14 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradnas.spaces.cells.kernels import (
-    EPS,
-    channels_last,
-    compiled,
-    kernels,
-    num_pixels,
-    unbiased,
-)
+from gradnas.spaces.cells.kernels import EPS, compiled, kernels, num_pixels, unbiased
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.native import differentiable, has_memory
 from gradnas.spaces.operations import half_on_cpu
 

@@ -26,13 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradnas.spaces.cells.fold import fold_mix
-from gradnas.spaces.cells.kernels import kernels, size_after
+from gradnas.spaces.cells.kernels import kernels
+from gradnas.spaces.cells.places import size_after
 from gradnas.spaces.cells.running import Updates
 from gradnas.spaces.cells.shape import INPUTS
 from gradnas.spaces.cells.source_kernels import source_kernels
 from gradnas.spaces.cells.stages import Item
 from gradnas.spaces.cells.stencils import norm_relu_depthwise, pools, relu_depthwise
-from gradnas.spaces.cells.whole_passes import Backward, Forward
+from gradnas.spaces.cells.whole_backward import Backward
+from gradnas.spaces.cells.whole_forward import Forward
 from gradnas.spaces.cells.whole_plan import Plan, halves_of, side_by_side
 from gradnas.spaces.native import differentiable, has_memory
 

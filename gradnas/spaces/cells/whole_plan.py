@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradnas.spaces.cells.kernels import channels_last
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.cells.shape import INPUTS
 from gradnas.spaces.cells.source_kernels import Convolution
 from gradnas.spaces.cells.stages import Item, Stage

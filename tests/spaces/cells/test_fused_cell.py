@@ -20,7 +20,8 @@ from gradnas.spaces.cells import fold, stencils
 from gradnas.spaces.cells.edge_cell import EdgeCell
 from gradnas.spaces.cells.fold import fold_mix
 from gradnas.spaces.cells.fused_cell import FusedCell
-from gradnas.spaces.cells.kernels import channels_last, kernels
+from gradnas.spaces.cells.kernels import kernels
+from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.cells.stencils import (
     norm_relu_depthwise,
     pools,
