@@ -6,7 +6,7 @@
 Every compiled kernel is timed (CPU seconds) and its multiply-adds and least traffic are counted
 from the shapes: each map read or written once. The limits are measured here too: a float32 matrix
 product of 512 x 512, and a copy of 64 MiB. What no kernel accounts for is torch's (stem,
-classifier, first pointwise products, small algebra) and Python's.
+classifier, small algebra) and Python's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gradnas import ConvCell, FirstOrder, Search, Unrolled
 from gradnas.memory import freed_memory_kept
 from gradnas.spaces.cells.kernels import Kernels, kernels
+from gradnas.spaces.cells.source_kernels import SourceKernels
 
 ORDERS = {"first": FirstOrder(), "second": Unrolled()}
 
@@ -55,6 +56,12 @@ def sizes(name: str, arguments: tuple[Any, ...], found: Any) -> tuple[float, flo
         for weight in arguments[1]:
             out = arguments[0].numel() / arguments[3] ** 2
             operations += (2 if name == "depthwise" else 4) * out * weight.shape[2] ** 2
+    elif name in ("leave", "leave_backward"):
+        operations, more = of_source(name, arguments)
+        moved += more
+    elif name == "enter_backward":
+        grad, maps, others = arguments
+        operations = 2 * grad.numel() * (len(maps) * grad.shape[1] + len(others))
     elif name == "sum_products":
         like = found
         pixels = like.numel() / like.shape[1]
@@ -67,6 +74,30 @@ def sizes(name: str, arguments: tuple[Any, ...], found: Any) -> tuple[float, flo
     else:  # sums, moments, pools: a few operations for each value
         operations = {"pools": 18, "pools_backward": 27}.get(name, 3) * arguments[0].numel()
     return operations, moved
+
+
+def of_source(name: str, arguments: tuple[Any, ...]) -> tuple[float, float]:
+    """Operations of all that leaves a source, and bytes of the maps that `sizes` does not see."""
+    x, convolutions, stride = arguments[:3]
+    out, channels = x.numel() / stride**2, x.shape[1]
+    operations, more = 0.0, 0.0
+    for c in convolutions:
+        first = 2 * out * c.depthwise.shape[2] ** 2
+        second = 0 if c.second is None else 2 * out * c.second.shape[2] ** 2
+        product = 2 * out * channels
+        is_separable = c.second is not None
+        if name == "leave":
+            operations += first + second + product * (2 if is_separable else 1)  # with covariance
+            continue
+        operations += first + second + product * (3 if is_separable else 2)
+        if arguments[8]:  # with weights; the first convolution of a separable one is run again
+            operations += first + second + (first + product if is_separable else 0)
+        # What is between the halves is written and read.
+        more += 2 * 4 * out if is_separable else 0
+    if name == "leave_backward":
+        nodes = {e.grad_BCHW.data_ptr() for e in arguments[6]}
+        more += 4 * out * len(nodes)
+    return operations, more
 
 
 def limits() -> tuple[float, float]:
@@ -129,7 +160,7 @@ def measure(options: argparse.Namespace) -> None:
     def timed(name: str, method: Any) -> Any:
         signature = inspect.signature(method)
 
-        def call(self: Kernels, *positional: Any, **named: Any) -> Any:
+        def call(self: Any, *positional: Any, **named: Any) -> Any:
             began = time.process_time()
             found = method(self, *positional, **named)
             seconds[name] += time.process_time() - began
@@ -154,6 +185,8 @@ def measure(options: argparse.Namespace) -> None:
     )
     for name in (*names, "pools_backward"):
         setattr(Kernels, name, timed(name, getattr(Kernels, name)))
+    for name in ("leave", "leave_backward", "enter_backward"):
+        setattr(SourceKernels, name, timed(name, getattr(SourceKernels, name)))
     began = time.process_time()
     search.step(*losses)
     total = time.process_time() - began

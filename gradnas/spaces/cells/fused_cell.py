@@ -8,6 +8,7 @@ computes the depthwise convolutions of all its edges. A pool depends on the sour
 alone: once for all edges. The identity costs nothing and `none` is not computed. Between the halves
 of a separable convolution, BatchNorm, ReLU and depthwise convolution are one pass that keeps only
 the input of the BatchNorm. What enters a node is one matrix product (`gradnas.spaces.cells.fold`).
+In training, a cell of known operations alone is one operation of autograd (`whole_cell`).
 """
 
 from __future__ import annotations
@@ -154,9 +155,9 @@ class FusedCell(EdgeCell):
             _prepare(self.preprocess0, before_BCHW, updates),
             _prepare(self.preprocess1, last_BCHW, updates),
         ]
-        nodes_whole = self._whole(states, mix_EO, rows, updates)
-        if nodes_whole is not None:
-            return torch.cat(nodes_whole, dim=1)
+        whole = self._whole(states, mix_EO, rows, updates)
+        if whole is not None:
+            return torch.cat(whole, dim=1)
         # Each source hands its maps to the nodes after it, and a node is added up when its turn as
         # a source comes: by then all that enters it is there.
         nodes = [_Node() for _ in range(self.shape.nodes)]
