@@ -249,6 +249,38 @@ def test_float32_gradients_are_as_accurate_as_those_of_the_edges():
     assert sorted(ratios)[1] < 1.5, ratios
 
 
+@pytest.mark.slow
+@needs_compiler
+def test_a_cell_of_known_operations_is_one_operation_of_autograd():
+    """In training; nodes that nothing enters and inputs that nothing leaves are no exceptions."""
+    space = ConvCell(channels=8, cells=3, nodes=2)
+    plain, fused = pair(space)
+    x, y = batch(0, size=4, dtype=D, side=8)
+    seen = []
+    for cell in fused.cells:
+        cell.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    # Everything, and what leaves the second input and the first node alone
+    every = fused.dense_draw()
+    mix = {kind: mix_EO.detach() for kind, mix_EO in every.mix.items()}
+    few = {kind: ((), (3, 4), (), (), (1, 2, 6)) for kind in mix}
+    for draw in (type(every)(mix, every.active), type(every)(mix, few)):
+        seen.clear()
+        expected, found = (
+            gradients(net, x.requires_grad_(), y % 5, draw) for net in (plain, fused)
+        )
+        assert worst(found, expected) < 1e-10
+        # torch itself gives zeros to what nothing reaches, where an operation had it as an input.
+        for a, b in zip(found, expected, strict=True):
+            assert a is None or b is not None
+        assert len(seen) == 3
+        for output in seen:
+            assert "_Nodes" in output.grad_fn.next_functions[0][0].name()
+    fused.eval()
+    seen.clear()
+    fused(x)
+    assert not any("_Nodes" in out.grad_fn.next_functions[0][0].name() for out in seen)
+
+
 def test_states_move_between_the_two_cells_and_into_the_derived_network():
     space = ConvCell(channels=4, cells=3)
     plain, fused = pair(space)
