@@ -27,6 +27,7 @@ typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 #define UNROLL _Pragma("GCC unroll 64")
 static const i64 L = BYTES / sizeof(T);
 static const i64 BLOCK = 64;  // pixels that stay in the nearest cache
+static const i64 PIECE = 256;  // pixels that stay in the second-level cache with all that belongs to them
 static const i64 SHORT = 32;  // pixels that are added up before the sum goes into a float64
 
 static inline V load(const T* p) { return *(const V*)p; }
@@ -61,24 +62,22 @@ static inline void store(T* p, V v, Part a) {
 
 // Memory that is needed soon, asked for line by line between multiplications: maps are larger than the caches, and a
 // processor that asks for many lines at once waits for them. Nothing is read, so that it may be more than there is.
-struct Ahead {
-  static const i64 LINE = 64 / sizeof(T);
-  const T* at[2] = {0, 0};
-  i64 lines[2] = {0, 0};  // that are left of each
-  void add(const T* p, i64 count) {
-    const int place = lines[0] ? 1 : 0;
-    at[place] = p;
-    lines[place] = (count + LINE - 1) / LINE;
+struct Lines {
+  static const i64 LINE = 64 / sizeof(T), MOST = 4096;
+  const T* at[MOST];
+  i64 count = 0;
+  // `runs` times n numbers, each `step` from the one before
+  void add(const T* p, i64 runs, i64 n, i64 step) {
+    if (step < n + 2 * LINE) { n += (runs - 1) * step; runs = 1; }
+    const i64 lines = (n + LINE - 1) / LINE;
+    for (; runs > 0 && count + lines <= MOST; runs--, p += step, count += lines)
+      for (i64 i = 0; i < lines; i++) at[count + i] = p + i * LINE;
   }
-  inline void ask() {
-    if (!lines[0]) return;
-    __builtin_prefetch(at[0]);
-    at[0] += LINE;
-    if (--lines[0]) return;
-    at[0] = at[1];
-    lines[0] = lines[1];
-    lines[1] = 0;
-  }
+};
+struct Ahead {  // what is left of them
+  const T *const *at, *const *end;
+  explicit Ahead(const Lines& lines) : at(lines.at), end(lines.at + lines.count) {}
+  inline void ask() { if (at != end) __builtin_prefetch(*at++); }
 };
 
 // sums += v, number by number
@@ -144,26 +143,17 @@ static Numbers padded(const T* v, i64 C) {
   return out;
 }
 
-// ---- depthwise convolutions of L channels of one image, in a scratch with a border of `pad` pixels ----
+// ---- depthwise convolutions of L channels, in a scratch with a border of `pad` pixels ----
 
-static void fill(T* u, const T* x, i64 H, i64 W, i64 C, i64 n, i64 pad, const T* scale, const T* shift, i64 act) {
-  const i64 Wp = W + 2 * pad;
+// one row of W pixels
+static inline void fill(T* row, const T* x, i64 W, i64 C, i64 n, i64 pad, const T* scale, const T* shift, i64 act) {
   const Part part(n);
   const V zero = {};
-  V a = zero, b = zero;
-  if (scale) { a = load(scale); b = load(shift); }
-  std::memset(u, 0, pad * Wp * L * sizeof(T));
-  for (i64 h = 0; h < H; h++) {
-    T* row = u + (h + pad) * Wp * L;
-    std::memset(row, 0, pad * L * sizeof(T));
-    for (i64 w = 0; w < W; w++) {
-      V v = load(x + (h * W + w) * C, part);
-      if (scale) v = v * a + b;
-      store(row + (w + pad) * L, activate(v, act));
-    }
-    std::memset(row + (W + pad) * L, 0, pad * L * sizeof(T));
-  }
-  std::memset(u + (H + pad) * Wp * L, 0, pad * Wp * L * sizeof(T));
+  for (i64 w = 0; w < pad; w++) { store(row + w * L, zero); store(row + (W + pad + w) * L, zero); }
+  row += pad * L;
+  if (!scale) { for (i64 w = 0; w < W; w++) store(row + w * L, activate(load(x + w * C, part), act)); return; }
+  const V a = load(scale), b = load(shift);
+  for (i64 w = 0; w < W; w++) store(row + w * L, activate(load(x + w * C, part) * a + b, act));
 }
 
 template <int K, int D, int S, int N> static inline void pixels(const T* u, i64 Wp, const T* k, T* out, i64 step) {
@@ -189,14 +179,15 @@ template <int K, int D, int S> static void convolve(const T* u, i64 Wp, const T*
   }
 }
 
-// sums[ky, kx] += sum over pixels of g[h, w] * u[h * S + ky * D, w * S + kx * D], for NY rows of taps from u on
+// sums[ky, kx] += sum over pixels of g[h, w] * u[h * S + ky * D, w * S + kx * D], for NY rows of taps from u on; pixels of
+// g are `step` from each other, and its rows `line`
 template <int K, int D, int S, int NY>
-static void correlate_rows(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, double* sums) {
+static void correlate_rows(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, i64 line, T* sums) {
   const int N = 2;  // pixels at once: neighbouring taps share what they load
   V acc[NY * K];
-  UNROLL for (int t = 0; t < NY * K; t++) acc[t] = V{};
+  UNROLL for (int t = 0; t < NY * K; t++) acc[t] = load(sums + t * L);
   for (i64 h = 0; h < Ho; h++) {
-    const T *row = u + h * S * Wp * L, *grads = g + h * Wo * step;
+    const T *row = u + h * S * Wp * L, *grads = g + h * line;
     i64 w = 0;
     for (; w + N <= Wo; w += N) {
       V d[N];
@@ -212,13 +203,14 @@ static void correlate_rows(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 s
         acc[ky * K + kx] += d * load(p + (ky * D * Wp + kx * D) * L);
     }
   }
-  for (int t = 0; t < NY * K; t++) add(sums + t * L, acc[t]);
+  UNROLL for (int t = 0; t < NY * K; t++) store(sums + t * L, acc[t]);
 }
 
 template <int K, int D, int S>
-static void correlate(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, double* sums) {
+static void correlate(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, i64 line, T* sums) {
   const int NY = K <= 5 ? K : 1;  // as many sums as there are registers for
-  for (int ky = 0; ky < K; ky += NY) correlate_rows<K, D, S, NY>(u + ky * D * Wp * L, Wp, g, Ho, Wo, step, sums + ky * K * L);
+  for (int ky = 0; ky < K; ky += NY)
+    correlate_rows<K, D, S, NY>(u + ky * D * Wp * L, Wp, g, Ho, Wo, step, line, sums + ky * K * L);
 }
 
 // the compiled widths and dilations
@@ -261,7 +253,7 @@ static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y
 static inline i64 at_once(i64 left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
 
 // y (P, ldm) = x (P, I) M (I, ldm); ldm is a number of whole vectors
-static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead ahead) {
+static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& ahead) {
   for (i64 o = 0; o < ldm;) {
     const i64 n = at_once((ldm - o) / L);
     if (n == 3) columns<3>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
@@ -271,10 +263,10 @@ static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y
   }
 }
 
-template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead& given) {
+template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y, i64 ldy, T* out, Ahead& given) {
   Ahead ahead = given;
   V acc[R][N];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) acc[r][n] = V{};
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) acc[r][n] = load(out + r * ldy + n * L);
   for (i64 p = 0; p < P; p++) {
     ahead.ask();
     V v[N];
@@ -285,13 +277,11 @@ template <int R, int N> static void tile(i64 P, const T* x, i64 ldx, const T* y,
     }
   }
   given = ahead;
-  T flat[R * N * L];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) store(flat + (r * N + n) * L, acc[r][n]);
-  for (int r = 0; r < R; r++) for (i64 l = 0; l < N * L; l++) out[r * ldy + l] += flat[r * N * L + l];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) store(out + r * ldy + n * L, acc[r][n]);
 }
 
 template <int N>
-static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead& ahead) {
+static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, T* out, Ahead& ahead) {
   i64 i = 0;
   for (; i + ROWS <= I; i += ROWS) tile<ROWS, N>(P, x + i, ldx, y, ldy, out + i * ldy, ahead);
   for (; i + 4 <= I; i += 4) tile<4, N>(P, x + i, ldx, y, ldy, out + i * ldy, ahead);
@@ -299,7 +289,7 @@ static void tiles(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double
 }
 
 // out (I, ldy) += x (P, I)^T y (P, ldy)
-static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double* out, Ahead ahead) {
+static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, T* out, Ahead& ahead) {
   for (i64 o = 0; o < ldy;) {
     const i64 n = at_once((ldy - o) / L);
     if (n == 3) tiles<3>(P, I, x, ldx, y + o, ldy, out + o, ahead);
@@ -307,6 +297,11 @@ static void cross(i64 P, i64 I, const T* x, i64 ldx, const T* y, i64 ldy, double
     else tiles<1>(P, I, x, ldx, y + o, ldy, out + o, ahead);
     o += n * L;
   }
+}
+
+// Sums of a few hundred pixels go into those of all, in float64, and begin anew.
+static void collect(i64 n, T* some, double* all) {
+  for (i64 i = 0; i < n; i++) { all[i] += some[i]; some[i] = 0; }
 }
 
 // ---- means and squares, combined by the rule of Chan, Golub and LeVeque ----
@@ -345,19 +340,35 @@ static void keep(i64 P, i64 C, const T* from, i64 ld, T* z, Moments& moments) {
 // ---- a stage ----
 
 struct Size {
-  i64 B, H, W, I, O, S, K, D, pad, Wp, Hp, Ho, Wo, ldi, ldo, vectors, images;
+  i64 B, H, W, I, O, S, K, D, pad, Wp, Ho, Wo, ldi, ldo, vectors;
+  i64 images, rows;  // that are taken at once: several images, or of one so many rows of what comes out
   i64 halved = 0;  // the width of a map whose even and odd pixels are read side by side
   // of a full convolution of few channels: its input, whose patches of pixels are read as one pixel
   struct { i64 H, W, C, S, K; } patch = {0, 0, 0, 0, 0};
   Size(i64 B, i64 H, i64 W, i64 I, i64 O, i64 S, i64 K, i64 D) : B(B), H(H), W(W), I(I), O(O), S(S), K(K), D(D) {
     pad = K ? D * (K / 2) : 0;
-    Wp = W + 2 * pad; Hp = H + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
+    Wp = W + 2 * pad; Ho = (H - 1) / S + 1; Wo = (W - 1) / S + 1;
     ldi = rounded(I); ldo = rounded(O); vectors = ldi / L;
     // of small maps several at a time, so that sums run over enough pixels
-    images = std::max<i64>(1, std::min((K ? 256 : 128) / (Ho * Wo), 1300 / (Hp * Wp)));
+    images = std::max<i64>(1, std::min(PIECE / (Ho * Wo), 1300 / ((H + 2 * pad) * Wp)));
+    rows = images > 1 ? Ho : std::min(Ho, std::max<i64>(1, PIECE / Wo));
   }
-  i64 bordered() const { return Hp * Wp * L; }
+  i64 pixels() const { return images * rows * Wo; }
+  i64 plane() const { return (S * rows + 3 * pad) * Wp * L; }  // of L channels of an image with their border
+  i64 border() const { return 2 * pad * Wp * L; }  // what two pieces of an image share
 };
+
+// Rows q0 to q1 of what comes out, of `count` images from b on; of several images all rows.
+struct Piece {
+  i64 b, count, q0, q1;
+  i64 rows() const { return q1 - q0; }
+};
+
+// the pieces of images `first` to `last`, one after the other
+template <typename F> static void by_piece(const Size& z, i64 first, i64 last, F work) {
+  for (i64 b = first; b < last; b += z.images)
+    for (i64 q = 0; q < z.Ho; q += z.rows) work(Piece{b, std::min(z.images, last - b), q, std::min(z.Ho, q + z.rows)});
+}
 
 // weights (I, K, K) of whole vectors of channels, as they are and turned by half a turn
 static void taps(const Size& z, const T* weight, Numbers& straight, Numbers& turned) {
@@ -371,20 +382,33 @@ static void taps(const Size& z, const T* weight, Numbers& straight, Numbers& tur
   }
 }
 
-// d (P, ldi) = what enters the pointwise convolution, of `count` images from `b` on; u keeps what entered the depthwise one
-static void enter(const Size& z, i64 b, i64 count, const T* x, const T* scale, const T* shift, i64 act,
+// d (P, ldi) = what enters the pointwise convolution, of a piece; u keeps what entered the depthwise one, and from the piece
+// before what both need. Row j of u is row S q0 - pad + j of the image.
+static void enter(const Size& z, const Piece& a, const T* x, const T* scale, const T* shift, i64 act,
     const T* straight, T* u, T* d) {
-  const i64 kk = z.K * z.K, P = z.Ho * z.Wo;
-  for (i64 k = 0; k < count; k++) for (i64 v = 0; v < z.vectors; v++) {
-    T* uv = u + (k * z.vectors + v) * z.bordered();
-    const i64 c = v * L;
-    fill(uv, x + (b + k) * z.H * z.W * z.I + c, z.H, z.W, z.I, std::min(L, z.I - c), z.pad,
-         scale ? scale + c : 0, scale ? shift + c : 0, act);
-    if (d) { BY_STRIDE(z.S, z.K, z.D, (convolve<K, D, S>(uv, z.Wp, straight + v * kk * L, d + k * P * z.ldi + c, z.Ho, z.Wo, z.ldi))) }
+  const i64 kk = z.K * z.K, line = z.Wp * L, end = z.S * a.rows() + 2 * z.pad;
+  for (i64 k = 0; k < a.count; k++) {
+    T* uk = u + k * z.vectors * z.plane();
+    if (a.q0) for (i64 v = 0; v < z.vectors; v++)
+      std::memmove(uk + v * z.plane(), uk + v * z.plane() + z.S * z.rows * line, z.border() * sizeof(T));
+    for (i64 j = a.q0 ? 2 * z.pad : 0; j < end; j++) {
+      const i64 h = z.S * a.q0 - z.pad + j;
+      const T* from = x + ((a.b + k) * z.H + h) * z.W * z.I;
+      for (i64 v = 0; v < z.vectors; v++) {
+        T* row = uk + v * z.plane() + j * line;
+        const i64 c = v * L;
+        if (h < 0 || h >= z.H) std::memset(row, 0, line * sizeof(T));
+        else fill(row, from + c, z.W, z.I, z.I - c, z.pad, scale ? scale + c : 0, scale ? shift + c : 0, act);
+      }
+    }
+    T* dk = d + k * z.Ho * z.Wo * z.ldi;
+    if (d) for (i64 v = 0; v < z.vectors; v++) {
+      BY_STRIDE(z.S, z.K, z.D, (convolve<K, D, S>(uk + v * z.plane(), z.Wp, straight + v * kk * L, dk + v * L, a.rows(), z.Wo, z.ldi)))
+    }
   }
 }
 
-// the same without a depthwise convolution, of `count` pixels
+// what enters without a depthwise convolution, of `count` pixels
 static void enter_pixels(i64 count, i64 C, i64 ld, const T* x, const T* scale, const T* shift, i64 act, T* d) {
   for (i64 p = 0; p < count; p++) for (i64 c = 0; c < C; c += L) {
     V v = load(x + p * C + c, Part(C - c));
@@ -458,28 +482,29 @@ static void forward(const Size& z, const T* x, const T* norm_x, i64 act, const T
   std::vector<Moments> moments(threads, Moments(z.O));
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
-    const i64 last = z.B * (thread + 1) / threads, per = z.Ho * z.Wo;
-    Scratch u(0, z.K ? z.images * z.vectors * z.bordered() : 0), d(1, (z.K ? z.images * per : BLOCK) * z.ldi), y(2, BLOCK * z.ldo);
-    for (i64 b = z.B * thread / threads; b < last; b += z.images) {
-      const i64 count = std::min(z.images, last - b), P = count * per;
-      if (z.K) enter(z, b, count, x, a, s, act, straight.data(), u.p, d.p);
+    const i64 last = z.B * (thread + 1) / threads;
+    Scratch u(0, z.K ? z.images * z.vectors * z.plane() : 0), d(1, (z.K ? z.pixels() : BLOCK) * z.ldi), y(2, BLOCK * z.ldo);
+    by_piece(z, z.B * thread / threads, last, [&](const Piece& piece) {
+      const i64 P = piece.count * piece.rows() * z.Wo, at = (piece.b * z.Ho + piece.q0) * z.Wo;
+      if (z.K) enter(z, piece, x, a, s, act, straight.data(), u.p, d.p);
       for (i64 p = 0; p < P; p += BLOCK) {
         const i64 n = std::min(BLOCK, P - p);
-        const T* from = d.p + p * z.ldi;
-        if (z.halved) { enter_halves(z, b + p, n, x, act, d.p); from = d.p; }
-        else if (z.patch.K) { enter_patches(z, b + p, n, x, d.p); from = d.p; }
-        else if (!z.K) { enter_pixels(n, z.I, z.ldi, x + (b * per + p) * z.I, a, s, act, d.p); from = d.p; }
+        const T* from = z.K ? d.p + p * z.ldi : d.p;
+        if (z.halved) enter_halves(z, at + p, n, x, act, d.p);
+        else if (z.patch.K) enter_patches(z, at + p, n, x, d.p);
+        else if (!z.K) enter_pixels(n, z.I, z.ldi, x + (at + p) * z.I, a, s, act, d.p);
         if (pointwise) {
-          Ahead ahead;  // where the outcome goes, and what comes next
-          ahead.add(out + (b * per + p) * z.O, n * z.O);
-          if (!z.K) { if (!z.halved && !z.patch.K) ahead.add(x + (b * per + p + n) * z.I, n * z.I); }
-          else if (b + z.images < last) ahead.add(x + ((b + z.images) * z.H * z.W + p * z.S * z.S) * z.I, n * z.S * z.S * z.I);
+          Lines lines;  // where the outcome goes, and what comes next
+          const i64 area = z.S * z.S, next = at + p + (z.K ? P : n);
+          lines.add(out + (at + p) * z.O, 1, n * z.O, 0);
+          if (!z.halved && !z.patch.K) lines.add(x + next * area * z.I, 1, n * area * z.I, 0);
+          Ahead ahead(lines);
           product(n, z.I, from, z.ldi, M.data(), z.ldo, y.p, z.ldo, ahead);
           from = y.p;
         }
-        keep(n, z.O, from, z.ldo, out + (b * per + p) * z.O, moments[thread]);
+        keep(n, z.O, from, z.ldo, out + (at + p) * z.O, moments[thread]);
       }
-    }
+    });
   }
   for (int t = 1; t < threads; t++) if (moments[t].count > 0) {
     moments[0].add(moments[t].count, moments[t].mean.data(), moments[t].squares.data(), 0, z.O);
@@ -510,8 +535,16 @@ static Norm norm_of(i64 C, const T* n, const double* sums = 0, double pixels = 1
   return found;
 }
 
-static void spread(i64 Ho, i64 Wo, i64 S, i64 Wp, const T* g, i64 ld, T* to) {
-  for (i64 h = 0; h < Ho; h++) for (i64 w = 0; w < Wo; w++) store(to + (h * Wp + w) * S * L, load(g + (h * Wo + w) * ld));
+// Pixels first to first + n of a piece, from pixels of ld numbers into their places between borders (and S - 1 zeros).
+static void spread(const Size& z, i64 first, i64 n, const T* g, i64 ld, i64 rows, T* t) {
+  i64 w = first % z.Wo, row = first / z.Wo, h = row % rows, k = row / rows;
+  for (i64 p = 0; p < n; p++) {
+    T* to = t + k * z.vectors * z.plane() + ((2 * z.pad + h * z.S) * z.Wp + z.pad + w * z.S) * L;
+    for (i64 v = 0; v < z.vectors; v++) store(to + v * z.plane(), load(g + p * ld + v * L));
+    if (++w < z.Wo) continue;
+    w = 0;
+    if (++h == rows) { h = 0; k++; }
+  }
 }
 
 // Where a piece of pixels ends that begins at `first`: at `last`, or before it with its image where images have factors.
@@ -590,6 +623,38 @@ static void leave(i64 P, i64 C, i64 n, i64 c, const T* x, const Norm* norm, i64 
   }
 }
 
+// ---- the transposed depthwise convolution of a piece: the turned kernel over t, the gradient of what left the convolution,
+// with a border (and S - 1 zeros between its pixels); row j of t is row S q0 - 2 pad + j of the image ----
+
+// Rows that are convolved at once: sums run over SHORT pixels.
+static i64 together(const Size& z) { return std::max<i64>(1, SHORT / z.W); }
+
+// What the piece before has left for this one, and zeros below the image.
+static void begin(const Size& z, const Piece& a, T* t) {
+  const i64 line = z.Wp * L, end = 2 * z.pad + z.S * a.rows();
+  for (i64 plane = 0; plane < a.count * z.vectors; plane++) {
+    T* p = t + plane * z.plane();
+    if (a.q0) std::memmove(p, p + z.S * z.rows * line, z.border() * sizeof(T));
+    else std::memset(p, 0, z.border() * sizeof(T));
+    if (a.q1 == z.Ho) std::memset(p + end * line, 0, z.pad * line * sizeof(T));
+  }
+}
+
+// The rows of gx that no later piece adds to.
+static void leave_piece(const Size& z, const Piece& a, const T* t, const T* turned, T* back, const T* x, const Norm* norm, i64 act,
+    const Others& others, T* gx, double* s1, double* s2) {
+  const i64 kk = z.K * z.K, end = a.q1 == z.Ho ? z.H : z.S * a.q1 - z.pad, most = together(z);
+  for (i64 k = 0; k < a.count; k++) for (i64 r = std::max<i64>(0, a.q0 ? z.S * a.q0 - z.pad : 0); r < end; r += most) {
+    const i64 rows = std::min(most, end - r), at = ((a.b + k) * z.H + r) * z.W;
+    for (i64 v = 0; v < z.vectors; v++) {
+      const T* from = t + (k * z.vectors + v) * z.plane() + (r - z.S * a.q0 + z.pad) * z.Wp * L;
+      const i64 c = v * L, first = at * z.I + c;
+      BY_KERNEL(z.K, z.D, (convolve<K, D, 1>(from, z.Wp, turned + v * kk * L, back, rows, z.W, L)))
+      leave(rows * z.W, z.I, z.I - c, c, x + first, norm, act, back, L, others, at, gx + first, s1, s2);
+    }
+  }
+}
+
 static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const T* depthwise, const T* pointwise,
     const T* out, const T* norm_z, const double* sums_z, i64 act_z, const T* factor, i64 per_image, const T* grad, i64 ldg,
     const Others& others, T* gx, T* gdepthwise, T* gpointwise, double* sums_x, int threads) {
@@ -611,66 +676,54 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
   for (i64 thread = 0; thread < threads; thread++) {
     double *ts = tap_sums.data() + thread * num_taps, *ps = products.data() + thread * num_products;
     double *s1 = sums.data() + thread * num_sums, *s2 = s1 + z.ldi;
-    const i64 most = z.images * per;
-    Scratch u(0, z.K ? z.images * z.vectors * z.bordered() : 0), d(1, most * z.ldi), g(2, most * z.ldo);
-    Scratch bordered(3, z.K ? z.bordered() : 0), back(4, z.K ? z.H * z.W * L : 0);
-    const i64 last = z.B * (thread + 1) / threads;
-    for (i64 b = z.B * thread / threads; b < last; b += z.images) {
-      const i64 count = std::min(z.images, last - b), P = count * per;
-      // the gradient through the BatchNorm
-      cross_norm(P, z.O, z.ldo, b * per, out, nz, act_z, factor, per_image, grad, ldg, g.p);
-      const bool recompute = pointwise && gpointwise;
-      if (z.K && (recompute || inner)) enter(z, b, count, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
-      else if (z.halved && recompute) enter_halves(z, b, P, x, act, d.p);
-      else if (z.patch.K && recompute) enter_patches(z, b, P, x, d.p);
-      else if (!z.K && recompute) enter_pixels(P, z.I, z.ldi, x + b * per * z.I, a, s, act, d.p);
-      const bool more = b + z.images < last && !z.halved;
-      const i64 next = (b + z.images) * per;
-      if (recompute) for (i64 p = 0; p < P; p += 128) {
-        const i64 n = std::min<i64>(128, P - p);
-        Ahead ahead;
-        if (more) { ahead.add(out + (next + p) * z.O, n * z.O); ahead.add(grad + (next + p) * ldg, n * ldg); }
-        cross(n, z.I, d.p + p * z.ldi, z.ldi, g.p + p * z.ldo, z.ldo, ps, ahead);
-      }
-      if (!inner) continue;
-      const T* gd = g.p;
-      if (pointwise) {
-        const i64 area = z.S * z.S;
-        for (i64 p = 0; p < P; p += BLOCK) {
-          const i64 n = std::min(BLOCK, P - p);
-          Ahead ahead;
-          if (gx && !z.halved) ahead.add(gx + (b * per + p) * area * z.I, n * area * z.I);
-          if (more) ahead.add(x + (next + p) * area * z.I, n * area * z.I);
-          product(n, z.O, g.p + p * z.ldo, z.ldo, M.data(), z.ldi, d.p + p * z.ldi, z.ldi, ahead);
+    const i64 block = std::min(BLOCK, z.pixels()), bordered = z.K ? z.images * z.vectors * z.plane() : 0;
+    const bool recompute = pointwise && gpointwise;
+    Scratch u(0, bordered), d(1, (z.K ? z.pixels() : block) * z.ldi), g(2, block * z.ldo), t(3, bordered), y(4, block * z.ldi);
+    Scratch back(5, z.K ? together(z) * z.W * L : 0), some_taps(6, num_taps), some_products(7, num_products);
+    std::memset((void*)t.p, 0, bordered * sizeof(T));
+    std::memset((void*)some_taps.p, 0, num_taps * sizeof(T));
+    std::memset((void*)some_products.p, 0, num_products * sizeof(T));
+    by_piece(z, z.B * thread / threads, z.B * (thread + 1) / threads, [&](const Piece& piece) {
+      const i64 P = piece.count * piece.rows() * z.Wo, at = (piece.b * z.Ho + piece.q0) * z.Wo, area = z.S * z.S;
+      if (z.K && (recompute || inner)) enter(z, piece, x, a, s, act, straight.data(), u.p, recompute ? d.p : 0);
+      if (inner && z.K) begin(z, piece, t.p);
+      for (i64 p = 0; p < P; p += BLOCK) {
+        const i64 n = std::min(BLOCK, P - p), here = at + p, next = here + n, after = z.K ? here + P : next;
+        Lines lines;
+        if (gx && !z.halved) lines.add(gx + here * area * z.I, 1, n * area * z.I, 0);
+        if (gx && others.base) lines.add(others.base + here * area * others.ld, n * area, z.I, others.ld);
+        lines.add(out + next * z.O, 1, n * z.O, 0);
+        lines.add(grad + next * ldg, n, z.O, ldg);
+        if (!z.halved && !z.patch.K) lines.add(x + after * area * z.I, 1, n * area * z.I, 0);
+        Ahead ahead(lines);
+        cross_norm(n, z.O, z.ldo, here, out, nz, act_z, factor, per_image, grad, ldg, g.p);  // the gradient before the BatchNorm
+        if (recompute) {
+          if (z.halved) enter_halves(z, here, n, x, act, d.p);
+          else if (z.patch.K) enter_patches(z, here, n, x, d.p);
+          else if (!z.K) enter_pixels(n, z.I, z.ldi, x + here * z.I, a, s, act, d.p);
+          cross(n, z.I, z.K ? d.p + p * z.ldi : d.p, z.ldi, g.p, z.ldo, some_products.p, ahead);
         }
-        gd = d.p;
+        if (!inner) continue;
+        const T* gd = g.p;
+        if (pointwise) { product(n, z.O, g.p, z.ldo, M.data(), z.ldi, y.p, z.ldi, ahead); gd = y.p; }
+        if (z.K) spread(z, p, n, gd, z.ldi, piece.rows(), t.p);
+        else if (z.halved) leave_halves(z, here, n, x, act, gd, gx);
+        else if (gx && !norm_x) leave_pixels(n, z.I, x + here * z.I, act, gd, z.ldi, others, here, gx + here * z.I);
+        else if (gx) for (i64 c = 0; c < z.I; c += L)
+          leave(n, z.I, z.I - c, c, x + here * z.I + c, &nx, act, gd + c, z.ldi, others, here, gx + here * z.I + c, s1, s2);
       }
-      if (z.halved) { leave_halves(z, b, P, x, act, gd, gx); continue; }
-      if (!z.K && !norm_x) {
-        if (gx) leave_pixels(P, z.I, x + b * per * z.I, act, gd, z.ldi, others, b * per, gx + b * per * z.I);
-        continue;
-      }
-      const i64 together = z.K ? 1 : count, pixels = together * z.H * z.W;
-      for (i64 k = 0; k < count; k += together) for (i64 v = 0; v < z.vectors; v++) {
-        const i64 c = v * L, n = std::min(L, z.I - c);
-        const T *gv = gd + k * per * z.ldi + c, *inside = gv;
-        i64 step = z.ldi;
-        if (z.K) {
-          const T* uv = u.p + (k * z.vectors + v) * z.bordered();
-          if (gdepthwise) { BY_STRIDE(z.S, z.K, z.D, (correlate<K, D, S>(uv, z.Wp, gv, z.Ho, z.Wo, z.ldi, ts + v * kk * L))) }
-          if (!gx) continue;
-          // the transposed convolution: the turned kernel over g with a border (and S - 1 zeros between its pixels)
-          std::memset(bordered.p, 0, z.bordered() * sizeof(T));
-          spread(z.Ho, z.Wo, z.S, z.Wp, gv, z.ldi, bordered.p + z.pad * (z.Wp + 1) * L);
-          BY_KERNEL(z.K, z.D, (convolve<K, D, 1>(bordered.p, z.Wp, turned.data() + v * kk * L, back.p, z.H, z.W, L)))
-          inside = back.p;
-          step = L;
+      if (num_products) collect(num_products, some_products.p, ps);
+      if (!z.K || !inner) return;
+      if (gdepthwise) {
+        const i64 top = (2 * z.pad * z.Wp + z.pad) * L;
+        for (i64 k = 0; k < piece.count; k++) for (i64 v = 0; v < z.vectors; v++) {
+          const i64 place = (k * z.vectors + v) * z.plane();
+          BY_STRIDE(z.S, z.K, z.D, (correlate<K, D, S>(u.p + place, z.Wp, t.p + place + top, piece.rows(), z.Wo, S * L, S * z.Wp * L, some_taps.p + v * kk * L)))
         }
-        if (!gx) continue;
-        const i64 at = (b + k) * z.H * z.W, first = at * z.I + c;
-        leave(pixels, z.I, n, c, x + first, norm_x ? &nx : 0, act, inside, step, others, at, gx + first, s1, s2);
+        if (piece.q1 == z.Ho) collect(num_taps, some_taps.p, ts);
       }
-    }
+      if (gx) leave_piece(z, piece, t.p, turned.data(), back.p, x, norm_x ? &nx : 0, act, others, gx, s1, s2);
+    });
   }
   for (int t = 1; t < threads; t++) {
     for (i64 i = 0; i < num_taps; i++) tap_sums[i] += tap_sums[t * num_taps + i];
