@@ -234,9 +234,17 @@ def sources(dtype: torch.dtype) -> None:
 # ---- accelerated blocks --------------------------------------------------------------------------
 
 
-def stages(dtype: torch.dtype, channels: tuple[int, ...] = (1, 3, 16, 17, 36)) -> None:
+SMALL = (*SIZES[1:], (3, 4, 4), (9, 2, 2))
+# More pixels than are taken at once: pieces of rows that need rows of others
+LARGE = ((2, 35, 17), (1, 6, 131), (1, 22, 70))
+
+
+def stages(
+    dtype: torch.dtype,
+    channels: tuple[int, ...] = (1, 3, 16, 17, 36),
+    sizes: tuple[tuple[int, int, int], ...] = SMALL,
+) -> None:
     """Two stages after each other, with every kind of convolution, width, stride and activation."""
-    sizes = (*SIZES[1:], (3, 4, 4), (9, 2, 2))
     kinds = [(0, 1, 1), (0, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 2), (5, 2, 1), (7, 1, 1), (7, 2, 2)]
     for (B, H, W), C, (K, S, D) in cases(sizes, channels, kinds):
         halves = K == 0 and S == 2
@@ -432,6 +440,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for part in (stages, stems, joined):
         part(torch.float32)
+    stages(torch.float32, (5, 17), LARGE)
     torch.set_num_threads(2)
     stages(torch.float32, channels=(17,))
     joined(torch.float32)

@@ -151,14 +151,36 @@ def test_float64_has_the_numbers_of_the_plain_block(kind, channels, B, H, W, str
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("kind", ["separable 3", "dilated 5", "reduction", "mb3_k5", "own"])
-def test_float32_rounds_no_more_than_the_plain_block(kind):
+@pytest.mark.parametrize("kind", ["separable 3", "separable 7", "dilated 5", "mb2_k7"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maps_of_several_pieces(kind, stride):
+    """Maps of so many pixels that the kernels take some rows at a time; the last ones are fewer."""
+    torch.manual_seed(0)
+    for size in ((2, 5, 35, 17), (1, 5, 3, 300), (1, 5, 75, 6)):
+        net = moved(blocks(5, stride)[kind]).double()
+        check_same(net, torch.randn(size, dtype=torch.float64))
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [
+        ("separable 3", 12),
+        ("separable 3", 40),
+        ("dilated 5", 12),
+        ("reduction", 12),
+        ("mb3_k5", 12),
+        ("own", 12),
+    ],
+)
+def test_float32_rounds_no_more_than_the_plain_block(kind, side):
     """Errors against float64, over several draws: at most 1.5 times those of torch."""
     errors = {"plain": 0.0, "fast": 0.0}
     for seed in range(4):
         torch.manual_seed(seed)
         net = moved(blocks(24, 1)[kind])
-        x = torch.randn(8, 24, 12, 12)
+        x = torch.randn(8, 24, side, side)
         wide = copy.deepcopy(net).double()
         exact = results(wide, wide, x.double())
         plain, fast = both(net, x)
