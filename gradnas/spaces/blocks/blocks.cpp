@@ -767,83 +767,85 @@ static inline V largest(const T* x, const Window& a, i64 W, i64 C, Part part) {
 
 // ---- what leaves the last BatchNorms, and how its gradient comes back ----
 
-template <int N> static void combined(i64 P, i64 C, i64 per_image, const T* const* z, const i64* ld, const T* const* norms,
-    const i64* acts, const T* const* factors, T* y, i64 ldy, int threads) {
-  Numbers scales[N], shifts[N];
+// Of N terms over P pixels, piece by piece, each of one image where images have factors: work(thread, first, last, share).
+template <int N, typename F>
+static void share_out(i64 P, i64 most, i64 per_image, const T* const* factors, int threads, F work) {
   const T* any = 0;  // a factor, if there is one
-  for (int k = 0; k < N; k++) {
-    if (norms[k]) { scales[k] = padded(norms[k], C); shifts[k] = padded(norms[k] + C, C); }
-    else { scales[k].assign(rounded(C), T(1)); shifts[k].assign(rounded(C), T(0)); }
-    if (factors[k]) any = factors[k];
-  }
+  for (int k = 0; k < N; k++) if (factors[k]) any = factors[k];
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
     const i64 end = P * (thread + 1) / threads;
     for (i64 first = P * thread / threads, last; first < end; first = last) {
-      last = at_most(first, std::min(end, first + BLOCK), any, per_image);
+      last = at_most(first, std::min(end, first + most), any, per_image);
       T share[N];
       for (int k = 0; k < N; k++) share[k] = factors[k] ? factors[k][first / per_image] : T(1);
-      for (i64 c = 0; c < C; c += L) {
-        const Part part(C - c);
-        V a[N], b[N];
-        const T* from[N];  // and more that no store can change
-        i64 step[N], act[N];
-        UNROLL for (int k = 0; k < N; k++) {
-          a[k] = load(&scales[k][c]); b[k] = load(&shifts[k][c]);
-          from[k] = z[k] + c; step[k] = ld[k]; act[k] = acts[k];
-        }
-        for (i64 p = first; p < last; p++) {
-          V sum = {};
-          UNROLL for (int k = 0; k < N; k++) {
-            const V v = activate(load(from[k] + p * step[k], part) * a[k] + b[k], act[k]) * share[k];
-            sum = k ? sum + v : v;
-          }
-          store(y + p * ldy + c, sum, part);
-        }
-      }
+      work(thread, first, last, share);
     }
   }
+}
+
+template <int N> static void combined(i64 P, i64 C, i64 per_image, const T* const* z, const i64* ld, const T* const* norms,
+    const i64* acts, const T* const* factors, T* y, i64 ldy, int threads) {
+  Numbers scales[N], shifts[N];
+  for (int k = 0; k < N; k++) {
+    if (norms[k]) { scales[k] = padded(norms[k], C); shifts[k] = padded(norms[k] + C, C); }
+    else { scales[k].assign(rounded(C), T(1)); shifts[k].assign(rounded(C), T(0)); }
+  }
+  share_out<N>(P, BLOCK, per_image, factors, threads, [&](i64, i64 first, i64 last, const T* share) {
+    for (i64 c = 0; c < C; c += L) {
+      const Part part(C - c);
+      V a[N], b[N];
+      const T* from[N];  // and more that no store can change
+      i64 step[N], act[N];
+      T factor[N];
+      UNROLL for (int k = 0; k < N; k++) {
+        a[k] = load(&scales[k][c]); b[k] = load(&shifts[k][c]);
+        from[k] = z[k] + c; step[k] = ld[k]; act[k] = acts[k]; factor[k] = share[k];
+      }
+      for (i64 p = first; p < last; p++) {
+        V sum = {};
+        UNROLL for (int k = 0; k < N; k++) {
+          __builtin_prefetch(from[k] + (p + BLOCK) * step[k]);
+          const V v = activate(load(from[k] + p * step[k], part) * a[k] + b[k], act[k]) * factor[k];
+          sum = k ? sum + v : v;
+        }
+        __builtin_prefetch(y + (p + BLOCK) * ldy + c, 1);
+        store(y + p * ldy + c, sum, part);
+      }
+    }
+  });
 }
 
 template <int N> static void summed(i64 P, i64 C, i64 per_image, const T* const* z, const T* const* norms, const i64* acts,
     const T* const* factors, const T* grad, i64 ldg, double* sums, int threads) {
   Norm n[N];
-  const T* any = 0;
-  for (int k = 0; k < N; k++) {
-    n[k] = norm_of(C, norms[k]);
-    if (factors[k]) any = factors[k];
-  }
+  for (int k = 0; k < N; k++) n[k] = norm_of(C, norms[k]);
   const i64 ld = rounded(C);
   std::vector<double> parts(threads * N * 2 * ld, 0.0);
-  #pragma omp parallel for num_threads(threads) schedule(static)
-  for (i64 thread = 0; thread < threads; thread++) {
+  share_out<N>(P, SHORT, per_image, factors, threads, [&](i64 thread, i64 first, i64 last, const T* share) {
     double* own = &parts[thread * N * 2 * ld];
-    const i64 end = P * (thread + 1) / threads;
-    for (i64 first = P * thread / threads, last; first < end; first = last) {
-      last = at_most(first, std::min(end, first + SHORT), any, per_image);
-      T share[N];
-      for (int k = 0; k < N; k++) share[k] = factors[k] ? factors[k][first / per_image] : T(1);
-      for (i64 c = 0; c < C; c += L) {
-        const Part part(C - c);
-        V sum[N], normal[N], scale[N], shift[N], mean[N], inverse[N];
-        UNROLL for (int k = 0; k < N; k++) {
-          sum[k] = normal[k] = V{};
-          scale[k] = load(&n[k].scale[c]); shift[k] = load(&n[k].shift[c]);
-          mean[k] = load(&n[k].mean[c]); inverse[k] = load(&n[k].inverse[c]);
-        }
-        for (i64 p = first; p < last; p++) {
-          const V g = load(grad + p * ldg + c, part);
-          UNROLL for (int k = 0; k < N; k++) {
-            const V v = load(z[k] + p * C + c, part);
-            const V e = (acts[k] ? gate(v * scale[k] + shift[k], g, acts[k]) : g) * share[k];
-            sum[k] += e;
-            normal[k] += e * ((v - mean[k]) * inverse[k]);
-          }
-        }
-        UNROLL for (int k = 0; k < N; k++) { add(own + 2 * k * ld + c, sum[k]); add(own + (2 * k + 1) * ld + c, normal[k]); }
+    for (i64 c = 0; c < C; c += L) {
+      const Part part(C - c);
+      V sum[N], normal[N], scale[N], shift[N], mean[N], inverse[N];
+      UNROLL for (int k = 0; k < N; k++) {
+        sum[k] = normal[k] = V{};
+        scale[k] = load(&n[k].scale[c]); shift[k] = load(&n[k].shift[c]);
+        mean[k] = load(&n[k].mean[c]); inverse[k] = load(&n[k].inverse[c]);
       }
+      for (i64 p = first; p < last; p++) {
+        __builtin_prefetch(grad + (p + BLOCK) * ldg + c);
+        const V g = load(grad + p * ldg + c, part);
+        UNROLL for (int k = 0; k < N; k++) {
+          __builtin_prefetch(z[k] + (p + BLOCK) * C + c);
+          const V v = load(z[k] + p * C + c, part);
+          const V e = (acts[k] ? gate(v * scale[k] + shift[k], g, acts[k]) : g) * share[k];
+          sum[k] += e;
+          normal[k] += e * ((v - mean[k]) * inverse[k]);
+        }
+      }
+      UNROLL for (int k = 0; k < N; k++) { add(own + 2 * k * ld + c, sum[k]); add(own + (2 * k + 1) * ld + c, normal[k]); }
     }
-  }
+  });
   for (i64 i = 0; i < 2 * N; i++) for (i64 c = 0; c < C; c++) {
     double sum = 0;
     for (i64 t = 0; t < threads; t++) sum += parts[(t * 2 * N + i) * ld + c];
