@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradnas.modules.synchronised import norms_are_synchronised
@@ -23,6 +24,7 @@ from gradnas.spaces.blocks.recognise import (
     Replaced,
     Run,
     cell_of,
+    covers,
     is_known_sequence,
     pool_stride,
     reduction_of,
@@ -35,7 +37,7 @@ from gradnas.spaces.cells.conv_network import ConvCellNetwork, drop_path, kept_p
 from gradnas.spaces.cells.running import Update, Updates, update_running_statistics
 from gradnas.spaces.chains.mbconv_network import MBConv, Residual
 from gradnas.spaces.hooks import has_hooks
-from gradnas.spaces.native import is_transformed
+from gradnas.spaces.native import has_memory, is_transformed
 from gradnas.spaces.operations import FactorizedReduce
 
 # (id and version of a state of a cell, stride) -> the state, and its pool
@@ -178,7 +180,7 @@ def _in_sequence(sequence: nn.Module, input: Any) -> Any:
     x = input
     at = 0
     for run in runs_of(layers):
-        x = _called(layers[at : run.first], x)
+        x = _between(layers[at : run.first], x)
         y = _computed(run, run.weights, x)
         if y is None:
             x = _called(layers[run.first : run.last], x)
@@ -187,7 +189,31 @@ def _in_sequence(sequence: nn.Module, input: Any) -> Any:
             is_last = any(lies_channels_last(t) for t in (x, *run.weights))
             x = y if is_last else y.contiguous()
         at = run.last
-    return _called(layers[at:], x)
+    return _between(layers[at:], x)
+
+
+def _between(layers: Sequence[nn.Module], x: Any) -> Any:
+    """Layers that are in no run. A convolution of a whole map is a product of matrices.
+
+    torch computes it as one of many pixels, which takes four times as long.
+    """
+    for layer in layers:
+        y = _of_whole_map(layer, x) if type(x) is Tensor else None
+        x = layer(x) if y is None else y
+    return x
+
+
+def _of_whole_map(layer: nn.Module, x_BCHW: Tensor) -> Tensor | None:
+    """What a convolution gives whose kernel is as large as the map; None for any other layer."""
+    if not covers(layer, tuple(x_BCHW.shape)):
+        return None
+    weight = layer._parameters["weight"]
+    assert weight is not None
+    if not has_memory(x_BCHW, weight) or x_BCHW.dtype != weight.dtype:
+        return None
+    # Channels last, as maps are here and weights mostly: a copy of neither is made then.
+    rows = x_BCHW.permute(0, 2, 3, 1).flatten(1)
+    return F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1))[:, :, None, None]
 
 
 def _in_reduction(module: FactorizedReduce, x: Any) -> Any:

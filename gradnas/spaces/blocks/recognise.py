@@ -361,6 +361,20 @@ def _full(layers: Sequence[nn.Module], at: int) -> nn.Conv2d | None:
     return layer if has_kernel and settings == wanted else None
 
 
+def covers(layer: nn.Module, size: tuple[int, ...]) -> bool:
+    """Whether a layer is a convolution without bias whose kernel is as large as a map is.
+
+    Args:
+        size: `(B, C, H, W)` of the map.
+    """
+    if type(layer) is not nn.Conv2d or len(size) != 4:
+        return False
+    _, padding, dilation, groups, _, inputs, outputs = _CONVOLUTION(layer.__dict__)
+    if (padding, dilation, groups) != ((0, 0), (1, 1), 1) or size[1] != inputs:
+        return False
+    return _has_weight_alone(layer, (outputs, *size[1:]))
+
+
 _KEPT = ("running_mean", "running_var", "num_batches_tracked")
 
 
