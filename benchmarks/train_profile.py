@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from train_step import configuration, images, trainer
+from train_step import common_options, configuration, images, trainer
 
 from gradnas.memory import freed_memory_kept
 from gradnas.spaces.blocks.kernels import Kernels
@@ -81,15 +81,7 @@ def work_of(name: str, arguments: tuple[Any, ...]) -> tuple[str, float, float]:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--genotype", default="DARTS_V2")
-    parser.add_argument("--chain", help="a published chain, in place of cells")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--channels", type=int, default=36)
-    parser.add_argument("--cells", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = common_options(__doc__, batch=32, cells=8)
     parser.add_argument("--rest", type=int, default=12, help="how many of torch's operations")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -81,6 +81,20 @@ def trainer(
     return training, step
 
 
+def common_options(description: str | None, batch: int, cells: int) -> argparse.ArgumentParser:
+    """What a benchmark of training steps is asked: network, sizes, threads; with its defaults."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--genotype", default="DARTS_V2")
+    parser.add_argument("--chain", help="a published chain, in place of cells")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--channels", type=int, default=36)
+    parser.add_argument("--cells", type=int, default=cells)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
 def configuration(options: argparse.Namespace) -> TrainConfig:
     """The training of a cell, or of a chain, on images of 32 pixels."""
     if options.chain is not None:
@@ -91,19 +105,11 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--genotype", default="DARTS_V2")
-    parser.add_argument("--chain", help="a published chain, in place of cells")
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--channels", type=int, default=36)
-    parser.add_argument("--cells", type=int, default=20)
+    parser = common_options(__doc__, batch=96, cells=20)
     parser.add_argument("--repeats", type=int, default=3, help="measured steps of each variant")
     parser.add_argument(
         "--warmup", type=int, default=1, help="steps before that; the first one compiles"
     )
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:3])
     parser.add_argument("--return-memory", action="store_true")

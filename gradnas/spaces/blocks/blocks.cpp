@@ -224,14 +224,14 @@ static void correlate(const T* u, i64 Wp, const T* g, i64 Ho, i64 Wo, i64 step, 
 // ---- products ----
 
 template <int NO, int NP>
-static inline void rows(i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& given) {
+static inline void rows(i64 I, const T* x, i64 ldx, const T* M, T* y, i64 ldy, Ahead& given) {
   Ahead ahead = given;  // in registers
   V acc[NP][NO];
   UNROLL for (int j = 0; j < NP; j++) UNROLL for (int o = 0; o < NO; o++) acc[j][o] = V{};
   for (i64 i = 0; i < I; i++) {
     ahead.ask();
     V r[NO];
-    UNROLL for (int o = 0; o < NO; o++) r[o] = load(M + i * ldm + o * L);
+    UNROLL for (int o = 0; o < NO; o++) r[o] = load(M + (i * NO + o) * L);
     UNROLL for (int j = 0; j < NP; j++) {
       const T s = x[j * ldx + i];
       UNROLL for (int o = 0; o < NO; o++) acc[j][o] += s * r[o];
@@ -242,23 +242,36 @@ static inline void rows(i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i
 }
 
 template <int NO>
-static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& ahead) {
+static void columns(i64 P, i64 I, const T* x, i64 ldx, const T* M, T* y, i64 ldy, Ahead& ahead) {
   i64 p = 0;
-  for (; p + ROWS <= P; p += ROWS) rows<NO, ROWS>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
-  for (; p + 2 <= P; p += 2) rows<NO, 2>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
-  for (; p < P; p++) rows<NO, 1>(I, x + p * ldx, ldx, M, ldm, y + p * ldy, ldy, ahead);
+  for (; p + ROWS <= P; p += ROWS) rows<NO, ROWS>(I, x + p * ldx, ldx, M, y + p * ldy, ldy, ahead);
+  for (; p + 2 <= P; p += 2) rows<NO, 2>(I, x + p * ldx, ldx, M, y + p * ldy, ldy, ahead);
+  for (; p < P; p++) rows<NO, 1>(I, x + p * ldx, ldx, M, y + p * ldy, ldy, ahead);
 }
 
 // How many of `left` vectors are taken at once: three, but not three and one.
 static inline i64 at_once(i64 left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
 
-// y (P, ldm) = x (P, I) M (I, ldm); ldm is a number of whole vectors
-static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ldm, T* y, i64 ldy, Ahead& ahead) {
-  for (i64 o = 0; o < ldm;) {
-    const i64 n = at_once((ldm - o) / L);
-    if (n == 3) columns<3>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
-    else if (n == 2) columns<2>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
-    else columns<1>(P, I, x, ldx, M + o, ldm, y + o, ldy, ahead);
+// A matrix (I, O) as `product` reads it: the columns that it takes at once lie together, row by row, filled up with zeros
+// to whole vectors. Number (i, o) is weight[i * step_i + o * step_o].
+static void pack(i64 I, i64 O, const T* weight, i64 step_i, i64 step_o, Numbers& M) {
+  const i64 ld = rounded(O);
+  M.assign(I * ld, T(0));
+  for (i64 o = 0; o < ld;) {
+    const i64 n = at_once((ld - o) / L) * L;
+    for (i64 i = 0; i < I; i++) for (i64 l = 0; l < n && o + l < O; l++)
+      M[I * o + i * n + l] = weight[i * step_i + (o + l) * step_o];
+    o += n;
+  }
+}
+
+// y (P, ld) = x (P, I) M (I, ld); ld is a number of whole vectors
+static void product(i64 P, i64 I, const T* x, i64 ldx, const T* M, i64 ld, T* y, i64 ldy, Ahead& ahead) {
+  for (i64 o = 0; o < ld;) {
+    const i64 n = at_once((ld - o) / L);
+    if (n == 3) columns<3>(P, I, x, ldx, M + I * o, y + o, ldy, ahead);
+    else if (n == 2) columns<2>(P, I, x, ldx, M + I * o, y + o, ldy, ahead);
+    else columns<1>(P, I, x, ldx, M + I * o, y + o, ldy, ahead);
     o += n * L;
   }
 }
@@ -475,10 +488,7 @@ static void forward(const Size& z, const T* x, const T* norm_x, i64 act, const T
   const Numbers scale = padded(scale_, z.I), shift = padded(shift_, z.I);
   const T *a = scale_ ? scale.data() : 0, *s = shift.data();
   if (z.K) taps(z, depthwise, straight, turned);
-  if (pointwise) {
-    M.assign(z.I * z.ldo, T(0));
-    for (i64 o = 0; o < z.O; o++) for (i64 i = 0; i < z.I; i++) M[i * z.ldo + o] = pointwise[o * z.I + i];
-  }
+  if (pointwise) pack(z.I, z.O, pointwise, 1, z.I, M);
   std::vector<Moments> moments(threads, Moments(z.O));
   #pragma omp parallel for num_threads(threads) schedule(static)
   for (i64 thread = 0; thread < threads; thread++) {
@@ -666,10 +676,7 @@ static void backward(const Size& z, const T* x, const T* norm_x, i64 act, const 
   const T *a = norm_x ? nx.scale.data() : 0, *s = norm_x ? nx.shift.data() : 0;
   if (z.K) taps(z, depthwise, straight, turned);
   const bool inner = gx || gdepthwise;  // whether the gradient of what enters the pointwise convolution is needed
-  if (pointwise && inner) {
-    M.assign(z.O * z.ldi, T(0));
-    for (i64 o = 0; o < z.O; o++) for (i64 i = 0; i < z.I; i++) M[o * z.ldi + i] = pointwise[o * z.I + i];
-  }
+  if (pointwise && inner) pack(z.O, z.I, pointwise, z.I, 1, M);
   const i64 num_taps = gdepthwise ? z.ldi * kk : 0, num_products = gpointwise ? z.I * z.ldo : 0, num_sums = sums_x ? 2 * z.ldi : 0;
   std::vector<double> tap_sums(threads * num_taps, 0.0), products(threads * num_products, 0.0), sums(threads * num_sums, 0.0);
   #pragma omp parallel for num_threads(threads) schedule(static)
