@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from gradnas import distributed, runs
-from gradnas.engines import Ended, Job, LocalEngine
+from gradnas.engines import Ended, Engine, Job, LocalEngine
 from gradnas.engines.base import end_with_parent, python
 from gradnas.engines.free import free_cores, room_for_processes
 from gradnas.programs.jobs import TRIES, end_in_words, was_killed, why_failed
@@ -120,7 +120,7 @@ class _Work:
         command: Command,
         threads: int,
         bar: Progress,
-        engine: LocalEngine,
+        engine: Engine,
         epochs_before: int,
     ) -> None:
         self._left = list(left)
