@@ -244,13 +244,13 @@ def _columns_of_edges(
             )
         rows: list[tuple[str, ...]] = []
         for row, given_names in enumerate(given[kind]):
-            names = list(given_names) if is_ordered(given_names) else [None]
-            if not all(isinstance(name, str) for name in names):
+            listed: list[Any] = list(given_names) if is_ordered(given_names) else [None]
+            if not all(isinstance(name, str) for name in listed):
                 raise ValueError(
                     f"edge_operations: edge {row} of the {kind} cell needs a list of names, in "
                     f"the order of alpha's columns, not {given_names!r:.80}"
                 )
-            rows.append(tuple(names))
+            rows.append(tuple(listed))
         if len(rows) != num_edges:
             raise ValueError(
                 f"edge_operations: the {kind} cell has {num_edges} edges, and {len(rows)} of them "
