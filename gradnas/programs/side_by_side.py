@@ -27,7 +27,7 @@ from gradnas.programs.jobs import TRIES, end_in_words, was_killed, why_failed
 from gradnas.progress import Progress
 
 LOG = "log.txt"  # in the folder of each: what its process printed
-WORTH_IT = 30.0  # seconds of a training; a process begins in some seconds
+WORTH_IT = 10.0  # seconds of a training; a process begins in some seconds
 SECONDS_BETWEEN_LOOKS = 0.5
 TASK = "task.pickle"
 

@@ -155,10 +155,9 @@ class Search(Standing):
         self.selecting = selecting_of(selection, self.passes)
         self.params = self.passes.params
         self.alphas = self.passes.alphas
-
-        self.costs: Costs | None = None
-        if cost is not None:
-            self.costs = counted_costs(self.supernet, cost, example, self.device)
+        self.costs: Costs | None = (
+            None if cost is None else counted_costs(self.supernet, cost, example, self.device)
+        )
         # Ranks average gradients, not weights: they must start from the same ones.
         distributed.copy_from_main([*self.supernet.parameters(), *self.supernet.buffers()])
         self.weight_step = WeightStep(self.passes, weights)
