@@ -49,6 +49,7 @@ def sizes(name: str, arguments: tuple[Any, ...], found: Any) -> tuple[float, flo
         for o in (found if isinstance(found, (list, tuple)) else [])
         if isinstance(o, list)
         for t in o
+        if isinstance(t, Tensor)
     ]
     moved = sum(t.numel() * t.element_size() for t in [*maps, *outputs, *flat])
     operations = 0.0

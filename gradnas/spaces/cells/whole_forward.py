@@ -131,9 +131,9 @@ class Forward:
         products = [self._keep(t) for t in left.products]
         self.tape.leaving[number] = Leaving(maps, products, self._keep(left.normal_K2C))
         separable = source.convolutions[: source.num_separable]
-        inner_2KC = left.inner_K2C[: source.num_separable].transpose(0, 1)
+        inner_K2C = left.inner_K2C[: source.num_separable]
         norms = [item.norm(NORM) for item in separable]
-        self._see(norms, *inner_2KC, num_pixels(left.maps[0]))
+        self._see(norms, inner_K2C[:, 0], inner_K2C[:, 1], num_pixels(left.maps[0]))
         for k, item in enumerate(source.convolutions):
             weight_OI = self._weights[source.last_weight(k)].flatten(1)
             part = Part(item, number, "convolution", k, maps[k])
