@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 MOST_ENTRIES = 64  # of a list of batches, whose tensors are looked at
 
@@ -15,18 +26,17 @@ MOST_ENTRIES = 64  # of a list of batches, whose tensors are looked at
 def share_examples(one: Any, other: Any) -> bool:
     """Whether examples of the one are examples of the other.
 
-    Seen are the same object, the same data set behind two loaders, parts of it with indices in
-    common, tensors that lie in the same memory, and equal tensors.
+    Seen are the same object, the same data set behind two loaders or parts of it with rows in
+    common, tensors that lie in the same memory, and equal tensors. Of a sampler that does not say
+    which rows it draws none are seen.
     """
     if one is None or other is None:
         return False
     if one is other:
         return True
-    if isinstance(one, DataLoader) and isinstance(other, DataLoader):
-        return share_examples(one.dataset, other.dataset)
-    rows = _rows_of(one), _rows_of(other)
-    if rows != (None, None):
-        return _share_rows(one, other, *rows)
+    (whole, rows), (other_whole, other_rows) = _opened(one), _opened(other)
+    if whole is not one or other_whole is not other:
+        return _meet(rows, other_rows) and share_examples(whole, other_whole)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return _share_memory(one, other) or _are_equal(one, other)
     pairs = list(zip(_parts(one), _parts(other), strict=False))
@@ -36,17 +46,43 @@ def share_examples(one: Any, other: Any) -> bool:
     return bool(pairs) and (all(shared) if are_tensors else any(shared))
 
 
-def _rows_of(data: Any) -> set[int] | None:
-    """Those of a part; None where it is no part of a data set."""
-    return {int(row) for row in data.indices} if isinstance(data, Subset) else None
+def _opened(data: Any) -> tuple[Any, list[int] | None]:
+    """The data set behind loaders and parts of it, and the rows that they give; None: all."""
+    if isinstance(data, DataLoader):
+        rows = _drawn(data)
+    elif isinstance(data, Subset):
+        rows = [int(row) for row in data.indices]
+    else:
+        return data, None
+    whole, places = _opened(data.dataset)
+    if places is None:
+        return whole, rows
+    return whole, places if rows is None else [places[row] for row in rows]
 
 
-def _share_rows(one: Any, other: Any, rows: set[int] | None, others: set[int] | None) -> bool:
-    if rows is not None and others is not None:
-        return bool(rows & others) and share_examples(one.dataset, other.dataset)
-    if rows is not None:
-        return bool(rows) and share_examples(one.dataset, other)
-    return bool(others) and share_examples(one, other.dataset)
+def _drawn(loader: DataLoader) -> list[int] | None:
+    """The rows that a loader draws, None: all; no row where that does not show."""
+    sampler: Any = loader.sampler
+    if loader.batch_sampler is not None:
+        if type(loader.batch_sampler) is not BatchSampler:  # the user's own; no sampler is asked
+            return []
+        sampler = loader.batch_sampler.sampler
+    whole = (SequentialSampler, RandomSampler, DistributedSampler)
+    if isinstance(loader.dataset, IterableDataset) or isinstance(sampler, whole):
+        return None
+    if isinstance(sampler, WeightedRandomSampler):
+        return sampler.weights.nonzero().flatten().tolist()
+    indices = getattr(sampler, "indices", None)  # of a SubsetRandomSampler, and of many others
+    if not isinstance(indices, (Sequence, Tensor, np.ndarray)):
+        return []
+    return [int(row) for row in indices]
+
+
+def _meet(rows: list[int] | None, others: list[int] | None) -> bool:
+    """Whether there are rows in common."""
+    if rows is None or others is None:
+        return rows != [] and others != []
+    return not set(rows).isdisjoint(others)
 
 
 def _parts(data: Any) -> list[Any]:

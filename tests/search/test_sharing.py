@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 import gradnas
 from gradnas.search.sharing import share_examples
@@ -21,6 +32,21 @@ class Own(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         return X[index], Y[index]
+
+
+class Odd(Sampler):
+    """Says nothing of its rows."""
+
+    def __iter__(self):
+        return iter(range(1, 12, 2))
+
+
+def of_rows(*rows, dataset=None):
+    return DataLoader(OWN if dataset is None else dataset, 2, sampler=SubsetRandomSampler(rows))
+
+
+def batches_of(sampler):
+    return DataLoader(OWN, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
 
 
 OWN = Own()
@@ -49,6 +75,20 @@ SETS = TensorDataset(X, Y)
         (DataLoader(Subset(OWN, [0, 1])), DataLoader(OWN), True),
         (OWN, Subset(OWN, [4]), True),
         (*random_split(OWN, [6, 6]), False),
+        # One data set, parted by samplers: the halves of DARTS's own code.
+        (of_rows(*range(6)), of_rows(*range(6, 12)), False),
+        (of_rows(*range(7)), of_rows(*range(6, 12)), True),
+        (of_rows(0, 1), DataLoader(OWN, shuffle=True), True),
+        (of_rows(0, 1), OWN, True),
+        (of_rows(0, 1, dataset=SETS), of_rows(1, 2, dataset=TensorDataset(X, Y)), True),
+        (of_rows(0, 1, dataset=Subset(OWN, [4, 5])), Subset(OWN, [0, 1]), False),
+        (of_rows(0, 1, dataset=Subset(OWN, [4, 5])), Subset(OWN, [5]), True),
+        (Subset(Subset(OWN, [0, 1, 2, 3]), [0, 1]), Subset(Subset(OWN, [2, 3, 4]), [0, 1]), False),
+        (batches_of(SubsetRandomSampler([0, 1])), batches_of(SubsetRandomSampler([2])), False),
+        (batches_of(SubsetRandomSampler([0, 1])), batches_of(RandomSampler(OWN)), True),
+        (DataLoader(OWN, sampler=WeightedRandomSampler([1.0] + 11 * [0.0], 4)), of_rows(1), False),
+        (DataLoader(OWN, sampler=WeightedRandomSampler([1.0] + 11 * [0.0], 4)), of_rows(0), True),
+        (DataLoader(OWN, sampler=Odd()), of_rows(0, 2), False),  # nobody asks it
         ([(X, Y)] * 3, [(X, Y)] * 2, True),
         ([(X[:4], Y[:4])], [(X[4:8], Y[4:8])], False),
         ([], [], False),
