@@ -176,8 +176,11 @@ def update(task: TrainTask, loss: Tensor, clip_norm: float | None, size: int | N
         own = [factor * p.grad for p in params if p.grad is not None]
         # With the loss: all ranks must agree on whether it is finite.
         *means, loss = distributed.mean([*own, loss])
+        # Into the gradients, which lie in memory as their weights do: an optimiser that takes all
+        # weights in one call (`fused`) goes through both in the order in which they lie.
         for p, mean in zip(params, means, strict=True):
-            p.grad = mean
+            assert p.grad is not None
+            p.grad.copy_(mean)
     limit = math.inf if clip_norm is None else clip_norm
     length = nn.utils.clip_grad_norm_(params, limit)
     if not torch.isfinite(length + loss.detach()):

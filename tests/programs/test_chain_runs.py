@@ -20,6 +20,7 @@ from gradnas import (
     MBConvChain,
     Reinforce,
     WeightOptimizer,
+    distributed,
     runs,
 )
 from gradnas.config import from_json, read_object, to_json
@@ -36,6 +37,7 @@ from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.search import ImageSearch
 from gradnas.tasks.images.settings import SearchConfig, TrainConfig
 from gradnas.tasks.images.training import ImageTraining
+from gradnas.tasks.training import update
 
 CPU = torch.device("cpu")
 SPACE = MBConvChain(
@@ -222,6 +224,29 @@ def test_batch_norm_is_not_decayed_and_the_rate_falls_with_every_step():
     both = ImageTraining(replace(SMALL_TRAIN, no_decay="norms and biases"), DIGITS, CPU)
     assert any(p.numel() == 10 for p in both.optimizer.param_groups[1]["params"])
     assert SMALL_TRAIN.lr_at(0.5) < SMALL_TRAIN.lr_at(0.0) == SMALL_TRAIN.lr
+
+
+@pytest.mark.slow
+def test_the_step_of_several_ranks_is_that_of_one(monkeypatch):
+    """Gradients that were averaged lie as their weights do: SGD in one call depends on it."""
+    images = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+
+    def weights(world: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
+        training = ImageTraining(SMALL_TRAIN, DIGITS, CPU, torch.nn.Sequential(*layers))
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "world", lambda: world)
+            patch.setattr(distributed, "factors", lambda sizes, device: [1.0])
+            patch.setattr(distributed, "_summed", lambda x: world * x)  # all see the same batch
+            for _ in range(2):
+                loss = training.network(images).square().sum()
+                loss.backward()
+                update(training, loss, 1.0)
+        return list(training.network.parameters())
+
+    for several, one in zip(weights(2), weights(1), strict=True):
+        torch.testing.assert_close(several, one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
