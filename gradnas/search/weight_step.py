@@ -45,8 +45,11 @@ class WeightStep:
             NonFiniteError: the loss or the gradient is NaN or infinite.
         """
         loss, params, grads = self.gradient(train_loss)
+        is_fused = any(group.get("fused") for group in self.optimizer.param_groups)
         for p, g in zip(params, grads, strict=True):
-            p.grad = g
+            # Such an optimiser goes through weights and gradients in the order in which they lie in
+            # memory; `backward` would have laid them alike.
+            p.grad = torch.empty_like(p).copy_(g) if is_fused and g.stride() != p.stride() else g
         # The norm is wanted in any case: it is NaN or infinite where any gradient is. An infinite
         # limit clips nothing.
         limit = self.clip_norm if self.clip_norm is not None else math.inf

@@ -409,6 +409,35 @@ def test_the_second_order_term_survives_16_bits(gradient, dtype):
     assert (found - right).norm() < 0.08 * term
 
 
+class Turned(nn.Module):
+    """A weight whose gradient lies in memory by columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 5))
+        self.choice = Choice({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}, name="c")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.choice(x @ self.weight.t().contiguous())
+
+
+def test_an_optimizer_that_takes_all_weights_in_one_call_makes_the_same_step():
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+
+    def weights(fused: bool | None) -> list[torch.Tensor]:
+        net = Turned()
+        search = Search(
+            net, weights=lambda params: torch.optim.SGD(params, 0.1, momentum=0.9, fused=fused)
+        )
+        for _ in range(2):
+            search.step(lambda m: m(x).square().mean(), lambda m: m(x).square().mean())
+        return [p.detach() for p in net.parameters()]
+
+    for one_call, one_by_one in zip(weights(True), weights(None), strict=True):
+        torch.testing.assert_close(one_call, one_by_one, rtol=1e-5, atol=1e-6)
+
+
 def test_ones_own_optimiser():
     search = fit(weights=lambda params: torch.optim.AdamW(params, lr=1e-3))
     assert isinstance(search.weight_optimizer, torch.optim.AdamW)
