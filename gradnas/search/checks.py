@@ -30,6 +30,12 @@ def check_network(net: nn.Module) -> None:
                 "norm of sparse gradients, by which a search clips them and sees whether they are "
                 "finite: leave sparse out"
             )
+        if isinstance(module, torch.jit.ScriptModule) and module.state_dict():
+            raise ValueError(
+                f"{path!r} ({type(module).__name__}) is a module of TorchScript, which keeps its "
+                "weights where a search cannot put others for one pass: give the module that was "
+                "scripted, and script the network that is found"
+            )
         for tensor in [*module._parameters.values(), *module._buffers.values()]:
             if tensor is None:
                 continue

@@ -408,13 +408,18 @@ def test_compiled_parts_count_as_they_were_written(compiled):
     assert costs.tables["c"].tolist() == [products // 2, 32 * 16 * 16]  # of one example
 
 
-def test_scripted_parts_of_a_search_with_a_cost_are_refused_by_name():
-    layers = Choice({"a": scripted(nn.Linear(4, 4)), "b": nn.Identity()}, name="c")
-    limit = gradnas.ExpectedCost(budget_macs=1e9)
+@pytest.mark.parametrize("limit", [gradnas.ExpectedCost(budget_macs=1e9), None])
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.ReLU()])
+def test_scripted_parts_of_a_search_are_refused_by_name(limit, layer):
+    layers = Choice({"a": scripted(layer), "b": nn.Identity()}, name="c")
+    net = nn.Sequential(nn.Linear(4, 4), layers)
+    if limit is None and isinstance(layer, nn.ReLU):  # has no weights, and is not counted
+        gradnas.Search(net)
+        return
     with pytest.raises(
-        ValueError, match=r"'0.operations.a' \(RecursiveScriptModule\) is a module of Torch"
+        ValueError, match=r"'1.operations.a' \(RecursiveScriptModule\) is a module of Torch"
     ):
-        gradnas.Search(nn.Sequential(layers), cost=limit, example=torch.randn(2, 4))
+        gradnas.Search(net, cost=limit, example=torch.randn(2, 4))
 
 
 def test_costs_inside_a_transform_are_refused_by_name():
