@@ -145,7 +145,8 @@ def end_with_parent() -> None:
     A program that is killed, or a worker of an engine, would leave runs behind that nobody waits
     for, and that hold their folders. Nothing happens in a process that no engine has started.
     """
-    started_by = os.environ.get(ENDS_WITH, "")
+    # Taken out: a second thread that looks would ask a second time, which means without saving.
+    started_by = os.environ.pop(ENDS_WITH, "")
     if not started_by.isdigit():
         return
     parent = int(started_by)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gradnas.cli.commands.study import StudyCommand
 from gradnas.cli.study_engines import devices_of
-from gradnas.engines import Job, LocalEngine, local, warm
+from gradnas.engines import Job, LocalEngine, base, local, warm
 from gradnas.engines import ray as ray_engine
 
 
@@ -174,3 +175,14 @@ def test_the_environment_of_a_job_says_whose_it_is(tmp_path):
         engine.submit(job(tmp_path, "own", "import os; print(os.environ['GRADNAS_ENDS_WITH'])"))
         assert all_ended(engine, 1) == {"own": 0}
     assert (tmp_path / "logs" / "own.txt").read_text() == f"{os.getpid()}\n"
+
+
+def test_one_thread_alone_looks_whether_the_parent_is_there(monkeypatch):
+    """A trial that goes on asks twice for it, and a second SIGTERM would stop it unsaved."""
+    started = []
+    thread = SimpleNamespace(start=lambda: started.append(True))
+    monkeypatch.setattr(base, "threading", SimpleNamespace(Thread=lambda **_: thread))
+    monkeypatch.setenv(base.ENDS_WITH, str(os.getppid()))
+    base.end_with_parent()
+    base.end_with_parent()
+    assert len(started) == 1
