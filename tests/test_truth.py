@@ -108,6 +108,13 @@ def test_costs_and_numbers_of_rows_are_no_accuracies(names, final, tmp_path):
     assert Truth.load(npz).final == final
 
 
+def test_a_column_without_any_number_is_passed_over(tmp_path, recwarn):
+    path = csv(tmp_path / "t.csv", "latency,cell,mine", ["nan"] * 3, TEXTS, [10, 54, 93])
+    empty = csv(tmp_path / "e.csv", "other,cell,mine", ["nan"] * 3, TEXTS, [10, 54, 93])
+    assert Truth.load(path).final == Truth.load(empty).final == "mine"
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("names", "columns", "words"),
     [

@@ -106,7 +106,8 @@ def _final_in(columns: Mapping[str, np.ndarray], short: str | None, path: Path) 
     for name, values in columns.items():
         if values.dtype.kind == "U" or _NONE.intersection(_words(name)):
             continue
-        if values.size and np.nanmin(values) >= 0.0 and np.nanmax(values) <= 100.0:
+        known = values[~np.isnan(values)]
+        if known.size and known.min() >= 0.0 and known.max() <= 100.0:
             may_be.append(name)
     whole = [name for name in may_be if name != short and not _is_of_validation(name)] or may_be
     if len(whole) == 1:
