@@ -16,7 +16,7 @@ following.MOST_STEPS = 1
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-FEW = 4  # cases of a slow test
+FEW = 3  # cases of a slow test
 QUICK = 3  # tests of a file that stand for it in `make quick`
 
 
