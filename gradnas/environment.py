@@ -7,7 +7,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 
 def _said(value: Any) -> str:
     return "none" if value is None else str(value)
+
+
+@contextmanager
+def threads_of_torch(number: int) -> Iterator[None]:
+    """Within, torch computes with so many threads of the CPU; then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def this_process() -> JsonObject:

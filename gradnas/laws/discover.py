@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gradnas.data.tabular import check_size
+from gradnas.environment import threads_of_torch
 from gradnas.laws.engine.data import Loss as Loss
 from gradnas.laws.engine.problem import Problem
 from gradnas.laws.engine.stages import Discovery
@@ -83,7 +84,10 @@ def discover_laws(
 @contextmanager
 def on_one_cpu_thread() -> Iterator[None]:
     """The CPU, gradients, and one thread, whatever holds where it is called."""
-    with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
+    # The tensors are so small that threads would only wait for each other, and with other processes
+    # on the same cores for ten times as long as the work takes.
+    one_thread = threads_of_torch(1)
+    with _on_the_cpu(), torch.inference_mode(False), torch.enable_grad(), one_thread:
         yield
 
 
@@ -96,21 +100,6 @@ def _on_the_cpu() -> AbstractContextManager[object]:
     if torch.get_default_device().type == "cpu":
         return nullcontext()
     return torch.device("cpu")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch, and as many as before again.
-
-    The tensors are so small that threads would only wait for each other, and with other processes
-    on the same cores for ten times as long as the work takes.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_values(x_ND: np.ndarray, y_N: np.ndarray, loss: Loss) -> None:

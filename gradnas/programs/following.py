@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 from gradnas import distributed, runs
 from gradnas.architectures.registry import load_architecture
 from gradnas.config import read_object
+from gradnas.environment import threads_of_torch
 from gradnas.families import family_of, recipes
 from gradnas.tasks import kind_of
 from gradnas.tasks.base import SearchSettings, TrainSettings
@@ -92,7 +91,7 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
         ValueError: and what else the data or the network of a user raise.
     """
     taken: list[float] = []
-    with _threads(config.threads or THREADS_OF_A_PROCESS):
+    with threads_of_torch(config.threads or THREADS_OF_A_PROCESS):
         try:
             task = kind_of(config).train_task(config, data, device)
             per_epoch = task.place.steps_per_epoch
@@ -113,17 +112,6 @@ def training_seconds(config: TrainSettings, data: object, device: torch.device) 
         return None
     step_seconds = statistics.median(taken[1:] or taken)
     return config.epochs * per_epoch * step_seconds
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """So many threads of the CPU, and those of before again."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _now(device: torch.device) -> float:

@@ -11,8 +11,7 @@ import importlib
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from gradnas.programs.jobs import TRIES, end_in_words, was_killed, why_failed
 from gradnas.progress import Progress
 
 LOG = "log.txt"  # in the folder of each: what its process printed
-WORTH_IT = 10.0  # seconds of a training; a process begins in some seconds
+WORTH_IT = 4.0  # seconds of a training; a process begins in some seconds
 SECONDS_BETWEEN_LOOKS = 0.5
 TASK = "task.pickle"
 
@@ -244,14 +243,3 @@ def _pickled(task: Any) -> bytes:
             "alone: pip install cloudpickle"
         )
     return found
-
-
-@contextmanager
-def as_many_threads(threads: int) -> Iterator[None]:
-    """Within, torch computes with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradnas import distributed, runs
 from gradnas.config import from_json, read_object, to_json
-from gradnas.environment import Moment
+from gradnas.environment import Moment, threads_of_torch
 from gradnas.families import family_of, family_of_space
 from gradnas.memory import SavedTensors, step_mib
 from gradnas.modules.synchronised import synchronised_norms
@@ -253,7 +253,7 @@ def train_random(
     threads = torch.get_num_threads()
     if device.type == "cpu" and distributed.world() == 1:
         threads = side_by_side.threads_of_each(config.threads, config.random_cells)
-    with side_by_side.as_many_threads(threads):
+    with threads_of_torch(threads):
         networks = [_Random.of(config, run, data, device, k) for k in range(config.random_cells)]
         if commands is not None:
             _side_by_side(networks, config, run, device, progress, commands, threads)
