@@ -249,7 +249,7 @@ def stopped(row: Row) -> tuple[int, int] | None:
     config = METHODS[row["method"]].change(SETTINGS[row["setting"]]())
     waiting = max(config.warmup_epochs, WAITING * row["epochs"])
     series = [Eigenvalue(int(epochs), value) for epochs, value in row["health"]["eigenvalues"]]
-    for after in range(1, row["epochs"]):
+    for after in range(1, row["epochs"] + 1):
         # Measured before the first step of the epoch that begins then.
         known = [one for one in series if one.epochs < after]
         found = growth(known, waiting) or _collapse(row, after, config.warmup_epochs)
@@ -261,18 +261,11 @@ def stopped(row: Row) -> tuple[int, int] | None:
 def _collapse(row: Row, after: int, warmup_epochs: int) -> Collapse | None:
     """Whether a search had collapsed by an epoch; None in rows that do not tell."""
     cells = row["health"].get("cells", [])
-    if "few" not in row["health"] or after <= LAG:
+    if "few" not in row["health"]:
         return None
     # As health counts it: 4.7% of all cells have no weights, and 23% one operation that has some.
-    few = [not any("conv" in part for part in _operations(cell)) for cell in cells[:after]]
-    now, before = (_operations(row["health"]["cells"][k]) for k in (after - 1, after - 1 - LAG))
-    same = sum(own == other for own, other in zip(now, before, strict=True))
-    return collapse(few, same / len(now), 0, warmup_epochs)
-
-
-def _operations(cell: str) -> list[str]:
-    """Of a cell's text, edge by edge."""
-    return [part for part in cell.split("|") if "~" in part]
+    few = ["conv" not in cell for cell in cells[:after]]
+    return collapse(few, 0, warmup_epochs, 0 if after == row["epochs"] else LAG)
 
 
 def guard_table(rows: Sequence[Row], setting: str) -> str:

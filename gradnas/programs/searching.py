@@ -200,8 +200,8 @@ def _run(
 
 def _results(task: Task, found: SearchResult, last: Record, chosen: Chosen | str | None) -> Record:
     """The results of a search; `chosen`: the best candidate, or why there is none."""
-    if isinstance(chosen, Chosen):
-        # Those of the last epoch are of another decision.
+    if isinstance(chosen, Chosen) or task.search.health.stopped is not None:
+        # Those of the last epoch are of another decision: of a candidate's, or of one of before.
         stay = {key: value for key, value in last.items() if not _is_of_derived(key)}
         last = stay | metrics_of(task, found)
     results = task.results(found, last)

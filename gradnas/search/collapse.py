@@ -1,11 +1,11 @@
 """Whether a search has collapsed: for some epochs on end its decision has hardly any weights.
 
 DARTS+ ends a search where a cell has two skip connections or more, or where the order of the alphas
-has been the same for ten epochs (Liang et al., 2019, arXiv 1909.06035, section 3.3). Here both must
-hold, each in a form that fits any space: so much of the decision has no weights as hardly any
-random architecture has, for more than `LAG` epochs on end, and most of the decision is as it was
-`LAG` epochs ago. One of them alone is often wrong: early decisions pass through such cells and
-leave them again, and a decision that stays may be a good one.
+has been the same for ten epochs (Liang et al., 2019, arXiv 1909.06035, section 3.3). Either alone is
+often wrong: early decisions pass through such cells and leave them again, and a decision that stays
+may be a good one. Here it is both in one, in a form that fits any space: so much of the decision has
+no weights as hardly any random architecture has, for more than `LAG` epochs on end. Which of the
+operations without weights it is may change from epoch to epoch: with samples it often does.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gradnas.search.sharpness import LAG
-
-LASTING = 0.8  # share of a decision that must be as it was `LAG` epochs ago
 
 
 class Collapse(NamedTuple):
@@ -31,15 +29,15 @@ class Collapse(NamedTuple):
 
 
 def collapse(
-    few: Sequence[bool], agreement: float | None, first: int, warmup_epochs: int
+    few: Sequence[bool], first: int, warmup_epochs: int, longer_than: int = LAG
 ) -> Collapse | None:
     """Whether a search has collapsed by now.
 
     Args:
         few: whether the decision has hardly any weights, after every epoch that was taken note of.
-        agreement: the share of the decision that is as it was `LAG` epochs ago.
         first: finished epochs before those of `few`.
         warmup_epochs: in which the alphas wait, so that nothing is decided after them.
+        longer_than: epochs on end.
 
     Returns:
         None where it has not, and where there is no decision of before to go back to.
@@ -49,7 +47,7 @@ def collapse(
         if not own:
             break
         on_end += 1
-    if on_end <= LAG or agreement is None or agreement < LASTING:
+    if on_end <= longer_than:
         return None
     before = first + len(few) - on_end
     has_decision = before > max(first, warmup_epochs)

@@ -178,7 +178,8 @@ def _epochs(
             if search.health.news is not None:
                 bar.say(f"warning: {search.health.news}")
             if folder is not None:
-                if search.epoch == last:
+                # Where the guard takes an earlier decision, that one is judged, after the loop.
+                if search.epoch == last and search.health.pending is None:
                     lines, verdict = judged()
                 record = folder.finish_epoch(epoch, verdict, found)
             elif on_epoch is not None:

@@ -106,6 +106,7 @@ class Health:
         self.trouble: str | None = None
         self.stopped: Stop | None = None
         self.collapsed: Collapse | None = None
+        self._late: Collapse | None = None  # after the last epoch, whether it lasts or not
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
         self.gap = Gap()
@@ -163,7 +164,11 @@ class Health:
         self.few.append(self.guard != "off" and self._has_few_weights(free))
         waits = passes.schedule.alphas_wait or bool(passes.supernet.fixed)
         warmup = passes.schedule.warmup_epochs
-        self.collapsed = None if waits else collapse(self.few, agreement, self._first, warmup)
+        self.collapsed = None if waits else collapse(self.few, self._first, warmup)
+        # After the last epoch nothing can show that it lasts; who has asked for it to be stopped
+        # is given the decision of before.
+        ends = self.guard == "stop" and self._is_over()
+        self._late = None if waits or not ends else collapse(self.few, self._first, warmup, 0)
         if agreement is not None:
             found["agreement"] = agreement
         measured = self.sharpness.finish_epoch()
@@ -173,8 +178,7 @@ class Health:
         if self.guard != "off":
             kind, self.trouble = self._found(free, agreement)
             # After the last epoch it is said with the results.
-            epochs = passes.schedule.epochs
-            is_over = epochs is not None and passes.schedule.epoch >= epochs
+            is_over = self._is_over()
             self.news = self.trouble if kind != self._kind and not is_over else None
             self._kind = kind
             if self.trouble is not None:
@@ -182,6 +186,11 @@ class Health:
             if self.gap.sentence is not None and is_over:
                 found["gap"] = self.gap.sentence
         return found
+
+    def _is_over(self) -> bool:
+        """Whether the last epoch of a search of known length has ended."""
+        epochs = self.passes.schedule.epochs
+        return epochs is not None and self.passes.schedule.epoch >= epochs
 
     def _agreement(self) -> float | None:
         """The share of the decision that was so `LAG` epochs ago; None before."""
@@ -239,23 +248,28 @@ class Health:
         decided = self._way.decided
         if decided is None or decided.rows > decided.chance:
             return None
-        epochs = self.passes.schedule.epochs
-        is_over = epochs is None or self.passes.schedule.epoch >= epochs
+        is_over = self.passes.schedule.epochs is None or self._is_over()
         every = self.passes.schedule.alpha_every
         return health_words.undecided(decided, entropy, is_over, every)
 
     # ---- the guard -------------------------------------------------------------------------------
 
+    @property
+    def pending(self) -> Growth | Collapse | None:
+        """Why the guard is to take an earlier decision now; None where it is not, nor twice."""
+        if self.guard != "stop" or self.stopped is not None:
+            return None
+        return self.growth() or self.collapsed or self._late
+
     def act(self) -> bool:
         """After an epoch and its metrics: end the search, where the guard is to.
 
-        The alphas are then those of the last decision that was good. Not in the last epoch, nor
-        twice.
+        The alphas are then those of the last decision that was good. After the last epoch too,
+        where there is nothing to end.
         """
         schedule = self.passes.schedule
-        found = self.growth() or self.collapsed
-        is_last = schedule.epochs is not None and schedule.epoch >= schedule.epochs
-        if self.guard != "stop" or found is None or is_last or self.stopped is not None:
+        found = self.pending
+        if found is None:
             return False
         self.stopped = Stop(schedule.epoch, found.epochs)
         self.trouble = health_words.stopped(found, schedule.epoch, schedule.epochs)

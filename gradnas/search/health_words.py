@@ -24,24 +24,27 @@ def sharp(grown: Growth) -> str:
 
 
 def stopped(found: Growth | Collapse, after: int, epochs: int | None) -> str:
-    """The guard has ended the search."""
+    """The guard has ended the search, or after its end has taken an earlier decision."""
     of = "" if epochs is None else f" of {epochs}"
-    why = (
-        f"the search had collapsed: {_since(found)}"
-        if isinstance(found, Collapse)
-        else (f"the validation loss had become sharp in the alphas {_eigenvalues(found)}")
+    if isinstance(found, Growth):
+        why = f"the validation loss had become sharp in the alphas {_eigenvalues(found)}"
+    elif after - found.epochs > LAG:
+        why = f"the search had collapsed: {_since(found)}, and it stays so"
+    else:
+        why = f"the search may be collapsing: {_since(found)}"
+    what = (
+        "the guard takes an earlier decision than the last"
+        if after == epochs
+        else f"the guard ended the search after epoch {after}{of}"
     )
-    return (
-        f"the guard ended the search after epoch {after}{of}, as {why}; the decision is that after "
-        f"epoch {found.epochs}"
-    )
+    return f"{what}, as {why}; the decision is that after epoch {found.epochs}"
 
 
 def collapsed(found: Collapse) -> str:
     """The decision has had hardly any weights for some epochs."""
     return (
-        f"the search has collapsed: {_since(found)}; take the decision after epoch {found.epochs} "
-        "(metrics.jsonl), or search with the guard on stop, for fewer epochs, with smaller steps "
+        f"the search has collapsed: {_since(found)}, and it stays so; take the decision after epoch "
+        f"{found.epochs} (metrics.jsonl), or search with the guard on stop, for fewer epochs, with smaller steps "
         "of the alphas or with beta decay"
     )
 
@@ -49,7 +52,7 @@ def collapsed(found: Collapse) -> str:
 def _since(found: Collapse) -> str:
     return (
         f"since epoch {found.since} so much of what is decided has no weights as hardly any random "
-        "architecture has, and it stays so"
+        "architecture has"
     )
 
 

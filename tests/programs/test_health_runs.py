@@ -54,6 +54,16 @@ def growing(self: Sharpness, valid_loss: object) -> bool:
     return False
 
 
+def turning(self: Sharpness, valid_loss: object) -> bool:
+    """The same, of alphas that another operation leads in every epoch but the last."""
+    epochs = self.passes.schedule.epoch
+    if epochs < 12 and (not self.series or self.series[-1].epochs < epochs):
+        with torch.no_grad():
+            for alpha in self.passes.alphas.values():
+                alpha.copy_(alpha.roll(1, -1))
+    return growing(self, valid_loss)
+
+
 def searched(path, **options):
     settings = {"epochs": 16, "batch_size": 8, "device": "cpu", "candidates": 0}
     return gradnas.run_search(task(), out=path, progress=False, **(settings | options))
@@ -93,6 +103,23 @@ def test_the_guard_ends_a_search_with_an_earlier_decision(tmp_path, monkeypatch)
     searched(tmp_path / "k", resume=True)
     for name in WRITTEN:
         assert (tmp_path / "k" / name).read_bytes() == (path / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [13, 16])
+def test_results_are_of_the_decision_that_the_guard_took(epochs, tmp_path, monkeypatch):
+    monkeypatch.setattr(Sharpness, "measure", turning)
+    path = tmp_path / "r"
+    run = searched(path, guard="stop", epochs=epochs, seed=1, candidates=2)
+    results = read_object(path / runs.RESULTS)
+    rows = runs.Run(path).records(runs.METRICS)
+    assert results["stopped"] == {"after": 13, "decision": 5}
+    assert results["genotype"] == rows[4]["genotype"] != rows[-1]["genotype"]
+    takes = "the guard takes an earlier" if epochs == 13 else "the guard ended the search after"
+    assert results["health"].startswith(takes)
+    # The metrics of the last epoch are of the last decision; these are not.
+    assert results["derived_valid_loss"] != rows[-1]["derived_valid_loss"]
+    assert results["derived_valid_loss"] == pytest.approx(run.result.verdict.derived, rel=1e-5)
 
 
 def test_an_unknown_guard_is_refused(tmp_path):

@@ -303,14 +303,13 @@ def test_a_collapse_is_said_and_not_within_a_cost():
 
 def test_a_collapse_is_a_decision_without_weights_that_stays():
     few = [False, True, False, *[True] * 6]
-    assert collapse(few, 1.0, 0, 0) == Collapse(since=4, epochs=3)
-    assert collapse(few, 1.0, 10, 0) == Collapse(since=14, epochs=13)
-    assert collapse(few, 0.7, 0, 0) is None  # it still changes
-    assert collapse(few, None, 0, 0) is None
-    assert collapse(few[:-1], 1.0, 0, 0) is None  # not for long enough
-    assert collapse([*few, False], 1.0, 0, 0) is None
-    assert collapse([True] * 9, 1.0, 0, 0) is None  # no decision of before
-    assert collapse(few, 1.0, 0, 3) is None  # the alphas waited until then
+    assert collapse(few, 0, 0) == Collapse(since=4, epochs=3)
+    assert collapse(few, 10, 0) == Collapse(since=14, epochs=13)
+    assert collapse(few[:-1], 0, 0) is None  # not for long enough
+    assert collapse(few[:-1], 0, 0, longer_than=0) == Collapse(since=4, epochs=3)
+    assert collapse([*few, False], 0, 0, longer_than=0) is None
+    assert collapse([True] * 9, 0, 0) is None  # no decision of before
+    assert collapse(few, 0, 3) is None  # the alphas waited until then
 
 
 @pytest.mark.parametrize("guard", ["warn", "stop"])
@@ -521,6 +520,38 @@ def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
     assert page == 0
     text = (tmp_path / "run" / "report.html").read_text()
     assert "The guard ended the search" in text and "were lost" not in text
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_the_guard_takes_an_earlier_decision_than_the_last(out, tmp_path):
+    """Where only the end of the last epoch shows that it should."""
+    torch.manual_seed(0)
+    search = gradnas.Search(TwoChoices(), seed=0)
+    growing(search.health)
+    data = DataLoader(TensorDataset(*batch(8)), 8)
+    texts = []
+    folder = {"out": tmp_path / "run"} if out else {}
+
+    def note(epoch) -> None:
+        texts.append(epoch.metrics["genotype"])
+        if search.health.stopped is not None:
+            return
+        with torch.no_grad():  # the decision changes from epoch to epoch
+            for alpha in search.alphas.values():
+                alpha.copy_(alpha.roll(1, -1) * 1.5)
+
+    result = search.fit(
+        data, data, F.cross_entropy, epochs=13, progress=False, candidates=2, guard="stop",
+        on_epoch=note, **folder,
+    )  # fmt: skip
+    assert len(texts) == 13 and dict(vars(search.health.stopped)) == {"after": 13, "decision": 5}
+    assert "the guard takes an earlier decision than the last, as" in search.health.trouble
+    assert texts[4] != texts[-1] and result.verdict is not None
+    assert result.decision.to_text() == texts[4]
+    assert result.verdict.candidates[0].text == texts[4]
+    if out:
+        rows = gradnas.runs.Run(tmp_path / "run").records("metrics.jsonl")
+        assert "derived_valid_loss" not in rows[-1]  # it would be that of another decision
 
 
 def test_a_supernet_whose_second_derivatives_are_slow_pays_more_steps():
