@@ -1,11 +1,12 @@
 """Whether a search has collapsed: for some epochs on end its decision has hardly any weights.
 
-DARTS+ ends a search where a cell has two skip connections or more, or where the order of the alphas
-has been the same for ten epochs (Liang et al., 2019, arXiv 1909.06035, section 3.3). Either alone is
-often wrong: early decisions pass through such cells and leave them again, and a decision that stays
-may be a good one. Here it is both in one, in a form that fits any space: so much of the decision has
-no weights as hardly any random architecture has, for more than `LAG` epochs on end. Which of the
-operations without weights it is may change from epoch to epoch: with samples it often does.
+DARTS+ ends a search where a cell has two skip connections or more, or where the order of the
+alphas has been the same for ten epochs (Liang et al., 2019, arXiv 1909.06035, section 3.3). Either
+alone is often wrong: early decisions pass through such cells and leave them again, and a decision
+that stays may be a good one. Here it is both in one, in a form that fits any space: so much of the
+decision has no weights as hardly any random architecture has, for more than `LAG` epochs on end.
+Which of the operations without weights it is may change from epoch to epoch: with samples it often
+does.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def stopped(found: Growth | Collapse, after: int, epochs: int | None) -> str:
 def collapsed(found: Collapse) -> str:
     """The decision has had hardly any weights for some epochs."""
     return (
-        f"the search has collapsed: {_since(found)}, and it stays so; take the decision after epoch "
-        f"{found.epochs} (metrics.jsonl), or search with the guard on stop, for fewer epochs, with smaller steps "
-        "of the alphas or with beta decay"
+        f"the search has collapsed: {_since(found)}, and it stays so; take the decision after "
+        f"epoch {found.epochs} (metrics.jsonl), or search with the guard on stop, for fewer "
+        "epochs, with smaller steps of the alphas or with beta decay"
     )
 
 
