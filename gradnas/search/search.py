@@ -360,9 +360,10 @@ class Search(Standing):
                 (`gradnas.runs.Epoch`), for a tracker of your own. What it raises ends the search;
                 with `out` it may be resumed.
             guard: what follows where the validation loss becomes sharp in the alphas, which is
-                known to come before a collapse: `"warn"` says so, `"stop"` ends the search with the
-                last decision that was good, `"off"` measures nothing (it takes at most 5% of the
-                steps) and says nothing. `health` has what was seen.
+                known to come before a collapse, or where the search has collapsed: `"warn"` says
+                so, `"stop"` ends the search with the last decision that was good, `"off"` measures
+                nothing (it takes at most 5% of the steps) and says nothing. `health` has what was
+                seen.
 
         Raises:
             ValueError: a folder that holds anything, or no run of this search to go on with;
