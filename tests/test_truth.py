@@ -239,8 +239,40 @@ def test_the_best_of_random_ones_is_that_of_an_enumeration():
         assert found.sd == pytest.approx(statistics.pstdev(by_short))
         by_truth = [max(final[i] for i in draw) for draw in draws]
         assert known.best_of_random(n, by="f").mean == pytest.approx(statistics.mean(by_truth))
-    with pytest.raises(ValueError, match="n of at least 1"):
-        known.best_of_random(0)
+    for wrong in (0, 2.5):
+        with pytest.raises(ValueError, match="n of at least 1"):
+            known.best_of_random(wrong)
+
+
+def test_of_those_that_a_short_training_tells_equal_each_may_be_taken():
+    final = np.array([70.0, 92.0, 10.0])
+    for places in itertools.permutations(range(3)):
+        rows = list(places)
+        short = np.array([50.0, 50.0, 40.0])[rows]
+        found = Truth(TEXTS, {"f": final[rows], "s": short}, "f", "s").best_of_random(2)
+        # 8 of 9 pairs hold one of the first two, which are as good as each other.
+        assert found.mean == pytest.approx(8 / 9 * 81.0 + 1 / 9 * 10.0)
+        assert found.sd**2 == pytest.approx(
+            4 / 9 * (70.0**2 + 92.0**2) + 1 / 9 * 10.0**2 - found.mean**2
+        )
+
+
+def test_a_number_that_is_missing_compares_with_nothing():
+    known = truth(accuracy=[70.0, 92.0, 90.0], macs=[1.0, np.nan, 2.0])
+    for look in (lambda: known.within("macs", 2.0), lambda: known.best_of_random(3, by="macs")):
+        with pytest.raises(ValueError, match=r"'macs' of '\|skip_connect~0\|' is no number"):
+            look()
+
+
+@pytest.mark.parametrize("name", ["valid_loss", "validation_error", "valid_seconds"])
+def test_a_loss_or_a_cost_is_no_short_training(name, tmp_path):
+    """By the largest loss the worst would be the best of random ones."""
+    path = csv(tmp_path / "t.csv", f"cell,{name},accuracy", TEXTS, [9, 0.3, 700], [10, 54, 93])
+    assert Truth.load(path).short is None
+    path = csv(
+        tmp_path / "u.csv", f"cell,{name},valid_12,accuracy", TEXTS, [9, 1, 7], [8, 9, 9], [1, 2, 3]
+    )
+    assert Truth.load(path).short == "valid_12"
 
 
 def test_a_part_within_a_limit():

@@ -60,7 +60,7 @@ def search(command: SearchCommand) -> None:
     # Before a run folder is made
     alphas = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, alphas)
-    check_terms(config.terms, config.relaxation)
+    check_terms(config.terms, config.relaxation, config.gradient)
     check_stabilizers(config.stabilizers, config.relaxation)
     check_selection(config.selection, config.relaxation, getattr(config, "cost", None))
     device = device_of(config.device)

@@ -88,6 +88,8 @@ class Implicit(ArchitectureGradient):
         with same_randomness([*w.values(), *a.values()]) as rewind:
             both = grad(valid_loss(w, a), [*a.values(), *w.values()])
             direct = both[: len(a)]
+            if not w:  # no weights learn any more, so nothing to look through
+                return averaged(a, direct)
             # The solver adds up many terms, for which 16 bits are too few.
             v = [wide(d) for d in distributed.mean(both[len(a) :])]
 

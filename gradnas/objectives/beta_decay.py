@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from gradnas.objectives.terms import AlphaTerm, Tables, check_weight
+from gradnas.objectives.terms import AlphaTerm, Fits, Tables, check_weight
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,9 @@ class BetaDecay(AlphaTerm):
 
     Its gradient is `lambda / edges * softmax(alpha)`: the larger a probability, the more it is
     pushed down. So the spread of the alphas stays small and no operation runs away early (weight
-    decay on the alphas shrinks them, and not their probabilities).
+    decay on the alphas shrinks them, and not their probabilities). All alphas of an edge fall
+    beside it, which a softmax does not see; so it is for weights that are one, and not for
+    `Dirichlet`, nor for `BinaryGates("two")`, which puts back two alphas of an edge in each step.
 
     Cost: none.
 
@@ -34,6 +37,7 @@ class BetaDecay(AlphaTerm):
     """
 
     end: float = 50.0
+    fits: ClassVar[Fits] = "softmax"
 
     def __post_init__(self) -> None:
         check_weight("end", self.end)

@@ -15,7 +15,7 @@ from torch import Tensor
 Tables = Mapping[str, Tensor]
 
 # What the weights of an edge must be for a term to mean something.
-Fits = Literal["competing", "independent", "Dirichlet"]
+Fits = Literal["competing", "softmax", "independent", "Dirichlet"]
 
 
 class AlphaTerm(ABC):
@@ -24,7 +24,8 @@ class AlphaTerm(ABC):
     The weights of the network never see it.
     """
 
-    # The kind of mixing weights that it is for: those that share a one, those that do not, or the
+    # The kind of mixing weights that it is for: those that share a one, of these the ones that a
+    # softmax gives (whose alphas may all fall together), those that do not share it, or the
     # concentrations of a Dirichlet distribution.
     fits: ClassVar[Fits] = "competing"
 

@@ -391,7 +391,7 @@ def _check_methods(config: TaskSearchConfig) -> None:
     """ValueError for methods that do not go together."""
     adam = config.alphas or AlphaOptimizer(**config.relaxation.alpha_defaults)
     check_combination(config.relaxation, config.gradient, adam)
-    check_terms(config.terms, config.relaxation)
+    check_terms(config.terms, config.relaxation, config.gradient)
     check_stabilizers(config.stabilizers, config.relaxation)
     check_selection(config.selection, config.relaxation, config.cost)
 

@@ -72,6 +72,10 @@ class BinaryGates(Relaxation):
         """Adam of the authors' code: the first moment would move what was not sampled."""
         return {"lr": 1e-3, "betas": (0.0, 0.999), "weight_decay": 0.0}
 
+    @property
+    def corrects_updates(self) -> bool:
+        return self.mode == "two"
+
     def check_alpha_optimizer(self, betas: tuple[float, float], weight_decay: float) -> None:
         if self.mode != "two":
             return

@@ -90,6 +90,16 @@ def check_candidates(selection: Selection, keeps_weights: bool) -> None:
         )
 
 
+def check_measure(selection: Selection, has_measure: bool) -> None:
+    """ValueError where candidates are to be compared by a measure that nobody has told."""
+    if any(selection.candidates) and not selection.by_loss and not has_measure:
+        raise ValueError(
+            f"{type(selection).__name__}(criterion='measure') needs to know what the data are "
+            "measured by, and fit and choose know the loss alone: call search.choose(..., "
+            "measure=...) in a loop of your own, or leave criterion out"
+        )
+
+
 def check_alone(selection: Selection) -> None:
     """ValueError in a loop over several processes, each of which would decide for itself."""
     if any(selection.candidates) and distributed.world() > 1:

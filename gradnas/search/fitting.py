@@ -16,7 +16,7 @@ from gradnas.runs import Epoch, OnEpoch, Record
 from gradnas.search import health_words
 from gradnas.search.bound_net import BoundNet, NetLoss, StepReport
 from gradnas.search.checks import check_gradients
-from gradnas.search.chosen import Chosen, check_alone, not_chosen
+from gradnas.search.chosen import Chosen, check_alone, check_measure, not_chosen
 from gradnas.search.comparing import Compared
 from gradnas.search.epoch import epoch_of
 from gradnas.search.feed import length_of, size_of, supervised, to_device
@@ -112,6 +112,7 @@ def fit(
     search.weight_step.set_learning_rate()
     if any(search.selection.candidates):
         check_alone(search.selection)
+        check_measure(search.selection, has_measure=False)
         check_loaders(type(search.selection).__name__, train_loader, valid_loader)
         search.check_scores(train_loader, valid_loader, loss)
     search.modes.train()

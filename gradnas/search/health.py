@@ -237,7 +237,10 @@ class Health:
 
     def growth(self) -> Growth | None:
         """How the loss has become sharper than it should; None where it has not."""
-        return self.sharpness.growth(self.passes.schedule.epochs)
+        # Where a selection has decided edges, it is another loss than before.
+        if self.passes.supernet.fixed:
+            return None
+        return self.sharpness.growth(self.passes.schedule.epochs, self._first)
 
     @property
     def undecided(self) -> str | None:
@@ -272,7 +275,8 @@ class Health:
         if found is None:
             return False
         self.stopped = Stop(schedule.epoch, found.epochs)
-        self.trouble = health_words.stopped(found, schedule.epoch, schedule.epochs)
+        rounds_to_come = schedule.selection_epochs > 0
+        self.trouble = health_words.stopped(found, schedule.epoch, schedule.epochs, rounds_to_come)
         with torch.no_grad():
             for name, alpha in self._alphas[found.epochs - self._first].items():
                 self.passes.alphas[name].copy_(alpha)

@@ -23,8 +23,14 @@ def sharp(grown: Growth) -> str:
     )
 
 
-def stopped(found: Growth | Collapse, after: int, epochs: int | None) -> str:
-    """The guard has ended the search, or after its end has taken an earlier decision."""
+def stopped(
+    found: Growth | Collapse, after: int, epochs: int | None, rounds_to_come: bool = False
+) -> str:
+    """The guard has ended the search, or after its end has taken an earlier decision.
+
+    Args:
+        rounds_to_come: whether a selection was to measure operations in its last epochs.
+    """
     of = "" if epochs is None else f" of {epochs}"
     if isinstance(found, Growth):
         why = f"the validation loss had become sharp in the alphas {_eigenvalues(found)}"
@@ -37,7 +43,13 @@ def stopped(found: Growth | Collapse, after: int, epochs: int | None) -> str:
         if after == epochs
         else f"the guard ended the search after epoch {after}{of}"
     )
-    return f"{what}, as {why}; the decision is that after epoch {found.epochs}"
+    by = ""
+    if rounds_to_come:
+        by = (
+            ", by the alphas: the rounds of the selection were still to come, and with the guard "
+            "on warn they are made"
+        )
+    return f"{what}, as {why}; the decision is that after epoch {found.epochs}{by}"
 
 
 def collapsed(found: Collapse) -> str:

@@ -171,7 +171,7 @@ class Search(Standing):
         # The multiplier of a budget takes its pace from that of the alphas.
         self.cost = None if cost is None else cost.paced(alphas.lr)
         self.spending = spending_of(self.cost, self.costs)
-        self.terms = Terms(terms, relaxation, self.schedule, list(self.passes.tables))
+        self.terms = Terms(terms, relaxation, gradient, self.schedule, list(self.passes.tables))
         self.rewards = rewards_of(gradient, self.passes, self.spending)
         self.alpha_step = AlphaStep(
             self.passes,

@@ -5,12 +5,14 @@ Legend: E edges, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
+from gradnas import distributed
 from gradnas.gradients.base import same_randomness
 from gradnas.modules.draws import Draw
 from gradnas.objectives.cost import ExpectedCost
@@ -70,6 +72,15 @@ class Selecting:
             return False
         return self.rounds_done < self.setting.round_at(epoch, len(self.groups))
 
+    @property
+    def number_of_measurements(self) -> int:
+        """Passes over the data of the alphas that all rounds make."""
+        total = 0
+        for group in self.groups:
+            total += sum(len(self.supernet.selectable(name, row)) for name, row in group.edges)
+            total += sum(len(rows) for _, rows, _ in group.nodes)
+        return total
+
     def select(self, measure: Measure) -> list[str]:
         """Make the rounds that are due; returns what was decided, in sentences.
 
@@ -90,6 +101,7 @@ class Selecting:
     def _decide(self, name: str, row: int, measure: Measure) -> str:
         columns = self.supernet.selectable(name, row)
         scores = [self._score(name, row, column, measure) for column in columns]
+        _check_some(scores, name, row)
         worst = columns[scores.index(min(scores))]  # of equal ones the first
         self.supernet.fixed.setdefault(name, {})[row] = worst
         operations = self.supernet.operation_names().get(name)
@@ -98,6 +110,7 @@ class Selecting:
 
     def _cut(self, name: str, rows: tuple[int, ...], keep: int, measure: Measure) -> None:
         scores = {row: self._score(name, row, None, measure) for row in rows}
+        _check_some(list(scores.values()), name, rows[0])
         # Those that are missed most stay; of equal ones the first.
         ranked = sorted(rows, key=lambda row: scores[row])
         for row in ranked[keep:]:
@@ -112,7 +125,11 @@ class Selecting:
         try:
             # Everyone sees the same dropout masks, and the steps those that they would have seen.
             with same_randomness(self.passes.params.values()), self.passes.probing() as tensors:
-                return measure(BoundNet(self.supernet, draw, tensors))
+                value = float(measure(BoundNet(self.supernet, draw, tensors)))
+                # All processes must decide alike, and each may have seen other examples.
+                value = distributed.mean_of_values({"worth": value})["worth"]
+                # What cannot even be computed without it is missed most; NaN compares with nothing.
+                return -math.inf if math.isnan(value) else value
         finally:
             if not was_training:
                 self.supernet.searched.eval()
@@ -128,6 +145,16 @@ class Selecting:
         """The inverse of `state_dict`."""
         self.rounds_done = state["rounds_done"]
         self.supernet.fixed = {name: dict(rows) for name, rows in state["fixed"].items()}
+
+
+def _check_some(scores: Sequence[float], name: str, row: int) -> None:
+    """ValueError where nothing can be compared: no measure is a number."""
+    if scores and not any(math.isfinite(score) for score in scores):
+        raise ValueError(
+            f"selection: {name} {row}: the measure of the supernet is NaN or infinite whatever is "
+            "left out, so that nothing can be decided by it: search with a smaller learning rate, "
+            "or with clip_norm"
+        )
 
 
 def without(draw: Draw, name: str, row: int, column: int | None) -> Draw:

@@ -167,6 +167,11 @@ class Sharpness:
                     f"{type(passes.relaxation).__name__} samples operations, so that the loss is "
                     "no smooth function of the alphas"
                 )
+            if passes.relaxation.once_differentiable:
+                raise NotExact(
+                    f"what {type(passes.relaxation.innermost).__name__} draws has no second "
+                    "derivative"
+                )
             return scalar(valid_loss(net), "validation")
 
         loss = passes.closure(smooth, passes.noise(ALPHA_NOISE))
@@ -195,14 +200,15 @@ class Sharpness:
 
     # ---- the rule --------------------------------------------------------------------------------
 
-    def growth(self, epochs: int | None) -> Growth | None:
+    def growth(self, epochs: int | None, first: int) -> Growth | None:
         """Where the rule says that the search should have been over; None where it does not.
 
         Args:
             epochs: length of the search.
+            first: finished epochs before which no decision is known that could be taken.
         """
-        waiting = max(self.passes.schedule.warmup_epochs, WAITING * (epochs or 0))
-        return growth(self.series, waiting)
+        warmup = self.passes.schedule.warmup_epochs
+        return growth(self.series, max(warmup, first, WAITING * (epochs or 0)))
 
     # ---- state -----------------------------------------------------------------------------------
 
@@ -248,7 +254,8 @@ def growth(series: Sequence[Eigenvalue], waiting: float) -> Growth | None:
     if not earlier:
         return None
     before = earlier[-1]
-    has_grown = before.value > 0 and before.value / now.value < RATIO
+    # Not by their quotient: the later one may be 0, or have fallen below it.
+    has_grown = before.value > 0 and before.value < RATIO * now.value
     return Growth(before.epochs, before.value, now.value) if has_grown else None
 
 

@@ -15,7 +15,7 @@ from gradnas.relaxations import Relaxation
 from gradnas.search.alpha_step import AlphaStep
 from gradnas.search.bound_net import NetLoss
 from gradnas.search.choosing import best_candidate
-from gradnas.search.chosen import Chosen, check_alone
+from gradnas.search.chosen import Chosen, check_alone, check_measure
 from gradnas.search.comparing import Judge, compare
 from gradnas.search.costs import NO_COSTS, Spending
 from gradnas.search.curvature import Curvature
@@ -176,8 +176,8 @@ class Standing:
             train_loader, valid_loader, loss, measure: as of `compare`.
 
         Raises:
-            ValueError: another selection; a loader that cannot be read once more; fewer than two
-                candidates; several processes.
+            ValueError: another selection; one by a measure that is not given; a loader that cannot
+                be read once more; fewer than two candidates; several processes.
         """
         candidates = self.selection.candidates
         if not any(candidates):
@@ -186,6 +186,7 @@ class Standing:
                 f"{name} measures no candidates: Search(..., selection=CandidateSelection()) does"
             )
         check_alone(self.selection)
+        check_measure(self.selection, measure is not None)
         check_loaders("choose", train_loader, valid_loader)
         result = self.result_by_alphas()
         with as_it_was(self.passes.seed, [train_loader, valid_loader]):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gradnas.gradients import ArchitectureGradient
 from gradnas.gradients.base import Loss, Tensors
 from gradnas.objectives.terms import AlphaTerm
 from gradnas.relaxations import Dirichlet, Relaxation
@@ -21,20 +22,22 @@ class Terms:
     Args:
         terms: any number of them.
         relaxation: whose alphas they are of.
+        gradient: how the alphas learn.
         tables: the names of the alphas that are of operations, and of nothing else.
 
     Raises:
-        ValueError: a term that is not for this relaxation; the same kind twice.
+        ValueError: a term that is not for this relaxation or gradient; the same kind twice.
     """
 
     def __init__(
         self,
         terms: Sequence[AlphaTerm],
         relaxation: Relaxation,
+        gradient: ArchitectureGradient,
         schedule: Schedule,
         tables: Sequence[str],
     ) -> None:
-        check_terms(terms, relaxation)
+        check_terms(terms, relaxation, gradient)
         self.terms = tuple(terms)
         self.schedule = schedule
         self.tables = tuple(tables)
@@ -90,8 +93,10 @@ class Terms:
         return total
 
 
-def check_terms(terms: Sequence[AlphaTerm], relaxation: Relaxation) -> None:
-    """ValueError for a term that means nothing with this relaxation, and for one kind twice."""
+def check_terms(
+    terms: Sequence[AlphaTerm], relaxation: Relaxation, gradient: ArchitectureGradient
+) -> None:
+    """ValueError for a term that means nothing with these, and for one kind twice."""
     kinds = [type(term) for term in terms]
     for term in terms:
         if not isinstance(term, AlphaTerm):
@@ -110,8 +115,22 @@ def check_terms(terms: Sequence[AlphaTerm], relaxation: Relaxation) -> None:
                 f"{name} pushes each weight to 0 or 1 by itself, and those of "
                 f"{type(inner).__name__} share a one: use relaxation=Sigmoid()"
             )
-        if term.fits == "competing" and not inner.competes:
+        if term.fits in ("competing", "softmax") and not inner.competes:
             raise ValueError(
                 f"{name} holds back what wins the softmax of an edge, and with "
                 f"{type(inner).__name__} nothing competes: use Softmax(), or ZeroOne() with it"
+            )
+        if term.fits == "softmax" and isinstance(inner, Dirichlet):
+            raise ValueError(
+                f"{name} lowers all alphas of an edge together, which a softmax does not see, and "
+                "concentrations of Dirichlet do: all would fall to 0, where its draws are single "
+                "operations; use DirichletKL(), or Softmax() with it"
+            )
+        # Rewards teach all operations at once, and nothing is corrected.
+        if inner.corrects_updates and not gradient.num_samples:
+            raise ValueError(
+                f"{name} moves the alphas of all operations, and {inner!r} takes back what a step "
+                "changes beyond those that were sampled, so that the term would act on the others "
+                "alone: use a relaxation without such a rule, as BinaryGates(mode='recompute'), or "
+                "leave the term out"
             )

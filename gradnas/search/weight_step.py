@@ -87,6 +87,8 @@ class WeightStep:
         if not self.schedule.steps:
             say_what_was_met(loss, [*self.passes.params.values(), *self.passes.alphas.values()])
         params = list(self.passes.learning.values())
+        if not params:  # all of them have been frozen
+            return loss.detach(), [], []
         counted = times(self.passes.factors.train, loss)
         grads = torch.autograd.grad(counted, params, allow_unused=True)
 

@@ -26,7 +26,7 @@ class CandidateSelection(Selection):
         likeliest: candidates by the alphas, the likeliest first.
         random: candidates drawn uniformly, within the budget if there is one.
         criterion: `"loss"`, which is finer on few examples; `"measure"`: what the data are measured
-            by (accuracy, for images).
+            by (accuracy, for images), which `Search.fit` is not told and `Search.choose` is.
 
     Source: candidates with inherited weights and statistics of BatchNorm estimated anew are those
     of Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV

@@ -32,7 +32,8 @@ class PerturbationSelection(Selection):
         learn_alphas: False: the alphas stay where they start ("blank"), which the authors found to
             be no worse, and better in most spaces of RobustDARTS; then no step of the alphas is
             taken in the whole search, which costs half as much.
-        criterion: `"measure"`: what the data are measured by (accuracy, for images); `"loss"`.
+        criterion: `"measure"`: what the data are measured by (accuracy, for images); of
+            `Search.fit`, which is told no other, the loss; `"loss"`.
         lr_share: learning rate of the weights between rounds, constant, as a share of that of the
             first epoch: 0.1 as published.
 

@@ -6,6 +6,8 @@ weights and its schedule, shortened.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +16,16 @@ from torch import nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import check_numbers
+from gradnas.gradients import FirstOrder
 from gradnas.latency import macs
 from gradnas.precision import autocast, cuda_products
 from gradnas.randomness import generator_for, seed_for, seeded
-from gradnas.search.proxies import Swap
+from gradnas.search.proxies import NoPatternsError, Swap
 from gradnas.tasks.batched import BatchedSearch
 
 DRAWN = 81  # streams of random numbers
 INITIAL = 82
+SCORED = 83
 FORWARD_AND_BACKWARD = 3  # in forward passes
 SAMPLE = 16  # random architectures whose multiply-adds are counted
 
@@ -97,8 +101,7 @@ class RandomSearch:
         found: list[Trial] = []
         scores: list[float | None] = [None] * len(drawn)
         if self.pool is not None:
-            some = next(iter(task.train.epoch(0)))
-            scores = [self._score(task, one, some) for one in drawn]
+            scores = self._scores(task, drawn)
         order = sorted(range(len(drawn)), key=lambda k: -(scores[k] or 0.0))
         for place, k in enumerate(order):
             worth = None
@@ -108,13 +111,28 @@ class RandomSearch:
                     worth = self._trained(task, network)
             found.append(Trial(drawn[k], worth, scores[k]))
         # Stable: of equal ones the one that was drawn, or scored, first.
-        trained = sorted(found[: self.trials], key=lambda trial: -(trial.worth or 0.0))
+        trained = sorted(found[: self.trials], key=_rank)
         return trained + found[self.trials :]
 
-    def _score(self, task: BatchedSearch[Any, Any], one: Architecture, batch: Any) -> float:
-        few = [part[:16] for part in batch]
-        network = task.search.supernet.derived(one, "fresh")
-        return self.proxy.score(network, lambda net: task.outputs(net, few))
+    def _scores(
+        self, task: BatchedSearch[Any, Any], drawn: Sequence[Architecture]
+    ) -> list[float | None]:
+        """Of all that were drawn; 0 of those in which no ReLU runs, where it does in others."""
+        few = [part[:16] for part in next(iter(task.train.epoch(0)))]
+        scores: list[float | None] = []
+        without: NoPatternsError | None = None
+        for one in drawn:
+            # Layers whose weights the score does not draw have the same in every network.
+            with seeded(task.search.passes.seed, SCORED):
+                network = task.laid_out(task.search.supernet.derived(one, "fresh"))
+                try:
+                    scores.append(self.proxy.score(network, lambda net: task.outputs(net, few)))
+                except NoPatternsError as error:
+                    without = error
+                    scores.append(0.0)
+        if without is not None and not any(scores):
+            raise without
+        return scores
 
     def _trained(self, task: BatchedSearch[Any, Any], network: nn.Module) -> float:
         """What a network reaches on what is held out, after its training."""
@@ -140,17 +158,32 @@ class RandomSearch:
         return task.worth(network, by_loss=False)  # type: ignore[bad-argument-type]
 
 
+def _rank(trial: Trial) -> float:
+    """Where a trial belongs: the smaller the better; one that diverged comes last."""
+    if trial.worth is None or math.isnan(trial.worth):
+        return math.inf
+    return -trial.worth
+
+
 def trials_at_equal_cost(task: BatchedSearch[Any, Any], epochs: int = 1) -> int:
     """How many random architectures may be trained for the multiply-adds of a search; at least 1.
 
     A pass with its gradient counts as three forward passes; a search makes one of the supernet for
-    each batch of the weights and one for each of the alphas (first order), a trial one of a network
+    each batch of the weights and one for each step of the alphas, and a forward pass of what is
+    held out for each operation that a `PerturbationSelection` leaves out; a trial one of a network
     for each train batch and a forward pass of what is held out.
 
     Raises:
-        ValueError: multiply-adds that cannot be counted.
+        ValueError: multiply-adds that cannot be counted; a search that makes other passes: of a
+            gradient that is not of the first order, or of single operations.
     """
     search = task.search
+    if not isinstance(search.gradient, FirstOrder) or not search.relaxation.trains_mixtures:
+        raise ValueError(
+            "the cost of a search is counted for passes of the whole mixture and FirstOrder(), not "
+            f"for {type(search.relaxation.innermost).__name__} and "
+            f"{type(search.gradient).__name__}: say how many trials"
+        )
     batch = next(iter(task.train.epoch(0)))
     one = [part[:1] for part in batch]
     inputs = task.inputs(one)
@@ -158,14 +191,20 @@ def trials_at_equal_cost(task: BatchedSearch[Any, Any], epochs: int = 1) -> int:
         of_supernet = macs(search.supernet, *inputs)
     generator = generator_for(search.passes.seed, seed_for(DRAWN, 1))
     total = 0
-    for _ in range(SAMPLE):
-        network = search.supernet.derived(search.supernet.random_decision(generator), "fresh")
-        total += macs(network, *inputs)
+    with seeded(search.passes.seed, SCORED):
+        for _ in range(SAMPLE):
+            network = search.supernet.derived(search.supernet.random_decision(generator), "fresh")
+            total += macs(network, *inputs)
     of_network = total / SAMPLE
     schedule = search.schedule
     train = len(task.train)
     length = schedule.epochs or 1
     alpha_steps = max(0, length - schedule.warmup_epochs) * train / schedule.alpha_every
+    if schedule.alphas_wait:
+        alpha_steps = 0
+    selecting = search.selecting
+    measured = 0 if selecting is None else selecting.number_of_measurements
     spent = FORWARD_AND_BACKWARD * of_supernet * (length * train + alpha_steps)
+    spent += of_supernet * measured * len(task.held_out)
     each = of_network * (FORWARD_AND_BACKWARD * epochs * train + len(task.held_out))
     return max(1, int(spent / max(each, 1.0)))

@@ -10,7 +10,8 @@ columns look like numbers, else the first); and columns of numbers of the same l
   `cifar100`, `top1`). Costs, numbers of rows and spreads are none, by their names (`latency_ms`,
   `params`, `id`, `test_accuracy_std`) or because they are not between 0 and 100;
 - what it reaches in a short training, by which random ones may be compared: the column `short`,
-  else the first whose name begins with `valid`; a file need not have one.
+  else the first whose name begins with `valid` and is none of a cost, a loss or an error; a file
+  need not have one.
 
 Accuracies are in percent; where all are at most 1 they are taken as shares.
 
@@ -66,7 +67,10 @@ def read_columns(
     architectures = columns[_architectures_in(columns, path)]
     numbers = {name: values for name, values in columns.items() if values.dtype.kind != "U"}
     if short is None:
-        of_valid = [name for name in numbers if name.startswith("valid") and name != final]
+        of_valid = []
+        for name in numbers:
+            if name.startswith("valid") and name != final and not _NONE.intersection(_words(name)):
+                of_valid.append(name)
         short = SHORT if SHORT in columns else next(iter(of_valid), None)
     if final is None:
         final = _final_in(columns, short, path)

@@ -213,28 +213,44 @@ class Truth:
     def best_of_random(self, n: int, by: str | None = None) -> Random:
         """The accuracy of the best of n architectures that are drawn uniformly, exactly.
 
+        Of those that the column tells equal, each is as likely to be taken.
+
         Args:
-            by: the column by which the best of them is told; None takes the short training, and
-                where there is none the truth itself, which no search knows.
+            by: the column by which the best of them is told, the largest number; None takes the
+                short training, and where there is none the truth itself, which no search knows.
 
         Raises:
-            ValueError: n is below 1, or there is no such column.
+            ValueError: n is no whole number or below 1, or there is no such column, or not for all
+                architectures.
         """
-        if n < 1:
-            raise ValueError(f"the best of n architectures needs n of at least 1, not {n}")
+        if n < 1 or n != int(n):
+            raise ValueError(
+                f"the best of n architectures needs a whole number n of at least 1, not {n}"
+            )
         if by is None:
             by = self.final if self.short is None else self.short
-        if by not in self.columns:
-            raise ValueError(f"{self.source} has no column {by!r}{did_you_mean(by, self.columns)}")
-        order = np.argsort(-np.asarray(self.columns[by], dtype=np.float64), kind="stable")
-        # The best drawn is the i-th of all where none of the i before it is drawn, but it is.
-        places = np.arange(len(order) + 1, dtype=np.float64)
-        none_before = (1.0 - places / len(order)) ** n
-        probability = none_before[:-1] - none_before[1:]
-        reached = self.values_N[order]
-        mean = float(probability @ reached)
-        variance = float(probability @ np.square(reached - mean))
+        by_N = self._numbers(by)
+        # Groups of equal ones, the best first. The best drawn is of a group where nothing of the
+        # groups before it is drawn, but something of it.
+        _, group_N, sizes_G = np.unique(-by_N, return_inverse=True, return_counts=True)
+        places = np.concatenate([[0], np.cumsum(sizes_G)]) / len(by_N)
+        none_before = (1.0 - places) ** n
+        probability_G = none_before[:-1] - none_before[1:]
+        probability_N = (probability_G / sizes_G)[group_N]
+        mean = float(probability_N @ self.values_N)
+        variance = float(probability_N @ np.square(self.values_N - mean))
         return Random(n, mean, max(variance, 0.0) ** 0.5, by)
+
+    def _numbers(self, column: str) -> np.ndarray:
+        """A column, float64; ValueError where there is none, or an architecture has no number."""
+        if column not in self.columns:
+            hint = did_you_mean(column, self.columns)
+            raise ValueError(f"{self.source} has no column {column!r}{hint}")
+        numbers_N = np.asarray(self.columns[column], dtype=np.float64)
+        if np.isnan(numbers_N).any():
+            row = int(np.flatnonzero(np.isnan(numbers_N))[0])
+            raise ValueError(f"{self.source}: {column!r} of {self.texts[row]!r} is no number")
+        return numbers_N
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -242,12 +258,10 @@ class Truth:
         """The part in which a column is at most a limit: chains within a budget.
 
         Raises:
-            ValueError: there is no such column, or nothing within the limit.
+            ValueError: there is no such column, an architecture has no number in it, or nothing is
+                within the limit.
         """
-        if column not in self.columns:
-            hint = did_you_mean(column, self.columns)
-            raise ValueError(f"{self.source} has no column {column!r}{hint}")
-        return _part(self, self.columns[column] <= limit, f"{column} up to {limit:g}")
+        return _part(self, self._numbers(column) <= limit, f"{column} up to {limit:g}")
 
 
 def _part(truth: Truth, chosen_N: np.ndarray, what: str) -> Truth:

@@ -13,6 +13,8 @@ from gradnas import (
     BinaryGates,
     Dirichlet,
     DirichletKL,
+    FirstOrder,
+    PartialChannels,
     Reinforce,
     Search,
     Sigmoid,
@@ -21,6 +23,7 @@ from gradnas import (
 )
 from gradnas.search.capture import CapturedStep
 from gradnas.search.sampling import ALPHA_NOISE
+from gradnas.search.terms import check_terms
 
 
 def test_beta_decay_is_the_mean_smooth_maximum_and_pulls_by_softmax():
@@ -125,7 +128,22 @@ def test_what_does_not_fit_is_refused():
     search = Search(net, terms=[BetaDecay()])
     with pytest.raises(ValueError, match="say how long it is"):
         search.step(loss_on(batch(0)), loss_on(batch(1)))
-    Search(net, Dirichlet(), terms=[DirichletKL(), BetaDecay()])
+    Search(net, Dirichlet(), terms=[DirichletKL()])
+
+
+def test_beta_decay_is_refused_where_alphas_that_fall_together_are_seen():
+    """A Dirichlet distribution sees their level; gates that learn about two put theirs back."""
+    net = TwoChoices()
+    for relaxation, sentence in (
+        (Dirichlet(), r"lowers all alphas of an edge together.*use DirichletKL\(\)"),
+        (PartialChannels(2, inner=Dirichlet()), r"use DirichletKL\(\)"),
+        (BinaryGates("two"), r"BinaryGates\(mode='two'\) takes back what a step changes"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            check_terms([BetaDecay()], relaxation, FirstOrder())
+    # Without a rule that takes back, nothing acts on some alphas alone.
+    check_terms([BetaDecay()], BinaryGates("recompute"), FirstOrder())
+    Search(net, BinaryGates("two"), Reinforce(samples=2), terms=[BetaDecay()])
 
 
 def test_a_state_belongs_to_its_terms():

@@ -189,6 +189,32 @@ def test_the_rule_compares_averages_five_epochs_apart():
     assert growth(risen[:-1], waiting=0) is None
 
 
+@pytest.mark.parametrize("last", [0.0, -1.0])
+def test_an_eigenvalue_that_falls_to_nothing_has_not_grown(last):
+    """Where operations do not compete all curvatures may be negative."""
+    fallen = [Eigenvalue(epochs, 1.0 if epochs < 8 else last) for epochs in range(20)]
+    assert all(growth(fallen[:number], waiting=0) is None for number in range(21))
+    risen = [Eigenvalue(epochs, -1.0 if epochs < 8 else 1.0) for epochs in range(20)]
+    assert growth(risen, waiting=0) is None  # of a negative one there is no ratio
+
+
+def test_the_rule_takes_no_decision_that_nobody_took_note_of():
+    """Of a loop of one's own between two calls of fit, nor after a selection began to decide."""
+    search = gradnas.Search(TwoChoices(), seed=0, epochs=30)
+    sharpness = search.health.sharpness
+    sharpness.series = [Eigenvalue(epochs, 1.0) for epochs in range(10)]
+    search.schedule.epoch = 13
+    search.health.watch("stop")
+    sharpness.series += [Eigenvalue(epochs, 50.0) for epochs in range(10, 17)]
+    search.schedule.epoch = 17
+    assert growth(sharpness.series, waiting=0) is not None
+    assert search.health.growth() is None and not search.health.act()
+    sharpness.series += [Eigenvalue(epochs, 900.0) for epochs in range(17, 25)]
+    assert search.health.growth() is not None and search.health.growth().epochs >= 13
+    search.supernet.fixed = {"first": {0: 1}}
+    assert search.health.growth() is None
+
+
 def test_the_rule_takes_series_with_gaps():
     """Where an epoch is too short to pay for a measurement there is one every few epochs."""
     series = [Eigenvalue(epochs, 1.0 + epochs) for epochs in range(0, 40, 4)]

@@ -176,6 +176,15 @@ def test_a_loop_of_ones_own_is_told_to_choose_until_the_next_step():
         assert search.result().decision == search.chosen.decision
 
 
+def test_a_measure_that_nobody_has_told_is_not_taken_for_the_loss():
+    search = Search(Sums(), selection=CandidateSelection(likeliest=2, criterion="measure"))
+    with pytest.raises(ValueError, match="needs to know what the data are measured by"):
+        search.fit(loader(2.0), loader(2.0, seed=1), F.mse_loss, epochs=1, progress=False)
+    assert search.steps == 0
+    with pytest.raises(ValueError, match="needs to know what the data are measured by"):
+        search.choose(loader(2.0), loader(2.0, seed=1), F.mse_loss)
+
+
 def test_what_cannot_be_measured_is_refused(monkeypatch):
     data = loader(0.0)
     with pytest.raises(ValueError, match="Strongest measures no candidates"):

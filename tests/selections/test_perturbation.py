@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 
 import pytest
 import torch
@@ -148,6 +150,27 @@ def test_resumed_is_as_never_stopped():
     assert whole.supernet.fixed == other.supernet.fixed and len(whole.supernet.fixed) == 2
     for one, two in zip(whole.supernet.parameters(), other.supernet.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_what_cannot_be_computed_without_an_operation_is_missed_most():
+    def selected(values):
+        search = Search(TwoChoices(), epochs=9, selection=PerturbationSelection(interval=1))
+        search.schedule.epoch = 8
+        of_round = itertools.cycle(values)  # the choices have 3 and 2 operations
+        search.select(lambda net: next(of_round))
+        return {name: rows[0] for name, rows in search.supernet.fixed.items()}
+
+    nan = math.nan
+    # Whichever of the two choices is the first, every place of NaN comes before a number of it.
+    assert set(selected([nan, -1.0]).values()) <= {0, 1}
+    for values, first in (([2.0, nan, 1.0, 1.0, nan], 1), ([nan, 2.0, nan, 1.0, nan], 0)):
+        search = Search(TwoChoices(), epochs=9, selection=PerturbationSelection(interval=1))
+        (name, row) = search.selecting.groups[0].edges[0]
+        given = iter(values)
+        search.selecting._decide(name, row, lambda net, given=given: next(given))
+        assert search.supernet.fixed[name][row] == first
+    with pytest.raises(ValueError, match="NaN or infinite whatever is left out"):
+        selected([nan])
 
 
 def test_what_cannot_be_is_refused():

@@ -9,10 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import TwoChoices, batch, loss_on
+from torch import nn
 
 from gradnas import (
     BinaryGates,
+    Choice,
     ConvCell,
+    FirstOrder,
+    Implicit,
     NonFiniteError,
     OperationFreezing,
     PerturbationSelection,
@@ -152,6 +156,35 @@ def test_second_order_and_frozen_weights():
         search.step(loss_on(batch(k)), loss_on(batch(50 + k)))
     assert len(search.freezing.frozen) == 4
     assert F.cross_entropy(search.supernet(batch(0)[0]), batch(0)[1]).isfinite()
+
+
+class OnlyChoice(nn.Module):
+    """All its weights are those of operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = Choice({"one": nn.Linear(3, 2), "two": nn.Linear(3, 2)}, name="choice")
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        return self.choice(x_BF)
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [FirstOrder(), Unrolled(), Unrolled(mode="exact"), Implicit("neumann", 2), Implicit("cg", 2)],
+)
+def test_alphas_go_on_when_all_weights_are_frozen(gradient):
+    torch.manual_seed(0)
+    setting = OperationFreezing("formula", window=1, threshold=2.0)
+    search = Search(OnlyChoice(), gradient=gradient, stabilizers=[setting])
+    x, y = torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])
+    seen = []
+    for _ in range(4):
+        search.step(loss_on((x, y)), loss_on((x + 1.0, y)))
+        weights = torch.cat([p.detach().reshape(-1) for p in search.params.values()])
+        seen.append((weights, search.alphas["choice"].detach().clone()))
+    assert len(search.freezing.frozen) == 2
+    assert torch.equal(seen[-2][0], seen[-1][0]) and not torch.equal(seen[-2][1], seen[-1][1])
 
 
 def test_what_cannot_be_is_refused():

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from gradnas import NasBench201
+from gradnas import DenseCell, GumbelSoftmax, NasBench201, PerturbationSelection
 from gradnas.data import DataConfig
 from gradnas.search.proxies import Swap, distinct_columns
-from gradnas.tasks.baselines import RandomSearch, trials_at_equal_cost
+from gradnas.tasks.baselines import RandomSearch, Trial, _rank, trials_at_equal_cost
 from gradnas.tasks.images import IMAGES
 from gradnas.tasks.images.settings import SearchConfig
 
 CPU = torch.device("cpu")
 
 
-def live():
+def live(**settings):
     data = DataConfig(source="digits", per_class=8)
     space = NasBench201(channels=4, cells=1)
-    config = SearchConfig(space=space, data=data, epochs=3, batch_size=20, candidates=0, seed=3)
+    settings = {"epochs": 3, "batch_size": 20, "candidates": 0, "seed": 3, **settings}
+    config = SearchConfig(space=space, data=data, **settings)
     return IMAGES.search_task(config, data.load(), CPU)
 
 
@@ -62,6 +65,14 @@ def test_the_best_by_its_training_comes_first():
     assert len(plain) == 2 and all(trial.score is None for trial in plain)
 
 
+def test_what_diverged_comes_last():
+    names = ["|skip_connect~0|", "|none~0|", "|nor_conv_1x1~0|"]
+    cells = [DenseCell.parse(name) for name in names]
+    worths = (0.1, math.nan, 0.3)
+    trials = [Trial(cell, worth, None) for cell, worth in zip(cells, worths, strict=True)]
+    assert [trial.worth for trial in sorted(trials, key=_rank)][:2] == [0.3, 0.1]
+
+
 @pytest.mark.slow
 def test_equal_cost_is_counted():
     task = live()
@@ -69,5 +80,11 @@ def test_equal_cost_is_counted():
     four = trials_at_equal_cost(task, epochs=4)
     # A supernet of five operations costs more than three epochs of one network each.
     assert one > 6 and one / 4.5 < four < one / 2.5
+    # Alphas that never learn take no steps, and each of 30 operations is left out once.
+    blank = PerturbationSelection(interval=1, learn_alphas=False)
+    without = trials_at_equal_cost(live(epochs=6, selection=blank))
+    assert without < trials_at_equal_cost(live(epochs=6))
+    with pytest.raises(ValueError, match="not for GumbelSoftmax and FirstOrder"):
+        trials_at_equal_cost(live(relaxation=GumbelSoftmax()))
     with pytest.raises(ValueError, match="the pool must hold"):
         RandomSearch(trials=3, pool=2)
