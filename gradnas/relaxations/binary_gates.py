@@ -162,6 +162,12 @@ def _draw_of_two(alphas: Tables, noise: Tables) -> Draw:
         alpha_EO = alphas[name]
         # Two operations of every edge, sampled without replacement (section 3.2 of the paper).
         pair_E2 = _pair(logits_EO, noise[name])
+        if pair_E2.shape[-1] < 2:  # of a single one there is nothing to learn
+            active[name] = one_active(pair_E2)
+            probed[name] = ((),) * pair_E2.numel()
+            probability[name] = torch.softmax(alpha_EO, dim=-1)
+            mix[name] = probability[name]
+            continue
         q_E2 = torch.softmax(logits_EO.gather(-1, pair_E2), dim=-1)
 
         # One of the two runs. Its own uniform number decides: with the pair's numbers, the order of

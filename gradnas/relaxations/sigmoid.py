@@ -19,7 +19,9 @@ class Sigmoid(Relaxation):
     weights towards 0 and 1, give the search the term `ZeroOne()`.
 
     Source: Chu, Zhou, Zhang, Li, "Fair DARTS", ECCV 2020 (arXiv 1911.12126), section 4; called
-    "fair" in autora-theorist-darts.
+    "fair" in autora-theorist-darts. Where it differs: what is decided is the strongest operation,
+    by the rule of the space, and no operation is left out for a weight below a threshold (0.85 in
+    the authors' code), nor are two of one edge kept.
     """
 
     @property

@@ -358,6 +358,8 @@ def _reason_against(search: Search, capture: bool) -> str | None:
         return f"{relaxation} changes over the search"
     if search.passes.steadying:
         return "stabilizers change what is mixed from step to step"
+    if search.selecting is not None:
+        return f"the rounds of {type(search.selection).__name__} change what is mixed"
     # Exactly FirstOrder: a class made from it may read values of the device.
     is_finite_difference = isinstance(gradient, Unrolled) and gradient.mode == "finite_difference"
     if type(gradient) is not FirstOrder and not is_finite_difference:

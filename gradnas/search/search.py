@@ -93,11 +93,12 @@ class Search(Standing):
             there are along the first dimension of all tensors; where that is no batch (first
             dimensions differ, a recurrent layer reads time first, the network does not take the
             first alone) they are counted of the whole, with a warning.
-        terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`.
+        terms: of the alphas alone, added to their loss: `BetaDecay()`, `ZeroOne()`,
+            `DirichletKL()`.
         stabilizers: change how the weights learn: `PerturbedAlphas()`, `AuxiliarySkip()`,
             `OperationFreezing()`.
-        selection: how the decision is had in the end; `PerturbationSelection()` and
-            `CandidateSelection()` measure.
+        selection: how the decision is had in the end; `PerturbationSelection()`,
+            `CandidateSelection()` and `ScoreSelection()` measure.
 
     Attributes:
         supernet: the network, with every choice open.

@@ -24,8 +24,8 @@ class PerturbationSelection(Selection):
     has. The rounds are the edges (NAS-Bench-201: 6; DARTS: 14 and 3 for the cutting), or the
     choices of one's own module.
 
-    Cost: a pass over the alphas' data for each operation of every edge (NAS-Bench-201: 30, DARTS:
-    196 with `none` and 24 for the cutting) and the epochs between rounds.
+    Cost: a pass over the alphas' data for each operation of every edge (NAS-Bench-201: 30; DARTS:
+    196, `none` not among them, and 24 for the cutting) and the epochs between rounds.
 
     Args:
         interval: epochs between rounds, 5 as published.
@@ -41,7 +41,7 @@ class PerturbationSelection(Selection):
     NAS", ICLR 2021 (arXiv 2108.04392), algorithm 1. Where it differs: `none` is no candidate where
     a derived cell cannot have it; the edges of a node are cut by one ranking (the authors' rounds
     repeat the same one); the alphas' data are not augmented unless the search does so; the
-    optimiser keeps its momentum.
+    optimiser keeps its momentum, and its rate does not fall in the cells of DARTS either.
 
     Raises:
         ValueError: an interval below 1, another criterion, a share that is not above 0; in a

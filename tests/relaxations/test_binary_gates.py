@@ -277,6 +277,24 @@ def test_two_leaves_unsampled_probabilities_as_they_were():
 
 
 @pytest.mark.slow
+def test_a_single_operation_leaves_nothing_to_learn():
+    """Beside tables of several there may be some of one; nothing is probed, no alpha moves."""
+    gates = BinaryGates("two")
+    alphas = {
+        "one": torch.randn(3, 1, requires_grad=True),
+        "two": torch.randn(3, 2, requires_grad=True),
+    }
+    noise = gates.noise(alphas, torch.Generator().manual_seed(0))
+    draw = gates.draw(alphas, noise, 0.0)
+    assert draw.active["one"] == ((0,),) * 3 and draw.probed["one"] == ((),) * 3
+    assert torch.equal(draw.mix["one"], torch.ones(3, 1))
+    (slope,) = torch.autograd.grad((draw.mix["one"] * 5.0).sum(), alphas["one"])
+    assert torch.equal(slope, torch.zeros(3, 1))
+    moved = {name: alpha.detach() + 0.1 for name, alpha in alphas.items()}
+    after = gates.after_update(alphas, moved, noise)
+    assert torch.allclose(after["one"], alphas["one"].detach())
+
+
 def test_two_points_the_way_of_full():
     """The mean update of `two` over many samples, against that of `full` (cosine)."""
     supernet = prepared("chain")

@@ -16,6 +16,7 @@ from gradnas import (
     FirstOrder,
     GumbelSoftmax,
     Implicit,
+    PerturbationSelection,
     Search,
     Unrolled,
     WeightOptimizer,
@@ -114,6 +115,10 @@ def test_a_step_that_is_not_finite_is_undone():
             "the SGD of WeightOptimizer",
         ),
         (lambda: Search(TwoChoices(dropout=0.5)), "dropout draws its masks"),
+        (
+            lambda: Search(TwoChoices(), selection=PerturbationSelection()),
+            "the rounds of PerturbationSelection change what is mixed",
+        ),
         (lambda: Search(SPACE.supernet(3, 5, checkpoint_cells=True)), "checkpoint_cells saves"),
     ],
 )
