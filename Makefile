@@ -13,16 +13,27 @@ TASK := examples/scattered_digits.py
 ONE_THREAD := OMP_NUM_THREADS=1
 QUIETLY := --quiet --disable-pip-version-check
 TORCH = $(shell grep '^torch==' constraints.txt)
+# A file's tests share what they set up: one process has them all. tests/conftest.py orders the files.
+WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo docs test test-all quick test-lowest test-newest lint setup clean
+.PHONY: demo docs test test-all quick test-lowest test-newest lint setup compiled clean
 
 # Installed again only when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(QUIETLY) --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/python -m pip install $(QUIETLY) --no-compile --constraint constraints.txt --editable ".[all,dev]"
 	touch $@
 
 setup: $(VENV)/.installed
+
+# Byte code for the many processes that tests start, also where Python is told to write none. By two
+# processes, where pip has one, and without what no test needs; some files are of other Pythons.
+$(VENV)/.compiled: $(VENV)/.installed
+	$(BIN)/python -m compileall -q -j 2 -x '/(tests|models)/' $(VENV)/lib > $(VENV)/compiled.txt || true
+	touch $@
+
+compiled: $(VENV)/.compiled
+	$(BIN)/python -m compileall -q gradnas
 
 demo: setup
 	rm -rf $(DEMO)
@@ -32,13 +43,13 @@ demo: setup
 	$(BIN)/gradnas report $(DEMO)
 	@echo "The report with choices, curves and the comparison with random networks: $(DEMO)/report.html"
 
-test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
+test: setup compiled
+	$(ONE_THREAD) $(BIN)/python -m pytest $(WORKERS)
 
-test-all: setup
-	GRADNAS_ALL_TESTS=1 $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
+test-all: setup compiled
+	GRADNAS_ALL_TESTS=1 $(ONE_THREAD) $(BIN)/python -m pytest $(WORKERS)
 
-quick: setup
+quick: setup compiled
 	GRADNAS_QUICK_TESTS=1 $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2
 
 # Old releases warn of the newer ones below them, so that a warning is no failure here.

@@ -2,6 +2,7 @@
 way."""
 
 import os
+from collections import Counter
 
 import torch
 from hypothesis import settings
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=list(left_out))
+    if hasattr(config, "workerinput"):
+        items.sort(key=_slow_in_files(items).__getitem__, reverse=True)
+
+
+def _slow_in_files(items):
+    """Of every item how many slow ones its file has.
+
+    Several processes begin with the files that have most, and end with short ones: none waits long
+    for another.
+    """
+    counts = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    return {item: counts[item.path] for item in items}
 
 
 def _quick(items):
