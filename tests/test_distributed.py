@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import GRADIENTS, name_of
+from in_forks import as_ranks, gradnas_as_ranks, rank_environments
 from torch import nn
 
 import gradnas
@@ -34,34 +34,33 @@ from gradnas import (
 )
 from gradnas.cli import main
 from gradnas.runs import Run
+from gradnas.tasks.evaluation import Means
 from gradnas.tasks.training import update
 
 HERE = Path(__file__).resolve().parent
 
-# Least squares with a weight per feature that depends on alpha: the loss of two ranks' batches is
-# the mean of theirs.
-PROGRAM = """
-import sys, torch
-from gradnas import distributed, SGDStep
-from cases import GRADIENTS
-from test_distributed import hypergradient
-distributed.start(torch.device("cpu"))
-torch.set_num_threads(1)
-r = distributed.rank()
-values = [hypergradient(g, slice(4 * r, 4 * r + 4)) for g in GRADIENTS]
-(m,) = distributed.mean([torch.tensor(float(r))])
-assert m == 0.5 and distributed.world() == 2 and distributed.is_main() == (r == 0)
-assert distributed.mean_of_values({"a": float(r)}) == {"a": 0.5}
-t = torch.tensor([float(r + 1)])
-distributed.copy_from_main([t])
-assert t.item() == 1.0
-if r == 0:
-    torch.save(values, sys.argv[1])
-distributed.stop()
-"""
+
+def hypergradients_of_a_rank(path):
+    """What a rank does with half of each batch; the first saves it."""
+    distributed.start(torch.device("cpu"))
+    r = distributed.rank()
+    values = [hypergradient(g, slice(4 * r, 4 * r + 4)) for g in GRADIENTS]
+    (m,) = distributed.mean([torch.tensor(float(r))])
+    assert m == 0.5 and distributed.world() == 2 and distributed.is_main() == (r == 0)
+    assert distributed.mean_of_values({"a": float(r)}) == {"a": 0.5}
+    t = torch.tensor([float(r + 1)])
+    distributed.copy_from_main([t])
+    assert t.item() == 1.0
+    if r == 0:
+        torch.save(values, path)
+    distributed.stop()
 
 
 def hypergradient(gradient, rows):
+    """Of least squares with a weight per feature that depends on alpha.
+
+    The loss of two ranks' batches is the mean of theirs.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 3, generator=generator).double()
     y = torch.randn(8, generator=generator).double()
@@ -166,42 +165,33 @@ def odd_training(share):
     return {name: p.detach() for name, p in network.named_parameters()}
 
 
-ODD_PROGRAM = """
-import os, sys, torch
-from gradnas import distributed
-from gradnas.tasks.evaluation import Means
-from test_distributed import ODD_SEARCHES, odd_search, odd_training
-distributed.start(torch.device("cpu"))
-torch.set_num_threads(1)
-r = distributed.rank()
-share = lambda batch: batch.tensor_split(2)[r]  # as `Plan` divides: 7 are 4 and 3
-values = {}
-for own_loop in (False, True):
-    values[own_loop] = [odd_search(k, share, own_loop) for k in range(len(ODD_SEARCHES))]
-values["training"] = odd_training(share)
-try:
-    distributed.factors([3 if r else None], torch.device("cpu"))
-except ValueError as error:
-    assert "known on 1 of 2 processes" in str(error)
-else:
-    raise AssertionError
-means = Means()
-means.add({"loss": torch.tensor(float(r + 1))}, 1 + 2 * r)  # 1 once, 2 three times
-assert means.values("train_") == {"train_loss": 1.75}
-torch.save(values, f"{sys.argv[1]}.{r}")
-distributed.barrier()
-distributed.stop()
-# Gloo's threads may still run when the interpreter takes itself apart, which then aborts.
-sys.stdout.flush()
-os._exit(0)
-"""
+def odd_values_of_a_rank(path):
+    """All of them, and what several ranks must do with uneven shares; each saves its own."""
+    distributed.start(torch.device("cpu"))
+    r = distributed.rank()
+
+    def share(batch):
+        return batch.tensor_split(2)[r]  # as `Plan` divides: 7 are 4 and 3
+
+    values = {}
+    for own_loop in (False, True):
+        values[own_loop] = [odd_search(k, share, own_loop) for k in range(len(ODD_SEARCHES))]
+    values["training"] = odd_training(share)
+    with pytest.raises(ValueError, match="known on 1 of 2 processes"):
+        distributed.factors([3 if r else None], torch.device("cpu"))
+    means = Means()
+    means.add({"loss": torch.tensor(float(r + 1))}, 1 + 2 * r)  # 1 once, 2 three times
+    assert means.values("train_") == {"train_loss": 1.75}
+    torch.save(values, f"{path}.{r}")
+    distributed.barrier()
+    distributed.stop()
 
 
 @pytest.fixture(scope="module")
 def of_uneven_ranks(tmp_path_factory):
     """What both ranks have after searches whose batches do not divide by two."""
     path = tmp_path_factory.mktemp("uneven") / "values.pt"
-    in_two_processes("-c", ODD_PROGRAM, str(path))
+    as_ranks(odd_values_of_a_rank, path)
     return [torch.load(f"{path}.{r}", weights_only=True) for r in range(2)]
 
 
@@ -224,35 +214,11 @@ def test_a_training_with_uneven_shares_agrees_with_one_process(of_uneven_ranks):
             assert torch.allclose(found["training"][name], tensor, rtol=1e-12), name
 
 
-def in_two_processes(*arguments):
-    """Run python with these arguments as two ranks, with the environment that torchrun gives."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "PYTHONPATH": str(HERE),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**os.environ, **common, "RANK": str(r), "LOCAL_RANK": str(r)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-
-
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory):
     """Hypergradients of every method, each rank with half of each batch."""
     path = tmp_path_factory.mktemp("ranks") / "values.pt"
-    in_two_processes("-c", PROGRAM, str(path))
+    as_ranks(hypergradients_of_a_rank, path)
     return torch.load(path, weights_only=True)
 
 
@@ -271,15 +237,16 @@ def test_averaging_finished_hypergradients_would_be_wrong():
     assert ((sum(halves) / 2 - whole).norm() / whole.norm()).item() > 0.05
 
 
+SIZE = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]
+
+
 @pytest.mark.slow
 def test_a_whole_search_and_training_in_two_processes(tmp_path):
     """One writer, and a search that learns."""
-    size = ["--channels", "4", "--cells", "2", "--threads", "1", "--device", "cpu"]
     run = Run(tmp_path / "run")
-    in_two_processes(
-        "-m", "gradnas", "search", "digits", "--out", str(run.path), "--epochs", "2", *size
-    )
-    in_two_processes("-m", "gradnas", "train", str(run.path), "--epochs", "3", *size)
+    brief = ("--nodes", "2", "--epochs", "2", "--batch-size", "128", "--candidates", "0")
+    gradnas_as_ranks("search", "digits", "--out", run.path, *brief, *SIZE)
+    gradnas_as_ranks("train", run.path, "--epochs", "3", *SIZE)
     assert run.status()["status"] == "finished"
     records = run.records()
     assert [r["epoch"] for r in records] == [0, 1] and records[1]["train_loss"] < records[0][
@@ -290,12 +257,31 @@ def test_a_whole_search_and_training_in_two_processes(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_as_torchrun_starts_them_come_to_their_end(tmp_path):
+    """They know nothing yet, and the interpreter takes itself apart; other tests fork."""
+    run = Run(tmp_path / "run")
+    words = ["search", "digits", "--out", str(run.path), "--per-class", "10", "--max-steps", "1"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "gradnas", *words, *SIZE],
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in rank_environments()
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert run.status()["status"] == "finished"
+
+
+@pytest.mark.slow
 def test_a_task_of_ones_own_in_two_processes_agrees_with_one(tmp_path, capfd):
     """A batch size is that of all ranks together."""
     task = str(HERE / "own_tasks" / "tabular.py")
     both, one = tmp_path / "both", tmp_path / "one"
     settings = ("--epochs", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1")
-    in_two_processes("-m", "gradnas", "search", task, *settings, "--out", str(both))
+    gradnas_as_ranks("search", task, *settings, "--out", both)
     said = capfd.readouterr().out
     assert said.count("next: gradnas train ") == 1 and "cannot be trained" not in said
     assert main(["search", task, *settings, "--out", str(one)]) == 0
@@ -303,12 +289,12 @@ def test_a_task_of_ones_own_in_two_processes_agrees_with_one(tmp_path, capfd):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
         assert mine["valid_absolute_error"] == pytest.approx(theirs["valid_absolute_error"])
     trained = []
-    for run, call in ((both, in_two_processes), (one, None)):
+    for run in (both, one):
         words = ["train", str(both), "--task", task, *settings, "--out", str(run / "training")]
-        if call is None:
-            assert main(words) == 0
+        if run == both:
+            gradnas_as_ranks(*words)
         else:
-            call("-m", "gradnas", *words)
+            assert main(words) == 0
         trained.append(json.loads((run / "training" / "results.json").read_text()))
     assert trained[0]["test_loss"] == pytest.approx(trained[1]["test_loss"], rel=1e-5)
 

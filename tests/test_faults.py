@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import faults
 import pytest
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import faults
+from gradnas.programs import following
 
-faults.preload()
-place = Path(sys.argv[1])
-cases = {}
 
 def command(out):
-    return ["search", faults.TASK, "--epochs", "3", "--batch-size", "16", *faults.SMALL,
-            "--out", str(out)]
+    words = ["search", faults.TASK, "--epochs", "3", "--batch-size", "16", *faults.SMALL]
+    return [*words, "--out", str(out)]
 
-whole = place / "whole"
-assert faults.run(command(whole), 2)[0] == [0, 0]
-for name, fault in {
-    "kill": faults.Fault("kill", 5, 1),
-    "torn": faults.Fault("torn", 4, 0),
-}.items():
-    out = place / name
-    codes, said = faults.run(command(out), 2, fault)
-    ended, why = faults.finished(out, command(out), 2)
-    same = faults.digests(out) == faults.digests(whole)
-    cases[name] = {"codes": codes, "said": said, "ended": ended, "why": why, "same": same}
 
-out = place / "fewer"
-codes, _ = faults.run(command(out), 2, faults.Fault("stop", 5, 1))
-again, said = faults.run(["resume", str(out), "--task", faults.TASK], 1)
-decided = (out / "genotype.json").read_text() == (whole / "genotype.json").read_text()
-cases["fewer"] = {"codes": codes, "again": again, "said": said, "same": decided}
-print(json.dumps(cases))
-"""
+def met(place):
+    """What came of each fault, by its name."""
+    cases = {}
+    whole = place / "whole"
+    assert faults.run(command(whole), 2)[0] == [0, 0]
+    for name, fault in {
+        "kill": faults.Fault("kill", 5, 1),
+        "torn": faults.Fault("torn", 4, 0),
+    }.items():
+        out = place / name
+        codes, said = faults.run(command(out), 2, fault)
+        ended, why = faults.finished(out, command(out), 2)
+        same = faults.digests(out) == faults.digests(whole)
+        cases[name] = {"codes": codes, "said": said, "ended": ended, "why": why, "same": same}
+    out = place / "fewer"
+    codes, _ = faults.run(command(out), 2, faults.Fault("stop", 5, 1))
+    again, said = faults.run(["resume", str(out), "--task", faults.TASK], 1)
+    decided = (out / "genotype.json").read_text() == (whole / "genotype.json").read_text()
+    cases["fewer"] = {"codes": codes, "again": again, "said": said, "same": decided}
+    return cases
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """Runs of two ranks of which one meets a fault, in forks of another process."""
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("faults"))],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    """Runs of two ranks of which one meets a fault, in forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following, "training_seconds", lambda *_: None)
+        faults.preload()
+        return met(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.slow

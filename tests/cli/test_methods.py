@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_forks import code_of, forked
 from test_search_to_training import SMALL, ok, write_images
 from test_search_to_training import fails as fails
 
 import gradnas
 from gradnas import BinaryGates, GumbelSoftmax, Relaxation, Sigmoid, Unrolled, runs
+from gradnas.cli import main
 from gradnas.cli.methods import method_of
 from gradnas.gradients import ArchitectureGradient
 from gradnas.optimizers import WeightOptimizer
@@ -105,24 +108,24 @@ def test_gradients_that_exclude_each_other(fails, tmp_path):
 
 def in_a_process_of_its_own(folder, *commands):
     """Exit codes and stderr of commands: a class that was imported is known from then on."""
-    calls = "; ".join(f"print(main({[str(a) for a in command]}))" for command in commands)
-    environment = {**os.environ, "PYTHONPATH": ROOT}
-    done = subprocess.run(
-        [sys.executable, "-c", f"from gradnas.cli import main; {calls}"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [line for line in done.stdout.splitlines() if line in ("0", "2")], done.stderr
+    codes, errors = folder / "codes.txt", folder / "errors.txt"
+
+    def work():
+        os.chdir(folder)
+        sys.path.insert(0, "")  # as `python -m` has it
+        with errors.open("w") as said, contextlib.redirect_stderr(said):
+            found = [main([str(word) for word in command]) for command in commands]
+        codes.write_text(json.dumps(found))
+
+    assert code_of(forked(work)) == 0
+    return json.loads(codes.read_text()), errors.read_text()
 
 
 def test_a_class_of_the_users_own(tmp_path):
     (tmp_path / "warm_relaxation.py").write_text(OWN)
     own = ("--relaxation", "warm_relaxation:Warm:heat=2")
     search = ("search", "digits", "--out", "r", *own, *BRIEF, *SMALL)
-    assert in_a_process_of_its_own(tmp_path, search)[0] == ["0"]
+    assert in_a_process_of_its_own(tmp_path, search)[0] == [0]
     relaxation = configuration(tmp_path / "r")["relaxation"]
     assert relaxation["type"] == "Warm" and relaxation["heat"] == 2.0
     # Nothing that a file names is imported by itself.
@@ -131,7 +134,7 @@ def test_a_class_of_the_users_own(tmp_path):
     measure = ("latency", "measure", "r", "--repeats", "1", "--warmup", "0", "--out", "t.json")
     known = (*measure, "--import", "warm_relaxation")
     codes, errors = in_a_process_of_its_own(tmp_path, report, measure, named, known)
-    assert codes == ["2", "2", "0", "0"] and errors.count("--import MODULE") == 2
+    assert codes == [2, 2, 0, 0] and errors.count("--import MODULE") == 2
 
 
 # ---- nothing was decided -------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from in_forks import gradnas_as_ranks
 from PIL import Image
-from test_distributed import in_two_processes
 
 from gradnas import Genotype, runs
 from gradnas.cli import main
@@ -260,8 +260,7 @@ def test_one_image_left_over_on_each_of_two_ranks(tmp_path):
     run = tmp_path / "r"
     small = ("--recipe", "digits-eval", "--channels", "2", "--cells", "3", "--batch-size", "8")
     more = ("--epochs", "1", "--threads", "1", "--device", "cpu", "--out", str(run))
-    command = ("-m", "gradnas", "train", "DARTS_V2", "--data", str(folder))
-    in_two_processes(*command, *small, *more)
+    gradnas_as_ranks("train", "DARTS_V2", "--data", folder, *small, *more)
     assert runs.Run(run).status()["status"] == "finished"
 
 

@@ -8,12 +8,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
 from cases import RELAXATIONS, name_of
+from in_forks import code_of, forked
 
 from gradnas import (
     AlphaOptimizer,
@@ -25,6 +25,7 @@ from gradnas import (
     Unrolled,
     runs,
 )
+from gradnas.cli import main
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import Augment, DataConfig
 from gradnas.programs.searching import run_search, start_search
@@ -198,51 +199,45 @@ def test_training_stopped_at_every_step_gives_the_same_files(tmp_path, monkeypat
     assert contents(tmp_path / "whole", names) == contents(tmp_path / "pieces", names)
 
 
-KILLS = 2
-
-
 @pytest.mark.slow
-def test_kill_at_random_moments_and_resume(tmp_path):
+def test_kill_at_random_moments_and_resume(tmp_path, monkeypatch):
     """`kill -9` on the way; then the same genotype and metrics as an undisturbed run.
 
     `benchmarks/campaigns kills` does it a hundred times, for all programs.
     """
-    config = replace(SMALL, epochs=3, batch_size=64, checkpoint_seconds=0.1)
+    config = replace(SMALL, batch_size=64, checkpoint_seconds=0.1)
+    killed = tmp_path / "killed"
     search(config, tmp_path / "whole")
-    start_search(config, tmp_path / "killed", DIGITS, CPU)
-    # The process says when it begins to search, so that the kills fall into the search and not into
-    # the imports.
-    program = (
-        "import sys\n"
-        "from gradnas.cli import main, search\n"
-        "work = search.run_search\n"
-        "def announced(*args, **kwargs):\n"
-        "    print('begins', flush=True)\n"
-        "    return work(*args, **kwargs)\n"
-        "search.run_search = announced\n"
-        f"sys.exit(main(['resume', {str(tmp_path / 'killed')!r}]))\n"
-    )
-    moments = random.Random(20)
-    kills = 0
-    for _ in range(40):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begins\n", process.stderr.read()
-        if kills < KILLS:
-            time.sleep(moments.uniform(0.0, 1.2))
-            process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors
-        kills += 1
-    assert kills == KILLS and process.returncode == 0
-    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+    start_search(config, killed, DIGITS, CPU)
+    draw = random.Random(20)
+    after_step = runs.Keeper.after_step
+    for _ in range(2):
+        # Killed from outside in what follows a step: computing, evaluating or writing.
+        steps, says = os.pipe()
+        number = draw.randint(2, 9)
+        left = [number + 3]
+
+        def said(keeper, says=says, left=left):
+            after_step(keeper)
+            os.write(says, b".")
+            left[0] -= 1
+            if left[0] == 0:
+                signal.pause()  # however late it comes
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.Keeper, "after_step", said)
+            child = forked(lambda: main(["resume", str(killed)]))
+        os.close(says)
+        for _ in range(number):
+            assert os.read(steps, 1) == b"."
+        os.kill(child, signal.SIGKILL)
+        assert code_of(child) == -signal.SIGKILL
+        os.close(steps)
+    # In the end by a process that knows nothing of those before.
+    command = [sys.executable, "-m", "gradnas", "resume", str(killed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "whole") == contents(killed)
 
 
 @pytest.mark.slow

@@ -4,9 +4,8 @@ SGD, generation."""
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_forks import code_of, forked
 
 from gradnas import (
     AlphaOptimizer,
@@ -27,6 +27,7 @@ from gradnas import (
     WeightOptimizer,
     runs,
 )
+from gradnas.cli import main
 from gradnas.config import from_json, read_object, to_json
 from gradnas.data import ChunkLengths, TextConfig
 from gradnas.families.recipes import (
@@ -265,32 +266,41 @@ def test_training_resumes_bit_for_bit_also_after_the_switch(corpus, tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "training"])
-def test_kill_and_resume(corpus, tmp_path, kind):
+def test_kill_and_resume(corpus, tmp_path, kind, monkeypatch):
     """`kill -9`, of the training after its switch; then the files of an undisturbed run.
 
     `benchmarks/campaigns kills` does it at other moments.
     """
     if kind == "search":
-        config = small_search(corpus, epochs=6, checkpoint_seconds=0.05)
+        config = small_search(corpus, epochs=3, checkpoint_seconds=0.05)
         search(config, tmp_path / "whole")
         run = start_search(config, tmp_path / "killed", config.data.load(), CPU)
     else:
-        config = small_training(corpus, epochs=10, checkpoint_seconds=0.05)
+        config = small_training(corpus, epochs=9, checkpoint_seconds=0.05)
         training(config, tmp_path / "whole")
         run = start_training(config, tmp_path / "killed", config.data.load(), CPU)
-    program = (
-        f"import sys\nfrom gradnas.cli import main\nsys.exit(main(['resume', {str(run.path)!r}]))"
-    )
     goal = 1 if kind == "search" else 7  # epochs; it is killed somewhere in the next one
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    after_step = runs.Keeper.after_step
+    late = []
+
+    def waits(keeper):
+        after_step(keeper)
+        if len(run.records()) > goal:
+            late.append(1)
+        if len(late) == 3:
+            signal.pause()  # for the kill, however late it comes
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Keeper, "after_step", waits)
+        child = forked(lambda: main(["resume", str(run.path)]))
     while len(run.records()) <= goal or not (run.path / runs.CHECKPOINT).exists():
-        assert process.poll() is None
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    os.kill(child, signal.SIGKILL)
+    assert code_of(child) == -signal.SIGKILL
     if kind == "training":
         assert run.records()[-1]["averaged"]  # so the last kill came after the switch
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+    assert main(["resume", str(run.path)]) == 0
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
 
 

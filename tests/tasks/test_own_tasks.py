@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from in_forks import forked
 
 from gradnas import runs
 from gradnas.cli import main
@@ -95,16 +96,15 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_files(tmp_path):
     written = tmp_path / "config.json"
     written.write_text(json.dumps({**config, "checkpoint_seconds": 0.0}))
 
-    command = [sys.executable, "-m", "gradnas", "search", str(written), "--task", str(file)]
-    process = subprocess.Popen([*command, "--out", str(killed)], stderr=subprocess.DEVNULL)
+    command = ["search", str(written), "--task", str(file), "--out", str(killed)]
+    child = forked(lambda: main(command))
     metrics = killed / runs.METRICS
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= 3:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
             break
         time.sleep(0.005)
-    process.kill()
-    process.wait()
     if runs.Run(killed).status()["status"] != "finished":
         gradnas("resume", killed, "--task", file)
     for part in (runs.METRICS, runs.ALPHAS, runs.GENOTYPE, runs.RESULTS):
