@@ -77,6 +77,7 @@ def _import_all() -> None:
     """
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
+    import torch._dynamo  # noqa: F401, which the first optimiser imports
 
     import gradnas.cli.data
     import gradnas.cli.discover
