@@ -6,10 +6,10 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
+from in_forks import code_of, forked
 
 from gradnas import runs
 from gradnas.config import read_object
@@ -87,24 +87,24 @@ def test_a_damaged_status_stops_nobody(tmp_path, content):
 
 # ---- one process ---------------------------------------------------------------------------------
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from gradnas.runs.lock import locked
-with locked(Path(sys.argv[1])):
-    print("holds", flush=True)
-    time.sleep(60)
-"""
-
 
 @pytest.mark.slow
 def test_a_second_process_is_refused_and_a_killed_one_locks_nothing(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "holds\n"
-        with pytest.raises(ValueError, match="another process works in"), runs.locked(tmp_path):
-            pass
-        process.send_signal(signal.SIGKILL)
+    holds, says = os.pipe()
+
+    def hold():
+        with runs.locked(tmp_path):
+            os.write(says, b".")
+            signal.pause()
+
+    child = forked(hold)
+    assert os.read(holds, 1) == b"."
+    with pytest.raises(ValueError, match="another process works in"), runs.locked(tmp_path):
+        pass
+    os.kill(child, signal.SIGKILL)
+    assert code_of(child) == -signal.SIGKILL
+    for end in (holds, says):
+        os.close(end)
     assert (tmp_path / ".lock").exists()
     with runs.locked(tmp_path):
         pass
