@@ -16,7 +16,7 @@ from torch import nn
 
 from gradnas.architectures.base import Architecture
 from gradnas.config import check_numbers
-from gradnas.gradients import FirstOrder
+from gradnas.gradients import ArchitectureGradient, FirstOrder, Unrolled
 from gradnas.latency import macs
 from gradnas.precision import autocast, cuda_products
 from gradnas.randomness import generator_for, seed_for, seeded
@@ -158,6 +158,15 @@ class RandomSearch:
         return task.worth(network, by_loss=False)  # type: ignore[bad-argument-type]
 
 
+def _passes_of_alphas(gradient: ArchitectureGradient) -> int | None:
+    """Passes with their gradient in a step of the alphas; None of a method that makes others."""
+    if isinstance(gradient, FirstOrder):
+        return 1
+    if isinstance(gradient, Unrolled) and gradient.mode == "finite_difference":
+        return 4  # the inner step, the validation loss, the train loss on both sides
+    return None
+
+
 def _rank(trial: Trial) -> float:
     """Where a trial belongs: the smaller the better; one that diverged comes last."""
     if trial.worth is None or math.isnan(trial.worth):
@@ -169,20 +178,23 @@ def trials_at_equal_cost(task: BatchedSearch[Any, Any], epochs: int = 1) -> int:
     """How many random architectures may be trained for the multiply-adds of a search; at least 1.
 
     A pass with its gradient counts as three forward passes; a search makes one of the supernet for
-    each batch of the weights and one for each step of the alphas, and a forward pass of what is
-    held out for each operation that a `PerturbationSelection` leaves out; a trial one of a network
-    for each train batch and a forward pass of what is held out.
+    each batch of the weights, one for each step of the alphas (four where the gradient is a finite
+    difference of the second order), and a forward pass of what is held out for each operation that
+    a `PerturbationSelection` leaves out; a trial one of a network for each train batch and a
+    forward pass of what is held out.
 
     Raises:
-        ValueError: multiply-adds that cannot be counted; a search that makes other passes: of a
-            gradient that is not of the first order, or of single operations.
+        ValueError: multiply-adds that cannot be counted; a search that makes other passes: of
+            another gradient, or of single operations.
     """
     search = task.search
-    if not isinstance(search.gradient, FirstOrder) or not search.relaxation.trains_mixtures:
+    passes = _passes_of_alphas(search.gradient)
+    if passes is None or not search.relaxation.trains_mixtures:
         raise ValueError(
-            "the cost of a search is counted for passes of the whole mixture and FirstOrder(), not "
-            f"for {type(search.relaxation.innermost).__name__} and "
-            f"{type(search.gradient).__name__}: say how many trials"
+            "the cost of a search is counted for passes of the whole mixture, with FirstOrder() or "
+            "Unrolled(mode='finite_difference'), not for "
+            f"{type(search.relaxation.innermost).__name__} with {search.gradient!r}: say how many "
+            "trials"
         )
     batch = next(iter(task.train.epoch(0)))
     one = [part[:1] for part in batch]
@@ -204,7 +216,7 @@ def trials_at_equal_cost(task: BatchedSearch[Any, Any], epochs: int = 1) -> int:
         alpha_steps = 0
     selecting = search.selecting
     measured = 0 if selecting is None else selecting.number_of_measurements
-    spent = FORWARD_AND_BACKWARD * of_supernet * (length * train + alpha_steps)
+    spent = FORWARD_AND_BACKWARD * of_supernet * (length * train + passes * alpha_steps)
     spent += of_supernet * measured * len(task.held_out)
     each = of_network * (FORWARD_AND_BACKWARD * epochs * train + len(task.held_out))
     return max(1, int(spent / max(each, 1.0)))

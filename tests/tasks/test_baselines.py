@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from gradnas import DenseCell, GumbelSoftmax, NasBench201, PerturbationSelection
+from gradnas import (
+    DenseCell,
+    FirstOrder,
+    GumbelSoftmax,
+    Implicit,
+    NasBench201,
+    PerturbationSelection,
+)
 from gradnas.data import DataConfig
 from gradnas.search.proxies import Swap, distinct_columns
 from gradnas.tasks.baselines import RandomSearch, Trial, _rank, trials_at_equal_cost
@@ -84,7 +91,12 @@ def test_equal_cost_is_counted():
     blank = PerturbationSelection(interval=1, learn_alphas=False)
     without = trials_at_equal_cost(live(epochs=6, selection=blank))
     assert without < trials_at_equal_cost(live(epochs=6))
-    with pytest.raises(ValueError, match="not for GumbelSoftmax and FirstOrder"):
+    with pytest.raises(ValueError, match="not for GumbelSoftmax with"):
         trials_at_equal_cost(live(relaxation=GumbelSoftmax()))
+    with pytest.raises(ValueError, match=r"not for Softmax with Implicit\("):
+        trials_at_equal_cost(live(gradient=Implicit()))
+    first = trials_at_equal_cost(live(gradient=FirstOrder()))
+    # Two passes a step instead of five.
+    assert first == pytest.approx(2 / 5 * one, abs=1)
     with pytest.raises(ValueError, match="the pool must hold"):
         RandomSearch(trials=3, pool=2)
