@@ -6,7 +6,7 @@ Legend: E edges, O operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -139,12 +139,27 @@ class Selecting:
     def state_dict(self) -> State:
         """Plain values."""
         fixed = {name: sorted(rows.items()) for name, rows in self.supernet.fixed.items()}
-        return {"rounds_done": self.rounds_done, "fixed": fixed}
+        groups = [[list(group.edges), list(group.nodes)] for group in self.groups]
+        return {"rounds_done": self.rounds_done, "fixed": fixed, "groups": groups}
 
-    def load_state_dict(self, state: State) -> None:
-        """The inverse of `state_dict`."""
+    def load_state_dict(self, state: State, columns: Mapping[str, list[int]]) -> None:
+        """The inverse of `state_dict`.
+
+        Args:
+            columns: choice -> where the state has the columns of its alpha, where it is elsewhere.
+        """
         self.rounds_done = state["rounds_done"]
-        self.supernet.fixed = {name: dict(rows) for name, rows in state["fixed"].items()}
+        if "groups" in state:  # a state of an earlier version has none
+            # Of a module whose choices are declared in another order now, it is as it began.
+            self.groups = [_Group(list(edges), list(nodes)) for edges, nodes in state["groups"]]
+        self.supernet.fixed = {}
+        for name, rows in state["fixed"].items():
+            places = columns.get(name)
+            own = {}
+            for row, column in rows:
+                is_elsewhere = places is not None and column is not None
+                own[row] = places.index(column) if is_elsewhere else column
+            self.supernet.fixed[name] = own
 
 
 def _check_some(scores: Sequence[float], name: str, row: int) -> None:

@@ -169,7 +169,7 @@ def take_over(search: Stateful, state: State) -> None:
     if search.freezing is not None:
         search.freezing.load_state_dict(state["freezing"])
     if search.selecting is not None:
-        search.selecting.load_state_dict(state["selecting"])
+        search.selecting.load_state_dict(state["selecting"], columns)
     if search.spending is not None:
         search.spending.state = CostState(**state["cost"])
     if supernet.initial is not None and "initial" in state:

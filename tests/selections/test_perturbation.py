@@ -10,9 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import TwoChoices, batch, loss_on
+from torch import nn
 
 from gradnas import (
     BinaryGates,
+    Choice,
     ConvCell,
     ExpectedCost,
     NasBench201,
@@ -150,6 +152,42 @@ def test_resumed_is_as_never_stopped():
     assert whole.supernet.fixed == other.supernet.fixed and len(whole.supernet.fixed) == 2
     for one, two in zip(whole.supernet.parameters(), other.supernet.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+class InOrder(nn.Module):
+    """Three choices, all of whose names come in this order or backwards."""
+
+    def __init__(self, backwards: bool) -> None:
+        super().__init__()
+        step = -1 if backwards else 1
+        for name in ("one", "two", "three")[::step]:
+            operations = {key: nn.Linear(2, 2) for key in ("a", "b", "c")[::step]}
+            setattr(self, name, Choice(operations, name=name))
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        return self.three(self.two(self.one(x_BF)))
+
+
+def test_decisions_are_taken_over_by_their_names():
+    """A module may declare its choices and their operations in another order than the state's."""
+
+    def searched(backwards):
+        selection = PerturbationSelection(interval=1)
+        return Search(InOrder(backwards), epochs=9, selection=selection)
+
+    first, other = searched(False), searched(True)
+    x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    first.step(loss_on((x, y)), loss_on((x, y)))
+    first.schedule.epoch = first.schedule.learning_epochs
+    first.select(lambda net: 0.0)  # of equal ones the first, which is "a"
+    (name,) = first.supernet.fixed
+    other.load_state_dict(first.state_dict())
+    assert other.supernet.fixed == {name: {0: 2}}
+    for search in (first, other):
+        search.schedule.epoch = 8
+        search.select(lambda net: 0.0)
+        assert len(search.supernet.fixed) == 3
+    assert first.result().decision.parts()[name] == other.result().decision.parts()[name] == "a"
 
 
 def test_what_cannot_be_computed_without_an_operation_is_missed_most():
