@@ -61,11 +61,19 @@ class Schedule:
             )
 
     def check_selection(self, epochs: int) -> None:
-        """ValueError where a search of this length is nothing but its selection."""
+        """ValueError where the alphas of so long a search learn nothing before its rounds."""
         if self.selection_epochs and epochs <= self.selection_epochs:
             raise ValueError(
                 f"the rounds of the selection take the last {self.selection_epochs} epochs of a "
                 f"search, and this one has {epochs}: search for longer, or with a smaller interval"
+            )
+        learning = epochs - self.selection_epochs
+        if self.selection_epochs and learning <= self.warmup_epochs and not self.alphas_wait:
+            raise ValueError(
+                f"the alphas would not move before the rounds of the selection, which take the "
+                f"last {self.selection_epochs} of {epochs} epochs, as the warm-up takes those "
+                f"before (warmup_epochs={self.warmup_epochs}): search for longer, or warm up for "
+                "fewer epochs"
             )
 
     @property

@@ -154,6 +154,20 @@ def test_resumed_is_as_never_stopped():
         assert torch.equal(one, two)
 
 
+def test_a_warm_up_until_the_rounds_is_refused():
+    """The alphas would be those of the beginning, and nobody has asked for that."""
+    rounds = PerturbationSelection(interval=1)  # two choices: a round in the last epoch each
+    data = [batch(0)]
+    search = Search(TwoChoices(), warmup_epochs=4, selection=rounds)
+    with pytest.raises(ValueError, match="would not move before the rounds"):
+        search.fit(data, data, F.cross_entropy, epochs=5, progress=False)
+    with pytest.raises(ValueError, match="would not move before the rounds"):
+        Search(TwoChoices(), epochs=5, warmup_epochs=4, selection=rounds)
+    Search(TwoChoices(), epochs=6, warmup_epochs=4, selection=rounds)
+    blank = PerturbationSelection(interval=1, learn_alphas=False)
+    Search(TwoChoices(), epochs=5, warmup_epochs=4, selection=blank)
+
+
 class InOrder(nn.Module):
     """Three choices, all of whose names come in this order or backwards."""
 
