@@ -7,6 +7,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _AROUND = re.compile(
     "^[\\s\ufeff\u200b-\u200f\u2060\u00ad]+|[\\s\ufeff\u200b-\u200f\u2060\u00ad]+$"
 )
 SEPARATORS = (",", ";", "\t")  # of two that part a line equally often the first counts
+ROWS_COMPARED = 20  # that tell which of them it is
 
 
 def text_of(path: Path) -> str:
@@ -47,15 +49,20 @@ def rows_of(text: str, separator: str, path: Path) -> Iterator[list[str]]:
 def header_of(text: str, path: Path) -> tuple[list[str], str]:
     """Names of the columns, and the separator: the one that parts the first line most often.
 
-    A quoted name may go over several lines.
+    Where the rows below are parted into as many values by another one alone, it is that one: a name
+    may hold a comma, `Time, s;Height`. A quoted name may go over several lines.
     """
     separator = ""
     fields: list[str] = []
+    fits = False
     for candidate in SEPARATORS:
-        parted = next(rows_of(text, candidate, path), [])
-        if len(parted) > len(fields):
+        first = list(islice(rows_of(text, candidate, path), 1 + ROWS_COMPARED))
+        parted = first[0] if first else []
+        parts_rows = len(parted) > 1 and {len(row) for row in first[1:]} == {len(parted)}
+        if (parts_rows, len(parted)) > (fits, len(fields)):
             separator = candidate
             fields = parted
+            fits = parts_rows
     if not fields:
         raise ValueError(f"{path} is empty: its first line must name the columns")
     names = [name_of(field) for field in fields]

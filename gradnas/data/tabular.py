@@ -207,6 +207,7 @@ def check_numeric(frame: Any, where: str) -> None:
     import pandas
 
     text = []
+    hints: set[str] = set()
     missing = []
     for name in frame.columns:
         column = frame[name]
@@ -228,6 +229,7 @@ def check_numeric(frame: Any, where: str) -> None:
             if re.fullmatch(r"\s*[+-]?[0-9]{301,}\s*", value):  # pandas below 3 leaves it as text
                 raise ValueError(too_long)
             text.append(f"{name!r} (row {row + 1}: {value[:30]!r})")
+            hints.add(_why_text(value, is_text_N))
             continue
         is_finite_N = np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
         if not is_finite_N.all():
@@ -239,12 +241,23 @@ def check_numeric(frame: Any, where: str) -> None:
         raise ValueError(
             f"{where}: {columns_hold} text: {_some(text)}; a law needs numbers: "
             f"code {them} as numbers, or leave {them} out"
+            # One reason of all columns is likely to be it.
+            f"{hints.pop() if len(hints) == 1 else ''}"
         )
     if missing:
         raise ValueError(
             f"{where} contains NaN (a missing number) or inf: {_some(missing)}; "
             "drop or fill these rows"
         )
+
+
+def _why_text(value: str, is_text_N: np.ndarray) -> str:
+    """A guess at why a column of numbers holds text."""
+    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
+        return "; are their commas decimal commas? Write 1.5, not 1,5"
+    if is_text_N[0] and not is_text_N[1:].any() and len(is_text_N) > 1:
+        return "; is the line below the names one of units? Leave it out"
+    return ""
 
 
 def _rows(wrong_N: np.ndarray) -> str:

@@ -24,6 +24,7 @@ from gradnas.laws.discover import (
     Loss,
     discover_laws,
 )
+from gradnas.laws.doubts import with_doubts
 from gradnas.laws.fitted import FittedLaws
 from gradnas.laws.groups import find_grouped
 from gradnas.laws.outputs import Outputs
@@ -184,6 +185,8 @@ class EquationEstimator(StudiedLaws, BaseEstimator):
                     )
                 elif wishes.plain and labels is None:
                     found = discover_laws(x_ND, y_N, own, weights_N, loss, seed, show, names)
+                    if self.max_complexity is None:  # else the law may be another than the best
+                        found = with_doubts(found, x_ND, y_N, w_N, loss, names)
                 else:
                     request = LawRequest(x_ND, y_N, w_N, own, loss, seed, show, names)
                     if labels is None:

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor
 
+from gradnas.laws.doubts import rough_residuals
 from gradnas.laws.fitting import FormModel, FormulaModel, Rows, tensors
 from gradnas.laws.formula import Formula
 from gradnas.laws.law import Laws
@@ -38,7 +38,6 @@ CANDIDATES = 24
 FIRST_EFFORT = 0.4  # of the search whose residuals say which rows are far off
 MOST_SEARCHES = 2
 SAME = 0.02  # mean change of the rows' weights below which another search would see the same
-NEIGHBOURS = 7
 
 
 def loss_for(request: LawRequest, asked: AskedLoss, rows: Rows) -> tuple[LossFunction, str]:
@@ -65,20 +64,8 @@ def huber_at(model: FormModel | FormulaModel, rows: Rows, theta_P: Tensor) -> tu
     return Huber(delta), f"mean Huber loss (quadratic up to {delta:.3g})"
 
 
-def _rough_residuals(request: LawRequest) -> np.ndarray:
-    """Targets minus the median of those of the nearest rows."""
-    x_ND = request.x_ND
-    spread_D = x_ND.std(axis=0)
-    scaled_ND = (x_ND - x_ND.mean(axis=0)) / np.where(spread_D > 0, spread_D, 1.0)
-    count = min(NEIGHBOURS, len(x_ND) - 1)
-    neighbours = KNeighborsRegressor(n_neighbors=count + 1).fit(scaled_ND, request.y_N)
-    index = neighbours.kneighbors(scaled_ND, return_distance=False)
-    others = np.array([[j for j in row if j != i][:count] for i, row in enumerate(index)])
-    return request.y_N - np.median(request.y_N[others], axis=1)
-
-
 def _rough_scale(request: LawRequest) -> float:
-    residual_N, w_N = tensors(_rough_residuals(request), request.w_N)
+    residual_N, w_N = tensors(rough_residuals(request.x_ND, request.y_N), request.w_N)
     return scale_of(residual_N, w_N)
 
 
@@ -97,7 +84,7 @@ def reweighted(
     factor_N = np.ones(len(request.y_N))
     effort = FIRST_EFFORT
     if own is None:
-        residual_N, w_N = tensors(_rough_residuals(request), request.w_N)
+        residual_N, w_N = tensors(rough_residuals(request.x_ND, request.y_N), request.w_N)
         factor_N = _trust(residual_N, w_N)
     for k in range(MOST_SEARCHES):
         laws = request.searched(factor_N, effort, start, CANDIDATES, extra)

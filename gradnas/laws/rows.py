@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import validation as _validation
 
 from gradnas.data.tabular import check_names, check_numeric, check_size
+from gradnas.laws.engine.data import constant_note
 
 validation: Any = _validation  # type checkers know an old version of it
 FEWEST_ROWS = 5  # a slope, a constant, and three rows more to tell a law from chance
@@ -157,8 +158,7 @@ def prepared(
     is_constant_D = np.ptp(x_ND, axis=0) == 0.0
     constant = [names[d] for d in np.flatnonzero(is_constant_D).tolist()]
     if constant:
-        they = "they are" if len(constant) > 1 else "it is"
-        note(f"{', '.join(constant)}: the same value in every row; {they} not used")
+        note(constant_note(constant))
     if len(constant) == x_ND.shape[1]:
         raise ValueError(
             "every feature has the same value in all rows: there is nothing to explain the target "

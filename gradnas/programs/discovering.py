@@ -11,6 +11,7 @@ import math
 import shlex
 import textwrap
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -171,7 +172,15 @@ def discover(
         target: Any = pandas.DataFrame(table.y_N, columns=list(table.targets))
     else:
         target = pandas.Series(table.y_N, name=table.target)
-    estimator.fit(frame, target, sample_weight=table.weights_N)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(frame, target, sample_weight=table.weights_N)
+    for warning in caught:
+        # What stands in the notes is printed with them.
+        if str(warning.message) not in estimator.notes_:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     comparison = None
     if config.compare:
         comparison = config.estimator(False).compare(frame, target, config.compare)

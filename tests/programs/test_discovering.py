@@ -366,6 +366,38 @@ def test_names_in_python_are_different_ones_there():
     assert own[:2] == ["fi", "fi_"] and own[5] == "a__b"
 
 
+def test_the_separator_is_the_one_that_parts_the_rows_too(tmp_path):
+    # As a spreadsheet of Europe writes it: a comma in a name, and in the numbers.
+    path = tmp_path / "t.csv"
+    path.write_text("Time, s;Height\n1;2\n3;4\n")
+    read = load_table(path, "Height")
+    assert read.names == ("Time, s",) and read.x_ND.tolist() == [[1.0], [3.0]]
+    path.write_text("Time, s;Height\n0,5;98,8\n1,0;95,1\n")
+    with pytest.raises(ValueError, match="decimal commas"):
+        load_table(path, "Height")
+
+
+def test_a_line_of_units_is_asked_about(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("m,E\nkg,J\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match="is the line below the names one of units"):
+        load_table(path, "E")
+    path.write_text("m,E\n1,2\nn.d.,4\n")
+    with pytest.raises(ValueError, match=r"leave it out$"):
+        load_table(path, "E")
+
+
+def test_what_stands_in_the_notes_is_no_warning_beside(tmp_path, quick, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text("a,c,y\n" + "".join(f"{i},7,{2 * i}\n" for i in range(12)))
+    assert main(["discover", str(path), "--target", "y", "--out", str(tmp_path / "out")]) == 0
+    assert not recwarn.list
+    notes = json.loads((tmp_path / "out" / "results.json").read_text())["notes"]
+    assert [note for note in notes if "every row" in note] == [
+        "c: the same value in every row; it is not used"
+    ]
+
+
 def test_separators_marks_and_quotes(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeff"a, b"\tc\n1\t2\n3\t4\n'.encode())

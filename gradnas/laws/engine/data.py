@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,12 @@ Loss = Literal["squared", "logistic", "poisson"]
 # 1e-7: what single precision holds, and far above the rounding of doubles. A smaller one would pay
 # for terms of 1e-9 that explain nothing but how far the descent had come.
 EXACT = 1e-14
+
+
+def constant_note(names: Sequence[str]) -> str:
+    """The sentence on features of which nothing can be learnt."""
+    they, are = ("they", "are") if len(names) > 1 else ("it", "is")
+    return f"{', '.join(names)}: the same value in every row; {they} {are} not used"
 
 
 @dataclass

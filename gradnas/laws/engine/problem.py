@@ -18,7 +18,7 @@ from gradnas.laws.engine.atoms import (
     allowed_functions,
     make_atoms,
 )
-from gradnas.laws.engine.data import LawData, Loss, Work
+from gradnas.laws.engine.data import LawData, Loss, Work, constant_note
 from gradnas.laws.engine.poles import Box
 from gradnas.laws.engine.reductions import Reduced, reduced
 from gradnas.laws.engine.residuals import is_noise, surrogate_loss
@@ -200,9 +200,7 @@ class Problem:
             else:
                 constant.append(self.names[d])
         if constant:
-            self.notes.append(
-                f"constant features cannot matter and were left out: {', '.join(constant)}"
-            )
+            self.notes.append(constant_note(constant))
         if len(varied) <= MOST_FEATURES:
             return varied
         atoms = make_atoms(self.words, self.data, self.scales, varied)
