@@ -66,6 +66,11 @@ class BoundNet:
             return Evaluating()(lambda: loss(self))
 
     @property
+    def training(self) -> bool:
+        """Whether it runs in train mode, as `nn.Module.training`."""
+        return self._supernet.training
+
+    @property
     def draw(self) -> Draw:
         """The setting of all choices in this pass, for losses with a cost of the architecture."""
         return self._draw

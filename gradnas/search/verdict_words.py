@@ -75,6 +75,14 @@ def _about_choices(verdict: Told) -> str:
             if judged == 1:
                 of = f"in the one choice that was compared (of {all_choices})"
         where = f"{of} ({_listed(undecided)}) "
+    unknown = [c for c in verdict.choices if c.name in undecided and c.noise is None]
+    if len(unknown) == len(undecided):
+        # A measure of whole batches, and few of them: a large difference may be noise or none.
+        return (
+            f"Undecided: {where}whether what was chosen is better than its best alternative cannot "
+            f"be told, since {_groups(verdict)} do not show the noise: smaller batches, or more "
+            "held-out examples, would"
+        )
     text = f"Undecided: {where}what was chosen is not better {than}"
     contradicted = [c.name for c in verdict.choices if c.state == "contradicted"]
     if contradicted and len(verdict.choices) > 1:
@@ -114,10 +122,20 @@ def _about_candidates(verdict: Told, typed: bool) -> str:
             f"the best of the {verdict.likeliest} likeliest architectures has {name} "
             f"{verdict.measure.text(best.value)}, the derived one {mean}: {takes}"
         )
+    if best.noise is None and verdict.gain(best.value, verdict.derived) > 0:
+        return (
+            f"the best of the {verdict.likeliest} likeliest architectures has {name} "
+            f"{verdict.measure.text(best.value)}, the derived one {mean}, which may be noise"
+        )
     return (
         f"none of the {verdict.likeliest} likeliest architectures is clearly better than the "
         f"derived one ({name} {mean})"
     )
+
+
+def _groups(verdict: Told) -> str:
+    number = "one group" if verdict.groups == 1 else f"{verdict.groups} groups"
+    return f"held-out examples in {number}"
 
 
 def _about_random(verdict: Told) -> str:

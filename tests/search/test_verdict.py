@@ -110,6 +110,21 @@ def test_of_few_groups_nothing_is_known_about_the_noise():
     assert math.isinf(difference.noise) and not difference.is_clear
 
 
+def test_a_large_difference_of_unknown_noise_is_not_called_small():
+    def told(noise):
+        better = Candidate("b", 0.7, 0.4, noise)
+        judged = Judged("c", "a", 0.5, "b", -0.4, noise, "undecided")
+        measure = Yardstick("accuracy", higher_is_better=True)
+        verdict = Verdict(
+            measure, 100, 2, None, 0.3, (Candidate("a", 0.3), better), 2, choices=(judged,)
+        )
+        return verdict.sentence
+
+    assert "examples in 2 groups do not show the noise" in told(None)
+    assert "has accuracy 0.7, the derived one 0.3, which may be noise" in told(None)
+    assert "is not better than its best alternative by more than the noise" in told(0.5)
+
+
 def test_groups_of_two_that_differ_are_compared_where_both_end():
     one = Scores((1.0, 3.0, 5.0, 7.0, 2.0), (2.0, 2.0, 2.0, 2.0, 8.0))
     other = Scores((1.0, 2.0, 4.0), (8.0, 16 / 3, 8 / 3))

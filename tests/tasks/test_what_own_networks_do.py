@@ -151,3 +151,78 @@ def test_evaluate_tells_what_the_training_told(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "a"), "--task", str(tmp_path / "mine.py")]) == 0
     assert f"test error {known:.2f} " in capsys.readouterr().out
+
+
+class Detector(nn.Module):
+    """As those of torchvision: losses in train mode, predictions in eval mode; lists in both."""
+
+    def __init__(self):
+        super().__init__()
+        operations = {"wide": layers(nn.Tanh), "relu": layers(nn.ReLU)}
+        self.body = gradnas.Choice(operations, name="body")
+
+    def forward(self, points, targets=None):
+        found = self.body(torch.stack(list(points))).squeeze(1)
+        if not self.training:
+            return [{"height": height} for height in found]
+        heights = torch.stack([target["height"] for target in targets])
+        return {"loss_height": F.mse_loss(found, heights), "loss_size": found.square().mean()}
+
+
+def detector_loss(net, batch):
+    losses = net(*batch)
+    return sum(losses.values()) if net.training else None
+
+
+def off(net, batch):
+    points, targets = batch
+    pairs = zip(net(points), targets, strict=True)
+    return sum(abs(float(p["height"] - t["height"])) for p, t in pairs) / len(points)
+
+
+MEASURES = {"off": gradnas.lower(off)}
+
+
+def of_detector(loss=detector_loss, measures=MEASURES):
+    examples = [(t, {"height": 2.0 * t[0]}) for t in T]
+    return gradnas.Task(
+        model=Detector,
+        train=examples[:30],
+        test=examples[30:],
+        collate=lambda some: tuple(zip(*some, strict=True)),
+        loss=loss,
+        measures=measures,
+    )
+
+
+SMALL = {"epochs": 1, "batch_size": 5, "device": "cpu", "progress": False}
+
+
+@pytest.mark.slow
+def test_a_model_may_give_losses_in_train_mode_alone(tmp_path):
+    task = of_detector()
+    found = run_search(task, out=tmp_path / "a", candidates=2, **SMALL)
+    assert "valid_off" in found.results and "valid_loss" not in found.results
+    assert found.results["verdict"]["measure"]["name"] == "off"
+
+    trained = run_training(task, found, random=0, **SMALL)
+    assert "test_loss" not in trained.results
+    network = trained.network.eval()
+    points = T[30:]
+    heights = torch.stack([one["height"] for one in network(points)])
+    assert trained.results["test_off"] == pytest.approx(
+        (heights - 2.0 * points[:, 0]).abs().mean().item(), rel=1e-5
+    )
+
+
+def test_a_loss_that_fails_in_eval_mode_says_so_in_short(tmp_path):
+    def always(net, batch):
+        return sum(net(*batch).values())
+
+    with pytest.raises(ValueError, match="where the network is in eval mode") as refused:
+        run_search(of_detector(always), out=tmp_path / "a", **SMALL)
+    # Every point of a batch has its own tensor.
+    assert "a batch of 5 times (1,), 5 times {height: ()}" in str(refused.value)
+    with pytest.raises(ValueError, match="without measures it decides"):
+        run_search(of_detector(measures={}), out=tmp_path / "a", **SMALL)
+    assert not (tmp_path / "a").exists()

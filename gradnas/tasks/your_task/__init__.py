@@ -161,7 +161,7 @@ class YourTask(Kind[TaskSearchConfig, TaskTrainConfig, Task]):
         training = self.train_task(config, task, device, self.load_trained(run, config))
         test = training.evaluated(task.test_data)
         words = [f"{m.key} {m.text(test[m.key])}" for m in config.measures]
-        if LOSS.key not in [m.key for m in config.measures]:
+        if LOSS.key in test and LOSS.key not in [m.key for m in config.measures]:
             words.append(f"loss {test['loss']:.4f}")
         return f"test {'  '.join(words)}  on {counted(training.num_examples, 'example')}"
 

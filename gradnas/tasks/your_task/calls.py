@@ -13,6 +13,7 @@ from gradnas.modules.call import Call
 from gradnas.precision import Precision, autocast, cuda_products
 from gradnas.search.bound_net import PlainNet
 from gradnas.search.broadcasts import NoOuterProducts
+from gradnas.search.checks import scalar
 from gradnas.search.evaluating import detached
 from gradnas.search.judging import Grouped
 from gradnas.search.slices import measured_by_group
@@ -21,6 +22,8 @@ from gradnas.tasks.evaluation import Means
 from gradnas.tasks.your_task.counting import examples_at
 from gradnas.tasks.your_task.measures import Score
 from gradnas.tasks.your_task.task import Task
+
+NO_LOSS = "the loss of the task gives nothing where the network is in eval mode"
 
 
 class TaskCalls(Calls[Any]):
@@ -38,7 +41,7 @@ class TaskCalls(Calls[Any]):
         call, _ = task.parts(batch)
         return task.evaluating(lambda: call.on(net))
 
-    def losses(self, outputs: Any, batch: Any) -> tuple[Tensor, Parts]:
+    def losses(self, outputs: Any, batch: Any) -> tuple[Any, Parts]:
         loss = outputs
         if not self.task.loss_takes_network:
             _, target = self.task.parts(batch)
@@ -87,7 +90,11 @@ def measured(
         size = examples_in(task, batch)
         with cuda_products(precision), autocast(precision, device):
             outputs = calls.outputs(network, batch)
-            _, parts = calls.losses(outputs, batch)
+            loss, parts = calls.losses(outputs, batch)
+        if loss is not None:  # a model may give losses in train mode alone
+            scalar(loss, "validation")
+        elif not task.scores:
+            raise ValueError(NO_LOSS + ", and without measures it decides: give Task(measures=...)")
         means.add(parts, size)
         for meter in meters:
             if meter.score.takes_network:
@@ -113,11 +120,17 @@ def grouped(task: Task, score: Score | None, network: Any, batch: Any) -> Groupe
     by_network = task.loss_takes_network if score is None else score.takes_network
     evaluating = task.evaluating if score is None else score.evaluating
     if by_network or task.loss_takes_network:
-        return [(float(evaluating(lambda: function(network, batch))), float(size))]
+        value = evaluating(lambda: function(network, batch))
+        if value is None:
+            raise ValueError(NO_LOSS)
+        return [(float(value), float(size))]
     call, target = task.parts(batch)
 
     def value(outputs: Any, target: Any) -> float:
-        return float(function(outputs, target))
+        found = function(outputs, target)
+        if found is None:
+            raise ValueError(NO_LOSS)
+        return float(found)
 
     outputs = task.evaluating(lambda: call.on(network))
     return measured_by_group(value, outputs, target, size)
@@ -148,6 +161,8 @@ class _Called(BaseException):
 
 class _StandIn:
     """A network that is not run."""
+
+    training = False  # as where it is exported, and where its costs are counted
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         raise _Called(Call(*inputs, **named))

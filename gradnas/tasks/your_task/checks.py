@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +189,33 @@ def _try_out(
         except FAILURES as error:
             if is_ours(error):
                 raise
+            shapes = in_words(batch)
+            if _loss_fails(calls, net, batch, config, device):
+                raise ValueError(
+                    f"the loss of the task fails on a batch of {shapes} where the network is in "
+                    f"eval mode (net.training is False): {reason(error)}; a loss of (net, batch) "
+                    "may return None there, where the model gives losses in train mode alone"
+                ) from error
             raise ValueError(
-                f"a measure of the task fails on a batch of {in_words(batch)}: {reason(error)}"
+                f"a measure of the task fails on a batch of {shapes}: {reason(error)}"
             ) from error
+
+
+@torch.no_grad()
+def _loss_fails(
+    calls: TaskCalls,
+    net: Callable[..., Any],
+    batch: Any,
+    config: TaskSearchConfig | TaskTrainConfig,
+    device: torch.device,
+) -> bool:
+    """Whether model and loss cannot be run in the mode that the network is in."""
+    try:
+        with cuda_products(config.precision), autocast(config.precision, device):
+            calls.losses(calls.outputs(net, batch), batch)
+    except FAILURES:
+        return True
+    return False
 
 
 def _check_cost(
@@ -209,6 +234,7 @@ def _check_cost(
 
 
 PACKAGE = Path(__file__).parents[2]
+MANY = 4  # entries of one shape, which are counted
 FAILURES = (  # of a user's model, loss and measures
     ArithmeticError,
     AssertionError,
@@ -243,5 +269,9 @@ def in_words(batch: Any) -> str:
     if isinstance(batch, dict):
         return "{" + ", ".join(f"{name}: {in_words(item)}" for name, item in batch.items()) + "}"
     if isinstance(batch, (tuple, list)):
-        return ", ".join(in_words(item) for item in batch)
+        found = []
+        for words, same in groupby(in_words(item) for item in batch):
+            number = len(list(same))
+            found += [words] * number if number < MANY else [f"{number} times {words}"]
+        return ", ".join(found)
     return type(batch).__name__

@@ -19,7 +19,8 @@ from gradnas.tasks.evaluation import recalibrate
 from gradnas.tasks.held_out import RECALIBRATION_BATCHES
 from gradnas.tasks.measure import Measure
 from gradnas.tasks.search import SearchTask
-from gradnas.tasks.your_task.calls import TaskCalls, grouped, measured
+from gradnas.tasks.your_task.calls import NO_LOSS, TaskCalls, grouped, measured
+from gradnas.tasks.your_task.measures import LOSS
 from gradnas.tasks.your_task.remembered import Remembered, equal_states
 from gradnas.tasks.your_task.settings import TaskSearchConfig
 from gradnas.tasks.your_task.sources import Stream
@@ -117,8 +118,12 @@ class HeldOut(TaskCalls, SearchTask[TaskSearchConfig, Any]):
 
     def worth(self, net: BoundNet, by_loss: bool) -> float:
         found = self.evaluated(net, None)
+        if by_loss and LOSS.key not in found:
+            raise ValueError(
+                f"{NO_LOSS}, so no operation can be decided by it: take criterion='measure'"
+            )
         if by_loss:
-            return -found["loss"]
+            return -found[LOSS.key]
         value = found[self.measure.key]
         return value if self.measure.higher_is_better else -value
 

@@ -38,6 +38,11 @@ class Remembered:
             self.outputs.clear()
         return found
 
+    @property
+    def training(self) -> bool:
+        """That of the network."""
+        return bool(getattr(self.net, "training", False))
+
     def method(self, name: str, *inputs: Any, **named: Any) -> Any:
         """As of a network that is searched; what it gives is not kept, so nothing is."""
         self.is_whole = False

@@ -39,6 +39,8 @@ class Task:
             search are halved by its seed: one half for the weights, one for the alphas (a loader
             cannot be halved). The test data are read once, after the training.
         loss: of `(outputs, target)`, or of `(net, batch)`; a scalar tensor, a mean over the batch.
+            Where the network is in eval mode (`net.training` is False) it may be None, if there are
+            measures.
         measures: name -> function of `(outputs, target)` or `(net, batch)` that gives a mean over
             the batch, a number; or object with `reset()`, `update(outputs, target)` and `compute()`
             that sees the batches one after the other. Means count by the examples in a batch. The
