@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import faults
+import in_forks  # noqa: F401, what forks need is imported before
 import pytest
-
-from gradnas.programs import following
 
 
 def command(out):
@@ -38,10 +37,7 @@ def met(place):
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     """Runs of two ranks of which one meets a fault, in forks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "training_seconds", lambda *_: None)
-        faults.preload()
-        return met(tmp_path_factory.mktemp("faults"))
+    return met(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.slow

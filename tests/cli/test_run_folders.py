@@ -16,17 +16,11 @@ from gradnas.laws import estimator as equation_estimator
 from gradnas.laws.discover import Law, Laws
 from gradnas.laws.formula import Edge, Formula, Node
 from gradnas.laws.primitives import PRIMITIVES
-from gradnas.programs import following, searching
+from gradnas.programs import searching
 
 SMALL = ("--channels", "2", "--cells", "2", "--threads", "1", "--device", "cpu")
 SEARCH = ("search", "digits", "--epochs", "2", "--warmup-epochs", "0", *SMALL)
 TRAIN = ("train", "DARTS_V2", "--recipe", "digits-eval", "--epochs", "1", *SMALL)
-
-
-@pytest.fixture(autouse=True)
-def untimed(monkeypatch):
-    """How long the next step will take is not measured at the end of each search."""
-    monkeypatch.setattr(following, "training_seconds", lambda *_: None)
 
 
 def ok(*arguments):
@@ -53,7 +47,6 @@ def stopped(tmp_path_factory):
     """A search that was stopped after its first epoch."""
     path = tmp_path_factory.mktemp("runs") / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "training_seconds", lambda *_: None)
         epochs = []
 
         def asked(keeper):

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import training_seconds
 
 from gradnas import Genotype, runs
 from gradnas.cli import main
 from gradnas.config import read_object, to_json
 from gradnas.data import DataConfig, TextConfig, load_corpus
 from gradnas.families import recipes
-from gradnas.programs.following import after_search, training_seconds
+from gradnas.programs import following
+from gradnas.programs.following import after_search
 from gradnas.programs.searching import start_search
 from gradnas.tasks.sentences import about
 from gradnas.tasks.text import TEXT
@@ -28,6 +30,13 @@ SHORT = ("--epochs", "1", "--max-steps", "2", "--device", "cpu")
 CELLS = ("digits", "--channels", "2", "--cells", "2", "--nodes", "1", "--per-class", "10")
 CHAIN = ("proxyless-digits", "--valid-per-class", "2", "--per-class", "10")
 TEXT_SEARCH = ("text", "--hidden", "8", "--nodes", "1", "--batch-size", "4")
+
+
+@pytest.fixture(autouse=True)
+def steps_are_timed(monkeypatch):
+    """One of a training: more would take as long as the tests."""
+    monkeypatch.setattr(following, "training_seconds", training_seconds)
+    monkeypatch.setattr(following, "MOST_STEPS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +195,6 @@ def test_a_training_that_cannot_be_is_said_and_not_printed_as_a_command(data, tm
 
 def test_the_time_is_that_of_the_steps(data, monkeypatch):
     """Of a clock that goes on by three seconds at every look."""
-    from gradnas.programs import following
-
     config = recipes.training_recipe("text-eval", CELL)
     config = replace(config, data=TextConfig(str(data["words.txt"])), epochs=7, batch_size=4)
     config = replace(config, eval_batch_size=2, test_batch_size=2)

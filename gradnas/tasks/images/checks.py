@@ -186,11 +186,11 @@ def with_head_that_fits(
     """
     if not config.auxiliary:
         return config, []
-    plain = replace(config, auxiliary=False)
-    check_image_training(plain, data)
     try:
         check_image_training(config, data)
     except ValueError as error:
+        plain = replace(config, auxiliary=False)
+        check_image_training(plain, data)
         if is_chosen:
             raise
         size = f"{data.image_size}x{data.image_size}"
