@@ -301,13 +301,14 @@ def address(
     t: Tensor,
     dtype: torch.dtype,
     shape: tuple[int, ...],
-    memory_format: torch.memory_format = torch.contiguous_format,
+    memory_format: torch.memory_format | None = torch.contiguous_format,
 ) -> int:
     """Where the numbers of a tensor lie, after a check that they are what C++ takes them for.
 
     Args:
         what: names the tensor in an error.
-        memory_format: `torch.channels_last` for the maps of the stencils.
+        memory_format: `torch.channels_last` for the maps of the stencils; None where C++ is told the
+            strides.
 
     Raises:
         ValueError: another dtype, shape or device, or numbers that do not lie side by side.
@@ -318,7 +319,8 @@ def address(
             f"a kernel needs {what} as {dtype} of the shape {tuple(shape)} on the CPU, "
             f"not {t.dtype} of the shape {tuple(t.shape)} on {t.device}"
         )
-    if not t.is_contiguous(memory_format=memory_format) or t.is_neg():
+    is_dense = memory_format is None or t.is_contiguous(memory_format=memory_format)
+    if not is_dense or t.is_neg():
         raise ValueError(f"a kernel needs the numbers of {what} side by side ({memory_format})")
     place = t.data_ptr()
     if not place and t.numel():

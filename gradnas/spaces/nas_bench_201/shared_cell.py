@@ -11,13 +11,15 @@ normalises and weighs in one pass, and gives the gradient of the mixing weights 
 scale. `skip_connect` and the pool are weighed as they are added, `none` is not computed.
 
 All of it are torch's operations: any device, any precision, any order of derivative; shapes depend
-on the active operations alone, and nothing is read back from the device.
+on the active operations alone, and nothing is read back from the device. On a CPU with a C++
+compiler a cell of built-in operations alone is one operation of autograd (`whole_cell.py`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
@@ -31,18 +33,19 @@ from gradnas.spaces.cells.kernels import EPS
 from gradnas.spaces.cells.running import (
     Normalised,
     Statistics,
-    running_of,
     update_running_statistics,
     updates_of,
 )
 from gradnas.spaces.edge_operations import is_zero
 from gradnas.spaces.nas_bench_201.cell import BenchCell
-from gradnas.spaces.native import is_transformed
+from gradnas.spaces.nas_bench_201.kernels import Convolution, Plan, Weighed
+from gradnas.spaces.nas_bench_201.whole_cell import fits, run_cell
+from gradnas.spaces.native import has_memory, is_transformed
 
 Kind = Literal["convolution", "average", "identity"]
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """An operation that is exactly a built-in one."""
 
     kind: Kind
@@ -50,17 +53,23 @@ class _Known(NamedTuple):
     layers: tuple[nn.Module, ...]
 
 
-class _Item(NamedTuple):
-    """A convolution that leaves a node."""
+class Item(NamedTuple):
+    """A convolution that leaves a node.
+
+    Attributes:
+        mean, variance: by which its BatchNorm normalises; None: by those of the batch.
+    """
 
     target: int
     row: int
     column: int
     weight: Tensor
     norm: nn.BatchNorm2d
+    mean: Tensor | None
+    variance: Tensor | None
 
 
-class _Leaving(NamedTuple):
+class Leaving(NamedTuple):
     """What leaves a node.
 
     Attributes:
@@ -68,12 +77,12 @@ class _Leaving(NamedTuple):
         scaled: (target, row, column, what is known) of what is only weighed.
     """
 
-    convolutions: dict[int, list[_Item]]
-    scaled: list[tuple[int, int, int, _Known | None]]
+    convolutions: dict[int, list[Item]]
+    scaled: list[tuple[int, int, int, Known | None]]
 
 
 # For every row of alpha: column -> what is known of an active operation; None: it is called.
-Rows = list[dict[int, _Known | None]]
+Rows = list[dict[int, Known | None]]
 
 
 class SharedCell(BenchCell):
@@ -92,30 +101,98 @@ class SharedCell(BenchCell):
         if rows is None:
             return self.edge_by_edge(x_BCHW, mix_EO, active)
         seen: Statistics = [] if statistics is None else statistics
+        leaving = [self._leaving(source, rows) for source in range(self.shape.nodes - 1)]
+        y_BCHW = self._by_kernels(x_BCHW, mix_EO, leaving, seen)
+        if y_BCHW is None:
+            y_BCHW = self._by_torch(x_BCHW, mix_EO, leaving, seen)
+        if statistics is None:
+            update_running_statistics(updates_of(seen))
+        return y_BCHW
+
+    # ---- by kernels ------------------------------------------------------------------------------
+
+    def _by_kernels(
+        self, x_BCHW: Tensor, mix_EO: Tensor, leaving: list[Leaving], statistics: Statistics
+    ) -> Tensor | None:
+        """The cell as one operation; None where there are no kernels for it."""
+        items = _items(leaving)
+        plan = self._plan(leaving, mix_EO.shape[1])
+        if plan is None or not fits(plan, x_BCHW, mix_EO, [item.weight for item in items]):
+            return None
+        is_live = plan.live()
+        # What nothing depends on has no gradient, rather than zeros.
+        x_BCHW = x_BCHW if is_live[0] else x_BCHW.detach()
+        weights = []
+        for item in items:
+            weights.append(item.weight if is_live[item.target] else item.weight.detach())
+        seen = None
+        if not self.training and items:
+            kept = [(item.mean, item.variance) for item in items]
+            means, variances = zip(*kept, strict=True)
+            if not has_memory(*means, *variances):
+                return None
+            seen = torch.stack(means).double(), torch.stack(variances).double()
+
+        def plain(
+            seen_KC: tuple[Tensor, Tensor] | None, x_BCHW: Tensor, mix_EO: Tensor, *weights: Tensor
+        ) -> Tensor:
+            replaced = _with(leaving, weights, seen_KC)
+            return self._by_torch(x_BCHW, mix_EO, replaced, [])
+
+        y_BCHW, found = run_cell(plan, plain, seen, x_BCHW, mix_EO, weights)
+        if seen is None and items:
+            inverse_K = (found.var_KC + EPS).rsqrt()
+            norms = [[item.norm] for item in items]
+            pixels = x_BCHW.numel() // self.channels
+            statistics.append(
+                Normalised(norms, found.mean_KC.flatten(), inverse_K.flatten(), pixels)
+            )
+        return y_BCHW
+
+    def _plan(self, leaving: list[Leaving], num_columns: int) -> Plan | None:
+        """What the kernels are to compute; None where they cannot."""
+        if self._added.channel_share != 1:
+            return None
+        convolutions = []
+        weighed = []
+        for source, own in enumerate(leaving):
+            for width, items in own.convolutions.items():
+                for item in items:
+                    place = item.row * num_columns + item.column
+                    convolutions.append(Convolution(source, item.target, width, place))
+            for target, row, column, known in own.scaled:
+                if known is None:
+                    return None
+                place = row * num_columns + column
+                weighed.append(Weighed(source, target, known.kind == "average", place))
+        return Plan(self.shape.nodes, tuple(convolutions), tuple(weighed))
+
+    # ---- by torch's operations -------------------------------------------------------------------
+
+    def _by_torch(
+        self, x_BCHW: Tensor, mix_EO: Tensor, leaving: list[Leaving], statistics: Statistics
+    ) -> Tensor:
         nodes = self.shape.nodes
-        leaving = [self._leaving(source, rows) for source in range(nodes - 1)]
         mixes = _gathered(mix_EO, leaving, self.channels)
         parts: list[list[Tensor]] = [[] for _ in range(nodes)]
         states = [x_BCHW]
         for source in range(nodes - 1):
-            self._leave(self.seen(states[source]), leaving[source], mixes, parts, seen)
+            self._leave(self.seen(states[source]), leaving[source], mixes, parts, statistics)
             entered = parts[source + 1]
             # Nothing enters: zeros, by operations that know of no input.
             zeros = None if entered else torch.zeros_like(self.seen(x_BCHW))
             total = sum(entered[1:], entered[0]) if zeros is None else zeros
             states.append(self.with_rest(total, self.sources(source, states), mix_EO))
-        if statistics is None:
-            update_running_statistics(updates_of(seen))
         return states[-1]
 
-    def _leaving(self, source: int, rows: Rows) -> _Leaving:
+    def _leaving(self, source: int, rows: Rows) -> Leaving:
         """What leaves a node, by kind."""
-        leaving = _Leaving({}, [])
+        leaving = Leaving({}, [])
         for target in range(source + 1, self.shape.nodes):
             row = self.shape.edge(target, source)
             for column, known in rows[row].items():
                 if known is not None and known.kind == "convolution":
-                    item = _item(target, row, column, known)
+                    item = _item(target, row, column, known, self.training)
                     leaving.convolutions.setdefault(known.width, []).append(item)
                 else:
                     leaving.scaled.append((target, row, column, known))
@@ -124,7 +201,7 @@ class SharedCell(BenchCell):
     def _leave(
         self,
         x_BCHW: Tensor,
-        leaving: _Leaving,
+        leaving: Leaving,
         mixes: Iterator[Tensor],
         parts: list[list[Tensor]],
         statistics: Statistics,
@@ -160,14 +237,17 @@ class SharedCell(BenchCell):
                 parts[item.target].append(y_BCHW)
 
     def _normalised(
-        self, z_BQHW: Tensor, items: list[_Item], mix_Q: Tensor, statistics: Statistics
+        self, z_BQHW: Tensor, items: list[Item], mix_Q: Tensor, statistics: Statistics
     ) -> Tensor:
         """BatchNorm of all maps side by side, each times its mixing weight."""
         norms = [item.norm for item in items]
-        means, variances = running_of(norms)
+        kept = norms[0].running_mean
+        assert kept is not None
         # In the dtype of the statistics, which under autocast is not the map's.
-        scale_Q = mix_Q.to(means[0].dtype)
-        if not self.training:
+        scale_Q = mix_Q.to(kept.dtype)
+        means = [item.mean for item in items if item.mean is not None]
+        variances = [item.variance for item in items if item.variance is not None]
+        if means:
             return F.batch_norm(
                 z_BQHW, torch.cat(means), torch.cat(variances), scale_Q, None, False, 0.0, EPS
             )
@@ -199,7 +279,7 @@ class SharedCell(BenchCell):
         for row, operations in enumerate(self.edges._modules.values()):
             assert operations is not None
             names = self.names(row)
-            found: dict[int, _Known | None] = {}
+            found: dict[int, Known | None] = {}
             for column in active[row]:
                 operation = operations._modules[names[column]]
                 assert operation is not None
@@ -215,7 +295,7 @@ class SharedCell(BenchCell):
         return rows if len(set(identities)) == len(identities) else None
 
 
-def _gathered(mix_EO: Tensor, leaving: list[_Leaving], channels: int) -> Iterator[Tensor]:
+def _gathered(mix_EO: Tensor, leaving: list[Leaving], channels: int) -> Iterator[Tensor]:
     """All mixing weights of a cell in the order of their use, by one look into the table.
 
     Numbers taken one by one would each cost some launches, forward and backward. For every node:
@@ -245,10 +325,37 @@ def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(places, dtype=torch.int64, device=device)
 
 
-def _item(target: int, row: int, column: int, known: _Known) -> _Item:
+def _item(target: int, row: int, column: int, known: Known, training: bool) -> Item:
     _, convolution, norm = known.layers
     assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    return _Item(target, row, column, convolution.weight, norm)
+    seen = (None, None) if training else (norm.running_mean, norm.running_var)
+    return Item(target, row, column, convolution.weight, norm, *seen)
+
+
+def _items(leaving: list[Leaving]) -> list[Item]:
+    """All convolutions of a cell, in the order of the plan of the kernels."""
+    return [item for own in leaving for items in own.convolutions.values() for item in items]
+
+
+def _with(
+    leaving: list[Leaving], weights: Sequence[Tensor], seen: tuple[Tensor, Tensor] | None
+) -> list[Leaving]:
+    """The same with other weights, and where given the means and variances to normalise by."""
+    numbers = itertools.count()
+    replaced = []
+    for own in leaving:
+        convolutions: dict[int, list[Item]] = {}
+        for width, items in own.convolutions.items():
+            convolutions[width] = []
+            for item in items:
+                k = next(numbers)
+                item = item._replace(weight=weights[k])
+                if seen is not None and item.mean is not None:
+                    mean_C, var_C = (t[k].to(item.mean.dtype) for t in seen)
+                    item = item._replace(mean=mean_C, variance=var_C)
+                convolutions[width].append(item)
+        replaced.append(own._replace(convolutions=convolutions))
+    return replaced
 
 
 _CONVOLUTION = itemgetter("stride", "dilation", "groups", "padding_mode")
@@ -257,22 +364,22 @@ _AVERAGE = itemgetter(
 )
 
 
-def _known(operation: nn.Module, channels: int, training: bool) -> _Known | None:
+def _known(operation: nn.Module, channels: int, training: bool) -> Known | None:
     """What an operation is, if it is exactly a built-in one that runs in this mode."""
     kind = type(operation)
     if not is_called_plainly(operation):
         return None
     if kind is nn.Identity:
-        return _Known("identity", 0, ())
+        return Known("identity", 0, ())
     if kind is nn.AvgPool2d:
         is_known = _AVERAGE(operation.__dict__) == (3, 1, 1, False, False, None)
-        return _Known("average", 0, ()) if is_known else None
+        return Known("average", 0, ()) if is_known else None
     if kind is nn.Sequential and len(operation._modules) == 3:
         return _convolution(operation, channels, training)
     return None
 
 
-def _convolution(operation: nn.Module, channels: int, training: bool) -> _Known | None:
+def _convolution(operation: nn.Module, channels: int, training: bool) -> Known | None:
     relu, convolution, norm = operation.children()
     if not is_known_relu(relu) or not is_known_norm(norm, channels, training):
         return None
@@ -293,4 +400,4 @@ def _convolution(operation: nn.Module, channels: int, training: bool) -> _Known 
     )
     if not has_form:
         return None
-    return _Known("convolution", width, (relu, convolution, norm))
+    return Known("convolution", width, (relu, convolution, norm))

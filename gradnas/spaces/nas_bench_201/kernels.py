@@ -1,0 +1,243 @@
+"""The C++ kernels of the open cell of NAS-Bench-201 (`open_cell.cpp`), called with ctypes.
+
+Legend: B batch, C channels, H height, W width, K convolutions, E edges, O operations.
+
+Why not torch's own operations: at 4 to 32 channels its convolutions, pools and normalisations reach
+a small part of what a core can do, and each of them reads and writes whole maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradnas.spaces.cells.kernels import EPS
+from gradnas.spaces.cells.places import call, float64, integers, places_of_own, pointer, pointers
+from gradnas.spaces.native import address, library
+
+SOURCE = Path(__file__).with_name("open_cell.cpp")
+
+
+class Convolution(NamedTuple):
+    """ReLU, a convolution of width 1 or 3 and a BatchNorm, from a node to a later one."""
+
+    source: int
+    target: int
+    width: int
+    place: int  # of its mixing weight in the flat table
+
+
+class Weighed(NamedTuple):
+    """A node, or its average pool, that is only weighed on its way to a later one."""
+
+    source: int
+    target: int
+    pooled: bool
+    place: int
+
+
+class Plan(NamedTuple):
+    """What is computed of a cell."""
+
+    nodes: int
+    convolutions: tuple[Convolution, ...]
+    weighed: tuple[Weighed, ...]
+
+    def live(self) -> list[bool]:
+        """Of each node whether the last one depends on it."""
+        found = [False] * (self.nodes - 1) + [True]
+        leaving = [(own.source, own.target) for own in (*self.convolutions, *self.weighed)]
+        for source, target in sorted(leaving, reverse=True):
+            found[source] |= found[target]
+        return found
+
+
+class Computed(NamedTuple):
+    """What a cell gives, and what is kept of it for backward.
+
+    Attributes:
+        mean_KC, var_KC: of what its BatchNorms normalised by, float64.
+        states: nodes but the last, in blocks of images.
+        maps: what the convolutions gave, in the same way.
+    """
+
+    y_BCHW: Tensor
+    mean_KC: Tensor
+    var_KC: Tensor
+    states: list[Tensor]
+    maps: list[Tensor]
+
+
+@functools.cache
+def kernels(dtype: torch.dtype) -> Kernels | None:
+    """The compiled functions for maps of a dtype; None without a compiler, and for other dtypes."""
+    if dtype not in (torch.float32, torch.float64):
+        return None
+    compiled = library(SOURCE, dtype)
+    return None if compiled is None else Kernels(compiled, dtype)
+
+
+class Kernels:
+    """The compiled functions. Maps and weights may lie in memory in any way.
+
+    Attributes:
+        lanes: images that are computed together.
+
+    Raises:
+        ValueError: a tensor is not what the function takes it for.
+    """
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self._library = library
+        self._dtype = dtype
+        library.lanes_of_vectors.restype = ctypes.c_int64
+        self.lanes: int = library.lanes_of_vectors()
+
+    def forward(
+        self,
+        plan: Plan,
+        x_BCHW: Tensor,
+        mix_EO: Tensor,
+        weights: Sequence[Tensor],
+        seen: tuple[Tensor, Tensor] | None,
+    ) -> Computed:
+        """The last node.
+
+        Args:
+            mix_EO: mixing weights, float64 and contiguous.
+            weights: of the convolutions, `(C, C, width, width)`.
+            seen: mean and variance `(K, C)` to normalise by, float64; None: those of this batch.
+        """
+        B, C, H, W = x_BCHW.shape
+        num = len(plan.convolutions)
+        y_BCHW = torch.empty_like(x_BCHW)
+        mean_KC, var_KC = (float64(num, C), float64(num, C)) if seen is None else seen
+        size = self._size(x_BCHW.shape)
+        states = [x_BCHW.new_empty(size) for _ in range(plan.nodes - 1)]
+        maps = [x_BCHW.new_empty(size) for _ in plan.convolutions]
+        call(
+            self._library,
+            "open_cell",
+            *self._spec(plan, x_BCHW.shape, weights, weights),
+            self._place(x_BCHW, x_BCHW.shape),
+            integers(x_BCHW.stride()),
+            pointers([self._address(w, w.shape) for w in weights]),
+            _place_of_doubles(mix_EO, tuple(mix_EO.shape)),
+            int(seen is None),
+            ctypes.c_double(EPS),
+            _place_of_doubles(mean_KC, (num, C)),
+            _place_of_doubles(var_KC, (num, C)),
+            places_of_own(states),
+            places_of_own(maps),
+            pointer(y_BCHW.data_ptr()),
+            integers(y_BCHW.stride()),
+        )
+        return Computed(y_BCHW, mean_KC, var_KC, states, maps)
+
+    def backward(
+        self,
+        plan: Plan,
+        grad_BCHW: Tensor,
+        like: Tensor,
+        mix_EO: Tensor,
+        weights: Sequence[Tensor],
+        computed: Sequence[Tensor],
+        of_batch: bool,
+        needs_x: bool,
+        needs_weights: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
+        """Gradients of `forward`: of x, of the mixing weights (float64), of the weights.
+
+        Args:
+            grad_BCHW: of the last node.
+            like: x, of which nothing is read.
+            computed: of `Computed` the means, variances, states and maps, one after the other.
+            of_batch: the BatchNorms normalised by what they saw.
+        """
+        B, C, H, W = like.shape
+        num = len(plan.convolutions)
+        size = self._size(like.shape)
+        mean_KC, var_KC, *kept = computed
+        for t in kept:
+            if t.dtype != self._dtype or t.shape != (size,) or not t.is_cpu:
+                raise ValueError(f"a kernel needs {size} numbers of a cell, not {tuple(t.shape)}")
+        grad_x = torch.empty_like(like) if needs_x else None
+        grads = [torch.empty_like(w) if n else None for w, n in zip(weights, needs_weights, strict=True)]
+        grad_EO = torch.zeros_like(mix_EO)
+        # Of all nodes but the first, and of what their pools read.
+        inner = [like.new_empty(size) for _ in range(plan.nodes - 1)]
+        has_pool = {own.target for own in plan.weighed if own.pooled}
+        pooled = [like.new_empty(size) if n in has_pool else None for n in range(plan.nodes)]
+        call(
+            self._library,
+            "open_cell_backward",
+            *self._spec(plan, like.shape, weights, grads),
+            self._place(grad_BCHW, like.shape),
+            integers(grad_BCHW.stride()),
+            pointers([self._address(w, w.shape) for w in weights]),
+            _place_of_doubles(mix_EO, tuple(mix_EO.shape)),
+            int(of_batch),
+            ctypes.c_double(EPS),
+            _place_of_doubles(mean_KC, (num, C)),
+            _place_of_doubles(var_KC, (num, C)),
+            places_of_own(kept[: plan.nodes - 1]),
+            places_of_own(kept[plan.nodes - 1 :]),
+            pointers([None, *(t.data_ptr() for t in inner)]),
+            pointers([None if t is None else t.data_ptr() for t in pooled]),
+            None if grad_x is None else pointer(grad_x.data_ptr()),
+            integers(like.stride() if grad_x is None else grad_x.stride()),
+            pointers([None if t is None else t.data_ptr() for t in grads]),
+            pointer(grad_EO.data_ptr()),
+        )
+        return grad_x, grad_EO, grads
+
+    # ---- arguments -------------------------------------------------------------------------------
+
+    def _size(self, shape: torch.Size) -> int:
+        """Numbers of a map in blocks of images."""
+        B, C, H, W = shape
+        return -(-B // self.lanes) * self.lanes * C * H * W
+
+    def _spec(
+        self,
+        plan: Plan,
+        shape: torch.Size,
+        weights: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+    ) -> tuple:
+        """The arguments with which both functions begin."""
+        C = shape[1]
+        if len(weights) != len(plan.convolutions):
+            raise ValueError(f"{len(plan.convolutions)} weights are needed, not {len(weights)}")
+        numbers: list[int] = []
+        for own, w, grad in zip(plan.convolutions, weights, grads, strict=True):
+            if w.shape != (C, C, own.width, own.width):
+                raise ValueError(f"no kernel for a weight of the shape {tuple(w.shape)}")
+            numbers += own
+            numbers += w.stride()
+            numbers += w.stride() if grad is None else grad.stride()
+        weighed = [int(number) for own in plan.weighed for number in own]
+        return (
+            *shape,
+            plan.nodes,
+            len(weights),
+            integers(numbers),
+            len(plan.weighed),
+            integers(weighed),
+        )
+
+    def _place(self, t: Tensor, shape: torch.Size) -> ctypes.c_void_p:
+        return pointer(self._address(t, shape))
+
+    def _address(self, t: Tensor, shape: torch.Size) -> int:
+        return address("a map or a weight", t, self._dtype, tuple(shape), None)
+
+
+def _place_of_doubles(t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
+    return pointer(address("a table", t, torch.float64, shape))
