@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_kernels_and_the_types(built):
     names = set(zipfile.ZipFile(path).namelist())
     assert files_below("gradnas") <= names
     kernels = {name for name in names if name.endswith(".cpp")}
-    assert len(kernels) == 4 and "gradnas/py.typed" in names
+    assert len(kernels) == 5 and "gradnas/py.typed" in names
     assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in names)
 
 

@@ -307,8 +307,8 @@ def address(
 
     Args:
         what: names the tensor in an error.
-        memory_format: `torch.channels_last` for the maps of the stencils; None where C++ is told the
-            strides.
+        memory_format: `torch.channels_last` for the maps of the stencils; None where C++ is told
+            how the numbers lie.
 
     Raises:
         ValueError: another dtype, shape or device, or numbers that do not lie side by side.

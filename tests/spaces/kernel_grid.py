@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradnas import NasBench201
 from gradnas.spaces.blocks.kernels import kernels as block_kernels
 from gradnas.spaces.blocks.run import plain_run, pooled, run_stages
 from gradnas.spaces.blocks.stage import RELU6, Last, Others, Stage, Term, Weights
@@ -27,6 +28,8 @@ from gradnas.spaces.cells.kernels import Kernels, kernels
 from gradnas.spaces.cells.places import channels_last
 from gradnas.spaces.cells.source_kernels import Convolution, Entered, source_kernels
 from gradnas.spaces.cells.stencils import depthwise as plain_depthwise
+from gradnas.spaces.nas_bench_201.cell import BenchCell
+from gradnas.spaces.nas_bench_201.shared_cell import SharedCell
 from gradnas.spaces.recurrent.native_derived import run_derived_cell
 from gradnas.spaces.recurrent.native_search import run_search_cell
 from gradnas.spaces.recurrent.recurrence import ACTIVATIONS, derived_cell, search_cell
@@ -426,14 +429,45 @@ def tokens(dtype: torch.dtype) -> None:
             same(a, b, dtype)
 
 
+# ---- the open cell of NAS-Bench-201 --------------------------------------------------------------
+
+
+def open_cells(dtype: torch.dtype) -> None:
+    """Every operation of every edge, and those of one edge alone; batches around a vector."""
+    modes = (True, False)
+    layouts = (torch.contiguous_format, torch.channels_last)
+    sizes = ((1, 1), (1, 2), (3, 1), (4, 4), (5, 9))
+    for B, C, (H, W), training, layout in cases((8, 16, 19), (1, 4, 6), sizes, modes, layouts):
+        shape = NasBench201(channels=C, cells=1).shape
+        shared = SharedCell(shape, C, 0).to(dtype).train(training)
+        plain = BenchCell(shape, C, 0).to(dtype).train(training)
+        plain.load_state_dict(shared.state_dict())
+        x = torch.randn(B, C, H, W, dtype=dtype).contiguous(memory_format=layout)
+        mix = torch.randn(6, 5, dtype=dtype)
+        head = torch.randn_like(x)
+        for active in (((0, 1, 2, 3, 4),) * 6, ((3,), (), (4,), (), (1, 2), (2, 3))):
+            found = []
+            for cell in (shared, plain):
+                inputs = [x.clone().requires_grad_(), mix.clone().requires_grad_()]
+                y = cell(*inputs, active)
+                assert cell is plain or type(y.grad_fn).__name__ == "_CellBackward"
+                inputs += cell.parameters()
+                grads = torch.autograd.grad(y, inputs, head, allow_unused=True)
+                found.append([y, *(g for g in grads if g is not None)])
+            for one, other in zip(*found, strict=True):
+                # A BatchNorm over few pixels magnifies the rounding of float32.
+                if dtype == torch.float64:
+                    same(one, other, torch.float32)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64)[: 2 if ALL else 1]:
         torch.set_num_threads(1)
-        for part in (products, sums, neighbours, sources, recurrence, tokens):
+        for part in (products, sums, neighbours, sources, recurrence, tokens, open_cells):
             part(dtype)
         torch.set_num_threads(2)
-        for part in (sums, sources, recurrence):
+        for part in (sums, sources, recurrence, open_cells):
             part(dtype)
         print(dtype, flush=True)
     # Of one dtype: the numbers of both are compared by test_accelerate.py.

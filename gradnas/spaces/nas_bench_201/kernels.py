@@ -114,7 +114,7 @@ class Kernels:
             weights: of the convolutions, `(C, C, width, width)`.
             seen: mean and variance `(K, C)` to normalise by, float64; None: those of this batch.
         """
-        B, C, H, W = x_BCHW.shape
+        C = x_BCHW.shape[1]
         num = len(plan.convolutions)
         y_BCHW = torch.empty_like(x_BCHW)
         mean_KC, var_KC = (float64(num, C), float64(num, C)) if seen is None else seen
@@ -160,7 +160,7 @@ class Kernels:
             computed: of `Computed` the means, variances, states and maps, one after the other.
             of_batch: the BatchNorms normalised by what they saw.
         """
-        B, C, H, W = like.shape
+        C = like.shape[1]
         num = len(plan.convolutions)
         size = self._size(like.shape)
         mean_KC, var_KC, *kept = computed
@@ -168,7 +168,9 @@ class Kernels:
             if t.dtype != self._dtype or t.shape != (size,) or not t.is_cpu:
                 raise ValueError(f"a kernel needs {size} numbers of a cell, not {tuple(t.shape)}")
         grad_x = torch.empty_like(like) if needs_x else None
-        grads = [torch.empty_like(w) if n else None for w, n in zip(weights, needs_weights, strict=True)]
+        grads = [
+            torch.empty_like(w) if n else None for w, n in zip(weights, needs_weights, strict=True)
+        ]
         grad_EO = torch.zeros_like(mix_EO)
         # Of all nodes but the first, and of what their pools read.
         inner = [like.new_empty(size) for _ in range(plan.nodes - 1)]

@@ -21,9 +21,26 @@ typedef decltype(V{} < V{}) Mask;
 #define UNROLL _Pragma("GCC unroll 32")
 static const int OUT = 4;  // channels that are computed at once
 
-static inline double across(V v) { double sum = 0; UNROLL for (int l = 0; l < L; l++) sum += v[l]; return sum; }
-
-// ---- what is computed ----
+static inline V shuffled(V a, V b, Mask from) {  // lanes of both, those of b after those of a
+#if defined(__clang__)
+  V found;
+  for (int l = 0; l < L; l++) found[l] = from[l] < L ? a[from[l]] : b[from[l] - L];
+  return found;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+template <int D> static inline V folded(V v) {  // every lane and the one D after it
+  Mask from;
+  for (int l = 0; l < L; l++) from[l] = (l + D) % L;
+  return v + shuffled(v, v, from);
+}
+static inline double across(V v) {  // the sum of all lanes
+  if (L > 8) v = folded<8>(v);
+  if (L > 4) v = folded<4>(v);
+  if (L > 2) v = folded<2>(v);
+  return folded<1>(v)[0];
+}
 
 struct Shape {  // of a map; `plane` and `map` in numbers, of one block
   i64 B, C, H, W, blocks, plane, map, wide, padded;
@@ -39,37 +56,75 @@ struct Conv {  // width 1 or 3
 struct Scaled { i64 source, target, pool, place; };
 struct Plan { i64 nodes, num_convs, num_scaled; const Conv* convs; const Scaled* scaled; };
 
-// L images of a map as torch has it, into a block and back
+// ---- L images of a map as torch has it, into a block and back ----
+
+// L vectors as the rows of a matrix become its columns: in every round what lies D away is swapped.
+template <int D> static inline void swap_rows(V* r) {
+  Mask low, high;
+  for (int l = 0; l < L; l++) { low[l] = l & D ? L + l - D : l; high[l] = l & D ? L + l : l + D; }
+  UNROLL for (int i = 0; i < L; i++) if (!(i & D)) {
+    const V a = r[i], b = r[i + D];
+    r[i] = shuffled(a, b, low);
+    r[i + D] = shuffled(a, b, high);
+  }
+}
+static inline void transpose(V* r) {
+  if (L > 8) swap_rows<8 % L>(r);
+  if (L > 4) swap_rows<4 % L>(r);
+  if (L > 2) swap_rows<2 % L>(r);
+  swap_rows<1>(r);
+}
+
+// The numbers of an image follow one another in memory: 1, channel after channel; 2, pixel after pixel; 0, neither
+static int order_of(Strides at, const Shape& s) {
+  if (at.pixel == 1 && at.row == s.W && at.channel == s.H * s.W) return 1;
+  return at.channel == 1 && at.pixel == s.C && at.row == s.W * s.C ? 2 : 0;
+}
+// Where in a block the number `at` of an image lies
+static inline i64 place(const Shape& s, int order, i64 at) { return (order == 1 ? at : at % s.C * s.H * s.W + at / s.C) * L; }
+
 static void load_block(const T* x, Strides at, const Shape& s, i64 b, T* to) {
-  const i64 count = s.images(b);
-  for (i64 c = 0; c < s.C; c++) for (i64 h = 0; h < s.H; h++) {
-    const T* from = x + b * L * at.image + c * at.channel + h * at.row;
-    T* row = to + c * s.plane + h * s.W * L;
-    for (i64 w = 0; w < s.W; w++) {
-      if (count == L) UNROLL for (int l = 0; l < L; l++) row[w * L + l] = from[l * at.image + w * at.pixel];
-      else for (i64 l = 0; l < L; l++) row[w * L + l] = l < count ? from[l * at.image + w * at.pixel] : T(0);
-    }
+  const i64 count = s.images(b), numbers = s.C * s.H * s.W;
+  const int order = order_of(at, s);
+  const T* from = x + b * L * at.image;
+  i64 done = 0;
+  if (order && count == L) for (; done + L <= numbers; done += L) {
+    V r[L];
+    UNROLL for (int l = 0; l < L; l++) r[l] = LOAD(from + l * at.image + done);
+    transpose(r);
+    UNROLL for (int l = 0; l < L; l++) STORE(to + place(s, order, done + l), r[l]);
+  }
+  for (i64 n = done; n < numbers; n++) {
+    const i64 c = order == 2 ? n % s.C : n / (s.H * s.W), p = order == 2 ? n / s.C : n % (s.H * s.W);
+    const T* own = from + c * at.channel + p / s.W * at.row + p % s.W * at.pixel;
+    for (i64 l = 0; l < L; l++) to[(c * s.H * s.W + p) * L + l] = l < count ? own[l * at.image] : T(0);
   }
 }
 static void store_block(const T* from, Strides at, const Shape& s, i64 b, T* y) {
-  const i64 count = s.images(b);
-  for (i64 c = 0; c < s.C; c++) for (i64 h = 0; h < s.H; h++) {
-    T* to = y + b * L * at.image + c * at.channel + h * at.row;
-    const T* row = from + c * s.plane + h * s.W * L;
-    for (i64 w = 0; w < s.W; w++) {
-      if (count == L) UNROLL for (int l = 0; l < L; l++) to[l * at.image + w * at.pixel] = row[w * L + l];
-      else for (i64 l = 0; l < count; l++) to[l * at.image + w * at.pixel] = row[w * L + l];
-    }
+  const i64 count = s.images(b), numbers = s.C * s.H * s.W;
+  const int order = order_of(at, s);
+  T* to = y + b * L * at.image;
+  i64 done = 0;
+  if (order && count == L) for (; done + L <= numbers; done += L) {
+    V r[L];
+    UNROLL for (int l = 0; l < L; l++) r[l] = LOAD(from + place(s, order, done + l));
+    transpose(r);
+    UNROLL for (int l = 0; l < L; l++) STORE(to + l * at.image + done, r[l]);
+  }
+  for (i64 n = done; n < numbers; n++) {
+    const i64 c = order == 2 ? n % s.C : n / (s.H * s.W), p = order == 2 ? n / s.C : n % (s.H * s.W);
+    T* own = to + c * at.channel + p / s.W * at.row + p % s.W * at.pixel;
+    for (i64 l = 0; l < count; l++) own[l * at.image] = from[(c * s.H * s.W + p) * L + l];
   }
 }
 
-// ---- convolutions of a block ----
+// ---- convolutions of a block, of width K ----
 
 // A weight as the loops read it: for every OUT channels out (what is missing is 0) (in, tap, OUT). `turned`: that of the
 // transposed convolution, from the channels out to those in.
 static Numbers packed(const T* weight, const Conv& k, i64 C, bool turned) {
-  const i64 taps = k.width * k.width, groups = (C + OUT - 1) / OUT;
-  Numbers found(groups * C * taps * OUT, T(0));
+  const i64 taps = k.width * k.width;
+  Numbers found((C + OUT - 1) / OUT * C * taps * OUT, T(0));
   for (i64 o = 0; o < C; o++) for (i64 i = 0; i < C; i++) for (i64 ky = 0; ky < k.width; ky++) for (i64 kx = 0; kx < k.width; kx++) {
     const T value = weight[o * k.weight.image + i * k.weight.channel + ky * k.weight.row + kx * k.weight.pixel];
     const i64 to = turned ? i : o, from = turned ? o : i, tap = ky * k.width + kx;
@@ -85,7 +140,7 @@ static inline void pixels(const T* u, i64 wide, i64 padded, i64 C, const T* k, T
   for (i64 i = 0; i < C; i++, u += padded, k += K * K * OUT)
     UNROLL for (int ky = 0; ky < K; ky++) UNROLL for (int kx = 0; kx < K; kx++) {
       V x[N];
-      UNROLL for (int j = 0; j < N; j++) x[j] = LOAD(u + ky * wide + (kx + j) * L);
+      UNROLL for (int j = 0; j < N; j++) x[j] = LOAD(u + ky * wide + (j + kx) * L);
       UNROLL for (int o = 0; o < OUT; o++) {
         const T w = k[(ky * K + kx) * OUT + o];
         UNROLL for (int j = 0; j < N; j++) acc[o][j] += w * x[j];
@@ -110,7 +165,7 @@ template <int K, bool ADD> static void convolve(const Shape& s, const T* u, cons
   }
 }
 
-// sums[out][in][tap] of PAIR * O channels out and I channels in
+// sums[out][in][tap] of O channels out and I channels in; `step` from one channel out to the next
 template <int K, int O, int I>
 static inline void along(const Shape& s, const T* u, const T* g, double* sums, i64 step) {
   const int KK = K * K;
@@ -146,12 +201,13 @@ template <int K, int O, int I> static void correlate(const Shape& s, const T* u,
 static inline i64 inside(i64 at, i64 size) { return 1 + (at > 0) + (at + 1 < size); }  // of three in a row
 
 // Sums of 3x3 pixels of a plane with a border; `mean`: of those that are inside
-static inline void box_row(const Shape& s, const T* u, i64 h, bool mean, T factor, T* column, T* to) {
+static inline void box_row(const Shape& s, const T* u, i64 h, bool mean, T* column, T* to) {
   const T* from = u + h * s.wide;
   for (i64 w = 0; w < s.W + 2; w++)
     STORE(column + w * L, (LOAD(from + w * L) + LOAD(from + s.wide + w * L)) + LOAD(from + 2 * s.wide + w * L));
+  const T inner = mean ? T(1) / T(inside(h, s.H) * 3) : T(1), outer = mean ? T(1) / T(inside(h, s.H) * inside(0, s.W)) : T(1);
   for (i64 w = 0; w < s.W; w++) {
-    const T f = mean ? factor / T(inside(h, s.H) * inside(w, s.W)) : factor;
+    const T f = w && w + 1 < s.W ? inner : outer;
     STORE(to + w * L, LOAD(to + w * L) + f * ((LOAD(column + w * L) + LOAD(column + (w + 1) * L)) + LOAD(column + (w + 2) * L)));
   }
 }
@@ -183,6 +239,30 @@ static double total(const T* x, i64 pixels) {
   return across((s[0] + s[1]) + (s[2] + s[3]));
 }
 
+struct Term { const T* x; T factor; };
+typedef std::vector<Term> Terms;
+
+// to (+)= start + the weighted sum of planes
+template <bool ADD> static void weigh(const Terms& terms, T start, i64 pixels, T* to) {
+  const int N = 4;
+  const i64 count = terms.size();
+  i64 p = 0;
+  for (; p + N <= pixels; p += N) {
+    V acc[N];
+    UNROLL for (int j = 0; j < N; j++) acc[j] = (ADD ? LOAD(to + (p + j) * L) : V{}) + start;
+    for (i64 k = 0; k < count; k++) {
+      const T* x = terms[k].x + p * L; const T a = terms[k].factor;
+      UNROLL for (int j = 0; j < N; j++) acc[j] += a * LOAD(x + j * L);
+    }
+    UNROLL for (int j = 0; j < N; j++) STORE(to + (p + j) * L, acc[j]);
+  }
+  for (; p < pixels; p++) {
+    V acc = (ADD ? LOAD(to + p * L) : V{}) + start;
+    for (i64 k = 0; k < count; k++) acc += terms[k].factor * LOAD(terms[k].x + p * L);
+    STORE(to + p * L, acc);
+  }
+}
+
 static Mask lanes(i64 images) {
   T flags[L];
   for (int l = 0; l < L; l++) flags[l] = l < images;
@@ -203,39 +283,23 @@ static void positive(const Shape& s, const T* x, T* u) {
 static void enter(const Shape& s, const Plan& plan, i64 node, i64 b, const double* mix, const T* scale, const T* shift,
     T* const* states, T* const* z, T* border, T* column, T* to) {
   const Mask there = lanes(s.images(b));
-  const bool all = s.images(b) == L;
-  bool pools = false;
-  for (i64 k = 0; k < plan.num_scaled; k++) pools |= plan.scaled[k].target == node && plan.scaled[k].pool;
-  for (i64 c = 0; c < s.C; c++) {
+  Terms added, pooled;
+  for (i64 c = 0; c < s.C; c++, to += s.plane) {
     const i64 at = b * s.map + c * s.plane;
-    // The pool of a weighted sum is the sum of weighted pools.
-    if (pools) for (i64 h = 0; h < s.H; h++) {
-      T* row = border + (h + 1) * s.wide + L;
-      for (i64 w = 0; w < s.W; w++) STORE(row + w * L, V{});
-      for (i64 k = 0; k < plan.num_scaled; k++) {
-        const Scaled& own = plan.scaled[k];
-        if (own.target != node || !own.pool) continue;
-        const T a = mix[own.place]; const T* x = states[own.source] + at + h * s.W * L;
-        for (i64 w = 0; w < s.W; w++) STORE(row + w * L, LOAD(row + w * L) + a * LOAD(x + w * L));
+    added.clear(); pooled.clear();
+    for (i64 k = 0; k < plan.num_convs; k++) if (plan.convs[k].target == node) added.push_back({z[k] + at, scale[k * s.C + c]});
+    for (i64 k = 0; k < plan.num_scaled; k++) if (plan.scaled[k].target == node)
+      (plan.scaled[k].pool ? pooled : added).push_back({states[plan.scaled[k].source] + at, T(mix[plan.scaled[k].place])});
+    weigh<false>(added, shift[c], s.H * s.W, to);
+    if (pooled.size()) {
+      // The pool of a weighted sum is the sum of weighted pools.
+      for (i64 h = 0; h < s.H; h++) {
+        weigh<false>(pooled, T(0), s.W, border + (h + 1) * s.wide + L);
+        for (Term& own : pooled) own.x += s.W * L;
       }
+      for (i64 h = 0; h < s.H; h++) box_row(s, border, h, true, column, to + h * s.W * L);
     }
-    for (i64 h = 0; h < s.H; h++) {
-      T* row = to + c * s.plane + h * s.W * L;
-      for (i64 w = 0; w < s.W; w++) STORE(row + w * L, V{} + shift[c]);
-      for (i64 k = 0; k < plan.num_convs; k++) {
-        if (plan.convs[k].target != node) continue;
-        const T a = scale[k * s.C + c]; const T* x = z[k] + at + h * s.W * L;
-        for (i64 w = 0; w < s.W; w++) STORE(row + w * L, LOAD(row + w * L) + a * LOAD(x + w * L));
-      }
-      for (i64 k = 0; k < plan.num_scaled; k++) {
-        const Scaled& own = plan.scaled[k];
-        if (own.target != node || own.pool) continue;
-        const T a = mix[own.place]; const T* x = states[own.source] + at + h * s.W * L;
-        for (i64 w = 0; w < s.W; w++) STORE(row + w * L, LOAD(row + w * L) + a * LOAD(x + w * L));
-      }
-      if (pools) box_row(s, border, h, true, T(1), column, row);
-      if (!all) for (i64 w = 0; w < s.W; w++) STORE(row + w * L, there ? LOAD(row + w * L) : V{});
-    }
+    if (s.images(b) < L) for (i64 p = 0; p < s.plane; p += L) STORE(to + p, there ? LOAD(to + p) : V{});
   }
 }
 
@@ -339,6 +403,7 @@ void open_cell_backward(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, co
     #pragma omp parallel num_threads(threads)
     {
       Numbers u(inner ? C * s.padded : 0, T(0)), v(inner ? C * s.padded : 0, T(0)), border(s.padded, T(0)), column(s.wide), first(node ? 0 : s.map);
+      Terms terms;
       #pragma omp for schedule(static)
       for (i64 b = 0; b < s.blocks; b++) {
         const i64 at = b * s.map;
@@ -371,11 +436,12 @@ void open_cell_backward(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, co
           for (i64 c = 0; c < C; c++) {
             T* own = g + c * s.plane;
             for (i64 p = 0; p < s.plane; p += L) STORE(own + p, LOAD(x + c * s.plane + p) <= V{} ? V{} : LOAD(own + p));
+            terms.clear();
             for (i64 k = 0; k < num_scaled; k++) if (plan.scaled[k].source == node) {
-              const T a = mix[plan.scaled[k].place];
               const T* G = (plan.scaled[k].pool ? pooled : grads)[plan.scaled[k].target] + at + c * s.plane;
-              for (i64 p = 0; p < s.plane; p += L) STORE(own + p, LOAD(own + p) + a * LOAD(G + p));
+              terms.push_back({G, T(mix[plan.scaled[k].place])});
             }
+            if (terms.size()) weigh<true>(terms, T(0), H * W, own);
           }
         }
         if (node == 0) {
@@ -393,7 +459,7 @@ void open_cell_backward(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, co
             for (i64 h = 0; h < H; h++) for (i64 w = 0; w < W; w++)
               STORE(&border[(h + 1) * s.wide + (w + 1) * L], LOAD(own + (h * W + w) * L) * (T(1) / T(inside(h, H) * inside(w, W))));
             std::fill(turned, turned + s.plane, T(0));
-            for (i64 h = 0; h < H; h++) box_row(s, border.data(), h, false, T(1), column.data(), turned + h * W * L);
+            for (i64 h = 0; h < H; h++) box_row(s, border.data(), h, false, column.data(), turned + h * W * L);
           }
           for (i64 k = 0; k < num_scaled; k++) if (plan.scaled[k].target == node)
             along_scaled[b * num_scaled + k] += dot(states[plan.scaled[k].source] + at + c * s.plane, plan.scaled[k].pool ? turned : own, T(0), H * W);
