@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gradnas.spaces.cells.kernels import EPS
-from gradnas.spaces.cells.places import call, float64, integers, places_of_own, pointer, pointers
+from gradnas.spaces.cells.places import call, float64, integers, pointer, pointers
 from gradnas.spaces.native import address, library
 
 SOURCE = Path(__file__).with_name("open_cell.cpp")
@@ -62,16 +62,13 @@ class Computed(NamedTuple):
     """What a cell gives, and what is kept of it for backward.
 
     Attributes:
-        mean_KC, var_KC: of what its BatchNorms normalised by, float64.
-        states: nodes but the last, in blocks of images.
-        maps: what the convolutions gave, in the same way.
+        seen_2KC: mean and variance that its BatchNorms normalised by, float64.
+        kept: nodes but the last, then what the convolutions gave, in blocks of images.
     """
 
     y_BCHW: Tensor
-    mean_KC: Tensor
-    var_KC: Tensor
-    states: list[Tensor]
-    maps: list[Tensor]
+    seen_2KC: Tensor
+    kept: Tensor
 
 
 @functools.cache
@@ -105,40 +102,35 @@ class Kernels:
         x_BCHW: Tensor,
         mix_EO: Tensor,
         weights: Sequence[Tensor],
-        seen: tuple[Tensor, Tensor] | None,
+        seen_2KC: Tensor | None,
     ) -> Computed:
         """The last node.
 
         Args:
             mix_EO: mixing weights, float64 and contiguous.
             weights: of the convolutions, `(C, C, width, width)`.
-            seen: mean and variance `(K, C)` to normalise by, float64; None: those of this batch.
+            seen_2KC: mean and variance to normalise by, float64; None: those of this batch.
         """
-        C = x_BCHW.shape[1]
-        num = len(plan.convolutions)
+        spec = self._spec(plan, x_BCHW.shape, weights, weights)
+        size = (2, len(weights), x_BCHW.shape[1])
         y_BCHW = torch.empty_like(x_BCHW)
-        mean_KC, var_KC = (float64(num, C), float64(num, C)) if seen is None else seen
-        size = self._size(x_BCHW.shape)
-        states = [x_BCHW.new_empty(size) for _ in range(plan.nodes - 1)]
-        maps = [x_BCHW.new_empty(size) for _ in plan.convolutions]
+        found_2KC = float64(*size) if seen_2KC is None else seen_2KC
+        kept = x_BCHW.new_empty(self._size_kept(plan, x_BCHW.shape))
         call(
             self._library,
             "open_cell",
-            *self._spec(plan, x_BCHW.shape, weights, weights),
+            *spec,
             self._place(x_BCHW, x_BCHW.shape),
             integers(x_BCHW.stride()),
-            pointers([self._address(w, w.shape) for w in weights]),
-            _place_of_doubles(mix_EO, tuple(mix_EO.shape)),
-            int(seen is None),
+            *self._read(mix_EO, weights),
+            int(seen_2KC is None),
             ctypes.c_double(EPS),
-            _place_of_doubles(mean_KC, (num, C)),
-            _place_of_doubles(var_KC, (num, C)),
-            places_of_own(states),
-            places_of_own(maps),
+            *_places_of_rows(found_2KC, size),
+            pointer(kept.data_ptr()),
             pointer(y_BCHW.data_ptr()),
             integers(y_BCHW.stride()),
         )
-        return Computed(y_BCHW, mean_KC, var_KC, states, maps)
+        return Computed(y_BCHW, found_2KC, kept)
 
     def backward(
         self,
@@ -147,7 +139,8 @@ class Kernels:
         like: Tensor,
         mix_EO: Tensor,
         weights: Sequence[Tensor],
-        computed: Sequence[Tensor],
+        seen_2KC: Tensor,
+        kept: Tensor,
         of_batch: bool,
         needs_x: bool,
         needs_weights: Sequence[bool],
@@ -157,41 +150,29 @@ class Kernels:
         Args:
             grad_BCHW: of the last node.
             like: x, of which nothing is read.
-            computed: of `Computed` the means, variances, states and maps, one after the other.
+            seen_2KC, kept: of `Computed`.
             of_batch: the BatchNorms normalised by what they saw.
         """
-        C = like.shape[1]
-        num = len(plan.convolutions)
-        size = self._size(like.shape)
-        mean_KC, var_KC, *kept = computed
-        for t in kept:
-            if t.dtype != self._dtype or t.shape != (size,) or not t.is_cpu:
-                raise ValueError(f"a kernel needs {size} numbers of a cell, not {tuple(t.shape)}")
         grad_x = torch.empty_like(like) if needs_x else None
         grads = [
             torch.empty_like(w) if n else None for w, n in zip(weights, needs_weights, strict=True)
         ]
+        spec = self._spec(plan, like.shape, weights, grads)
         grad_EO = torch.zeros_like(mix_EO)
-        # Of all nodes but the first, and of what their pools read.
-        inner = [like.new_empty(size) for _ in range(plan.nodes - 1)]
-        has_pool = {own.target for own in plan.weighed if own.pooled}
-        pooled = [like.new_empty(size) if n in has_pool else None for n in range(plan.nodes)]
+        # For the gradients of all nodes, and of what their pools read
+        room = like.new_empty(2 * plan.nodes * self._size(like.shape))
         call(
             self._library,
             "open_cell_backward",
-            *self._spec(plan, like.shape, weights, grads),
+            *spec,
             self._place(grad_BCHW, like.shape),
             integers(grad_BCHW.stride()),
-            pointers([self._address(w, w.shape) for w in weights]),
-            _place_of_doubles(mix_EO, tuple(mix_EO.shape)),
+            *self._read(mix_EO, weights),
             int(of_batch),
             ctypes.c_double(EPS),
-            _place_of_doubles(mean_KC, (num, C)),
-            _place_of_doubles(var_KC, (num, C)),
-            places_of_own(kept[: plan.nodes - 1]),
-            places_of_own(kept[plan.nodes - 1 :]),
-            pointers([None, *(t.data_ptr() for t in inner)]),
-            pointers([None if t is None else t.data_ptr() for t in pooled]),
+            *_places_of_rows(seen_2KC, (2, len(weights), like.shape[1])),
+            self._place(kept, (self._size_kept(plan, like.shape),)),
+            pointer(room.data_ptr()),
             None if grad_x is None else pointer(grad_x.data_ptr()),
             integers(like.stride() if grad_x is None else grad_x.stride()),
             pointers([None if t is None else t.data_ptr() for t in grads]),
@@ -234,12 +215,19 @@ class Kernels:
             integers(weighed),
         )
 
-    def _place(self, t: Tensor, shape: torch.Size) -> ctypes.c_void_p:
-        return pointer(self._address(t, shape))
+    def _size_kept(self, plan: Plan, shape: torch.Size) -> int:
+        return (plan.nodes - 1 + len(plan.convolutions)) * self._size(shape)
 
-    def _address(self, t: Tensor, shape: torch.Size) -> int:
-        return address("a map or a weight", t, self._dtype, tuple(shape), None)
+    def _read(self, mix_EO: Tensor, weights: Sequence[Tensor]) -> tuple:
+        places = [address("a weight", w, self._dtype, w.shape, None) for w in weights]
+        mix = address("a table", mix_EO, torch.float64, mix_EO.shape)
+        return pointers(places), pointer(mix)
+
+    def _place(self, t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
+        return pointer(address("a map", t, self._dtype, shape, None))
 
 
-def _place_of_doubles(t: Tensor, shape: tuple[int, ...]) -> ctypes.c_void_p:
-    return pointer(address("a table", t, torch.float64, shape))
+def _places_of_rows(t: Tensor, shape: tuple[int, ...]) -> tuple:
+    """Of a table of two rows."""
+    first = address("a table", t, torch.float64, shape)
+    return pointer(first), pointer(first + t.stride(0) * t.element_size())

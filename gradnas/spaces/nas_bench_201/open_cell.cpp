@@ -303,6 +303,11 @@ static void enter(const Shape& s, const Plan& plan, i64 node, i64 b, const doubl
   }
 }
 
+static std::vector<T*> maps(const Shape& s, T* first, i64 count) {  // of one map after the other
+  std::vector<T*> found;
+  for (i64 n = 0; n < count; n++) found.push_back(first + n * s.blocks * s.map);
+  return found;
+}
 static Plan plan_of(i64 nodes, i64 num_convs, const i64* convs, i64 num_scaled, const i64* scaled) {
   return {nodes, num_convs, num_scaled, (const Conv*)convs, (const Scaled*)scaled};
 }
@@ -312,8 +317,9 @@ i64 lanes_of_vectors() { return L; }
 
 void open_cell(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, const i64* convs, i64 num_scaled, const i64* scaled,
     const T* x, const i64* x_strides, const T* const* weights, const double* mix, i64 training, double eps, double* mean, double* var,
-    T* const* states, T* const* z, T* y, const i64* y_strides, i64 threads) {
+    T* kept, T* y, const i64* y_strides, i64 threads) {
   const Shape s(B, C, H, W);
+  const std::vector<T*> states = maps(s, kept, nodes - 1), z = maps(s, kept + (nodes - 1) * s.blocks * s.map, num_convs);
   const Plan plan = plan_of(nodes, num_convs, convs, num_scaled, scaled);
   std::vector<Numbers> kernels;
   for (i64 k = 0; k < num_convs; k++) kernels.push_back(packed(weights[k], plan.convs[k], C, false));
@@ -327,7 +333,7 @@ void open_cell(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, const i64* 
       for (i64 b = 0; b < s.blocks; b++) {
         T* own = node + 1 < nodes ? states[node] + b * s.map : last.data();
         if (node == 0) load_block(x, *(const Strides*)x_strides, s, b, own);
-        else enter(s, plan, node, b, mix, scale.data(), shift.data(), states, z, border.data(), column.data(), own);
+        else enter(s, plan, node, b, mix, scale.data(), shift.data(), states.data(), z.data(), border.data(), column.data(), own);
         if (node + 1 == nodes) { store_block(own, *(const Strides*)y_strides, s, b, y); continue; }
         positive(s, own, u.data());
         for (i64 k = 0; k < num_convs; k++) {
@@ -369,9 +375,11 @@ void open_cell(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, const i64* 
 
 void open_cell_backward(i64 B, i64 C, i64 H, i64 W, i64 nodes, i64 num_convs, const i64* convs, i64 num_scaled, const i64* scaled,
     const T* gy, const i64* gy_strides, const T* const* weights, const double* mix, i64 training, double eps, const double* mean,
-    const double* var, const T* const* states, const T* const* z, T* const* grads, T* const* pooled, T* gx, const i64* gx_strides,
-    T* const* gweights, double* gmix, i64 threads) {
+    const double* var, T* kept, T* room, T* gx, const i64* gx_strides, T* const* gweights, double* gmix, i64 threads) {
   const Shape s(B, C, H, W);
+  const std::vector<T*> states = maps(s, kept, nodes - 1), z = maps(s, kept + (nodes - 1) * s.blocks * s.map, num_convs);
+  // Of all nodes, and of what their pools read: of the first node neither is written.
+  const std::vector<T*> grads = maps(s, room, nodes), pooled = maps(s, room + nodes * s.blocks * s.map, nodes);
   const Plan plan = plan_of(nodes, num_convs, convs, num_scaled, scaled);
   const double count = double(B) * H * W;
   std::vector<Numbers> kernels;

@@ -125,28 +125,23 @@ class SharedCell(BenchCell):
         weights = []
         for item in items:
             weights.append(item.weight if is_live[item.target] else item.weight.detach())
-        seen = None
+        seen_2KC = None
         if not self.training and items:
-            kept = [(item.mean, item.variance) for item in items]
-            means, variances = zip(*kept, strict=True)
+            means = [item.mean for item in items if item.mean is not None]
+            variances = [item.variance for item in items if item.variance is not None]
             if not has_memory(*means, *variances):
                 return None
-            seen = torch.stack(means).double(), torch.stack(variances).double()
+            seen_2KC = torch.stack(means + variances).double().unflatten(0, (2, -1))
 
-        def plain(
-            seen_KC: tuple[Tensor, Tensor] | None, x_BCHW: Tensor, mix_EO: Tensor, *weights: Tensor
-        ) -> Tensor:
-            replaced = _with(leaving, weights, seen_KC)
-            return self._by_torch(x_BCHW, mix_EO, replaced, [])
+        def plain(seen_2KC: Tensor | None, x_BCHW: Tensor, mix_EO: Tensor, *own: Tensor) -> Tensor:
+            return self._by_torch(x_BCHW, mix_EO, _with(leaving, own, seen_2KC), [])
 
-        y_BCHW, found = run_cell(plan, plain, seen, x_BCHW, mix_EO, weights)
-        if seen is None and items:
-            inverse_K = (found.var_KC + EPS).rsqrt()
+        y_BCHW, found_2KC = run_cell(plan, plain, seen_2KC, x_BCHW, mix_EO, weights)
+        if seen_2KC is None and items:
+            mean_Q, var_Q = found_2KC.flatten(1)
             norms = [[item.norm] for item in items]
             pixels = x_BCHW.numel() // self.channels
-            statistics.append(
-                Normalised(norms, found.mean_KC.flatten(), inverse_K.flatten(), pixels)
-            )
+            statistics.append(Normalised(norms, mean_Q, (var_Q + EPS).rsqrt(), pixels))
         return y_BCHW
 
     def _plan(self, leaving: list[Leaving], num_columns: int) -> Plan | None:
@@ -338,7 +333,7 @@ def _items(leaving: list[Leaving]) -> list[Item]:
 
 
 def _with(
-    leaving: list[Leaving], weights: Sequence[Tensor], seen: tuple[Tensor, Tensor] | None
+    leaving: list[Leaving], weights: Sequence[Tensor], seen_2KC: Tensor | None
 ) -> list[Leaving]:
     """The same with other weights, and where given the means and variances to normalise by."""
     numbers = itertools.count()
@@ -350,8 +345,8 @@ def _with(
             for item in items:
                 k = next(numbers)
                 item = item._replace(weight=weights[k])
-                if seen is not None and item.mean is not None:
-                    mean_C, var_C = (t[k].to(item.mean.dtype) for t in seen)
+                if seen_2KC is not None and item.mean is not None:
+                    mean_C, var_C = seen_2KC[:, k].to(item.mean.dtype)
                     item = item._replace(mean=mean_C, variance=var_C)
                 convolutions[width].append(item)
         replaced.append(own._replace(convolutions=convolutions))
@@ -380,7 +375,9 @@ def _known(operation: nn.Module, channels: int, training: bool) -> Known | None:
 
 
 def _convolution(operation: nn.Module, channels: int, training: bool) -> Known | None:
-    relu, convolution, norm = operation.children()
+    relu, convolution, norm = operation._modules.values()
+    if relu is None or convolution is None or norm is None:
+        return None
     if not is_known_relu(relu) or not is_known_norm(norm, channels, training):
         return None
     if type(convolution) is not nn.Conv2d or not is_called_plainly(convolution):

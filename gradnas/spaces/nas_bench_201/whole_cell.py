@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnas.spaces.nas_bench_201.kernels import Computed, Plan, kernels
+from gradnas.spaces.nas_bench_201.kernels import Plan, kernels
 from gradnas.spaces.native import differentiable, has_memory
 
-Seen = tuple[Tensor, Tensor] | None  # mean and variance `(K, C)` to normalise by, float64
+Seen = Tensor | None  # mean and variance `(2, K, C)` to normalise by, float64
 Plain = Callable[..., Tensor]  # (seen, x, mixing weights, *weights) -> the last node
 
 
@@ -51,14 +51,14 @@ def run_cell(
     x_BCHW: Tensor,
     mix_EO: Tensor,
     weights: Sequence[Tensor],
-) -> tuple[Tensor, Computed]:
-    """The last node of a cell from its first; and what its BatchNorms normalised by.
+) -> tuple[Tensor, Tensor]:
+    """The last node of a cell from its first; and what its BatchNorms normalised by, `(2, K, C)`.
 
     Args:
         plain: the same on torch's operations.
         seen: what BatchNorms normalise by; None: what they see in this batch.
     """
-    found: list[Computed] = []
+    found: list[Tensor] = []
     y_BCHW = _Cell.apply(plan, plain, seen, found, x_BCHW, mix_EO, *weights)
     return y_BCHW, found[0]
 
@@ -72,31 +72,29 @@ class _Cell(torch.autograd.Function):
         plan: Plan,
         plain: Plain,
         seen: Seen,
-        found: list[Computed],
+        found: list[Tensor],
         x_BCHW: Tensor,
         mix_EO: Tensor,
         *weights: Tensor,
     ) -> Tensor:
         native = kernels(x_BCHW.dtype)
         assert native is not None
-        computed = native.forward(plan, x_BCHW, _table(mix_EO), weights, seen)
-        found.append(computed._replace(states=[], maps=[]))
+        table_EO = mix_EO.detach().double().contiguous()
+        computed = native.forward(plan, x_BCHW, table_EO, weights, seen)
+        found.append(computed.seen_2KC)
         ctx.plan = plan
         ctx.plain = plain
         ctx.of_batch = seen is None
-        kept = (computed.mean_KC, computed.var_KC, *computed.states, *computed.maps)
-        ctx.save_for_backward(x_BCHW, mix_EO, *weights, *kept)
+        kept = (table_EO, computed.seen_2KC, computed.kept)
+        ctx.save_for_backward(x_BCHW, mix_EO, *kept, *weights)
         return computed.y_BCHW
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        x_BCHW, mix_EO, *saved = ctx.saved_tensors
-        num = len(ctx.plan.convolutions)
-        weights = saved[:num]
-        kept = saved[num:]
+        x_BCHW, mix_EO, table_EO, seen_2KC, kept, *weights = ctx.saved_tensors
         needs = ctx.needs_input_grad[4:]
         if torch.is_grad_enabled() or not has_memory(*grads):
-            seen = None if ctx.of_batch else (kept[0], kept[1])
+            seen = None if ctx.of_batch else seen_2KC
             plain = functools.partial(ctx.plain, seen)
             tensors = (x_BCHW, mix_EO, *weights)
             found = differentiable(lambda *tensors: (plain(*tensors),), tensors, needs, grads)
@@ -107,8 +105,9 @@ class _Cell(torch.autograd.Function):
             ctx.plan,
             grads[0],
             x_BCHW,
-            _table(mix_EO),
+            table_EO,
             weights,
+            seen_2KC,
             kept,
             ctx.of_batch,
             needs[0],
@@ -116,7 +115,3 @@ class _Cell(torch.autograd.Function):
         )
         mix = grad_EO.to(mix_EO.dtype) if needs[1] else None
         return None, None, None, None, grad_x, mix, *grad_weights
-
-
-def _table(mix_EO: Tensor) -> Tensor:
-    return mix_EO.detach().double().contiguous()

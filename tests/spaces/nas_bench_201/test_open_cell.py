@@ -253,9 +253,13 @@ def test_tensors_are_checked_before_they_are_handed_over():
     with pytest.raises(ValueError, match="a kernel needs a table"):
         native.forward(plan, x, mix.float(), [weight], None)
     with pytest.raises(ValueError, match="a kernel needs a table"):
-        native.forward(plan, x, mix, [weight], (torch.zeros(1, 3, dtype=D),) * 2)
-    kept = [made.mean_KC, made.var_KC, *made.states, *made.maps]
-    with pytest.raises(ValueError, match="numbers of a cell"):
-        native.backward(plan, x, x, mix, [weight], [*kept[:-1], kept[-1][:-1]], True, True, [True])
+        native.forward(plan, x, mix, [weight], torch.zeros(2, 1, 3, dtype=D))
+    saved = (made.seen_2KC, made.kept)
     with pytest.raises(ValueError, match="a kernel needs a map"):
-        native.backward(plan, x[:7], x, mix, [weight], kept, True, True, [True])
+        native.backward(
+            plan, x, x, mix, [weight], made.seen_2KC, made.kept[:-1], True, True, [True]
+        )
+    with pytest.raises(ValueError, match="a kernel needs a map"):
+        native.backward(plan, x[:7], x, mix, [weight], *saved, True, True, [True])
+    grads = native.backward(plan, x, x, mix, [weight], *saved, True, False, [False])
+    assert grads[0] is None and grads[2] == [None]
