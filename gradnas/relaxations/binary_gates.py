@@ -155,8 +155,8 @@ class BinaryGates(Relaxation):
 def _draw_of_two(alphas: Tables, noise: Tables) -> Draw:
     """Two operations of every edge: one runs, the other is probed beside it."""
     mix = {}
-    active = {}
-    probed = {}
+    active: dict[str, Active] = {}
+    probed: dict[str, Active] = {}
     probability = {}
     for name, logits_EO in _on_cpu(alphas).items():
         alpha_EO = alphas[name]

@@ -155,10 +155,11 @@ class Selecting:
         self.supernet.fixed = {}
         for name, rows in state["fixed"].items():
             places = columns.get(name)
-            own = {}
+            own: dict[int, int | None] = {}
             for row, column in rows:
-                is_elsewhere = places is not None and column is not None
-                own[row] = places.index(column) if is_elsewhere else column
+                own[row] = column
+                if places is not None and column is not None:
+                    own[row] = places.index(column)
             self.supernet.fixed[name] = own
 
 

@@ -229,7 +229,7 @@ class Truth:
             )
         if by is None:
             by = self.final if self.short is None else self.short
-        by_N = self._numbers(by)
+        by_N = _numbers(self, by)
         # Groups of equal ones, the best first. The best drawn is of a group where nothing of the
         # groups before it is drawn, but something of it.
         _, group_N, sizes_G = np.unique(-by_N, return_inverse=True, return_counts=True)
@@ -241,17 +241,6 @@ class Truth:
         variance = float(probability_N @ np.square(self.values_N - mean))
         return Random(n, mean, max(variance, 0.0) ** 0.5, by)
 
-    def _numbers(self, column: str) -> np.ndarray:
-        """A column, float64; ValueError where there is none, or an architecture has no number."""
-        if column not in self.columns:
-            hint = did_you_mean(column, self.columns)
-            raise ValueError(f"{self.source} has no column {column!r}{hint}")
-        numbers_N = np.asarray(self.columns[column], dtype=np.float64)
-        if np.isnan(numbers_N).any():
-            row = int(np.flatnonzero(np.isnan(numbers_N))[0])
-            raise ValueError(f"{self.source}: {column!r} of {self.texts[row]!r} is no number")
-        return numbers_N
-
     # ---- parts -----------------------------------------------------------------------------------
 
     def within(self, column: str, limit: float) -> Truth:
@@ -261,7 +250,7 @@ class Truth:
             ValueError: there is no such column, an architecture has no number in it, or nothing is
                 within the limit.
         """
-        return _part(self, self._numbers(column) <= limit, f"{column} up to {limit:g}")
+        return _part(self, _numbers(self, column) <= limit, f"{column} up to {limit:g}")
 
 
 def _part(truth: Truth, chosen_N: np.ndarray, what: str) -> Truth:
@@ -273,3 +262,16 @@ def _part(truth: Truth, chosen_N: np.ndarray, what: str) -> Truth:
     texts = [truth.texts[place] for place in places.tolist()]
     source = f"{truth.source} ({what})"
     return replace(truth, texts=texts, columns=columns, source=source, _read={})
+
+
+def _numbers(truth: Truth, column: str) -> np.ndarray:
+    """A column, float64; ValueError where there is none, or an architecture has no number."""
+    if column not in truth.columns:
+        raise ValueError(
+            f"{truth.source} has no column {column!r}{did_you_mean(column, truth.columns)}"
+        )
+    numbers_N = np.asarray(truth.columns[column], dtype=np.float64)
+    if np.isnan(numbers_N).any():
+        row = int(np.flatnonzero(np.isnan(numbers_N))[0])
+        raise ValueError(f"{truth.source}: {column!r} of {truth.texts[row]!r} is no number")
+    return numbers_N
