@@ -116,7 +116,13 @@ def _plain(name: str) -> str:
 
 def _own_class(base: type[T], module: str, name: str, option: str) -> type[T]:
     before = subclasses(base)
-    found = getattr(_imported(module, option), name, None)
+    own = vars(_imported(module, option))
+    if name not in own:
+        classes = [key for key, value in own.items() if isinstance(value, type)]
+        raise ValueError(
+            f"{option}: the module {module!r} has no class {name!r}{did_you_mean(name, classes)}"
+        )
+    found = own[name]
     is_wanted = isinstance(found, type) and issubclass(found, base)
     if not is_wanted or not dataclasses.is_dataclass(found):
         raise ValueError(

@@ -151,5 +151,23 @@ class Relaxation(ABC):
         return after
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """The strength of each operation without noise, shaped as `alpha`, to derive from."""
-        return torch.softmax(alpha, dim=-1)
+        """The strength of each operation without noise, shaped as `alpha`, to derive from.
+
+        What decides, what is reported and what a mixture is evaluated with. By default the mixing
+        weights themselves, at the end of the search; of a relaxation with noise the softmax, so
+        that one of another mean has a method of its own.
+
+        Raises:
+            ValueError: it treats choices by their names, and has no such method.
+        """
+        if type(self).noise is not Relaxation.noise:
+            return torch.softmax(alpha, dim=-1)
+        name = ""  # of no choice: the rule is that of all
+        try:
+            draw = self.draw({name: alpha}, {}, 1.0)
+        except KeyError as error:
+            raise ValueError(
+                f"{type(self).__name__} treats choices by their names: give it a method "
+                "probabilities(alpha), the strengths of operations without noise"
+            ) from error
+        return draw.probabilities[name]

@@ -90,7 +90,10 @@ def check_methods(
         ("gradient", gradient, ArchitectureGradient, "FirstOrder()"),
     ):
         if not isinstance(given, kind):
-            raise ValueError(f"{what} must be an object such as {such}, not {given!r}")
+            raise ValueError(
+                f"{what} must be an object such as {such}, or of a class of your own below "
+                f"gradnas.{kind.__name__}, not {given!r}"
+            )
     for what, given in (("terms", terms), ("stabilizers", stabilizers)):
         if not isinstance(given, Iterable):
             raise ValueError(f"{what} must be a list of them, {what}=[...], not {given!r}")

@@ -9,6 +9,7 @@ from cases import RELAXATIONS, name_of
 from torch import nn
 
 from gradnas import BinaryGates, Choice, GumbelSoftmax, Search, Sigmoid, Softmax
+from gradnas.modules.draws import Draw
 from gradnas.randomness import generator_for
 from gradnas.search.sampling import ALPHA_NOISE
 
@@ -58,6 +59,38 @@ def test_alphas_receive_a_gradient(relaxation):
     draw = drawn(relaxation, alphas)
     sum((m * torch.arange(m.shape[-1])).sum() for m in draw.mix.values()).backward()
     assert all(a.grad is not None and a.grad.abs().sum() > 0 for a in alphas.values())
+
+
+class Least(Softmax):
+    """The smallest alpha is the strongest."""
+
+    def draw(self, alphas, noise, progress):
+        return Draw.dense({name: torch.softmax(-3.0 * a, -1) for name, a in alphas.items()})
+
+
+class ByName(Softmax):
+    def draw(self, alphas, noise, progress):
+        sharpness = {"cells": 1.0, "one": 2.0}
+        return Draw.dense({name: sharpness[name] * a for name, a in alphas.items()})
+
+
+def test_what_is_derived_and_evaluated_is_what_a_relaxation_of_ones_own_mixes():
+    alpha = ALPHAS["one"]
+    assert torch.equal(Least().probabilities(alpha), torch.softmax(-3.0 * alpha, -1))
+    net = Choice({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1), "c": nn.Linear(1, 1)}, name="one")
+    search = Search(nn.Sequential(net), relaxation=Least())
+    with torch.no_grad():
+        search.alphas["one"].copy_(alpha)
+    assert search.result().choices == {"one": "b"}
+    x = torch.ones(1, 1)
+    weights = torch.softmax(-3.0 * alpha, -1)
+    operations = (net.operations[name](x) for name in "abc")
+    mixed = sum(weight * found for weight, found in zip(weights, operations, strict=True))
+    assert torch.allclose(search.supernet(x), mixed)
+    with pytest.raises(ValueError, match="give it a method probabilities"):
+        ByName().probabilities(alpha)
+    # With noise its mean may be anything, and is not looked for.
+    assert torch.equal(GumbelSoftmax().probabilities(alpha), torch.softmax(alpha, -1))
 
 
 def test_softmax_is_the_softmax():
