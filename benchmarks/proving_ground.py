@@ -40,6 +40,7 @@ import torch
 from proving_methods import METHODS, SETTINGS
 
 from gradnas import Truth
+from gradnas.architectures.dense_cell import DenseCell
 from gradnas.architectures.registry import load_architecture
 from gradnas.programs.searching import prepared_search, run_search, start_search
 from gradnas.runs import GENOTYPE, METRICS
@@ -252,10 +253,20 @@ def stopped(row: Row) -> tuple[int, int] | None:
     for after in range(1, row["epochs"] + 1):
         # Measured before the first step of the epoch that begins then.
         known = [one for one in series if one.epochs < after]
-        found = growth(known, waiting) or _collapse(row, after, config.warmup_epochs)
+        grown = growth(known, waiting)
+        if grown is not None and (good := _last_good(row, grown.epochs)):
+            return after, good
+        found = _collapse(row, after, config.warmup_epochs)
         if found is not None:
             return after, found.epochs
     return None
+
+
+def _last_good(row: Row, epochs: int) -> int:
+    """The last of so many finished epochs whose decision is not as after a collapse; 0: none is."""
+    while epochs and _has_few_weights(row["health"]["cells"][epochs - 1]):
+        epochs -= 1
+    return epochs
 
 
 def _collapse(row: Row, after: int, warmup_epochs: int) -> Collapse | None:
@@ -263,9 +274,17 @@ def _collapse(row: Row, after: int, warmup_epochs: int) -> Collapse | None:
     cells = row["health"].get("cells", [])
     if "few" not in row["health"]:
         return None
-    # As health counts it: 4.7% of all cells have no weights, and 23% one operation that has some.
-    few = ["conv" not in cell for cell in cells[:after]]
+    few = [_has_few_weights(cell) for cell in cells[:after]]
     return collapse(few, 0, warmup_epochs, 0 if after == row["epochs"] else LAG)
+
+
+def _has_few_weights(text: str) -> bool:
+    """As health counts it: none at all (4.7% of all cells), or nothing comes through."""
+    reached = {0}
+    for source, node, operation in DenseCell.parse(text).edges():
+        if source in reached and operation != "none":
+            reached.add(node)
+    return "conv" not in text or 3 not in reached
 
 
 def guard_table(rows: Sequence[Row], setting: str) -> str:

@@ -9,7 +9,7 @@ measured when follows from steps and not from the clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -72,6 +72,15 @@ def _chosen(supernet: Supernet, decision: Architecture) -> list[str]:
     return chosen
 
 
+def _agreement(chosen: Sequence[list[str]]) -> float | None:
+    """The share of the last decision that was so `LAG` epochs before; None of fewer decisions."""
+    if len(chosen) <= LAG:
+        return None
+    now = chosen[-1]
+    before = set(chosen[-1 - LAG])
+    return sum(own in before for own in now) / max(len(now), 1)
+
+
 def _copies(passes: Passes) -> dict[str, Tensor]:
     """All that learns as alphas, on the CPU."""
     alphas = passes.alphas.items()
@@ -93,7 +102,8 @@ class Health:
         news: the same, where it was not so after the epoch before, and there is one to come.
         gap: between the mixture and the derived network; whoever has measured them tells it.
         stopped: by the guard.
-        few: whether the decision had hardly any weights, after every epoch that was taken note of.
+        few: whether the decision had hardly any weights, or lets nothing through, after every epoch
+            that was taken note of.
         collapsed: after the last epoch; None where it was not.
     """
 
@@ -106,6 +116,7 @@ class Health:
         self.trouble: str | None = None
         self.stopped: Stop | None = None
         self.collapsed: Collapse | None = None
+        self._is_blind = False  # what was decided last
         self._late: Collapse | None = None  # after the last epoch, whether it lasts or not
         self._kind: str | None = None  # of the trouble
         self.news: str | None = None
@@ -160,14 +171,15 @@ class Health:
         entropy = self._way.last.entropy
         if entropy is not None:
             found["relative_entropy"] = entropy
-        agreement = self._agreement()
-        self.few.append(self.guard != "off" and self._has_few_weights(free))
+        agreement = _agreement(self._chosen)
+        self._is_blind = passes.supernet.is_blind(decision)
+        self.few.append(self.guard != "off" and (self._is_blind or self._has_few_weights(free)))
         waits = passes.schedule.alphas_wait or bool(passes.supernet.fixed)
         warmup = passes.schedule.warmup_epochs
         self.collapsed = None if waits else collapse(self.few, self._first, warmup)
         # After the last epoch nothing can show that it lasts; who has asked for it to be stopped
         # is given the decision of before.
-        ends = self.guard == "stop" and self._is_over()
+        ends = self.guard == "stop" and passes.schedule.is_over
         self._late = None if waits or not ends else collapse(self.few, self._first, warmup, 0)
         if agreement is not None:
             found["agreement"] = agreement
@@ -178,7 +190,7 @@ class Health:
         if self.guard != "off":
             kind, self.trouble = self._found(free, agreement)
             # After the last epoch it is said with the results.
-            is_over = self._is_over()
+            is_over = passes.schedule.is_over
             self.news = self.trouble if kind != self._kind and not is_over else None
             self._kind = kind
             if self.trouble is not None:
@@ -187,25 +199,14 @@ class Health:
                 found["gap"] = self.gap.sentence
         return found
 
-    def _is_over(self) -> bool:
-        """Whether the last epoch of a search of known length has ended."""
-        epochs = self.passes.schedule.epochs
-        return epochs is not None and self.passes.schedule.epoch >= epochs
-
-    def _agreement(self) -> float | None:
-        """The share of the decision that was so `LAG` epochs ago; None before."""
-        if len(self._chosen) <= LAG:
-            return None
-        now = self._chosen[-1]
-        before = set(self._chosen[-1 - LAG])
-        return sum(own in before for own in now) / max(len(now), 1)
-
     # ---- what is wrong ---------------------------------------------------------------------------
 
     def _found(
         self, free: Weightless | None, agreement: float | None
     ) -> tuple[str | None, str | None]:
         """The kind of what is wrong after this epoch, and the sentence: the first that is."""
+        if self._is_blind:
+            return "blind", health_words.BLIND
         grown = self.growth()
         if grown is not None:
             return "sharp", health_words.sharp(grown)
@@ -251,7 +252,7 @@ class Health:
         decided = self._way.decided
         if decided is None or decided.rows > decided.chance:
             return None
-        is_over = self.passes.schedule.epochs is None or self._is_over()
+        is_over = self.passes.schedule.epochs is None or self.passes.schedule.is_over
         every = self.passes.schedule.alpha_every
         return health_words.undecided(decided, entropy, is_over, every)
 
@@ -262,7 +263,14 @@ class Health:
         """Why the guard is to take an earlier decision now; None where it is not, nor twice."""
         if self.guard != "stop" or self.stopped is not None:
             return None
-        return self.growth() or self.collapsed or self._late
+        found = self.growth()
+        if found is not None:
+            # Neither is a decision good that is as after a collapse.
+            few = self.few[: found.epochs - self._first]
+            while few and few[-1]:
+                few.pop()
+            found = found._replace(epochs=self._first + len(few)) if few else None
+        return found or self.collapsed or self._late
 
     def act(self) -> bool:
         """After an epoch and its metrics: end the search, where the guard is to.
@@ -287,6 +295,8 @@ class Health:
         found: Record = {}
         if self.trouble is not None:
             found["health"] = self.trouble
+        elif self._is_blind:  # with the guard off as well: it is of the result, not of its way
+            found["health"] = health_words.BLIND
         # Where the guard has stopped, it is of another decision.
         if self.gap.sentence is not None and self.guard != "off" and self.stopped is None:
             found["gap"] = self.gap.sentence

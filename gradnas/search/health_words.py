@@ -12,6 +12,12 @@ TOO_SHORT = (
     "(5% with guard 'stop'), and none was settled"
 )
 
+BLIND = (
+    "the architecture that is decided lets nothing through: 'none' lies on every path from its "
+    "input to its output, so that its network gives the same whatever it is given; take the "
+    "decision of another epoch (metrics.jsonl), or search for more epochs"
+)
+
 
 def sharp(grown: Growth) -> str:
     """The largest eigenvalue has grown."""

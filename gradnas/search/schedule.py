@@ -77,6 +77,11 @@ class Schedule:
             )
 
     @property
+    def is_over(self) -> bool:
+        """Whether the last epoch has ended; False where it is not known which that is."""
+        return self.epochs is not None and self.epoch >= self.epochs
+
+    @property
     def learning_epochs(self) -> int | None:
         """Epochs before those of the selection; None: not known."""
         return None if self.epochs is None else max(1, self.epochs - self.selection_epochs)

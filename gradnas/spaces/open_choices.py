@@ -86,6 +86,14 @@ class OpenChoices(NetworkWithCosts[D]):
         """
         return {}
 
+    def is_blind(self, decision: D) -> bool:
+        """Whether nothing of its input reaches the output of an architecture, as far as is known.
+
+        Of spaces in which `none` can be derived.
+        """
+        del decision
+        return False
+
     def idle_choices(self) -> list[str]:
         """The choices that no pass has called: nothing has decided them."""
         return []

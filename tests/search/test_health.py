@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradnas
 from gradnas.architectures.choices import Choices
+from gradnas.architectures.dense_cell import DenseCell
 from gradnas.gradients.base import leaves
 from gradnas.randomness import generator_for
 from gradnas.search.collapse import Collapse, collapse
@@ -588,3 +590,43 @@ def test_a_supernet_whose_second_derivatives_are_slow_pays_more_steps():
     assert search.health.sharpness._due() == 0
     search.schedule.steps = 360
     assert search.health.sharpness._due() == 2
+
+
+# ---- a cell that lets nothing through ------------------------------------------------------------
+
+
+def test_cells_that_let_nothing_through_are_those_that_the_benchmark_could_not_train():
+    supernet = gradnas.NasBench201(channels=2, cells=1).supernet()
+    names = supernet.operation_names()["cell"]
+    blind = 0
+    for operations in itertools.product(("none", "skip_connect"), repeat=6):
+        if supernet.is_blind(DenseCell.of(operations)):
+            blind += (len(names) - 1) ** operations.count("skip_connect")
+    assert (
+        blind == 341
+    )  # cells whose accuracy in the benchmark is 10.0% (facts of the paper's data)
+
+
+@pytest.mark.parametrize("guard", ["off", "warn"])
+def test_a_decision_that_lets_nothing_through_is_named(guard):
+    search = gradnas.Search(gradnas.NasBench201(channels=2, cells=1).supernet(), seed=0, epochs=8)
+    search.health.watch(guard)
+    text = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|none~1|none~2|"
+    search.finish_epoch()
+    record = search.health.finish_epoch(DenseCell.parse(text))
+    assert ("health" in record) == (guard == "warn")
+    assert "lets nothing through" in search.health.results()["health"]
+    search.finish_epoch()
+    search.health.finish_epoch(DenseCell.parse(text.replace("none~2", "skip_connect~2")))
+    assert "health" not in search.health.results()
+
+
+def test_the_guard_goes_back_past_a_decision_that_lets_nothing_through():
+    """Where the eigenvalues point at one."""
+    torch.manual_seed(0)
+    search = gradnas.Search(TwoChoices(), seed=0)
+    growing(search.health)
+    search.supernet.is_blind = lambda decision: search.epoch in (4, 5)
+    data = DataLoader(TensorDataset(*batch(8)), 8)
+    search.fit(data, data, F.cross_entropy, epochs=16, progress=False, guard="stop", candidates=0)
+    assert dict(vars(search.health.stopped)) == {"after": 13, "decision": 3}
