@@ -12,12 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import training_seconds
 
 import gradnas
 from gradnas import DenseCell, MBConvChain, NasBench201, Truth, runs
 from gradnas.cli.main import main
 from gradnas.config import to_json
-from gradnas.programs import study_truth, truths
+from gradnas.programs import following, study_truth, truths
 from gradnas.study.outcome import Arm, Candidate
 from gradnas.study.statistics import Sample
 from tests.cases import SHARED_DATA
@@ -309,7 +310,7 @@ def call(monkeypatch, *arguments: str) -> int:
 SEARCH = (
     *("search", "nas-bench-201-small", "--data", "digits", "--channels", "2", "--epochs", "2"),
     *("--per-class", "5", "--image-size", "8", "--candidates", "0", "--batch-size", "25"),
-    *("--selection", "strongest"),
+    *("--terms", "none"),
 )
 
 
@@ -327,6 +328,9 @@ def whole_truth(path):
 
 @pytest.mark.slow
 def test_a_search_and_its_report_are_looked_up(tmp_path, monkeypatch, capsys):
+    # What equal cost is, a step of a training tells.
+    monkeypatch.setattr(following, "training_seconds", training_seconds)
+    monkeypatch.setattr(following, "MOST_STEPS", 1)
     path = whole_truth(tmp_path / "truth.npz")
     out = tmp_path / "run"
     assert call(monkeypatch, *SEARCH, "--out", str(out), "--truth", str(path)) == 0
