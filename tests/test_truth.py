@@ -17,7 +17,7 @@ import gradnas
 from gradnas import DenseCell, MBConvChain, NasBench201, Truth, runs
 from gradnas.cli.main import main
 from gradnas.config import to_json
-from gradnas.programs import following, study_truth, truths
+from gradnas.programs import study_truth, truths
 from gradnas.study.outcome import Arm, Candidate
 from gradnas.study.statistics import Sample
 from tests.cases import SHARED_DATA
@@ -328,7 +328,7 @@ def whole_truth(path):
 @pytest.mark.slow
 def test_a_search_and_its_report_are_looked_up(tmp_path, monkeypatch, capsys):
     # So short that the search has cost some, however fast the machine.
-    monkeypatch.setattr(following, "training_seconds", lambda *_: 0.1)
+    monkeypatch.setattr(truths, "training_seconds", lambda *_: 0.1)
     path = whole_truth(tmp_path / "truth.npz")
     out = tmp_path / "run"
     assert call(monkeypatch, *SEARCH, "--out", str(out), "--truth", str(path)) == 0
