@@ -319,6 +319,7 @@ class Health:
             "first": self._first,
             "chosen": [list(chosen) for chosen in self._chosen],
             "few": list(self.few),
+            "blind": self._is_blind,
             "alphas": {
                 name: torch.stack([alphas[name] for alphas in self._alphas])
                 for name in self._alphas[-1]
@@ -345,6 +346,7 @@ class Health:
         self._chosen = [list(chosen) for chosen in state["chosen"]]
         # A state of an earlier version has none: the rule begins with the coming epoch.
         self.few = list(state.get("few", [False] * len(self._chosen)))
+        self._is_blind = state.get("blind", False)
         stacked = dict(state["alphas"])
         for name, places in columns.items():
             stacked[name] = stacked[name][..., places]

@@ -616,6 +616,9 @@ def test_a_decision_that_lets_nothing_through_is_named(guard):
     record = search.health.finish_epoch(DenseCell.parse(text))
     assert ("health" in record) == (guard == "warn")
     assert "lets nothing through" in search.health.results()["health"]
+    again = gradnas.Search(gradnas.NasBench201(channels=2, cells=1).supernet(), seed=0, epochs=8)
+    again.load_state_dict(search.state_dict())
+    assert again.health.results()["health"] == search.health.results()["health"]
     search.finish_epoch()
     search.health.finish_epoch(DenseCell.parse(text.replace("none~2", "skip_connect~2")))
     assert "health" not in search.health.results()
