@@ -263,8 +263,12 @@ def stopped(row: Row) -> tuple[int, int] | None:
 
 
 def _last_good(row: Row, epochs: int) -> int:
-    """The last of so many finished epochs whose decision is not as after a collapse; 0: none is."""
-    while epochs and _has_few_weights(row["health"]["cells"][epochs - 1]):
+    """The last of so many finished epochs whose decision is not as after a collapse; 0: none is.
+
+    Where a row does not tell its cells, the last of all.
+    """
+    cells = row["health"].get("cells", [])
+    while cells and epochs and _has_few_weights(cells[epochs - 1]):
         epochs -= 1
     return epochs
 
