@@ -82,8 +82,13 @@ def test_where_the_guard_would_have_stopped():
     assert line == "| softmax | 0 | 54.30 |  | 13 | 5 | 90.40 |"
     own["health"]["eigenvalues"] = [[epochs, 1.0] for epochs in range(15)]
     assert ground.stopped(own) is None
-    # Hardly any weights from epoch 7 on, and the cell stays from epoch 9 on: known after epoch 14.
+    # Hardly any weights from epoch 7 on, first nothing that comes through: known after epoch 12.
     skips = "|skip_connect~0|+|skip_connect~0|none~1|"
-    cells = ["|nor_conv_3x3~0|+|none~0|none~1|"] * 6 + ["|none~0|+|none~0|none~1|"] * 2
+    cells = ["|nor_conv_3x3~0|+|none~0|skip_connect~1|"] * 6 + [
+        "|nor_conv_3x3~0|+|none~0|none~1|"
+    ] * 2
     own["health"] |= {"few": [False] * 6 + [True] * 14, "cells": cells + [skips] * 12}
-    assert ground.stopped(own) == (14, 6)
+    assert ground.stopped(own) == (12, 6)
+    # The last decision alone: after the last epoch the one of before is taken.
+    own["health"]["cells"] = cells[:1] * 19 + [skips]
+    assert ground.stopped(own) == (20, 19)
