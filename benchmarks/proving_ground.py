@@ -284,12 +284,8 @@ def _collapse(row: Row, after: int, warmup_epochs: int) -> Collapse | None:
 
 def _has_few_weights(text: str) -> bool:
     """As health counts it: none at all (4.7% of all cells), or nothing comes through."""
-    cell = DenseCell.parse(text)
-    reached = {0}
-    for source, node, operation in cell.edges():
-        if source in reached and operation != "none":
-            reached.add(node)
-    return "conv" not in text or len(cell.nodes) not in reached
+    is_cut = DenseCell.parse(text).is_cut(lambda _, operation: operation == "none")
+    return is_cut or "conv" not in text
 
 
 def guard_table(rows: Sequence[Row], setting: str) -> str:

@@ -8,7 +8,7 @@ joined by `+`, and each lists its operations with the node that they read,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -97,6 +97,19 @@ class DenseCell(Architecture):
         for node, operations in enumerate(self.nodes, 1):
             for source, name in enumerate(operations):
                 yield source, node, name
+
+    def is_cut(self, passes_nothing: Callable[[int, str], bool]) -> bool:
+        """Whether nothing of the input reaches the output.
+
+        Args:
+            passes_nothing: (edge, from 0 in the order of `edges`; its operation) -> whether it
+                gives zeros whatever it is given.
+        """
+        reached = {0}
+        for row, (source, node, name) in enumerate(self.edges()):
+            if source in reached and not passes_nothing(row, name):
+                reached.add(node)
+        return len(self.nodes) not in reached
 
     # -- text --------------------------------------------------------------------------------------
 

@@ -517,12 +517,17 @@ def growing(health: Health) -> None:
     health.sharpness.measure = measure  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("guard", ["warn", "stop"])
-def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
+def with_growing_eigenvalues() -> tuple[gradnas.Search, DataLoader]:
+    """A search of that kind, and its data in one batch."""
     torch.manual_seed(0)
     search = gradnas.Search(TwoChoices(), seed=0)
     growing(search.health)
-    data = DataLoader(TensorDataset(*batch(8)), 8)
+    return search, DataLoader(TensorDataset(*batch(8)), 8)
+
+
+@pytest.mark.parametrize("guard", ["warn", "stop"])
+def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
+    search, data = with_growing_eigenvalues()
     seen = []
     kept = []
 
@@ -553,10 +558,7 @@ def test_the_guard_takes_the_last_decision_that_was_good(guard, tmp_path):
 @pytest.mark.parametrize("out", [False, True])
 def test_the_guard_takes_an_earlier_decision_than_the_last(out, tmp_path):
     """Where only the end of the last epoch shows that it should."""
-    torch.manual_seed(0)
-    search = gradnas.Search(TwoChoices(), seed=0)
-    growing(search.health)
-    data = DataLoader(TensorDataset(*batch(8)), 8)
+    search, data = with_growing_eigenvalues()
     texts = []
     folder = {"out": tmp_path / "run"} if out else {}
 
@@ -626,10 +628,7 @@ def test_a_decision_that_lets_nothing_through_is_named(guard):
 
 def test_the_guard_goes_back_past_a_decision_that_lets_nothing_through():
     """Where the eigenvalues point at one."""
-    torch.manual_seed(0)
-    search = gradnas.Search(TwoChoices(), seed=0)
-    growing(search.health)
+    search, data = with_growing_eigenvalues()
     search.supernet.is_blind = lambda decision: search.epoch in (4, 5)
-    data = DataLoader(TensorDataset(*batch(8)), 8)
     search.fit(data, data, F.cross_entropy, epochs=16, progress=False, guard="stop", candidates=0)
     assert dict(vars(search.health.stopped)) == {"after": 13, "decision": 3}

@@ -97,11 +97,7 @@ class NasBench201Supernet(CellSupernet[DenseCell]):
     def is_blind(self, decision: DenseCell) -> bool:
         """Whether `none` lies on every path of the cell: 341 of the benchmark's 15,625."""
         cell = next(cell for cell in self.cells if isinstance(cell, BenchCell))
-        reached = {0}
-        for row, (source, node, name) in enumerate(decision.edges()):
-            if source in reached and not is_zero(cell.operation(row, name), 1):
-                reached.add(node)
-        return self.shape.nodes - 1 not in reached
+        return decision.is_cut(lambda row, name: is_zero(cell.operation(row, name), 1))
 
     def skip_count(self, decision: DenseCell) -> int:
         """Skip connections of the cell."""
